@@ -1,0 +1,1 @@
+"""AP, operating points, alarms and their intervals; plain numpy on detections and boxes."""

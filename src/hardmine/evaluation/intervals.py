@@ -1,0 +1,110 @@
+"""Image-level bootstrap intervals.
+
+Each draw resamples validation images and negative images and derives the score threshold anew, so
+that the interval holds the uncertainty of the operating point too. Limits are the 2.5 and 97.5
+percentiles of the draws, taken outward; None means that the draws do not bound the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hardmine.evaluation.alarms import count_alarms
+from hardmine.evaluation.limits import poisson_limits
+from hardmine.evaluation.matching import F64
+from hardmine.evaluation.resampling import (
+    ArmScores,
+    Draws,
+    alarm_draws,
+    ap50_draws,
+    draw_images,
+    recall_draws,
+    threshold_draws,
+)
+from hardmine.evaluation.threshold import find_threshold
+
+FEW_ALARMS = 10
+DRAWS = 1000
+
+Statistic = Callable[[ArmScores, Draws], F64]
+"""Gives one value per draw, f64[D], from an arm's scores."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 % limits; ``method`` is ``bootstrap`` or ``poisson`` (the wider of both)."""
+
+    low: float | None
+    high: float | None
+    method: str
+
+
+def alarms_statistic(recall: float) -> Statistic:
+    """Return the statistic "alarms per image at ``recall``" (+inf where recall is not reached)."""
+
+    def compute(arm: ArmScores, draws: Draws) -> F64:
+        thresholds = threshold_draws(arm.matches, draws.val, recall)
+        return alarm_draws(arm.alarms, draws.negatives, thresholds)
+
+    return compute
+
+
+def recall_statistic(alarms_per_image: float) -> Statistic:
+    """Return the statistic "recall at no more than ``alarms_per_image``"."""
+    return lambda arm, draws: recall_draws(arm.matches, arm.alarms, draws, alarms_per_image)
+
+
+def ap50_statistic(arm: ArmScores, draws: Draws) -> F64:
+    """Return AP50 on the validation images in each draw."""
+    return ap50_draws(arm.matches, draws.val)
+
+
+def alarm_interval(
+    arm: ArmScores, *, recall: float = 0.8, draws: int = DRAWS, seed: int = 0
+) -> Interval | None:
+    """Return the interval of alarms per image at ``recall``; None if that is not reached.
+
+    With fewer than ten alarms the exact Poisson limits of their count widen it.
+    """
+    threshold = find_threshold(arm.matches, recall)
+    if threshold is None or not arm.alarms.num_images:
+        return None
+    values = alarms_statistic(recall)(arm, draw_images(arm, draws, seed))
+    low, high = percentile_limits(values)
+    count = count_alarms(arm.alarms, threshold).alarms
+    if count >= FEW_ALARMS:
+        return Interval(low, high, "bootstrap")
+    exact_low, exact_high = (limit / arm.alarms.num_images for limit in poisson_limits(count))
+    widest = None if high is None else max(high, exact_high)
+    return Interval(min(low or 0.0, exact_low), widest, "poisson")
+
+
+def bootstrap_interval(
+    statistic: Statistic, arm: ArmScores, *, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """Return the percentile interval of any statistic of one arm."""
+    return Interval(
+        *percentile_limits(statistic(arm, draw_images(arm, draws, seed))), method="bootstrap"
+    )
+
+
+def percentile_limits(values: F64) -> tuple[float | None, float | None]:
+    """Return the 2.5 and 97.5 percentiles, each taken from the draw next outside.
+
+    An undefined draw (NaN) counts as the lowest for the lower limit and the highest for the upper.
+    """
+    if not len(values):
+        return None, None
+    undefined = np.isnan(values)
+    low = np.quantile(np.where(undefined, -np.inf, values), 0.025, method="lower")
+    high = np.quantile(np.where(undefined, np.inf, values), 0.975, method="higher")
+    return finite(float(low)), finite(float(high))
+
+
+def finite(value: float) -> float | None:
+    """Return the value, None for NaN and the infinities."""
+    return value if math.isfinite(value) else None

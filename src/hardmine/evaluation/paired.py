@@ -1,0 +1,236 @@
+"""Two arms (or rounds) compared on the same images: ratios of alarms, differences of others.
+
+Arms that are compared meet the same draws, so what is hard about an image cancels out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hardmine.errors import DataError
+from hardmine.evaluation.alarms import count_alarms
+from hardmine.evaluation.intervals import (
+    DRAWS,
+    FEW_ALARMS,
+    Statistic,
+    alarms_statistic,
+    finite,
+    percentile_limits,
+)
+from hardmine.evaluation.limits import poisson_ratio_limits
+from hardmine.evaluation.matching import F64
+from hardmine.evaluation.resampling import ArmScores, draw_images, full_sample
+from hardmine.evaluation.threshold import find_threshold
+
+LOW_RATE = 0.05
+"""Alarms an image below which a ratio needs at least ten alarms."""
+_SEED_DRAWS = 3
+
+
+@dataclass(frozen=True)
+class SeedRatio:
+    """One seed's part in a ratio: alarms of either arm at its own threshold."""
+
+    ratio: float | None
+    alarms_a: int | None
+    alarms_b: int | None
+
+
+@dataclass(frozen=True)
+class RatioInterval:
+    """Alarms per image of arm a over those of arm b at one recall, paired.
+
+    ``ratio`` is None where none may be claimed, and ``note`` says why. Counts and rates are means
+    over the seeds; ``seeds`` holds each of them.
+    """
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    alarms_a: float | None
+    alarms_b: float | None
+    per_image_a: float | None
+    per_image_b: float | None
+    note: str
+    seeds: tuple[SeedRatio, ...]
+
+
+@dataclass(frozen=True)
+class DifferenceInterval:
+    """A statistic of arm a minus that of arm b, paired; None where a value is undefined."""
+
+    value_a: float | None
+    value_b: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+def paired_ratio(
+    a: ArmScores, b: ArmScores, *, recall: float = 0.8, draws: int = DRAWS, seed: int = 0
+) -> RatioInterval:
+    """Return alarms of ``a`` over alarms of ``b`` at ``recall`` with the paired interval.
+
+    Raises:
+        DataError: the arms were measured on different images.
+    """
+    return paired_ratio_over_seeds([(a, b)], recall=recall, draws=draws, seed=seed)
+
+
+def paired_ratio_over_seeds(
+    pairs: Sequence[tuple[ArmScores, ArmScores]],
+    *,
+    recall: float = 0.8,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> RatioInterval:
+    """Return the mean alarms of the first arms over those of the second, a pair per seed.
+
+    A draw resamples the seeds and, once for all of them, the images. Three seeds say little of the
+    spread between seeds, so each one's ratio comes along. The rule against ratios of few alarms is
+    held by the mean count per seed, since the seeds share their images.
+
+    Raises:
+        DataError: the arms of a pair were measured on different images.
+        ValueError: there is no pair.
+    """
+    rates = _paired_values(alarms_statistic(recall), pairs, draws, seed)
+    counts = [(_count(a, recall), _count(b, recall)) for a, b in pairs]
+    seeds = tuple(
+        SeedRatio(_ratio_of_counts(count_a, count_b), count_a, count_b)
+        for count_a, count_b in counts
+    )
+    alarms_a, alarms_b = (_mean([pair[side] for pair in counts]) for side in (0, 1))
+    value_a, value_b = (finite(float(values[0])) for values in rates.point)
+    note = _why_no_ratio(alarms_a, alarms_b, value_a, value_b, recall)
+    if note or not alarms_b or alarms_a is None or value_a is None or not value_b:
+        return RatioInterval(None, None, None, alarms_a, alarms_b, value_a, value_b, note, seeds)
+    drawn = _ratios(rates.drawn[0], rates.drawn[1])
+    low, high = percentile_limits(drawn)
+    differ = bool((rates.drawn[0] != rates.drawn[1]).any())
+    if differ and min(alarms_a, alarms_b) < FEW_ALARMS:
+        low, high, note = _widen(low, high, alarms_a, alarms_b)
+    return RatioInterval(
+        value_a / value_b, low, high, alarms_a, alarms_b, value_a, value_b, note, seeds
+    )
+
+
+def paired_difference(
+    a: ArmScores, b: ArmScores, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
+) -> DifferenceInterval:
+    """Return ``statistic`` of ``a`` minus that of ``b`` with the paired interval.
+
+    Raises:
+        DataError: the arms were measured on different images.
+    """
+    return paired_difference_over_seeds([(a, b)], statistic, draws=draws, seed=seed)
+
+
+def paired_difference_over_seeds(
+    pairs: Sequence[tuple[ArmScores, ArmScores]],
+    statistic: Statistic,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> DifferenceInterval:
+    """Return the mean difference over the pairs, one per seed; draws as in the ratio's."""
+    values = _paired_values(statistic, pairs, draws, seed)
+    value_a, value_b = (finite(float(side[0])) for side in values.point)
+    if value_a is None or value_b is None:
+        return DifferenceInterval(value_a, value_b, None, None, None)
+    with np.errstate(invalid="ignore"):
+        low, high = percentile_limits(values.drawn[0] - values.drawn[1])
+    return DifferenceInterval(value_a, value_b, value_a - value_b, low, high)
+
+
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """Means over the seeds for arm a and arm b: ``point`` f64[1] each, ``drawn`` f64[D] each."""
+
+    point: tuple[F64, F64]
+    drawn: tuple[F64, F64]
+
+
+def _paired_values(
+    statistic: Statistic, pairs: Sequence[tuple[ArmScores, ArmScores]], draws: int, seed: int
+) -> _Values:
+    if not pairs:
+        raise ValueError("got no pair of arms, wanted at least one")
+    for a, b in pairs:
+        _check_same_images(a, b)
+    point, drawn = [], []
+    picks = np.random.default_rng((seed, _SEED_DRAWS)).integers(0, len(pairs), (draws, len(pairs)))
+    for side in (0, 1):
+        arms = [pair[side] for pair in pairs]
+        point.append(np.mean([statistic(arm, full_sample(arm)) for arm in arms], axis=0))
+        values = np.stack([statistic(arm, draw_images(arm, draws, seed)) for arm in arms])  # [S, D]
+        drawn.append(values[picks, np.arange(draws)[:, None]].mean(axis=1))
+    return _Values((point[0], point[1]), (drawn[0], drawn[1]))
+
+
+def _check_same_images(a: ArmScores, b: ArmScores) -> None:
+    for name, one, other in (
+        ("validation", a.val.dataset, b.val.dataset),
+        ("negative", a.negatives.dataset, b.negatives.dataset),
+    ):
+        if one.fingerprint != other.fingerprint:
+            raise DataError(
+                f"the arms were measured on different {name} images "
+                f"({len(one)} in {one.root}, {len(other)} in {other.root}): they cannot be paired"
+            )
+
+
+def _count(arm: ArmScores, recall: float) -> int | None:
+    threshold = find_threshold(arm.matches, recall)
+    return None if threshold is None else count_alarms(arm.alarms, threshold).alarms
+
+
+def _ratio_of_counts(count_a: int | None, count_b: int | None) -> float | None:
+    return None if count_a is None or not count_b else count_a / count_b
+
+
+def _mean(values: Sequence[int | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _ratios(a: F64, b: F64) -> F64:
+    """Return a / b in each draw. Equal values, two zeros or infinities too, show none: 1."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(a == b, 1.0, a / b)
+
+
+def _why_no_ratio(
+    alarms_a: float | None,
+    alarms_b: float | None,
+    rate_a: float | None,
+    rate_b: float | None,
+    recall: float,
+) -> str:
+    if alarms_a is None or alarms_b is None:
+        return f"recall {recall:g} is not reached"
+    if rate_a is None or rate_b is None:
+        return "there are no negative images"
+    if any(
+        count < FEW_ALARMS and rate < LOW_RATE
+        for count, rate in ((alarms_a, rate_a), (alarms_b, rate_b))
+    ):
+        return (
+            f"{alarms_a:g} alarms against {alarms_b:g}: below {LOW_RATE:g} alarms an image no "
+            f"ratio is claimed from fewer than {FEW_ALARMS}"
+        )
+    return ""
+
+
+def _widen(
+    low: float | None, high: float | None, alarms_a: float, alarms_b: float
+) -> tuple[float | None, float | None, str]:
+    exact_low, _ = poisson_ratio_limits(math.floor(alarms_a), math.ceil(alarms_b))
+    _, exact_high = poisson_ratio_limits(math.ceil(alarms_a), math.floor(alarms_b))
+    upper = None if high is None else finite(max(high, exact_high))
+    note = f"fewer than {FEW_ALARMS} alarms: the limits are the wider of bootstrap and Poisson"
+    return min(low or 0.0, exact_low), upper, note
