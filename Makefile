@@ -1,0 +1,52 @@
+# What each target does: `make help`. Nothing here needs a network once `make setup` is done.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUNS := runs
+# The first interpreter on the path that the project supports; override with `make PYTHON=…`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+
+.PHONY: help setup test lint types demo bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv and install the package with everything it needs
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "hardmine needs Python 3.11, 3.12 or 3.13 as python3 or python3.1x" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
+	@echo "installing into $(VENV): torch alone is 5.5 GB on Linux, allow a few minutes the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tracking]'
+	@touch $@
+
+test: setup lint types ## lint, strict types, layers and all tests (under 8 minutes on two cores)
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy --strict
+	$(BIN)/mypy
+
+demo: setup ## the whole loop on a drawn world, offline; writes runs/demo/report.html
+	$(BIN)/hardmine demo --out $(RUNS)/demo
+
+bench: setup ## the benchmarks: they print machine, versions and seeds (hours)
+	$(BIN)/python -m benchmarks
+
+docs: setup ## render README, docs and the references to build/docs, and check the links
+	$(BIN)/python docs/build.py build/docs
+
+clean: ## remove caches and builds; keeps .venv and runs
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,147 @@
+"""Render the Markdown pages, the command line and the public calls to HTML, and check the links.
+
+    python docs/build.py build/docs
+
+Fails (exit code 1) when a relative link leads nowhere, so that pages stay true as files move.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from typer.main import get_command
+
+import hardmine
+from hardmine.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[1]
+STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1d2126; background: #fff; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding-bottom: 1rem;
+      border-bottom: 1px solid #d5d9de; }
+pre, code { font: 14px/1.45 ui-monospace, monospace; background: #f3f5f7; border-radius: 4px; }
+pre { padding: .8rem 1rem; overflow-x: auto; }
+code { padding: .1rem .25rem; } pre code { padding: 0; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
+         border-bottom: 1px solid #e3e6ea; }
+a { color: #0b5cad; } img { max-width: 100%; }
+"""
+
+
+def pages() -> list[Path]:
+    """Return the Markdown files that are rendered, the README first."""
+    top = [
+        ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+    ]
+    return [*top, *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def target_of(page: Path) -> str:
+    """Return where a Markdown file goes: the same place, as HTML; the README is the index."""
+    name = page.relative_to(ROOT).with_suffix(".html").as_posix()
+    return "index.html" if name == "README.html" else name
+
+
+def render(page: Path) -> tuple[str, list[str]]:
+    """Return a page's HTML and its links that lead nowhere."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    tokens = parser.parse(page.read_text(encoding="utf-8"))
+    broken: list[str] = []
+    for token in (inner for outer in tokens for inner in (outer.children or [])):
+        attribute = {"link_open": "href", "image": "src"}.get(token.type)
+        if attribute:
+            _follow(token, attribute, page, broken)
+    return str(parser.renderer.render(tokens, parser.options, {})), broken
+
+
+def _follow(token: Token, attribute: str, page: Path, broken: list[str]) -> None:
+    link = str(token.attrGet(attribute) or "")
+    path, _, anchor = link.partition("#")
+    if not path or re.match(r"[a-z]+:", path):
+        return
+    found = (page.parent / path).resolve()
+    if not found.exists():
+        broken.append(f"{page.relative_to(ROOT)}: {link}")
+    elif found in pages():
+        depth = len(page.relative_to(ROOT).parts) - 1
+        token.attrSet(
+            attribute, "../" * depth + target_of(found) + (f"#{anchor}" if anchor else "")
+        )
+
+
+def command_reference() -> str:
+    """Return the command line as HTML: each command, its arguments and its options."""
+    group = get_command(app)
+    parts = ["<h1>Command line</h1>", f"<p>{html.escape(str(group.epilog))}</p>"]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        context = command.make_context(name, [], resilient_parsing=True)
+        usage = " ".join(command.collect_usage_pieces(context))
+        parts.append(f"<h2>{name}</h2><p>{html.escape(command.help or '')}</p>")
+        parts.append(f"<pre>hardmine {name} {html.escape(usage)}</pre><table>")
+        for param in command.get_params(context):
+            record = param.get_help_record(context)
+            if record:
+                cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in record)
+                parts.append(f"<tr>{cells}</tr>")
+        parts.append("</table>")
+    return "\n".join(parts)
+
+
+def call_reference() -> str:
+    """Return the public calls as HTML: signature and docstring."""
+    parts = ["<h1>Python calls</h1>"]
+    for name in sorted(set(hardmine.__all__) - {"__version__"}):
+        function = getattr(hardmine, name)
+        arguments = ",\n    ".join(str(p) for p in inspect.signature(function).parameters.values())
+        parts.append(f"<h2>{name}</h2><pre>hardmine.{name}(\n    {html.escape(arguments)}\n)</pre>")
+        parts.append(f"<pre>{html.escape(inspect.getdoc(function) or '')}</pre>")
+    return "\n".join(parts)
+
+
+def write(out: Path, target: str, body: str, titles: dict[str, str]) -> None:
+    """Write one page with the list of all pages above it."""
+    up = "../" * target.count("/")
+    links = " ".join(f'<a href="{up}{to}">{html.escape(title)}</a>' for to, title in titles.items())
+    title = html.escape(titles[target])
+    path = out / target
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} · hardmine</title>'
+        f"<style>{STYLE}</style><nav>{links}</nav>\n{body}</html>\n",
+        encoding="utf-8",
+    )
+
+
+def title_of(page: Path) -> str:
+    """Return a page's first heading."""
+    heading = re.search(r"^# (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return heading[1].replace("`", "") if heading else page.stem
+
+
+def main(out: Path) -> int:
+    """Render everything; return the exit code."""
+    titles = {target_of(page): title_of(page) for page in pages()}
+    titles |= {"cli.html": "Command line", "api.html": "Python calls"}
+    bodies = {"cli.html": command_reference(), "api.html": call_reference()}
+    broken: list[str] = []
+    for page in pages():
+        bodies[target_of(page)], faults = render(page)
+        broken += faults
+    for target, body in bodies.items():
+        write(out, target, body, titles)
+    for fault in broken:
+        sys.stderr.write(f"broken link in {fault}\n")
+    sys.stdout.write(f"{len(bodies)} pages in {out}, start at {out / 'index.html'}\n")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "build/docs")))

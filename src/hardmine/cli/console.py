@@ -1,0 +1,132 @@
+"""What the command line writes: results to stdout; progress, warnings and errors to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress, TaskID
+
+PLAIN_SECONDS = 10.0
+"""Without a terminal a step prints at most one progress line in this time."""
+
+Step = Callable[[str, int, int], None]
+"""``step(name, done, total)``: where the work stands; total 0 means unknown."""
+
+
+class Console:
+    """One command's output: ``quiet`` leaves results and errors, ``verbose`` adds notes."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        from rich.console import Console as RichConsole
+
+        self.quiet = quiet
+        self.out: RichConsole = RichConsole(highlight=False, soft_wrap=True)
+        self.err: RichConsole = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+        self._handler = _ConsoleHandler(self.err)
+        self._logger = logging.getLogger("hardmine")
+        self._logger.handlers = [self._handler]
+        self._logger.setLevel(level)
+        self._logger.propagate = False
+
+    def result(self, text: str) -> None:
+        """Print a result on stdout, whole and without markup."""
+        self.out.print(text, markup=False)
+
+    def note(self, text: str) -> None:
+        """Say what happens, on stderr, unless quiet."""
+        if not self.quiet:
+            self.err.print(text, markup=False)
+
+    def json(self, value: Any) -> None:
+        """Print a value as JSON on stdout."""
+        sys.stdout.write(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+        """Print a table on stdout; the first column is a name, the others are figures."""
+        from rich import box
+        from rich.table import Table
+
+        table = Table(
+            title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False
+        )
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        # A table cut to the width of a pipe would lose figures.
+        width = None if self.out.is_terminal else 400
+        self.out.print(table, width=width, soft_wrap=False, no_wrap=True, crop=False)
+
+    @contextmanager
+    def progress(self) -> Iterator[Step]:
+        """Give a ``step`` function: bars on a terminal, else plain lines, nothing when quiet."""
+        if self.quiet:
+            yield _ignore
+        elif self.err.is_terminal:
+            from rich.progress import Progress
+
+            with Progress(*_columns(), console=self.err, transient=False) as bars:
+                yield _Bars(bars)
+        else:
+            yield _Lines(self.note)
+
+
+def _columns() -> tuple[Any, ...]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    return text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+
+
+def _ignore(name: str, done: int, total: int) -> None:
+    del name, done, total
+
+
+class _Bars:
+    """One bar per name; a name that starts again gets a new bar's worth of time."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total or None)
+        self._bars.update(self._tasks[name], completed=done, total=total or None)
+
+
+class _Lines:
+    """Plain lines: a step's first and last one, and between them one in ``PLAIN_SECONDS``."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._last: dict[str, float] = {}
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        last = self._last.get(name)
+        if last is not None and done < total and now - last < PLAIN_SECONDS:
+            return
+        self._last[name] = now
+        self._say(f"{name}: {done}/{total}" if total else f"{name}: {done}")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log records on the console that draws the bars, so that neither breaks the other."""
+
+    def __init__(self, err: RichConsole) -> None:
+        super().__init__()
+        self._err = err
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        self._err.print(prefix + record.getMessage(), markup=False)

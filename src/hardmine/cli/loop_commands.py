@@ -1,0 +1,184 @@
+"""``mine``, ``loop`` and ``demo``: commands that close the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hardmine.cli import options
+from hardmine.cli.console import Console
+from hardmine.cli.failures import usage_error
+
+
+def mine(
+    checkpoint: options.Checkpoint,
+    pool: Annotated[
+        Path,
+        typer.Argument(
+            metavar="POOL", exists=True, file_okay=False, help="A folder of images to mine from."
+        ),
+    ],
+    *,
+    top: Annotated[
+        int | None, typer.Option("--top", metavar="N", min=1, help="Hand out the N hardest images.")
+    ] = None,
+    fraction: Annotated[
+        float | None,
+        typer.Option("--fraction", metavar="F", help="Hand out this share of the pool's images."),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            "--min-score",
+            metavar="S",
+            min=0.0,
+            max=1.0,
+            help="Lowest score of an image that is handed out; .05 if not given, and 0 means 0.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exclude",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Images that must not be mined, nor near-duplicates of them; may be repeated.",
+        ),
+    ] = None,
+    out: options.Out = Path("runs/mine"),
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Rank a pool of images by how hard the detector fires on them."""
+    if top is not None and fraction is not None:
+        raise usage_error("'--top' and '--fraction' exclude each other: give one of them")
+    options.share(fraction, "--fraction")
+    import hardmine
+    from hardmine.cli.tables import show_mining
+    from hardmine.detect.checkpoint import load_detector
+
+    console = Console(quiet=quiet, verbose=verbose)
+    with console.progress() as step:
+        detector = load_detector(checkpoint, device)
+        result = hardmine.mine(
+            detector,
+            pool,
+            top=top,
+            fraction=fraction,
+            min_score=min_score,
+            out=out,
+            exclude=exclude or (),
+            progress=lambda done, total: step("scan", done, total),
+        )
+    show_mining(console, result, detector.categories, out)
+
+
+def loop(
+    data: options.Data,
+    *,
+    pool: Annotated[
+        Path,
+        typer.Option(
+            "--pool", metavar="DIR", exists=True, file_okay=False, help="Images to mine from."
+        ),
+    ],
+    negatives: options.Negatives = None,
+    val: options.Val = None,
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", min=1, help="Mining rounds after round 0.")
+    ] = 3,
+    add: Annotated[
+        float,
+        typer.Option(
+            "--add", metavar="F", help="Negatives a round, as a share of the labelled images."
+        ),
+    ] = 0.15,
+    accept: Annotated[
+        str,
+        typer.Option(
+            "--accept",
+            metavar="auto|CSV",
+            help="'auto' takes your word that the pool is empty; a file of image,verdict is waited "
+            "for after mining (then --resume).",
+        ),
+    ] = "auto",
+    retrain: Annotated[
+        Literal["branch", "fresh", "continue"],
+        typer.Option(
+            "--retrain", help="Each round from round 0's weights, anew, or from the last."
+        ),
+    ] = "branch",
+    arms: Annotated[
+        str,
+        typer.Option(
+            "--arms", metavar="A,B", help="mined, and its twins random and none, with commas."
+        ),
+    ] = "mined",
+    model: options.Model = None,
+    epochs: options.Epochs = None,
+    weights: options.Weights = None,
+    recipe: options.Recipe = None,
+    out: options.Out = Path("runs/loop"),
+    resume: options.Resume = False,
+    images: options.Images = None,
+    empty_is_verified: options.EmptyIsVerified = False,
+    seed: options.Seed = 0,
+    draws: options.Draws = 1000,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Train, mine, add negatives, retrain and measure, round after round."""
+    held_out = options.data_or_fraction(val)
+    options.share(add, "--add")
+    chosen_arms = options.arms(arms)
+    import hardmine
+    from hardmine.cli.tables import show_rounds
+
+    console = Console(quiet=quiet, verbose=verbose)
+    with console.progress() as step:
+        result = hardmine.run_loop(
+            data,
+            pool=pool,
+            negatives=negatives,
+            val=held_out,
+            rounds=rounds,
+            add=add,
+            accept=accept,
+            retrain=retrain,
+            arms=chosen_arms,
+            model=model,
+            epochs=epochs,
+            weights=weights,
+            recipe=recipe,
+            out=out,
+            resume=resume,
+            images=images,
+            empty_is_verified=empty_is_verified,
+            seed=seed,
+            draws=draws,
+            device=device,
+            progress=step,
+        )
+    show_rounds(console, result)
+
+
+def demo(
+    *,
+    out: options.Out = Path("runs/demo"),
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Run the whole loop on a drawn world: no data, no network, a few minutes."""
+    from hardmine.cli.tables import show_rounds
+    from hardmine.demo.run import run_demo
+
+    console = Console(quiet=quiet, verbose=verbose)
+    with console.progress() as step:
+        result = run_demo(out, seed, progress=step)
+    show_rounds(console, result)

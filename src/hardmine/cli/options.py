@@ -1,0 +1,173 @@
+"""The options that commands share, each written once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hardmine.cli.failures import usage_error
+
+
+def _device(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise typer.BadParameter(f"{name!r} is not cpu, mps, cuda or cuda:N")
+    return name
+
+
+ARMS = ("mined", "random", "none")
+
+Data = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        exists=True,
+        help="COCO json, YOLO data.yaml or folder, or VOC folder; recognised by looking.",
+    ),
+]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        exists=True,
+        help="Weights (.safetensors) or the run folder they are in.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Where the images of a COCO json are, if not beside it.",
+    ),
+]
+EmptyIsVerified = Annotated[
+    bool,
+    typer.Option(
+        "--empty-is-verified",
+        help="Images without annotations were looked at and hold no object (else: unreviewed).",
+    ),
+]
+Val = Annotated[
+    str | None,
+    typer.Option(
+        "--val",
+        metavar="DATA|FRACTION",
+        help="Labelled data to measure on, or the share of DATA to hold out for it (0.2); "
+        "near-duplicates stay on one side.",
+    ),
+]
+Negatives = Annotated[
+    Path | None,
+    typer.Option(
+        "--negatives",
+        metavar="DIR",
+        exists=True,
+        help="Images without objects, held out: alarms are counted on them, nothing trains.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="PATH|none|NAME",
+        help="Weights to start from: a file, 'none' for random ones, or a name to fetch.",
+    ),
+]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="A named recipe's network.")
+]
+Recipe = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="A recipe in YAML; an unknown key is an error.",
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", metavar="N", min=1, help="Passes over the training images."),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        callback=_device,
+        help="cpu, cuda, cuda:1 or mps; the best there is if not given.",
+    ),
+]
+Draws = Annotated[
+    int, typer.Option("--draws", metavar="N", min=0, help="Bootstrap draws behind each interval.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where an earlier run in the same --out stopped.")
+]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="DIR", file_okay=False, help="Folder for what is written."),
+]
+MinScore = Annotated[
+    float,
+    typer.Option(
+        "--min-score", metavar="S", min=0.0, max=1.0, help="Lowest score shown; 0 means 0."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more of what happens.")]
+
+
+def data_or_fraction(text: str | None, option: str = "--val") -> Path | float | None:
+    """Read ``DATA|FRACTION``: an existing path, or a number between 0 and 1 (both excluded).
+
+    Raises:
+        TyperException: neither; exit code 2.
+    """
+    if text is None or Path(text).exists():
+        return None if text is None else Path(text)
+    try:
+        fraction = float(text)
+    except ValueError:
+        raise usage_error(
+            f"Invalid value for '{option}': no file or folder {text!r}, and not a fraction like 0.2"
+        ) from None
+    if not 0.0 < fraction < 1.0:
+        raise usage_error(
+            f"Invalid value for '{option}': {text} is not between 0 and 1 (both excluded)"
+        )
+    return fraction
+
+
+def share(value: float | None, option: str) -> float | None:
+    """Check a share of a whole: above 0, at most 1.
+
+    Raises:
+        TyperException: outside; exit code 2.
+    """
+    if value is not None and not 0.0 < value <= 1.0:
+        raise usage_error(f"Invalid value for '{option}': {value} is not above 0 and at most 1")
+    return value
+
+
+def arms(text: str) -> tuple[str, ...]:
+    """Read ``--arms``: known names with commas between them, each once.
+
+    Raises:
+        TyperException: an unknown or repeated name, or none; exit code 2.
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in ARMS]
+    if unknown or not names or len(set(names)) < len(names):
+        raise usage_error(
+            f"Invalid value for '--arms': {text!r} is not a list of {', '.join(ARMS)}, each once"
+        )
+    return names

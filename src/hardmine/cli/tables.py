@@ -1,0 +1,114 @@
+"""Results as text: what each command prints when its work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardmine.cli.console import Console
+
+if TYPE_CHECKING:
+    from hardmine.evaluation.measure import Measurement
+    from hardmine.pool.mining import MiningResult
+
+MINED_SHOWN = 10
+ROUND_COLUMNS = (
+    "arm",
+    "round",
+    "images",
+    "added",
+    "AP",
+    "AP50",
+    "recall",
+    "alarms/image at recall .8",
+    "95 %",
+    "threshold",
+)
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """Return a figure with fixed digits; an undefined one is a dash."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def interval(limits: Sequence[float | None] | None) -> str:
+    """Return ``low–high``; an open or undefined end is a question mark."""
+    if limits is None:
+        return "–"
+    low, high = ("?" if limit is None else f"{limit:.3f}" for limit in limits)
+    return f"{low}–{high}"
+
+
+def show_measurement(console: Console, measurement: Measurement, *, as_json: bool = False) -> None:
+    """Print a measurement: AP, recall, then a row per negative set."""
+    values = measurement.to_dict()
+    if as_json:
+        console.json(values)
+        return
+    columns = ("images", "objects", "AP", "AP50", "AP75", "threshold", "recall")
+    row = (
+        str(values["images"]),
+        str(values["objects"]),
+        *(figure(values[name]) for name in ("AP", "AP50", "AP75", "score_threshold", "recall")),
+    )
+    console.table(columns, [row])
+    if values["negatives"]:
+        key = f"alarms_per_image_at_recall_{values['recall_wanted']:g}"
+        console.table(
+            ("negatives", "images", "alarms/image at recall .8", "95 %", "images that fire"),
+            [_negatives_row(name, part, key) for name, part in values["negatives"].items()],
+        )
+    if values["score_threshold"] is None:
+        most = figure(values["max_recall"])
+        console.note(f"recall {values['recall_wanted']:g} is not reached: at most {most}")
+
+
+def _negatives_row(name: str, part: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return (
+        name,
+        str(part["images"]),
+        figure(part[key]),
+        interval(part["interval"]),
+        figure(part["share_of_images_that_fire"]),
+    )
+
+
+def show_rounds(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print one row per arm and round, as ``rounds.json`` holds them."""
+    console.table(ROUND_COLUMNS, [_round_row(row) for row in rows])
+
+
+def _round_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        str(row["arm"]),
+        str(row["round"]),
+        str(row["train_images"]),
+        str(row["negatives_added"]),
+        *(figure(row[name]) for name in ("AP", "AP50", "recall")),
+        figure(row["alarms_per_image_at_recall_0.8"]),
+        interval(row["interval"]),
+        figure(row["score_threshold"]),
+    )
+
+
+def show_mining(
+    console: Console, result: MiningResult, categories: Sequence[str], out: Path
+) -> None:
+    """Print the hardest images, what was left out and why, and where the list is."""
+    shown = result.candidates[:MINED_SHOWN]
+    if shown:
+        console.table(
+            ("image", "score", "class", "alarms"),
+            [(s.image, figure(s.score), categories[s.label - 1], str(s.num_alarms)) for s in shown],
+        )
+    more = len(result.candidates) - len(shown)
+    console.result(
+        f"{len(result.candidates)} images handed out"
+        + (f" ({more} more than shown)" if more else "")
+        + f", {result.scanned} scanned, {result.duplicates_grouped} near-duplicates passed over, "
+        f"{len(result.leaks)} leaks, {len(result.problems)} unreadable"
+    )
+    for problem in result.problems:
+        console.note(f"unreadable: {problem}")
+    console.result(f"the list: {out / 'candidates.csv'}")

@@ -1,0 +1,276 @@
+"""The command line as a user meets it: help, exit codes, one clear line for a mistake."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import typer
+
+from hardmine.cli import failures, options
+from hardmine.cli.main import run
+from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("demo", "check", "train", "val", "mine", "loop", "predict", "convert")
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command line in this process; return its exit code, stdout and stderr."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+def one_line(text: str) -> str:
+    """Return the only line of a text."""
+    lines = text.splitlines()
+    assert len(lines) == 1, text
+    assert lines[0].startswith("hardmine: ")
+    return lines[0]
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start Python; whatever happens, it is gone in the end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdout=pipe, stderr=pipe, text=True, env=environment
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder, a pool, a file that is no checkpoint; the current folder."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "weights.safetensors").write_bytes(b"no weights at all, only some text")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cli: Cli, command: str, flag: str) -> None:
+    code, out, err = cli(command, flag)
+    assert (code, err) == (0, "")
+    assert f"hardmine {command}" in out
+    assert "-h" in out
+
+
+def test_help_lists_every_command_and_the_exit_codes(cli: Cli) -> None:
+    code, out, err = cli("-h")
+    assert (code, err) == (0, "")
+    for command in COMMANDS:
+        assert f"│ {command} " in out
+    assert "3 a gate not met" in out
+
+
+def test_no_command_shows_the_help_and_is_a_usage_error(cli: Cli) -> None:
+    code, out, _ = cli()
+    assert code == failures.USAGE
+    assert "Usage: hardmine" in out
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version") == (0, "hardmine 0.1.0\n", "")
+
+
+def test_module_and_exit_status_of_the_process() -> None:
+    with process("-m", "hardmine", "train", "nowhere") as started:
+        out, err = started.communicate(timeout=60)
+    assert started.returncode == failures.USAGE
+    assert out == ""
+    assert "'nowhere' does not exist" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("fly", "No such command 'fly'"),
+        ("--colour", "No such option: --colour"),
+        ("train data --epoch 3", "No such option: --epoch"),
+        ("train", "Missing argument 'DATA'"),
+        ("train nowhere", "path 'nowhere' does not exist"),
+        ("train data --epochs 0", "'--epochs': Input should be greater than or equal to 1"),
+        ("train data --epochs many", "'--epochs': Input should be a valid integer"),
+        ("train data --val 1.5", "1.5 is not between 0 and 1"),
+        ("train data --val 0", "0 is not between 0 and 1"),
+        ("train data --val nan", "nan is not between 0 and 1"),
+        ("train data --val nowhere", "no file or folder 'nowhere', and not a fraction"),
+        ("train data --recipe nowhere.yaml", "file 'nowhere.yaml' does not exist"),
+        ("train data --negatives nowhere", "'nowhere' does not exist"),
+        ("val weights.safetensors", "Missing argument 'DATA'"),
+        ("val weights.safetensors data --max-alarms 1", "'--max-alarms' needs '--negatives'"),
+        (
+            "val weights.safetensors data --min-ap50 50",
+            "'--min-ap50': Input should be less than or equal to 1",
+        ),
+        ("mine weights.safetensors pool --top 3 --fraction 0.1", "exclude each other"),
+        ("mine weights.safetensors pool --top 0", "'--top': Input should be greater"),
+        ("mine weights.safetensors pool --fraction 0", "0.0 is not above 0 and at most 1"),
+        ("mine weights.safetensors pool --fraction 1.1", "1.1 is not above 0 and at most 1"),
+        (
+            "mine weights.safetensors pool --min-score -0.1",
+            "'--min-score': Input should be greater",
+        ),
+        ("loop data", "Missing option '--pool'"),
+        ("loop data --pool nowhere", "'nowhere' does not exist"),
+        ("loop data --pool pool --add 0", "0.0 is not above 0 and at most 1"),
+        ("loop data --pool pool --retrain never", "'never' is not one of"),
+        ("loop data --pool pool --arms mined,lucky", "'mined,lucky' is not a list of mined"),
+        ("loop data --pool pool --arms mined,mined", "each once"),
+        ("loop data --pool pool --rounds 0", "'--rounds': Input should be greater"),
+        ("loop data --pool pool --device tpu", "'tpu' is not cpu, mps, cuda"),
+        ("predict weights.safetensors", "Missing argument 'IMAGE|DIR"),
+        ("predict weights.safetensors nowhere.jpg", "'nowhere.jpg' does not exist"),
+        ("convert data out", "Missing option '--to'"),
+        ("convert data out --to csv", "'csv' is not one of"),
+    ],
+)
+def test_usage_mistakes(cli: Cli, files: Path, line: str, part: str) -> None:
+    code, out, err = cli(*line.split())
+    assert (code, out) == (failures.USAGE, "")
+    assert part in one_line(err)
+
+
+@pytest.mark.parametrize("line", ["val {} data", "mine {} pool", "predict {} image.jpg"])
+def test_a_file_that_is_no_checkpoint(cli: Cli, files: Path, line: str) -> None:
+    (files / "image.jpg").write_bytes(b"")
+    code, out, err = cli(*line.format("weights.safetensors").split())
+    assert (code, out) == (failures.FAILURE, "")
+    assert "weights.safetensors: not a readable checkpoint" in one_line(err)
+
+
+def test_data_that_is_not_recognised(cli: Cli, files: Path) -> None:
+    for line in ("check data", "train data --weights none", "convert data out --to coco"):
+        code, _, err = cli(*line.split())
+        assert code == failures.FAILURE
+        assert "data" in one_line(err)
+
+
+# Exceptions to exit codes and lines.
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DataError("a.json[3]: got -1,\nwanted 0"), 1, "a.json[3]: got -1, wanted 0"),
+        (CheckpointError("w: truncated"), 1, "w: truncated"),
+        (ConfigError("recipe: unknown key 'lrr'"), 2, "recipe: unknown key 'lrr'"),
+        (GateError("gate not met: AP50"), 3, "gate not met: AP50"),
+        (OSError(errno.ENOSPC, "x", "/a/b"), 1, "/a/b: no space left on the device"),
+        (OSError(errno.ENOSPC, "x"), 1, "no space left on the device"),
+        (FileNotFoundError(errno.ENOENT, "x", "/a"), 1, "/a: no such file or folder"),
+        (PermissionError(errno.EACCES, "x", "/a", None, "/b"), 1, "/b: permission denied"),
+        (OSError("a bare message"), 1, "a bare message"),
+        (failures.usage_error("'--a' and '--b'"), 2, "'--a' and '--b'"),
+        (MemoryError(), 1, "out of memory; a smaller batch or input helps (no detail)"),
+    ],
+)
+def test_expected_errors(error: Exception, code: int, line: str) -> None:
+    assert failures.is_expected(error)
+    assert failures.exit_code(error) == code
+    assert failures.explain(error) == line
+
+
+def test_a_fault_names_the_way_to_its_traceback() -> None:
+    error = ZeroDivisionError("division by zero")
+    assert not failures.is_expected(error)
+    assert failures.exit_code(error) == failures.FAILURE
+    text = failures.explain(error)
+    assert text.startswith("unexpected ZeroDivisionError: division by zero")
+    assert "--debug" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "part"),
+    [
+        (DataError("cam1/0042.xml[3]: xmax 12 <= xmin 40"), 1, "cam1/0042.xml[3]"),
+        (OSError(errno.ENOSPC, "No space", "/out/state.pt"), 1, "no space left"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (RuntimeError("boom"), 1, "fault: unexpected RuntimeError: boom"),
+    ],
+)
+def test_errors_out_of_a_command_are_one_line(
+    cli: Cli,
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    part: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hardmine.data.check.check_dataset", fail)
+    got, out, err = cli("check", "data")
+    assert (got, out) == (code, "")
+    assert part in one_line(err)
+
+
+@pytest.mark.parametrize("line", ["--debug check data", "check data --debug"])
+def test_debug_lets_the_traceback_through(
+    files: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("hardmine.data.check.check_dataset", fail)
+    with pytest.raises(RuntimeError, match="boom"):
+        run(line.split())
+
+
+def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
+    """A signal while the process works: exit code 130 and one line."""
+    code = (
+        "import sys, time, hardmine.cli.data_commands as commands\n"
+        "import hardmine.data.check as check\n"
+        "def wait(*a, **k):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "check.check_dataset = wait\n"
+        f"sys.argv = ['hardmine', 'check', {str(tmp_path)!r}]\n"
+        "from hardmine.cli.main import main\nmain()\n"
+    )
+    with process("-c", code) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "ready\n"
+        started.send_signal(signal.SIGINT)
+        _, err = started.communicate(timeout=60)
+    assert started.returncode == failures.INTERRUPTED
+    assert "interrupted" in one_line(err)
+
+
+# Option values.
+
+
+def test_a_path_named_like_a_fraction_is_a_path(files: Path) -> None:
+    (files / "0.2").mkdir()
+    assert options.data_or_fraction("0.2") == Path("0.2")
+    assert options.data_or_fraction("0.25") == 0.25
+    assert options.data_or_fraction(None) is None
+
+
+def test_arms() -> None:
+    assert options.arms("mined, random,none") == ("mined", "random", "none")
+    with pytest.raises(typer.TyperException):
+        options.arms(" , ")

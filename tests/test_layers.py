@@ -1,0 +1,254 @@
+"""The shape of the package: layers, import cycles, and the size of modules.
+
+Every import counts, wherever it stands: at the top, inside a function (lazy) or under
+``TYPE_CHECKING``. Only the façade ``hardmine/__init__.py`` is exempt, since it names the public
+calls of the upper layers without importing them; ``from hardmine import train`` counts as an import
+of the module that holds ``train``.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+import hardmine
+
+ROOT = Path(__file__).resolve().parents[1] / "src" / "hardmine"
+LAYERS: tuple[frozenset[str], ...] = tuple(
+    frozenset(names.split())
+    for names in (
+        "errors types boxes files",
+        "data model",
+        "training",
+        "detect",
+        "evaluation",
+        "pool",
+        "report",
+        "loop",
+        "demo",
+        "cli __main__",
+    )
+)
+BLIND = frozenset({frozenset({"data", "model"})})
+MAX_CODE_LINES = 300
+FACADE = "hardmine"
+
+
+def module_name(path: Path, root: Path = ROOT) -> str:
+    parts = path.relative_to(root.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imported_modules(
+    tree: ast.AST, importer: str, is_package: bool, known: Iterable[str]
+) -> set[str]:
+    """Return the modules among ``known`` that the tree imports, at any depth."""
+    known = set(known)
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.update(_from_targets(node, importer, is_package, known))
+    return {name for name in found if name in known} - {importer}
+
+
+def _from_targets(
+    node: ast.ImportFrom, importer: str, is_package: bool, known: set[str]
+) -> Iterator[str]:
+    base = node.module or ""
+    if node.level:
+        up = importer.split(".")
+        up = up[: len(up) - node.level + is_package]
+        base = ".".join([*up, *([base] if base else [])])
+    for alias in node.names:
+        if base == FACADE and alias.name in hardmine._PUBLIC:
+            yield hardmine._PUBLIC[alias.name]
+        elif f"{base}.{alias.name}" in known:
+            yield f"{base}.{alias.name}"
+        else:
+            yield base
+
+
+def import_graph() -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if name == FACADE:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        found = imported_modules(tree, name, path.name == "__init__.py", MODULES)
+        graph[name] = found - {FACADE}
+    return graph
+
+
+def layer_of(module: str) -> tuple[str, int]:
+    """Return a module's package (``data``) and the rank of its layer."""
+    package = module.split(".")[1]
+    for rank, names in enumerate(LAYERS):
+        if package in names:
+            return package, rank
+    raise AssertionError(f"{module} is in no layer; add {package!r} to LAYERS and ARCHITECTURE.md")
+
+
+def violation(importer: str, imported: str) -> str | None:
+    (lower, lower_rank), (upper, upper_rank) = layer_of(imported), layer_of(importer)
+    if lower_rank > upper_rank:
+        return f"{importer} imports {imported}: {lower} lies above {upper}"
+    if frozenset({lower, upper}) in BLIND:
+        return f"{importer} imports {imported}: {lower} and {upper} are blind to each other"
+    return None
+
+
+def find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Return the modules of one cycle, the first repeated at the end, or nothing."""
+    done: set[str] = set()
+
+    def visit(name: str, trail: list[str]) -> list[str]:
+        if name in trail:
+            return [*trail[trail.index(name) :], name]
+        if name in done:
+            return []
+        for target in sorted(graph.get(name, ())):
+            if cycle := visit(target, [*trail, name]):
+                return cycle
+        done.add(name)
+        return []
+
+    for start in sorted(graph):
+        if cycle := visit(start, []):
+            return cycle
+    return []
+
+
+def count_code_lines(source: str) -> int:
+    """Count the lines that hold code: no blank lines, comments or docstrings."""
+    skip = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENCODING,
+        tokenize.ENDMARKER,
+    }
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in skip:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines - _bare_string_lines(ast.parse(source)))
+
+
+def _bare_string_lines(tree: ast.AST) -> set[int]:
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        value = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            found.update(range(value.lineno, (value.end_lineno or value.lineno) + 1))
+    return found
+
+
+def test_modules_import_only_from_their_own_layer_and_those_above_it() -> None:
+    faults = [
+        fault
+        for importer, targets in import_graph().items()
+        for imported in sorted(targets)
+        if (fault := violation(importer, imported))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_no_import_cycle() -> None:
+    assert not find_cycle(import_graph())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_module_over_300_lines_of_code(name: str) -> None:
+    assert count_code_lines(MODULES[name].read_text(encoding="utf-8")) <= MAX_CODE_LINES
+
+
+def test_every_package_has_a_layer() -> None:
+    for name in MODULES:
+        if name != FACADE:
+            layer_of(name)
+
+
+# The checks themselves, on small examples: a check that cannot fail checks nothing.
+
+
+def test_lazy_and_relative_and_type_imports_are_seen() -> None:
+    source = """
+from __future__ import annotations
+import hardmine.errors
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from hardmine.types import Dataset
+def lazy():
+    from . import coco
+    from ..model import priors
+    from hardmine import train
+"""
+    known = {
+        "hardmine.errors",
+        "hardmine.types",
+        "hardmine.data",
+        "hardmine.data.coco",
+        "hardmine.data.load",
+        "hardmine.model.priors",
+        hardmine._PUBLIC["train"],
+    }
+    found = imported_modules(ast.parse(source), "hardmine.data.load", False, known)
+    assert found == known - {"hardmine.data", "hardmine.data.load"}
+
+
+def test_relative_import_in_a_package_starts_at_the_package() -> None:
+    tree = ast.parse("from . import coco\nfrom .load import x")
+    known = {"hardmine.data.coco", "hardmine.data.load"}
+    assert imported_modules(tree, "hardmine.data", True, known) == known
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "wrong"),
+    [
+        ("hardmine.data.load", "hardmine.model.priors", True),
+        ("hardmine.model.priors", "hardmine.data.load", True),
+        ("hardmine.data.load", "hardmine.training.fit", True),
+        ("hardmine.errors", "hardmine.data.load", True),
+        ("hardmine.training.fit", "hardmine.data.load", False),
+        ("hardmine.data.load", "hardmine.data.coco", False),
+        ("hardmine.cli.main", "hardmine.errors", False),
+    ],
+)
+def test_violation(importer: str, imported: str, wrong: bool) -> None:
+    assert (violation(importer, imported) is not None) is wrong
+
+
+def test_find_cycle() -> None:
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_count_code_lines() -> None:
+    source = '''"""Module
+docstring."""
+
+# a comment
+X = (
+    1,  # counted, the comment beside it is not a second line
+)
+
+
+def f():
+    """Docstring."""
+    return """text
+    that is a value"""
+'''
+    # X: 3 lines; def: 1; return with its two-line value: 2
+    assert count_code_lines(source) == 6

@@ -1,0 +1,110 @@
+"""The package as a user meets it: names, versions, what an import costs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import hardmine
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "torchvision", "matplotlib", "accelerate", "faster_coco_eval", "PIL")
+
+
+def loaded_after(code: str) -> list[str]:
+    """Return the heavy modules that are loaded after running ``code`` in a fresh interpreter."""
+    report = (
+        "import json, sys, atexit\n"
+        f"names = {HEAVY!r}\n"
+        "report = lambda: print('\\n' + json.dumps([n for n in names if n in sys.modules]))\n"
+        "atexit.register(report)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", report + code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_public_names_are_all_there() -> None:
+    assert set(hardmine.__all__) == {"__version__", *hardmine._PUBLIC}
+
+
+@pytest.mark.parametrize("name", sorted(hardmine._PUBLIC))
+def test_public_name_resolves_to_a_documented_function(name: str) -> None:
+    function = getattr(hardmine, name)
+    assert callable(function)
+    assert function.__module__ == hardmine._PUBLIC[name]
+    assert function.__doc__
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = hardmine.trian
+
+
+@pytest.mark.parametrize("name", sorted(hardmine._PUBLIC))
+def test_no_package_shadows_a_public_call(name: str) -> None:
+    # Importing hardmine.train as a package would replace the function of that name.
+    assert find_spec(f"hardmine.{name}") is None
+
+
+def test_import_alone_loads_nothing_heavy() -> None:
+    assert loaded_after("import hardmine") == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["loop", "-h"], ["train", "-h"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['hardmine', *{arguments!r}]\n"
+        "from hardmine.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+    )
+    assert loaded_after(code) == []
+
+
+def test_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(?P<version>\d[^\]]*)\]", changelog, re.MULTILINE)
+    assert project["version"] == hardmine.__version__
+    assert newest is not None
+    assert newest["version"] == hardmine.__version__
+
+
+def test_every_module_imports() -> None:
+    for path in sorted((ROOT / "src" / "hardmine").rglob("*.py")):
+        parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        if parts[-1] != "__main__":
+            importlib.import_module(".".join(parts).removesuffix(".__init__"))
+
+
+def _name(requirement: str) -> str:
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match is not None
+    return match[0].lower().replace("_", "-")
+
+
+def test_constraints_are_versions_only_and_cover_every_dependency() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    for pin in pins:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*( ; .+)?", pin), pin
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        wanted += extra
+    assert {_name(line) for line in wanted} <= {_name(pin) for pin in pins}
