@@ -1,0 +1,92 @@
+"""Pictures small enough to live inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from hardmine.data.image_io import read_image
+from hardmine.errors import DataError
+from hardmine.report.content import Gallery, Picture
+from hardmine.report.draw import draw_boxes
+from hardmine.types import Detections
+
+LONGEST_SIDE = 420
+BOXES_DRAWN = 5
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture on the page: ``uri`` is empty when the image could not be read."""
+
+    uri: str
+    width: int
+    height: int
+    caption: str
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A gallery ready for the page; ``left_out`` says how many of its pictures are not shown."""
+
+    title: str
+    note: str
+    thumbnails: tuple[Thumbnail, ...]
+    left_out: int
+
+
+class Budget:
+    """Bytes of picture that a page may still take."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def take(self, size: int) -> bool:
+        """Spend ``size`` bytes; False, and nothing spent, when there are not as many left."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
+def shrink_gallery(
+    gallery: Gallery, categories: Sequence[str], budget: Budget, *, limit: int
+) -> Section:
+    """Return up to ``limit`` thumbnails, fewer when the page's budget ends first."""
+    shown: list[Thumbnail] = []
+    for picture in gallery.pictures[:limit]:
+        thumbnail = shrink(picture, categories)
+        if not budget.take(len(thumbnail.uri)):
+            break
+        shown.append(thumbnail)
+    return Section(gallery.title, gallery.note, tuple(shown), gallery.total - len(shown))
+
+
+def shrink(picture: Picture, categories: Sequence[str]) -> Thumbnail:
+    """Return a JPEG thumbnail with the best few boxes drawn at the thumbnail's own size."""
+    try:
+        image = read_image(picture.path)
+    except DataError as error:
+        return Thumbnail("", 0, 0, picture.caption, str(error))
+    scale = min(1.0, LONGEST_SIDE / max(image.size))
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    small = image.resize((width, height), Image.Resampling.LANCZOS)
+    stretch = np.array([width / image.width, height / image.height] * 2, np.float32)
+    best = _best(picture.detections, BOXES_DRAWN)
+    drawn = draw_boxes(small, replace(best, boxes=best.boxes * stretch), categories)
+    buffer = io.BytesIO()
+    drawn.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
+    code = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Thumbnail(f"data:image/jpeg;base64,{code}", width, height, picture.caption)
+
+
+def _best(found: Detections, count: int) -> Detections:
+    order = np.argsort(-found.scores, kind="stable")[:count]
+    return Detections(found.boxes[order], found.scores[order], found.labels[order])
