@@ -1,0 +1,1 @@
+"""Experiments: one training with its measurement, and the loop of rounds and arms."""

@@ -1,0 +1,128 @@
+"""Training as a step: a model lies where the fingerprint of all that made it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardmine.errors import ConfigError
+from hardmine.loop.steps import Steps, fingerprint
+from hardmine.loop.tools import Tools
+from hardmine.types import Dataset
+
+if TYPE_CHECKING:
+    from hardmine.training.recipe import Recipe
+
+DEFAULT_MODEL = "ssdlite320_mobilenet_v2"
+_CHECKPOINT = "last.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained detector; ``key`` is the fingerprint of what it was trained with."""
+
+    key: str
+    checkpoint: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Trains models into ``models/<key>/`` of a run directory; equal trainings happen once."""
+
+    steps: Steps
+    tools: Tools
+    weights: Path | None
+
+    def train(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        num_steps: int,
+        seed: int,
+        init: Model | None = None,
+        label: str = "train",
+    ) -> Model:
+        """Return the model that these inputs give, trained now or found.
+
+        Args:
+            num_steps: optimiser steps.
+            init: continue from this model's weights instead of the backbone's.
+            label: what people are told while it runs.
+        """
+        from hardmine.training.checkpoint import file_digest
+        from hardmine.training.recipe import recipe_to_dict
+
+        weights = None if init is not None else self.weights
+        inputs = {
+            "data": dataset.fingerprint,
+            "recipe": recipe_to_dict(recipe),
+            "steps": num_steps,
+            "seed": seed,
+            "init": None if init is None else init.key,
+            "weights": None if weights is None else file_digest(weights),
+        }
+        key = fingerprint(inputs)
+
+        def compute(folder: Path) -> str:
+            path = self.tools.fit(
+                dataset,
+                recipe,
+                folder,
+                seed=seed,
+                init=None if init is None else init.checkpoint,
+                weights=weights,
+                steps=num_steps,
+                resume=True,
+                progress=self._progress(label),
+            )
+            return path.name
+
+        name = self.steps.run(f"models/{key}/train", inputs, compute, (_CHECKPOINT,), label)
+        return Model(key, self.steps.root / "models" / key / name)
+
+    def _progress(self, label: str) -> Callable[[Any], None]:
+        notify = self.steps.notify
+        return lambda state: notify(label, state.step, state.steps)
+
+
+def choose_recipe(
+    model: str | None, recipe: Recipe | Path | str | None, epochs: float | None
+) -> Recipe:
+    """Return the recipe that the options name.
+
+    Args:
+        model: a named recipe's name; the default one's when neither is given.
+        recipe: a recipe, or a YAML file laid over the named one.
+        epochs: replaces the recipe's.
+
+    Raises:
+        ConfigError: unknown name, unreadable file, unknown key; or a ready recipe and a name.
+    """
+    from hardmine.training.recipe import Recipe, load_recipe, named_recipe
+
+    if isinstance(recipe, Recipe):
+        if model is not None:
+            raise ConfigError(f"model {model!r} and a ready recipe are both given: give one")
+        chosen = recipe
+    elif recipe is None:
+        chosen = named_recipe(model or DEFAULT_MODEL)
+    else:
+        chosen = load_recipe(Path(recipe), named_recipe(model or DEFAULT_MODEL))
+    return chosen if epochs is None else replace(chosen, epochs=float(epochs))
+
+
+def find_weights(weights: Path | str | None) -> Path | None:
+    """Return the file to start the backbone from; ``None`` for none.
+
+    Raises:
+        ConfigError: no such file.
+    """
+    if weights is None or str(weights) == "none":
+        return None
+    path = Path(weights).resolve()
+    if not path.is_file():
+        raise ConfigError(f"weights: no file {weights}; give a path, or none to start from scratch")
+    return path

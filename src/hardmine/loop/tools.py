@@ -1,0 +1,63 @@
+"""The heavy parts that a loop calls, as values that a caller (or a test) can replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hardmine.pool.scan import ScoreImages
+from hardmine.types import Dataset, Detections
+
+if TYPE_CHECKING:
+    from hardmine.detect.detector import Detector
+
+
+class Fit(Protocol):
+    """``training.fit.fit``: resumable training that returns its checkpoint."""
+
+    def __call__(  # noqa: D102
+        self,
+        dataset: Dataset,
+        recipe: Any,
+        out: Path,
+        *,
+        seed: int,
+        init: Path | None,
+        weights: Path | None,
+        steps: int | None,
+        resume: bool,
+        progress: Callable[[Any], None] | None,
+    ) -> Path: ...
+
+
+class DetectImages(Protocol):
+    """``detect.run.detect_images``: images in, detections in original pixels out, in order."""
+
+    def __call__(  # noqa: D102
+        self,
+        detector: Detector,
+        paths: Sequence[Path],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Detections]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """``load_detector`` takes a checkpoint and a device name (``None``: choose)."""
+
+    fit: Fit
+    load_detector: Callable[[Path, str | None], Detector]
+    detect_images: DetectImages
+    score_images: ScoreImages
+
+
+def default_tools() -> Tools:
+    """Return the package's own training and detection."""
+    from hardmine.detect.checkpoint import load_detector
+    from hardmine.detect.run import detect_images, score_images
+    from hardmine.training.fit import fit
+
+    return Tools(fit, load_detector, detect_images, score_images)

@@ -1,0 +1,165 @@
+"""A small world of images and a detector that learns kinds of look-alikes, both without a network.
+
+A picture is random noise (so that no two are near-duplicates) whose name carries its truth:
+``object-*`` hold one object at ``BOX``; ``k<kind>-<score>-*`` hold none and fire with that score in
+hundredths, or with a fifth of it once a picture of the same kind was trained on as a negative.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hardmine.data.phash import perceptual_hash
+from hardmine.errors import DataError
+from hardmine.loop.tools import Tools
+from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
+
+BOX = (8.0, 8.0, 24.0, 24.0)
+SIDE = 32
+
+
+def draw(path: Path, seed: int) -> Path:
+    """Write a noise picture; equal seeds give equal pictures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def labelled(folder: Path, count: int, first_seed: int, name: str = "object") -> Dataset:
+    """Return ``count`` pictures that hold one object each."""
+    records = []
+    for i in range(count):
+        path = draw(folder / f"{name}-{i:03}.png", first_seed + i)
+        records.append(
+            ImageRecord(
+                path,
+                SIDE,
+                SIDE,
+                np.array([BOX], np.float32),
+                np.ones(1, np.int64),
+                np.zeros(1, np.bool_),
+                ImageState.LABELLED,
+            )
+        )
+    return Dataset(("thing",), tuple(records), folder)
+
+
+def pool_of(folder: Path, kinds: int, each: int, first_seed: int) -> Path:
+    """Write a folder of pictures without objects: kind k fires with scores from .95 - k / 10 on."""
+    for kind in range(kinds):
+        for i in range(each):
+            score = 95 - 10 * kind - i
+            draw(folder / f"k{kind}-{score:02}-{i:02}.png", first_seed + 100 * kind + i)
+    return folder
+
+
+@dataclass(frozen=True)
+class FakeDetector:
+    """Fires by the picture's name and by what its checkpoint has learned."""
+
+    learned: frozenset[str]
+    model_id: str
+    categories: tuple[str, ...] = ("thing",)
+    resize: Any = None
+
+    def look(self, path: Path) -> Detections:
+        """Return what the detector finds in a picture."""
+        stem = path.stem.split("-")
+        if stem[0] in ("object", "val"):
+            score = 0.9 - int(stem[1]) / 1000
+        else:
+            score = int(stem[1]) / 100 * (0.2 if stem[0] in self.learned else 1.0)
+        if score <= 0:
+            return Detections.none()
+        return Detections(
+            np.array([BOX], np.float32),
+            np.array([score], np.float32),
+            np.ones(1, np.int64),
+            np.zeros(1, np.int64),
+        )
+
+
+@dataclass
+class World:
+    """Tools that count their calls and can be told to die at the n-th of them."""
+
+    die_at: int = -1
+    calls: list[str] = field(default_factory=list)
+    trainings: list[dict[str, Any]] = field(default_factory=list)
+
+    def tools(self) -> Tools:
+        """Return the tools of this world."""
+        return Tools(self.fit, self.load_detector, self.detect_images, self.score_images)
+
+    def _call(self, name: str) -> None:
+        if len(self.calls) == self.die_at:
+            raise KeyboardInterrupt
+        self.calls.append(name)
+
+    def fit(
+        self,
+        dataset: Dataset,
+        recipe: Any,
+        out: Path,
+        *,
+        seed: int,
+        init: Path | None,
+        weights: Path | None,
+        steps: int | None,
+        resume: bool,
+        progress: Callable[[Any], None] | None,
+    ) -> Path:
+        """Learn the kinds of the negatives in the dataset, on top of what ``init`` knows."""
+        self._call("fit")
+        before = set(json.loads(init.read_text())["learned"]) if init else set()
+        negatives = [r for r in dataset.records if r.state.is_negative]
+        learned = sorted(before | {r.path.stem.split("-")[0] for r in negatives})
+        text = json.dumps({"learned": learned, "seed": seed, "steps": steps})
+        (out / "last.safetensors").write_text(text)
+        if progress is not None:
+            progress(SimpleNamespace(step=steps, steps=steps))
+        self.trainings.append({"images": len(dataset), "steps": steps, "init": init, "seed": seed})
+        return out / "last.safetensors"
+
+    def load_detector(self, checkpoint: Path, device: str | None = None) -> FakeDetector:
+        """Load what ``fit`` wrote."""
+        self._call("load")
+        text = checkpoint.read_text()
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return FakeDetector(frozenset(json.loads(text)["learned"]), digest)
+
+    def detect_images(self, detector: Any, paths: Any, *, progress: Any = None) -> Any:
+        """Detect in every picture."""
+        self._call("detect")
+        return [detector.look(Path(path)) for path in paths]
+
+    def score_images(self, detector: Any, paths: Any, *, batch_size: int = 16) -> Any:
+        """Score every picture, dying between two batches when told to."""
+        for i, path in enumerate(paths):
+            if i % batch_size == 0:
+                self._call("score")
+            try:
+                image = Image.open(path).convert("RGB")
+            except OSError as error:
+                yield Problem("image_unreadable", str(path), -1, str(DataError(error)))
+                continue
+            found = detector.look(Path(path))
+            score = float(found.scores[0]) if len(found) else 0.0
+            yield SimpleNamespace(
+                path=Path(path),
+                score=score,
+                label=1,
+                level=0,
+                detections=found,
+                phash=perceptual_hash(image),
+            )
