@@ -219,10 +219,7 @@ def _why_no_ratio(
         count < FEW_ALARMS and rate < LOW_RATE
         for count, rate in ((alarms_a, rate_a), (alarms_b, rate_b))
     ):
-        return (
-            f"{alarms_a:g} alarms against {alarms_b:g}: below {LOW_RATE:g} alarms an image no "
-            f"ratio is claimed from fewer than {FEW_ALARMS}"
-        )
+        return f"below {LOW_RATE:g} alarms an image, fewer than {FEW_ALARMS} alarms carry none"
     return ""
 
 

@@ -40,7 +40,7 @@ def draw_boxes(
         canvas = image.copy()
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 130))
-    font = ImageFont.load_default(max(11.0, min(canvas.size) / 22))
+    font = ImageFont.load_default(max(12.0, min(canvas.size) / 17))
     order = detections.scores.argsort(kind="stable")
     for index in order.tolist():
         label = int(detections.labels[index])

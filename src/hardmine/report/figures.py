@@ -67,6 +67,7 @@ def ap50_figure(rows: Sequence[ReportRow]) -> str:
 
 def miss_rate_figure(lines: Sequence[CurveLine]) -> str:
     """Return miss rate against false alarms per image, both axes logarithmic."""
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     def draw(axes: Axes) -> None:
         floor = 1.0
@@ -81,8 +82,9 @@ def miss_rate_figure(lines: Sequence[CurveLine]) -> str:
         axes.set(xlabel="false alarms per negative image", ylabel="miss rate")
         axes.axvspan(1e-2, 1e0, color=_GRID, alpha=0.3, linewidth=0)
         axes.xaxis.set_major_formatter("{x:g}")
-        for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            axis_formatter("{x:g}")
+        axes.yaxis.set_major_locator(FixedLocator([0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.legend(loc="lower left")
 
     return _draw("missrate", "miss rate against false alarms per image", 4.1, draw)
@@ -105,7 +107,9 @@ def _by_round(
             _draw_arm(axes, arm, mine, _ARMS[index % len(_ARMS)])
         axes.set(xlabel="round", ylabel=label)
         if floor is not None:
-            axes.set_ylim(bottom=floor)
+            # A wide band may run off the top rather than flatten the lines.
+            highest = max((value for _, value, _ in points if value is not None), default=1.0)
+            axes.set_ylim(floor, min(axes.get_ylim()[1], 2.5 * highest or 1.0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="best")
 

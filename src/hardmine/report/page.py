@@ -66,6 +66,7 @@ def render_report(data: ReportData) -> str:
             for gallery in data.mined
         ],
         compare=wording.compare,
+        set_title=wording.set_title,
         verdict_class=wording.verdict_class,
         problem_kinds=Counter(problem.kind for problem in data.problems).most_common(),
         problems=data.problems[:PROBLEMS_LISTED],

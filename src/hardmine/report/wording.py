@@ -12,16 +12,15 @@ ABSENT = "–"
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return a figure with fixed digits, a dash for an undefined one."""
-    return ABSENT if value is None else f"{value:.{digits}f}"
+    return ABSENT if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def rate(value: float | None) -> str:
     """Return a rate with digits that suit its size: 12.3, 1.23, 0.123, 0.012."""
     if value is None:
         return ABSENT
-    return (
-        f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
-    )
+    size = abs(value)
+    return number(value, 3 if size < 1 else 2 if size < 10 else 1)
 
 
 def limits(pair: Sequence[float | None] | None) -> str:
@@ -30,6 +29,12 @@ def limits(pair: Sequence[float | None] | None) -> str:
         return ABSENT
     low, high = ("?" if end is None else rate(end) for end in pair)
     return f"{low} to {high}"
+
+
+def set_title(name: str) -> str:
+    """Return what a negative set is called on the page."""
+    titles = {"held_out": "held-out images", "stop": "the stop set", "crops": "object-free crops"}
+    return titles.get(name, name)
 
 
 def compare(comparison: Comparison) -> str:
