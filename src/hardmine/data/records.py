@@ -1,0 +1,238 @@
+"""From what label files say to checked records: the one place where boxes are judged.
+
+Readers (COCO, YOLO, VOC) collect `RawImage` values without judging them; `build_dataset` rejects or
+mends what cannot be trained on and reports every such case as a `Problem`.
+
+An image that loses *some* of its boxes stays ``labelled``; one that loses *all* of them becomes
+``unreviewed``, because it holds objects and must not be taken for a negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardmine.errors import DataError
+from hardmine.types import F32, I64, Dataset, ImageRecord, ImageState, Mask, Problem
+
+F64 = NDArray[np.float64]
+
+CLIP_TOLERANCE = 1.0
+"""Pixels by which a box may pass the image's edge (rounding of label tools) unreported."""
+
+_FINE, _NAN, _INFINITE, _INVERTED, _EMPTY, _OUTSIDE, _CLASS, _REPEATED = range(8)
+_KINDS = (
+    "",
+    "box_nan",
+    "box_infinite",
+    "box_inverted",
+    "box_empty",
+    "box_outside",
+    "class_unknown",
+    "box_repeated",
+)
+
+
+class LabelError(DataError):
+    """A label file that cannot be used at all; ``kind`` is the kind of `Problem` it becomes."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+@dataclass(slots=True)
+class RawImage:
+    """What a label file says of one image, unchecked. One entry per object in the lists."""
+
+    path: Path
+    file: str
+    """The label file, as problems name it."""
+    width: int = 0
+    height: int = 0
+    boxes: list[Sequence[float]] = field(default_factory=list)
+    """xyxy pixels."""
+    classes: list[int] = field(default_factory=list)
+    """Index into ``RawSplit.names``."""
+    ignore: list[bool] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    """The object's place in the label file."""
+    state: ImageState | None = None
+    """Where the label file states one."""
+    state_if_empty: ImageState = ImageState.UNREVIEWED
+    rejected: int = 0
+    """Objects that the reader could not even parse."""
+    source: str = ""
+
+    def add(self, box: Sequence[float], class_index: int, ignore: bool, position: int) -> None:
+        """Append one object."""
+        self.boxes.append(box)
+        self.classes.append(class_index)
+        self.ignore.append(ignore)
+        self.positions.append(position)
+
+
+@dataclass(slots=True)
+class RawSplit:
+    """One split as read: class names, images, and what went wrong so far."""
+
+    root: Path
+    names: list[str]
+    images: list[RawImage]
+    problems: list[Problem]
+    names_declared: bool = True
+    """False when the names were gathered from the objects, so that their order means nothing."""
+
+
+def merge_names(splits: Sequence[RawSplit]) -> tuple[str, ...]:
+    """Return one class list for all splits: declared order where there is one, else sorted."""
+    names = dict.fromkeys(name for split in splits for name in split.names)
+    return tuple(names) if all(s.names_declared for s in splits) else tuple(sorted(names))
+
+
+def build_dataset(raw: RawSplit, categories: Sequence[str]) -> Dataset:
+    """Check every box and return the records, with all problems.
+
+    Args:
+        categories: the class list to use; a name of ``raw.names`` that is not in it is a
+            ``class_unknown`` problem for each of its objects.
+    """
+    images = raw.images
+    owner = np.repeat(np.arange(len(images)), [len(image.boxes) for image in images])
+    classes = np.array([c for image in images for c in image.classes], np.int64)
+    label_of = {name: label for label, name in enumerate(categories, start=1)}
+    labels = np.array([label_of.get(name, 0) for name in raw.names] or [0], np.int64)[classes]
+    sizes = np.array([(i.width, i.height) for i in images], np.float64).reshape(-1, 2)[owner]
+    written = np.array([box for i in images for box in i.boxes], np.float64).reshape(-1, 4)
+
+    boxes, fault, overhang = check_boxes(written, sizes)
+    fault[(fault == _FINE) & (labels == 0)] = _CLASS
+    fault[_repeated(owner, labels, boxes, fault == _FINE)] = _REPEATED
+
+    problems = [*raw.problems]
+    positions = [p for image in images for p in image.positions]
+    for row in np.flatnonzero((fault != _FINE) | (overhang > CLIP_TOLERANCE)).tolist():
+        image = images[owner[row]]
+        kind = _KINDS[fault[row]] or "box_clipped"
+        name = raw.names[classes[row]] if len(raw.names) else "?"
+        reason = _reason(kind, written[row], sizes[row], name, categories)
+        problems.append(Problem(kind, image.file, positions[row], _with_image(reason, image)))
+
+    ignore = np.array([flag for image in images for flag in image.ignore], np.bool_)
+    kept = np.flatnonzero(fault == _FINE)
+    objects = _Objects(owner[kept], boxes[kept], labels[kept], ignore[kept])
+    records = _cut(images, objects, problems)
+    return Dataset(tuple(categories), tuple(records), raw.root, tuple(problems))
+
+
+def check_boxes(written: F64, sizes: F64) -> tuple[F32, I64, F64]:
+    """Clip boxes to their images and find those that cannot be used.
+
+    Args:
+        written (f64[N, 4]): xyxy pixels as the label file gives them.
+        sizes (f64[N, 2]): width and height of each box's image.
+
+    Returns:
+        Clipped boxes f32[N, 4] (meaningless where rejected), the fault i64[N] (0: fine), and by how
+        many pixels each accepted box passed its image's edge f64[N].
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        high = np.tile(sizes, 2)  # [N, 4]
+        boxes = written.astype(np.float32)
+        clipped = np.clip(boxes, 0, high.astype(np.float32))
+        extent = boxes[:, 2:] - boxes[:, :2]  # [N, 2]
+        fault = np.full(len(written), _FINE, np.int64)
+        fault[(clipped[:, 2:] <= clipped[:, :2]).any(axis=1)] = _OUTSIDE
+        fault[(extent == 0).any(axis=1)] = _EMPTY
+        fault[(extent < 0).any(axis=1)] = _INVERTED
+        fault[np.isinf(boxes).any(axis=1)] = _INFINITE
+        fault[np.isnan(boxes).any(axis=1)] = _NAN
+        overhang = np.maximum(-written, written - high).max(axis=1, initial=0.0)
+    overhang[fault != _FINE] = 0.0
+    return clipped, fault, overhang
+
+
+def _repeated(owner: I64, labels: I64, boxes: F32, fine: Mask) -> I64:
+    """Return the rows that repeat an earlier row: same image, class and box."""
+    rows = np.flatnonzero(fine)
+    if len(rows) < 2:
+        return rows[:0]
+    keys = np.empty((len(rows), 6), np.int32)
+    keys[:, 0], keys[:, 1] = owner[rows], labels[rows]
+    keys[:, 2:] = (boxes[rows] + np.float32(0)).view(np.int32)  # + 0 turns -0.0 into 0.0
+    packed = keys.view(np.dtype((np.void, keys.itemsize * 6))).ravel()
+    _, first = np.unique(packed, return_index=True)
+    return np.delete(rows, first)
+
+
+@dataclass(slots=True)
+class _Objects:
+    """The accepted objects of all images, in the images' order; ``owner`` is the image's index."""
+
+    owner: I64
+    boxes: F32
+    labels: I64
+    ignore: Mask
+
+
+def _cut(
+    images: Sequence[RawImage], objects: _Objects, problems: list[Problem]
+) -> Iterator[ImageRecord]:
+    """Give each image its share of the accepted objects, and its state."""
+    ends = np.searchsorted(objects.owner, np.arange(len(images)), side="right").tolist()
+    start = 0
+    for image, end in zip(images, ends, strict=True):
+        state = _state(image, end - start, problems)
+        yield ImageRecord(
+            image.path,
+            image.width,
+            image.height,
+            objects.boxes[start:end],
+            objects.labels[start:end],
+            objects.ignore[start:end],
+            state,
+            image.source,
+        )
+        start = end
+
+
+def _state(image: RawImage, kept: int, problems: list[Problem]) -> ImageState:
+    total = len(image.boxes) + image.rejected
+    if image.state is not None and image.state.is_negative and total:
+        reason = f"state is {image.state.value} but {total} objects are labelled; now unreviewed"
+        problems.append(Problem("state_contradicted", image.file, -1, _with_image(reason, image)))
+        return ImageState.UNREVIEWED
+    if total and not kept and image.state in (None, ImageState.LABELLED):
+        return ImageState.UNREVIEWED
+    if image.state is not None:
+        return image.state
+    return ImageState.LABELLED if kept else image.state_if_empty
+
+
+def _with_image(reason: str, image: RawImage) -> str:
+    """Name the image too where one label file serves many."""
+    stem = Path(image.file).stem
+    return reason if stem == image.path.stem else f"{reason} (image {image.path.name})"
+
+
+def _reason(kind: str, box: F64, size: F64, name: str, categories: Sequence[str]) -> str:
+    x0, y0, x1, y1 = (f"{value:.7g}" for value in box)
+    where = f"box {x0} {y0} {x1} {y1}"
+    if kind == "class_unknown":
+        return f"class {name!r}, wanted one of {', '.join(categories) or '(no classes)'}"
+    if kind in ("box_inverted", "box_empty"):
+        sign = "<" if kind == "box_inverted" else "="
+        bad_x = box[2] < box[0] or (kind == "box_empty" and box[2] == box[0])
+        return f"xmax {x1} {sign} xmin {x0}" if bad_x else f"ymax {y1} {sign} ymin {y0}"
+    image = f"the image of {size[0]:.0f} x {size[1]:.0f}"
+    return {
+        "box_nan": f"{where} is not a number",
+        "box_infinite": f"{where} is infinite",
+        "box_outside": f"{where} lies outside {image}",
+        "box_clipped": f"{where} clipped to {image}",
+        "box_repeated": f"{where} repeats an earlier object of this image",
+    }[kind]
