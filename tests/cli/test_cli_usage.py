@@ -24,19 +24,6 @@ COMMANDS = ("demo", "check", "train", "val", "mine", "loop", "predict", "convert
 Cli = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command line in this process; return its exit code, stdout and stderr."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = run([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
-
-
 def one_line(text: str) -> str:
     """Return the only line of a text."""
     lines = text.splitlines()
@@ -57,16 +44,6 @@ def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             yield started
         finally:
             started.kill()
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty data folder, a pool, a file that is no checkpoint; the current folder."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "pool").mkdir()
-    (tmp_path / "weights.safetensors").write_bytes(b"no weights at all, only some text")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -149,7 +126,7 @@ def test_module_and_exit_status_of_the_process() -> None:
     ],
 )
 def test_usage_mistakes(cli: Cli, files: Path, line: str, part: str) -> None:
-    code, out, err = cli(*line.split())
+    code, out, err = cli(line)
     assert (code, out) == (failures.USAGE, "")
     assert part in one_line(err)
 
@@ -157,14 +134,14 @@ def test_usage_mistakes(cli: Cli, files: Path, line: str, part: str) -> None:
 @pytest.mark.parametrize("line", ["val {} data", "mine {} pool", "predict {} image.jpg"])
 def test_a_file_that_is_no_checkpoint(cli: Cli, files: Path, line: str) -> None:
     (files / "image.jpg").write_bytes(b"")
-    code, out, err = cli(*line.format("weights.safetensors").split())
+    code, out, err = cli(line.format("weights.safetensors"))
     assert (code, out) == (failures.FAILURE, "")
     assert "weights.safetensors: not a readable checkpoint" in one_line(err)
 
 
 def test_data_that_is_not_recognised(cli: Cli, files: Path) -> None:
     for line in ("check data", "train data --weights none", "convert data out --to coco"):
-        code, _, err = cli(*line.split())
+        code, _, err = cli(line)
         assert code == failures.FAILURE
         assert "data" in one_line(err)
 

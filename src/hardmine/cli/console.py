@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
 
+MIN_WIDTH = 120
+PIPE_WIDTH = 400
 PLAIN_SECONDS = 10.0
 """Without a terminal a step prints at most one progress line in this time."""
 
@@ -29,6 +31,8 @@ class Console:
 
         self.quiet = quiet
         self.out: RichConsole = RichConsole(highlight=False, soft_wrap=True)
+        # A table cut to the width of a pipe or a narrow terminal would lose figures.
+        self.out.width = max(self.out.width, MIN_WIDTH) if self.out.is_terminal else PIPE_WIDTH
         self.err: RichConsole = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
         self._handler = _ConsoleHandler(self.err)
@@ -59,12 +63,13 @@ class Console:
             title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False
         )
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+            name = index == 0
+            table.add_column(
+                column, justify="left" if name else "right", no_wrap=not name, overflow="fold"
+            )
         for row in rows:
             table.add_row(*row)
-        # A table cut to the width of a pipe would lose figures.
-        width = None if self.out.is_terminal else 400
-        self.out.print(table, width=width, soft_wrap=False, no_wrap=True, crop=False)
+        self.out.print(table, soft_wrap=False)
 
     @contextmanager
     def progress(self) -> Iterator[Step]:
@@ -117,7 +122,13 @@ class _Lines:
         if last is not None and done < total and now - last < PLAIN_SECONDS:
             return
         self._last[name] = now
-        self._say(f"{name}: {done}/{total}" if total else f"{name}: {done}")
+        self._say(_describe(name, done, total))
+
+
+def _describe(name: str, done: int, total: int) -> str:
+    if total == 1:
+        return f"{name}: done" if done else f"{name} …"
+    return f"{name}: {done}/{total}" if total else f"{name}: {done}"
 
 
 class _ConsoleHandler(logging.Handler):

@@ -118,6 +118,30 @@ def loop(
             "--arms", metavar="A,B", help="mined, and its twins random and none, with commas."
         ),
     ] = "mined",
+    stop: Annotated[
+        Literal["guarded", "recipe", "never"],
+        typer.Option("--stop", help="The rule that may end the loop early; the report shows both."),
+    ] = "guarded",
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            "--min-score",
+            metavar="S",
+            min=0.0,
+            max=1.0,
+            help="Lowest score of a mined image; .05 if not given, and 0 means 0.",
+        ),
+    ] = None,
+    quarantine: Annotated[
+        float | None,
+        typer.Option(
+            "--quarantine",
+            metavar="S",
+            min=0.0,
+            max=1.0,
+            help="Set candidates aside that score S or more (hidden objects?); off if not given.",
+        ),
+    ] = None,
     model: options.Model = None,
     epochs: options.Epochs = None,
     weights: options.Weights = None,
@@ -137,7 +161,7 @@ def loop(
     options.share(add, "--add")
     chosen_arms = options.arms(arms)
     import hardmine
-    from hardmine.cli.tables import show_rounds
+    from hardmine.cli.tables import show_loop
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
@@ -151,6 +175,9 @@ def loop(
             accept=accept,
             retrain=retrain,
             arms=chosen_arms,
+            stop=stop,
+            min_score=min_score,
+            quarantine=quarantine,
             model=model,
             epochs=epochs,
             weights=weights,
@@ -164,7 +191,7 @@ def loop(
             device=device,
             progress=step,
         )
-    show_rounds(console, result)
+    show_loop(console, result)
 
 
 def demo(
@@ -175,10 +202,10 @@ def demo(
     verbose: options.Verbose = False,
 ) -> None:
     """Run the whole loop on a drawn world: no data, no network, a few minutes."""
-    from hardmine.cli.tables import show_rounds
+    from hardmine.cli.tables import show_loop
     from hardmine.demo.run import run_demo
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
         result = run_demo(out, seed, progress=step)
-    show_rounds(console, result)
+    show_loop(console, result)

@@ -10,6 +10,7 @@ from hardmine.cli.console import Console
 
 if TYPE_CHECKING:
     from hardmine.evaluation.measure import Measurement
+    from hardmine.loop.rounds import LoopResult
     from hardmine.pool.mining import MiningResult
 
 MINED_SHOWN = 10
@@ -72,6 +73,16 @@ def _negatives_row(name: str, part: Mapping[str, Any], key: str) -> tuple[str, .
         interval(part["interval"]),
         figure(part["share_of_images_that_fire"]),
     )
+
+
+def show_loop(console: Console, result: LoopResult) -> None:
+    """Print a loop's rounds, why it ended or what it waits for, and where its report is."""
+    show_rounds(console, result.rows)
+    if result.stopped is not None:
+        console.result(f"stopped: {result.stopped}")
+    if result.waiting is not None:
+        console.result(str(result.waiting))
+    console.result(f"report: {result.report}" if result.report else f"written: {result.out}")
 
 
 def show_rounds(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,139 @@
+"""What each command hands to the library: names that the real call accepts, values unchanged."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hardmine.cli import failures
+from hardmine.errors import ConfigError
+from hardmine.loop.deciding import Waiting
+from hardmine.loop.rounds import LoopResult
+from hardmine.pool.mining import MiningResult
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@dataclass
+class Spy:
+    """Stands in for a function: refuses arguments that the real one would refuse, keeps them."""
+
+    real: Callable[..., Any]
+    result: Any
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.arguments = dict(inspect.signature(self.real).bind(*args, **kwargs).arguments)
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], Spy]:
+    def install(name: str, result: Any) -> Spy:
+        module, _, attribute = name.rpartition(".")
+        stand_in = Spy(getattr(import_module(module), attribute), result)
+        monkeypatch.setattr(name, stand_in)
+        return stand_in
+
+    return install
+
+
+def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, Any], Spy]) -> None:
+    called = spy("hardmine.loop.rounds.run_loop", LoopResult(Path("runs/x"), ()))
+    code, out, _ = cli(
+        "loop data --pool pool --val 0.3 --rounds 2 --add 0.1 --retrain fresh",
+        "--arms mined,none --min-score 0 --weights none --epochs 4 --seed 7 --out runs/x",
+        "--accept verdicts.csv --resume --draws 50 --stop never --device cpu",
+    )
+    assert (code, out.splitlines()[-1]) == (0, "written: runs/x")
+    got = called.arguments
+    assert callable(got.pop("progress"))
+    assert got == {
+        "data": Path("data"),
+        "pool": Path("pool"),
+        "negatives": None,
+        "val": 0.3,
+        "rounds": 2,
+        "add": 0.1,
+        "accept": "verdicts.csv",
+        "retrain": "fresh",
+        "arms": ("mined", "none"),
+        "stop": "never",
+        "min_score": 0.0,
+        "quarantine": None,
+        "model": None,
+        "recipe": None,
+        "epochs": 4,
+        "weights": "none",
+        "out": Path("runs/x"),
+        "resume": True,
+        "images": None,
+        "empty_is_verified": False,
+        "seed": 7,
+        "draws": 50,
+        "device": "cpu",
+    }
+
+
+def test_loop_defaults_are_those_of_the_call(
+    cli: Cli, files: Path, spy: Callable[[str, Any], Spy]
+) -> None:
+    called = spy("hardmine.loop.rounds.run_loop", LoopResult(Path("runs/loop"), ()))
+    assert cli("loop", "data", "--pool pool")[0] == 0
+    for name, parameter in inspect.signature(called.real).parameters.items():
+        if name in called.arguments and name not in ("data", "pool", "progress"):
+            assert called.arguments[name] == parameter.default, name
+
+
+def test_loop_says_what_it_waits_for_and_why_it_stopped(
+    cli: Cli, files: Path, spy: Callable[[str, Any], Spy]
+) -> None:
+    waiting = Waiting(1, Path("out/rounds/candidates.csv"), Path("verdicts.csv"), 24)
+    spy("hardmine.loop.rounds.run_loop", LoopResult(Path("out"), (), waiting=waiting))
+    code, out, _ = cli("loop", "data", "--pool pool", "--accept", "verdicts.csv")
+    assert code == 0
+    assert "out/rounds/candidates.csv" in out
+    assert "--resume" in out
+    report = Path("out/report.html")
+    spy("hardmine.loop.rounds.run_loop", LoopResult(Path("out"), (), "no fall", report=report))
+    code, out, _ = cli("loop", "data", "--pool pool")
+    assert out.splitlines()[-2:] == ["stopped: no fall", "report: out/report.html"]
+
+
+def test_a_contradiction_found_by_the_library_is_a_usage_error(
+    cli: Cli, files: Path, spy: Callable[[str, Any], Spy]
+) -> None:
+    spy("hardmine.loop.rounds.run_loop", ConfigError("out: holds a run already"))
+    code, _, err = cli("loop", "data", "--pool pool")
+    assert (code, err) == (failures.USAGE, "hardmine: out: holds a run already\n")
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("", None), ("--min-score 0", 0.0)])
+def test_mine_tells_a_floor_of_zero_from_none_given(
+    cli: Cli,
+    files: Path,
+    spy: Callable[[str, Any], Spy],
+    given: str,
+    wanted: float | None,
+) -> None:
+    detector = SimpleNamespace(categories=("raccoon",))
+    loaded = spy("hardmine.detect.checkpoint.load_detector", detector)
+    called = spy("hardmine.pool.mining.mine", MiningResult((), 3, (), 0, ()))
+    code, out, _ = cli("mine weights.safetensors pool --fraction 0.5 --exclude data", given)
+    assert code == 0
+    assert "0 images handed out, 3 scanned" in out
+    assert loaded.arguments == {"path": Path("weights.safetensors"), "device": None}
+    assert called.arguments["min_score"] == wanted
+    assert called.arguments["top"] is None
+    assert called.arguments["fraction"] == 0.5
+    assert called.arguments["exclude"] == [Path("data")]
+    assert called.arguments["out"] == Path("runs/mine")

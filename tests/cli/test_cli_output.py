@@ -1,0 +1,248 @@
+"""What is printed: progress, tables, gates, predictions."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console as RichConsole
+
+from hardmine.cli import console as console_module
+from hardmine.cli.console import Console
+from hardmine.cli.gates import check_gates
+from hardmine.cli.predicting import describe, find_images, result_rows
+from hardmine.cli.tables import figure, interval, show_measurement, show_mining, show_rounds
+from hardmine.errors import DataError, GateError
+from hardmine.evaluation.measure import Measurement, measure
+from hardmine.evaluation.scored import Scored
+from hardmine.pool.mining import MiningResult
+from hardmine.types import Dataset, Detections, ImageRecord, ImageState, PoolScore, Problem
+
+
+@pytest.fixture
+def output(capsys: pytest.CaptureFixture[str]) -> Console:
+    del capsys  # stdout and stderr are no terminals under capture
+    return Console()
+
+
+def found(*scored_boxes: tuple[float, tuple[float, float, float, float]]) -> Detections:
+    return Detections(
+        np.array([box for _, box in scored_boxes], np.float32).reshape(-1, 4),
+        np.array([score for score, _ in scored_boxes], np.float32),
+        np.ones(len(scored_boxes), np.int64),
+    )
+
+
+@pytest.fixture(scope="module")
+def measurement() -> Measurement:
+    """Two objects, both found with .9 and .5; two negative images, one of which fires with .7."""
+    box = (10.0, 10.0, 50.0, 50.0)
+    labelled = ImageRecord(
+        Path("a.jpg"),
+        100,
+        100,
+        np.array([box], np.float32),
+        np.ones(1, np.int64),
+        np.zeros(1, np.bool_),
+        ImageState.LABELLED,
+    )
+    records = (labelled, replace(labelled, path=Path("b.jpg")))
+    val = Scored(Dataset(("raccoon",), records, Path()), (found((0.9, box)), found((0.5, box))))
+    empty = [ImageRecord.empty(Path(n), 9, 9, ImageState.VERIFIED_EMPTY) for n in ("c", "d")]
+    negatives = Scored(
+        Dataset(("raccoon",), tuple(empty), Path()), (found((0.7, box)), Detections.none())
+    )
+    return measure(val, {"held_out": negatives}, draws=20)
+
+
+def test_figures_and_intervals() -> None:
+    assert figure(0.12345) == "0.123"
+    assert figure(0.0) == "0.000"
+    assert figure(None) == "–"
+    assert interval([0.1, 0.25]) == "0.100–0.250"
+    assert interval([0.1, None]) == "0.100–?"
+    assert interval(None) == "–"
+
+
+def row_of(text: str, name: str) -> list[str]:
+    """Return the cells of the only line that begins with a name."""
+    (line,) = (line for line in text.splitlines() if line.split()[:1] == [name])
+    return line.split()
+
+
+def test_measurement_table(
+    output: Console, measurement: Measurement, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_measurement(output, measurement)
+    out = capsys.readouterr().out
+    # Recall .8 of 2 objects needs both: the threshold is .5, where both objects are found and one
+    # alarm remains on 2 negative images.
+    assert row_of(out, "2") == ["2", "2", "1.000", "1.000", "1.000", "0.500", "1.000"]
+    name, images, alarms, limits, share = row_of(out, "held_out")
+    assert (name, images, alarms, share) == ("held_out", "2", "0.500", "0.500")
+    assert "–" in limits
+
+
+def test_measurement_as_json(
+    output: Console, measurement: Measurement, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_measurement(output, measurement, as_json=True)
+    assert json.loads(capsys.readouterr().out)["alarms_per_image_at_recall_0.8"] == 0.5
+
+
+def test_gates_are_inclusive(measurement: Measurement) -> None:
+    check_gates(measurement, max_alarms=0.5, min_ap50=1.0)
+    check_gates(measurement, max_alarms=None, min_ap50=None)
+
+
+def test_gates_name_everything_that_is_missed(measurement: Measurement) -> None:
+    with pytest.raises(GateError, match=r"recall \.8: 0\.5, wanted at most 0\.4"):
+        check_gates(measurement, max_alarms=0.4, min_ap50=None)
+    worse = replace(measurement, ap=replace(measurement.ap, ap50=0.7))
+    with pytest.raises(GateError, match=r"alarms .* 0\.4; AP50: 0\.7000, wanted at least 0\.9"):
+        check_gates(worse, max_alarms=0.4, min_ap50=0.9)
+
+
+def test_a_gate_on_an_undefined_value_fails(measurement: Measurement) -> None:
+    unreached = replace(measurement, ap=replace(measurement.ap, ap50=None), negatives={})
+    with pytest.raises(GateError, match="not reached"):
+        check_gates(unreached, max_alarms=1e9, min_ap50=None)
+    with pytest.raises(GateError, match="AP50: undefined"):
+        check_gates(unreached, max_alarms=None, min_ap50=0.0)
+
+
+def test_rounds_table_keeps_every_figure_in_a_pipe(
+    output: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {
+        "arm": "mined",
+        "round": 1,
+        "train_images": 190,
+        "negatives_added": 24,
+        "AP": 0.61234,
+        "AP50": 0.95,
+        "recall": 0.8,
+        "alarms_per_image_at_recall_0.8": 0.0125,
+        "interval": [0.001, None],
+        "score_threshold": None,
+    }
+    show_rounds(output, [row])
+    cells = row_of(capsys.readouterr().out, "mined")
+    assert " ".join(cells) == "mined 1 190 24 0.612 0.950 0.800 0.013 0.001–? –"
+
+
+def test_mining_summary(output: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    score = PoolScore("pool/badger.jpg", 0.91, 1, 2, 0, 5, "m")
+    problem = Problem("image_truncated", "pool/x.jpg", -1, "truncated after 12 bytes")
+    result = MiningResult((score,), 40, (problem,), 3, (("pool/a.jpg", "val/a.jpg"),))
+    show_mining(output, result, ("raccoon",), Path("out"))
+    out, err = capsys.readouterr()
+    assert row_of(out, "pool/badger.jpg") == ["pool/badger.jpg", "0.910", "raccoon", "2"]
+    assert (
+        "1 images handed out, 40 scanned, 3 near-duplicates passed over, 1 leaks, 1 unread" in out
+    )
+    assert "out/candidates.csv" in out
+    assert err == "unreadable: pool/x.jpg: truncated after 12 bytes\n"
+
+
+# Progress.
+
+
+def test_plain_lines_without_a_terminal(
+    output: Console, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((0.0, 1.0, 11.0, 12.0, 13.0))
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: next(clock))
+    with output.progress() as step:
+        for done in (1, 2, 3, 4, 5):
+            step("train", done, 5)
+    # The first, the one that comes 10 s after it, and the last.
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "train: 1/5\ntrain: 3/5\ntrain: 5/5\n")
+
+
+def test_plain_lines_of_a_step_without_parts(
+    output: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with output.progress() as step:
+        step("compare", 0, 1)
+        step("compare", 1, 1)
+    assert capsys.readouterr().err == "compare …\ncompare: done\n"
+
+
+def test_bars_on_a_terminal(output: Console, capsys: pytest.CaptureFixture[str]) -> None:
+    output.err = RichConsole(stderr=True, force_terminal=True, width=80)
+    with output.progress() as step:
+        step("train [a]", 1, 2)
+        step("train [a]", 2, 2)
+    err = capsys.readouterr().err
+    assert "train [a]" in err
+    assert "2/2" in err
+
+
+def test_quiet_says_nothing_but_results(capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = Console(quiet=True)
+    with quiet.progress() as step:
+        step("train", 1, 1)
+    quiet.note("a note")
+    logging.getLogger("hardmine.data").warning("a warning")
+    logging.getLogger("hardmine.data").error("an error")
+    quiet.result("a [bold] result")
+    assert capsys.readouterr() == ("a [bold] result\n", "error: an error\n")
+
+
+def test_verbose_adds_the_notes_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
+    Console()
+    logging.getLogger("hardmine.data").info("hidden")
+    Console(verbose=True)
+    logging.getLogger("hardmine.data").info("200 images")
+    logging.getLogger("hardmine.data").warning("3 [of] them")
+    assert capsys.readouterr().err == "200 images\nwarning: 3 [of] them\n"
+
+
+# Predictions.
+
+
+def test_result_rows_are_coco_boxes() -> None:
+    rows = result_rows(Path("a.jpg"), found((0.75, (10.0, 20.0, 40.0, 80.0))), ("raccoon",))
+    # xyxy 10, 20, 40, 80 is x 10, y 20, width 30, height 60
+    assert rows == [
+        {
+            "file_name": "a.jpg",
+            "category_id": 1,
+            "category": "raccoon",
+            "bbox": [10.0, 20.0, 30.0, 60.0],
+            "score": 0.75,
+        }
+    ]
+    assert result_rows(Path("a.jpg"), Detections.none(), ("raccoon",)) == []
+
+
+def test_describe() -> None:
+    two = found((0.9, (0.0, 0.0, 1.0, 1.0)), (0.25, (0.0, 0.0, 1.0, 1.0)))
+    assert describe(Path("a.jpg"), two, ("raccoon",)) == "a.jpg: raccoon 0.90, raccoon 0.25"
+    assert describe(Path("a.jpg"), Detections.none(), ("raccoon",)) == "a.jpg: nothing"
+
+
+def test_find_images_gives_each_its_own_target(tmp_path: Path) -> None:
+    for name in ("a/x.png", "a/sub/x.png", "b/x.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "a" / "broken.jpg").write_bytes(b"not an image")
+    targets, problems = find_images([tmp_path / "a", tmp_path / "b" / "x.jpg", tmp_path / "a"])
+    assert {path.relative_to(tmp_path).as_posix(): str(to) for path, to in targets.items()} == {
+        "a/x.png": "x.jpg",
+        "a/sub/x.png": "sub/x.jpg",
+        "b/x.jpg": "x-2.jpg",
+    }
+    assert [Path(problem.file).name for problem in problems] == ["broken.jpg"] * 2
+
+
+def test_no_image_at_all(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image in"):
+        find_images([tmp_path])
