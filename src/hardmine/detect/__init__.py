@@ -1,0 +1,1 @@
+"""Running detectors: the protocol, our checkpoints, images from files."""

@@ -1,0 +1,1 @@
+"""The network: priors, coder, backbones, necks, heads, decoding."""

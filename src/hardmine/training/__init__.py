@@ -1,0 +1,1 @@
+"""Training: assignment, selection, loss, recipes, the loop, checkpoints."""

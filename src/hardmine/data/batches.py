@@ -1,0 +1,159 @@
+"""Batches with a guaranteed share of images that hold objects, reproducible at any step.
+
+What batch number ``step`` holds, and how each image is augmented, follows from the seed alone: the
+same for any number of threads or processes and after any restart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hardmine.data.augment import AugmentConfig, Sample, augment
+from hardmine.data.image_io import read_image
+from hardmine.data.resize import Resize
+from hardmine.errors import ConfigError, DataError
+from hardmine.types import Batch, Dataset, ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """How batches are composed."""
+
+    size: int = 16
+    min_object_share: float = 0.5
+    """At least this share of every batch holds objects, however many negatives there are."""
+    negative_share: float | None = None
+    """Share of negatives when there are any; ``None``: their share of the images."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"batch.size: got {self.size}, wanted >= 1")
+        if not 0.0 <= self.min_object_share <= 1.0:
+            raise ConfigError(f"batch.min_object_share: got {self.min_object_share}, wanted 0..1")
+        if self.negative_share is not None and not 0.0 <= self.negative_share <= 1.0:
+            raise ConfigError(f"batch.negative_share: got {self.negative_share}, wanted 0..1")
+
+
+class BatchPlan:
+    """Which images batch ``step`` holds, for any step, without walking there.
+
+    Images with objects and negatives are two endless streams of reshuffled passes; a batch takes a
+    fixed number from each (fractions are carried over to later batches).
+    """
+
+    def __init__(self, has_objects: Sequence[bool], config: BatchConfig, seed: int) -> None:
+        self._streams = (
+            np.flatnonzero(np.asarray(has_objects, dtype=bool)),
+            np.flatnonzero(~np.asarray(has_objects, dtype=bool)),
+        )
+        if not len(has_objects):
+            raise DataError("training set: got 0 usable images, wanted at least 1")
+        self._size = config.size
+        self._seed = seed
+        self._per_batch = config.size * self._negative_share(config)
+
+    @property
+    def negatives_per_batch(self) -> float:
+        """Mean number of images without objects in a batch."""
+        return self._per_batch
+
+    def batch(self, step: int) -> list[tuple[int, int]]:
+        """Return (image index, visit number of that image) for each place in batch ``step``."""
+        low, high = math.floor(step * self._per_batch), math.floor((step + 1) * self._per_batch)
+        objects = range(step * self._size - low, (step + 1) * self._size - high)
+        return [self._at(0, p) for p in objects] + [self._at(1, p) for p in range(low, high)]
+
+    def _at(self, stream: int, position: int) -> tuple[int, int]:
+        visit, place = divmod(position, len(self._streams[stream]))
+        return int(self._shuffled(stream, visit)[place]), visit
+
+    def _shuffled(self, stream: int, visit: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, stream, visit]).permutation(self._streams[stream])
+
+    def _negative_share(self, config: BatchConfig) -> float:
+        objects, negatives = (len(stream) for stream in self._streams)
+        if not negatives or not objects:
+            return float(negatives > 0)
+        share = config.negative_share
+        if share is None:
+            share = negatives / (objects + negatives)
+        return min(share, 1.0 - config.min_object_share)
+
+
+class BatchLoader:
+    """Reads, augments and stacks the planned batches on threads, a few batches ahead."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        plan: BatchPlan,
+        resize: Resize,
+        augmentation: AugmentConfig,
+        seed: int,
+        *,
+        workers: int = 2,
+        ahead: int = 3,
+    ) -> None:
+        self._records = dataset.records
+        self._plan = plan
+        self._resize = resize
+        self._augmentation = augmentation
+        self._seed = seed
+        self._workers = workers
+        self._ahead = ahead
+
+    def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Yield the batches ``start`` … ``stop`` − 1; process ``rank`` of ``world`` gets its part."""
+        with ThreadPoolExecutor(self._workers) as pool:
+            pending: deque[list[Future[Sample]]] = deque()
+            ids: deque[list[int]] = deque()
+            try:
+                for step in range(start, stop + self._ahead):
+                    if step < stop:
+                        items = self._plan.batch(step)[rank::world]
+                        ids.append([index for index, _ in items])
+                        pending.append([pool.submit(self._sample, *item) for item in items])
+                    if len(pending) > self._ahead or step >= stop:
+                        if not pending:
+                            return
+                        samples = [future.result() for future in pending.popleft()]
+                        yield collate(samples, ids.popleft())
+            finally:
+                for futures in pending:
+                    for future in futures:
+                        future.cancel()
+
+    def _sample(self, index: int, visit: int) -> Sample:
+        record = self._records[index]
+        rng = np.random.default_rng([self._seed, 2, visit, index])
+        return load_sample(record, self._resize, self._augmentation, rng)
+
+
+def load_sample(
+    record: ImageRecord, resize: Resize, config: AugmentConfig, rng: np.random.Generator
+) -> Sample:
+    """Read one record's image and augment it onto the canvas."""
+    image = read_image(record.path)
+    return augment(image, record.boxes, record.labels, record.ignore, resize, config, rng)
+
+
+def collate(samples: Sequence[Sample], ids: Sequence[int]) -> Batch:
+    """Stack samples; boxes are padded to the largest count (at least one slot, label 0)."""
+    slots = max(1, *(len(sample.labels) for sample in samples))
+    boxes = torch.zeros(len(samples), slots, 4)
+    labels = torch.zeros(len(samples), slots, dtype=torch.int64)
+    ignore = torch.zeros(len(samples), slots, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        count = len(sample.labels)
+        boxes[row, :count] = torch.from_numpy(sample.boxes)
+        labels[row, :count] = torch.from_numpy(sample.labels)
+        ignore[row, :count] = torch.from_numpy(sample.ignore)
+    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    return Batch(images.permute(0, 3, 1, 2), boxes, labels, ignore, torch.tensor(list(ids)))

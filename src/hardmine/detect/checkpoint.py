@@ -1,0 +1,78 @@
+"""Our own checkpoints as detectors, on torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hardmine.data.resize import Resize
+from hardmine.detect.detector import BatchScores, Detector
+from hardmine.model.decode import DecodeConfig, decode_detections, foreground_scores
+from hardmine.model.ssd import SSD
+from hardmine.training.checkpoint import file_digest, load_checkpoint
+from hardmine.training.recipe import Recipe
+from hardmine.types import Detections, RawOutput
+
+
+class TorchDetector:
+    """An SSD on one device. Everything after the network runs in float32."""
+
+    def __init__(self, model: SSD, recipe: Recipe, model_id: str, device: torch.device) -> None:
+        self._model: SSD = model.eval().to(device)
+        self._decode: DecodeConfig = recipe.decode
+        self._resize = recipe.resize
+        self._model_id = model_id
+        self._device = device
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Class names."""
+        return self._model.categories
+
+    @property
+    def model_id(self) -> str:
+        """Digest of the weights file."""
+        return self._model_id
+
+    @property
+    def resize(self) -> Resize:
+        """The resize of the training run."""
+        return self._resize
+
+    @torch.inference_mode()
+    def score(self, images: Tensor) -> BatchScores:
+        """Return the highest foreground probability over the priors of each image."""
+        scores, label = foreground_scores(self._run(images)).max(-1)  # [B, A]
+        best, prior = scores.max(1)
+        level = self._model.priors.level[prior]
+        return BatchScores(best.cpu(), label.gather(1, prior[:, None])[:, 0].cpu() + 1, level.cpu())
+
+    @torch.inference_mode()
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Return detections in canvas pixels."""
+        height, width = images.shape[-2:]
+        output = self._run(images)
+        return decode_detections(output, self._model.priors, height, width, self._decode)
+
+    def _run(self, images: Tensor) -> RawOutput:
+        output: RawOutput = self._model(images.to(self._device))
+        return output
+
+
+def load_detector(path: Path, device: str | None = None) -> Detector:
+    """Load a checkpoint for inference.
+
+    Args:
+        path: a ``.safetensors`` file or a run directory that holds ``last.safetensors``.
+        device: a torch device; ``None`` takes CUDA when there is one.
+
+    Raises:
+        CheckpointError: missing, truncated or foreign.
+    """
+    if path.is_dir():
+        path = path / "last.safetensors"
+    model, recipe = load_checkpoint(path)
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return TorchDetector(model, recipe, file_digest(path), torch.device(chosen))

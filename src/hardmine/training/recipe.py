@@ -1,0 +1,220 @@
+"""A recipe: every choice of a training run in one frozen value, written whole into checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hardmine.data.augment import AugmentConfig
+from hardmine.data.batches import BatchConfig
+from hardmine.data.resize import Mode, Resize
+from hardmine.errors import ConfigError
+from hardmine.model.backbone import SmallNetConfig, TapsConfig
+from hardmine.model.decode import DecodeConfig
+from hardmine.model.head import HeadConfig
+from hardmine.model.neck import ExtraLayersConfig
+from hardmine.model.ssd import SSDConfig
+from hardmine.training.loss import LossConfig
+from hardmine.training.select import RatioConfig
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay to zero, gradient clipping and weight averaging."""
+
+    lr: float = 1e-3
+    backbone_lr_scale: float = 0.3
+    weight_decay: float = 0.05
+    """Not applied to norms and biases."""
+    clip_norm: float = 10.0
+    warmup_steps: int = 30
+    ema_decay: float = 0.99
+    """Of the averaged weights, which are what is saved; 0 saves the raw weights."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.clip_norm <= 0 or not 0.0 <= self.ema_decay < 1.0:
+            raise ConfigError(
+                f"optim: got lr {self.lr}, clip_norm {self.clip_norm}, ema_decay "
+                f"{self.ema_decay}, wanted lr > 0, clip_norm > 0, 0 <= ema_decay < 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class BranchConfig:
+    """How a mining round continues from earlier weights."""
+
+    epochs: float = 15.0
+    """Length in passes over round 0's labelled images: the same number of steps in every arm."""
+    lr_scale: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Model, data, loss and schedule."""
+
+    model: SSDConfig = field(default_factory=SSDConfig)
+    resize_mode: Mode = "stretch"
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    branch: BranchConfig = field(default_factory=BranchConfig)
+    epochs: float = 40.0
+    """Passes over the images with objects."""
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0 or self.branch.epochs <= 0:
+            raise ConfigError(
+                f"epochs: got {self.epochs} (branch {self.branch.epochs}), wanted > 0"
+            )
+
+    @property
+    def resize(self) -> Resize:
+        """The resize used in training, evaluation and mining."""
+        red, green, blue = (round(255 * mean) for mean in self.model.backbone.mean)
+        fill = (red, green, blue)
+        return Resize(self.model.height, self.model.width, self.resize_mode, fill)
+
+    def steps(self, num_labelled: int) -> int:
+        """Return the optimiser steps of a full training on so many images with objects."""
+        return max(1, round(self.epochs * num_labelled / self.batch.size))
+
+    def branch_steps(self, num_labelled: int) -> int:
+        """Return the optimiser steps of a mining round."""
+        return max(1, round(self.branch.epochs * num_labelled / self.batch.size))
+
+    def for_branch(self) -> Recipe:
+        """Return the recipe with which a mining round continues."""
+        return replace(self, optim=replace(self.optim, lr=self.optim.lr * self.branch.lr_scale))
+
+
+def ssdlite320_mobilenet_v2() -> Recipe:
+    """SSDLite on MobileNetV2, 320 px: the default for photographs, tuned on sets of 150–300 images."""
+    backbone = TapsConfig(
+        name="mobilenet_v2",
+        taps=("features.14.conv.0", "features.18"),
+        frozen=tuple(f"features.{i}" for i in range(7)),
+    )
+    return Recipe(model=SSDConfig(backbone=backbone), augment=AugmentConfig(max_expand=2.0))
+
+
+def small160() -> Recipe:
+    """A small plain network, 160 px, trained from scratch in minutes on a CPU."""
+    return Recipe(
+        model=SSDConfig(
+            name="small160",
+            height=160,
+            width=160,
+            backbone=SmallNetConfig(),
+            neck=ExtraLayersConfig(widths=(96, 96), depthwise=False),
+            head=HeadConfig(depthwise=False, init_std=0.0),
+        ),
+        augment=AugmentConfig(max_expand=1.5),
+        batch=BatchConfig(size=32),
+        loss=LossConfig(selection=RatioConfig(floor=16)),
+        optim=OptimConfig(lr=2e-3, backbone_lr_scale=1.0),
+    )
+
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = {
+    "ssdlite320_mobilenet_v2": ssdlite320_mobilenet_v2,
+    "small160": small160,
+}
+
+
+def named_recipe(name: str) -> Recipe:
+    """Return the recipe of a model name.
+
+    Raises:
+        ConfigError: unknown name; the message lists the known ones.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"model: got {name!r}, wanted one of {', '.join(sorted(RECIPES))}")
+    return RECIPES[name]()
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return plain values (tuples as lists) that YAML and JSON can hold."""
+    plain = _plain(asdict(recipe))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
+    """Build a recipe from ``values`` laid over ``base``.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or values that contradict each other.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    merged = _merge(recipe_to_dict(base or Recipe()), values)
+    try:
+        recipe = TypeAdapter(Recipe).validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"recipe: {where}: {first['msg']}, got {first['input']!r}") from None
+    _refuse_unknown(merged, recipe, "")
+    return recipe
+
+
+def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
+    """Read a YAML recipe: any part of the tree, laid over ``base`` (or over ``model: {name}``'s).
+
+    Raises:
+        ConfigError: missing, no YAML mapping, or see :func:`recipe_from_dict`.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not a readable recipe ({reason})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: wanted a mapping of recipe keys, got {type(values).__name__}")
+    try:
+        return recipe_from_dict(values, base)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``over`` on ``base``; a part of another ``kind`` replaces the old one whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            other = "kind" in value and value["kind"] != old.get("kind")
+            merged[key] = dict(value) if other else _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _refuse_unknown(values: Mapping[str, Any], config: Any, where: str) -> None:
+    known = {f.name for f in fields(config)}
+    for key, value in values.items():
+        name = f"{where}{key}"
+        if key not in known:
+            raise ConfigError(
+                f"recipe: unknown key {name!r}, wanted one of {', '.join(sorted(known))}"
+            )
+        part = getattr(config, key)
+        if is_dataclass(part) and isinstance(value, Mapping):
+            _refuse_unknown(value, part, f"{name}.")

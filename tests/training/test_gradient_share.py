@@ -1,0 +1,92 @@
+"""A negative image trains: the size of its gradient against an image with objects.
+
+Gradient share: the 2-norm of dL/d(class logits) of one image, at fixed initial weights, against an
+image with objects in the same batch, or, for a batch of negatives only, against the same image in a
+mixed batch.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from hardmine.model.ssd import SSD
+from hardmine.training.loss import MultiBoxLoss
+from hardmine.training.recipe import named_recipe
+from hardmine.types import Batch, RawOutput
+
+NEAR = (0.25, 4.0)
+
+
+def _batch(model: SSD, boxes_per_image: list[list[list[float]]]) -> Batch:
+    config = model.config
+    generator = torch.Generator().manual_seed(3)
+    size = (len(boxes_per_image), 3, config.height, config.width)
+    images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    slots = max(1, *(len(boxes) for boxes in boxes_per_image))
+    boxes = torch.zeros(len(boxes_per_image), slots, 4)
+    labels = torch.zeros(len(boxes_per_image), slots, dtype=torch.int64)
+    for row, image_boxes in enumerate(boxes_per_image):
+        for slot, box in enumerate(image_boxes):
+            boxes[row, slot] = torch.tensor(box) * config.width
+            labels[row, slot] = 1
+    ignore = torch.zeros_like(labels, dtype=torch.bool)
+    return Batch(images, boxes, labels, ignore, torch.arange(len(boxes_per_image)))
+
+
+def _gradient_norms(model: SSD, batch: Batch, loss: MultiBoxLoss) -> Tensor:
+    output = model(batch.images)
+    logits = output.class_logits.detach().requires_grad_()
+    loss(RawOutput(logits, output.box_deltas.detach(), output.score_form), batch).total.backward()
+    assert logits.grad is not None
+    return logits.grad.flatten(1).norm(dim=1)
+
+
+@pytest.fixture(scope="module", params=["ssdlite320_mobilenet_v2", "small160"])
+def model(request: pytest.FixtureRequest) -> SSD:
+    torch.manual_seed(0)
+    return SSD(named_recipe(request.param).model, ("raccoon",)).eval()
+
+
+def _loss(model: SSD) -> MultiBoxLoss:
+    return MultiBoxLoss(named_recipe(model.config.name).loss, model.priors)
+
+
+OBJECTS = [
+    [[0.2, 0.2, 0.8, 0.9]],
+    [[0.1, 0.3, 0.5, 0.7], [0.6, 0.1, 0.9, 0.5]],
+    [[0.3, 0.3, 0.6, 0.7]],
+]
+
+
+@pytest.mark.parametrize("index", [3, 4])
+def test_negative_image_in_a_mixed_batch(model: SSD, index: int) -> None:
+    norms = _gradient_norms(model, _batch(model, [*OBJECTS, [], []]), _loss(model))
+    share = norms[index] / norms[:3].median()
+    assert NEAR[0] <= share <= NEAR[1]
+
+
+def test_all_negative_batch_against_the_same_image_in_a_mixed_one(model: SSD) -> None:
+    mixed = _batch(model, [[], [], *OBJECTS])
+    empty = _batch(model, [[], [], [], [], []])
+    empty.images.copy_(mixed.images)
+    loss = _loss(model)
+    share = _gradient_norms(model, empty, loss)[:2] / _gradient_norms(model, mixed, loss)[:2]
+    assert ((share >= NEAR[0]) & (share <= NEAR[1])).all()
+
+
+def test_torchvision_ssd_gives_exactly_nothing() -> None:
+    """The fault that the floor mends, in the field's most used implementation."""
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    torch.manual_seed(0)
+    network = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2)
+    network.train()
+    target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    losses = network([torch.rand(3, 320, 320)] * 2, [target, target])
+    total = losses["classification"] + losses["bbox_regression"]
+    total.backward()
+    assert float(total.detach()) == 0.0
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert all(float(g.abs().max()) == 0.0 for g in gradients)
