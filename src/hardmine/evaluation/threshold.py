@@ -40,7 +40,7 @@ def find_threshold(matches: Matches, recall: float) -> float | None:
 def hits_needed(num_objects: int, recall: float) -> int:
     """Return the smallest k >= 1 with ``k / num_objects >= recall`` (1 when there is no object).
 
-    ``ceil(recall * num_objects)`` is not it: .7 * 10 is 7.000000000000001.
+    ``ceil(recall * num_objects)`` is not it: .07 * 100 is 7.000000000000001.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall must be in (0, 1], got {recall}")

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from eval_worlds import empties, one_object_each, random_scored
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hardmine.errors import DataError
+from hardmine.evaluation.intervals import (
+    Interval,
+    alarm_interval,
+    ap50_statistic,
+    bootstrap_interval,
+    percentile_limits,
+    recall_statistic,
+)
+from hardmine.evaluation.limits import poisson_limits
+from hardmine.evaluation.paired import (
+    paired_difference,
+    paired_difference_over_seeds,
+    paired_ratio,
+    paired_ratio_over_seeds,
+)
+from hardmine.evaluation.resampling import ArmScores
+
+
+def arm_with(
+    alarms: int, images: int, *, val_hits: tuple[float | None, ...] = (0.5,) * 5
+) -> ArmScores:
+    """Return an arm with so many alarms above its threshold of .5, spread over the images."""
+    scores: list[list[float]] = [[] for _ in range(images)]
+    for k in range(alarms):
+        scores[k % images].append(0.9)
+    return ArmScores(one_object_each(*val_hits), empties(*scores))
+
+
+def random_arm(seed: int) -> ArmScores:
+    return ArmScores(random_scored(seed, 20), random_scored(seed + 1, 30, empty=True))
+
+
+def test_percentiles_are_taken_outward() -> None:
+    values = np.arange(41, dtype=np.float64)
+    # positions .025 * 40 = 1 and .975 * 40 = 39
+    assert percentile_limits(values) == (1.0, 39.0)
+    # 42 values: 1.025 and 39.975, rounded down and up
+    assert percentile_limits(np.arange(42, dtype=np.float64)) == (1.0, 40.0)
+
+
+def test_undefined_draws_open_the_ends() -> None:
+    values = np.concatenate([np.arange(90.0), np.full(10, np.nan)])
+    assert percentile_limits(values) == (None, None)
+    values = np.concatenate([np.arange(90.0), np.full(10, np.inf)])
+    assert percentile_limits(values) == (2.0, None)
+    assert percentile_limits(np.zeros(0)) == (None, None)
+
+
+def test_no_alarm_is_not_a_certainty_of_none() -> None:
+    interval = alarm_interval(arm_with(0, 100), draws=50)
+    # Garwood: 0 events leave a mean of up to 3.689, here over 100 images
+    assert interval == Interval(0.0, pytest.approx(0.036889, abs=1e-5), "poisson")
+
+
+@pytest.mark.parametrize(("alarms", "method"), [(9, "poisson"), (10, "bootstrap")])
+def test_poisson_below_ten_alarms(alarms: int, method: str) -> None:
+    interval = alarm_interval(arm_with(alarms, 40), draws=200)
+    assert interval is not None
+    assert interval.method == method
+    low, high = poisson_limits(alarms)
+    assert interval.low is not None
+    assert interval.high is not None
+    if method == "poisson":
+        assert interval.low <= low / 40
+        assert interval.high >= high / 40
+    assert interval.low < alarms / 40 < interval.high
+
+
+def test_interval_is_none_where_recall_is_not_reached_or_no_images() -> None:
+    assert alarm_interval(arm_with(20, 40, val_hits=(0.5, None))) is None
+    assert alarm_interval(ArmScores(one_object_each(0.5), empties())) is None
+
+
+def test_draws_that_miss_the_recall_leave_the_upper_end_open() -> None:
+    # 4 of 5 objects are found: recall .8 is just reached, and missed in every draw that holds the
+    # fifth one more than once.
+    interval = alarm_interval(arm_with(20, 40, val_hits=(0.5, 0.5, 0.5, 0.5, None)), draws=200)
+    assert interval is not None
+    assert interval.low is not None
+    assert interval.high is None
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 1000))
+def test_an_arm_against_itself_is_exactly_one(seed: int) -> None:
+    one = random_arm(seed)
+    ratio = paired_ratio(one, one, draws=60, seed=seed)
+    if ratio.alarms_a is not None and ratio.alarms_a >= 10:
+        assert (ratio.ratio, ratio.low, ratio.high) == (1.0, 1.0, 1.0)
+    difference = paired_difference(one, one, ap50_statistic, draws=60)
+    assert (difference.difference, difference.low, difference.high) == (0.0, 0.0, 0.0)
+
+
+def test_an_arm_against_itself_with_few_alarms_is_one_as_well() -> None:
+    few = arm_with(5, 20)  # 5 alarms, but .25 an image: a ratio is allowed
+    ratio = paired_ratio(few, few, draws=100)
+    assert (ratio.ratio, ratio.low, ratio.high) == (1.0, 1.0, 1.0)
+
+
+def test_ratio_by_hand() -> None:
+    ratio = paired_ratio(arm_with(20, 40), arm_with(40, 40), draws=300)
+    assert (ratio.alarms_a, ratio.alarms_b) == (20, 40)
+    assert (ratio.per_image_a, ratio.per_image_b) == (0.5, 1.0)
+    assert ratio.ratio == 0.5
+    assert ratio.low is not None
+    assert ratio.high is not None
+    assert 0.25 < ratio.low < 0.5 < ratio.high < 0.75
+    assert ratio.note == ""
+
+
+def test_pairing_removes_what_the_arms_share() -> None:
+    # Both arms fire on the same images, arm b once more on each: alarms 40 and 80 whatever is
+    # drawn, although 20 of the 40 images are silent and the counts themselves vary.
+    a = ArmScores(one_object_each(0.5), empties(*([[0.9, 0.8]] * 20 + [[]] * 20)))
+    b = ArmScores(one_object_each(0.5), empties(*([[0.9, 0.8, 0.7, 0.6]] * 20 + [[]] * 20)))
+    ratio = paired_ratio(a, b, draws=200)
+    assert (ratio.ratio, ratio.low, ratio.high) == (0.5, 0.5, 0.5)
+    alone = alarm_interval(a, draws=200)
+    assert alone is not None
+    assert alone.low != alone.high
+
+
+@pytest.mark.parametrize(
+    ("alarms", "images", "claimed"),
+    [(9, 200, False), (10, 300, True), (9, 180, True), (0, 10, False)],
+    ids=["9, .045 an image", "10, .033 an image", "9, .05 an image", "none"],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_ratio_from_few_rare_alarms(
+    alarms: int, images: int, claimed: bool, turned: bool
+) -> None:
+    pair = (arm_with(alarms, images), arm_with(images, images))
+    ratio = paired_ratio(*(reversed(pair) if turned else pair), draws=50)
+    assert (ratio.ratio is not None) is claimed
+    assert ("fewer than 10 alarms" in ratio.note) is (alarms < 10)
+    if not claimed:
+        assert (ratio.low, ratio.high) == (None, None)
+        assert {ratio.alarms_a, ratio.alarms_b} == {alarms, images}
+
+
+def test_few_alarms_widen_the_ratio() -> None:
+    ratio = paired_ratio(arm_with(5, 20), arm_with(20, 20), draws=200)
+    # 5 of 25: the exact limits of the share are .0683 and .4070, as ratios .0733 and .6864
+    assert ratio.low is not None
+    assert ratio.high is not None
+    assert ratio.low <= 0.0734
+    assert ratio.high >= 0.6863
+    assert "Poisson" in ratio.note
+
+
+def test_unreachable_recall_gives_no_ratio() -> None:
+    ratio = paired_ratio(arm_with(20, 40, val_hits=(0.5,) * 3 + (None,) * 2), arm_with(40, 40))
+    assert ratio.ratio is None
+    assert "different" not in ratio.note
+    assert ratio.note == "recall 0.8 is not reached"
+    assert (ratio.alarms_a, ratio.per_image_a, ratio.alarms_b) == (None, None, 40)
+
+
+def test_without_negative_images_no_ratio() -> None:
+    one = ArmScores(one_object_each(0.5), empties())
+    assert paired_ratio(one, one).note == "there are no negative images"
+
+
+def test_different_images_cannot_be_paired() -> None:
+    with pytest.raises(DataError, match=r"different negative images \(40 in set, 41 in set\)"):
+        paired_ratio(arm_with(20, 40), arm_with(20, 41))
+    with pytest.raises(DataError, match="different validation images"):
+        paired_ratio(arm_with(20, 40), arm_with(20, 40, val_hits=(0.5,) * 4))
+
+
+def test_over_seeds_the_ratio_is_that_of_the_means() -> None:
+    pairs = [(arm_with(20, 40), arm_with(40, 40)), (arm_with(10, 40), arm_with(80, 40))]
+    ratio = paired_ratio_over_seeds(pairs, draws=300)
+    # (20 + 10) / (40 + 80), not the mean of .5 and .125
+    assert ratio.ratio == 0.25
+    assert (ratio.alarms_a, ratio.alarms_b) == (15, 60)
+    assert [seed.ratio for seed in ratio.seeds] == [0.5, 0.125]
+    assert ratio.low is not None
+    assert ratio.high is not None
+    # A quarter of the draws holds the first seed twice, another the second.
+    assert ratio.low < 0.2
+    assert ratio.high > 0.45
+
+
+def test_one_seed_that_misses_the_recall_spoils_the_mean() -> None:
+    missing = arm_with(20, 40, val_hits=(0.5,) * 3 + (None,) * 2)
+    ratio = paired_ratio_over_seeds([(arm_with(20, 40), arm_with(40, 40)), (missing, missing)])
+    assert ratio.ratio is None
+    assert ratio.alarms_a is None
+    assert ratio.seeds[0].ratio == 0.5
+
+
+def test_no_pairs() -> None:
+    with pytest.raises(ValueError, match="no pair"):
+        paired_ratio_over_seeds([])
+
+
+def test_difference_by_hand() -> None:
+    a = ArmScores(one_object_each(*[0.9] * 20), empties([]))
+    b = ArmScores(one_object_each(*[0.9] * 15, *[None] * 5), empties([]))
+    difference = paired_difference(a, b, recall_statistic(0.1), draws=400)
+    assert (difference.value_a, difference.value_b, difference.difference) == (1.0, 0.75, 0.25)
+    assert difference.low is not None
+    assert difference.high is not None
+    # Binomial: .25 +- about 1.96 * sqrt(.25 * .75 / 20) = .19
+    assert 0.02 <= difference.low <= 0.15
+    assert 0.35 <= difference.high <= 0.5
+
+
+def test_undefined_difference() -> None:
+    nothing = ArmScores(empties([]), empties([]))
+    difference = paired_difference(nothing, nothing, ap50_statistic, draws=20)
+    assert (difference.value_a, difference.difference, difference.low) == (None, None, None)
+
+
+def test_difference_over_seeds_is_the_mean() -> None:
+    pairs = [(random_arm(0), random_arm(2)), (random_arm(4), random_arm(6))]
+    parts = [paired_difference(*pair, ap50_statistic, draws=100).difference for pair in pairs]
+    whole = paired_difference_over_seeds(pairs, ap50_statistic, draws=100)
+    assert whole.difference == pytest.approx(sum(part or 0 for part in parts) / 2)
+
+
+def test_bootstrap_interval_holds_the_point() -> None:
+    one = random_arm(0)
+    value = paired_difference(one, one, ap50_statistic, draws=5).value_a
+    interval = bootstrap_interval(ap50_statistic, one, draws=300)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert value is not None
+    assert interval.low < value < interval.high
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    # 40 samples of 60 images from a world with Poisson(.5) alarms an image: 95 % of the intervals
+    # should hold .5. Bounds of .85 and 1 leave room for chance and for the bootstrap's bias.
+    generator = np.random.default_rng(0)
+    covered = 0
+    for sample in range(40):
+        counts = generator.poisson(0.5, 60)
+        one = ArmScores(one_object_each(0.5), empties(*([0.9] * int(n) for n in counts)))
+        interval = alarm_interval(one, draws=200, seed=sample)
+        assert interval is not None
+        covered += (interval.low or 0) <= 0.5 <= (interval.high or 99)
+    assert covered >= 0.85 * 40
