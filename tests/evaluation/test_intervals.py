@@ -106,6 +106,13 @@ def test_an_arm_against_itself_with_few_alarms_is_one_as_well() -> None:
     assert (ratio.ratio, ratio.low, ratio.high) == (1.0, 1.0, 1.0)
 
 
+def test_draws_without_an_alarm_in_either_arm_show_no_difference() -> None:
+    # All 12 alarms on one image of 20: (19/20)^20 = 36 % of the draws hold none.
+    one = ArmScores(one_object_each(0.5), empties([0.9] * 12, *([] for _ in range(19))))
+    ratio = paired_ratio(one, one, draws=100)
+    assert (ratio.ratio, ratio.low, ratio.high) == (1.0, 1.0, 1.0)
+
+
 def test_ratio_by_hand() -> None:
     ratio = paired_ratio(arm_with(20, 40), arm_with(40, 40), draws=300)
     assert (ratio.alarms_a, ratio.alarms_b) == (20, 40)

@@ -51,6 +51,12 @@ def test_thresholds_and_alarms_are_derived_anew_in_each_draw() -> None:
             assert rates[d] == pytest.approx(count_alarms(alarms, wanted).alarms_per_image)
 
 
+def test_an_alarm_at_the_threshold_counts_in_a_draw() -> None:
+    one = ArmScores(one_object_each(0.5), empties([0.5, 0.5, 0.4], [0.6]))
+    rates = alarm_draws(one.alarms, full_sample(one).negatives, np.array([0.5]))
+    assert rates.tolist() == [1.5]
+
+
 def test_ap50_equals_coco_in_each_draw() -> None:
     one = arm(num_classes=3)
     draws = draw_images(one, DRAWS, seed=4)
