@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from loop_fakes import World
 
 from hardmine import run_loop

@@ -73,6 +73,28 @@ def load_train_val(
     return TrainVal(train, held, _leaks(train, held, steps))
 
 
+def load_val(data: DataLike, categories: tuple[str, ...], options: LoadOptions) -> Dataset:
+    """Return the images to measure on: the data's part "val", or "test", or all of it.
+
+    Raises:
+        DataError: unreadable data, other classes, or no labelled image.
+    """
+    from hardmine.data.load import load_splits
+
+    if isinstance(data, Dataset):
+        parts = {"all": data}
+    else:
+        keywords = options.keywords()
+        parts = load_splits(Path(data).resolve(), categories=categories, **keywords)
+    names = [name for name in ("val", "test", "all", *parts) if name in parts]
+    chosen = parts[names[0]]
+    if chosen.categories != categories:
+        raise DataError(
+            f"{chosen.root}: classes {list(chosen.categories)}, wanted {list(categories)}"
+        )
+    return _trainable(chosen, "validation")
+
+
 def load_negatives(data: DataLike | None, categories: tuple[str, ...], source: str) -> Dataset:
     """Return images that the user vouches to hold no object; an empty set for ``None``.
 

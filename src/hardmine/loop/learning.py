@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.errors import ConfigError
+from hardmine.files import write_text
 from hardmine.loop.steps import Steps, fingerprint
 from hardmine.loop.tools import Tools
 from hardmine.types import Dataset
@@ -126,3 +127,12 @@ def find_weights(weights: Path | str | None) -> Path | None:
     if not path.is_file():
         raise ConfigError(f"weights: no file {weights}; give a path, or none to start from scratch")
     return path
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write ``recipe.yaml``, which ``--recipe`` reads back."""
+    import yaml
+
+    from hardmine.training.recipe import recipe_to_dict
+
+    write_text(folder / "recipe.yaml", yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.loop.learning import Model
-from hardmine.loop.steps import Steps, fingerprint
+from hardmine.loop.steps import Notify, Steps, fingerprint
 from hardmine.loop.tools import Tools
 from hardmine.types import Dataset
 
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 
 RECALL = 0.8
 """The reference recall at which alarms are counted."""
+
+
+def detect_sets(
+    detector: Detector, parts: Mapping[str, Dataset], tools: Tools, notify: Notify, label: str
+) -> dict[str, Scored]:
+    """Run a detector over every set."""
+    from hardmine.evaluation.scored import Scored
+
+    scored = {}
+    for name, part in parts.items():
+        paths = [record.path for record in part.records]
+        found = tools.detect_images(detector, paths, progress=partial(notify, f"{label}: {name}"))
+        scored[name] = Scored(part, tuple(found))
+    return scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +81,12 @@ class Examiner:
         from hardmine.evaluation.scored import save_detections
 
         detector = self.tools.load_detector(model.checkpoint, self.device)
-        scored = {
-            name: self._detect(detector, part, f"{label}: {name}")
-            for name, part in {"val": self.val, **self.sets}.items()
-        }
+        parts = {"val": self.val, **self.sets}
+        scored = detect_sets(detector, parts, self.tools, self.steps.notify, label)
         for name, part in scored.items():
             save_detections(folder / f"{name}.json", part)
         val = scored.pop("val")
         return measure(val, scored, recall=RECALL, draws=self.draws, seed=self.seed).to_dict()
-
-    def _detect(self, detector: Detector, part: Dataset, label: str) -> Scored:
-        from hardmine.evaluation.scored import Scored
-
-        paths = [record.path for record in part.records]
-        tell = partial(self.steps.notify, label)
-        found = self.tools.detect_images(detector, paths, progress=tell)
-        return Scored(part, tuple(found))
 
     def scored(self, result: Result, name: str) -> Scored:
         """Return a measured model's detections on ``val`` or on a negative set."""
@@ -101,10 +105,13 @@ class Examiner:
         return recall_at(match(self.scored(result, "val").with_known_truth()), threshold)
 
     def compare(self, a: Result, b: Result, name: str) -> dict[str, Any]:
-        """Return alarms of ``a`` over those of ``b`` on a negative set, paired, as plain values."""
+        """Return ``ratio`` (alarms of ``a`` over those of ``b`` on a negative set) and ``ap50`` (the
+        difference), both paired, as plain values.
+        """
         from dataclasses import asdict
 
-        from hardmine.evaluation.paired import paired_ratio
+        from hardmine.evaluation.intervals import ap50_statistic
+        from hardmine.evaluation.paired import paired_difference, paired_ratio
 
         inputs = {
             "models": [a.model.key, b.model.key],
@@ -115,8 +122,11 @@ class Examiner:
         }
 
         def compute(_: Path) -> dict[str, Any]:
-            sides = self._arm(a, name), self._arm(b, name)
-            return asdict(paired_ratio(*sides, recall=RECALL, draws=self.draws, seed=self.seed))
+            left, right = self._arm(a, name), self._arm(b, name)
+            how = {"draws": self.draws, "seed": self.seed}
+            ratio = paired_ratio(left, right, recall=RECALL, **how)
+            ap50 = paired_difference(left, right, ap50_statistic, **how)
+            return {"ratio": asdict(ratio), "ap50": asdict(ap50)}
 
         key = f"comparisons/{fingerprint(inputs)}"
         found: dict[str, Any] = self.steps.run(key, inputs, compute, label="compare")

@@ -2,13 +2,13 @@
 
 A run directory holds
 
-- ``loop.json``: the options; ``pool.sqlite``: scores, decisions, what was handed out
+- ``loop.json``, ``recipe.yaml``: the options; ``pool.sqlite``: scores, decisions, what was handed out
 - ``prepare/``: how the data was divided
 - ``models/<key>/``, ``evaluations/<key>/``, ``comparisons/``: by fingerprint of what they came
   from, so arms and rounds share what is equal
 - ``rounds/<arm>-<n>/``: ``candidates.csv`` and ``.json``, ``decisions.csv``, ``train.coco.json``,
   ``second_look.csv``
-- ``rounds.json``, ``metrics.json``, ``report.html``
+- ``rounds.json``, ``metrics.json``, ``metrics.csv``, ``report.html``
 
 Every piece of work is a step with a ``*.step.json`` stamp: killed anywhere and started again with
 ``resume``, the run gives the same result as one that was never killed.
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from hardmine.errors import ConfigError
 from hardmine.files import write_json
 from hardmine.loop.arms import MINED, NONE, RANDOM, Arm, Handed, Miner
+from hardmine.loop.crops import crop_set
 from hardmine.loop.deciding import Decider, Waiting
 from hardmine.loop.inputs import (
     DataLike,
@@ -33,9 +34,10 @@ from hardmine.loop.inputs import (
     load_negatives,
     load_train_val,
 )
-from hardmine.loop.learning import Learner, Model, choose_recipe, find_weights
+from hardmine.loop.learning import Learner, Model, choose_recipe, find_weights, write_recipe
 from hardmine.loop.measuring import Examiner
 from hardmine.loop.options import LoopOptions, Retrain, StopChoice
+from hardmine.loop.reporting import loop_report
 from hardmine.loop.sets import LoopSets, divide_sets
 from hardmine.loop.steps import Notify, Steps, silent
 from hardmine.loop.stopping import STOP_RULES
@@ -46,6 +48,7 @@ from hardmine.loop.summary import (
     point_of,
     row_of,
     rule_states,
+    write_rows_csv,
 )
 from hardmine.loop.tools import Tools, default_tools
 from hardmine.pool.disk import clear_disk_errors
@@ -160,6 +163,7 @@ def run_loop(
     kit = tools or default_tools()
     with clear_disk_errors(root), PoolStore(root / "pool.sqlite") as store:
         write_json(root / "loop.json", options.to_dict())
+        write_recipe(root, chosen)
         parts = load_train_val(data, val, steps, seed=seed, options=how)
         sets = divide_sets(
             parts.train,
@@ -170,6 +174,9 @@ def run_loop(
             seed=seed,
         )
         negative_sets = {"held_out": sets.final, "stop": sets.stop}
+        crops = crop_set(sets.val, steps, seed=seed)
+        if len(crops):
+            negative_sets["crops"] = crops
         loop = _Loop(
             options,
             chosen,
@@ -342,6 +349,7 @@ class _Loop:
     def _finish(
         self, arms: Sequence[Arm], rows: Sequence[dict[str, Any]], stopped: str | None
     ) -> LoopResult:
+        from hardmine.report.page import write_report
         from hardmine.training.recipe import recipe_to_dict
 
         metrics = {
@@ -360,5 +368,11 @@ class _Loop:
             "recipe": recipe_to_dict(self.recipe),
             "versions": describe_machine(),
         }
-        write_json(self.steps.root / "metrics.json", metrics)
-        return LoopResult(self.steps.root, tuple(rows), stopped)
+        root = self.steps.root
+        write_json(root / "metrics.json", metrics)
+        write_rows_csv(root / "metrics.csv", rows)
+        self.steps.notify("report", 0, 1)
+        page = loop_report(self.options, self.sets, self.examiner, arms, metrics)
+        write_report(root / "report.html", page)
+        self.steps.notify("report", 1, 1)
+        return LoopResult(root, tuple(rows), stopped, report=root / "report.html")

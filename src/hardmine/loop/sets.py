@@ -28,6 +28,9 @@ class Leak:
     sets: str
     """Such as "pool/val"."""
 
+    def __str__(self) -> str:
+        return f"{self.image} repeats {self.repeats} ({self.sets}); it was left out"
+
 
 @dataclass(frozen=True)
 class LoopSets:
@@ -60,11 +63,11 @@ def divide_sets(
     Raises:
         DataError: nothing is left to train on, to mine from or to measure on.
     """
-    good, group_of, problems = _read_all(
+    good, group_of, problems = read_all(
         {"train": train, "val": val, "final": final, "pool": pool}, steps
     )
-    kept_final, final_leaks = _apart(good, "final", ("train", "val"), group_of)
-    kept_pool, pool_leaks = _apart(good, "pool", ("train", "val", "final"), group_of)
+    kept_final, final_leaks = set_apart(good, "final", ("train", "val"), group_of)
+    kept_pool, pool_leaks = set_apart(good, "pool", ("train", "val", "final"), group_of)
     shares = (STOP_SHARE, 0.0) if len(final) else STOP_AND_FINAL_SHARES
     mine_from, stop, from_pool = _divide(kept_pool, group_of, shares, pool.root, seed)
     measured = (final, kept_final) if len(final) else (pool, from_pool)
@@ -88,7 +91,7 @@ def divide_sets(
     )
 
 
-def _read_all(
+def read_all(
     parts: Mapping[str, Dataset], steps: Steps
 ) -> tuple[dict[str, Dataset], dict[str, int], tuple[Problem, ...]]:
     """Return the datasets of images that decode, each image's group, and all problems."""
@@ -105,7 +108,7 @@ def _read_all(
     return good, dict(zip(known, groups, strict=True)), tuple(problems)
 
 
-def _apart(
+def set_apart(
     good: Mapping[str, Dataset],
     name: str,
     others: Sequence[str],

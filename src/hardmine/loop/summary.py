@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import hardmine
+from hardmine.files import write_text
 from hardmine.loop.arms import MINED, NONE, RANDOM, Arm, Handed
 from hardmine.loop.measuring import RECALL, Examiner, Result
 from hardmine.loop.sets import LoopSets
@@ -114,9 +118,34 @@ def _compare(
 ) -> list[dict[str, Any]]:
     head = {"arm": a[0], "round": a[1], "against_arm": b[0], "against_round": b[1]}
     return [
-        {**head, "negatives": name, **examiner.compare(a[2], b[2], name)}
-        for name in ("held_out", "stop")
+        {**head, "negatives": name, **examiner.compare(a[2], b[2], name)} for name in examiner.sets
     ]
+
+
+COLUMNS = (
+    "arm",
+    "round",
+    "train_images",
+    "negatives_added",
+    "AP",
+    "AP50",
+    "recall",
+    ALARMS,
+    "interval_low",
+    "interval_high",
+    "score_threshold",
+)
+
+
+def write_rows_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the main figures of ``rounds.json`` as a table; blank where there is no value."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        low, high = row["interval"] or (None, None)
+        writer.writerow({**row, "interval_low": low, "interval_high": high})
+    write_text(path, text.getvalue())
 
 
 def rule_states(arms: Sequence[Arm]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,199 @@
+"""One training with its measurement, and the measurement of a checkpoint: the public calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardmine.errors import ConfigError, GateError
+from hardmine.loop.inputs import (
+    DataLike,
+    LoadOptions,
+    TrainVal,
+    load_negatives,
+    load_train_val,
+    load_val,
+)
+from hardmine.loop.inspecting import Inspector, SortedOut, sort_out
+from hardmine.loop.learning import choose_recipe, find_weights, write_recipe
+from hardmine.loop.steps import Notify, Steps, silent
+from hardmine.loop.tools import Tools, default_tools
+from hardmine.pool.disk import clear_disk_errors
+from hardmine.types import Dataset
+
+if TYPE_CHECKING:
+    from hardmine.detect.detector import Detector
+    from hardmine.evaluation.measure import Measurement
+    from hardmine.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training and what it is worth."""
+
+    checkpoint: Path
+    measurement: Measurement
+    report: Path
+
+    def __str__(self) -> str:
+        return f"checkpoint: {self.checkpoint}\nreport: {self.report}"
+
+
+def train(
+    data: DataLike,
+    *,
+    val: DataLike | float | None = None,
+    negatives: DataLike | None = None,
+    train_negatives: DataLike | None = None,
+    model: str | None = None,
+    recipe: Recipe | Path | str | None = None,
+    epochs: float | None = None,
+    weights: Path | str | None = None,
+    out: Path | str = Path("runs/train"),
+    resume: bool = False,
+    images: Path | str | None = None,
+    empty_is_verified: bool = False,
+    seed: int = 0,
+    draws: int = 1000,
+    device: str | None = None,
+    progress: Notify | None = None,
+    tools: Tools | None = None,
+) -> TrainResult:
+    """Train a detector and measure it.
+
+    Args:
+        data: labelled images; those of unknown truth are left out, loudly.
+        val: labelled images to measure on, or the share of ``data`` to split off with near-duplicate
+            groups whole; .2 unless the data has a validation part.
+        negatives: images without objects to count alarms on; never trained on. One that repeats a
+            training or validation image is left out and reported.
+        train_negatives: images without objects to train on.
+        model: name of a recipe; ``recipe`` a ready one or a YAML file; ``epochs`` replaces its own.
+        weights: file to start the backbone from, or "none".
+        out: gets ``last.safetensors``, ``log.csv``, ``recipe.yaml``, ``metrics.json``, detections
+            and ``report.html``.
+        resume: go on in a directory that holds a run.
+        progress: told (what, done, total).
+
+    Raises:
+        ConfigError: contradictory options, or ``out`` holds a run and ``resume`` is not given.
+        DataError: unusable data or a full disk.
+    """
+    chosen, start = choose_recipe(model, recipe, epochs), find_weights(weights)
+    root, kit = Path(out).resolve(), tools or default_tools()
+    if (root / "recipe.yaml").exists() and not resume:
+        raise ConfigError(f"{out}: holds a run already; give --resume or another --out")
+    steps = Steps(root, progress or silent)
+    how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
+    with clear_disk_errors(root):
+        sorted_out = _training_sets(
+            load_train_val(data, val, steps, seed=seed, options=how),
+            train_negatives,
+            negatives,
+            steps,
+        )
+        write_recipe(root, chosen)
+        checkpoint = kit.fit(
+            sorted_out.train,
+            chosen,
+            root,
+            seed=seed,
+            init=None,
+            weights=start,
+            steps=None,
+            resume=resume,
+            progress=lambda state: steps.notify("train", state.step, state.steps),
+        )
+        inspector = Inspector(steps, kit, draws, seed)
+        detector = kit.load_detector(checkpoint, device)
+        measurement = inspector.examine(detector, sorted_out, chosen)
+    return TrainResult(checkpoint, measurement, root / "report.html")
+
+
+def _training_sets(
+    both: TrainVal, train_negatives: DataLike | None, negatives: DataLike | None, steps: Steps
+) -> SortedOut:
+    names = both.train.categories
+    more = load_negatives(train_negatives, names, "train_negatives")
+    train = both.train.with_records([*both.train.records, *more.records])
+    parts = {
+        "train": replace(train, problems=(*train.problems, *more.problems)),
+        "val": both.val,
+        "held_out": load_negatives(negatives, names, "negatives"),
+    }
+    return sort_out(parts, steps, both.leaks)
+
+
+def evaluate(
+    checkpoint: Detector | Path | str,
+    data: DataLike,
+    *,
+    negatives: DataLike | None = None,
+    out: Path | str = Path("runs/val"),
+    max_alarms: float | None = None,
+    min_ap50: float | None = None,
+    images: Path | str | None = None,
+    empty_is_verified: bool = False,
+    draws: int = 1000,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Notify | None = None,
+    tools: Tools | None = None,
+) -> Measurement:
+    """Measure a detector on labelled images and, with ``negatives``, its alarms on empty ones.
+
+    Args:
+        checkpoint: a detector or the file to load one from.
+        data: labelled images; of data with splits, the validation part (or the test part).
+        out: gets ``metrics.json``, detections and ``report.html``.
+        max_alarms: most alarms per negative image at recall .8; an undefined value misses it.
+        min_ap50: least AP50.
+
+    Raises:
+        GateError: a gate is not met; everything is written before.
+        DataError: unusable data or a full disk.
+    """
+    root, kit = Path(out).resolve(), tools or default_tools()
+    steps = Steps(root, progress or silent)
+    how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
+    with clear_disk_errors(root):
+        detector = (
+            kit.load_detector(Path(checkpoint), device)
+            if isinstance(checkpoint, (str, Path))
+            else checkpoint
+        )
+        parts = {
+            "train": Dataset(detector.categories, (), root),
+            "val": load_val(data, detector.categories, how),
+            "held_out": load_negatives(negatives, detector.categories, "negatives"),
+        }
+        inspector = Inspector(steps, kit, draws, seed)
+        measurement = inspector.examine(detector, sort_out(parts, steps), None)
+    check_gates(measurement, max_alarms=max_alarms, min_ap50=min_ap50)
+    return measurement
+
+
+def check_gates(
+    measurement: Measurement, *, max_alarms: float | None, min_ap50: float | None
+) -> None:
+    """Hold a measurement to its limits, both inclusive; an undefined value meets none.
+
+    Raises:
+        GateError: naming every gate that is not met.
+    """
+    held_out = measurement.negatives.get("held_out")
+    rate = held_out.at_recall.alarms_per_image if held_out and held_out.at_recall else None
+    ap50 = measurement.ap.ap50
+    missed = []
+    if max_alarms is not None and (rate is None or rate > max_alarms):
+        got = "undefined" if rate is None else f"{rate:.4g}"
+        missed.append(
+            f"alarms per image at recall {measurement.recall_wanted:g}: got {got}, "
+            f"wanted at most {max_alarms:g}"
+        )
+    if min_ap50 is not None and (ap50 is None or not ap50 >= min_ap50):
+        got = "undefined" if ap50 is None else f"{ap50:.4f}"
+        missed.append(f"AP50: got {got}, wanted at least {min_ap50:g}")
+    if missed:
+        raise GateError("gate not met: " + "; ".join(missed))
