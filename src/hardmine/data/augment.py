@@ -190,14 +190,14 @@ def _centre_inside(boxes: F32, window: F64) -> Mask:
 def _render(
     image: Image.Image, boxes: F32, window: F64, resize: Resize, filter_: Image.Resampling
 ) -> tuple[NDArray[np.uint8], F32]:
-    """Resample the part of the image inside ``window`` onto a canvas of the fill colour."""
+    """Resample the part of the image inside ``window`` onto a canvas of the fill colour.
+
+    A pixel at x of the image lies at x · scale + shift of the canvas.
+    """
     width, height = (window[2:] - window[:2]).tolist()
-    if resize.mode == "stretch":
-        scale = np.array([resize.width / width, resize.height / height])
-    else:
-        scale = np.full(2, min(resize.width / width, resize.height / height))
-    spare = np.array([resize.width, resize.height]) - scale * (window[2:] - window[:2])
-    shift = spare / 2 - window[:2] * scale  # canvas = image · scale + shift
+    placement = resize.place(width, height)
+    scale = np.array([placement.scale_x, placement.scale_y])
+    shift = np.array([placement.offset_x, placement.offset_y]) - window[:2] * scale
     part = np.concatenate(
         [window[:2].clip(min=0), window[2:].clip(max=(image.width, image.height))]
     )

@@ -23,9 +23,9 @@ class Placement:
     scale_y: float
     offset_x: float
     offset_y: float
-    width: int
+    width: float
     """Width of the original image, px."""
-    height: int
+    height: float
     """Height of the original image, px."""
 
     def forward(self, boxes: F32) -> F32:
@@ -68,8 +68,8 @@ class Resize:
                 f"resize.mode: got {self.mode!r}, wanted one of 'stretch', 'letterbox'"
             )
 
-    def place(self, width: int, height: int) -> Placement:
-        """Return where an image of ``width`` × ``height`` pixels comes to lie."""
+    def place(self, width: float, height: float) -> Placement:
+        """Return where an image (or a window of one) of ``width`` × ``height`` pixels lies."""
         if self.mode == "stretch":
             return Placement(self.width / width, self.height / height, 0.0, 0.0, width, height)
         ratio = min(self.width / width, self.height / height)
@@ -92,7 +92,7 @@ class Resize:
         canvas.paste(resized, (int(placement.offset_x), int(placement.offset_y)))
         return np.asarray(canvas), placement
 
-    def _inner(self, width: int, height: int, ratio: float) -> tuple[int, int]:
+    def _inner(self, width: float, height: float, ratio: float) -> tuple[int, int]:
         inner_w = min(self.width, max(1, round(width * ratio)))
         inner_h = min(self.height, max(1, round(height * ratio)))
         return inner_w, inner_h

@@ -103,7 +103,7 @@ def fit(
                 run.save()
             if progress is not None:
                 rate = recipe.batch.size / max(1e-9, time.monotonic() - clock)
-                progress(Progress(run.step, total, float(loss.total), rate))
+                progress(Progress(run.step, total, float(loss.total.detach()), rate))
         clock = time.monotonic()
     return run.checkpoint
 
@@ -154,7 +154,7 @@ class _Run:
             loss = loss_of(output, batch)
             if not torch.isfinite(loss.total):
                 raise DataError(
-                    f"training: loss {float(loss.total)} at step {self.step}, images "
+                    f"training: loss {float(loss.total.detach())} at step {self.step}, images "
                     f"{batch.image_ids.tolist()}; lower optim.lr"
                 )
             accelerator.backward(loss.total)
@@ -236,7 +236,7 @@ class _Run:
 
     def _note(self, loss: Loss, lr: float) -> None:
         counts = (int(loss.num_positives), int(loss.num_negatives))
-        values = [round(float(v), 6) for v in (loss.total, loss.classification, loss.localisation)]
+        values = [round(float(v), 6) for v in (loss.total.detach(), loss.classification, loss.localisation)]
         self.rows.append([self.step, *values, *counts, lr])
 
     def _write_log(self) -> None:

@@ -1,0 +1,176 @@
+"""The training loop: exact resume, what it refuses, what it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hardmine.errors import CheckpointError, DataError
+from hardmine.training.checkpoint import load_checkpoint
+from hardmine.training.fit import Progress, fit, learning_rate
+from hardmine.training.recipe import OptimConfig, Recipe
+from hardmine.types import Dataset, ImageState
+
+
+class Interrupt(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_at(step: int) -> object:
+    def progress(where: Progress) -> None:
+        if where.step == step:
+            raise Interrupt
+
+    return progress
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = load_file(first), load_file(second)
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("stopped_at", [1, 4, 7, 11])
+def test_interrupted_and_resumed_gives_the_same_weights(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path, stopped_at: int
+) -> None:
+    options = {"steps": 12, "save_every": 4, "seed": 3}
+    whole = fit(squares, tiny_recipe, tmp_path / "whole", **options)  # type: ignore[arg-type]
+    with pytest.raises(Interrupt):
+        fit(squares, tiny_recipe, tmp_path / "cut", progress=stop_at(stopped_at), **options)  # type: ignore[arg-type]
+    again = fit(squares, tiny_recipe, tmp_path / "cut", resume=True, **options)  # type: ignore[arg-type]
+    assert same(whole, again)
+    log = (tmp_path / "whole" / "log.csv").read_text()
+    assert log == (tmp_path / "cut" / "log.csv").read_text()
+    assert [int(row["step"]) for row in csv.DictReader(log.splitlines())] == list(range(1, 13))
+
+
+def test_a_finished_run_is_not_repeated(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    fit(squares, tiny_recipe, tmp_path, steps=3)
+    seen: list[Progress] = []
+    fit(squares, tiny_recipe, tmp_path, steps=3, resume=True, progress=seen.append)
+    assert seen == []
+
+
+def test_another_seed_gives_other_weights(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    first = fit(squares, tiny_recipe, tmp_path / "a", steps=2, seed=0)
+    assert not same(first, fit(squares, tiny_recipe, tmp_path / "b", steps=2, seed=1))
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """A process that is killed while it trains and writes, twice, loses nothing."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import pickle, sys\nfrom pathlib import Path\nfrom hardmine.training.fit import fit\n"
+        "dataset, recipe = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
+        "print('ready', flush=True)\n"
+        "fit(dataset, recipe, Path(sys.argv[2]), steps=60, save_every=1, resume=True)\n"
+    )
+    import pickle
+
+    (tmp_path / "run.pickle").write_bytes(pickle.dumps((squares, tiny_recipe)))
+    command = [sys.executable, str(script), str(tmp_path / "run.pickle"), str(tmp_path / "cut")]
+    for delay in (0.1, 0.4):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+    subprocess.run(command, check=True, capture_output=True)
+    whole = fit(squares, tiny_recipe, tmp_path / "whole", steps=60)
+    assert same(whole, tmp_path / "cut" / "last.safetensors")
+
+
+def test_it_learns(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    losses: list[float] = []
+    fit(squares, tiny_recipe, tmp_path, steps=60, progress=lambda p: losses.append(p.loss))
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+
+def test_a_state_of_another_run_is_refused(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    fit(squares, tiny_recipe, tmp_path, steps=2)
+    with pytest.raises(CheckpointError, match="other data, recipe, seed"):
+        fit(squares, tiny_recipe, tmp_path, steps=2, seed=9, resume=True)
+
+
+def test_a_truncated_state_is_one_clear_error(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    fit(squares, tiny_recipe, tmp_path, steps=2)
+    state = tmp_path / "state.pt"
+    state.write_bytes(state.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match="unreadable training state"):
+        fit(squares, tiny_recipe, tmp_path, steps=2, resume=True)
+
+
+def test_unreviewed_images_are_not_trained_on(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    states = (ImageState.UNREVIEWED, ImageState.CONTAINS_OBJECT, ImageState.IGNORED)
+    kept = [r.with_state(states[i % 3]) for i, r in enumerate(squares.records)]
+    with pytest.raises(DataError, match="got 0 usable images of 12"):
+        fit(squares.with_records(kept), tiny_recipe, tmp_path, steps=1)
+
+
+def test_only_negatives_train(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    losses: list[float] = []
+    negatives = squares.with_records(squares.records[8:])
+    fit(negatives, tiny_recipe, tmp_path, steps=5, progress=lambda p: losses.append(p.loss))
+    assert all(0.0 < loss < 50.0 for loss in losses)
+
+
+def test_branching_starts_from_the_given_weights(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    first = fit(squares, tiny_recipe, tmp_path / "a", steps=5)
+    frozen = replace(tiny_recipe, optim=OptimConfig(lr=1e-12, ema_decay=0.0, weight_decay=0.0))
+    second = fit(squares, frozen, tmp_path / "b", steps=1, init=first, seed=8)
+    a, b = load_file(first), load_file(second)
+    assert all(
+        torch.allclose(a[k], b[k], atol=1e-6) for k in a if "running" not in k and "num_" not in k
+    )
+
+
+def test_best_keeps_the_highest(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    values = iter([0.2, 0.9, 0.4])
+    steps: list[float] = []
+
+    def validate(model: torch.nn.Module) -> float:
+        steps.append(next(values))
+        return steps[-1]
+
+    fit(squares, tiny_recipe, tmp_path, steps=6, validate=validate, validate_every=2)
+    assert steps == [0.2, 0.9, 0.4]
+    at_four = fit(squares, tiny_recipe, tmp_path / "x", steps=6, validate=None)
+    assert not same(tmp_path / "best.safetensors", at_four)
+
+
+def test_checkpoint_carries_recipe_and_classes(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    model, recipe = load_checkpoint(fit(squares, tiny_recipe, tmp_path, steps=1))
+    assert recipe == tiny_recipe
+    assert model.categories == ("square",)
+    assert not model.training
+
+
+def test_learning_rate_golden() -> None:
+    # 4 warm-up steps of 20: 1/5, 2/5, 3/5, 4/5 of 1e-3, then cosine: whole at step 4, half at 12.
+    recipe = Recipe(optim=OptimConfig(lr=1e-3, warmup_steps=4))
+    rates = [learning_rate(step, 20, recipe) for step in (0, 3, 4, 12)]
+    assert rates == pytest.approx([2e-4, 8e-4, 1e-3, 5e-4])
