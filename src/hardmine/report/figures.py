@@ -23,6 +23,7 @@ _ARMS = tuple(f"#0102{shade:02x}" for shade in range(0x10, 0x16))
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hardmine",
+    "text.parse_math": False,  # names of arms are not formulas
     "font.family": "sans-serif",
     "font.size": 11,
     "text.color": _INK,
@@ -65,19 +66,25 @@ def ap50_figure(rows: Sequence[ReportRow]) -> str:
     return _by_round(points, "AP50", "ap50")
 
 
-def miss_rate_figure(lines: Sequence[CurveLine]) -> str:
-    """Return miss rate against false alarms per image, both axes logarithmic."""
+def miss_rate_figure(lines: Sequence[CurveLine], arms: Sequence[str]) -> str:
+    """Return miss rate against false alarms per image, both axes logarithmic.
+
+    A line named ``ARM`` or ``ARM, …`` has its arm's colour; others are dashed.
+    """
     from matplotlib.ticker import FixedLocator, NullLocator
 
     def draw(axes: Axes) -> None:
         floor = 1.0
-        for index, line in enumerate(lines):
+        for line in lines:
             xs = [max(x, _LEAST_FPPI) for x, _ in line.points]
             ys = [max(y, _LEAST_MISS_RATE) for _, y in line.points]
             floor = min([floor, *ys])
-            color = _ARMS[index % len(_ARMS)]
+            arm = line.name.partition(",")[0]
+            color = _ARMS[arms.index(arm) % len(_ARMS)] if arm in arms else _INK
             suffix = "" if line.log_average is None else f" ({line.log_average:.3f})"
-            axes.step(xs, ys, where="post", color=color, label=f"{line.name}{suffix}")
+            style = "solid" if arm in arms else "dashed"
+            label = f"{line.name}{suffix}"
+            axes.step(xs, ys, where="post", color=color, linestyle=style, label=label)
         axes.set(xscale="log", yscale="log", xlim=(_LEAST_FPPI, 1e1), ylim=(floor * 0.8, 1.0))
         axes.set(xlabel="false alarms per negative image", ylabel="miss rate")
         axes.axvspan(1e-2, 1e0, color=_GRID, alpha=0.3, linewidth=0)
@@ -142,8 +149,9 @@ def _draw(name: str, title: str, height: float, fill: Callable[[Axes], None]) ->
     buffer = io.StringIO()
     empty: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, height), layout="constrained")
-        fill(figure.add_subplot())
+        figure = Figure(figsize=(6.4, height))
+        bottom = 0.52 / height  # inches for the numbers and the name of the axis
+        fill(figure.add_axes((0.115, bottom, 0.87, 0.965 - bottom)))
         figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
     return _inline(buffer.getvalue(), name, title)
 

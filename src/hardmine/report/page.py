@@ -51,13 +51,14 @@ def render_report(data: ReportData) -> str:
         number=wording.number, rate=wording.rate, limits=wording.limits, count=wording.count
     )
     budget = Budget(PICTURE_BYTES)
+    arms = figures.arm_order([row.arm for row in data.rows])
     page = environment.from_string(_resource("report.html")).render(
         data=data,
         style=Markup(_resource("report.css")),
-        arms=figures.arm_order([row.arm for row in data.rows]),
+        arms=arms,
         tiles=headline(data.rows),
         charts=[Markup(chart) for chart in _round_charts(data.rows)],
-        miss_rate=Markup(figures.miss_rate_figure(data.curves)) if data.curves else "",
+        miss_rate=Markup(figures.miss_rate_figure(data.curves, arms)) if data.curves else "",
         sets=_set_names(data.rows),
         alarms_key=ALARMS,
         worst=_section(data, budget),

@@ -42,14 +42,11 @@ def compare(comparison: Comparison) -> str:
     ratio = comparison.ratio
     if ratio.get("ratio") is None:
         return f"No ratio is claimed: {ratio.get('note') or 'it is undefined'}."
-    low, high = ratio.get("low"), ratio.get("high")
-    a, b = comparison.a, comparison.b
-    if high is not None and high < 1:
-        verdict = f"{a} fires less often than {b}, beyond what the choice of images explains"
-    elif low is not None and low > 1:
-        verdict = f"{a} fires more often than {b}, beyond what the choice of images explains"
-    else:
-        verdict = f"the images do not tell {a} and {b} apart"
+    verdict = {
+        "better": "Fewer alarms, beyond what the choice of images explains",
+        "worse": "More alarms, beyond what the choice of images explains",
+        "open": "These images do not tell the two apart",
+    }[verdict_class(ratio)]
     seeds = len(ratio.get("seeds") or ())
     caution = (
         " One training each: the spread between trainings is not in this interval."
@@ -57,7 +54,7 @@ def compare(comparison: Comparison) -> str:
         else f" Mean of {seeds} seeds."
     )
     note = f" ({ratio['note']})" if ratio.get("note") else ""
-    return f"{verdict[0].upper()}{verdict[1:]}{note}.{caution}"
+    return f"{verdict}{note}.{caution}"
 
 
 def verdict_class(ratio: Mapping[str, Any]) -> str:

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardmine.report import page
+from hardmine.report.content import (
+    ALARMS,
+    Comparison,
+    CurveLine,
+    Gallery,
+    Picture,
+    ReportData,
+    ReportRow,
+    Stop,
+)
+from hardmine.report.figures import arm_order
+from hardmine.report.page import headline, render_report, write_report
+from hardmine.types import Detections, Problem
+
+HOSTILE = '<script>alert("x")</script>&\'.jpg'
+
+
+def figures(alarms: float | None, ap50: float) -> dict[str, Any]:
+    part = {
+        "images": 500,
+        "alarms": None if alarms is None else round(alarms * 500),
+        ALARMS: alarms,
+        "share_of_images_that_fire": 0.111,
+        "recall_at_alarms": [{"recall": 0.41}, {"recall": 0.62}, {"recall": 0.83}],
+        "alarms_at_scores": [{"alarms_per_image": 0.1 * k} for k in range(5, 0, -1)],
+        "log_average_miss_rate": 0.271,
+        "AP_with_negatives": 0.512,
+        "AP50_with_negatives": 0.613,
+    }
+    return {
+        "AP": 0.567,
+        "AP50": ap50,
+        "AP50_interval": [ap50 - 0.05, ap50 + 0.03],
+        "recall": 0.802,
+        "score_threshold": 0.4321,
+        ALARMS: alarms,
+        "interval": None if alarms is None else [alarms / 2, None],
+        "images": 60,
+        "objects": 71,
+        "max_recall": 0.987,
+        "stray_alarms": {"background_per_image": 0.0345, "others_per_image": 0.0678},
+        "negatives": {"held_out": part, "stop": part | {ALARMS: 0.0991}, "crops": part},
+    }
+
+
+def rows() -> tuple[ReportRow, ...]:
+    return (
+        ReportRow("mined", 0, 141, 0, figures(0.7351, 0.951)),
+        ReportRow("mined", 1, 162, 21, figures(0.1242, 0.942)),
+        ReportRow("random", 1, 163, 22, figures(0.4133, 0.933)),
+        ReportRow("none", 1, 142, 0, figures(None, 0.924)),
+    )
+
+
+def photo(tmp_path: Path, name: str = "photo.png") -> Path:
+    path = tmp_path / name
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)).save(
+        path, format="PNG"
+    )
+    return path
+
+
+def picture(path: Path, caption: str = "") -> Picture:
+    boxes = np.array([[10, 10, 60, 60]], np.float32)
+    return Picture(
+        path, Detections(boxes, np.array([0.9], np.float32), np.array([1], np.int64)), caption
+    )
+
+
+def ratio(**changes: Any) -> dict[str, Any]:
+    usual = {
+        "ratio": 0.301,
+        "low": 0.123,
+        "high": 0.456,
+        "alarms_a": 62,
+        "alarms_b": 206,
+        "per_image_a": 0.124,
+        "per_image_b": 0.412,
+        "note": "",
+        "seeds": [{}],
+    }
+    return usual | changes
+
+
+def full(tmp_path: Path) -> ReportData:
+    return ReportData(
+        title="Raccoons & others",
+        categories=("raccoon",),
+        rows=rows(),
+        recipe={"model": "ssdlite", "steps": 1234},
+        versions={"torch": "2.15.0"},
+        comparisons=(
+            Comparison("mined", "random", "held_out", ratio()),
+            Comparison(
+                "mined",
+                "none",
+                "crops",
+                ratio(ratio=None, low=None, high=None, note="too few"),
+                {
+                    "value_a": 0.942,
+                    "value_b": 0.924,
+                    "difference": 0.018,
+                    "low": -0.021,
+                    "high": 0.057,
+                },
+            ),
+        ),
+        mined=(Gallery("Round 1", (picture(photo(tmp_path), "first mined"),), 9),),
+        worst=Gallery("Worst remaining alarms", (picture(photo(tmp_path), "worst of all"),), 1),
+        curves=(
+            CurveLine("mined", ((0.0, 1.0), (0.01, 0.4), (0.2, 0.0)), 0.271),
+            CurveLine("round 0", ((0.0, 1.0), (0.3, 0.5)), None),
+        ),
+        stops=(Stop("guarded", 1, "alarms fell no more"), Stop("recipe", None, None)),
+        problems=(
+            Problem("box_inverted", "cam1/42.xml", 3, "xmax 12 <= xmin 40"),
+            Problem("box_inverted", "cam1/43.xml", 0, "xmax 1 <= xmin 2"),
+        ),
+        leaks=("pool/a.jpg repeats val/b.jpg",),
+        notes=("37 images are unreviewed.",),
+    )
+
+
+def pictures_only(*galleries: Gallery) -> ReportData:
+    """Return a page without figures, which take the time."""
+    return ReportData("Pictures", ("raccoon",), rows()[:1], mined=galleries)
+
+
+def parse(text: str) -> ElementTree.Element:
+    """Read the page strictly, as XML: every element closed, every attribute quoted."""
+    return ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))
+
+
+def words(text: str) -> str:
+    return " ".join(" ".join(parse(text).itertext()).split())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the page that has every section."""
+    return render_report(full(tmp_path_factory.mktemp("photos")))
+
+
+def test_holds_every_row_and_figure(whole: str) -> None:
+    text = words(whole)
+    for wanted in (
+        "Raccoons & others",
+        "mined 0 141 0 0.567 0.951 0.802 0.432 0.735 0.368 to ? 0.099 0.735",
+        "mined 1 162 21 0.567 0.942 0.802 0.432 0.124 0.062 to ? 0.099 0.124",
+        "random 1 163 22 0.567 0.933 0.802 0.432 0.413",
+        "none 1 142 0 0.567 0.924 0.802 0.432 – –",
+        "mined 1 500 62 0.111 0.512 0.613 0.410 0.620 0.830 0.271 0.500 0.400 0.300 0.200 0.100",
+        "mined 0 60 71 – – – – 0.987 0.035 0.068",
+        "mined against random on held-out images: × 0.301 (95 % 0.123 to 0.456)",
+        "62 against 206 alarms (0.124 against 0.412 an image). Fewer alarms",
+        "No ratio is claimed: too few.",
+        "AP50 0.942 against 0.924: difference 0.018 (95 % −0.021 to 0.057)",
+        "guarded : fired after round 1: alarms fell no more.",
+        "recipe : did not fire.",
+        "first mined",
+        "8 more are not shown.",
+        "worst of all",
+        "2 faults were met in the data and left out: 2 × box_inverted.",
+        "cam1/42.xml[3]: xmax 12 <= xmin 40",
+        "1 leaks",
+        "pool/a.jpg repeats val/b.jpg",
+        "37 images are unreviewed.",
+        "torch 2.15.0",
+        '"steps": 1234',
+        "mined (0.271)",
+    ):
+        assert wanted in text, wanted
+
+
+def test_fetches_nothing_and_runs_nothing(whole: str) -> None:
+    text = whole
+    assert not re.search(r"https?:|//\w|@import|<script|<link|<iframe|\bon\w+=", text)
+    for attribute in re.findall(r'\b(?:src|href)="([^"]*)"', text):
+        assert attribute.startswith(("data:image/jpeg;base64,", "#"))
+    for target in re.findall(r"url\(([^)]*)\)", text):
+        assert target.startswith("#")
+
+
+def test_ids_are_unique_and_every_reference_is_met(whole: str) -> None:
+    text = whole
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    wanted = set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text))
+    assert wanted
+    assert wanted <= set(ids)
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    data = full(tmp_path)
+    hostile = replace(
+        data,
+        title=HOSTILE,
+        categories=(HOSTILE,),
+        rows=(ReportRow(HOSTILE, 0, 1, 0, figures(0.1, 0.9)), *data.rows),
+        recipe={HOSTILE: HOSTILE},
+        versions={HOSTILE: HOSTILE},
+        mined=(Gallery(HOSTILE, (picture(tmp_path / "gone.jpg", HOSTILE),), 1, HOSTILE),),
+        curves=(CurveLine(HOSTILE, ((0.0, 1.0), (0.3, 0.5)), None),),
+        stops=(Stop(HOSTILE, 1, HOSTILE),),
+        problems=(Problem(HOSTILE, HOSTILE, 0, HOSTILE),),
+        leaks=(HOSTILE,),
+        notes=(HOSTILE,),
+        comparisons=(Comparison(HOSTILE, HOSTILE, HOSTILE, ratio(ratio=None, note=HOSTILE)),),
+    )
+    text = render_report(hostile)
+    assert "<script" not in text
+    assert words(text).count(HOSTILE) >= 12
+
+
+def test_dollar_signs_in_names_are_not_formulas(tmp_path: Path) -> None:
+    name = "$a_1$"
+    data = replace(full(tmp_path), rows=(*rows(), ReportRow(name, 1, 1, 0, figures(0.1, 0.9))))
+    assert words(render_report(data)).count(name) >= 2
+
+
+def test_pictures_are_small_jpegs_with_their_boxes(tmp_path: Path) -> None:
+    big = tmp_path / "big.png"
+    Image.new("RGB", (2000, 1000), "white").save(big)
+    wide = replace(
+        picture(big),
+        detections=replace(
+            picture(big).detections, boxes=np.array([[500, 250, 1500, 750]], np.float32)
+        ),
+    )
+    text = render_report(pictures_only(Gallery("Worst", (wide,), 1)))
+    (code,) = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", text)
+    with Image.open(io.BytesIO(base64.b64decode(code))) as small:
+        assert small.size == (420, 210)
+        # The box's left edge: 500 * 420 / 2000 = 105; red on white
+        red, green, _ = small.getpixel((105, 100))  # type: ignore[misc]
+        assert red > 150
+        assert green < 120
+        assert min(small.getpixel((210, 130))) > 240  # type: ignore[type-var]
+
+
+def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
+    gallery = Gallery("Worst", (picture(tmp_path / "gone.jpg", "gone"),), 1)
+    text = words(render_report(pictures_only(gallery)))
+    assert f"{tmp_path / 'gone.jpg'}: no such file" in text
+
+
+def test_pictures_stop_at_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = photo(tmp_path)
+    many = Gallery("Round 1", tuple(picture(path, f"number {i}.") for i in range(20)), 30)
+    data = pictures_only(many)
+    codes = re.findall(r'src="([^"]+)"', render_report(data))
+    assert len(codes) == 20
+    (code,) = set(codes)
+    monkeypatch.setattr(page, "PICTURE_BYTES", 3 * len(code) + 5)
+    text = render_report(data)
+    assert len(re.findall(r"data:image", text)) == 3
+    assert "27 more are not shown." in words(text)
+
+
+def test_single_run_has_no_rounds_to_draw(tmp_path: Path) -> None:
+    data = ReportData("One run", ("a",), rows()[:1])
+    text = render_report(data)
+    assert "<svg" not in text
+    assert "Verdict" not in text
+    assert "in round 0" not in words(text)
+    assert "0.735" in words(text)
+    write_report(tmp_path / "deep" / "report.html", data)
+    assert (tmp_path / "deep" / "report.html").read_text(encoding="utf-8") == text
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.html"]
+
+
+def test_nothing_measured_at_all() -> None:
+    parse(render_report(ReportData("Nothing", (), ())))
+    parse(render_report(ReportData("Bare", ("a",), (ReportRow("a", 0, 1, 0, {}),))))
+
+
+def test_no_alarm_was_ever_measured() -> None:
+    bare = tuple(replace(row, figures=figures(None, 0.9)) for row in rows())
+    assert render_report(ReportData("No alarms", ("a",), bare)).count("<svg") == 1
+
+
+def test_headline_compares_the_last_round_with_round_0() -> None:
+    tiles = {tile.label: tile for tile in headline(rows())}
+    alarms = tiles["alarms per image at recall 0.8"]
+    assert (alarms.value, alarms.before) == ("0.124", "0.735")
+    assert (tiles["AP50"].value, tiles["AP50"].before) == ("0.942", "0.951")
+    assert tiles["negatives added"].value == "21"
+
+
+def test_the_same_page_twice(tmp_path: Path, whole: str) -> None:
+    assert render_report(full(tmp_path)) == whole
+
+
+def test_order_of_arms() -> None:
+    assert arm_order(["none", "other", "mined", "none"]) == ["mined", "none", "other"]
