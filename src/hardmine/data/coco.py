@@ -7,8 +7,10 @@ annotations is ``unreviewed``, since COCO cannot say whether anybody looked.
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,10 @@ class CocoSource:
             DataError: not JSON, not COCO, or none of its images is found.
         """
         reader = _CocoReader(self, empty_is_verified)
-        data = _load(self.file)
-        reader.read_images(data["images"])
-        names = reader.read_annotations(data.get("annotations") or [], data.get("categories") or [])
+        with _collector_paused():
+            data = _load(self.file)
+            reader.read_images(data["images"])
+            names = reader.read_annotations(data["annotations"], data["categories"])
         images = measure(reader.images, self.root, reader.problems)
         return RawSplit(self.root, names, images, reader.problems)
 
@@ -126,15 +129,12 @@ class _CocoReader:
         names, class_of = self._categories(categories)
         for index, entry in enumerate(entries):
             try:
-                raw = self.by_id[entry["image_id"]]
                 x, y, width, height = map(float, entry["bbox"])
-                raw.add(
-                    (x, y, x + width, y + height),
-                    class_of[entry["category_id"]],
-                    bool(entry.get("iscrowd")),
-                    index,
+                label, ignore = class_of[entry["category_id"]], bool(entry.get("iscrowd"))
+                self.by_id[entry["image_id"]].objects.append(
+                    (x, y, x + width, y + height, label, ignore, index)
                 )
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 self._reject(entry, index, class_of)
         return names
 
@@ -248,7 +248,22 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         found = f"keys {', '.join(data)}" if isinstance(data, dict) else type(data).__name__
         raise DataError(f"{path}: not a COCO file (got {found}, wanted a list under 'images')")
+    for key in ("annotations", "categories"):
+        if not isinstance(data.setdefault(key, []), list):
+            raise DataError(f"{path}: got {type(data[key]).__name__} under {key!r}, wanted a list")
     return data
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python from searching millions of new objects for cycles: JSON has none."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _without_bulk(entry: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,15 @@ THREADS = 8
 """Reading headers waits for the disk more than for the processor."""
 
 
+_FAULTS = (
+    ("zero bytes", "image_zero_bytes"),
+    ("no such file", "image_missing"),
+    ("truncated", "image_truncated"),
+    ("not an image", "image_not_image"),
+)
+"""What `hardmine.data.image_io` says of a file, and the kind of problem that it is."""
+
+
 def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Return the files below a folder with one of the suffixes (any case), sorted, hidden ones not.
 
@@ -57,11 +66,10 @@ def read_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | DataError]:
         return list(pool.map(size, paths))
 
 
-def image_problem(path: Path, root: Path, error: Exception, kind: str = "") -> Problem:
+def image_problem(path: Path, root: Path, error: Exception) -> Problem:
     """Return the problem of an image that cannot be read."""
     reason = str(error).removeprefix(f"{path}: ")
-    if not kind:
-        kind = "image_empty_file" if "zero bytes" in reason else "image_unreadable"
+    kind = next((k for words, k in _FAULTS if words in reason), "image_unreadable")
     return Problem(kind, relative_name(path, root), -1, reason)
 
 

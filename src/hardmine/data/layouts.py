@@ -128,9 +128,10 @@ def _voc_devkit(path: Path) -> Sources:
         chosen["train"] = lists["trainval"]
     if not chosen:
         chosen = lists
+    names = class_names(path)
     if not chosen:
-        return {"all": VocSource(path, images, labels)}
-    return {name: VocSource(path, images, labels, file) for name, file in chosen.items()}
+        return {"all": VocSource(path, images, labels, None, names)}
+    return {n: VocSource(path, images, labels, file, names) for n, file in chosen.items()}
 
 
 def _coco_in(path: Path) -> Sources:

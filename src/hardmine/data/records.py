@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ F64 = NDArray[np.float64]
 
 CLIP_TOLERANCE = 1.0
 """Pixels by which a box may pass the image's edge (rounding of label tools) unreported."""
+
+_MIX = np.random.default_rng(0).integers(1, 2**62, 6) | 1
+"""Odd multipliers that spread a row of six integers over 64 bits."""
 
 _FINE, _NAN, _INFINITE, _INVERTED, _EMPTY, _OUTSIDE, _CLASS, _REPEATED = range(8)
 _KINDS = (
@@ -45,35 +49,26 @@ class LabelError(DataError):
         self.kind = kind
 
 
+RawObject = tuple[float, float, float, float, int, bool, int]
+"""x0, y0, x1, y1 in pixels, index into `RawSplit.names`, ignore, place in the label file."""
+
+
 @dataclass(slots=True)
 class RawImage:
-    """What a label file says of one image, unchecked. One entry per object in the lists."""
+    """What a label file says of one image, unchecked."""
 
     path: Path
     file: str
     """The label file, as problems name it."""
     width: int = 0
     height: int = 0
-    boxes: list[Sequence[float]] = field(default_factory=list)
-    """xyxy pixels."""
-    classes: list[int] = field(default_factory=list)
-    """Index into ``RawSplit.names``."""
-    ignore: list[bool] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    """The object's place in the label file."""
+    objects: list[RawObject] = field(default_factory=list)
     state: ImageState | None = None
     """Where the label file states one."""
     state_if_empty: ImageState = ImageState.UNREVIEWED
     rejected: int = 0
     """Objects that the reader could not even parse."""
     source: str = ""
-
-    def add(self, box: Sequence[float], class_index: int, ignore: bool, position: int) -> None:
-        """Append one object."""
-        self.boxes.append(box)
-        self.classes.append(class_index)
-        self.ignore.append(ignore)
-        self.positions.append(position)
 
 
 @dataclass(slots=True)
@@ -102,29 +97,28 @@ def build_dataset(raw: RawSplit, categories: Sequence[str]) -> Dataset:
             ``class_unknown`` problem for each of its objects.
     """
     images = raw.images
-    owner = np.repeat(np.arange(len(images)), [len(image.boxes) for image in images])
-    classes = np.array([c for image in images for c in image.classes], np.int64)
+    counts = [len(image.objects) for image in images]
+    owner = np.repeat(np.arange(len(images)), counts)
+    fields = chain.from_iterable(chain.from_iterable(image.objects for image in images))
+    table = np.fromiter(fields, np.float64, 7 * sum(counts)).reshape(-1, 7)
+    written, classes, positions = table[:, :4], table[:, 4].astype(int), table[:, 6].astype(int)
     label_of = {name: label for label, name in enumerate(categories, start=1)}
     labels = np.array([label_of.get(name, 0) for name in raw.names] or [0], np.int64)[classes]
     sizes = np.array([(i.width, i.height) for i in images], np.float64).reshape(-1, 2)[owner]
-    written = np.array([box for i in images for box in i.boxes], np.float64).reshape(-1, 4)
 
     boxes, fault, overhang = check_boxes(written, sizes)
     fault[(fault == _FINE) & (labels == 0)] = _CLASS
     fault[_repeated(owner, labels, boxes, fault == _FINE)] = _REPEATED
 
     problems = [*raw.problems]
-    positions = [p for image in images for p in image.positions]
     for row in np.flatnonzero((fault != _FINE) | (overhang > CLIP_TOLERANCE)).tolist():
         image = images[owner[row]]
         kind = _KINDS[fault[row]] or "box_clipped"
-        name = raw.names[classes[row]] if len(raw.names) else "?"
-        reason = _reason(kind, written[row], sizes[row], name, categories)
-        problems.append(Problem(kind, image.file, positions[row], _with_image(reason, image)))
+        reason = _reason(kind, written[row], sizes[row], raw.names[classes[row]], categories)
+        problems.append(Problem(kind, image.file, int(positions[row]), _with_image(reason, image)))
 
-    ignore = np.array([flag for image in images for flag in image.ignore], np.bool_)
     kept = np.flatnonzero(fault == _FINE)
-    objects = _Objects(owner[kept], boxes[kept], labels[kept], ignore[kept])
+    objects = _Objects(owner[kept], boxes[kept], labels[kept], table[kept, 5] != 0)
     records = _cut(images, objects, problems)
     return Dataset(tuple(categories), tuple(records), raw.root, tuple(problems))
 
@@ -161,12 +155,16 @@ def _repeated(owner: I64, labels: I64, boxes: F32, fine: Mask) -> I64:
     rows = np.flatnonzero(fine)
     if len(rows) < 2:
         return rows[:0]
-    keys = np.empty((len(rows), 6), np.int32)
+    keys = np.empty((len(rows), 6), np.int64)
     keys[:, 0], keys[:, 1] = owner[rows], labels[rows]
     keys[:, 2:] = (boxes[rows] + np.float32(0)).view(np.int32)  # + 0 turns -0.0 into 0.0
-    packed = keys.view(np.dtype((np.void, keys.itemsize * 6))).ravel()
-    _, first = np.unique(packed, return_index=True)
-    return np.delete(rows, first)
+    mixed = keys @ _MIX  # wraps around; equal rows have equal sums
+    _, group, sizes = np.unique(mixed, return_inverse=True, return_counts=True)
+    suspects = rows[sizes[group] > 1]
+    if not len(suspects):
+        return suspects
+    _, first = np.unique(keys[sizes[group] > 1], axis=0, return_index=True)
+    return np.delete(suspects, first)
 
 
 @dataclass(slots=True)
@@ -201,7 +199,7 @@ def _cut(
 
 
 def _state(image: RawImage, kept: int, problems: list[Problem]) -> ImageState:
-    total = len(image.boxes) + image.rejected
+    total = len(image.objects) + image.rejected
     if image.state is not None and image.state.is_negative and total:
         reason = f"state is {image.state.value} but {total} objects are labelled; now unreviewed"
         problems.append(Problem("state_contradicted", image.file, -1, _with_image(reason, image)))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hardmine.errors import DataError
+
+_PLAIN = re.compile(r"\w[^/\\]*")
 
 
 class OutsideRootError(DataError):
@@ -23,7 +26,7 @@ class ImageFinder:
 
     def __init__(self, root: Path, bases: Sequence[Path] = ()) -> None:
         self.root = Path(os.path.abspath(root))  # noqa: PTH100 (Path.resolve would follow links)
-        self.bases = [Path(os.path.abspath(base)) for base in bases] or [self.root]  # noqa: PTH100
+        self.bases = [os.path.abspath(base) for base in bases or [root]]  # noqa: PTH100
         self._real_root = os.path.realpath(self.root)
         self._listed: dict[str, dict[str, bool]] = {}
 
@@ -40,7 +43,7 @@ class ImageFinder:
         outside = ""
         for spelling in spellings:
             for base in self.bases:
-                path = os.path.normpath(os.path.join(base, spelling))  # noqa: PTH118
+                path = _join(base, spelling)
                 if not _is_within(path, str(self.root)):
                     outside = outside or path
                     continue
@@ -80,6 +83,12 @@ def relative_name(path: Path, root: Path) -> str:
         return path.relative_to(root).as_posix()
     except ValueError:
         return path.as_posix()
+
+
+def _join(base: str, name: str) -> str:
+    """Return the normal form of ``base/name``, quickly for the usual plain names."""
+    path = os.path.join(base, name)  # noqa: PTH118
+    return path if _PLAIN.fullmatch(name) else os.path.normpath(path)
 
 
 def _is_within(path: str, root: str) -> bool:

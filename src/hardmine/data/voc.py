@@ -38,6 +38,8 @@ class VocSource:
     images: Path
     labels: Path
     list_file: Path | None = None
+    names: tuple[str, ...] | None = None
+    """The class list, where the data come with one; classes that it lacks are added to it."""
 
     def read(self, *, empty_is_verified: bool = False) -> RawSplit:
         """Read the split; ``empty_is_verified``: an image without XML is a negative."""
@@ -48,7 +50,7 @@ class _VocReader:
     def __init__(self, source: VocSource, empty_is_verified: bool) -> None:
         self.source = source
         self.problems: list[Problem] = []
-        self.names: dict[str, int] = {}
+        self.names = {name: index for index, name in enumerate(source.names or ())}
         self.marks = read_marks(source.labels, source.root, self.problems)
         self.finder = ImageFinder(source.root, [source.images])
         self.missing = ImageState.VERIFIED_EMPTY if empty_is_verified else ImageState.UNREVIEWED
@@ -56,9 +58,8 @@ class _VocReader:
     def read(self) -> RawSplit:
         raws = [self._image(path, label) for path, label in self._pair().items()]
         raws = measure(raws, self.source.root, self.problems)
-        return RawSplit(
-            self.source.root, list(self.names), raws, self.problems, names_declared=False
-        )
+        declared = self.source.names is not None
+        return RawSplit(self.source.root, list(self.names), raws, self.problems, declared)
 
     def _pair(self) -> dict[Path, Path | None]:
         """Return the split's images, each with its XML file or None."""
@@ -85,7 +86,8 @@ class _VocReader:
         if self.source.list_file is None:
             return sorted(present)
         text = self.source.list_file.read_text(encoding="utf-8", errors="replace")
-        return list(dict.fromkeys(line.split()[0] for line in text.splitlines() if line.strip()))
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return list(dict.fromkeys(line if line in present else line.split()[0] for line in lines))
 
     def _choose(self, found: list[Path], label: Path) -> Path | None:
         """Return the image that an XML file belongs to: by name, else by its <filename>."""
@@ -145,8 +147,8 @@ class _VocReader:
                 raw.rejected += 1
                 continue
             label = self.names.setdefault(name, len(self.names))
-            box = (x0 - first, y0 - first, x1, y1)
-            raw.add(box, label, difficult or index in mark.ignore, index)
+            ignore = difficult or index in mark.ignore
+            raw.objects.append((x0 - first, y0 - first, x1, y1, label, ignore, index))
 
     def _report(self, kind: str, file: Path, reason: str) -> None:
         name = relative_name(file, self.source.root)

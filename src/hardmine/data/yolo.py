@@ -120,8 +120,9 @@ class _YoloReader:
                 raw.rejected += 1
                 continue
             self.highest = max(self.highest, number)
-            box = (x0 * raw.width, y0 * raw.height, x1 * raw.width, y1 * raw.height)
-            raw.add(box, number, index in mark.ignore, index)
+            width, height, ignore = raw.width, raw.height, index in mark.ignore
+            box = (x0 * width, y0 * height, x1 * width, y1 * height)
+            raw.objects.append((*box, number, ignore, index))
 
     def _name(self, path: Path) -> str:
         return relative_name(path, self.source.root)
