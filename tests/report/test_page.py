@@ -175,9 +175,9 @@ def test_holds_every_row_and_figure(whole: str) -> None:
         "first mined",
         "8 more are not shown.",
         "worst of all",
-        "2 faults were met in the data and left out: 2 × box_inverted.",
+        "Faults met in the data and left out: 2 (2 × box_inverted).",
         "cam1/42.xml[3]: xmax 12 <= xmin 40",
-        "1 leaks",
+        "Leaks, images with a near-duplicate in another set: 1.",
         "pool/a.jpg repeats val/b.jpg",
         "37 images are unreviewed.",
         "torch 2.15.0",
@@ -282,6 +282,13 @@ def test_single_run_has_no_rounds_to_draw(tmp_path: Path) -> None:
     write_report(tmp_path / "deep" / "report.html", data)
     assert (tmp_path / "deep" / "report.html").read_text(encoding="utf-8") == text
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.html"]
+
+
+def test_every_class_has_its_column() -> None:
+    per_class = [{"name": "king", "ap50": 0.777}, {"name": "queen", "ap50": None}]
+    row = ReportRow("mined", 2, 9, 0, figures(0.1, 0.9) | {"per_class": per_class})
+    text = words(render_report(ReportData("Cards", ("king", "queen"), (row,))))
+    assert "arm round king queen mined 2 0.777 –" in text
 
 
 def test_nothing_measured_at_all() -> None:
