@@ -112,7 +112,9 @@ class _Hand:
         here = {str(record.path) for record in self.images.records}
         scores = {s.image: s for s in self.store.iter_ranked(model_id) if s.image in here}
         if not scores:
-            raise DataError(f"{self.images.root}: none of the pool's {len(here)} images decodes")
+            raise DataError(
+                f"{self.images.root}: none of the pool's {len(here)} images can be read"
+            )
         group_of, leaks = _group(scores, exclude)
         earlier = {i for i, model in self.store.mined(_ARM).items() if model != model_id}
         ranking = rank_hardest(

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardmine import mine
+from hardmine.data.phash import perceptual_hash
+from hardmine.errors import ConfigError, DataError
+from hardmine.pool.store import PoolStore
+from hardmine.types import Decision, Detections, Problem, Verdict
+
+
+@dataclass
+class Eye:
+    """A detector; its scores are made by ``look``."""
+
+    model_id: str = "m"
+    categories: tuple[str, ...] = ("jar", "cup")
+
+
+def look(detector: Any, paths: Any, *, batch_size: int = 16) -> Iterator[Any]:
+    """Score a picture by its mean red, and decode a box when that is .01 or more."""
+    del detector, batch_size
+    for path in paths:
+        try:
+            image = Image.open(path).convert("RGB")
+        except OSError:
+            yield Problem("image_truncated", str(path), -1, "cut off")
+            continue
+        score = float(np.asarray(image)[..., 0].mean()) / 255
+        fires = score >= 0.01
+        boxes = np.array([[1, 2, 3, 4.5]] if fires else [], np.float32).reshape(-1, 4)
+        scores = np.array([score] if fires else [], np.float32)
+        found = Detections(boxes, scores, np.full(len(scores), 2, np.int64))
+        yield SimpleNamespace(
+            path=path,
+            score=score,
+            label=2,
+            level=0,
+            detections=found,
+            phash=perceptual_hash(image),
+        )
+
+
+def draw(path: Path, red: int, seed: int) -> None:
+    """Write noise with a flat red channel: the score is red / 255, the seed the picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+    pixels[..., 0] = red
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """Scores .8, .6, .6 (a copy of the one before, a little darker), .4, .2 and none."""
+    folder = tmp_path / "pool"
+    for name, red, seed in (
+        ("a", 204, 1),
+        ("sub/b", 153, 2),
+        ("sub/b_copy", 150, 2),
+        ("c", 102, 3),
+        ("d", 51, 4),
+        ("quiet", 1, 5),
+    ):
+        draw(folder / f"{name}.png", red, seed)
+    return folder
+
+
+def run(pool: Any, **more: Any) -> Any:
+    return mine(more.pop("eye", Eye()), pool, score_images=look, **more)
+
+
+def names(result: Any) -> list[str]:
+    return [Path(score.image).stem for score in result.candidates]
+
+
+def test_the_hardest_are_handed_out_near_duplicates_once(pool: Path) -> None:
+    result = run(pool)
+    assert names(result) == ["a", "b", "c", "d"]
+    assert (result.scanned, result.duplicates_grouped) == (6, 1)
+    assert result.problems == ()
+    assert result.candidates[0].score == pytest.approx(204 / 255)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"top": 2}, ["a", "b"]),
+        ({"fraction": 0.34}, ["a", "b"]),  # .34 * 6 = 2.04
+        ({"fraction": 0.01}, ["a"]),  # at least one
+        ({"min_score": 0.5}, ["a", "b"]),
+        ({"min_score": 0.2}, ["a", "b", "c", "d"]),  # inclusive: 51 / 255 = .2
+        ({"min_score": 0}, ["a", "b", "c", "d"]),  # "quiet" has no detection at all
+    ],
+)
+def test_limits(pool: Path, limits: dict[str, Any], expected: list[str]) -> None:
+    assert names(run(pool, **limits)) == expected
+
+
+def test_min_score_zero_is_zero_and_not_the_default(tmp_path: Path) -> None:
+    draw(tmp_path / "pool" / "faint.png", 4, 1)  # 4 / 255 = .0157: a detection below .05
+    assert names(run(tmp_path / "pool")) == []
+    assert names(run(tmp_path / "pool", min_score=0)) == ["faint"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"top": 2, "fraction": 0.5}, "give one of them"),
+        ({"top": 0}, "top is 0"),
+        ({"fraction": 0.0}, r"fraction is 0\.0"),
+        ({"fraction": 1.5}, r"fraction is 1\.5"),
+        ({"min_score": 1.01}, r"min_score is 1\.01"),
+    ],
+)
+def test_impossible_limits_are_refused(pool: Path, limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(pool, **limits)
+
+
+def test_files_for_people_and_programs(pool: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(pool, top=2, out=out)
+    with (out / "candidates.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert rows[1] == {
+        "image": "sub/b.png",
+        "score": "0.600000",
+        "class": "cup",
+        "num_alarms": "1",
+        "verdict": "",
+    }
+    sheet = json.loads((out / "candidates.json").read_text())
+    assert sheet["model_id"] == "m"
+    assert sheet["candidates"][0]["boxes"] == [[1.0, 2.0, 3.0, 4.5, 0.8, "cup"]]
+    assert sheet["candidates"][0]["path"] == str(pool.resolve() / "a.png")
+
+
+def test_the_same_model_gives_the_same_answer_and_the_next_one_what_is_left(
+    pool: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = run(pool, top=2, out=out)
+    assert run(pool, top=2, out=out) == first
+    assert names(run(pool, out=out, eye=Eye("next"))) == ["c", "d"]
+
+
+def test_an_image_that_was_decided_on_is_not_handed_out_again(pool: Path, tmp_path: Path) -> None:
+    first = run(pool, top=1, out=tmp_path / "out")
+    with PoolStore(tmp_path / "out" / "pool.sqlite") as store:
+        image = first.candidates[0].image
+        store.add_decisions([Decision(image, Verdict.UNSURE, "eve", "t", "m")])
+    assert names(run(pool, top=1, out=tmp_path / "out")) == ["b"]
+
+
+def test_what_repeats_an_excluded_image_is_a_leak(pool: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "val" / "known.png", 150, 2)
+    result = run(pool, exclude=[tmp_path / "val"])
+    assert names(result) == ["a", "c", "d"]
+    known = str(tmp_path / "val" / "known.png")
+    assert [(Path(image).stem, other) for image, other in result.leaks] == [
+        ("b", known),
+        ("b_copy", known),
+    ]
+
+
+def test_unreadable_images_are_counted_and_the_rest_goes_on(pool: Path) -> None:
+    whole = (pool / "a.png").read_bytes()
+    (pool / "a.png").write_bytes(whole[: len(whole) // 2])
+    (pool / "zero.jpg").write_bytes(b"")
+    result = run(pool)
+    assert names(result) == ["b", "c", "d"]
+    assert sorted(Path(problem.file).name for problem in result.problems) == ["a.png", "zero.jpg"]
+
+
+def test_an_empty_pool_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    with pytest.raises(DataError, match="no image"):
+        run(tmp_path / "pool")
+    (tmp_path / "pool" / "zero.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="no readable image"):
+        run(tmp_path / "pool")
+    draw(tmp_path / "pool" / "gone.png", 9, 1)
+
+    def fails(detector: Any, paths: Any, *, batch_size: int = 16) -> Iterator[Any]:
+        del detector, batch_size
+        return (Problem("image_missing", str(path), -1, "gone") for path in paths)
+
+    with pytest.raises(DataError, match="none of the pool's 1 images"):
+        mine(Eye(), tmp_path / "pool", score_images=fails)
+
+
+def test_two_runs_on_one_store(pool: Path, tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "out" / "pool.sqlite"), pytest.raises(DataError, match="another run"):
+        run(pool, out=tmp_path / "out")

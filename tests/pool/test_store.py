@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import errno
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardmine.errors import DataError
+from hardmine.pool.disk import clear_disk_errors
+from hardmine.pool.store import MAX_STORED_ALARMS, PoolStore, _pack, _unpack
+from hardmine.types import Decision, Detections, PoolScore, Problem, Verdict
+
+
+def score_of(image: str, score: float, model: str = "m", phash: int = 0) -> PoolScore:
+    return PoolScore(image, score, 1, 1, 0, phash, model)
+
+
+def found(*scores: float) -> Detections:
+    boxes = np.array([[i, 0.5, i + 2, 4] for i in range(len(scores))], np.float32).reshape(-1, 4)
+    return Detections(boxes, np.array(scores, np.float32), np.ones(len(scores), np.int64))
+
+
+def fill(store: PoolStore, *pairs: tuple[str, float], model: str = "m") -> None:
+    store.add_scores([(score_of(i, s, model), found(s)) for i, s in pairs], model_id=model)
+
+
+def test_scores_come_back_hardest_first_with_ties_by_name(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        fill(store, ("b", 0.5), ("c", 0.9), ("a", 0.5))
+        fill(store, ("z", 1.0), model="other")
+        assert [s.image for s in store.iter_ranked("m")] == ["c", "a", "b"]
+        assert store.count_scores("m") == 3
+
+
+def test_ranking_reads_the_index_and_sorts_nothing(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        fill(store, ("a", 0.5))
+        seen: list[str] = []
+        store._database.set_trace_callback(seen.append)
+        list(store.iter_ranked("m"))
+        store._database.set_trace_callback(None)
+        plan = " ".join(map(str, store._database.execute(f"EXPLAIN QUERY PLAN {seen[0]}")))
+    assert "scores_by_score" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+def test_it_is_in_wal_mode(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        assert store._database.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_all_survives_closing(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    with PoolStore(path) as store:
+        lowest = -(2**63)
+        store.add_scores(
+            [(PoolScore("a", 0.25, 2, 7, 3, lowest, "m"), found(0.25, 0.125))],
+            [Problem("image_truncated", "bad.jpg", -1, "cut off")],
+            model_id="m",
+        )
+        store.add_mined("mined", 1, ["a"], "m")
+    with PoolStore(path) as store:
+        assert list(store.iter_ranked("m")) == [PoolScore("a", 0.25, 2, 7, 3, lowest, "m")]
+        assert store.problems("m") == (Problem("image_truncated", "bad.jpg", -1, "cut off"),)
+        assert store.problems("other") == ()
+        assert store.mined("mined") == {"a": "m"}
+        kept = store.alarms("m", "a")
+    assert kept.scores.tolist() == [0.25, 0.125]
+    assert kept.boxes.tolist() == [[0.0, 0.5, 2.0, 4.0], [1.0, 0.5, 3.0, 4.0]]
+
+
+def test_pending_leaves_out_what_this_model_scored_or_failed_on(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        fill(store, ("a", 0.5))
+        store.add_scores([], [Problem("x", "bad", -1, "r")], model_id="m")
+        assert store.pending("m", ["c", "bad", "a", "b"]) == ["c", "b"]
+        assert store.pending("other", ["bad", "a"]) == ["bad", "a"]
+        assert store.pending("m", []) == []
+
+
+def test_the_latest_decision_counts_and_the_earlier_stays(tmp_path: Path) -> None:
+    first = Decision("a", Verdict.EMPTY, "eve", "2026-01-01T00:00:00+00:00", "m")
+    later = Decision("a", Verdict.CONTAINS_OBJECT, "bob", "2026-01-02T00:00:00+00:00", "m")
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_decisions([first])
+        store.add_decisions([later])
+        assert store.decisions() == {"a": later}
+        assert store._database.execute("SELECT COUNT(*) FROM decisions").fetchone()[0] == 2
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM decisions", "UPDATE decisions SET verdict = 'x'"])
+def test_decisions_cannot_be_changed(tmp_path: Path, change: str) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_decisions([Decision("a", Verdict.EMPTY, "eve", "t", "m")])
+        with pytest.raises(sqlite3.IntegrityError, match="only appended"):
+            store._database.execute(change)
+
+
+def test_an_image_handed_out_twice_keeps_its_first_round(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_mined("mined", 1, ["a", "b"], "m1")
+        store.add_mined("mined", 2, ["b", "c"], "m2")
+        assert store.mined("mined") == {"a": "m1", "b": "m1", "c": "m2"}
+        assert store.mined("random") == {}
+
+
+def test_a_second_writer_is_told_and_a_reader_is_let_in(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    with PoolStore(path) as store:
+        fill(store, ("a", 0.5))
+        with pytest.raises(DataError, match=r"pool\.sqlite: another run is writing"):
+            PoolStore(path)
+        with PoolStore(path, read_only=True) as reader:
+            assert [s.image for s in reader.iter_ranked("m")] == ["a"]
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                fill(reader, ("b", 0.5))
+    PoolStore(path).close()
+
+
+def test_a_batch_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        fill(store, ("a", 0.5))
+        broken: Any = Problem("kind", "file", -1, None)  # type: ignore[arg-type]
+        with pytest.raises(sqlite3.IntegrityError):
+            store.add_scores([(score_of("b", 0.5), found(0.5))], [broken], model_id="m")
+        assert [s.image for s in store.iter_ranked("m")] == ["a"]
+
+
+def test_a_full_disk_is_one_clear_error_and_what_was_committed_stays(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    with PoolStore(path) as store:
+        fill(store, ("a", 0.5))
+        pages = store._database.execute("PRAGMA page_count").fetchone()[0]
+        store._database.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(DataError, match=r"pool\.sqlite: no space left on the disk"):
+            for i in range(200):
+                fill(store, *[(f"{i}-{j}" + "x" * 200, 0.5) for j in range(20)])
+        before = store.count_scores("m")
+        assert before % 20 == 1  # whole batches and the first image
+    with PoolStore(path) as store:
+        assert store.count_scores("m") == before
+        fill(store, ("b", 0.5))
+
+
+def test_other_faults_of_the_disk_pass_through_unchanged(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no space left"), clear_disk_errors(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(PermissionError), clear_disk_errors(tmp_path):
+        raise PermissionError(errno.EACCES, "no")
+
+
+def test_a_file_of_another_kind_or_version_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.sqlite"
+    text.write_text("this is no database " * 100)
+    with pytest.raises(DataError, match="cannot be used as a pool store"):
+        PoolStore(text)
+    newer = tmp_path / "newer.sqlite"
+    database = sqlite3.connect(newer)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(DataError, match="pool store of version 99, this release reads 1"):
+        PoolStore(newer)
+    PoolStore(tmp_path / "fresh.sqlite").close()  # the lock of a refused file is given back
+    with pytest.raises(DataError, match="version 99"):
+        PoolStore(newer)
+
+
+def test_only_the_best_boxes_are_kept() -> None:
+    many = found(*(1 - i / 100 for i in range(80)))
+    assert _unpack(_pack(many)).scores.tolist() == many.scores[:MAX_STORED_ALARMS].tolist()
+    assert len(_unpack(_pack(Detections.none()))) == 0
+
+
+@given(st.lists(st.floats(0, 1, width=32), max_size=20))
+def test_boxes_come_back_bit_for_bit(scores: list[float]) -> None:
+    before = found(*scores)
+    after = _unpack(_pack(before))
+    assert np.array_equal(after.scores, before.scores)
+    assert np.array_equal(after.boxes, before.boxes)
+    assert np.array_equal(after.labels, before.labels)
+
+
+def test_a_reader_sees_whole_batches_while_a_writer_works(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    seen: list[int] = []
+    with PoolStore(path) as store:
+        done = threading.Event()
+
+        def read() -> None:
+            with PoolStore(path, read_only=True) as reader:
+                while not done.is_set():
+                    seen.append(reader.count_scores("m"))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        for batch in range(10):
+            fill(store, *[(f"{batch}-{i}", 0.5) for i in range(10)])
+        done.set()
+        thread.join()
+    assert all(count % 10 == 0 for count in seen)
