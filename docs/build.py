@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import inspect
+import os
 import re
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ def target_of(page: Path) -> str:
     return "index.html" if name == "README.html" else name
 
 
-def render(page: Path) -> tuple[str, list[str]]:
+def render(page: Path, out: Path) -> tuple[str, list[str]]:
     """Return a page's HTML and its links that lead nowhere."""
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     tokens = parser.parse(page.read_text(encoding="utf-8"))
@@ -58,11 +59,11 @@ def render(page: Path) -> tuple[str, list[str]]:
     for token in (inner for outer in tokens for inner in (outer.children or [])):
         attribute = {"link_open": "href", "image": "src"}.get(token.type)
         if attribute:
-            _follow(token, attribute, page, broken)
+            _follow(token, attribute, page, out, broken)
     return str(parser.renderer.render(tokens, parser.options, {})), broken
 
 
-def _follow(token: Token, attribute: str, page: Path, broken: list[str]) -> None:
+def _follow(token: Token, attribute: str, page: Path, out: Path, broken: list[str]) -> None:
     link = str(token.attrGet(attribute) or "")
     path, _, anchor = link.partition("#")
     if not path or re.match(r"[a-z]+:", path):
@@ -70,11 +71,10 @@ def _follow(token: Token, attribute: str, page: Path, broken: list[str]) -> None
     found = (page.parent / path).resolve()
     if not found.exists():
         broken.append(f"{page.relative_to(ROOT)}: {link}")
-    elif found in pages():
-        depth = len(page.relative_to(ROOT).parts) - 1
-        token.attrSet(
-            attribute, "../" * depth + target_of(found) + (f"#{anchor}" if anchor else "")
-        )
+        return
+    to = out.resolve() / target_of(found) if found in pages() else found
+    here = (out.resolve() / target_of(page)).parent
+    token.attrSet(attribute, os.path.relpath(to, here) + (f"#{anchor}" if anchor else ""))
 
 
 def command_reference() -> str:
@@ -133,7 +133,7 @@ def main(out: Path) -> int:
     bodies = {"cli.html": command_reference(), "api.html": call_reference()}
     broken: list[str] = []
     for page in pages():
-        bodies[target_of(page)], faults = render(page)
+        bodies[target_of(page)], faults = render(page, out)
         broken += faults
     for target, body in bodies.items():
         write(out, target, body, titles)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hardmine.cli.main import run
+from hardmine.evaluation.measure import Measurement, measure
+from hardmine.evaluation.scored import Scored
+from hardmine.types import Dataset, Detections, ImageRecord, ImageState
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -38,3 +43,27 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "weights.safetensors").write_bytes(b"no weights at all, only some text")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def measurement() -> Measurement:
+    """Two objects, both found with .9 and .5; two negative images, one of which fires with .7."""
+    box = np.array([[10.0, 10.0, 50.0, 50.0]], np.float32)
+
+    def found(score: float) -> Detections:
+        return Detections(box, np.array([score], np.float32), np.ones(1, np.int64))
+
+    labelled = ImageRecord(
+        Path("a.jpg"),
+        100,
+        100,
+        box,
+        np.ones(1, np.int64),
+        np.zeros(1, np.bool_),
+        ImageState.LABELLED,
+    )
+    records = (labelled, replace(labelled, path=Path("b.jpg")))
+    val = Scored(Dataset(("raccoon",), records, Path()), (found(0.9), found(0.5)))
+    empty = [ImageRecord.empty(Path(n), 9, 9, ImageState.VERIFIED_EMPTY) for n in ("c", "d")]
+    negatives = Scored(Dataset(("raccoon",), tuple(empty), Path()), (found(0.7), Detections.none()))
+    return measure(val, {"held_out": negatives}, draws=20)

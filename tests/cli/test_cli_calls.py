@@ -14,7 +14,9 @@ import pytest
 
 from hardmine.cli import failures
 from hardmine.errors import ConfigError
+from hardmine.evaluation.measure import Measurement
 from hardmine.loop.deciding import Waiting
+from hardmine.loop.experiment import TrainResult
 from hardmine.loop.rounds import LoopResult
 from hardmine.pool.mining import MiningResult
 
@@ -115,6 +117,62 @@ def test_a_contradiction_found_by_the_library_is_a_usage_error(
     spy("hardmine.loop.rounds.run_loop", ConfigError("out: holds a run already"))
     code, _, err = cli("loop", "data", "--pool pool")
     assert (code, err) == (failures.USAGE, "hardmine: out: holds a run already\n")
+
+
+def test_train_hands_over_its_options(
+    cli: Cli, files: Path, spy: Callable[[str, Any], Spy], measurement: Measurement
+) -> None:
+    result = TrainResult(Path("t/last.safetensors"), measurement, Path("t/report.html"))
+    called = spy("hardmine.loop.experiment.train", result)
+    code, out, _ = cli(
+        "train data --val data --negatives pool --train-negatives pool --model small160",
+        "--epochs 2 --weights none --out t --resume --images pool --empty-is-verified --seed 3",
+    )
+    assert code == 0
+    assert out.splitlines()[-2:] == ["checkpoint: t/last.safetensors", "report: t/report.html"]
+    got = called.arguments
+    assert callable(got.pop("progress"))
+    assert got == {
+        "data": Path("data"),
+        "val": Path("data"),
+        "negatives": Path("pool"),
+        "train_negatives": Path("pool"),
+        "model": "small160",
+        "epochs": 2,
+        "weights": "none",
+        "recipe": None,
+        "out": Path("t"),
+        "resume": True,
+        "images": Path("pool"),
+        "empty_is_verified": True,
+        "seed": 3,
+        "draws": 1000,
+        "device": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("gates", "code", "part"),
+    [
+        ("--max-alarms 0.5 --min-ap50 1", failures.DONE, ""),
+        ("--max-alarms 0.49", failures.GATE, "got 0.5, wanted at most 0.49"),
+    ],
+)
+def test_val_prints_what_it_measured_even_when_a_gate_is_missed(
+    cli: Cli,
+    files: Path,
+    spy: Callable[[str, Any], Spy],
+    measurement: Measurement,
+    gates: str,
+    code: int,
+    part: str,
+) -> None:
+    spy("hardmine.loop.experiment.evaluate", measurement)
+    got, out, err = cli("val weights.safetensors data --negatives pool", gates)
+    assert got == code
+    assert "held_out" in out
+    assert "report: runs/val/report.html" in out
+    assert part in err
 
 
 @pytest.mark.parametrize(("given", "wanted"), [("", None), ("--min-score 0", 0.0)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,12 @@ from rich.console import Console as RichConsole
 
 from hardmine.cli import console as console_module
 from hardmine.cli.console import Console
-from hardmine.cli.gates import check_gates
 from hardmine.cli.predicting import describe, find_images, result_rows
 from hardmine.cli.tables import figure, interval, show_measurement, show_mining, show_rounds
-from hardmine.errors import DataError, GateError
-from hardmine.evaluation.measure import Measurement, measure
-from hardmine.evaluation.scored import Scored
+from hardmine.errors import DataError
+from hardmine.evaluation.measure import Measurement
 from hardmine.pool.mining import MiningResult
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState, PoolScore, Problem
+from hardmine.types import Detections, PoolScore, Problem
 
 
 @pytest.fixture
@@ -36,28 +33,6 @@ def found(*scored_boxes: tuple[float, tuple[float, float, float, float]]) -> Det
         np.array([score for score, _ in scored_boxes], np.float32),
         np.ones(len(scored_boxes), np.int64),
     )
-
-
-@pytest.fixture(scope="module")
-def measurement() -> Measurement:
-    """Two objects, both found with .9 and .5; two negative images, one of which fires with .7."""
-    box = (10.0, 10.0, 50.0, 50.0)
-    labelled = ImageRecord(
-        Path("a.jpg"),
-        100,
-        100,
-        np.array([box], np.float32),
-        np.ones(1, np.int64),
-        np.zeros(1, np.bool_),
-        ImageState.LABELLED,
-    )
-    records = (labelled, replace(labelled, path=Path("b.jpg")))
-    val = Scored(Dataset(("raccoon",), records, Path()), (found((0.9, box)), found((0.5, box))))
-    empty = [ImageRecord.empty(Path(n), 9, 9, ImageState.VERIFIED_EMPTY) for n in ("c", "d")]
-    negatives = Scored(
-        Dataset(("raccoon",), tuple(empty), Path()), (found((0.7, box)), Detections.none())
-    )
-    return measure(val, {"held_out": negatives}, draws=20)
 
 
 def test_figures_and_intervals() -> None:
@@ -93,27 +68,6 @@ def test_measurement_as_json(
 ) -> None:
     show_measurement(output, measurement, as_json=True)
     assert json.loads(capsys.readouterr().out)["alarms_per_image_at_recall_0.8"] == 0.5
-
-
-def test_gates_are_inclusive(measurement: Measurement) -> None:
-    check_gates(measurement, max_alarms=0.5, min_ap50=1.0)
-    check_gates(measurement, max_alarms=None, min_ap50=None)
-
-
-def test_gates_name_everything_that_is_missed(measurement: Measurement) -> None:
-    with pytest.raises(GateError, match=r"recall \.8: 0\.5, wanted at most 0\.4"):
-        check_gates(measurement, max_alarms=0.4, min_ap50=None)
-    worse = replace(measurement, ap=replace(measurement.ap, ap50=0.7))
-    with pytest.raises(GateError, match=r"alarms .* 0\.4; AP50: 0\.7000, wanted at least 0\.9"):
-        check_gates(worse, max_alarms=0.4, min_ap50=0.9)
-
-
-def test_a_gate_on_an_undefined_value_fails(measurement: Measurement) -> None:
-    unreached = replace(measurement, ap=replace(measurement.ap, ap50=None), negatives={})
-    with pytest.raises(GateError, match="not reached"):
-        check_gates(unreached, max_alarms=1e9, min_ap50=None)
-    with pytest.raises(GateError, match="AP50: undefined"):
-        check_gates(unreached, max_alarms=None, min_ap50=0.0)
 
 
 def test_rounds_table_keeps_every_figure_in_a_pipe(

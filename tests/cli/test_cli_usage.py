@@ -162,6 +162,7 @@ def test_data_that_is_not_recognised(cli: Cli, files: Path) -> None:
         (PermissionError(errno.EACCES, "x", "/a", None, "/b"), 1, "/b: permission denied"),
         (OSError("a bare message"), 1, "a bare message"),
         (failures.usage_error("'--a' and '--b'"), 2, "'--a' and '--b'"),
+        (DataError("x" * 600), 1, "x" * 498 + " …"),
         (MemoryError(), 1, "out of memory; a smaller batch or input helps (no detail)"),
     ],
 )

@@ -24,9 +24,12 @@ Step = Callable[[str, int, int], None]
 
 
 class Console:
-    """One command's output: ``quiet`` leaves results and errors, ``verbose`` adds notes."""
+    """One command's output: ``quiet`` leaves results and errors, ``verbose`` adds notes.
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+    ``log=False`` drops what the library logs.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, log: bool = True) -> None:
         from rich.console import Console as RichConsole
 
         self.quiet = quiet
@@ -37,7 +40,7 @@ class Console:
         level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
         self._handler = _ConsoleHandler(self.err)
         self._logger = logging.getLogger("hardmine")
-        self._logger.handlers = [self._handler]
+        self._logger.handlers = [self._handler if log else logging.NullHandler()]
         self._logger.setLevel(level)
         self._logger.propagate = False
 

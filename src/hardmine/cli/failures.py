@@ -15,6 +15,9 @@ USAGE: Final = 2
 GATE: Final = 3
 INTERRUPTED: Final = 130
 
+MAX_LENGTH: Final = 500
+"""Longest line that is told, in characters; --debug shows all."""
+
 _REASONS: Final = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the disk quota is used up",
@@ -77,4 +80,5 @@ def _explain_os_error(error: OSError) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_LENGTH else line[: MAX_LENGTH - 2] + " …"

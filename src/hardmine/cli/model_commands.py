@@ -35,6 +35,7 @@ def train(
     images: options.Images = None,
     empty_is_verified: options.EmptyIsVerified = False,
     seed: options.Seed = 0,
+    draws: options.Draws = 1000,
     device: options.Device = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -42,6 +43,7 @@ def train(
     """Train a detector and, given --val, measure it."""
     held_out = options.data_or_fraction(val)
     import hardmine
+    from hardmine.cli.tables import show_measurement
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
@@ -59,9 +61,11 @@ def train(
             images=images,
             empty_is_verified=empty_is_verified,
             seed=seed,
+            draws=draws,
             device=device,
             progress=step,
         )
+    show_measurement(console, result.measurement)
     console.result(str(result))
 
 
@@ -103,8 +107,8 @@ def val(
     if max_alarms is not None and negatives is None:
         raise usage_error("'--max-alarms' needs '--negatives': alarms are counted on those images")
     import hardmine
-    from hardmine.cli.gates import check_gates
     from hardmine.cli.tables import show_measurement
+    from hardmine.loop.experiment import check_gates
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
@@ -121,6 +125,8 @@ def val(
             progress=step,
         )
     show_measurement(console, measurement, as_json=as_json)
+    if not as_json:
+        console.result(f"report: {out / 'report.html'}")
     check_gates(measurement, max_alarms=max_alarms, min_ap50=min_ap50)
 
 

@@ -1,0 +1,91 @@
+"""The pages say what is true: commands, options and calls in them exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.main import get_command
+
+import hardmine
+from hardmine.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def command_lines() -> Iterator[list[str]]:
+    for block in blocks("sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["hardmine"]:
+                yield words[1:]
+
+
+@pytest.fixture(scope="module")
+def builder() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("words", list(command_lines()), ids=" ".join)
+def test_commands_in_the_readme_exist_with_their_options(words: list[str]) -> None:
+    command = get_command(app).commands[words[0]]
+    known = {name for param in command.params for name in param.opts}
+    assert {word for word in words if word.startswith("-")} <= known
+
+
+def test_calls_in_the_readme_fit_the_signatures() -> None:
+    (block,) = blocks("python")
+    called = set()
+    for node in ast.walk(ast.parse(block)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        if node.func.id in hardmine.__all__:
+            called.add(node.func.id)
+            signature = inspect.signature(getattr(hardmine, node.func.id))
+            signature.bind(*node.args, **{str(key.arg): key.value for key in node.keywords})
+    assert called == set(hardmine.__all__) - {"__version__"}
+
+
+def test_make_targets_in_the_pages_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pages = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`make ([a-z]+)`", pages)) | set(
+        re.findall(r"^make ([a-z]+)", README, re.MULTILINE)
+    )
+    assert {"demo", "test", "setup", "help", "docs"} <= named <= targets
+
+
+def test_docs_build_and_no_link_is_broken(builder: ModuleType, tmp_path: Path) -> None:
+    assert builder.main(tmp_path) == 0
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'href="ARCHITECTURE.html"' in index
+    assert "--retrain" in (tmp_path / "cli.html").read_text(encoding="utf-8")
+    assert "hardmine.run_loop(" in (tmp_path / "api.html").read_text(encoding="utf-8")
+    for page in tmp_path.rglob("*.html"):
+        for link in re.findall(r'<a href="([^"#:]+)', page.read_text(encoding="utf-8")):
+            assert link == "https" or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_a_broken_link_is_found(builder: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "README.md"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "[gone](docs/gone.md) [up](LICENSE)")
+    _, broken = builder.render(page, ROOT / "build")
+    assert broken == ["README.md: docs/gone.md"]
