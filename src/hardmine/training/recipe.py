@@ -99,7 +99,7 @@ def ssdlite320_mobilenet_v2() -> Recipe:
     backbone = TapsConfig(
         name="mobilenet_v2",
         taps=("features.14.conv.0", "features.18"),
-        frozen_to="features.6",
+        frozen_to="features.13",
     )
     return Recipe(model=SSDConfig(backbone=backbone), augment=AugmentConfig(max_expand=2.0))
 
