@@ -101,7 +101,12 @@ def ssdlite320_mobilenet_v2() -> Recipe:
         taps=("features.14.conv.0", "features.18"),
         frozen_to="features.13",
     )
-    return Recipe(model=SSDConfig(backbone=backbone), augment=AugmentConfig(max_expand=2.0))
+    return Recipe(
+        model=SSDConfig(backbone=backbone),
+        augment=AugmentConfig(max_expand=2.0),
+        batch=BatchConfig(size=8),
+        optim=OptimConfig(lr=2e-3, backbone_lr_scale=0.5),
+    )
 
 
 def small160() -> Recipe:
