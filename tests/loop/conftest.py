@@ -1,12 +1,32 @@
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loop_fakes import labelled, pool_of
 
-from hardmine.types import Dataset
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests write thousands of small files and pull no plug: they need not wait for a disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
+def audible_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line takes the package's log for itself; here ``caplog`` must hear it."""
+    monkeypatch.setattr(logging.getLogger("hardmine"), "propagate", True)
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing the page takes longer than the rest of a small loop; one test draws it."""
+    from hardmine.report import page
+
+    monkeypatch.setattr(page, "write_report", lambda path, data: path.write_text("page"))
 
 
 @pytest.fixture
@@ -17,13 +37,6 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
         "val": labelled(tmp_path / "val", 10, 2000, "val"),
         "pool": pool_of(tmp_path / "pool", 6, 10, 3000),
         "negatives": pool_of(tmp_path / "held", 6, 2, 9000),
-        "add": 0.15,
-        "draws": 20,
+        "draws": 5,
+        "stop": "never",
     }
-
-
-@pytest.fixture
-def train_set(inputs: dict[str, Any]) -> Dataset:
-    data = inputs["data"]
-    assert isinstance(data, Dataset)
-    return data

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hardmine import run_loop
 from hardmine.data.phash import perceptual_hash
 from hardmine.errors import DataError
+from hardmine.loop.rounds import LoopResult
 from hardmine.loop.tools import Tools
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
 
@@ -163,3 +165,27 @@ class World:
                 detections=found,
                 phash=perceptual_hash(image),
             )
+
+
+def run(inputs: dict[str, Any], out: Path, world: World, **more: Any) -> LoopResult:
+    """Run a loop in a world."""
+    keywords = {**inputs, "out": out, "tools": world.tools(), **more}
+    return run_loop(keywords.pop("data"), **keywords)
+
+
+def rows_of(out: Path) -> Any:
+    """Return ``rounds.json``."""
+    return json.loads((out / "rounds.json").read_text())
+
+
+def sheet_of(out: Path, arm: str, number: int) -> list[str]:
+    """Return the names of what an arm was handed in a round."""
+    sheet = json.loads((out / "rounds" / f"{arm}-{number}" / "candidates.json").read_text())
+    return [row["image"] for row in sheet["candidates"]]
+
+
+def trained_on(out: Path, arm: str, number: int) -> list[str]:
+    """Return the names of the negatives in a round's ``train.coco.json``."""
+    table = json.loads((out / "rounds" / f"{arm}-{number}" / "train.coco.json").read_text())
+    names = [Path(image["file_name"]).name for image in table["images"]]
+    return [name for name in names if not name.startswith("object")]

@@ -209,6 +209,9 @@ class _Loop:
         stopped = None
         for number in range(1, self.options.rounds + 1):
             handed = self._hand_out(arms, number)
+            stopped = self._why_idle(handed, number)
+            if stopped is not None:
+                break
             accepted = self.decider.decide(number, handed)
             if isinstance(accepted, Waiting):
                 self._write_rows(rows)
@@ -334,6 +337,16 @@ class _Loop:
 
     def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
         write_json(self.steps.root / "rounds.json", list(rows))
+
+    def _why_idle(self, handed: dict[str, Handed], number: int) -> str | None:
+        if self.options.stop == "never" or self.options.leader == NONE:
+            return None
+        if handed[self.options.leader].images:
+            return None
+        return (
+            f"round {number}, {self.options.leader}: nothing is left to mine that scores "
+            f"{self.options.min_score} or more"
+        )
 
     def _why_stop(self, arms: Sequence[Arm], number: int) -> str | None:
         if self.options.stop == "never" or number == self.options.rounds:

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loop_fakes import World, rows_of, run, sheet_of, trained_on
+
+from hardmine.errors import DataError
+from hardmine.pool.store import PoolStore
+from hardmine.types import Verdict
+
+pytestmark = pytest.mark.usefixtures("no_page")
+
+
+def fill_in(sheet: Path, said: Path, *verdicts: str) -> list[str]:
+    """Copy the sheet to ``said`` with these verdicts, the last one repeated; return the images."""
+    with sheet.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    for i, row in enumerate(rows):
+        row["verdict"] = verdicts[min(i, len(verdicts) - 1)]
+    with said.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return [row["image"] for row in rows]
+
+
+def test_the_loop_waits_for_verdicts_and_goes_on_when_they_are_there(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out, said = tmp_path / "run", tmp_path / "said.csv"
+    options = {"rounds": 2, "accept": said}
+    world = World()
+    result = run(inputs, out, world, **options)
+    assert result.waiting is not None
+    assert result.waiting.candidates == out / "candidates-round-1.csv"
+    assert str(said) in str(result.waiting)
+    assert "--resume" in str(result.waiting)
+    assert world.calls.count("fit") == 1
+    assert [row["round"] for row in rows_of(out)] == [0]
+
+    again = World()
+    assert run(inputs, out, again, resume=True, **options).waiting is not None
+    assert again.calls == []
+
+    first = fill_in(result.waiting.candidates, said, "contains_object", "empty")
+    result = run(inputs, out, World(), resume=True, **options)
+    assert result.waiting is not None
+    assert result.waiting.round_number == 2
+    assert trained_on(out, "mined", 1) == first[1:]
+    assert rows_of(out)[1]["negatives_added"] == 2
+    table = json.loads((out / "rounds" / "mined-1" / "train.coco.json").read_text())
+    assert "verified_empty" in json.dumps(table)
+    assert "assumed_empty" not in json.dumps(table)
+
+    second = fill_in(result.waiting.candidates, said, "empty")  # the old verdicts are gone
+    assert not set(first) & set(second)
+    result = run(inputs, out, World(), resume=True, **options)
+    assert result.waiting is None
+    assert trained_on(out, "mined", 2) == first[1:] + second
+    with PoolStore(out / "pool.sqlite") as store:
+        verdicts = [decision.verdict for decision in store.decisions().values()]
+    assert verdicts.count(Verdict.CONTAINS_OBJECT) == 1
+    assert verdicts.count(Verdict.EMPTY) == 5
+
+
+@pytest.mark.parametrize("verdict", ["contains_object", "ignore", "unsure"])
+def test_only_empty_images_are_added_and_the_others_never_come_back(
+    inputs: dict[str, Any], tmp_path: Path, verdict: str
+) -> None:
+    out, said = tmp_path / "run", tmp_path / "said.csv"
+    options = {"rounds": 2, "accept": said}
+    waiting = run(inputs, out, World(), **options).waiting
+    assert waiting is not None
+    refused = fill_in(waiting.candidates, said, verdict)
+    run(inputs, out, World(), resume=True, **options)
+    assert rows_of(out)[1]["negatives_added"] == 0
+    assert not set(refused) & set(sheet_of(out, "mined", 2))
+
+
+def test_a_half_filled_file_is_refused_and_nothing_is_trained(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out, said = tmp_path / "run", tmp_path / "said.csv"
+    waiting = run(inputs, out, World(), accept=said).waiting
+    assert waiting is not None
+    fill_in(waiting.candidates, said, "empty", "")
+    world = World()
+    with pytest.raises(DataError, match=r"said\.csv: 2 of 3 candidates have no verdict"):
+        run(inputs, out, world, accept=said, resume=True)
+    assert world.calls == []
+
+
+def test_a_changed_verdict_changes_the_round_and_keeps_the_history(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out, said = tmp_path / "run", tmp_path / "said.csv"
+    options = {"rounds": 1, "accept": said}
+    waiting = run(inputs, out, World(), **options).waiting
+    assert waiting is not None
+    images = fill_in(waiting.candidates, said, "empty")
+    run(inputs, out, World(), resume=True, **options)
+    assert rows_of(out)[1]["negatives_added"] == 3
+    fill_in(waiting.candidates, said, "contains_object", "empty")
+    run(inputs, out, World(), resume=True, **options)
+    assert trained_on(out, "mined", 1) == images[1:]
+    with PoolStore(out / "pool.sqlite") as store:
+        kept = store._database.execute("SELECT COUNT(*) FROM decisions").fetchone()[0]
+    assert kept == 4
+
+
+def test_two_arms_share_one_sheet_and_random_adds_no_more_than_mined(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out, said = tmp_path / "run", tmp_path / "said.csv"
+    options = {"rounds": 1, "accept": said, "arms": ("mined", "random", "none")}
+    waiting = run(inputs, out, World(), **options).waiting
+    assert waiting is not None
+    mined, drawn = sheet_of(out, "mined", 1), sheet_of(out, "random", 1)
+    sheet = fill_in(waiting.candidates, said, "contains_object", "empty")
+    assert sheet == list(dict.fromkeys(mined + drawn))
+    run(inputs, out, World(), resume=True, **options)
+    rows = {row["arm"]: row for row in rows_of(out) if row["round"] == 1}
+    assert rows["mined"]["negatives_added"] == rows["random"]["negatives_added"] == 2
+
+
+def test_auto_takes_the_pool_as_empty_except_what_a_person_said_otherwise(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out, said = tmp_path / "run", tmp_path / "said.csv"
+    waiting = run(inputs, out, World(), rounds=1, accept=said).waiting
+    assert waiting is not None
+    images = fill_in(waiting.candidates, said, "contains_object", "empty")
+    run(inputs, out, World(), rounds=1, accept=said, resume=True)
+    run(inputs, out, World(), rounds=2, accept="auto", resume=True)
+    assert trained_on(out, "mined", 1) == images[1:]
+    states = (out / "rounds" / "mined-2" / "decisions.csv").read_text()
+    assert states.count("assumed_empty") == 3
