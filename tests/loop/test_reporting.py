@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from loop_fakes import World, draw, run
+
+
+def test_the_page_shows_rounds_pictures_stop_rules_leaks_and_what_to_beware_of(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    draw(inputs["pool"] / "k9-99-copy.png", 2000)
+    out = tmp_path / "run"
+    result = run(inputs, out, World(), rounds=2, arms=("mined", "random"))
+    assert result.report == out / "report.html"
+    page = result.report.read_text()
+    assert "Mined in round 1" in page
+    assert "Mined in round 2" in page
+    assert "Worst remaining alarms" in page
+    assert "mined, round 2" in page
+    assert "k9-99-copy.png repeats" in page
+    assert "The pool was taken as empty on the user" in page
+    assert "has not converged" not in page  # AP50 is 1 from round 0 on
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    with (out / "metrics.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(row["arm"], row["round"], row["train_images"]) for row in rows] == [
+        ("mined", "0", "20"),
+        ("random", "0", "20"),
+        ("mined", "1", "23"),
+        ("random", "1", "23"),
+        ("mined", "2", "26"),
+        ("random", "2", "26"),
+    ]
