@@ -17,6 +17,7 @@ from PIL import Image
 from hardmine.data.coco import write_coco
 from hardmine.demo.families import CATEGORIES, CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS
 from hardmine.demo.scene import Scene, SceneKind, draw_scene
+from hardmine.errors import ConfigError
 from hardmine.files import write_atomic, write_json
 from hardmine.types import Dataset, ImageRecord, ImageState
 
@@ -90,7 +91,12 @@ def draw_world(
         seed: what every image is derived from, 0 or more.
         sizes: images per split.
         progress: called with (images drawn, images in all).
+
+    Raises:
+        ConfigError: the seed is negative.
     """
+    if seed < 0:
+        raise ConfigError(f"seed: got {seed}, wanted 0 or more")
     sizes = sizes or WorldSizes()
     paths = WorldPaths(
         out / "train" / "train.coco.json",

@@ -1,0 +1,54 @@
+"""The demo's network and schedule: small enough to be trained from scratch while one watches."""
+
+from __future__ import annotations
+
+from hardmine.data.augment import AugmentConfig
+from hardmine.data.batches import BatchConfig
+from hardmine.model.backbone import SmallNetConfig
+from hardmine.model.head import HeadConfig
+from hardmine.model.neck import ExtraLayersConfig
+from hardmine.model.priors import ExplicitPriors
+from hardmine.model.ssd import SSDConfig
+from hardmine.training.assign import AssignerConfig
+from hardmine.training.loss import LossConfig
+from hardmine.training.recipe import BranchConfig, OptimConfig, Recipe
+from hardmine.training.select import RatioConfig
+
+SIDE = 160
+"""Input height and width, pixels: about the size at which the world is drawn."""
+
+HEIGHTS = ((26.0, 40.0), (60.0, 88.0), (125.0,))
+"""Prior heights in pixels on the maps of stride 8, 16 and 32: what the shelves hold is upright."""
+
+ASPECTS = (0.36, 0.55)
+"""Prior widths over heights: a bottle and a carton. Every drawn object meets one at IoU >= .4."""
+
+
+def fridge160() -> Recipe:
+    """Seven dense convolutions tapped at strides 8, 16 and 32, with tall priors alone.
+
+    Small batches make the steps that a network from scratch needs. A scene with objects asks for
+    some two hundred negatives, so an image without any gives 64 (``floor``), not a handful.
+    """
+    levels = tuple(tuple((high * a, high) for high in row for a in ASPECTS) for row in HEIGHTS)
+    return Recipe(
+        model=SSDConfig(
+            name="fridge160",
+            height=SIDE,
+            width=SIDE,
+            backbone=SmallNetConfig(
+                widths=(16, 32, 64, 96, 128), depths=(1, 1, 2, 2, 1), num_taps=3
+            ),
+            neck=ExtraLayersConfig(widths=()),
+            head=HeadConfig(depthwise=False, init_std=0.0),
+            priors=ExplicitPriors(levels=levels),
+        ),
+        augment=AugmentConfig(max_expand=1.5, min_crop=0.5, random_interpolation=False),
+        batch=BatchConfig(size=16),
+        loss=LossConfig(
+            assigner=AssignerConfig(iou_threshold=0.4), selection=RatioConfig(floor=64)
+        ),
+        optim=OptimConfig(lr=2e-3, backbone_lr_scale=1.0),
+        branch=BranchConfig(epochs=20.0, lr_scale=1.0),
+        epochs=30.0,
+    )
