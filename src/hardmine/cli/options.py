@@ -74,8 +74,8 @@ Weights = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        metavar="PATH|none|NAME",
-        help="Weights to start from: a file, 'none' for random ones, or a name to fetch.",
+        metavar="PATH|none",
+        help="Weights to start the backbone from; 'none' for random ones.",
     ),
 ]
 Model = Annotated[
