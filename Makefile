@@ -38,7 +38,7 @@ lint: setup ## ruff: rules and formatting
 types: setup ## mypy --strict
 	$(BIN)/mypy
 
-demo: setup ## the whole loop on a drawn world, offline; writes runs/demo/report.html
+demo: setup ## the whole loop on a drawn world, offline; says where report.html is
 	$(BIN)/hardmine demo --out $(RUNS)/demo
 
 bench: setup ## the benchmarks: they print machine, versions and seeds (hours)

@@ -195,3 +195,12 @@ def test_mine_tells_a_floor_of_zero_from_none_given(
     assert called.arguments["fraction"] == 0.5
     assert called.arguments["exclude"] == [Path("data")]
     assert called.arguments["out"] == Path("runs/mine")
+
+
+def test_demo_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, Any], Spy]) -> None:
+    result = LoopResult(Path("d/run"), (), report=Path("d/run/report.html"))
+    called = spy("hardmine.demo.run.run_demo", result)
+    code, out, _ = cli("demo --out d --seed 4 --arms mined,none")
+    assert (code, out.splitlines()[-1]) == (0, "report: d/run/report.html")
+    assert callable(called.arguments.pop("progress"))
+    assert called.arguments == {"out": Path("d"), "seed": 4, "arms": ("mined", "none")}

@@ -198,14 +198,18 @@ def demo(
     *,
     out: options.Out = Path("runs/demo"),
     seed: options.Seed = 0,
+    arms: Annotated[
+        str, typer.Option("--arms", metavar="A,B", help="As in 'hardmine loop'.")
+    ] = "mined",
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Run the whole loop on a drawn world: no data, no network, a few minutes."""
+    chosen_arms = options.arms(arms)
     from hardmine.cli.tables import show_loop
     from hardmine.demo.run import run_demo
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
-        result = run_demo(out, seed, progress=step)
+        result = run_demo(out, seed, arms=chosen_arms, progress=step)
     show_loop(console, result)
