@@ -293,6 +293,13 @@ def test_comparisons_pair_the_arms(inputs: dict[str, Any], tmp_path: Path) -> No
     assert all({"ratio", "ap50"} <= set(r) for r in rows)
 
 
+def test_the_twin_arms_run_alone_too(inputs: dict[str, Any], tmp_path: Path) -> None:
+    none = run(inputs, tmp_path / "none", World(), rounds=1, arms=("none",), stop="guarded")
+    assert [row["train_images"] for row in none.rows] == [20, 20]
+    drawn = run(inputs, tmp_path / "random", World(), rounds=1, arms=("random",))
+    assert [row["negatives_added"] for row in drawn.rows] == [0, 3]
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -336,8 +343,9 @@ def test_an_empty_pool_or_a_second_run_is_one_clear_error(
     inputs: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: no image"):
-        run({**inputs, "pool": tmp_path / "empty"}, tmp_path / "run", World())
+    for _ in range(2):  # what failed before anything was done does not count as a run
+        with pytest.raises(DataError, match="empty: no image"):
+            run({**inputs, "pool": tmp_path / "empty"}, tmp_path / "run", World())
 
     from hardmine.pool.store import PoolStore
 
