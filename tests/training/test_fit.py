@@ -21,14 +21,14 @@ from hardmine.training.recipe import OptimConfig, Recipe
 from hardmine.types import Dataset, ImageState
 
 
-class Interrupt(Exception):
+class InterruptError(Exception):
     """Stands for whatever ends a process."""
 
 
 def stop_at(step: int) -> object:
     def progress(where: Progress) -> None:
         if where.step == step:
-            raise Interrupt
+            raise InterruptError
 
     return progress
 
@@ -44,7 +44,7 @@ def test_interrupted_and_resumed_gives_the_same_weights(
 ) -> None:
     options = {"steps": 12, "save_every": 4, "seed": 3}
     whole = fit(squares, tiny_recipe, tmp_path / "whole", **options)  # type: ignore[arg-type]
-    with pytest.raises(Interrupt):
+    with pytest.raises(InterruptError):
         fit(squares, tiny_recipe, tmp_path / "cut", progress=stop_at(stopped_at), **options)  # type: ignore[arg-type]
     again = fit(squares, tiny_recipe, tmp_path / "cut", resume=True, **options)  # type: ignore[arg-type]
     assert same(whole, again)
@@ -174,3 +174,13 @@ def test_learning_rate_golden() -> None:
     recipe = Recipe(optim=OptimConfig(lr=1e-3, warmup_steps=4))
     rates = [learning_rate(step, 20, recipe) for step in (0, 3, 4, 12)]
     assert rates == pytest.approx([2e-4, 8e-4, 1e-3, 5e-4])
+
+
+def test_tensorboard_event_files(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(squares, tiny_recipe, tmp_path, steps=3, tensorboard=True)
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    read = EventAccumulator(str(events.parent)).Reload()
+    assert [e.step for e in read.Scalars("localisation")] == [1, 2, 3]

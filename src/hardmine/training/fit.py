@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import io
 import json
 import math
@@ -19,7 +20,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hardmine.data.batches import BatchLoader, BatchPlan
-from hardmine.errors import CheckpointError, DataError
+from hardmine.errors import CheckpointError, DataError, MissingExtraError
 from hardmine.files import write_text
 from hardmine.model.backbone import Taps
 from hardmine.model.ssd import SSD
@@ -60,6 +61,7 @@ def fit(
     validate: Callable[[SSD], float] | None = None,
     validate_every: int = 0,
     save_every: int = 100,
+    tensorboard: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Path:
     """Train a detector and return its checkpoint, ``out/last.safetensors``.
@@ -79,6 +81,7 @@ def fit(
         validate: called with the averaged model; the highest value is kept as ``best.safetensors``.
         validate_every: steps between two calls of ``validate``; 0: at the end only.
         save_every: steps between two saved states.
+        tensorboard: also write event files for TensorBoard into ``out``.
         progress: called after each step on the main process.
 
     Raises:
@@ -90,7 +93,7 @@ def fit(
         raise DataError(f"{dataset.root}: got 0 usable images of {len(dataset)}, wanted >= 1")
     num_labelled = sum(len(record.labels) > 0 for record in usable.records)
     total = steps if steps is not None else recipe.steps(max(1, num_labelled))
-    run = _Run(usable, recipe, out, seed, total, init, weights)
+    run = _Run(usable, recipe, out, seed, total, init, weights, tensorboard)
     if resume and run.restore() and run.step == total:
         return run.checkpoint
     every = validate_every or total
@@ -105,6 +108,8 @@ def fit(
                 rate = recipe.batch.size / max(1e-9, time.monotonic() - clock)
                 progress(Progress(run.step, total, float(loss.total.detach()), rate))
         clock = time.monotonic()
+    run.accelerator.wait_for_everyone()
+    run.accelerator.end_training()
     return run.checkpoint
 
 
@@ -120,9 +125,10 @@ class _Run:
         total: int,
         init: Path | None,
         weights: Path | None,
+        tensorboard: bool,
     ) -> None:
         self.recipe, self.out, self.seed, self.total = recipe, out, seed, total
-        self.accelerator = make_accelerator(recipe.precision)
+        self.accelerator = make_accelerator(recipe.precision, out if tensorboard else None)
         self.step, self.best, self.rows = 0, -math.inf, list[list[Any]]()
         torch.manual_seed(seed)
         self.model = SSD(recipe.model, dataset.categories)
@@ -236,8 +242,13 @@ class _Run:
 
     def _note(self, loss: Loss, lr: float) -> None:
         counts = (int(loss.num_positives), int(loss.num_negatives))
-        values = [round(float(v), 6) for v in (loss.total.detach(), loss.classification, loss.localisation)]
-        self.rows.append([self.step, *values, *counts, lr])
+        values = [
+            round(float(v), 6)
+            for v in (loss.total.detach(), loss.classification, loss.localisation)
+        ]
+        row = [self.step, *values, *counts, lr]
+        self.rows.append(row)
+        self.accelerator.log(dict(zip(_LOG_FIELDS[1:], row[1:], strict=True)), step=self.step)
 
     def _write_log(self) -> None:
         text = io.StringIO()
@@ -262,11 +273,25 @@ class _Run:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def make_accelerator(precision: str) -> Accelerator:
-    """Return accelerate's driver; ``auto`` takes bf16 where the device computes in it natively."""
+def make_accelerator(precision: str, tracked: Path | None = None) -> Accelerator:
+    """Return accelerate's driver; ``auto`` takes bf16 where the device computes in it natively.
+
+    Args:
+        tracked: a folder to write TensorBoard's event files into.
+
+    Raises:
+        MissingExtraError: TensorBoard is asked for and not installed.
+    """
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16() else "fp32"
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+    mixed = "bf16" if precision == "bf16" else "no"
+    if tracked is None:
+        return Accelerator(mixed_precision=mixed)
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard is not installed: pip install 'hardmine[tracking]'")
+    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=tracked)
+    accelerator.init_trackers("tensorboard")
+    return accelerator
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -79,8 +80,9 @@ class MultiBoxLoss:
     ) -> Loss:
         positives, negatives = selection.positives.sum(), selection.negatives.sum()
         chosen = selection.positives | selection.negatives
-        scale = (positives + negatives) / (1.0 + self.config.selection.neg_to_pos_ratio)
-        classification = ce.masked_fill(~chosen, 0.0).sum() / scale.clamp(min=1.0)
+        all_positives, all_negatives, world = _over_ranks(positives, negatives)
+        selected = (all_positives + all_negatives) / (1.0 + self.config.selection.neg_to_pos_ratio)
+        classification = ce.masked_fill(~chosen, 0.0).sum() / selected.clamp(min=1.0) * world
         boxes = batch.boxes.gather(1, assignment.box_index[..., None].expand(-1, -1, 4))
         # Rows without a box would code to ln 0; they are masked, so any finite value will do.
         safe = torch.where(selection.positives[..., None], boxes, boxes.new_tensor([0, 0, 1, 1]))
@@ -89,9 +91,22 @@ class MultiBoxLoss:
             deltas, target, reduction="none", beta=self.config.smooth_l1_delta
         )
         box_sum = distance.masked_fill(~selection.positives[..., None], 0.0).sum()
-        localisation = box_sum / positives.clamp(min=1)
+        localisation = box_sum / all_positives.clamp(min=1) * world
         total = classification + self.config.box_weight * localisation
         return Loss(total, classification.detach(), localisation.detach(), positives, negatives)
+
+
+def _over_ranks(positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Return both counts summed over all processes, and the number of processes.
+
+    Gradients are averaged over processes, so a sum divided by the joint count has to be multiplied by
+    their number to give the joint batch's gradient.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return positives, negatives, 1
+    counts = torch.stack([positives, negatives])
+    dist.all_reduce(counts)
+    return counts[0], counts[1], dist.get_world_size()
 
 
 def cross_entropy(class_logits: Tensor, assignment: Assignment) -> Tensor:

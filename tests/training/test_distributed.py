@@ -1,0 +1,113 @@
+"""Two processes on one machine (gloo): the joint batch's loss and gradient, and a whole training."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from hardmine.training.loss import LossConfig, MultiBoxLoss
+from hardmine.training.recipe import Recipe
+from hardmine.training.select import RatioConfig
+from hardmine.types import Batch, Dataset, Priors, RawOutput, ScoreForm
+
+PRIORS = Priors(
+    torch.tensor([[5.0, 5, 10, 10], [15, 5, 10, 10], [25, 5, 10, 10], [35, 5, 10, 10]]),
+    torch.zeros(4, dtype=torch.int64),
+    ((1, 4),),
+)
+CONFIG = LossConfig(selection=RatioConfig(1.0, 2))
+
+
+def joint() -> tuple[Batch, RawOutput]:
+    """Five images, one box in the first two: an uneven split leaves rank 1 without objects."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([[1], [2], [0], [0], [0]])
+    boxes = torch.zeros(5, 1, 4)
+    boxes[0, 0], boxes[1, 0] = torch.tensor([1.0, 0, 11, 9]), torch.tensor([14.0, 1, 27, 10])
+    images = torch.zeros(5, 3, 1, 1, dtype=torch.uint8)
+    batch = Batch(images, boxes, labels, torch.zeros(5, 1, dtype=torch.bool), torch.arange(5))
+    logits = torch.randn(5, 4, 3, generator=generator)
+    return batch, RawOutput(logits, torch.randn(5, 4, 4, generator=generator), ScoreForm.SOFTMAX)
+
+
+def part(rows: slice) -> tuple[Batch, RawOutput]:
+    batch, out = joint()
+    fields = (batch.images, batch.boxes, batch.labels, batch.ignore, batch.image_ids)
+    cut = RawOutput(out.class_logits[rows], out.box_deltas[rows], out.score_form)
+    return Batch(*(f[rows] for f in fields)), cut
+
+
+def gradient(batch: Batch, output: RawOutput) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (loss, its derivative by a shift that all logits and deltas share)."""
+    shift = torch.zeros((), requires_grad=True)
+    ramp = torch.arange(3.0)  # softmax ignores a shift that is equal for all classes
+    moved = RawOutput(
+        output.class_logits + shift * ramp, output.box_deltas + shift, output.score_form
+    )
+    loss = MultiBoxLoss(CONFIG, PRIORS)(moved, batch).total
+    loss.backward()
+    assert shift.grad is not None
+    return loss.detach(), shift.grad
+
+
+def environment(rank: int, port: int) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    torch.set_num_threads(1)
+
+
+def loss_worker(rank: int, port: int, out: str) -> None:
+    environment(rank, port)
+    dist.init_process_group("gloo")
+    values = torch.stack(gradient(*part(slice(0, 3) if rank == 0 else slice(3, 5))))
+    dist.all_reduce(values)
+    if rank == 0:
+        torch.save(values / 2, out)
+    dist.destroy_process_group()
+
+
+def fit_worker(rank: int, port: int, run: str, out: str) -> None:
+    environment(rank, port)
+    from hardmine.training.fit import fit
+
+    dataset, recipe = pickle.loads(Path(run).read_bytes())
+    path = fit(dataset, recipe, Path(out), steps=4)
+    assert path.exists()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_loss_and_gradient_equal_the_joint_batch(tmp_path: Path) -> None:
+    mp.spawn(loss_worker, (free_port(), str(tmp_path / "v.pt")), nprocs=2)  # type: ignore[no-untyped-call]
+    got = torch.load(tmp_path / "v.pt", weights_only=True)
+    assert torch.allclose(got, torch.stack(gradient(*joint())), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_training_on_two_processes(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "run.pickle").write_bytes(pickle.dumps((squares, tiny_recipe)))
+    arguments = (free_port(), str(tmp_path / "run.pickle"), str(tmp_path / "out"))
+    mp.spawn(fit_worker, arguments, nprocs=2)  # type: ignore[no-untyped-call]
+    from hardmine.training.checkpoint import load_checkpoint
+
+    model, _ = load_checkpoint(tmp_path / "out" / "last.safetensors")
+    assert all(p.isfinite().all() for p in model.parameters())
