@@ -80,7 +80,8 @@ def train(
         ConfigError: contradictory options, or ``out`` holds a run and ``resume`` is not given.
         DataError: unusable data or a full disk.
     """
-    chosen, start = choose_recipe(model, recipe, epochs), find_weights(weights)
+    chosen = choose_recipe(model, recipe, epochs)
+    start = find_weights(weights, chosen)
     root, kit = Path(out).resolve(), tools or default_tools()
     if (root / "recipe.yaml").exists() and not resume:
         raise ConfigError(f"{out}: holds a run already; give --resume or another --out")

@@ -115,18 +115,11 @@ def choose_recipe(
     return chosen if epochs is None else replace(chosen, epochs=float(epochs))
 
 
-def find_weights(weights: Path | str | None) -> Path | None:
-    """Return the file to start the backbone from; ``None`` for none.
+def find_weights(weights: Path | str | None, recipe: Recipe) -> Path | None:
+    """Return the file to start the recipe's backbone from; see ``training.weights``."""
+    from hardmine.training.weights import find_weights as find
 
-    Raises:
-        ConfigError: no such file.
-    """
-    if weights is None or str(weights) == "none":
-        return None
-    path = Path(weights).resolve()
-    if not path.is_file():
-        raise ConfigError(f"weights: no file {weights}; give a path, or none to start from scratch")
-    return path
+    return find(weights, recipe.model.backbone)
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

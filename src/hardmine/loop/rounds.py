@@ -115,7 +115,7 @@ def run_loop(
         draws=draws,
     )
     chosen = choose_recipe(model, recipe, epochs)
-    start = find_weights(weights)
+    start = find_weights(weights, chosen)
     root = Path(out).resolve()
     how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
     if (root / "loop.json").exists() and not resume:
