@@ -180,7 +180,7 @@ def test_tensorboard_event_files(squares: Dataset, tiny_recipe: Recipe, tmp_path
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(squares, tiny_recipe, tmp_path, steps=3, tensorboard=True)
+    fit(squares, replace(tiny_recipe, tensorboard=True), tmp_path, steps=3)
     (events,) = tmp_path.rglob("events.out.tfevents.*")
     read = EventAccumulator(str(events.parent)).Reload()
     assert [e.step for e in read.Scalars("localisation")] == [1, 2, 3]

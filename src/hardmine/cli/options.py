@@ -74,8 +74,9 @@ Weights = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        metavar="PATH|none",
-        help="Weights to start the backbone from; 'none' for random ones.",
+        metavar="PATH|none|NAME",
+        help="Weights to start the backbone from: a file, 'none' for random ones, or 'imagenet' "
+        "(or another name of torchvision's) to download them.",
     ),
 ]
 Model = Annotated[

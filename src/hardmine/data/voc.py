@@ -71,15 +71,18 @@ class _VocReader:
             for path in list_files(self.source.labels, {".xml"})
         }
         pairs: dict[Path, Path | None] = {}
+        strays: list[Path] = []
         for name in self._names(images.keys() | labels.keys()):
             found, label = images.get(name, []), labels.get(name)
             pairs.update(dict.fromkeys(found))
-            if label is not None:
-                image = self._choose(found, label)
-                if image is not None:
-                    pairs[image] = label
+            if label is not None and found:
+                pairs[self._choose(found, label)] = label
+            elif label is not None:
+                strays.append(label)
             elif not found and self.source.list_file is not None:
                 self._report("image_missing", self.source.list_file, f"no image {name}.*")
+        for label in strays:
+            self._follow(label, pairs)
         return pairs
 
     def _names(self, present: set[str]) -> list[str]:
@@ -89,32 +92,37 @@ class _VocReader:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return list(dict.fromkeys(line if line in present else line.split()[0] for line in lines))
 
-    def _choose(self, found: list[Path], label: Path) -> Path | None:
-        """Return the image that an XML file belongs to: by name, else by its <filename>."""
+    def _choose(self, found: list[Path], label: Path) -> Path:
+        """Return which of several images of one name an XML file belongs to."""
         if len(found) == 1:
             return found[0]
-        try:
-            written = (_parse(label).findtext("filename") or "").strip()
-        except LabelError as error:
-            written = ""
-            if not found:
-                self._report(error.kind, label, str(error))
-        if found:
-            best = next((path for path in found if path.name == written), found[0])
-            rest = ", ".join(path.name for path in found if path != best)
-            self._report("label_ambiguous", label, f"given to {best.name}; {rest} stays without")
-            return best
-        return self._follow(written, label)
+        written = self._written_name(label)
+        best = next((path for path in found if path.name == written), found[0])
+        rest = ", ".join(path.name for path in found if path != best)
+        self._report("label_ambiguous", label, f"given to {best.name}; {rest} stays without")
+        return best
 
-    def _follow(self, written: str, label: Path) -> Path | None:
+    def _follow(self, label: Path, pairs: dict[Path, Path | None]) -> None:
+        """Pair an XML file whose name fits no image by its <filename>."""
+        written = self._written_name(label)
         try:
-            path = self.finder.find(written) if written else None
+            image = self.finder.find(written) if written else None
         except OutsideRootError as error:
             self._report("path_outside", label, f"<filename> {error}")
-            return None
-        if path is None:
+            return
+        if image is None:
             self._report("image_missing", label, f"no image {label.stem}.* and none at {written!r}")
-        return path
+        elif (other := pairs.get(image)) is not None:
+            reason = f"left out: its image {image.name} has {other.name} already"
+            self._report("label_ambiguous", label, reason)
+        else:
+            pairs[image] = label
+
+    def _written_name(self, label: Path) -> str:
+        try:
+            return (_parse(label).findtext("filename") or "").strip()
+        except LabelError:
+            return ""  # reported when the file is read for its objects, or as having no image
 
     def _image(self, path: Path, label: Path | None) -> RawImage:
         mark = self.marks.get(relative_name(path, self.source.images), NO_MARK)

@@ -61,7 +61,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read as YAML ({error})") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read as YAML ({reason})") from None
     if not isinstance(config, dict):
         raise DataError(f"{path}: got {type(config).__name__}, wanted keys such as train and names")
     return config

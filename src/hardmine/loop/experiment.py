@@ -70,7 +70,7 @@ def train(
             training or validation image is left out and reported.
         train_negatives: images without objects to train on.
         model: name of a recipe; ``recipe`` a ready one or a YAML file; ``epochs`` replaces its own.
-        weights: file to start the backbone from, or "none".
+        weights: file to start the backbone from, "none", or a name to download ("imagenet").
         out: gets ``last.safetensors``, ``log.csv``, ``recipe.yaml``, ``metrics.json``, detections
             and ``report.html``.
         resume: go on in a directory that holds a run.

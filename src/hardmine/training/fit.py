@@ -61,7 +61,6 @@ def fit(
     validate: Callable[[SSD], float] | None = None,
     validate_every: int = 0,
     save_every: int = 100,
-    tensorboard: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Path:
     """Train a detector and return its checkpoint, ``out/last.safetensors``.
@@ -81,7 +80,6 @@ def fit(
         validate: called with the averaged model; the highest value is kept as ``best.safetensors``.
         validate_every: steps between two calls of ``validate``; 0: at the end only.
         save_every: steps between two saved states.
-        tensorboard: also write event files for TensorBoard into ``out``.
         progress: called after each step on the main process.
 
     Raises:
@@ -93,7 +91,7 @@ def fit(
         raise DataError(f"{dataset.root}: got 0 usable images of {len(dataset)}, wanted >= 1")
     num_labelled = sum(len(record.labels) > 0 for record in usable.records)
     total = steps if steps is not None else recipe.steps(max(1, num_labelled))
-    run = _Run(usable, recipe, out, seed, total, init, weights, tensorboard)
+    run = _Run(usable, recipe, out, seed, total, init, weights)
     if resume and run.restore() and run.step == total:
         return run.checkpoint
     every = validate_every or total
@@ -125,10 +123,9 @@ class _Run:
         total: int,
         init: Path | None,
         weights: Path | None,
-        tensorboard: bool,
     ) -> None:
         self.recipe, self.out, self.seed, self.total = recipe, out, seed, total
-        self.accelerator = make_accelerator(recipe.precision, out if tensorboard else None)
+        self.accelerator = make_accelerator(recipe.precision, out if recipe.tensorboard else None)
         self.step, self.best, self.rows = 0, -math.inf, list[list[Any]]()
         torch.manual_seed(seed)
         self.model = SSD(recipe.model, dataset.categories)

@@ -67,6 +67,8 @@ class Recipe:
     epochs: float = 40.0
     """Passes over the images with objects."""
     precision: Precision = "auto"
+    tensorboard: bool = False
+    """Also write event files for TensorBoard into the run's folder."""
 
     def __post_init__(self) -> None:
         if self.epochs <= 0 or self.branch.epochs <= 0:
