@@ -103,6 +103,18 @@ def test_a_lost_model_is_made_again(inputs: dict[str, Any], tmp_path: Path) -> N
     assert outcome(out) == before
 
 
+def test_other_weights_at_the_start_train_everything_again(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_text("one")
+    run(inputs, tmp_path / "run", World(), weights=weights, **OPTIONS)
+    weights.write_text("two")
+    world = World()
+    run(inputs, tmp_path / "run", world, weights=weights, resume=True, **OPTIONS)
+    assert world.calls.count("fit") == 5  # round 0, then two rounds of two arms
+
+
 def test_another_seed_in_the_same_directory_mixes_nothing(
     inputs: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loop_fakes import draw, labelled, pool_of
+from loop_fakes import World, draw, labelled, pool_of
 
 from hardmine.data.load import load_images
 from hardmine.errors import DataError
+from hardmine.loop.arms import Arm, Miner
+from hardmine.loop.learning import Model
+from hardmine.loop.measuring import Result
 from hardmine.loop.sets import LoopSets, divide_sets
 from hardmine.loop.steps import Steps
+from hardmine.pool.store import PoolStore
 from hardmine.types import Dataset, ImageState
 
 
@@ -135,3 +139,13 @@ def test_images_are_hashed_once_until_a_file_changes(
     train.records[0].path.write_bytes(train.records[1].path.read_bytes() + b"more")
     divide_sets(train, val, pool, final, Steps(tmp_path / "run"), seed=0)
     assert calls == [47, 47]
+
+
+def test_what_was_handed_out_before_decides_what_comes_next(tmp_path: Path) -> None:
+    sets, steps = divide(tmp_path), Steps(tmp_path / "run")
+    nothing = Result(Model("key", tmp_path), tmp_path, {})
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        miner = Miner(steps, World().tools(), sets, store, 0.05, seed=0)
+        first = miner.hand_out(Arm("random", nothing), 2, 3).images
+        other = Arm("random", nothing, handed_out=list(first))
+        assert not set(miner.hand_out(other, 2, 3).images) & set(first)
