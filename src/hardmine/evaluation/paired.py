@@ -44,7 +44,8 @@ class SeedRatio:
 class RatioInterval:
     """Alarms per image of arm a over those of arm b at one recall, paired.
 
-    ``ratio`` is None where none may be claimed, and ``note`` says why. Counts and rates are means
+    ``ratio`` is None where none may be claimed, and ``note`` says why; the limits stand all the same
+    unless a rate is undefined, so that few alarms can still be told from many. Counts and rates are means
     over the seeds; ``seeds`` holds each of them.
     """
 
@@ -106,17 +107,22 @@ def paired_ratio_over_seeds(
     )
     alarms_a, alarms_b = (_mean([pair[side] for pair in counts]) for side in (0, 1))
     value_a, value_b = (finite(float(values[0])) for values in rates.point)
-    note = _why_no_ratio(alarms_a, alarms_b, value_a, value_b, recall)
-    if note or not alarms_b or alarms_a is None or value_a is None or not value_b:
+    note = _why_undefined(alarms_a, alarms_b, value_a, value_b, recall)
+    if note or alarms_a is None or not alarms_b or value_a is None or not value_b:
         return RatioInterval(None, None, None, alarms_a, alarms_b, value_a, value_b, note, seeds)
     drawn = _ratios(rates.drawn[0], rates.drawn[1])
     low, high = percentile_limits(drawn)
     differ = bool((rates.drawn[0] != rates.drawn[1]).any())
     if differ and min(alarms_a, alarms_b) < FEW_ALARMS:
         low, high, note = _widen(low, high, alarms_a, alarms_b)
-    return RatioInterval(
-        value_a / value_b, low, high, alarms_a, alarms_b, value_a, value_b, note, seeds
-    )
+    ratio: float | None = value_a / value_b
+    if _too_few(alarms_a, value_a) or _too_few(alarms_b, value_b):
+        ratio = None
+        note = (
+            f"below {LOW_RATE:g} alarms an image, fewer than {FEW_ALARMS} alarms carry no ratio; "
+            "the limits are the wider of bootstrap and Poisson"
+        )
+    return RatioInterval(ratio, low, high, alarms_a, alarms_b, value_a, value_b, note, seeds)
 
 
 def paired_difference(
@@ -204,7 +210,11 @@ def _ratios(a: F64, b: F64) -> F64:
         return np.where(a == b, 1.0, a / b)
 
 
-def _why_no_ratio(
+def _too_few(count: float, rate: float) -> bool:
+    return count < FEW_ALARMS and rate < LOW_RATE
+
+
+def _why_undefined(
     alarms_a: float | None,
     alarms_b: float | None,
     rate_a: float | None,
@@ -215,12 +225,7 @@ def _why_no_ratio(
         return f"recall {recall:g} is not reached"
     if rate_a is None or rate_b is None:
         return "there are no negative images"
-    if any(
-        count < FEW_ALARMS and rate < LOW_RATE
-        for count, rate in ((alarms_a, rate_a), (alarms_b, rate_b))
-    ):
-        return f"below {LOW_RATE:g} alarms an image, fewer than {FEW_ALARMS} alarms carry none"
-    return ""
+    return "" if rate_b else f"fewer than {FEW_ALARMS} alarms carry no ratio"
 
 
 def _widen(

@@ -40,7 +40,7 @@ def set_title(name: str) -> str:
 def compare(comparison: Comparison) -> str:
     """Return one honest sentence on the alarms of two arms."""
     ratio = comparison.ratio
-    if ratio.get("ratio") is None:
+    if ratio.get("ratio") is None and ratio.get("high") is None:
         return f"No ratio is claimed: {ratio.get('note') or 'it is undefined'}."
     verdict = {
         "better": "Fewer alarms, beyond what the choice of images explains",
@@ -60,8 +60,6 @@ def compare(comparison: Comparison) -> str:
 def verdict_class(ratio: Mapping[str, Any]) -> str:
     """Return ``better``, ``worse`` or ``open``: the colour of a comparison."""
     low, high = ratio.get("low"), ratio.get("high")
-    if ratio.get("ratio") is None:
-        return "open"
     if high is not None and high < 1:
         return "better"
     return "worse" if low is not None and low > 1 else "open"

@@ -47,7 +47,7 @@ class OptimConfig:
 class BranchConfig:
     """How a mining round continues from earlier weights."""
 
-    epochs: float = 15.0
+    epochs: float = 10.0
     """Length in passes over round 0's labelled images: the same number of steps in every arm."""
     lr_scale: float = 0.5
 
@@ -101,12 +101,13 @@ def ssdlite320_mobilenet_v2() -> Recipe:
     backbone = TapsConfig(
         name="mobilenet_v2",
         taps=("features.14.conv.0", "features.18"),
-        frozen_to="features.13",
+        frozen_to="features.7",
     )
     return Recipe(
         model=SSDConfig(backbone=backbone),
         augment=AugmentConfig(max_expand=2.0),
-        batch=BatchConfig(size=8),
+        batch=BatchConfig(size=8, min_object_share=0.75),
+        loss=LossConfig(selection=RatioConfig(floor=16)),
         optim=OptimConfig(lr=2e-3, backbone_lr_scale=0.5),
     )
 
