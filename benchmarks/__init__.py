@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its machine and versions and writes a JSON result."""

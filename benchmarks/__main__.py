@@ -1,0 +1,18 @@
+"""Run every benchmark: ``make bench``. Hours on two cores; each also runs alone."""
+
+from __future__ import annotations
+
+from benchmarks import demo_goal, loss, real_goal
+
+
+def main() -> int:
+    results = [loss.main([]), demo_goal.main([])]
+    if real_goal.DATA.is_dir():
+        results += [real_goal.main(["raccoon"]), real_goal.main(["cards"])]
+    else:
+        print(f"real_goal: skipped, no data at {real_goal.DATA} (set HARDMINE_DATA)")
+    return max(results)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
