@@ -19,7 +19,7 @@ from hardmine.pool.disk import clear_disk_errors
 from hardmine.pool.schema import connect, lock_writer
 from hardmine.types import Decision, Detections, PoolScore, Problem, Verdict
 
-MAX_STORED_ALARMS = 64
+MAX_STORED_ALARMS = 100
 """Boxes kept per image and model, the best ones; a gallery or a review page shows fewer."""
 
 _COLUMNS = "image, score, label, num_alarms, level, phash, model_id"
