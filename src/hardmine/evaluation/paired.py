@@ -45,8 +45,8 @@ class RatioInterval:
     """Alarms per image of arm a over those of arm b at one recall, paired.
 
     ``ratio`` is None where none may be claimed, and ``note`` says why; the limits stand all the same
-    unless a rate is undefined, so that few alarms can still be told from many. Counts and rates are means
-    over the seeds; ``seeds`` holds each of them.
+    unless a rate is undefined, so that few alarms can still be told from many. Counts and rates are
+    means over the seeds; ``seeds`` holds each of them.
     """
 
     ratio: float | None
