@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from hardmine.errors import CheckpointError, DataError
 from hardmine.training.checkpoint import load_checkpoint
-from hardmine.training.fit import Progress, fit, learning_rate
+from hardmine.training.fit import Progress, fit
+from hardmine.training.optim import learning_rate
 from hardmine.training.recipe import OptimConfig, Recipe
 from hardmine.types import Dataset, ImageState
 

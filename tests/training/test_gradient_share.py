@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from hardmine.demo.recipe import fridge160
 from hardmine.model.ssd import SSD
 from hardmine.training.loss import MultiBoxLoss
-from hardmine.training.recipe import named_recipe
+from hardmine.training.recipe import RECIPES
 from hardmine.types import Batch, RawOutput
 
 NEAR = (0.25, 4.0)
@@ -43,14 +44,17 @@ def _gradient_norms(model: SSD, batch: Batch, loss: MultiBoxLoss) -> Tensor:
     return logits.grad.flatten(1).norm(dim=1)
 
 
-@pytest.fixture(scope="module", params=["ssdlite320_mobilenet_v2", "small160"])
+RECIPES_IN_USE = {name: make() for name, make in RECIPES.items()} | {"fridge160": fridge160()}
+
+
+@pytest.fixture(scope="module", params=sorted(RECIPES_IN_USE))
 def model(request: pytest.FixtureRequest) -> SSD:
     torch.manual_seed(0)
-    return SSD(named_recipe(request.param).model, ("raccoon",)).eval()
+    return SSD(RECIPES_IN_USE[request.param].model, ("raccoon",)).eval()
 
 
 def _loss(model: SSD) -> MultiBoxLoss:
-    return MultiBoxLoss(named_recipe(model.config.name).loss, model.priors)
+    return MultiBoxLoss(RECIPES_IN_USE[model.config.name].loss, model.priors)
 
 
 OBJECTS = [

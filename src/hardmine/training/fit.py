@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.util
 import io
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hardmine.data.batches import BatchLoader, BatchPlan
-from hardmine.errors import CheckpointError, DataError, MissingExtraError
+from hardmine.errors import CheckpointError, DataError
 from hardmine.files import write_text
 from hardmine.model.backbone import Taps
 from hardmine.model.ssd import SSD
+from hardmine.training.accelerator import make_accelerator
 from hardmine.training.checkpoint import (
     file_digest,
     load_state,
@@ -32,6 +29,7 @@ from hardmine.training.checkpoint import (
     save_state,
 )
 from hardmine.training.loss import Loss, MultiBoxLoss
+from hardmine.training.optim import average_weights, learning_rate, make_optimizer
 from hardmine.training.recipe import Recipe, recipe_to_dict
 from hardmine.types import Dataset
 
@@ -131,7 +129,7 @@ class _Run:
         self.model = SSD(recipe.model, dataset.categories)
         self._load_initial(init, weights)
         self.model.to(memory_format=torch.channels_last)
-        self.ema = _averaged_model(self.model, recipe.optim.ema_decay)
+        self.ema = average_weights(self.model, recipe.optim.ema_decay)
         self.optimizer = make_optimizer(self.model, recipe)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self.ema.to(self.accelerator.device)
@@ -268,60 +266,3 @@ class _Run:
             file_digest(start) if start else None,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def make_accelerator(precision: str, tracked: Path | None = None) -> Accelerator:
-    """Return accelerate's driver; ``auto`` takes bf16 where the device computes in it natively.
-
-    Args:
-        tracked: a folder to write TensorBoard's event files into.
-
-    Raises:
-        MissingExtraError: TensorBoard is asked for and not installed.
-    """
-    if precision == "auto":
-        precision = "bf16" if _has_fast_bf16() else "fp32"
-    mixed = "bf16" if precision == "bf16" else "no"
-    if tracked is None:
-        return Accelerator(mixed_precision=mixed)
-    if importlib.util.find_spec("tensorboard") is None:
-        raise MissingExtraError("tensorboard is not installed: pip install 'hardmine[tracking]'")
-    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=tracked)
-    accelerator.init_trackers("tensorboard")
-    return accelerator
-
-
-def learning_rate(step: int, total: int, recipe: Recipe) -> float:
-    """Return the rate of step ``step`` (from 0): linear warm-up, then cosine to 0 at ``total``."""
-    warmup = min(recipe.optim.warmup_steps, total // 4)
-    if step < warmup:
-        return recipe.optim.lr * (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, total - warmup)
-    return recipe.optim.lr * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def make_optimizer(model: SSD, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return AdamW with decay on weights only and a smaller rate for the backbone."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        scale = recipe.optim.backbone_lr_scale if name.startswith("backbone.") else 1.0
-        decay = recipe.optim.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((scale, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": p, "scale": s, "weight_decay": d} for (s, d), p in groups.items()],
-        lr=recipe.optim.lr,
-    )
-
-
-def _averaged_model(model: SSD, decay: float) -> AveragedModel:
-    average = cast(Any, get_ema_multi_avg_fn)(decay)
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-
-
-def _has_fast_bf16() -> bool:
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    read: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    return bool(read().get("avx512_bf16", False))
