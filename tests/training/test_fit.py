@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -185,3 +187,26 @@ def test_tensorboard_event_files(squares: Dataset, tiny_recipe: Recipe, tmp_path
     (events,) = tmp_path.rglob("events.out.tfevents.*")
     read = EventAccumulator(str(events.parent)).Reload()
     assert [e.step for e in read.Scalars("localisation")] == [1, 2, 3]
+
+
+def test_a_full_disk_keeps_the_last_whole_state(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(squares, tiny_recipe, tmp_path / "whole", steps=6, save_every=2)
+    sync, calls = os.fsync, 0
+
+    def fill_up(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if (
+            calls > 4
+        ):  # the first save writes log, weights and state; the second stops in the middle
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fill_up)
+    with pytest.raises(OSError, match="No space left"):
+        fit(squares, tiny_recipe, tmp_path / "cut", steps=6, save_every=2)
+    monkeypatch.setattr(os, "fsync", sync)
+    again = fit(squares, tiny_recipe, tmp_path / "cut", steps=6, save_every=2, resume=True)
+    assert same(whole, again)

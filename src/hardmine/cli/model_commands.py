@@ -40,7 +40,7 @@ def train(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train a detector and, given --val, measure it."""
+    """Train a detector and measure it on --val, or on a fifth of the data held back."""
     held_out = options.data_or_fraction(val)
     import hardmine
     from hardmine.cli.tables import show_measurement

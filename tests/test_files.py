@@ -1,0 +1,69 @@
+"""Files are whole or absent, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hardmine.files import write_atomic, write_json, write_text
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a" / "x.json"
+    write_text(target, "old")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(target, "new")
+    assert target.read_text() == "old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_writer_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    def half(part: Path) -> None:
+        part.write_text("hal")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "x", half)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_holds_no_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kill_9_while_writing(tmp_path: Path) -> None:
+    """A process that rewrites one file for ever is killed; the file is one of its whole versions."""
+    target = tmp_path / "x.json"
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom hardmine.files import write_json\n"
+        "print('ready', flush=True)\n"
+        "for n in range(10**9):\n    write_json(Path(sys.argv[1]), [n] * 20000)\n"
+    )
+    command = [sys.executable, "-c", script, str(target)]
+    for delay in (0.05, 0.13):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            while not target.exists():
+                time.sleep(0.01)
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        import json
+
+        values = json.loads(target.read_text())
+        assert len(values) == 20000
+        assert len(set(values)) == 1
