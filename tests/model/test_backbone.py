@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,20 @@ def test_unknown_names(config: TapsConfig, message: str) -> None:
 def test_small_net_shapes() -> None:
     net = SmallNet(SmallNetConfig(widths=(4, 8, 12), depths=(1, 2, 1), num_taps=2))
     assert [m.shape[1:] for m in net(torch.zeros(1, 3, 32, 48))] == [(8, 8, 12), (12, 4, 6)]
+
+
+@pytest.mark.data
+def test_real_imagenet_weights_fit() -> None:
+    """All keys match, and the cut network computes what the whole one does."""
+    root = Path(os.environ.get("HARDMINE_DATA") or Path(__file__).parents[2] / "../shared/data")
+    path = root / "backbones/mobilenet_v2_imagenet.pth"
+    if not path.exists():
+        pytest.skip(f"no {path} (set HARDMINE_DATA)")
+    taps = Taps(CUT).eval()
+    taps.load_weights(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    network = torchvision.models.mobilenet_v2(weights=None).eval()
+    network.load_state_dict(state)
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(taps(images)[1], network.features(images), atol=1e-4)
