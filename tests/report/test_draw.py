@@ -64,3 +64,14 @@ def test_nothing_to_draw() -> None:
 
 def test_grey_becomes_colour() -> None:
     assert draw_boxes(Image.new("L", (50, 50)), found((0.9, 1, 5, 5, 20, 20)), ("a",)).mode == "RGB"
+
+
+def test_a_thumbnail_shows_clear_boxes_only() -> None:
+    from hardmine.report.thumbnails import _best
+
+    scores = np.array([0.2, 0.9, 0.5, 0.44, 0.9, 0.8, 0.7, 0.6], np.float32)
+    found = Detections(np.zeros((8, 4), np.float32), scores, np.ones(8, np.int64))
+    # Half of .9 is .45: .44 and .2 are clutter; of the six others the best five are drawn.
+    assert _best(found, 5).scores.tolist() == pytest.approx([0.9, 0.9, 0.8, 0.7, 0.6])
+    assert _best(found.at_least(0.85), 5).scores.tolist() == pytest.approx([0.9, 0.9])
+    assert len(_best(Detections.none(), 5)) == 0

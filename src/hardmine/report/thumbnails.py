@@ -18,6 +18,8 @@ from hardmine.types import Detections
 
 LONGEST_SIDE = 420
 BOXES_DRAWN = 5
+LEAST_OF_BEST = 0.5
+"""A box is drawn when its score is at least this share of the picture's highest: the rest is clutter."""
 QUALITY = 80
 
 
@@ -70,7 +72,7 @@ def shrink_gallery(
 
 
 def shrink(picture: Picture, categories: Sequence[str]) -> Thumbnail:
-    """Return a JPEG thumbnail with the best few boxes drawn at the thumbnail's own size."""
+    """Return a JPEG thumbnail with the clearest few boxes drawn at the thumbnail's own size."""
     try:
         image = read_image(picture.path)
     except DataError as error:
@@ -88,5 +90,6 @@ def shrink(picture: Picture, categories: Sequence[str]) -> Thumbnail:
 
 
 def _best(found: Detections, count: int) -> Detections:
-    order = np.argsort(-found.scores, kind="stable")[:count]
+    clear = found.scores >= LEAST_OF_BEST * found.scores.max(initial=0.0)
+    order = np.argsort(-found.scores, kind="stable")[: min(count, int(clear.sum()))]
     return Detections(found.boxes[order], found.scores[order], found.labels[order])
