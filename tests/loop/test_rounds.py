@@ -271,8 +271,13 @@ def test_the_stop_rules_look_at_the_stopping_set_and_never_at_the_final_one() ->
     from hardmine.loop.summary import point_of
 
     part = {"alarms_per_image_at_recall_0.8": 1.0, "interval": [0.5, None]}
-    figures = {"AP": 0.5, "AP50": 0.6, "negatives": {"stop": part, "held_out": {}}}
-    point = point_of(Result(Model("k", Path()), Path(), figures), 0.7)
+    figures = {
+        "AP": 0.5,
+        "AP50": 0.6,
+        "max_recall": 0.7,
+        "negatives": {"stop": part, "held_out": {}},
+    }
+    point = point_of(Result(Model("k", Path()), Path(), figures))
     assert (point.alarms, point.interval, point.recall) == (1.0, None, 0.7)
 
 

@@ -68,7 +68,7 @@ def test_an_unbounded_interval_shows_no_fall() -> None:
         (point(0.1, ap50=0.93), None),  # .02 lost: tolerated, inclusive
         (point(0.1, ap50=0.9299), "AP50 fell from 0.9500 to 0.9299, more than 0.02"),
         (point(0.1, recall=0.75), None),
-        (point(0.1, recall=0.74), "recall at round 0's threshold fell from 0.8000 to 0.7400"),
+        (point(0.1, recall=0.74), "recall at any score fell from 0.8000 to 0.7400"),
         (point(None), "the reference recall is no longer reached"),
         (point(0.1, ap50=None), None),
     ],

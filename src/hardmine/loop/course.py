@@ -104,7 +104,7 @@ class Course:
         first = self.examiner.recall_at(result, result.figures["score_threshold"])
         arms, rows = [], []
         for name in self.options.ordered_arms:
-            arms.append(Arm(name, result, history=[point_of(result, first)], results=[result]))
+            arms.append(Arm(name, result, history=[point_of(result)], results=[result]))
             rows.append(
                 row_of(
                     name,
@@ -152,7 +152,7 @@ class Course:
         first = self.examiner.recall_at(result, arm.results[0].figures["score_threshold"])
         arm.result = result
         arm.results.append(result)
-        arm.history.append(point_of(result, first))
+        arm.history.append(point_of(result))
         again: Sequence[str] = ()
         if arm.negatives:
             again = self.miner.second_look(arm, number, result.figures["score_threshold"])

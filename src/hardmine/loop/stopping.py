@@ -16,8 +16,9 @@ class RoundPoint:
     """What a stop rule knows of one round.
 
     ``alarms`` per image of the stopping set at the threshold for the reference recall and its 95 %
-    ``interval``; ``recall`` at the score threshold that round 0 had (what a camera left at its old
-    threshold would see). ``None`` where a value could not be measured.
+    ``interval``; ``recall`` at the lowest score that is decoded. (At round 0's threshold it would fall
+    whenever scores shift, though ranking and the threshold of this round are as good.)
+    ``None`` where a value could not be measured.
     """
 
     average_precision: float | None
@@ -80,7 +81,7 @@ def _harm(first: RoundPoint, last: RoundPoint, guard: GuardConfig) -> str | None
         return "the reference recall is no longer reached at any threshold"
     limits = (
         ("AP50", first.ap50, last.ap50, guard.ap50_tolerance),
-        ("recall at round 0's threshold", first.recall, last.recall, guard.recall_tolerance),
+        ("recall at any score", first.recall, last.recall, guard.recall_tolerance),
     )
     for name, was, is_now, tolerance in limits:
         if was is None or is_now is None:

@@ -78,7 +78,7 @@ def _mining(handed: Handed) -> dict[str, int]:
     }
 
 
-def point_of(result: Result, first_recall: float | None) -> RoundPoint:
+def point_of(result: Result) -> RoundPoint:
     """Return what the stop rules look at: the stopping set, never the final one."""
     part = result.figures["negatives"]["stop"]
     limits = part["interval"]
@@ -86,7 +86,7 @@ def point_of(result: Result, first_recall: float | None) -> RoundPoint:
     return RoundPoint(
         result.figures["AP"],
         result.figures["AP50"],
-        first_recall,
+        result.figures["max_recall"],
         part[ALARMS],
         (limits[0], limits[1]) if bounded else None,
     )
