@@ -1,0 +1,1 @@
+"""Reading labelled data and images; states, splits, resize and augmentation."""

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import coco, coco_box, coco_image, picture, put_image, put_text
+from PIL import Image
+
+from hardmine.data.check import CheckReport, Severity, check_dataset, severity_of
+from hardmine.data.folder import load_images
+from hardmine.data.load import load_splits
+from hardmine.errors import DataError
+
+SIZE = (40, 30)
+
+
+def check(root: Path, *names: str, boxes: bool = True) -> CheckReport:
+    """Check a COCO file that names the given images."""
+    images = [coco_image(i, name) for i, name in enumerate(names)]
+    annotations = [coco_box(i, [1, 2, 3, 4], 1 + i % 2) for i in range(len(names)) if boxes]
+    return check_dataset(put_text(root / "all.json", coco(images, annotations)))
+
+
+def found(report: CheckReport) -> dict[str, str]:
+    return {problem.file: problem.kind for problem in report.problems}
+
+
+def test_a_good_dataset_is_ok_and_counted(tmp_path: Path) -> None:
+    names = [put_image(tmp_path / f"{seed}.png", seed).name for seed in range(4)]
+    report = check(tmp_path, *names)
+    assert report.ok
+    assert report.problems == ()
+    assert report.rows() == [
+        "all: 4 images (4 labelled), 4 boxes (cat 2, dog 2)",
+        "no problems",
+    ]
+    assert report.to_dict()["splits"]["all"] == {
+        "images": 4,
+        "states": {"labelled": 4},
+        "boxes": 4,
+        "ignored_boxes": 0,
+        "classes": {"cat": 2, "dog": 2},
+    }
+
+
+def test_images_that_cannot_be_decoded_are_errors(tmp_path: Path) -> None:
+    whole = put_image(tmp_path / "whole.jpg", 1, (400, 300)).read_bytes()
+    (tmp_path / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "zero.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("hello")
+    put_image(tmp_path / "good.jpg", 2)
+    report = check(tmp_path, "good.jpg", "truncated.jpg", "zero.jpg", "text.jpg")
+    assert found(report) == {
+        "truncated.jpg": "image_truncated",
+        "zero.jpg": "image_zero_bytes",
+        "text.jpg": "image_not_image",
+    }
+    assert not report.ok
+    assert all(severity_of(problem) is Severity.ERROR for problem in report.problems)
+
+
+def test_odd_images_are_noted_and_do_no_harm(tmp_path: Path) -> None:
+    picture(1, SIZE).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    deep = np.asarray(picture(2, SIZE).convert("L"), np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    frames = [picture(seed, SIZE) for seed in (3, 4)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90°: 30 x 40 in the file, 40 x 30 to a person
+    picture(5, SIZE[::-1]).save(tmp_path / "turned.jpg", exif=exif)
+    report = check(tmp_path, "cmyk.jpg", "deep.png", "moving.gif", "turned.jpg")
+    assert found(report) == {
+        "cmyk.jpg": "image_cmyk",
+        "deep.png": "image_16bit",
+        "moving.gif": "image_animated",
+        "turned.jpg": "image_turned",
+    }
+    assert report.ok
+
+
+def test_a_size_that_differs_from_the_labels_is_an_error(tmp_path: Path) -> None:
+    put_image(tmp_path / "a.png", 1, (30, 40))
+    put_image(tmp_path / "b.png", 2)
+    report = check(tmp_path, "a.png", "b.png")
+    assert [str(p) for p in report.problems] == ["a.png: image is 30 x 40, its label says 40 x 30"]
+    assert not report.ok
+
+
+def test_reading_problems_and_the_count_of_unreviewed_images_are_in_the_report(
+    tmp_path: Path,
+) -> None:
+    for seed in range(2):
+        put_image(tmp_path / f"{seed}.png", seed)
+    report = check(tmp_path, "0.png", "1.png", "gone.png", boxes=False)
+    assert [(p.kind, p.index) for p in report.problems] == [
+        ("image_missing", 2),
+        ("images_unreviewed", -1),
+        ("class_empty", -1),
+        ("class_empty", -1),
+    ]
+    assert "2 of 2 images are unreviewed" in report.problems[1].reason
+
+
+def test_copies_within_a_split_warn_and_across_splits_are_errors(tmp_path: Path) -> None:
+    for split, seeds in (("train", (1, 2)), ("val", (2, 3))):
+        for seed in seeds:
+            put_image(tmp_path / split / f"{seed}.png", seed)
+        images = [coco_image(seed, f"{seed}.png") for seed in seeds]
+        boxes = [coco_box(seed, [1, 2, 3, 4], 1) for seed in seeds]
+        text = coco(images, boxes, [{"id": 1, "name": "cat"}])
+        put_text(tmp_path / split / "labels.json", text)
+    report = check_dataset(tmp_path)
+    assert [(p.kind, str(p)) for p in report.problems] == [
+        ("split_leak", "2.png: near-copy in train of 2.png (val)")
+    ]
+    assert not report.ok
+    put_image(tmp_path / "train" / "1.png", 2)
+    put_image(tmp_path / "val" / "2.png", 4)
+    report = check_dataset(load_splits(tmp_path))
+    assert [(p.kind, str(p)) for p in report.problems] == [
+        ("duplicate_images", "1.png: near-copy of 2.png")
+    ]
+    assert report.ok
+
+
+def test_the_report_is_json_and_its_rows_start_with_the_worst(tmp_path: Path) -> None:
+    picture(1, SIZE).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    (tmp_path / "zero.jpg").write_bytes(b"")
+    report = check(tmp_path, "cmyk.jpg", "zero.jpg")
+    loaded = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert loaded["ok"] is False
+    assert loaded["counts"] == {"image_cmyk": 1, "image_zero_bytes": 1}
+    assert [p["severity"] for p in loaded["problems"]] == ["info", "error"]
+    assert report.rows()[1:] == [
+        "error: 1 x image_zero_bytes",
+        "  image_zero_bytes: zero.jpg: zero bytes long",
+        "info: 1 x image_cmyk",
+        "  image_cmyk: cmyk.jpg: CMYK colours, read as RGB",
+    ]
+
+
+def test_progress_and_a_dataset_in_memory(tmp_path: Path) -> None:
+    for seed in range(3):
+        put_image(tmp_path / f"{seed}.png", seed)
+    seen: list[tuple[int, int]] = []
+    report = check_dataset(load_images(tmp_path), progress=lambda *at: seen.append(at))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert report.data == str(tmp_path)
+
+
+def test_what_is_not_recognised_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no labelled data recognised"):
+        check_dataset(tmp_path)
