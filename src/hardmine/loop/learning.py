@@ -54,12 +54,11 @@ class Learner:
             label: what people are told while it runs.
         """
         from hardmine.training.checkpoint import file_digest
-        from hardmine.training.recipe import recipe_to_dict
 
         weights = None if init is not None else self.weights
         inputs = {
             "data": dataset.fingerprint,
-            "recipe": recipe_to_dict(recipe),
+            "recipe": _training_part(recipe),
             "steps": num_steps,
             "seed": seed,
             "init": None if init is None else init.key,
@@ -87,6 +86,16 @@ class Learner:
     def _progress(self, label: str) -> Callable[[Any], None]:
         notify = self.steps.notify
         return lambda state: notify(label, state.step, state.steps)
+
+
+def _training_part(recipe: Recipe) -> dict[str, Any]:
+    """Return what of a recipe decides a training of a given length: not how later rounds go on, so
+    that a change there finds round 0 trained.
+    """
+    from hardmine.training.recipe import recipe_to_dict
+
+    values = recipe_to_dict(recipe)
+    return {key: value for key, value in values.items() if key not in ("branch", "epochs")}
 
 
 def choose_recipe(

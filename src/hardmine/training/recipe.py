@@ -47,7 +47,7 @@ class OptimConfig:
 class BranchConfig:
     """How a mining round continues from earlier weights."""
 
-    epochs: float = 10.0
+    epochs: float = 15.0
     """Length in passes over round 0's labelled images: the same number of steps in every arm."""
     lr_scale: float = 0.5
 
