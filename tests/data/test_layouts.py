@@ -135,6 +135,17 @@ def test_labels_whose_images_are_elsewhere(tmp_path: Path, name: str, text: str)
     assert dataset.problems == ()
 
 
+def test_paths_are_absolute_however_the_data_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_image(tmp_path / "set" / "a.jpg")
+    put_text(tmp_path / "set" / "a.xml", XML)
+    monkeypatch.chdir(tmp_path)
+    named = [load_dataset(name) for name in ("set", "./x/../set", tmp_path / "set")]
+    assert {dataset.records[0].path for dataset in named} == {tmp_path / "set" / "a.jpg"}
+    assert len({dataset.fingerprint for dataset in named}) == 1
+
+
 def test_sources_with_different_class_lists_share_one(tmp_path: Path) -> None:
     for split, name in (("train", "dog"), ("val", "cat")):
         put_image(tmp_path / split / "a.jpg")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hardmine.data.image_io import IMAGE_SUFFIXES, image_size
 from hardmine.data.records import RawImage
-from hardmine.data.roots import relative_name
+from hardmine.data.roots import plain_path, relative_name
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
@@ -109,7 +109,7 @@ def load_images(
     Raises:
         DataError: the folder is missing, or holds no image file.
     """
-    root = Path(folder)
+    root = plain_path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: not a folder, wanted a folder of images")
     paths = list_images(root)

@@ -63,9 +63,8 @@ def find_sources(path: Path, images: Path | None = None) -> Sources:
     Raises:
         DataError: nothing is recognised; the message lists what was looked for.
     """
-    for folder in (images,) if images is not None else ():
-        if not folder.is_dir():
-            raise DataError(f"{folder}: not a folder, wanted the folder of images")
+    if images is not None and not images.is_dir():
+        raise DataError(f"{images}: not a folder, wanted the folder of images")
     if path.is_file():
         return _from_file(path, images)
     if not path.is_dir():

@@ -9,6 +9,7 @@ from pathlib import Path
 from hardmine.data.folder import load_images
 from hardmine.data.layouts import find_sources
 from hardmine.data.records import build_dataset, merge_names
+from hardmine.data.roots import plain_path
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageState
 
@@ -41,7 +42,7 @@ def load_splits(
         DataError: nothing is recognised (the message lists what was looked for), or a file that
             everything hangs on is broken. Lesser faults become `Dataset.problems`.
     """
-    sources = find_sources(Path(path), Path(images) if images is not None else None)
+    sources = find_sources(plain_path(path), None if images is None else plain_path(images))
     raws = {name: s.read(empty_is_verified=empty_is_verified) for name, s in sources.items()}
     names = tuple(categories) if categories is not None else merge_names(list(raws.values()))
     datasets = {name: build_dataset(raw, names) for name, raw in raws.items()}

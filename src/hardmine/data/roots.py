@@ -25,8 +25,8 @@ class ImageFinder:
     """
 
     def __init__(self, root: Path, bases: Sequence[Path] = ()) -> None:
-        self.root = Path(os.path.abspath(root))  # noqa: PTH100 (Path.resolve would follow links)
-        self.bases = [os.path.abspath(base) for base in bases or [root]]  # noqa: PTH100
+        self.root = plain_path(root)
+        self.bases = [str(plain_path(base)) for base in bases or [root]]
         self._real_root = os.path.realpath(self.root)
         self._listed: dict[str, dict[str, bool]] = {}
 
@@ -75,6 +75,11 @@ class ImageFinder:
                 return {e.name: linked or e.is_symlink() for e in entries if e.is_file()}
         except OSError:
             return {}
+
+
+def plain_path(path: Path | str) -> Path:
+    """Return the absolute path without ``..``; links are not followed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 (Path.resolve follows links)
 
 
 def relative_name(path: Path, root: Path) -> str:
