@@ -210,3 +210,14 @@ def test_a_full_disk_keeps_the_last_whole_state(
     monkeypatch.setattr(os, "fsync", sync)
     again = fit(squares, tiny_recipe, tmp_path / "cut", steps=6, save_every=2, resume=True)
     assert same(whole, again)
+
+
+def test_two_precisions_in_one_process(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    """Accelerate's own mixed precision is fixed once per process; ours is each run's."""
+    exact = fit(squares, tiny_recipe, tmp_path / "a", steps=3)
+    coarse = fit(squares, replace(tiny_recipe, precision="bf16"), tmp_path / "b", steps=3)
+    again = fit(squares, tiny_recipe, tmp_path / "c", steps=3)
+    assert same(exact, again)
+    assert not same(exact, coarse)

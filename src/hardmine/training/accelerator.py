@@ -13,8 +13,11 @@ from accelerate import Accelerator
 from hardmine.errors import MissingExtraError
 
 
-def make_accelerator(precision: str, tracked: Path | None = None) -> Accelerator:
-    """Return accelerate's driver; ``auto`` takes bf16 where the device computes in it natively.
+def make_accelerator(tracked: Path | None = None) -> Accelerator:
+    """Return accelerate's driver: devices, processes, trackers.
+
+    Precision is left to :func:`uses_bf16` and autocast: accelerate fixes its own once per process, and
+    two trainings in one process may want different ones.
 
     Args:
         tracked: a folder to write TensorBoard's event files into.
@@ -22,16 +25,20 @@ def make_accelerator(precision: str, tracked: Path | None = None) -> Accelerator
     Raises:
         MissingExtraError: TensorBoard is asked for and not installed.
     """
-    if precision == "auto":
-        precision = "bf16" if _has_fast_bf16() else "fp32"
-    mixed = "bf16" if precision == "bf16" else "no"
     if tracked is None:
-        return Accelerator(mixed_precision=mixed)
+        return Accelerator(mixed_precision="no")
     if importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("tensorboard is not installed: pip install 'hardmine[tracking]'")
-    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=tracked)
+    accelerator = Accelerator(mixed_precision="no", log_with="tensorboard", project_dir=tracked)
     accelerator.init_trackers("tensorboard")
     return accelerator
+
+
+def uses_bf16(precision: str) -> bool:
+    """Return whether a training of this precision runs in bf16 here; ``auto`` takes it where the
+    device computes in it natively.
+    """
+    return precision == "bf16" or (precision == "auto" and _has_fast_bf16())
 
 
 def _has_fast_bf16() -> bool:

@@ -20,7 +20,7 @@ from hardmine.errors import CheckpointError, DataError
 from hardmine.files import write_text
 from hardmine.model.backbone import Taps
 from hardmine.model.ssd import SSD
-from hardmine.training.accelerator import make_accelerator
+from hardmine.training.accelerator import make_accelerator, uses_bf16
 from hardmine.training.checkpoint import (
     file_digest,
     load_state,
@@ -123,7 +123,8 @@ class _Run:
         weights: Path | None,
     ) -> None:
         self.recipe, self.out, self.seed, self.total = recipe, out, seed, total
-        self.accelerator = make_accelerator(recipe.precision, out if recipe.tensorboard else None)
+        self.accelerator = make_accelerator(out if recipe.tensorboard else None)
+        self.bf16 = uses_bf16(recipe.precision)
         self.step, self.best, self.rows = 0, -math.inf, list[list[Any]]()
         torch.manual_seed(seed)
         self.model = SSD(recipe.model, dataset.categories)
@@ -150,7 +151,7 @@ class _Run:
             self.wrapped.train()
             lr = self._set_learning_rate()
             batch = batch.to(accelerator.device)
-            with accelerator.autocast():
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bf16):
                 output = self.wrapped(batch.images)
             loss = loss_of(output, batch)
             if not torch.isfinite(loss.total):
