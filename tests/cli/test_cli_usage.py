@@ -222,6 +222,8 @@ def test_debug_lets_the_traceback_through(
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     """A signal while the process works: exit code 130 and one line."""
     code = (
+        # A job in a shell's background starts with this signal ignored; a person's terminal does not.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys, time, hardmine.cli.data_commands as commands\n"
         "import hardmine.data.check as check\n"
         "def wait(*a, **k):\n    print('ready', flush=True)\n    time.sleep(60)\n"
