@@ -133,12 +133,16 @@ def test_chains_make_one_group() -> None:
     assert group_duplicates([0, 3, 7 << 40, (7 << 40) + 1], 1) == [0, 1, 2, 2]
 
 
-def test_many_hashes_in_one_bucket_are_compared_in_blocks() -> None:
+def test_a_bucket_larger_than_a_block_is_compared_as_a_whole() -> None:
     random = np.random.default_rng(0)
-    far = [int(h) << 8 for h in random.integers(0, 2**50, 3000)]  # all share the lowest band
-    groups = group_duplicates([*far, far[17] ^ 1, far[2999] ^ 2], 6)
-    assert groups[3000] == groups[17]
-    assert groups[3001] == groups[2999]
+    hashes = [int(h) << 9 for h in random.integers(0, 2**50, 3000)]  # bits 0 to 8 are one band
+    # One bit in each of the six other bands (which start at 9, 18, 27, 37, 46, 55): only the shared
+    # band brings the two together, and bit 60 sorts the copy behind all others.
+    first = hashes.index(min(hashes))
+    copy = hashes[first] ^ sum(1 << bit for bit in (10, 20, 30, 40, 50, 60))
+    groups = group_duplicates([*hashes, copy], 6)
+    assert groups[3000] == first
+    assert len(set(groups)) == 3000
 
 
 @settings(max_examples=60, deadline=None)
