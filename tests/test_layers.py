@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "evaluation",
         "pool",
         "report",
+        "design inspection",
         "loop",
         "demo",
         "cli __main__",
