@@ -1,6 +1,6 @@
 """What mining brings on real photographs: three arms, several seeds, paired intervals over seeds.
 
-    python -m benchmarks.real_goal raccoon|cards [--seeds N …] [--arms A,B] [--out DIR]
+    python -m benchmarks.real_goal raccoon|cards [--seeds N …] [--arms A,B] [--val SHARE] [--out DIR]
 
 Needs the data named by HARDMINE_DATA. Runs (or goes on with) one loop a seed, then pools the seeds:
 alarms of ``mined`` over those of each twin at recall .8, on the held-out negatives, on the part of the
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,34 @@ FALL = 5.0
 MAX_AP50_LOSS = 0.02
 
 
-def sources(name: str) -> tuple[Path, Path | None]:
-    """Return the labelled images and, when they have a part of their own for it, the validation."""
-    return (DATA / "cards/train", DATA / "cards/test") if name == "cards" else (DATA / name, None)
+@dataclass(frozen=True)
+class Trial:
+    """What is run: ``val`` is the validation's share of a set that has no such part of its own."""
+
+    name: str
+    out: Path
+    val: float
+    recipe: Path | None
+
+    @property
+    def labelled(self) -> Path:
+        return DATA / ("cards/train" if self.name == "cards" else self.name)
+
+    @property
+    def validation(self) -> Path | float:
+        return DATA / "cards/test" if self.name == "cards" else self.val
+
+    def folder(self, seed: int) -> Path:
+        return self.out / f"{self.name}-{seed}"
 
 
-def run_seed(name: str, out: Path, seed: int, arms: tuple[str, ...]) -> dict[str, Any]:
+def run_seed(trial: Trial, seed: int, arms: tuple[str, ...]) -> dict[str, Any]:
     """Run one seed's loop, or take it up where it stands; return its rows and seconds."""
-    train, val = sources(name)
     start = time.perf_counter()
     result = run_loop(
-        train,
-        val=val,
+        trial.labelled,
+        val=trial.validation,
+        recipe=trial.recipe,
         pool=DATA / "negatives/pool",
         negatives=DATA / "negatives/held_out",
         weights=DATA / "backbones/mobilenet_v2_imagenet.pth",
@@ -60,7 +76,7 @@ def run_seed(name: str, out: Path, seed: int, arms: tuple[str, ...]) -> dict[str
         arms=arms,
         stop="never",
         seed=seed,
-        out=out,
+        out=trial.folder(seed),
         resume=True,
         progress=lambda what, done, total: print(f"\r{what} {done}/{total}   ", end="", flush=True),
     )
@@ -82,11 +98,11 @@ def slim(row: dict[str, Any]) -> dict[str, Any]:
     return kept | {"alarms": row["negatives"]["held_out"]["alarms"], "other_sets": others}
 
 
-def measured_sets(name: str, out: Path, seed: int) -> dict[str, Dataset]:
+def measured_sets(trial: Trial, seed: int) -> dict[str, Dataset]:
     """Return the sets that a seed's loop was measured on, from its own finished steps."""
-    steps = Steps(out.resolve(), silent)
-    train, val = sources(name)
-    parts = load_train_val(train, val, steps, seed=seed, options=LoadOptions(None, False))
+    steps = Steps(trial.folder(seed).resolve(), silent)
+    how = LoadOptions(None, False)
+    parts = load_train_val(trial.labelled, trial.validation, steps, seed=seed, options=how)
     negatives = load_negatives(DATA / "negatives/held_out", parts.train.categories, "negatives")
     pool = load_pool(DATA / "negatives/pool")
     sets = divide_sets(parts.train, parts.val, pool, negatives, steps, seed=seed)
@@ -104,17 +120,17 @@ def arm_scores(
     return ArmScores(val, load_detections(folder / f"{negatives}.json", sets[negatives]))
 
 
-def compare(name: str, out: Path, runs: list[dict[str, Any]], twin: str) -> dict[str, Any]:
+def compare(trial: Trial, runs: list[dict[str, Any]], twin: str) -> dict[str, Any]:
     """Return ``mined`` against a twin, pooled over the seeds: ratios by set and AP50's difference."""
     found: dict[str, Any] = {}
     per_seed = []
     for run in runs:
-        folder = out / f"{name}-{run['seed']}"
-        per_seed.append((folder, run["rows"], measured_sets(name, folder, run["seed"])))
+        seed = run["seed"]
+        per_seed.append((trial.folder(seed), run["rows"], measured_sets(trial, seed)))
     for negatives in SETS:
         pairs = [
-            (arm_scores(*seed, "mined", negatives), arm_scores(*seed, twin, negatives))
-            for seed in per_seed
+            (arm_scores(*found_at, "mined", negatives), arm_scores(*found_at, twin, negatives))
+            for found_at in per_seed
         ]
         found[negatives] = asdict(paired_ratio_over_seeds(pairs))
         if negatives == SETS[0]:
@@ -149,24 +165,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/real_goal"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", default="mined,random,none")
+    parser.add_argument("--val", type=float, default=0.2)
+    parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--tag", default="goal", help="the result's name: <data>_<tag>.json")
     options = parser.parse_args(argv)
     machine = {**describe_machine(), "cores": os.cpu_count()}
     print("\n".join(f"{key}: {value}" for key, value in machine.items()))
     arms = tuple(options.arms.split(","))
-    runs = [
-        run_seed(options.data, options.out / f"{options.data}-{seed}", seed, arms)
-        for seed in options.seeds
-    ]
+    trial = Trial(options.data, options.out, options.val, options.recipe)
+    runs = [run_seed(trial, seed, arms) for seed in options.seeds]
     for run in runs:
         show(run)
     twins = [arm for arm in arms if arm != "mined"]
-    against = {twin: compare(options.data, options.out, runs, twin) for twin in twins}
+    against = {twin: compare(trial, runs, twin) for twin in twins}
     goals = check_goals(runs, against)
     for twin, parts in against.items():
         for negatives, part in parts.items():
             print(f"mined against {twin}, {negatives}: {part}")
-    path = RESULTS / f"{options.data}_goal.json"
-    write_json(path, {"machine": machine, "goals": goals, "against": against, "seeds": runs})
+    path = RESULTS / f"{options.data}_{options.tag}.json"
+    how = {"val": "cards/test" if trial.name == "cards" else trial.val, "recipe": trial.recipe and trial.recipe.read_text()}
+    result = {"machine": machine, "how": how, "goals": goals, "against": against, "seeds": runs}
+    write_json(path, result)
     print("\n".join(f"{'met   ' if met else 'MISSED'} {name}" for name, met in goals.items()))
     return 0 if all(goals.values()) else 3
 
