@@ -55,6 +55,7 @@ def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, 
         "loop data --pool pool --val 0.3 --rounds 2 --add 0.1 --retrain fresh",
         "--arms mined,none --min-score 0 --weights none --epochs 4 --seed 7 --out runs/x",
         "--accept verdicts.csv --resume --draws 50 --stop never --device cpu",
+        "--set loss.selection.floor=32 --set decode.max_detections=7",
     )
     assert (code, out.splitlines()[-1]) == (0, "written: runs/x")
     got = called.arguments
@@ -74,6 +75,7 @@ def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, 
         "quarantine": None,
         "model": None,
         "recipe": None,
+        "settings": ["loss.selection.floor=32", "decode.max_detections=7"],
         "epochs": 4,
         "weights": "none",
         "out": Path("runs/x"),
@@ -141,6 +143,7 @@ def test_train_hands_over_its_options(
         "epochs": 2,
         "weights": "none",
         "recipe": None,
+        "settings": (),
         "out": Path("t"),
         "resume": True,
         "images": Path("pool"),

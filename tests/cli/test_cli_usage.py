@@ -19,7 +19,7 @@ from hardmine.cli.main import run
 from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("demo", "check", "train", "val", "mine", "loop", "predict", "convert")
+COMMANDS = ("demo", "check", "train", "val", "mine", "loop", "predict", "convert", "recipe")
 
 Cli = Callable[..., tuple[int, str, str]]
 

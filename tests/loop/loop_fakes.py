@@ -119,6 +119,7 @@ class World:
         weights: Path | None,
         steps: int | None,
         resume: bool,
+        device: str | None,
         progress: Callable[[Any], None] | None,
     ) -> Path:
         """Learn the kinds of the negatives in the dataset, on top of what ``init`` knows."""

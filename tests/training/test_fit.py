@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hardmine.errors import CheckpointError, DataError
+from hardmine.errors import CheckpointError, ConfigError, DataError
 from hardmine.training.checkpoint import load_checkpoint
 from hardmine.training.fit import Progress, fit
 from hardmine.training.optim import learning_rate
@@ -221,3 +221,13 @@ def test_two_precisions_in_one_process(
     again = fit(squares, tiny_recipe, tmp_path / "c", steps=3)
     assert same(exact, again)
     assert not same(exact, coarse)
+
+
+def test_the_device_is_the_one_asked_for(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    named = fit(squares, tiny_recipe, tmp_path / "a", steps=2, device="cpu")
+    if not torch.cuda.is_available():
+        assert same(named, fit(squares, tiny_recipe, tmp_path / "b", steps=2))
+    with pytest.raises(ConfigError, match=r"device: got cuda:99, but this machine"):
+        fit(squares, tiny_recipe, tmp_path / "c", steps=2, device="cuda:99")

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import hardmine
-from hardmine.cli import data_commands, loop_commands, model_commands
+from hardmine.cli import data_commands, loop_commands, model_commands, recipe_commands
 from hardmine.cli.failures import DONE, USAGE, exit_code, explain, is_expected
 
 _EXIT_CODES = "Exit codes: 0 done, 1 failure, 2 usage, 3 a gate not met, 130 interrupted."
@@ -61,6 +61,7 @@ app.command()(loop_commands.mine)
 app.command()(loop_commands.loop)
 app.command()(model_commands.predict)
 app.command()(data_commands.convert)
+app.command()(recipe_commands.recipe)
 
 
 def run(arguments: Sequence[str]) -> int:

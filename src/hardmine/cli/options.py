@@ -92,6 +92,15 @@ Recipe = Annotated[
         help="A recipe in YAML; an unknown key is an error.",
     ),
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Lay one choice over the recipe, such as loss.selection.floor=32 (the value is YAML); "
+        "may be repeated. 'hardmine recipe' prints all keys.",
+    ),
+]
 Epochs = Annotated[
     int | None,
     typer.Option("--epochs", metavar="N", min=1, help="Passes over the training images."),

@@ -11,7 +11,8 @@ from hardmine.data.resize import Resize
 from hardmine.detect.detector import BatchScores, Detector
 from hardmine.model.decode import DecodeConfig, decode_detections, foreground_scores
 from hardmine.model.ssd import SSD
-from hardmine.training.checkpoint import file_digest, load_checkpoint
+from hardmine.training.accelerator import choose_device
+from hardmine.training.checkpoint import file_digest, find_checkpoint, load_checkpoint
 from hardmine.training.recipe import Recipe
 from hardmine.types import Detections, RawOutput
 
@@ -70,9 +71,9 @@ def load_detector(path: Path, device: str | None = None) -> Detector:
 
     Raises:
         CheckpointError: missing, truncated or foreign.
+        ConfigError: no such device.
     """
-    if path.is_dir():
-        path = path / "last.safetensors"
+    path = find_checkpoint(path)
+    chosen = choose_device(device)
     model, recipe = load_checkpoint(path)
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return TorchDetector(model, recipe, file_digest(path), torch.device(chosen))
+    return TorchDetector(model, recipe, file_digest(path), chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ def train(
     model: str | None = None,
     recipe: Recipe | Path | str | None = None,
     epochs: float | None = None,
+    settings: Sequence[str] = (),
     weights: Path | str | None = None,
     out: Path | str = Path("runs/train"),
     resume: bool = False,
@@ -70,17 +72,19 @@ def train(
             training or validation image is left out and reported.
         train_negatives: images without objects to train on.
         model: name of a recipe; ``recipe`` a ready one or a YAML file; ``epochs`` replaces its own.
+        settings: choices laid over the recipe, each as ``loss.selection.floor=32``.
         weights: file to start the backbone from, "none", or a name to download ("imagenet").
         out: gets ``last.safetensors``, ``log.csv``, ``recipe.yaml``, ``metrics.json``, detections
             and ``report.html``.
         resume: go on in a directory that holds a run.
+        device: where to train and measure, such as "cpu" or "cuda:1"; the best there is if not given.
         progress: told (what, done, total).
 
     Raises:
         ConfigError: contradictory options, or ``out`` holds a run and ``resume`` is not given.
         DataError: unusable data or a full disk.
     """
-    chosen = choose_recipe(model, recipe, epochs)
+    chosen = choose_recipe(model, recipe, epochs, settings)
     start = find_weights(weights, chosen)
     root, kit = Path(out).resolve(), tools or default_tools()
     if (root / "recipe.yaml").exists() and not resume:
@@ -104,6 +108,7 @@ def train(
             weights=start,
             steps=None,
             resume=resume,
+            device=device,
             progress=lambda state: steps.notify("train", state.step, state.steps),
         )
         inspector = Inspector(steps, kit, draws, seed)

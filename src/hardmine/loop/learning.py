@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class Learner:
     steps: Steps
     tools: Tools
     weights: Path | None
+    device: str | None = None
 
     def train(
         self,
@@ -76,6 +77,7 @@ class Learner:
                 weights=weights,
                 steps=num_steps,
                 resume=True,
+                device=self.device,
                 progress=self._progress(label),
             )
             return path.name
@@ -99,7 +101,10 @@ def _training_part(recipe: Recipe) -> dict[str, Any]:
 
 
 def choose_recipe(
-    model: str | None, recipe: Recipe | Path | str | None, epochs: float | None
+    model: str | None,
+    recipe: Recipe | Path | str | None,
+    epochs: float | None,
+    settings: Sequence[str] = (),
 ) -> Recipe:
     """Return the recipe that the options name.
 
@@ -107,11 +112,14 @@ def choose_recipe(
         model: a named recipe's name; the default one's when neither is given.
         recipe: a recipe, or a YAML file laid over the named one.
         epochs: replaces the recipe's.
+        settings: single choices laid over it, such as ``loss.selection.floor=32``.
 
     Raises:
-        ConfigError: unknown name, unreadable file, unknown key; or a ready recipe and a name.
+        ConfigError: unknown name, unreadable file, unknown key, a value of the wrong type; a ready
+            recipe and a name; ``epochs`` given twice.
     """
     from hardmine.training.recipe import Recipe, load_recipe, named_recipe
+    from hardmine.training.settings import apply_settings
 
     if isinstance(recipe, Recipe):
         if model is not None:
@@ -121,7 +129,9 @@ def choose_recipe(
         chosen = named_recipe(model or DEFAULT_MODEL)
     else:
         chosen = load_recipe(Path(recipe), named_recipe(model or DEFAULT_MODEL))
-    return chosen if epochs is None else replace(chosen, epochs=float(epochs))
+    if epochs is not None:
+        settings = [*settings, f"epochs={epochs}"]
+    return apply_settings(chosen, settings)
 
 
 def find_weights(weights: Path | str | None, recipe: Recipe) -> Path | None:
@@ -133,8 +143,13 @@ def find_weights(weights: Path | str | None, recipe: Recipe) -> Path | None:
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """Write ``recipe.yaml``, which ``--recipe`` reads back."""
+    write_text(folder / "recipe.yaml", recipe_text(recipe))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return a recipe as YAML."""
     import yaml
 
     from hardmine.training.recipe import recipe_to_dict
 
-    write_text(folder / "recipe.yaml", yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
+    return yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False)

@@ -61,6 +61,7 @@ def run_loop(
     model: str | None = None,
     recipe: Recipe | Path | str | None = None,
     epochs: float | None = None,
+    settings: Sequence[str] = (),
     weights: Path | str | None = None,
     out: Path | str = Path("runs/loop"),
     resume: bool = False,
@@ -91,6 +92,7 @@ def run_loop(
             runs all rounds and only reports what the rules would have said.
         min_score: lowest score of a mined image, inclusive; .05 when not given, and 0 means 0.
         quarantine: set candidates aside that score this or more; off when not given.
+        settings: choices laid over the recipe, each as ``loss.selection.floor=32``.
         out: the run directory (see the module's description).
         resume: go on in a directory that holds a run.
         progress: told (what, done, total).
@@ -114,7 +116,7 @@ def run_loop(
         seed=seed,
         draws=draws,
     )
-    chosen = choose_recipe(model, recipe, epochs)
+    chosen = choose_recipe(model, recipe, epochs, settings)
     start = find_weights(weights, chosen)
     root = Path(out).resolve()
     how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
@@ -135,7 +137,7 @@ def run_loop(
             parts.leaks,
             sets,
             steps,
-            Learner(steps, kit, start),
+            Learner(steps, kit, start, device),
             Examiner(steps, kit, sets.val, _negative_sets(sets, steps, seed), draws, seed, device),
             Miner(steps, kit, sets, store, options.min_score, seed, quarantine, device),
             Decider(options.accept, store, root, sets.mine_from),

@@ -28,6 +28,7 @@ class Fit(Protocol):
         weights: Path | None,
         steps: int | None,
         resume: bool,
+        device: str | None,
         progress: Callable[[Any], None] | None,
     ) -> Path: ...
 

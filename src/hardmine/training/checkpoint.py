@@ -38,6 +38,11 @@ def save_checkpoint(
     write_atomic(path, lambda part: save_file(tensors, part, metadata))
 
 
+def find_checkpoint(path: Path) -> Path:
+    """Return the weights file that a path names: itself, or a run directory's last weights."""
+    return path / "last.safetensors" if path.is_dir() else path
+
+
 def read_metadata(path: Path) -> tuple[Recipe, tuple[str, ...]]:
     """Return the recipe and the classes of a checkpoint.
 

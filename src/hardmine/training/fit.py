@@ -20,7 +20,7 @@ from hardmine.errors import CheckpointError, DataError
 from hardmine.files import write_text
 from hardmine.model.backbone import Taps
 from hardmine.model.ssd import SSD
-from hardmine.training.accelerator import make_accelerator, uses_bf16
+from hardmine.training.accelerator import make_accelerator, training_device, uses_bf16
 from hardmine.training.checkpoint import (
     file_digest,
     load_state,
@@ -56,6 +56,7 @@ def fit(
     weights: Path | None = None,
     steps: int | None = None,
     resume: bool = False,
+    device: str | None = None,
     validate: Callable[[SSD], float] | None = None,
     validate_every: int = 0,
     save_every: int = 100,
@@ -75,6 +76,7 @@ def fit(
         weights: an ImageNet state dict for the backbone; ignored with ``init``.
         steps: optimiser steps; ``None`` follows ``recipe.epochs``.
         resume: go on from ``out/state.pt`` when it is there.
+        device: such as "cpu" or "cuda:1"; ``None``: the best there is.
         validate: called with the averaged model; the highest value is kept as ``best.safetensors``.
         validate_every: steps between two calls of ``validate``; 0: at the end only.
         save_every: steps between two saved states.
@@ -89,7 +91,7 @@ def fit(
         raise DataError(f"{dataset.root}: got 0 usable images of {len(dataset)}, wanted >= 1")
     num_labelled = sum(len(record.labels) > 0 for record in usable.records)
     total = steps if steps is not None else recipe.steps(max(1, num_labelled))
-    run = _Run(usable, recipe, out, seed, total, init, weights)
+    run = _Run(usable, recipe, out, seed, total, init, weights, device)
     if resume and run.restore() and run.step == total:
         return run.checkpoint
     every = validate_every or total
@@ -121,19 +123,22 @@ class _Run:
         total: int,
         init: Path | None,
         weights: Path | None,
+        device: str | None,
     ) -> None:
         self.recipe, self.out, self.seed, self.total = recipe, out, seed, total
         self.accelerator = make_accelerator(out if recipe.tensorboard else None)
-        self.bf16 = uses_bf16(recipe.precision)
+        self.device = training_device(self.accelerator, device)
+        self.bf16 = uses_bf16(recipe.precision, self.device)
         self.step, self.best, self.rows = 0, -math.inf, list[list[Any]]()
         torch.manual_seed(seed)
         self.model = SSD(recipe.model, dataset.categories)
         self._load_initial(init, weights)
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema = average_weights(self.model, recipe.optim.ema_decay)
         self.optimizer = make_optimizer(self.model, recipe)
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
-        self.ema.to(self.accelerator.device)
+        self.wrapped, self.optimizer = self.accelerator.prepare(
+            self.model, self.optimizer, device_placement=[False, False]
+        )
         plan = BatchPlan([len(r.labels) > 0 for r in dataset.records], recipe.batch, seed)
         self.loader = BatchLoader(dataset, plan, recipe.resize, recipe.augment, seed)
         self.identity = self._identity(dataset, init, weights)
@@ -150,8 +155,8 @@ class _Run:
         for batch in self.loader.batches(self.step, self.total, rank, world):
             self.wrapped.train()
             lr = self._set_learning_rate()
-            batch = batch.to(accelerator.device)
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bf16):
+            batch = batch.to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 output = self.wrapped(batch.images)
             loss = loss_of(output, batch)
             if not torch.isfinite(loss.total):

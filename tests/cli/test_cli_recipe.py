@@ -1,0 +1,55 @@
+"""``hardmine recipe`` and ``--set``: what is printed is what is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hardmine.cli import failures
+from hardmine.training.checkpoint import save_checkpoint
+from hardmine.training.recipe import load_recipe, named_recipe
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def test_a_printed_recipe_reads_back_as_itself(cli: Cli, files: Path) -> None:
+    code, out, err = cli("recipe small160 --set epochs=3")
+    assert (code, err) == (0, "")
+    (files / "mine.yaml").write_text(out)
+    assert load_recipe(files / "mine.yaml") == replace(named_recipe("small160"), epochs=3.0)
+    assert cli("recipe", "--recipe mine.yaml")[1] == out
+
+
+def test_the_recipe_of_a_checkpoint(cli: Cli, files: Path) -> None:
+    recipe = replace(named_recipe("small160"), epochs=9.0)
+    save_checkpoint(files / "last.safetensors", {"w": torch.zeros(1)}, recipe, ("a",))
+    code, out, _ = cli("recipe last.safetensors")
+    (files / "mine.yaml").write_text(out)
+    assert (code, load_recipe(files / "mine.yaml")) == (0, recipe)
+    assert cli("recipe", files)[1] == out
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "part"),
+    [
+        ("recipe ssd9000", failures.USAGE, "model: got 'ssd9000', wanted one of"),
+        ("recipe weights.safetensors", failures.FAILURE, "not a readable checkpoint"),
+        ("recipe weights.safetensors --recipe x.yaml", failures.USAGE, "exclude each other"),
+        ("recipe --set batch.sise=1", failures.USAGE, "unknown key 'batch.sise'"),
+        ("train data --set batch.size", failures.USAGE, "wanted KEY=VALUE"),
+        ("train data --set batch.size=0", failures.USAGE, "batch.size: got 0, wanted >= 1"),
+        ("train data --epochs 3 --set epochs=4", failures.USAGE, "'epochs' is set already"),
+        ("loop data --pool pool --set los.floor=1", failures.USAGE, "unknown key 'los'"),
+    ],
+)
+def test_faults_are_one_line(cli: Cli, files: Path, line: str, code: int, part: str) -> None:
+    (files / "x.yaml").write_text("epochs: 2\n")
+    got, out, err = cli(line)
+    assert (got, out) == (code, "")
+    assert part in err
+    assert err.count("\n") == 1
+    assert not (files / "runs").exists()
