@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.data.image_io import image_size, read_image
+from hardmine.data import image_io
+from hardmine.data.image_io import decode_image, image_size, read_image, read_picture
+from hardmine.data.resize import Mode, Resize
 from hardmine.errors import DataError
 
 
@@ -82,3 +86,136 @@ def test_truncated(tmp_path: Path) -> None:
 def test_folder_instead_of_an_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a folder, not an image"):
         read_image(tmp_path)
+
+
+# Decoding at a fraction of the size.
+
+RESIZE = Resize(64, 64)
+
+
+def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 255, (7, 9, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def jpeg(image: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=95, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("size", "factor"),
+    [((127, 127), 1), ((128, 127), 1), ((128, 128), 2), ((300, 256), 4), ((2000, 511), 4)]
+    + [((2000, 512), 8), ((4000, 3000), 8)],
+)
+def test_the_smallest_scale_that_covers_the_input(size: tuple[int, int], factor: int) -> None:
+    picture = decode_image(jpeg(smooth(*size)), "a", RESIZE.cover)
+    assert picture.factor == factor
+    assert (picture.width, picture.height) == size
+    assert picture.pixels.size == tuple(-(-side // factor) for side in size)
+    assert min(picture.pixels.size) >= 64 or factor == 1
+
+
+@pytest.mark.parametrize("size", [(500, 375), (333, 251)])
+@pytest.mark.parametrize("grey", [False, True])
+def test_both_decoders_give_the_same_pixels(
+    size: tuple[int, int], grey: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = smooth(*size)
+    data = jpeg(image.convert("L") if grey else image)
+    for cover in (None, RESIZE.cover, lambda w, h: (40, 30)):
+        quick = decode_image(data, "a", cover)
+        with monkeypatch.context() as patch:
+            patch.setattr(image_io, "simplejpeg", None)
+            plain = decode_image(data, "a", cover)
+        assert quick.factor == plain.factor
+        assert (np.asarray(quick.pixels) == np.asarray(plain.pixels)).all()
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
+def test_scaled_and_turned_gives_the_picture_of_the_full_decode(turn: int, mode: Mode) -> None:
+    """263 x 157 at 1/4 leaves spare columns, which turning moves to other sides."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = jpeg(smooth(263, 157), exif=exif)
+    resize = Resize(32, 32, mode)
+    whole, scaled = decode_image(data, "a"), decode_image(data, "a", resize.cover)
+    assert scaled.factor in (4, 8)
+    assert (scaled.width, scaled.height) == ((263, 157) if turn < 5 else (157, 263))
+    expected, placement = resize.apply(whole)
+    pixels, same_placement = resize.apply(scaled)
+    assert placement == same_placement
+    difference = np.abs(expected.astype(int) - pixels.astype(int))
+    assert difference.mean() < 1.5
+    assert difference.max() < 16
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_a_window_of_a_scaled_picture_lies_where_it_lay(turn: int) -> None:
+    image = Image.new("RGB", (411, 207), "black")
+    image.paste("white", (160, 80, 240, 120))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    whole = decode_image(jpeg(image, exif=exif), "a")
+    scaled = decode_image(jpeg(image, exif=exif), "a", lambda w, h: (20, 20))
+    assert scaled.factor == 8
+    rows, columns = np.nonzero(np.asarray(whole.pixels)[..., 0] > 127)
+    x, y = columns.min(), rows.min()
+    window = (x - 30.0, y - 20.0, x + 110.0, y + 90.0)
+    a, b = (np.asarray(p.resize((55, 55), window=window))[..., 0] / 255 for p in (whole, scaled))
+    for axis in (0, 1):  # the centre of the white part
+        centres = [np.arange(55) @ i.sum(axis) / i.sum() for i in (a, b)]
+        assert abs(centres[0] - centres[1]) < 0.25
+
+
+def test_other_formats_are_read_whole(tmp_path: Path) -> None:
+    smooth(640, 640).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png", RESIZE.cover).factor == 1
+
+
+def test_bad_files_on_the_scaled_path(tmp_path: Path) -> None:
+    whole = jpeg(smooth(640, 480, 1))
+    cases = {
+        b"": "zero bytes long",
+        b"hello, I am a text": "not an image of a known format",
+        whole[: len(whole) // 2]: "broken image",
+    }
+    for data, reason in cases.items():
+        with pytest.raises(DataError, match=rf"^shard.tar/a\.jpg: {reason}"):
+            decode_image(data, "shard.tar/a.jpg", RESIZE.cover)
+    with pytest.raises(DataError, match="no such file"):
+        read_picture(tmp_path / "missing.jpg", RESIZE.cover)
+    with pytest.raises(DataError, match="a folder, not an image"):
+        read_picture(tmp_path, RESIZE.cover)
+
+
+def test_odd_files_on_the_scaled_path() -> None:
+    cmyk = jpeg(Image.new("CMYK", (640, 480), (0, 255, 255, 0)))
+    picture = decode_image(cmyk, "a", RESIZE.cover)
+    assert picture.factor == 4
+    assert picture.pixels.size == (160, 120)
+    red, green, blue = picture.pixels.getpixel((4, 4))  # type: ignore[misc]
+    assert red > 200
+    assert max(green, blue) < 60
+    unusual = jpeg(smooth(640, 480)) + b"left-over bytes"
+    assert decode_image(unusual, "a", RESIZE.cover).factor == 4
+    progressive = jpeg(smooth(640, 480), progressive=True)
+    assert decode_image(progressive, "a", RESIZE.cover).factor == 4
+
+
+def test_no_damage_raises_anything_but_a_data_error() -> None:
+    """Every other byte of a small file is overwritten, by two values each."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = jpeg(smooth(48, 40), exif=exif)
+    read = 0
+    for place in range(0, len(data), 2):
+        for value in (0, 255):
+            broken = data[:place] + bytes([value]) + data[place + 1 :]
+            try:
+                read += decode_image(broken, "a", lambda w, h: (20, 20)).width > 0
+            except DataError:
+                continue
+    assert 0 < read < len(data)

@@ -1,18 +1,22 @@
-"""One resize for training, evaluation and mining, with an exact inverse for boxes."""
+"""One resize for training, evaluation, mining and export, with an exact inverse for boxes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hardmine.data.image_io import Picture
 from hardmine.errors import ConfigError
-from hardmine.types import F32
 
-Mode = Literal["stretch", "letterbox"]
+Boxes = TypeVar("Boxes", NDArray[np.float32], NDArray[np.float64])
+Mode = Literal["stretch", "letterbox", "shortest", "inscribe"]
+Colour = tuple[int, int, int]
+
+_BLACK: Colour = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +32,15 @@ class Placement:
     height: float
     """Height of the original image, px."""
 
-    def forward(self, boxes: F32) -> F32:
-        """Map boxes (f32[N, 4], original pixels) onto the canvas."""
-        return (boxes.astype(np.float64) * self._scale + self._offset).astype(np.float32)
+    def forward(self, boxes: Boxes) -> Boxes:
+        """Map boxes ([N, 4], original pixels) onto the canvas; float64 stays float64."""
+        return (boxes * self._scale + self._offset).astype(boxes.dtype)
 
-    def inverse(self, boxes: F32) -> F32:
-        """Map boxes (f32[N, 4], canvas pixels) back onto the original image, limited to it."""
-        original = (boxes.astype(np.float64) - self._offset) / self._scale
+    def inverse(self, boxes: Boxes) -> Boxes:
+        """Map boxes ([N, 4], canvas pixels) back onto the original image, limited to it."""
+        original = (boxes - self._offset) / self._scale
         limit = np.array([self.width, self.height, self.width, self.height], np.float64)
-        return original.clip(0, limit).astype(np.float32)
+        return original.clip(0, limit).astype(boxes.dtype)
 
     @property
     def _scale(self) -> NDArray[np.float64]:
@@ -49,50 +53,88 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """Bring any image to ``height`` × ``width``.
+    """Bring any image of w × h pixels to ``height`` × ``width`` (H × W).
 
-    ``stretch`` fills the canvas and changes the aspect ratio; ``letterbox`` scales by
-    r = min(W / w, H / h), centres, and pads with ``fill``.
+    - ``stretch`` fills the canvas and changes the aspect ratio.
+    - ``letterbox`` scales by r = min(W / w, H / h).
+    - ``shortest`` scales by r = min(side / min(w, h), W / w, H / h): objects come out equally large
+      whichever way the camera is held, where letterbox shows those of an upright picture smaller on
+      a wide canvas. It is torchvision's min_size / max_size on a canvas of fixed size.
+    - ``inscribe`` stretches to side × side: the same for a camera turned by 90°.
+
+    Where the image does not fill the canvas it is centred; the rest is ``fill``, or zeros in the
+    mode ``inscribe``.
     """
 
     height: int
     width: int
     mode: Mode = "stretch"
-    fill: tuple[int, int, int] = (124, 116, 104)
+    fill: Colour = (124, 116, 104)
+    side: int | None = None
+    """Of ``shortest`` (default ¾ of the canvas's shorter side: pictures of 4:3 then fit a square
+    canvas both ways) and ``inscribe`` (default the canvas's shorter side), px."""
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1:
+        limit = min(self.height, self.width)
+        if limit < 1:
             raise ConfigError(f"resize: got {self.height}x{self.width}, wanted at least 1x1")
-        if self.mode not in ("stretch", "letterbox"):
+        if self.mode not in get_args(Mode):
+            known = ", ".join(repr(mode) for mode in get_args(Mode))
+            raise ConfigError(f"resize.mode: got {self.mode!r}, wanted one of {known}")
+        if self.side is None:
+            return
+        if self.mode not in ("shortest", "inscribe"):
             raise ConfigError(
-                f"resize.mode: got {self.mode!r}, wanted one of 'stretch', 'letterbox'"
+                f"resize.side: got {self.side} with mode {self.mode!r}, which has no side; "
+                "wanted mode 'shortest' or 'inscribe'"
             )
+        if not 1 <= self.side <= limit:
+            raise ConfigError(
+                f"resize.side: got {self.side}, wanted 1..{limit} on a canvas of "
+                f"{self.height}x{self.width}"
+            )
+
+    @property
+    def padding(self) -> Colour:
+        """The colour where no image lies."""
+        return _BLACK if self.mode == "inscribe" else self.fill
+
+    def cover(self, width: float, height: float) -> tuple[int, int]:
+        """Return the (width, height) in canvas pixels to which such an image is resampled."""
+        if self.mode == "stretch":
+            return self.width, self.height
+        if self.mode == "inscribe":
+            side = self.side or min(self.height, self.width)
+            return side, side
+        ratio = min(self.width / width, self.height / height)
+        if self.mode == "shortest":
+            side = self.side or max(1, round(0.75 * min(self.height, self.width)))
+            ratio = min(ratio, side / min(width, height))
+        inner_w = min(self.width, max(1, round(width * ratio)))
+        inner_h = min(self.height, max(1, round(height * ratio)))
+        return inner_w, inner_h
 
     def place(self, width: float, height: float) -> Placement:
         """Return where an image (or a window of one) of ``width`` × ``height`` pixels lies."""
-        if self.mode == "stretch":
-            return Placement(self.width / width, self.height / height, 0.0, 0.0, width, height)
-        ratio = min(self.width / width, self.height / height)
-        inner_w, inner_h = self._inner(width, height, ratio)
+        inner_w, inner_h = self.cover(width, height)
         offset_x, offset_y = (self.width - inner_w) // 2, (self.height - inner_h) // 2
         return Placement(
             inner_w / width, inner_h / height, float(offset_x), float(offset_y), width, height
         )
 
-    def apply(self, image: Image.Image) -> tuple[NDArray[np.uint8], Placement]:
-        """Return the canvas u8[H, W, 3] and the placement that maps boxes onto it."""
-        placement = self.place(*image.size)
-        if self.mode == "stretch":
-            resized = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
+    def apply(self, image: Image.Image | Picture) -> tuple[NDArray[np.uint8], Placement]:
+        """Return the canvas u8[H, W, 3] and the placement that maps boxes onto it.
+
+        Args:
+            image: an RGB image, or one read with ``cover=resize.cover``; boxes speak of its
+                original size all the same.
+        """
+        picture = image if isinstance(image, Picture) else Picture.of(image)
+        placement = self.place(picture.width, picture.height)
+        inner = self.cover(picture.width, picture.height)
+        resized = picture.resize(inner)
+        if inner == (self.width, self.height):
             return np.asarray(resized), placement
-        ratio = min(self.width / image.width, self.height / image.height)
-        inner = self._inner(image.width, image.height, ratio)
-        canvas = Image.new("RGB", (self.width, self.height), self.fill)
-        resized = image.resize(inner, Image.Resampling.BILINEAR)
+        canvas = Image.new("RGB", (self.width, self.height), self.padding)
         canvas.paste(resized, (int(placement.offset_x), int(placement.offset_y)))
         return np.asarray(canvas), placement
-
-    def _inner(self, width: float, height: float, ratio: float) -> tuple[int, int]:
-        inner_w = min(self.width, max(1, round(width * ratio)))
-        inner_h = min(self.height, max(1, round(height * ratio)))
-        return inner_w, inner_h

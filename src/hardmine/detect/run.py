@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardmine.data.image_io import read_image
+from hardmine.data.image_io import read_picture
 from hardmine.data.phash import perceptual_hash
 from hardmine.data.resize import Placement, Resize
 from hardmine.detect.detector import Detector
@@ -125,12 +125,12 @@ def _load_batches(
 
 def _load(path: Path, resize: Resize, hashed: bool) -> _Loaded | Problem:
     try:
-        image = read_image(path)
+        picture = read_picture(path, resize.cover)
     except DataError as error:
         reason = str(error).removeprefix(f"{path}: ")
         return Problem("image_unreadable", str(path), -1, reason)
-    pixels, placement = resize.apply(image)
-    return _Loaded(path, pixels, placement, perceptual_hash(image) if hashed else 0)
+    pixels, placement = resize.apply(picture)
+    return _Loaded(path, pixels, placement, perceptual_hash(picture.pixels) if hashed else 0)
 
 
 def _stack(loaded: Sequence[_Loaded]) -> Tensor:

@@ -58,6 +58,8 @@ class Recipe:
 
     model: SSDConfig = field(default_factory=SSDConfig)
     resize_mode: Mode = "stretch"
+    resize_side: int | None = None
+    """Of the modes ``shortest`` and ``inscribe``, px; see ``Resize``."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -75,13 +77,14 @@ class Recipe:
             raise ConfigError(
                 f"epochs: got {self.epochs} (branch {self.branch.epochs}), wanted > 0"
             )
+        assert self.resize  # a side that does not fit is refused here
 
     @property
     def resize(self) -> Resize:
         """The resize used in training, evaluation and mining."""
         red, green, blue = (round(255 * mean) for mean in self.model.backbone.mean)
-        fill = (red, green, blue)
-        return Resize(self.model.height, self.model.width, self.resize_mode, fill)
+        fill, side = (red, green, blue), self.resize_side
+        return Resize(self.model.height, self.model.width, self.resize_mode, fill, side)
 
     def steps(self, num_labelled: int) -> int:
         """Return the optimiser steps of a full training on so many images with objects."""
