@@ -183,7 +183,10 @@ def main(argv: list[str] | None = None) -> int:
         for negatives, part in parts.items():
             print(f"mined against {twin}, {negatives}: {part}")
     path = RESULTS / f"{options.data}_{options.tag}.json"
-    how = {"val": "cards/test" if trial.name == "cards" else trial.val, "recipe": trial.recipe and trial.recipe.read_text()}
+    how = {
+        "val": "cards/test" if trial.name == "cards" else trial.val,
+        "recipe": trial.recipe and trial.recipe.read_text(),
+    }
     result = {"machine": machine, "how": how, "goals": goals, "against": against, "seeds": runs}
     write_json(path, result)
     print("\n".join(f"{'met   ' if met else 'MISSED'} {name}" for name, met in goals.items()))

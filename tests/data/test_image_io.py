@@ -106,8 +106,15 @@ def jpeg(image: Image.Image, **options: Any) -> bytes:
 
 @pytest.mark.parametrize(
     ("size", "factor"),
-    [((127, 127), 1), ((128, 127), 1), ((128, 128), 2), ((300, 256), 4), ((2000, 511), 4)]
-    + [((2000, 512), 8), ((4000, 3000), 8)],
+    [
+        ((127, 127), 1),
+        ((128, 127), 1),
+        ((128, 128), 2),
+        ((300, 256), 4),
+        ((2000, 511), 4),
+        ((2000, 512), 8),
+        ((4000, 3000), 8),
+    ],
 )
 def test_the_smallest_scale_that_covers_the_input(size: tuple[int, int], factor: int) -> None:
     picture = decode_image(jpeg(smooth(*size)), "a", RESIZE.cover)

@@ -150,5 +150,5 @@ def test_a_recipe_chooses_it() -> None:
     recipe = recipe_from_dict({"resize_mode": "inscribe", "resize_side": 100})
     assert (recipe.resize.mode, recipe.resize.side) == ("inscribe", 100)
     assert Recipe().resize.mode == "stretch"
-    with pytest.raises(ConfigError, match="wanted 1..320"):
+    with pytest.raises(ConfigError, match=r"wanted 1\.\.320"):
         recipe_from_dict({"resize_mode": "shortest", "resize_side": 1000})
