@@ -11,7 +11,8 @@ import torch
 
 from hardmine.cli import failures
 from hardmine.training.checkpoint import save_checkpoint
-from hardmine.training.recipe import load_recipe, named_recipe
+from hardmine.training.recipe import load_recipe
+from hardmine.training.recipes import named_recipe
 
 Cli = Callable[..., tuple[int, str, str]]
 

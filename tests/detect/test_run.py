@@ -20,6 +20,7 @@ from hardmine.errors import CheckpointError, DataError
 from hardmine.model.backbone import SmallNetConfig
 from hardmine.model.decode import DecodeConfig
 from hardmine.model.head import HeadConfig
+from hardmine.model.init import NormalInit
 from hardmine.model.neck import ExtraLayersConfig
 from hardmine.model.ssd import SSD, SSDConfig
 from hardmine.training.checkpoint import save_checkpoint
@@ -112,7 +113,8 @@ def checkpoint(tmp_path: Path) -> Path:
             width=64,
             backbone=SmallNetConfig(widths=(8, 12, 16), depths=(1, 1, 1), num_taps=2),
             neck=ExtraLayersConfig(widths=(16,), depthwise=False),
-            head=HeadConfig(depthwise=False, init_std=0.3),
+            head=HeadConfig(depthwise=False),
+            init=NormalInit(std=0.3),
         ),
         decode=DecodeConfig(score_threshold=0.0),
     )

@@ -109,7 +109,7 @@ def test_steps_come_from_the_labelled_images_of_round_zero(
 ) -> None:
     from dataclasses import replace
 
-    from hardmine.training.recipe import named_recipe
+    from hardmine.training.recipes import named_recipe
 
     base = named_recipe("small160")
     recipe = replace(base, epochs=16.0, branch=replace(base.branch, epochs=8.0))

@@ -13,6 +13,7 @@ from hardmine.data.augment import AugmentConfig
 from hardmine.data.batches import BatchConfig
 from hardmine.model.backbone import SmallNetConfig
 from hardmine.model.head import HeadConfig
+from hardmine.model.init import XavierInit
 from hardmine.model.neck import ExtraLayersConfig
 from hardmine.model.ssd import SSDConfig
 from hardmine.training.recipe import OptimConfig, Recipe
@@ -27,7 +28,8 @@ def tiny_recipe() -> Recipe:
         width=48,
         backbone=SmallNetConfig(widths=(8, 12, 16), depths=(1, 1, 1), num_taps=1),
         neck=ExtraLayersConfig(widths=(16,), depthwise=False),
-        head=HeadConfig(depthwise=False, init_std=0.0),
+        head=HeadConfig(depthwise=False),
+        init=XavierInit(magnitude=1.0),
     )
     return replace(
         Recipe(),

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hardmine.errors import ConfigError
 from hardmine.model.backbone import SmallNetConfig
+from hardmine.model.init import NormalInit, XavierInit
 from hardmine.training.recipe import (
-    RECIPES,
     Recipe,
+    current_form,
     load_recipe,
-    named_recipe,
     recipe_from_dict,
     recipe_to_dict,
 )
+from hardmine.training.recipes import RECIPES, named_recipe
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -32,7 +34,10 @@ def test_round_trip_through_json(name: str) -> None:
         ("epoch: 3", "unknown key 'epoch', wanted one of .*epochs"),
         ("loss: {selection: {flor: 3}}", r"unknown key 'loss\.selection\.flor'"),
         ("loss: {selection: {floor: many}}", r"loss\.selection\.floor: .* got 'many'"),
-        ("model: {backbone: {kind: resnet}}", r"model\.backbone: .*'taps', 'small'"),
+        (
+            "model: {backbone: {kind: resnet}}",
+            r"model\.backbone: .*'taps', 'timm', 'vgg16', 'small'",
+        ),
         ("batch: {min_object_share: 2}", r"min_object_share: got 2\.0, wanted 0\.\.1"),
         ("augment: {max_expand: 0.5}", "max_expand >= 1"),
         ("- 1", "wanted a mapping of recipe keys, got list"),
@@ -60,8 +65,23 @@ def test_a_fragment_is_laid_over_the_base(tmp_path: Path) -> None:
     assert recipe.model.neck == named_recipe("ssdlite320_mobilenet_v2").model.neck
 
 
+@pytest.mark.parametrize(
+    ("std", "init"), [(0.03, NormalInit(std=0.03)), (0.0, XavierInit(magnitude=1.0))]
+)
+def test_the_recipe_of_an_earlier_checkpoint(std: float, init: NormalInit | XavierInit) -> None:
+    """Before necks and initialisers had kinds."""
+    old = recipe_to_dict(named_recipe("small160"))
+    for part, key in (("neck", "kind"), ("neck", "norm"), ("neck", "kernels"), ("head", "kind")):
+        del old["model"][part][key]
+    del old["model"]["head"]["prior_probability"]
+    del old["model"]["init"]
+    old["model"]["head"]["init_std"] = std
+    recipe = recipe_from_dict(current_form(old))
+    assert recipe.model == replace(named_recipe("small160").model, init=init)
+
+
 def test_unknown_model_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="got 'ssd9000', wanted one of small160, ssdlite320"):
+    with pytest.raises(ConfigError, match="got 'ssd9000', wanted one of small160, ssd300"):
         named_recipe("ssd9000")
 
 

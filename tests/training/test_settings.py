@@ -8,7 +8,8 @@ import pytest
 
 from hardmine.errors import ConfigError
 from hardmine.model.backbone import SmallNetConfig
-from hardmine.training.recipe import Recipe, named_recipe
+from hardmine.training.recipe import Recipe
+from hardmine.training.recipes import named_recipe
 from hardmine.training.settings import apply_settings
 
 

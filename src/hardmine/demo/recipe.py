@@ -6,6 +6,7 @@ from hardmine.data.augment import AugmentConfig
 from hardmine.data.batches import BatchConfig
 from hardmine.model.backbone import SmallNetConfig
 from hardmine.model.head import HeadConfig
+from hardmine.model.init import XavierInit
 from hardmine.model.neck import ExtraLayersConfig
 from hardmine.model.priors import ExplicitPriors
 from hardmine.model.ssd import SSDConfig
@@ -40,7 +41,8 @@ def fridge160() -> Recipe:
                 widths=(16, 32, 64, 96, 128), depths=(1, 1, 2, 2, 1), num_taps=3
             ),
             neck=ExtraLayersConfig(widths=()),
-            head=HeadConfig(depthwise=False, init_std=0.0),
+            head=HeadConfig(depthwise=False),
+            init=XavierInit(magnitude=1.0),
             priors=ExplicitPriors(levels=levels),
         ),
         augment=AugmentConfig(max_expand=1.5, min_crop=0.5, random_interpolation=False),

@@ -118,7 +118,8 @@ def choose_recipe(
         ConfigError: unknown name, unreadable file, unknown key, a value of the wrong type; a ready
             recipe and a name; ``epochs`` given twice.
     """
-    from hardmine.training.recipe import Recipe, load_recipe, named_recipe
+    from hardmine.training.recipe import Recipe, load_recipe
+    from hardmine.training.recipes import named_recipe
     from hardmine.training.settings import apply_settings
 
     if isinstance(recipe, Recipe):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from hardmine.errors import ConfigError
 from hardmine.model.backbone import BackboneConfig, TapsConfig, make_backbone, probe_channels
-from hardmine.model.head import Head, HeadConfig, init_layers
-from hardmine.model.neck import ExtraLayers, ExtraLayersConfig
+from hardmine.model.head import AnyHeadConfig, HeadConfig, make_head, make_tower
+from hardmine.model.init import InitConfig, NormalInit, init_layers, set_prior_probability
+from hardmine.model.neck import ExtraLayersConfig, NeckConfig, make_neck
 from hardmine.model.priors import LinearPriors, PriorsConfig, make_priors
 from hardmine.types import Priors, RawOutput, ScoreForm
 
@@ -23,9 +25,13 @@ class SSDConfig:
     height: int = 320
     width: int = 320
     backbone: BackboneConfig = field(default_factory=TapsConfig)
-    neck: ExtraLayersConfig = field(default_factory=ExtraLayersConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
+    neck: NeckConfig = field(default_factory=ExtraLayersConfig)
+    head: AnyHeadConfig = field(default_factory=HeadConfig)
+    init: InitConfig = field(default_factory=NormalInit)
+    """Of all layers on top of the backbone."""
     priors: PriorsConfig = field(default_factory=LinearPriors)
+    score_form: Literal["softmax", "sigmoid"] = "softmax"
+    """One softmax over the classes and background, or a sigmoid for each class."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 32:
@@ -41,17 +47,10 @@ class SSD(nn.Module):
         self.categories: tuple[str, ...] = categories
         self.backbone = make_backbone(config.backbone)
         channels, _ = probe_channels(self.backbone, config.height, config.width)
-        self.neck = ExtraLayers(config.neck, channels)
+        self.neck = make_neck(config.neck, channels)
         body = nn.Sequential(self.backbone, self.neck)
         _, shapes = probe_channels(body, config.height, config.width)
-        per_cell = [
-            len(config.priors.shapes(i, len(shapes), float(min(config.height, config.width))))
-            for i in range(len(shapes))
-        ]
-        self.class_head = Head(config.head, self.neck.channels, per_cell, len(categories) + 1)
-        self.box_head = Head(config.head, self.neck.channels, per_cell, 4)
-        for module in (self.neck, self.class_head, self.box_head):
-            init_layers(module, config.head.init_std)
+        self._add_heads(shapes)
         priors = make_priors(config.priors, shapes, config.height, config.width)
         self._level_shapes = priors.level_shapes
         self.register_buffer("prior_boxes", priors.cxcywh, persistent=False)
@@ -60,6 +59,23 @@ class SSD(nn.Module):
         std = 255.0 * torch.tensor(config.backbone.std).view(3, 1, 1)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
+
+    def _add_heads(self, shapes: list[tuple[int, int]]) -> None:
+        """Build both heads and what stands before them, and initialise all added layers."""
+        config, channels = self.config, self.neck.channels
+        side, softmax = float(min(config.height, config.width)), config.score_form == "softmax"
+        per_cell = [len(config.priors.shapes(i, len(shapes), side)) for i in range(len(shapes))]
+        num_columns = len(self.categories) + softmax
+        self.class_head = make_head(config.head, channels, per_cell, num_columns)
+        self.box_head = make_head(config.head, channels, per_cell, 4)
+        self.tower = make_tower(config.head, channels)
+        for module in (self.neck, self.class_head, self.box_head, self.tower):
+            init_layers(module, config.init)
+        probability = config.head.prior_probability
+        if probability is not None:
+            for predictor in self.class_head.predictors:
+                assert predictor.last.bias is not None
+                set_prior_probability(predictor.last.bias, probability, num_columns, softmax)
 
     @property
     def priors(self) -> Priors:
@@ -75,9 +91,10 @@ class SSD(nn.Module):
             images (Tensor[B, 3, H, W]): uint8 RGB of the configured size.
 
         Returns:
-            RawOutput: softmax form, float32.
+            RawOutput: float32, in the form that the config names.
         """
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         pixels = ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
-        levels = self.neck(self.backbone(pixels))
-        return RawOutput(self.class_head(levels), self.box_head(levels), ScoreForm.SOFTMAX)
+        levels = self.tower(self.neck(self.backbone(pixels)))
+        form = ScoreForm(self.config.score_form)
+        return RawOutput(self.class_head(levels), self.box_head(levels), form)

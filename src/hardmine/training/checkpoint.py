@@ -17,7 +17,7 @@ import hardmine
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.files import write_atomic
 from hardmine.model.ssd import SSD
-from hardmine.training.recipe import Recipe, recipe_from_dict, recipe_to_dict
+from hardmine.training.recipe import Recipe, current_form, recipe_from_dict, recipe_to_dict
 
 _FORMAT = "hardmine-1"
 
@@ -53,7 +53,7 @@ def read_metadata(path: Path) -> tuple[Recipe, tuple[str, ...]]:
     if metadata.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: not a Hardmine checkpoint (no {_FORMAT!r} mark)")
     try:
-        recipe = recipe_from_dict(json.loads(metadata["recipe"]))
+        recipe = recipe_from_dict(current_form(json.loads(metadata["recipe"])))
         return recipe, tuple(json.loads(metadata["categories"]))
     except (KeyError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path}: unreadable recipe or classes ({error})") from None

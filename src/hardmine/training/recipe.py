@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +11,9 @@ from hardmine.data.augment import AugmentConfig
 from hardmine.data.batches import BatchConfig
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError
-from hardmine.model.backbone import SmallNetConfig, TapsConfig
 from hardmine.model.decode import DecodeConfig
-from hardmine.model.head import HeadConfig
-from hardmine.model.neck import ExtraLayersConfig
 from hardmine.model.ssd import SSDConfig
 from hardmine.training.loss import LossConfig
-from hardmine.training.select import RatioConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -99,57 +95,6 @@ class Recipe:
         return replace(self, optim=replace(self.optim, lr=self.optim.lr * self.branch.lr_scale))
 
 
-def ssdlite320_mobilenet_v2() -> Recipe:
-    """SSDLite on MobileNetV2, 320 px: the default for photographs, tuned on sets of 150–300 images."""
-    backbone = TapsConfig(
-        name="mobilenet_v2",
-        taps=("features.14.conv.0", "features.18"),
-        frozen_to="features.7",
-    )
-    return Recipe(
-        model=SSDConfig(backbone=backbone),
-        augment=AugmentConfig(max_expand=2.0),
-        batch=BatchConfig(size=8, min_object_share=0.75),
-        loss=LossConfig(selection=RatioConfig(floor=16)),
-        optim=OptimConfig(lr=2e-3, backbone_lr_scale=0.5),
-    )
-
-
-def small160() -> Recipe:
-    """A small plain network, 160 px, trained from scratch in minutes on a CPU."""
-    return Recipe(
-        model=SSDConfig(
-            name="small160",
-            height=160,
-            width=160,
-            backbone=SmallNetConfig(),
-            neck=ExtraLayersConfig(widths=(96, 96), depthwise=False),
-            head=HeadConfig(depthwise=False, init_std=0.0),
-        ),
-        augment=AugmentConfig(max_expand=1.5),
-        batch=BatchConfig(size=32),
-        loss=LossConfig(selection=RatioConfig(floor=16)),
-        optim=OptimConfig(lr=2e-3, backbone_lr_scale=1.0),
-    )
-
-
-RECIPES: Mapping[str, Callable[[], Recipe]] = {
-    "ssdlite320_mobilenet_v2": ssdlite320_mobilenet_v2,
-    "small160": small160,
-}
-
-
-def named_recipe(name: str) -> Recipe:
-    """Return the recipe of a model name.
-
-    Raises:
-        ConfigError: unknown name; the message lists the known ones.
-    """
-    if name not in RECIPES:
-        raise ConfigError(f"model: got {name!r}, wanted one of {', '.join(sorted(RECIPES))}")
-    return RECIPES[name]()
-
-
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """Return plain values (tuples as lists) that YAML and JSON can hold."""
     plain = _plain(asdict(recipe))
@@ -195,6 +140,21 @@ def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
         return recipe_from_dict(values, base)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def current_form(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe in a checkpoint as it would be written today.
+
+    Until November 2026 the initialiser was a number of the head: ``init_std``, 0 for Xavier's.
+    """
+    model = values.get("model", {})
+    head = model.get("head", {})
+    if "init_std" not in head:
+        return values
+    std = head["init_std"]
+    init = {"kind": "normal", "std": std} if std else {"kind": "xavier", "magnitude": 1.0}
+    head = {key: value for key, value in head.items() if key != "init_std"}
+    return {**values, "model": {**model, "head": head, "init": init}}
 
 
 def _plain(value: Any) -> Any:
