@@ -48,6 +48,7 @@ def mine(
             help="Images that must not be mined, nor near-duplicates of them; may be repeated.",
         ),
     ] = None,
+    classes: options.Classes = None,
     out: options.Out = Path("runs/mine"),
     device: options.Device = None,
     quiet: options.Quiet = False,
@@ -59,11 +60,11 @@ def mine(
     options.share(fraction, "--fraction")
     import hardmine
     from hardmine.cli.tables import show_mining
-    from hardmine.detect.checkpoint import load_detector
+    from hardmine.detect.resolve import open_detector
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
-        detector = load_detector(checkpoint, device)
+        detector = open_detector(checkpoint, device, classes=classes)
         result = hardmine.mine(
             detector,
             pool,

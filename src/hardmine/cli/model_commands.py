@@ -98,6 +98,7 @@ def val(
     ] = None,
     images: options.Images = None,
     empty_is_verified: options.EmptyIsVerified = False,
+    classes: options.Classes = None,
     draws: options.Draws = 1000,
     seed: options.Seed = 0,
     device: options.Device = None,
@@ -121,6 +122,7 @@ def val(
             out=out,
             images=images,
             empty_is_verified=empty_is_verified,
+            classes=classes,
             draws=draws,
             seed=seed,
             device=device,
@@ -144,6 +146,7 @@ def predict(
     ] = False,
     as_json: options.Json = False,
     min_score: options.MinScore = 0.3,
+    classes: options.Classes = None,
     out: options.Out = Path("runs/predict"),
     device: options.Device = None,
     quiet: options.Quiet = False,
@@ -151,10 +154,10 @@ def predict(
 ) -> None:
     """Run a detector over images and print what it finds."""
     from hardmine.cli.predicting import predict_images
-    from hardmine.detect.checkpoint import load_detector
+    from hardmine.detect.resolve import open_detector
 
     console = Console(quiet=quiet, verbose=verbose)
-    detector = load_detector(checkpoint, device)
+    detector = open_detector(checkpoint, device, classes=classes)
     predict_images(
         console,
         detector,

@@ -27,12 +27,34 @@ Data = Annotated[
         help="COCO json, YOLO data.yaml or folder, or VOC folder; recognised by looking.",
     ),
 ]
+
+
+def _detector_spec(text: str) -> str:
+    from hardmine.detect.resolve import named_path
+
+    path = named_path(text)
+    if path is not None and not path.exists():
+        raise typer.BadParameter(f"path {str(path)!r} does not exist")
+    return text
+
+
 Checkpoint = Annotated[
-    Path,
+    str,
     typer.Argument(
         metavar="CHECKPOINT",
+        callback=_detector_spec,
+        help="Weights (.safetensors) or their run folder; model.onnx[:PRESET|YAML]; model.xml; "
+        "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json).",
+    ),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE",
         exists=True,
-        help="Weights (.safetensors) or the run folder they are in.",
+        dir_okay=False,
+        help="Class names for a detector that does not know its own: text, data.yaml or COCO json.",
     ),
 ]
 Images = Annotated[

@@ -28,7 +28,7 @@ def predict_images(
     Raises:
         DataError: no image in the sources; or some could not be read, after all others were done.
     """
-    from hardmine.detect.run import score_images
+    from hardmine.detect.images import score_images
 
     targets, problems = find_images(sources)
     rows: list[dict[str, Any]] = []

@@ -141,6 +141,7 @@ def evaluate(
     min_ap50: float | None = None,
     images: Path | str | None = None,
     empty_is_verified: bool = False,
+    classes: Path | None = None,
     draws: int = 1000,
     seed: int = 0,
     device: str | None = None,
@@ -150,11 +151,12 @@ def evaluate(
     """Measure a detector on labelled images and, with ``negatives``, its alarms on empty ones.
 
     Args:
-        checkpoint: a detector or the file to load one from.
+        checkpoint: a detector, or what names one (``detect.resolve.open_detector``).
         data: labelled images; of data with splits, the validation part (or the test part).
         out: gets ``metrics.json``, detections and ``report.html``.
         max_alarms: most alarms per negative image at recall .8; an undefined value misses it.
         min_ap50: least AP50.
+        classes: a file of class names, for detectors that do not know theirs.
 
     Raises:
         GateError: a gate is not met; everything is written before.
@@ -164,11 +166,7 @@ def evaluate(
     steps = Steps(root, progress or silent)
     how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
     with clear_disk_errors(root):
-        detector = (
-            kit.load_detector(Path(checkpoint), device)
-            if isinstance(checkpoint, (str, Path))
-            else checkpoint
-        )
+        detector = _detector(checkpoint, device, classes, kit)
         parts = {
             "train": Dataset(detector.categories, (), root),
             "val": load_val(data, detector.categories, how),
@@ -178,6 +176,18 @@ def evaluate(
         measurement = inspector.examine(detector, sort_out(parts, steps), None)
     check_gates(measurement, max_alarms=max_alarms, min_ap50=min_ap50)
     return measurement
+
+
+def _detector(
+    given: Detector | Path | str, device: str | None, classes: Path | None, tools: Tools
+) -> Detector:
+    if not isinstance(given, (str, Path)):
+        return given
+    if classes is None:
+        return tools.load_detector(given, device)
+    from hardmine.detect.resolve import open_detector
+
+    return open_detector(given, device, classes=classes)
 
 
 def check_gates(

@@ -88,6 +88,9 @@ def load_val(data: DataLike, categories: tuple[str, ...], options: LoadOptions) 
         parts = load_splits(Path(data).resolve(), categories=categories, **keywords)
     names = [name for name in ("val", "test", "all", *parts) if name in parts]
     chosen = parts[names[0]]
+    for problem in chosen.problems:
+        if problem.kind == "class_unknown":
+            raise DataError(f"the detector does not know a class of the data: {problem}")
     if chosen.categories != categories:
         raise DataError(
             f"{chosen.root}: classes {list(chosen.categories)}, wanted {list(categories)}"

@@ -47,18 +47,18 @@ class DetectImages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """``load_detector`` takes a checkpoint and a device name (``None``: choose)."""
+    """``load_detector`` takes what names a detector and a device name (``None``: choose)."""
 
     fit: Fit
-    load_detector: Callable[[Path, str | None], Detector]
+    load_detector: Callable[[Path | str, str | None], Detector]
     detect_images: DetectImages
     score_images: ScoreImages
 
 
 def default_tools() -> Tools:
     """Return the package's own training and detection."""
-    from hardmine.detect.checkpoint import load_detector
-    from hardmine.detect.run import detect_images, score_images
+    from hardmine.detect.images import detect_images, score_images
+    from hardmine.detect.resolve import open_detector
     from hardmine.training.fit import fit
 
-    return Tools(fit, load_detector, detect_images, score_images)
+    return Tools(fit, open_detector, detect_images, score_images)

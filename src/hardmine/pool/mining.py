@@ -83,7 +83,8 @@ def mine(
         stack.enter_context(clear_disk_errors(folder))
         store = stack.enter_context(PoolStore(folder / "pool.sqlite"))
         paths = [record.path for record in images.records]
-        scan_pool(eye, paths, store, score_images=score_images, progress=progress)
+        scorer = score_images or _scorer_of(eye, paths)
+        scan_pool(eye, paths, store, score_images=scorer, progress=progress)
         hand = _Hand(eye, images, store, _Limits(top, fraction, floor))
         return hand.out(folder, [load_pool(other) for other in exclude])
 
@@ -152,6 +153,17 @@ class _Hand:
         )
 
 
+def _scorer_of(detector: Detector, paths: Sequence[Path]) -> ScoreImages:
+    """Return how images are scored; a predictions file must name at least one of them."""
+    from hardmine.detect.images import score_images
+    from hardmine.detect.predictions import Predictions
+
+    if isinstance(detector, Predictions) and not any(detector.names(path) for path in paths):
+        named = next(iter(detector.by_name), "nothing")
+        raise DataError(f"{detector.path}: names none of the pool's images (it names {named!r})")
+    return score_images
+
+
 def load_pool(pool: Dataset | Path | str) -> Dataset:
     """Return the pool's images by absolute path.
 
@@ -198,6 +210,6 @@ def _check_limits(top: int | None, fraction: float | None, min_score: float) -> 
 
 
 def _load(checkpoint: Path | str, device: str | None) -> Detector:
-    from hardmine.detect.checkpoint import load_detector
+    from hardmine.detect.resolve import open_detector
 
-    return load_detector(Path(checkpoint), device)
+    return open_detector(checkpoint, device)
