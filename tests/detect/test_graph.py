@@ -83,7 +83,7 @@ def ssd_graph(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
         helper.make_node("Conv", ["images", "trunk"], ["maps"], strides=[16, 16]),
         helper.make_node("Relu", ["maps"], ["act"]),
     ]
-    for name, size in (("classes", CLASSES + 1), ("boxes", 4)):
+    for name in ("classes", "boxes"):
         nodes += [
             helper.make_node("Conv", ["act", name], [f"{name}_map"]),
             helper.make_node("Transpose", [f"{name}_map"], [f"{name}_t"], perm=[0, 2, 3, 1]),
