@@ -1,4 +1,4 @@
-"""``check`` and ``convert``: commands that read and write labels."""
+"""``convert``: from one format of labels to another."""
 
 from __future__ import annotations
 
@@ -9,36 +9,6 @@ import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console
-from hardmine.errors import DataError
-
-
-def check(
-    data: options.Data,
-    *,
-    images: options.Images = None,
-    empty_is_verified: options.EmptyIsVerified = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Say what is in a dataset and what is wrong with it, before training; exit 1 on errors."""
-    from hardmine.data.check import Severity, check_dataset, severity_of
-
-    # The report names every problem; the log would name them once more.
-    console = Console(quiet=quiet, log=False)
-    with console.progress() as step:
-        report = check_dataset(
-            data,
-            images=images,
-            empty_is_verified=empty_is_verified,
-            progress=lambda done, total: step("images", done, total),
-        )
-    if as_json:
-        console.json(report.to_dict())
-    else:
-        console.result("\n".join(report.rows()))
-    if not report.ok:
-        errors = sum(severity_of(problem) is Severity.ERROR for problem in report.problems)
-        raise DataError(f"{data}: {errors} errors (see the report above)")
 
 
 def convert(

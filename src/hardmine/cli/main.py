@@ -14,6 +14,7 @@ import typer
 
 import hardmine
 from hardmine.cli import data_commands, loop_commands, model_commands, recipe_commands
+from hardmine.cli.check_command import check
 from hardmine.cli.failures import DONE, USAGE, exit_code, explain, is_expected
 
 _EXIT_CODES = "Exit codes: 0 done, 1 failure, 2 usage, 3 a gate not met, 130 interrupted."
@@ -54,7 +55,7 @@ def options(
 
 
 app.command()(loop_commands.demo)
-app.command()(data_commands.check)
+app.command()(check)
 app.command()(model_commands.train)
 app.command()(model_commands.val)
 app.command()(loop_commands.mine)

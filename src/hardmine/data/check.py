@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from hardmine.data.box_forms import FormVerdict, judge_form
+from hardmine.data.findings import Box, Finding, Severity, by_severity, severity_of
+from hardmine.data.fitting import ModelInput, SizeMixture, find_small, size_mixture
+from hardmine.data.load import build_splits, read_splits
+from hardmine.data.pixels import CopyGroup, Inspected, describe_copies, group_copies, inspect_images
+from hardmine.data.records import RawSplit, object_table
+from hardmine.data.suspects import find_suspects
+from hardmine.types import Dataset, ImageState, Problem
 
-from hardmine.data.folder import image_problem
-from hardmine.data.image_io import read_image
-from hardmine.data.load import load_splits
-from hardmine.data.phash import group_duplicates, perceptual_hash
-from hardmine.data.roots import relative_name
-from hardmine.errors import DataError
-from hardmine.types import Dataset, ImageRecord, Problem
+__all__ = ["CheckReport", "Severity", "SplitCounts", "check_dataset", "severity_of"]
 
-_THREADS = 4
-_ORIENTATION = 0x0112
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    ERROR = "error"
-    """Something was rejected, or would spoil training or measuring."""
-    WARNING = "warning"
-    """Probably not what was meant; used all the same."""
-    INFO = "info"
-    """Handled; good to know."""
-
-
-_SEVERITY = {
-    "box_clipped": Severity.WARNING,
-    "box_repeated": Severity.WARNING,
-    "category_repeated": Severity.WARNING,
-    "class_empty": Severity.WARNING,
-    "duplicate_images": Severity.WARNING,
-    "file_repeated": Severity.WARNING,
-    "images_unreviewed": Severity.WARNING,
-    "label_ambiguous": Severity.WARNING,
-    "image_16bit": Severity.INFO,
-    "image_animated": Severity.INFO,
-    "image_cmyk": Severity.INFO,
-    "image_turned": Severity.INFO,
-}
-"""By kind of problem; every other kind is an error."""
+ROWS_PER_KIND = 20
+DEFAULT_SIDE = 320
+"""Pixels of the square input that resize rules are compared at when no model is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +42,61 @@ class CheckReport:
     data: str
     categories: tuple[str, ...]
     splits: dict[str, SplitCounts]
-    problems: tuple[Problem, ...]
+    problems: tuple[Finding, ...]
+    mixtures: dict[str, SizeMixture] = field(default_factory=dict)
+    """Image sizes, by split."""
+    grey: dict[str, int] = field(default_factory=dict)
+    """Number of images without colour, by split."""
+    forms: dict[str, FormVerdict] = field(default_factory=dict)
+    """What the form of the boxes was judged by, for splits with enough of them."""
+    copy_groups: int = 0
+    copy_pairs: int = 0
 
     @property
     def ok(self) -> bool:
         """True when no problem is an error."""
-        return not any(severity_of(problem) is Severity.ERROR for problem in self.problems)
+        return not self.count(Severity.ERROR)
+
+    def count(self, severity: Severity) -> int:
+        """Return the number of problems of a severity."""
+        return sum(severity_of(problem) is severity for problem in self.problems)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON knows it."""
-        problems = [asdict(p) | {"severity": severity_of(p).value} for p in self.problems]
         return {
             "data": self.data,
             "ok": self.ok,
             "categories": list(self.categories),
             "splits": {name: asdict(counts) for name, counts in self.splits.items()},
+            "copies": {"groups": self.copy_groups, "pairs": self.copy_pairs},
+            "grey": self.grey,
+            "sizes": {name: mixture.to_dict() for name, mixture in self.mixtures.items()},
+            "forms": {name: asdict(verdict) for name, verdict in self.forms.items()},
             "counts": dict(Counter(problem.kind for problem in self.problems)),
-            "problems": problems,
+            "problems": [problem.to_dict() for problem in self.problems],
         }
 
-    def rows(self) -> list[str]:
-        """Return the report as lines of text: the splits, then each problem, worst first."""
+    def rows(self, limit: int = ROWS_PER_KIND) -> list[str]:
+        """Return the report as lines of text: the splits, then the problems, worst first.
+
+        Args:
+            limit: problems of one kind that are named; the rest is counted.
+        """
         lines = [_split_row(name, counts) for name, counts in self.splits.items()]
-        for severity in Severity:
-            found = [p for p in self.problems if severity_of(p) is severity]
-            kinds = Counter(problem.kind for problem in found)
-            lines += [f"{severity.value}: {number} x {kind}" for kind, number in kinds.items()]
-            lines += [f"  {problem.kind}: {problem}" for problem in found]
+        lines += [
+            f"{name}: {number} of {self.splits[name].images} images hold no colour"
+            for name, number in self.grey.items()
+            if number
+        ]
+        if self.copy_pairs:
+            lines.append(f"near-copies: {self.copy_pairs} pairs in {self.copy_groups} groups")
+        several = len(self.splits) > 1
+        for severity, kind, found in by_severity(self.problems):
+            lines.append(f"{severity.value}: {len(found)} x {kind}")
+            lines += [_problem_row(problem, several) for problem in found[:limit]]
+            if len(found) > limit:
+                lines.append(f"  … {len(found) - limit} more (--json and --html list all)")
         return lines if self.problems else [*lines, "no problems"]
-
-
-def severity_of(problem: Problem) -> Severity:
-    """Return how much a problem matters."""
-    return _SEVERITY.get(problem.kind, Severity.ERROR)
 
 
 def check_dataset(
@@ -111,119 +105,132 @@ def check_dataset(
     images: Path | str | None = None,
     categories: Sequence[str] | None = None,
     empty_is_verified: bool = False,
+    val: Mapping[str, Dataset] | None = None,
+    against: Mapping[str, Dataset] | None = None,
+    model: ModelInput | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Read a dataset, decode every image, look for copies, and report all that is wrong.
 
     Args:
         data: a path as for `load_splits` (the other arguments go there), or what it returned.
+        val: further labelled splits by name, looked at like those of ``data``.
+        against: sets of images (negatives, a pool) that must not share pictures with the splits.
+        model: also name boxes that its input makes too small, and compare resize rules there.
         progress: called with the number of images decoded so far and the number of all.
 
     Raises:
         DataError: nothing is recognised at the path.
     """
+    raws: Mapping[str, RawSplit] = {}
     if isinstance(data, Dataset):
-        splits: Mapping[str, Dataset] = {"all": data}
+        splits: dict[str, Dataset] = {"all": data}
     elif isinstance(data, Mapping):
-        splits = data
+        splits = dict(data)
     else:
-        splits = load_splits(
-            data, images=images, categories=categories, empty_is_verified=empty_is_verified
-        )
-    problems = [problem for dataset in splits.values() for problem in dataset.problems]
-    for name, dataset in splits.items():
-        problems += _labels_amiss(name, dataset)
-    seen = _inspect_all(splits, progress)
-    problems += [problem for image in seen for problem in image.problems]
-    problems += _copies(seen)
+        raws = read_splits(data, images=images, empty_is_verified=empty_is_verified)
+        splits = build_splits(raws, categories)
     shown = data if isinstance(data, Path | str) else next(iter(splits.values())).root
-    categories = next(iter(splits.values())).categories
-    counts = {name: _count(dataset) for name, dataset in splits.items()}
-    return CheckReport(str(shown), tuple(categories), counts, tuple(problems))
+    splits |= val or {}
+    problems: list[Finding] = []
+    forms = {name: verdict for name, raw in raws.items() if (verdict := judge_form(raw))}
+    for name, dataset in splits.items():
+        problems += _label_findings(name, dataset, raws.get(name), forms.get(name), model)
+    others = dict(against or {})
+    seen = inspect_images(splits | others, progress)
+    problems += [problem for image in seen for problem in image.findings if _matters(image, others)]
+    groups = group_copies(seen)
+    problems += describe_copies(seen, groups, others)
+    return _report(str(shown), splits, problems, seen, groups, forms, others, model)
 
 
-@dataclass(frozen=True, slots=True)
-class _Inspected:
-    split: str
-    name: str
-    hash: int | None
-    problems: tuple[Problem, ...]
+def _report(
+    shown: str,
+    splits: Mapping[str, Dataset],
+    problems: Sequence[Finding],
+    seen: Sequence[Inspected],
+    groups: Sequence[CopyGroup],
+    forms: dict[str, FormVerdict],
+    others: Mapping[str, Dataset],
+    model: ModelInput | None,
+) -> CheckReport:
+    height, width = (
+        (model.resize.height, model.resize.width) if model else (DEFAULT_SIDE, DEFAULT_SIDE)
+    )
+    mixtures = {name: size_mixture(dataset, height, width) for name, dataset in splits.items()}
+    grey = Counter(image.split for image in seen if image.grey)
+    told = [g for g in groups if any(seen[i].split not in others for i in g.members)]
+    return CheckReport(
+        shown,
+        tuple(next(iter(splits.values())).categories),
+        {name: _count(dataset) for name, dataset in splits.items()},
+        tuple(problems),
+        {name: mixture for name, mixture in mixtures.items() if mixture is not None},
+        {name: grey[name] for name in splits},
+        forms,
+        len(told),
+        sum(group.pairs for group in told),
+    )
 
 
-def _inspect_all(
-    splits: Mapping[str, Dataset], progress: Callable[[int, int], None] | None
-) -> list[_Inspected]:
-    work = [(name, ds.root, record) for name, ds in splits.items() for record in ds.records]
-    seen: list[_Inspected] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for image in pool.map(lambda item: _inspect(*item), work):
-            seen.append(image)
-            if progress is not None:
-                progress(len(seen), len(work))
-    return seen
+def _matters(image: Inspected, others: Mapping[str, Dataset]) -> bool:
+    """Of images that are only compared with, what cannot be read is told and nothing else."""
+    return image.split not in others or image.hash is None
 
 
-def _inspect(split: str, root: Path, record: ImageRecord) -> _Inspected:
-    name = relative_name(record.path, root)
-    try:
-        picture = read_image(record.path)
-    except DataError as error:
-        return _Inspected(split, name, None, (image_problem(record.path, root, error),))
-    problems = [Problem(kind, name, -1, reason) for kind, reason in _peculiarities(record.path)]
-    if picture.size != (record.width, record.height):
-        width, height = picture.size
-        reason = f"image is {width} x {height}, its label says {record.width} x {record.height}"
-        problems.append(Problem("size_differs", name, -1, reason))
-    return _Inspected(split, name, perceptual_hash(picture), tuple(problems))
-
-
-def _peculiarities(path: Path) -> list[tuple[str, str]]:
-    """Return what other programs may stumble over in an image that can be read."""
-    with Image.open(path) as image:
-        found: list[tuple[str, str]] = []
-        if image.mode == "CMYK":
-            found.append(("image_cmyk", "CMYK colours, read as RGB"))
-        if image.mode.startswith("I;16") or image.mode == "I":
-            found.append(("image_16bit", "16 bits a pixel, scaled to 8"))
-        if getattr(image, "is_animated", False):
-            found.append(("image_animated", "animated, only the first frame is used"))
-        turn = image.getexif().get(_ORIENTATION, 1)
-        if turn != 1:
-            found.append(("image_turned", f"EXIF orientation {turn}, turned upright"))
-    return found
-
-
-def _labels_amiss(split: str, dataset: Dataset) -> list[Problem]:
-    counts = _count(dataset)
-    found: list[Problem] = []
-    unreviewed = counts.states.get("unreviewed", 0)
+def _label_findings(
+    split: str,
+    dataset: Dataset,
+    raw: RawSplit | None,
+    form: FormVerdict | None,
+    model: ModelInput | None,
+) -> list[Finding]:
+    found = locate(split, dataset.problems, raw)
+    if form is not None and form.doubtful:
+        # Where most boxes make no sense the labels are useless as they are read; else a person
+        # has to look.
+        kind = "box_form" if form.sound[form.declared] < 0.5 else "box_form_doubtful"
+        found.append(Finding(kind, split, -1, str(form), split))
+    unreviewed = dataset.count_states().get(ImageState.UNREVIEWED, 0)
     if unreviewed:
-        reason = f"{unreviewed} of {counts.images} images are unreviewed: not trained on"
-        found.append(Problem("images_unreviewed", split, -1, reason))
-    for name, number in counts.classes.items():
-        if number == 0:
-            found.append(Problem("class_empty", split, -1, f"no object of class {name!r}"))
+        reason = f"{unreviewed} of {len(dataset)} images are unreviewed: not trained on"
+        found.append(Finding("images_unreviewed", split, -1, reason, split))
+    found += find_suspects(split, dataset)
+    return found + (find_small(split, dataset, model) if model is not None else [])
+
+
+def locate(split: str, problems: Sequence[Problem], raw: RawSplit | None) -> list[Finding]:
+    """Return what reading a split found, with the image and the written box where there is one."""
+    where = _places(raw, problems) if raw is not None and problems else {}
+    found: list[Finding] = []
+    for p in problems:
+        # In COCO the index counts images in some kinds and annotations in others.
+        path, box = where.get((p.file, p.index), (None, None))
+        if not p.kind.startswith(("box_", "class_unknown")):
+            path, box = (path, None) if p.index < 0 else (None, None)
+        boxes = (box,) if box is not None else ()
+        found.append(Finding(p.kind, p.file, p.index, p.reason, split, path, boxes))
     return found
 
 
-def _copies(seen: Sequence[_Inspected]) -> list[Problem]:
-    """Report groups of near-copies, and say when a group lies in more than one split."""
-    hashed = [(image, image.hash) for image in seen if image.hash is not None]
-    groups: dict[int, list[_Inspected]] = defaultdict(list)
-    for (image, _), group in zip(hashed, group_duplicates([h for _, h in hashed]), strict=True):
-        groups[group].append(image)
-    found: list[Problem] = []
-    for first, *rest in groups.values():
-        if not rest:
-            continue
-        leaks = any(image.split != first.split for image in rest)
-        names = ", ".join(
-            f"{image.name} ({image.split})" if leaks else image.name for image in rest
-        )
-        kind = "split_leak" if leaks else "duplicate_images"
-        where = f" in {first.split}" if leaks else ""
-        found.append(Problem(kind, first.name, -1, f"near-copy{where} of {names}"))
-    return found
+def _places(
+    raw: RawSplit, problems: Sequence[Problem]
+) -> dict[tuple[str, int], tuple[Path, Box | None]]:
+    """Return the image and the written box that each problem's file and index stand for."""
+    wanted = {(problem.file, problem.index) for problem in problems}
+    table = object_table(raw)
+    where: dict[tuple[str, int], tuple[Path, Box | None]] = {}
+    for image in raw.images:
+        if (image.file, -1) in wanted:
+            where[image.file, -1] = (image.path, None)
+    for owner, place, box in zip(
+        table.owner.tolist(), table.places.tolist(), table.boxes.tolist(), strict=True
+    ):
+        image = raw.images[owner]
+        if (image.file, place) in wanted:
+            x0, y0, x1, y1 = box
+            where[image.file, place] = (image.path, (x0, y0, x1, y1))
+    return where
 
 
 def _count(dataset: Dataset) -> SplitCounts:
@@ -241,3 +248,8 @@ def _split_row(name: str, counts: SplitCounts) -> str:
     states = ", ".join(f"{number} {state}" for state, number in counts.states.items())
     classes = ", ".join(f"{name} {number}" for name, number in counts.classes.items())
     return f"{name}: {counts.images} images ({states}), {counts.boxes} boxes ({classes})"
+
+
+def _problem_row(problem: Finding, several: bool) -> str:
+    where = f"{problem.split}: " if several and problem.file != problem.split else ""
+    return f"  {problem.kind}: {where}{problem}"

@@ -12,11 +12,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hardmine.data.coco_fast import read_fast
 from hardmine.data.folder import measure
-from hardmine.data.records import RawImage, RawSplit
+from hardmine.data.records import ObjectTable, RawImage, RawSplit
 from hardmine.data.roots import ImageFinder, OutsideRootError, relative_name
 from hardmine.data.states import parse_state
 from hardmine.errors import DataError
@@ -47,11 +49,23 @@ class CocoSource:
         """
         reader = _CocoReader(self, empty_is_verified)
         with _collector_paused():
+            fast = read_fast(self.file, reader.file, partial(_choose_base, self), reader.empty)
+            if fast is not None:
+                return self._from_columns(*fast)
             data = _load(self.file)
             reader.read_images(data["images"])
             names = reader.read_annotations(data["annotations"], data["categories"])
         images = measure(reader.images, self.root, reader.problems)
-        return RawSplit(self.root, names, images, reader.problems)
+        return RawSplit(self.root, names, images, reader.problems, form="xywh")
+
+    def _from_columns(
+        self, names: list[str], images: list[RawImage], table: ObjectTable
+    ) -> RawSplit:
+        problems: list[Problem] = []
+        known = measure(images, self.root, problems)
+        if len(known) < len(images):
+            table = table.of_images([image.width > 0 and image.height > 0 for image in images])
+        return RawSplit(self.root, names, known, problems, form="xywh", table=table)
 
 
 class _CocoReader:

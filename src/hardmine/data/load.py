@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hardmine.data.folder import load_images
 from hardmine.data.layouts import find_sources
-from hardmine.data.records import build_dataset, merge_names
+from hardmine.data.records import RawSplit, build_dataset, merge_names
 from hardmine.data.roots import plain_path
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageState
 
-__all__ = ["load_dataset", "load_images", "load_splits"]
+__all__ = ["build_splits", "load_dataset", "load_images", "load_splits", "read_splits"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +42,31 @@ def load_splits(
         DataError: nothing is recognised (the message lists what was looked for), or a file that
             everything hangs on is broken. Lesser faults become `Dataset.problems`.
     """
-    sources = find_sources(plain_path(path), None if images is None else plain_path(images))
-    raws = {name: s.read(empty_is_verified=empty_is_verified) for name, s in sources.items()}
-    names = tuple(categories) if categories is not None else merge_names(list(raws.values()))
-    datasets = {name: build_dataset(raw, names) for name, raw in raws.items()}
+    raws = read_splits(path, images=images, empty_is_verified=empty_is_verified)
+    datasets = build_splits(raws, categories)
     for name, dataset in datasets.items():
         _report(f"{path} ({name})", dataset)
     return datasets
+
+
+def read_splits(
+    path: Path | str, *, images: Path | str | None = None, empty_is_verified: bool = False
+) -> dict[str, RawSplit]:
+    """Read what the label files say, box by box and unjudged; arguments as for `load_splits`.
+
+    Raises:
+        DataError: nothing is recognised, or a file that everything hangs on is broken.
+    """
+    sources = find_sources(plain_path(path), None if images is None else plain_path(images))
+    return {name: s.read(empty_is_verified=empty_is_verified) for name, s in sources.items()}
+
+
+def build_splits(
+    raws: Mapping[str, RawSplit], categories: Sequence[str] | None = None
+) -> dict[str, Dataset]:
+    """Judge what was read and return the splits, all with one class list."""
+    names = tuple(categories) if categories is not None else merge_names(list(raws.values()))
+    return {name: build_dataset(raw, names) for name, raw in raws.items()}
 
 
 def load_dataset(

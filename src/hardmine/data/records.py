@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,9 @@ class LabelError(DataError):
         self.kind = kind
 
 
+Form = Literal["xyxy", "xywh", "cxcywh_shares"]
+"""How label files write a box: corners, corner and size, or centre and size as shares of the image."""
+
 RawObject = tuple[float, float, float, float, int, bool, int]
 """x0, y0, x1, y1 in pixels, index into `RawSplit.names`, ignore, place in the label file."""
 
@@ -71,6 +75,30 @@ class RawImage:
     source: str = ""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectTable:
+    """All objects of a split, those of one image together, in the images' order.
+
+    ``owner`` i64[N] (index of the image), ``boxes`` f64[N, 4] (xyxy pixels as written), ``classes``
+    i64[N] (index into `RawSplit.names`), ``ignore`` bool[N], ``places`` i64[N] (in the label file).
+    """
+
+    owner: I64
+    boxes: F64
+    classes: I64
+    ignore: Mask
+    places: I64
+
+    def of_images(self, kept: Sequence[bool]) -> ObjectTable:
+        """Return the objects of those images that are kept, which close ranks."""
+        keep = np.array(kept, np.bool_)
+        rows = keep[self.owner]
+        owner = (np.cumsum(keep) - 1)[self.owner[rows]]
+        return ObjectTable(
+            owner, self.boxes[rows], self.classes[rows], self.ignore[rows], self.places[rows]
+        )
+
+
 @dataclass(slots=True)
 class RawSplit:
     """One split as read: class names, images, and what went wrong so far."""
@@ -81,12 +109,32 @@ class RawSplit:
     problems: list[Problem]
     names_declared: bool = True
     """False when the names were gathered from the objects, so that their order means nothing."""
+    form: Form = "xyxy"
+    """What the four numbers of a box are in the label files."""
+    table: ObjectTable | None = None
+    """The objects, where the reader has them as columns; those of the images are then empty."""
 
 
 def merge_names(splits: Sequence[RawSplit]) -> tuple[str, ...]:
     """Return one class list for all splits: declared order where there is one, else sorted."""
     names = dict.fromkeys(name for split in splits for name in split.names)
     return tuple(names) if all(s.names_declared for s in splits) else tuple(sorted(names))
+
+
+def object_table(raw: RawSplit) -> ObjectTable:
+    """Return all objects of a split as columns."""
+    if raw.table is not None:
+        return raw.table
+    counts = [len(image.objects) for image in raw.images]
+    fields = chain.from_iterable(chain.from_iterable(image.objects for image in raw.images))
+    table = np.fromiter(fields, np.float64, 7 * sum(counts)).reshape(-1, 7)
+    return ObjectTable(
+        np.repeat(np.arange(len(raw.images)), counts),
+        table[:, :4],
+        table[:, 4].astype(np.int64),
+        table[:, 5] != 0,
+        table[:, 6].astype(np.int64),
+    )
 
 
 def build_dataset(raw: RawSplit, categories: Sequence[str]) -> Dataset:
@@ -96,30 +144,28 @@ def build_dataset(raw: RawSplit, categories: Sequence[str]) -> Dataset:
         categories: the class list to use; a name of ``raw.names`` that is not in it is a
             ``class_unknown`` problem for each of its objects.
     """
-    images = raw.images
-    counts = [len(image.objects) for image in images]
-    owner = np.repeat(np.arange(len(images)), counts)
-    fields = chain.from_iterable(chain.from_iterable(image.objects for image in images))
-    table = np.fromiter(fields, np.float64, 7 * sum(counts)).reshape(-1, 7)
-    written, classes, positions = table[:, :4], table[:, 4].astype(int), table[:, 6].astype(int)
+    images, table = raw.images, object_table(raw)
     label_of = {name: label for label, name in enumerate(categories, start=1)}
-    labels = np.array([label_of.get(name, 0) for name in raw.names] or [0], np.int64)[classes]
-    sizes = np.array([(i.width, i.height) for i in images], np.float64).reshape(-1, 2)[owner]
+    labels = np.array([label_of.get(name, 0) for name in raw.names] or [0], np.int64)[table.classes]
+    sizes = np.array([(i.width, i.height) for i in images], np.float64).reshape(-1, 2)[table.owner]
 
-    boxes, fault, overhang = check_boxes(written, sizes)
+    boxes, fault, overhang = check_boxes(table.boxes, sizes)
     fault[(fault == _FINE) & (labels == 0)] = _CLASS
-    fault[_repeated(owner, labels, boxes, fault == _FINE)] = _REPEATED
+    fault[_repeated(table.owner, labels, boxes, fault == _FINE)] = _REPEATED
 
     problems = [*raw.problems]
     for row in np.flatnonzero((fault != _FINE) | (overhang > CLIP_TOLERANCE)).tolist():
-        image = images[owner[row]]
+        image = images[table.owner[row]]
         kind = _KINDS[fault[row]] or "box_clipped"
-        reason = _reason(kind, written[row], sizes[row], raw.names[classes[row]], categories)
-        problems.append(Problem(kind, image.file, int(positions[row]), _with_image(reason, image)))
+        name = raw.names[table.classes[row]]
+        reason = _reason(kind, table.boxes[row], sizes[row], name, categories)
+        place = int(table.places[row])
+        problems.append(Problem(kind, image.file, place, _with_image(reason, image)))
 
     kept = np.flatnonzero(fault == _FINE)
-    objects = _Objects(owner[kept], boxes[kept], labels[kept], table[kept, 5] != 0)
-    records = _cut(images, objects, problems)
+    objects = _Objects(table.owner[kept], boxes[kept], labels[kept], table.ignore[kept])
+    totals = np.bincount(table.owner, minlength=len(images)).tolist()
+    records = _cut(images, objects, totals, problems)
     return Dataset(tuple(categories), tuple(records), raw.root, tuple(problems))
 
 
@@ -178,13 +224,13 @@ class _Objects:
 
 
 def _cut(
-    images: Sequence[RawImage], objects: _Objects, problems: list[Problem]
+    images: Sequence[RawImage], objects: _Objects, totals: Sequence[int], problems: list[Problem]
 ) -> Iterator[ImageRecord]:
     """Give each image its share of the accepted objects, and its state."""
     ends = np.searchsorted(objects.owner, np.arange(len(images)), side="right").tolist()
     start = 0
-    for image, end in zip(images, ends, strict=True):
-        state = _state(image, end - start, problems)
+    for image, total, end in zip(images, totals, ends, strict=True):
+        state = _state(image, total + image.rejected, end - start, problems)
         yield ImageRecord(
             image.path,
             image.width,
@@ -198,8 +244,7 @@ def _cut(
         start = end
 
 
-def _state(image: RawImage, kept: int, problems: list[Problem]) -> ImageState:
-    total = len(image.objects) + image.rejected
+def _state(image: RawImage, total: int, kept: int, problems: list[Problem]) -> ImageState:
     if image.state is not None and image.state.is_negative and total:
         reason = f"state is {image.state.value} but {total} objects are labelled; now unreviewed"
         problems.append(Problem("state_contradicted", image.file, -1, _with_image(reason, image)))

@@ -60,7 +60,7 @@ class _YoloReader:
         for raw in raws:
             self._fill(raw, *found[raw.path])
         names = self.source.names or tuple(map(str, range(self.highest + 1)))
-        return RawSplit(self.source.root, list(names), raws, self.problems)
+        return RawSplit(self.source.root, list(names), raws, self.problems, form="cxcywh_shares")
 
     def _folder(self, entry: Path) -> Iterator[tuple[Path, tuple[Path, Mark]]]:
         """Yield the images of a folder, each with its label file and mark."""

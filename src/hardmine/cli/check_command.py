@@ -1,0 +1,156 @@
+"""``check``: what is in a dataset and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hardmine.cli import options
+from hardmine.cli.console import Console
+from hardmine.cli.tables import figure
+from hardmine.errors import DataError, GateError
+
+if TYPE_CHECKING:
+    from hardmine.data.fitting import SizeMixture
+    from hardmine.evaluation.shortcut import ShortcutReport
+    from hardmine.loop.checking import CheckResult
+
+
+def check(
+    data: options.Data,
+    *,
+    images: options.Images = None,
+    empty_is_verified: options.EmptyIsVerified = False,
+    val: Annotated[
+        Path | None,
+        typer.Option(
+            "--val",
+            metavar="DATA",
+            exists=True,
+            help="Labelled data to look at as a further split.",
+        ),
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--against",
+            metavar="DATA|DIR",
+            exists=True,
+            help="Images that must not repeat any of DATA's, such as a pool; may be given again.",
+        ),
+    ] = None,
+    negatives: Annotated[
+        Path | None,
+        typer.Option(
+            "--negatives",
+            metavar="DIR",
+            exists=True,
+            help="Images without objects: can they be told from DATA's without the objects?",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME", help="Name boxes too small for this model's input."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 3 when there is any error or warning.")
+    ] = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what is in a dataset and what is wrong with it, before training; exit 1 on errors."""
+    from hardmine.loop.checking import run_check
+
+    # The report names every problem; the log would name them once more.
+    console = Console(quiet=quiet, log=False)
+    with console.progress() as step:
+        result = run_check(
+            data,
+            images=images,
+            empty_is_verified=empty_is_verified,
+            val=val,
+            against={str(path): path for path in against or ()},
+            negatives=negatives,
+            model=model,
+            seed=seed,
+            progress=step,
+        )
+    if as_json:
+        console.json(result.to_dict())
+    else:
+        show_check(console, result)
+    _judge(result, str(data), strict)
+
+
+def show_check(console: Console, result: CheckResult) -> None:
+    """Print what was found, the image sizes with what resize rules do to them, and the shortcut."""
+    console.result("\n".join(result.report.rows()))
+    for split, mixture in result.report.mixtures.items():
+        _show_sizes(console, split, mixture)
+    if result.shortcut is not None:
+        _show_shortcut(console, result.shortcut)
+    for note in result.notes:
+        console.result(note)
+
+
+def _show_sizes(console: Console, split: str, mixture: SizeMixture) -> None:
+    common = ", ".join(f"{w} x {h} ({number})" for w, h, number in mixture.common)
+    console.result(
+        f"\n{split}: {mixture.distinct} image sizes, most often {common}; "
+        f"{mixture.landscape:.0%} landscape, {mixture.portrait:.0%} portrait"
+    )
+    console.table(
+        (
+            f"resize to {mixture.width} x {mixture.height}",
+            "aspect changed (median)",
+            "95 %",
+            "images by 1.5 or more",
+            "canvas unused",
+            "input sizes",
+            "box side px (5 %)",
+            "median",
+        ),
+        [
+            (
+                rule.rule,
+                f"x {rule.aspect_median:.2f}",
+                f"x {rule.aspect_p95:.2f}",
+                f"{rule.distorted:.0%}",
+                f"{rule.unused:.0%}",
+                str(rule.input_sizes),
+                figure(rule.box_p5, 0),
+                figure(rule.box_median, 0),
+            )
+            for rule in mixture.rules
+        ],
+    )
+
+
+def _show_shortcut(console: Console, shortcut: ShortcutReport) -> None:
+    console.result(
+        f"positives ({shortcut.positives} images) against negatives ({shortcut.negatives}), told "
+        "apart without the objects?"
+    )
+    rows = [
+        (f.family, figure(f.auc, 2), f"{f.low:.2f}–{f.high:.2f}", f"{f.accuracy:.0%}")
+        for f in shortcut.families
+    ]
+    console.table(("traces", "AUC", "95 %", "right"), rows)
+    told = "yes: see the warning above" if shortcut.told_apart else "no"
+    console.result(f"told apart: {told} (0.5 is a coin's AUC)")
+
+
+def _judge(result: CheckResult, data: str, strict: bool) -> None:
+    from hardmine.data.findings import Severity
+
+    errors = result.report.count(Severity.ERROR)
+    warnings = result.report.count(Severity.WARNING)
+    if strict and errors + warnings:
+        raise GateError(f"{data}: {errors} errors and {warnings} warnings, wanted none")
+    if errors:
+        raise DataError(f"{data}: {errors} errors (see the report above)")
