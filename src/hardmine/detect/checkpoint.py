@@ -9,8 +9,11 @@ from torch import Tensor
 
 from hardmine.data.resize import Resize
 from hardmine.detect.detector import BatchScores, Detector
+from hardmine.detect.torchvision_network import TorchvisionNetworkDetector
 from hardmine.model.decode import DecodeConfig, decode_detections, foreground_scores
+from hardmine.model.make import Network
 from hardmine.model.ssd import SSD
+from hardmine.model.torchvision_network import TorchvisionNetwork
 from hardmine.training.accelerator import choose_device
 from hardmine.training.checkpoint import file_digest, find_checkpoint, load_checkpoint
 from hardmine.training.recipe import Recipe
@@ -76,4 +79,11 @@ def load_detector(path: Path, device: str | None = None) -> Detector:
     path = find_checkpoint(path)
     chosen = choose_device(device)
     model, recipe = load_checkpoint(path)
-    return TorchDetector(model, recipe, file_digest(path), chosen)
+    return detector_of(model, recipe, file_digest(path), chosen)
+
+
+def detector_of(model: Network, recipe: Recipe, model_id: str, device: torch.device) -> Detector:
+    """Return a network behind the protocol."""
+    if isinstance(model, TorchvisionNetwork):
+        return TorchvisionNetworkDetector(model, recipe, model_id, device)
+    return TorchDetector(model, recipe, model_id, device)

@@ -136,10 +136,12 @@ def choose_recipe(
 
 
 def find_weights(weights: Path | str | None, recipe: Recipe) -> Path | None:
-    """Return the file to start the recipe's backbone from; see ``training.weights``."""
+    """Return the file to start the recipe's network from; see ``training.weights``."""
+    from hardmine.model.torchvision_network import TorchvisionConfig
     from hardmine.training.weights import find_weights as find
 
-    return find(weights, recipe.model.backbone)
+    model = recipe.model
+    return find(weights, model if isinstance(model, TorchvisionConfig) else model.backbone)
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from hardmine.errors import ConfigError
-from hardmine.model.backbone import BackboneConfig, TapsConfig, make_backbone, probe_channels
+from hardmine.errors import CheckpointError, ConfigError
+from hardmine.model.backbone import (
+    BackboneConfig,
+    SmallNet,
+    TapsConfig,
+    make_backbone,
+    probe_channels,
+)
 from hardmine.model.head import AnyHeadConfig, HeadConfig, make_head, make_tower
 from hardmine.model.init import InitConfig, NormalInit, init_layers, set_prior_probability
 from hardmine.model.neck import ExtraLayersConfig, NeckConfig, make_neck
@@ -21,6 +28,7 @@ from hardmine.types import Priors, RawOutput, ScoreForm
 class SSDConfig:
     """Everything that decides the architecture."""
 
+    kind: Literal["ssd"] = "ssd"
     name: str = "ssdlite320_mobilenet_v2"
     height: int = 320
     width: int = 320
@@ -37,9 +45,17 @@ class SSDConfig:
         if min(self.height, self.width) < 32:
             raise ConfigError(f"model: got input {self.height}x{self.width}, wanted >= 32x32")
 
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """The mean pixel that the network takes off, RGB in [0, 1]."""
+        return self.backbone.mean
+
 
 class SSD(nn.Module):
     """Images in, logits and deltas of every prior out; no transform and no decoding inside."""
+
+    backbone_prefix = "backbone."
+    """Of the parameters that pretrained weights fill."""
 
     def __init__(self, config: SSDConfig, categories: tuple[str, ...]) -> None:
         super().__init__()
@@ -83,6 +99,18 @@ class SSD(nn.Module):
         return Priors(
             self.get_buffer("prior_boxes"), self.get_buffer("prior_levels"), self._level_shapes
         )
+
+    def load_pretrained(self, path: Path) -> None:
+        """Load ImageNet weights into the backbone.
+
+        Raises:
+            CheckpointError: a backbone without a pretrained form; unreadable, unsafe, or weights that
+                do not fit.
+        """
+        if isinstance(self.backbone, SmallNet):
+            name = self.config.name
+            raise CheckpointError(f"{path}: {name} has no pretrained form, wanted --weights none")
+        self.backbone.load_weights(path)
 
     def forward(self, images: Tensor) -> RawOutput:
         """Run the network.

@@ -16,7 +16,7 @@ from torch import Tensor
 import hardmine
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.files import write_atomic
-from hardmine.model.ssd import SSD
+from hardmine.model.make import Network, make_network
 from hardmine.training.recipe import Recipe, current_form, recipe_from_dict, recipe_to_dict
 
 _FORMAT = "hardmine-1"
@@ -59,19 +59,19 @@ def read_metadata(path: Path) -> tuple[Recipe, tuple[str, ...]]:
         raise CheckpointError(f"{path}: unreadable recipe or classes ({error})") from None
 
 
-def load_checkpoint(path: Path) -> tuple[SSD, Recipe]:
+def load_checkpoint(path: Path) -> tuple[Network, Recipe]:
     """Return the model (evaluation mode, CPU) and its recipe.
 
     Raises:
         CheckpointError: missing, truncated, foreign, or weights that do not fit the recipe.
     """
     recipe, categories = read_metadata(path)
-    model = SSD(recipe.model, categories)
+    model = make_network(recipe.model, categories)
     load_weights_into(model, path)
     return model.eval(), recipe
 
 
-def load_weights_into(model: SSD, path: Path) -> None:
+def load_weights_into(model: Network, path: Path) -> None:
     """Load a checkpoint's weights into ``model``.
 
     Raises:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
 
-from hardmine.model.ssd import SSD
+from hardmine.model.make import Network
 from hardmine.training.recipe import Recipe
 
 
@@ -22,13 +23,13 @@ def learning_rate(step: int, total: int, recipe: Recipe) -> float:
     return recipe.optim.lr * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def make_optimizer(model: SSD, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:
     """Return AdamW with decay on weights only and a smaller rate for the backbone."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        scale = recipe.optim.backbone_lr_scale if name.startswith("backbone.") else 1.0
+        scale = recipe.optim.backbone_lr_scale if name.startswith(model.backbone_prefix) else 1.0
         decay = recipe.optim.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((scale, decay), []).append(parameter)
     return torch.optim.AdamW(
@@ -37,7 +38,41 @@ def make_optimizer(model: SSD, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def average_weights(model: SSD, decay: float) -> AveragedModel:
-    """Return the running average of a model's weights and statistics; decay 0 follows it exactly."""
-    average = cast(Any, get_ema_multi_avg_fn)(decay)
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+class AveragedWeights:
+    """The running average of a network's weights and statistics; decay 0 follows it exactly.
+
+    As torch's ``AveragedModel``, which asks its counter on the device in every step whether it is the
+    first; here the host counts, so nothing waits. Integer buffers are copied.
+    """
+
+    def __init__(self, model: Network, decay: float) -> None:
+        self.module: Network = copy.deepcopy(model).requires_grad_(False).eval()
+        self._decay = decay
+        self._num_updates = 0
+
+    @torch.no_grad()
+    def update(self, model: Network) -> None:
+        """Take in the weights after a step; the first are taken whole."""
+        decay = self._decay if self._num_updates else 0.0
+        own, new = list(_tensors(self.module)), list(_tensors(model))
+        real = [i for i, tensor in enumerate(own) if tensor.is_floating_point()]
+        torch._foreach_lerp_([own[i] for i in real], [new[i] for i in real], 1.0 - decay)
+        for mine, other in zip(own, new, strict=True):
+            if not mine.is_floating_point():
+                mine.copy_(other, non_blocking=True)
+        self._num_updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that :meth:`load_state_dict` needs."""
+        return {"num_updates": self._num_updates, "module": self.module.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved average."""
+        self._num_updates = state["num_updates"]
+        self.module.load_state_dict(state["module"])
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    for parameter in model.parameters():
+        yield parameter.detach()
+    yield from model.buffers()

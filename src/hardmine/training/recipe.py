@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,9 @@ from hardmine.data.batches import BatchConfig
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError
 from hardmine.model.decode import DecodeConfig
+from hardmine.model.make import ModelConfig
 from hardmine.model.ssd import SSDConfig
+from hardmine.model.torchvision_network import TorchvisionConfig
 from hardmine.training.loss import LossConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -52,7 +54,7 @@ class BranchConfig:
 class Recipe:
     """Model, data, loss and schedule."""
 
-    model: SSDConfig = field(default_factory=SSDConfig)
+    model: ModelConfig = field(default_factory=SSDConfig)
     resize_mode: Mode = "stretch"
     resize_side: int | None = None
     """Of the modes ``shortest`` and ``inscribe``, px; see ``Resize``."""
@@ -74,11 +76,16 @@ class Recipe:
                 f"epochs: got {self.epochs} (branch {self.branch.epochs}), wanted > 0"
             )
         assert self.resize  # a side that does not fit is refused here
+        if isinstance(self.model, TorchvisionConfig) and self.loss != LossConfig():
+            raise ConfigError(
+                f"loss: {self.model.name} computes torchvision's own loss, so no choice in it would "
+                "have an effect; wanted the defaults"
+            )
 
     @property
     def resize(self) -> Resize:
         """The resize used in training, evaluation and mining."""
-        red, green, blue = (round(255 * mean) for mean in self.model.backbone.mean)
+        red, green, blue = (round(255 * mean) for mean in self.model.mean)
         fill, side = (red, green, blue), self.resize_side
         return Resize(self.model.height, self.model.width, self.resize_mode, fill, side)
 
@@ -115,7 +122,7 @@ def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> R
         recipe = TypeAdapter(Recipe).validate_python(merged)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(_keys(first["loc"], merged))
         raise ConfigError(f"recipe: {where}: {first['msg']}, got {first['input']!r}") from None
     _refuse_unknown(merged, recipe, "")
     return recipe
@@ -155,6 +162,17 @@ def current_form(values: dict[str, Any]) -> dict[str, Any]:
     init = {"kind": "normal", "std": std} if std else {"kind": "xavier", "magnitude": 1.0}
     head = {key: value for key, value in head.items() if key != "init_std"}
     return {**values, "model": {**model, "head": head, "init": init}}
+
+
+def _keys(location: Sequence[str | int], values: Any) -> list[str]:
+    """Return the keys of a place in ``values``, without the kinds that pydantic names on the way."""
+    keys = []
+    for part in location:
+        known = dict(enumerate(values)) if isinstance(values, list) else values
+        if isinstance(known, Mapping) and part in known:
+            keys.append(str(part))
+            values = known[part]
+    return keys
 
 
 def _plain(value: Any) -> Any:

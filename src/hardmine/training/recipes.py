@@ -21,6 +21,10 @@ from hardmine.model.ssd import SSDConfig
 from hardmine.training.loss import LossConfig
 from hardmine.training.recipe import OptimConfig, Recipe
 from hardmine.training.select import RatioConfig
+from hardmine.training.torchvision_recipes import (
+    fasterrcnn_mobilenet_v3_large_320_fpn,
+    fasterrcnn_resnet50_fpn,
+)
 
 _HALF, _VALID = (3, 2, 1), (3, 1, 0)
 """(kernel, stride, padding) of an added level: half the map, or two cells less."""
@@ -132,6 +136,8 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "ssd300_resnet34": ssd300_resnet34,
     "ssd512_resnet50": ssd512_resnet50,
     "small160": small160,
+    "fasterrcnn_resnet50_fpn": fasterrcnn_resnet50_fpn,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": fasterrcnn_mobilenet_v3_large_320_fpn,
 }
 
 

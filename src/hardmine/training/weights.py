@@ -11,18 +11,23 @@ from urllib.parse import urlparse
 
 from hardmine.errors import ConfigError, DataError
 from hardmine.model.backbone import BackboneConfig, TapsConfig
+from hardmine.model.torchvision_network import TorchvisionConfig
 
 DEFAULT_NAME = "imagenet"
 """The name that stands for torchvision's best ImageNet weights of the backbone."""
 
 
-def find_weights(weights: Path | str | None, backbone: BackboneConfig) -> Path | None:
+def find_weights(
+    weights: Path | str | None, backbone: BackboneConfig | TorchvisionConfig
+) -> Path | None:
     """Return the weights file to start a backbone from; ``None`` for random weights.
 
     Args:
         weights: a file; "none" (or ``None``); "imagenet"; or the name of a set of torchvision weights
             such as "IMAGENET1K_V1". A name is downloaded once into torch's hub folder and checked
             against the hash in its file name.
+        backbone: what the weights are for; one of torchvision's detectors has names of its own, such
+            as "COCO_V1", the best of which "imagenet" gives.
 
     Raises:
         ConfigError: neither a file nor a known name.
@@ -35,7 +40,7 @@ def find_weights(weights: Path | str | None, backbone: BackboneConfig) -> Path |
         return path.resolve()
     if path.suffix or len(path.parts) > 1:
         raise ConfigError(f"weights: no file {weights}; give a path, a name, or none")
-    if not isinstance(backbone, TapsConfig):
+    if not isinstance(backbone, TapsConfig | TorchvisionConfig):
         raise ConfigError(
             f"weights: got {weights}, but a {backbone.kind!r} backbone has no named ones"
         )

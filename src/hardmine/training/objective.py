@@ -1,0 +1,83 @@
+"""What a training step minimises: one call from a network and a batch to a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hardmine.model.make import Network
+from hardmine.model.ssd import SSD
+from hardmine.training.loss import Loss, MultiBoxLoss
+from hardmine.training.recipe import Recipe
+from hardmine.types import Batch
+
+UNKNOWN = -1
+"""Of a count that a network does not tell."""
+
+
+class Objective(Protocol):
+    """The loss of a network on a batch; ``network`` may be wrapped for several processes."""
+
+    def __call__(self, network: Callable[..., Any], batch: Batch) -> Loss: ...  # noqa: D102
+
+
+def make_objective(model: Network, recipe: Recipe, *, bf16: bool) -> Objective:
+    """Return what ``model`` is trained with: the recipe's loss, or torchvision's own.
+
+    Args:
+        bf16: run the network under autocast; the loss is in float32 either way.
+    """
+    if isinstance(model, SSD):
+        return PriorObjective(MultiBoxLoss(recipe.loss, model.priors), bf16)
+    return TorchvisionObjective(bf16)
+
+
+class PriorObjective:
+    """Assign, select and weigh the priors of an SSD."""
+
+    def __init__(self, loss: MultiBoxLoss, bf16: bool) -> None:
+        self._loss = loss
+        self._bf16 = bf16
+
+    def __call__(self, network: Callable[..., Any], batch: Batch) -> Loss:
+        """Return the loss."""
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._bf16):
+            output = network(batch.images)
+        return self._loss(output, batch)
+
+
+class TorchvisionObjective:
+    """The sum of the losses that one of torchvision's detectors computes itself.
+
+    It does not tell how many anchors it chose: the counts are ``UNKNOWN``.
+    """
+
+    def __init__(self, bf16: bool) -> None:
+        self._bf16 = bf16
+
+    def __call__(self, network: Callable[..., Any], batch: Batch) -> Loss:
+        """Return the loss."""
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._bf16):
+            losses: dict[str, Tensor] = network(batch.images, make_targets(batch))
+        parts = {name: loss.float() for name, loss in losses.items()}
+        boxes = [loss for name, loss in parts.items() if "box" in name]
+        others = [loss for name, loss in parts.items() if "box" not in name]
+        zero = torch.zeros((), device=batch.images.device)
+        localisation, rest = sum(boxes, zero), sum(others, zero)
+        count = torch.full((), UNKNOWN)
+        return Loss(localisation + rest, rest.detach(), localisation.detach(), count, count)
+
+
+def make_targets(batch: Batch) -> list[dict[str, Tensor]]:
+    """Return each image's boxes and labels as torchvision wants them.
+
+    An image without objects has boxes of shape (0, 4), never a made-up one. Boxes to be ignored are
+    left out, and so are those without area, which torchvision refuses.
+    """
+    has_area = (batch.boxes[..., 2:] > batch.boxes[..., :2]).all(-1)
+    keep = (batch.labels > 0) & ~batch.ignore & has_area
+    rows = zip(batch.boxes, batch.labels, keep, strict=True)
+    return [{"boxes": boxes[k], "labels": labels[k]} for boxes, labels, k in rows]
