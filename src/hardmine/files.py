@@ -35,6 +35,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda part: _dump(part, text))
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes atomically."""
+    write_atomic(path, lambda part: _fill(part, data))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys in the order given, no NaN (which is not JSON)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
@@ -42,3 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _dump(part: Path, text: str) -> None:
     part.write_text(text, encoding="utf-8")
+
+
+def _fill(part: Path, data: bytes) -> None:
+    part.write_bytes(data)

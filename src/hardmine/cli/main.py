@@ -13,7 +13,13 @@ from typing import Annotated
 import typer
 
 import hardmine
-from hardmine.cli import data_commands, loop_commands, model_commands, recipe_commands
+from hardmine.cli import (
+    data_commands,
+    loop_commands,
+    model_commands,
+    priors_commands,
+    recipe_commands,
+)
 from hardmine.cli.check_command import check
 from hardmine.cli.failures import DONE, USAGE, exit_code, explain, is_expected
 
@@ -63,6 +69,7 @@ app.command()(loop_commands.loop)
 app.command()(model_commands.predict)
 app.command()(data_commands.convert)
 app.command()(recipe_commands.recipe)
+app.add_typer(priors_commands.priors)
 
 
 def run(arguments: Sequence[str]) -> int:

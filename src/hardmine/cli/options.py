@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hardmine.cli.failures import usage_error
+
+if TYPE_CHECKING:
+    from hardmine.training.recipe import Recipe as RecipeValue
+    from hardmine.types import Dataset
 
 
 def _device(name: str | None) -> str | None:
@@ -203,3 +207,40 @@ def arms(text: str) -> tuple[str, ...]:
             f"Invalid value for '--arms': {text!r} is not a list of {', '.join(ARMS)}, each once"
         )
     return names
+
+
+def any_recipe(
+    name: str | None, file: Path | None = None, settings: list[str] | None = None
+) -> RecipeValue:
+    """Return the recipe of a name, or of a checkpoint (or run folder), with choices laid over it.
+
+    Raises:
+        TyperException: a checkpoint and a recipe file; exit code 2.
+        ConfigError: unknown name, unreadable file, unknown key.
+        CheckpointError: no Hardmine checkpoint.
+    """
+    from hardmine.loop.learning import choose_recipe
+    from hardmine.training.checkpoint import find_checkpoint, read_metadata
+
+    if name is None or not Path(name).exists():
+        return choose_recipe(name, file, None, settings or ())
+    if file is not None:
+        raise usage_error("'--recipe' and a checkpoint exclude each other: give one of them")
+    base, _ = read_metadata(find_checkpoint(Path(name)))
+    return choose_recipe(None, base, None, settings or ())
+
+
+def one_split(data: Path, split: str | None, images: Path | None = None) -> Dataset:
+    """Read one split of a dataset: the one named, else "train" where there are several.
+
+    Raises:
+        DataError: unreadable data, or no such split.
+    """
+    from hardmine.data.load import load_splits
+    from hardmine.errors import DataError
+
+    found = load_splits(data, images=images)
+    chosen = split or ("train" if "train" in found else next(iter(found)))
+    if chosen not in found:
+        raise DataError(f"{data}: has the splits {', '.join(found)}; not {chosen!r}")
+    return found[chosen]

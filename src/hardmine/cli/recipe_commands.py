@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.failures import usage_error
 
 
 def recipe(
@@ -25,14 +23,6 @@ def recipe(
     settings: options.Settings = None,
 ) -> None:
     """Print a whole recipe as YAML, which '--recipe' reads back."""
-    from hardmine.loop.learning import choose_recipe, recipe_text
-    from hardmine.training.checkpoint import find_checkpoint, read_metadata
+    from hardmine.loop.learning import recipe_text
 
-    if name is not None and Path(name).exists():
-        if file is not None:
-            raise usage_error("'--recipe' and a checkpoint exclude each other: give one of them")
-        base, _ = read_metadata(find_checkpoint(Path(name)))
-        chosen = choose_recipe(None, base, None, settings or ())
-    else:
-        chosen = choose_recipe(name, file, None, settings or ())
-    typer.echo(recipe_text(chosen), nl=False)
+    typer.echo(recipe_text(options.any_recipe(name, file, settings)), nl=False)

@@ -1,0 +1,156 @@
+"""``priors``: what a model's priors are, what they cover of a dataset, and fitting them to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hardmine.cli import options
+from hardmine.cli.console import Console
+
+if TYPE_CHECKING:
+    from hardmine.design.coverage import Coverage
+    from hardmine.design.layout import PriorLayout
+
+priors = typer.Typer(
+    name="priors",
+    help="Show, judge and fit a model's priors (default boxes).",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelOrCheckpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|CHECKPOINT",
+        help="A named recipe, or weights (or a run folder) whose recipe is meant.",
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", metavar="NAME", help="The split to look at; of several, 'train' if not given."
+    ),
+]
+
+
+@priors.command()
+def show(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|CHECKPOINT",
+            help="A named recipe, or weights (or a run folder); the default recipe if not given.",
+        ),
+    ] = None,
+    *,
+    recipe: options.Recipe = None,
+    settings: options.Settings = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print a model's priors: levels, sizes, ratios and count."""
+    from hardmine.design.layout import layout_of_recipe
+
+    chosen = options.any_recipe(model, recipe, settings)
+    layout = layout_of_recipe(chosen)
+    console = Console()
+    if as_json:
+        console.json({"model": chosen.model.name, **layout.to_dict()})
+    else:
+        show_layout(console, chosen.model.name, layout)
+
+
+@priors.command()
+def coverage(
+    data: options.Data,
+    *,
+    model: ModelOrCheckpoint = None,
+    recipe: options.Recipe = None,
+    settings: options.Settings = None,
+    split: Split = None,
+    images: options.Images = None,
+    pictures: Annotated[
+        int, typer.Option("--pictures", metavar="N", min=0, help="Images shown with their priors.")
+    ] = 6,
+    out: options.Out = Path("runs/priors"),
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure how well priors cover a dataset's boxes; write plots and pictures into --out."""
+    from hardmine.design.boxes import boxes_on_canvas
+    from hardmine.design.coverage import measure_coverage
+    from hardmine.design.layout import layout_of_recipe
+    from hardmine.design.page import write_coverage
+
+    console = Console(quiet=quiet)
+    chosen = options.any_recipe(model, recipe, settings)
+    dataset = options.one_split(data, split, images)
+    boxes = boxes_on_canvas(dataset, chosen.resize)
+    layout = layout_of_recipe(chosen)
+    found = measure_coverage(boxes, layout, chosen.loss.assigner.iou_threshold)
+    with console.progress() as step:
+        page = write_coverage(
+            out,
+            dataset,
+            chosen.resize,
+            layout,
+            found,
+            model=chosen.model.name,
+            pictures=pictures,
+            seed=seed,
+            progress=lambda done, total: step("pictures", done, total),
+        )
+    if as_json:
+        console.json({"model": chosen.model.name, **found.to_dict(), "page": str(page)})
+    else:
+        show_coverage(console, found)
+        console.result(f"page: {page}")
+
+
+def show_layout(console: Console, name: str, layout: PriorLayout) -> None:
+    """Print a table of levels."""
+    rows = [
+        [
+            str(index),
+            f"{g.rows} x {g.columns}",
+            f"{g.step_x:.4g} x {g.step_y:.4g}",
+            str(len(g.shapes)),
+            str(g.count),
+            " ".join(f"{w:.4g}x{h:.4g}" for w, h in g.shapes.tolist()),
+            " ".join(dict.fromkeys(f"{w / h:.3g}" for w, h in g.shapes.tolist())),
+        ]
+        for index, g in enumerate(layout.levels)
+    ]
+    columns = ["level", "cells", "step, px", "shapes", "priors", "w x h, px", "ratios w/h"]
+    title = f"{name}: {layout.count} priors on {layout.width} x {layout.height} px"
+    console.table(columns, rows, title)
+
+
+def show_coverage(console: Console, found: Coverage) -> None:
+    """Print a coverage by class and size, and by level."""
+    rows = [
+        [
+            row.category,
+            row.size,
+            str(row.boxes),
+            f"{row.mean_iou:.3f}",
+            f"{row.q25:.2f} {row.median:.2f} {row.q75:.2f}",
+            f"{100 * row.reach:.1f} %",
+            f"{row.matches:.1f}",
+            str(row.forced_only),
+            str(row.no_level),
+            str(row.unmatched),
+        ]
+        for row in found.rows()
+    ]
+    columns = ["class", "size", "boxes", "best IoU", "quartiles", f"reach {found.threshold:g}"]
+    columns += ["matched a box", "forced only", "no level", "unmatched"]
+    console.table(columns, rows, "coverage of the boxes")
+    levels = [
+        [str(r.level), str(r.priors), str(r.best_for), str(r.matches)] for r in found.level_rows()
+    ]
+    console.table(["level", "priors", "best for boxes", "matches"], levels)
