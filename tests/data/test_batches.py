@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hardmine.data.augment import AugmentConfig
-from hardmine.data.batches import BatchConfig, BatchLoader, BatchPlan, collate
+from hardmine.data.augment import NO_AUGMENT, AugmentConfig, Augmenter
+from hardmine.data.batches import BatchConfig, BatchLoader, BatchPlan, collate, load_sample
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
@@ -99,11 +99,9 @@ def test_a_batch_without_any_box_keeps_its_shape(tmp_path: Path) -> None:
 def test_padding(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, 2, 1)
     plan = BatchPlan([True, True, False], BatchConfig(size=3, min_object_share=0.0), seed=0)
-    from hardmine.data.augment import NO_AUGMENT
-    from hardmine.data.batches import load_sample
-
     rng = np.random.default_rng(0)
-    samples = [load_sample(r, Resize(40, 60), NO_AUGMENT, rng) for r in dataset.records]
+    plain = Augmenter(Resize(40, 60), NO_AUGMENT)
+    samples = [load_sample(r, plain, rng) for r in dataset.records]
     batch = collate(samples, [0, 1, 2])
     assert batch.labels.tolist() == [[1, 0], [1, 1], [0, 0]]
     assert batch.boxes[1, 1].tolist() == [20, 10, 55, 38]

@@ -11,13 +11,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from hardmine.data.augment import AugmentConfig, Sample, augment
-from hardmine.data.image_io import read_image
+from hardmine.data.alarms import load_alarms
+from hardmine.data.augment import AugmentConfig, Augmenter, Sample
+from hardmine.data.image_io import Cover, read_picture
 from hardmine.data.resize import Resize
+from hardmine.data.sample import Source
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import Batch, Dataset, ImageRecord
 
@@ -103,8 +106,9 @@ class BatchLoader:
     ) -> None:
         self._records = dataset.records
         self._plan = plan
-        self._resize = resize
-        self._augmentation = augmentation
+        alarms = load_alarms(augmentation.alarm_paste)
+        donors = RecordDonors(dataset.records)
+        self._augmenter = Augmenter(resize, augmentation, donors, alarms)
         self._seed = seed
         self._workers = workers
         self._ahead = ahead
@@ -133,15 +137,37 @@ class BatchLoader:
     def _sample(self, index: int, visit: int) -> Sample:
         record = self._records[index]
         rng = np.random.default_rng([self._seed, 2, visit, index])
-        return load_sample(record, self._resize, self._augmentation, rng)
+        return load_sample(record, self._augmenter, rng)
 
 
-def load_sample(
-    record: ImageRecord, resize: Resize, config: AugmentConfig, rng: np.random.Generator
-) -> Sample:
+class RecordDonors:
+    """The images of a training set as those that others are mixed with.
+
+    Which one is drawn follows from the generator alone, so a sample is the same for any number of
+    threads and after any restart.
+    """
+
+    def __init__(self, records: Sequence[ImageRecord]) -> None:
+        self._records = records
+        holds = np.array([len(record.labels) > 0 for record in records], bool)
+        self._with, self._without = np.flatnonzero(holds), np.flatnonzero(~holds)
+
+    def draw(self, rng: np.random.Generator, *, objects: bool, cover: Cover) -> Source:
+        """Return an image with objects or one without; see ``Donors``."""
+        indices = self._with if objects else self._without
+        if not len(indices):
+            kind = "with" if objects else "without"
+            raise DataError(f"training set: got no image {kind} objects to mix with")
+        record = self._records[int(indices[rng.integers(len(indices))])]
+        picture = read_picture(record.path, cover)
+        return Source(picture, record.boxes, record.labels, record.ignore)
+
+
+def load_sample(record: ImageRecord, augmenter: Augmenter, rng: np.random.Generator) -> Sample:
     """Read one record's image and augment it onto the canvas."""
-    image = read_image(record.path)
-    return augment(image, record.boxes, record.labels, record.ignore, resize, config, rng)
+    return augmenter.draw(
+        partial(read_picture, record.path), record.boxes, record.labels, record.ignore, rng
+    )
 
 
 def collate(samples: Sequence[Sample], ids: Sequence[int]) -> Batch:

@@ -122,6 +122,14 @@ class Resize:
             inner_w / width, inner_h / height, float(offset_x), float(offset_y), width, height
         )
 
+    def inner(self, width: float, height: float) -> tuple[int, int, int, int] | None:
+        """Return where such an image lies, xyxy in canvas pixels; None when it fills the canvas."""
+        inner_w, inner_h = self.cover(width, height)
+        if (inner_w, inner_h) == (self.width, self.height):
+            return None
+        x, y = (self.width - inner_w) // 2, (self.height - inner_h) // 2
+        return x, y, x + inner_w, y + inner_h
+
     def apply(self, image: Image.Image | Picture) -> tuple[NDArray[np.uint8], Placement]:
         """Return the canvas u8[H, W, 3] and the placement that maps boxes onto it.
 

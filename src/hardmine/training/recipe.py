@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hardmine.data.augment import AugmentConfig
+from hardmine.data.augment_config import AugmentConfig, augment_preset
 from hardmine.data.batches import BatchConfig
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError
@@ -117,7 +117,7 @@ def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> R
     """
     from pydantic import TypeAdapter, ValidationError
 
-    merged = _merge(recipe_to_dict(base or Recipe()), values)
+    merged = _merge(recipe_to_dict(base or Recipe()), _with_preset(values))
     try:
         recipe = TypeAdapter(Recipe).validate_python(merged)
     except ValidationError as error:
@@ -173,6 +173,18 @@ def _keys(location: Sequence[str | int], values: Any) -> list[str]:
             keys.append(str(part))
             values = known[part]
     return keys
+
+
+def _with_preset(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write a named augmentation preset out: it replaces the base's, keys beside it are laid over."""
+    given = values.get("augment")
+    if isinstance(given, str):
+        given = {"preset": given}
+    if not isinstance(given, Mapping) or "preset" not in given:
+        return values
+    preset = _plain(asdict(augment_preset(str(given["preset"]))))
+    others = {key: value for key, value in given.items() if key != "preset"}
+    return {**values, "augment": _merge(preset, others)}
 
 
 def _plain(value: Any) -> Any:
