@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from hardmine.data.augment import NO_AUGMENT, AugmentConfig, Augmenter
-from hardmine.data.batches import BatchConfig, BatchLoader, BatchPlan, collate, load_sample
+from hardmine.data.alarms import Alarm, AlarmPasteConfig, write_alarms
+from hardmine.data.augment import NO_AUGMENT, AugmentConfig, Augmenter, augment_preset
+from hardmine.data.batches import (
+    BatchConfig,
+    BatchLoader,
+    BatchPlan,
+    RecordDonors,
+    collate,
+    load_sample,
+)
+from hardmine.data.mosaic import MosaicConfig
+from hardmine.data.paste import CopyPasteConfig
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
@@ -115,3 +126,50 @@ def test_an_unreadable_image_stops_training_with_its_name(tmp_path: Path) -> Non
     loader = BatchLoader(dataset, plan, Resize(32, 32), AugmentConfig(), 0)
     with pytest.raises(DataError, match=r"1\.png: zero bytes long"):
         list(loader.batches(0, 1))
+
+
+def test_mixed_samples_are_the_same_whatever_the_threads_or_the_start(tmp_path: Path) -> None:
+    """Mosaic and copy-paste take other images, drawn by (seed, visit, index) like everything else."""
+    dataset = make_dataset(tmp_path, 6, 3)
+    plan = BatchPlan([True] * 6 + [False] * 3, BatchConfig(size=4), seed=5)
+    config = replace(
+        augment_preset("strong"),
+        mosaic=MosaicConfig(probability=0.5),
+        copy_paste=CopyPasteConfig(probability=0.5),
+    )
+
+    def load(workers: int, start: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        loader = BatchLoader(dataset, plan, Resize(32, 32), config, 5, workers=workers)
+        return [(batch.images, batch.boxes) for batch in loader.batches(start, 6)]
+
+    first = load(1, 0)
+    for again in (load(3, 0), [*first[:4], *load(2, 4)]):
+        for (images, boxes), (same_images, same_boxes) in zip(first, again, strict=True):
+            assert torch.equal(images, same_images)
+            assert torch.equal(boxes, same_boxes)
+
+
+def test_donors_hold_objects_or_not_as_asked(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, 4, 2)
+    donors = RecordDonors(dataset.records)
+    rng = np.random.default_rng(0)
+    for objects in (True, False):
+        drawn = [donors.draw(rng, objects=objects, cover=Resize(32, 32).cover) for _ in range(8)]
+        assert {len(source.boxes) > 0 for source in drawn} == {objects}
+    with pytest.raises(DataError, match="got no image without objects"):
+        RecordDonors(dataset.records[:4]).draw(rng, objects=False, cover=Resize(32, 32).cover)
+
+
+def test_alarms_are_pasted_by_the_loader(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, 3, 0)
+    Image.new("RGB", (60, 40), (0, 255, 0)).save(tmp_path / "negative.png")
+    alarm = Alarm(tmp_path / "negative.png", (10, 10, 40, 30), 0.9)
+    write_alarms(tmp_path / "alarms.json", [alarm])
+    source = str(tmp_path / "alarms.json")
+    config = replace(
+        NO_AUGMENT, alarm_paste=AlarmPasteConfig(probability=1.0, source=source, max_cover=0.9)
+    )
+    plan = BatchPlan([True] * 3, BatchConfig(size=3), seed=0)
+    (batch,) = BatchLoader(dataset, plan, Resize(32, 32), config, 0).batches(0, 1)
+    green = (batch.images[:, 1] > 240) & (batch.images[:, 0] < 15) & (batch.images[:, 2] < 15)
+    assert (green.flatten(1).sum(1) > 20).any()

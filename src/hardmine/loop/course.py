@@ -15,6 +15,7 @@ from hardmine.loop.inputs import count_labelled
 from hardmine.loop.learning import Learner, Model
 from hardmine.loop.measuring import Examiner
 from hardmine.loop.options import LoopOptions
+from hardmine.loop.pasting import with_alarms, write_arm_alarms
 from hardmine.loop.reporting import loop_report
 from hardmine.loop.sets import LoopSets
 from hardmine.loop.steps import Steps
@@ -173,15 +174,17 @@ class Course:
         dataset = train.with_records([*train.records, *arm.negatives])
         label = f"round {number}, {arm.name}: train"
         seed, labelled = self.options.seed, self._num_labelled
+        alarms = write_arm_alarms(self.steps, arm.name, number, arm.negatives)
+        recipe = with_alarms(self.recipe, alarms)
         if self.options.retrain == "fresh":
             return self.learner.train(
-                dataset, self.recipe, num_steps=self.recipe.steps(labelled), seed=seed, label=label
+                dataset, recipe, num_steps=recipe.steps(labelled), seed=seed, label=label
             )
         branch = self.options.retrain == "branch"
         return self.learner.train(
             dataset,
-            self.recipe.for_branch(),
-            num_steps=self.recipe.branch_steps(labelled),
+            recipe.for_branch(),
+            num_steps=recipe.branch_steps(labelled),
             seed=seed + _BRANCH_SEED * (1 if branch else number),
             init=arm.results[0].model if branch else arm.model,
             label=label,

@@ -92,11 +92,14 @@ class Learner:
 
 def _training_part(recipe: Recipe) -> dict[str, Any]:
     """Return what of a recipe decides a training of a given length: not how later rounds go on, so
-    that a change there finds round 0 trained.
+    that a change there finds round 0 trained. A file of alarms counts by its content.
     """
+    from hardmine.training.checkpoint import file_digest
     from hardmine.training.recipe import recipe_to_dict
 
     values = recipe_to_dict(recipe)
+    if source := recipe.augment.alarm_paste.source:
+        values["augment"]["alarm_paste"]["source"] = file_digest(Path(source))
     return {key: value for key, value in values.items() if key not in ("branch", "epochs")}
 
 
