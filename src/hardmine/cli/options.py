@@ -101,8 +101,9 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="PATH|none|NAME",
-        help="Weights to start the backbone from: a file, 'none' for random ones, or 'imagenet' "
-        "(or another name of torchvision's) to download them.",
+        help="What to start from: a file (an ImageNet backbone, a torchvision SSD, or a Hardmine "
+        "checkpoint, whose class weights are reused by name), 'none', 'imagenet' (or another name "
+        "of torchvision's) or 'torchvision' (a detector trained on COCO) to download.",
     ),
 ]
 Model = Annotated[

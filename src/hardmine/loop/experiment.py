@@ -17,7 +17,7 @@ from hardmine.loop.inputs import (
     load_val,
 )
 from hardmine.loop.inspecting import Inspector, SortedOut, sort_out
-from hardmine.loop.learning import choose_recipe, find_weights, write_recipe
+from hardmine.loop.learning import choose_recipe, start_from, write_recipe
 from hardmine.loop.steps import Notify, Steps, silent
 from hardmine.loop.tools import Tools, default_tools
 from hardmine.pool.disk import clear_disk_errors
@@ -73,7 +73,9 @@ def train(
         train_negatives: images without objects to train on.
         model: name of a recipe; ``recipe`` a ready one or a YAML file; ``epochs`` replaces its own.
         settings: choices laid over the recipe, each as ``loss.selection.floor=32``.
-        weights: file to start the backbone from, "none", or a name to download ("imagenet").
+        weights: file to start from (an ImageNet backbone, a torchvision SSD, or a Hardmine
+            checkpoint, whose class weights are reused by name), "none", or a name to download
+            ("imagenet", "torchvision").
         out: gets ``last.safetensors``, ``log.csv``, ``recipe.yaml``, ``metrics.json``, detections
             and ``report.html``.
         resume: go on in a directory that holds a run.
@@ -85,7 +87,7 @@ def train(
         DataError: unusable data or a full disk.
     """
     chosen = choose_recipe(model, recipe, epochs, settings)
-    start = find_weights(weights, chosen)
+    chosen, start = start_from(weights, chosen)
     root, kit = Path(out).resolve(), tools or default_tools()
     if (root / "recipe.yaml").exists() and not resume:
         raise ConfigError(f"{out}: holds a run already; give --resume or another --out")

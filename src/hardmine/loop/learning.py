@@ -138,13 +138,14 @@ def choose_recipe(
     return apply_settings(chosen, settings)
 
 
-def find_weights(weights: Path | str | None, recipe: Recipe) -> Path | None:
-    """Return the file to start the recipe's network from; see ``training.weights``."""
-    from hardmine.model.torchvision_network import TorchvisionConfig
-    from hardmine.training.weights import find_weights as find
+def start_from(weights: Path | str | None, recipe: Recipe) -> tuple[Recipe, Path | None]:
+    """Return the file to start the recipe's network from, and the recipe that fits it; see
+    ``training.weights``.
+    """
+    from hardmine.training.weights import find_weights, match_recipe
 
-    model = recipe.model
-    return find(weights, model if isinstance(model, TorchvisionConfig) else model.backbone)
+    path = find_weights(weights, recipe.model)
+    return match_recipe(recipe, path), path
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

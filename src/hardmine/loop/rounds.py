@@ -27,7 +27,7 @@ from hardmine.loop.course import Course, LoopResult
 from hardmine.loop.crops import crop_set
 from hardmine.loop.deciding import Decider
 from hardmine.loop.inputs import DataLike, LoadOptions, load_negatives, load_train_val
-from hardmine.loop.learning import Learner, choose_recipe, find_weights, write_recipe
+from hardmine.loop.learning import Learner, choose_recipe, start_from, write_recipe
 from hardmine.loop.measuring import Examiner
 from hardmine.loop.options import LoopOptions, Retrain, StopChoice
 from hardmine.loop.sets import LoopSets, divide_sets
@@ -117,7 +117,7 @@ def run_loop(
         draws=draws,
     )
     chosen = choose_recipe(model, recipe, epochs, settings)
-    start = find_weights(weights, chosen)
+    chosen, start = start_from(weights, chosen)
     root = Path(out).resolve()
     how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
     if (root / "loop.json").exists() and not resume:

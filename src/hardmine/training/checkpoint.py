@@ -43,6 +43,15 @@ def find_checkpoint(path: Path) -> Path:
     return path / "last.safetensors" if path.is_dir() else path
 
 
+def is_checkpoint(path: Path) -> bool:
+    """True when a file is a checkpoint of ours, whatever its recipe.
+
+    Raises:
+        CheckpointError: missing, or a truncated ``.safetensors`` file.
+    """
+    return path.suffix == ".safetensors" and _metadata(path).get("format") == _FORMAT
+
+
 def read_metadata(path: Path) -> tuple[Recipe, tuple[str, ...]]:
     """Return the recipe and the classes of a checkpoint.
 

@@ -44,8 +44,8 @@ def ssdlite320_mobilenet_v2_taps() -> Recipe:
     """The same network without added layers: three levels tapped at strides 8, 16 and 32."""
     backbone = TapsConfig(
         name="mobilenet_v2",
-        taps=("features.7.conv.0", "features.14.conv.0", "features.18"),
-        frozen_to="features.6",
+        taps=("features.6", "features.14.conv.0", "features.18"),
+        frozen_to="features.7",
     )
     return _finetune(
         SSDConfig(
@@ -167,7 +167,7 @@ def _fpnlite(name: str, side: int) -> Recipe:
     backbone = TapsConfig(
         name="mobilenet_v2",
         taps=("features.6", "features.13", "features.18"),
-        frozen_to="features.6",
+        frozen_to="features.7",
     )
     return _finetune(
         SSDConfig(

@@ -24,6 +24,7 @@ from hardmine.training.checkpoint import (
 from hardmine.training.journal import Journal
 from hardmine.training.optim import AveragedWeights, learning_rate, make_optimizer
 from hardmine.training.recipe import Recipe, recipe_to_dict
+from hardmine.training.weights import load_starting_weights
 from hardmine.types import Dataset
 
 _READ_EVERY = 20
@@ -46,7 +47,7 @@ class Start:
         if self.init is not None:
             load_weights_into(model, self.init)
         elif self.weights is not None:
-            model.load_pretrained(self.weights)
+            load_starting_weights(model, self.weights)
 
     @property
     def digest(self) -> str | None:
