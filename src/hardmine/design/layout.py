@@ -124,8 +124,10 @@ def layout_of_recipe(recipe: Recipe) -> PriorLayout:
     Raises:
         ConfigError: the model has no priors on a grid.
     """
-    from hardmine.model.ssd import SSD
+    from hardmine.model.ssd import SSD, SSDConfig
 
+    if not isinstance(recipe.model, SSDConfig):
+        raise ConfigError(f"priors: {recipe.model.name} has none on a grid, wanted an SSD")
     model = SSD(recipe.model, ("object",))
     return layout_from_priors(model.priors, recipe.model.height, recipe.model.width)
 

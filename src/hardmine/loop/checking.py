@@ -11,6 +11,7 @@ from hardmine.data.check import CheckReport, check_dataset
 from hardmine.data.findings import Finding
 from hardmine.data.fitting import ModelInput
 from hardmine.data.load import build_splits, load_images, load_splits, read_splits
+from hardmine.errors import ConfigError
 from hardmine.evaluation.shortcut import MIN_GROUPS, ShortcutReport, find_shortcut
 from hardmine.types import Dataset, ImageState
 
@@ -83,10 +84,12 @@ def input_of(model: str) -> ModelInput:
     Raises:
         ConfigError: there is no such model.
     """
-    from hardmine.model.ssd import SSD
+    from hardmine.model.ssd import SSD, SSDConfig
     from hardmine.training.recipes import named_recipe
 
     recipe = named_recipe(model)
+    if not isinstance(recipe.model, SSDConfig):
+        raise ConfigError(f"model: {model} has no priors on a grid, wanted an SSD")
     rows, columns = SSD(recipe.model, ("object",)).priors.level_shapes[0]
     stride = max(recipe.model.height / rows, recipe.model.width / columns)
     return ModelInput(model, recipe.resize, stride)
