@@ -137,6 +137,7 @@ def test_files_for_people_and_programs(pool: Path, tmp_path: Path) -> None:
         "score": "0.600000",
         "class": "cup",
         "num_alarms": "1",
+        "similar": "1",
         "verdict": "",
     }
     sheet = json.loads((out / "candidates.json").read_text())

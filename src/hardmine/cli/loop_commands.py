@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from hardmine.cli import options
+from hardmine.cli import options, ranking
 from hardmine.cli.console import Console
 from hardmine.cli.failures import usage_error
 
@@ -42,12 +42,21 @@ def mine(
         list[Path] | None,
         typer.Option(
             "--exclude",
-            metavar="DIR",
+            metavar="DATA",
             exists=True,
-            file_okay=False,
-            help="Images that must not be mined, nor near-duplicates of them; may be repeated.",
+            help="Images that must not be mined, nor near-duplicates of them (train, val, test: a "
+            "folder or a dataset's file); may be repeated.",
         ),
     ] = None,
+    rank: ranking.Rank = "score",
+    per_class: ranking.PerClass = False,
+    quota_class: ranking.QuotaClass = None,
+    group: ranking.Group = None,
+    quota_group: ranking.QuotaGroup = None,
+    keep_repeats: ranking.KeepRepeats = False,
+    threshold: ranking.Threshold = 0.5,
+    diverse: ranking.Diverse = False,
+    explain: ranking.Explain = None,
     classes: options.Classes = None,
     out: options.Out = Path("runs/mine"),
     device: options.Device = None,
@@ -60,21 +69,33 @@ def mine(
     options.share(fraction, "--fraction")
     import hardmine
     from hardmine.cli.tables import show_mining
+    from hardmine.pool.mining import explain as explain_one
+    from hardmine.pool.rules import RankOptions
+
+    how = RankOptions(
+        rank, per_class, quota_class, group, quota_group, not keep_repeats, threshold, diverse
+    )
     from hardmine.detect.resolve import open_detector
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
         detector = open_detector(checkpoint, device, classes=classes)
-        result = hardmine.mine(
-            detector,
-            pool,
-            top=top,
-            fraction=fraction,
-            min_score=min_score,
-            out=out,
-            exclude=exclude or (),
-            progress=lambda done, total: step("scan", done, total),
-        )
+        keywords: dict[str, Any] = {
+            "top": top,
+            "fraction": fraction,
+            "min_score": min_score,
+            "out": out,
+            "exclude": exclude or (),
+            "rank": how,
+            "progress": lambda done, total: step("scan", done, total),
+        }
+        if explain is not None:
+            told = explain_one(detector, pool, explain, **keywords)
+        else:
+            result = hardmine.mine(detector, pool, **keywords)
+    if explain is not None:
+        console.result("\n".join(told.lines()))
+        return
     show_mining(console, result, detector.categories, out)
 
 

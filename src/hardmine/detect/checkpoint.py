@@ -60,6 +60,11 @@ class TorchDetector:
         output = self._run(images)
         return decode_detections(output, self._model.priors, height, width, self._decode)
 
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        """Return f32[B, D], the backbone's last map averaged over the image."""
+        return self._model.pooled_features(images.to(self._device))
+
     def _run(self, images: Tensor) -> RawOutput:
         output: RawOutput = self._model(images.to(self._device))
         return output

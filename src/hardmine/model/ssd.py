@@ -121,8 +121,15 @@ class SSD(nn.Module):
         Returns:
             RawOutput: float32, in the form that the config names.
         """
-        mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
-        pixels = ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
-        levels = self.tower(self.neck(self.backbone(pixels)))
+        levels = self.tower(self.neck(self.backbone(self._normalise(images))))
         form = ScoreForm(self.config.score_form)
         return RawOutput(self.class_head(levels), self.box_head(levels), form)
+
+    def pooled_features(self, images: Tensor) -> Tensor:
+        """Return f32[B, D]: the mean over the backbone's last map, for u8[B, 3, H, W]."""
+        pooled: Tensor = self.backbone(self._normalise(images))[-1].mean((2, 3))
+        return pooled
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
+        return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)

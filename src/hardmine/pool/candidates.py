@@ -13,13 +13,14 @@ from hardmine.files import write_json, write_text
 from hardmine.pool.store import PoolStore
 from hardmine.types import Detections, PoolScore
 
-COLUMNS = ("image", "score", "class", "num_alarms", "verdict")
+COLUMNS = ("image", "score", "class", "num_alarms", "similar", "verdict")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """An image handed out: ``image`` as people see it (inside the pool), ``path`` on this machine,
-    the score and class of its hardest prior (``None`` when no model ranked it), and what fired.
+    the score and class of its hardest prior (``None`` when no model ranked it), what fired, and the
+    images that it stands for too (near-duplicates, repeats of its alarm in the same place).
     """
 
     image: str
@@ -27,6 +28,7 @@ class Candidate:
     score: float | None
     category: str
     alarms: Detections
+    similar: tuple[str, ...] = ()
 
     def to_dict(self, categories: Sequence[str]) -> dict[str, Any]:
         """Return plain values; boxes as [x1, y1, x2, y2, score, class]."""
@@ -43,16 +45,24 @@ class Candidate:
             "class": self.category,
             "num_alarms": len(self.alarms),
             "boxes": boxes,
+            "similar": list(self.similar),
         }
 
 
 def candidate_of(
-    score: PoolScore, store: PoolStore, categories: Sequence[str], min_score: float, root: Path
+    score: PoolScore,
+    store: PoolStore,
+    categories: Sequence[str],
+    min_score: float,
+    root: Path,
+    similar: Sequence[str] = (),
 ) -> Candidate:
     """Return a scored image with its stored boxes at or above ``min_score``."""
     alarms = store.alarms(score.model_id, score.image).at_least(min_score)
     name = _name(categories, score.label)
-    return Candidate(name_inside(score.image, root), score.image, score.score, name, alarms)
+    others = tuple(name_inside(image, root) for image in similar)
+    inside = name_inside(score.image, root)
+    return Candidate(inside, score.image, score.score, name, alarms, others)
 
 
 def name_inside(path: str, root: Path) -> str:
@@ -85,7 +95,8 @@ def write_candidates(
     writer.writerow(COLUMNS)
     for row in rows:
         score = "" if row["score"] is None else f"{row['score']:.6f}"
-        writer.writerow((row["image"], score, row["class"], row["num_alarms"], ""))
+        counts = (row["num_alarms"], len(row["similar"]))
+        writer.writerow((row["image"], score, row["class"], *counts, ""))
     path = folder / f"{name}.csv"
     write_text(path, text.getvalue())
     return path

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardmine.errors import ConfigError, DataError
+from hardmine.errors import DataError
 from hardmine.pool.candidates import candidate_of, write_candidates
 from hardmine.pool.disk import clear_disk_errors
-from hardmine.pool.rank import rank_hardest
+from hardmine.pool.explain import Explanation, explain_image
+from hardmine.pool.hand import ARM, Hand, Limits
+from hardmine.pool.rules import RankOptions
 from hardmine.pool.scan import ScoreImages, scan_pool
 from hardmine.pool.store import PoolStore
 from hardmine.types import Dataset, ImageState, PoolScore, Problem
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from hardmine.detect.detector import Detector
 
 DEFAULT_MIN_SCORE = 0.05
-_ARM = "mine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class MiningResult:
 
     ``candidates`` hardest first; ``scanned`` images that have a score; ``problems`` images that
     could not be read; ``duplicates_grouped`` images passed over as near-duplicates of a harder one
-    or of one handed out before; ``leaks`` pairs (pool image, the excluded image that it repeats).
+    or of one handed out before, or as its alarm in the same place; ``leaks`` pairs (pool image, the
+    excluded image that it repeats); ``similar`` what each candidate stands for.
     """
 
     candidates: tuple[PoolScore, ...]
@@ -38,6 +40,7 @@ class MiningResult:
     problems: tuple[Problem, ...]
     duplicates_grouped: int
     leaks: tuple[tuple[str, str], ...]
+    similar: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def mine(
@@ -49,6 +52,7 @@ def mine(
     min_score: float | None = None,
     out: Path | str | None = None,
     exclude: Sequence[Dataset | Path | str] = (),
+    rank: RankOptions | None = None,
     score_images: ScoreImages | None = None,
     device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -59,14 +63,16 @@ def mine(
     from the same ``out`` is not handed out twice, and neither is an image that a person decided on.
 
     Args:
-        detector: a detector, or the checkpoint to load one from.
+        detector: a detector, or what names one (``detect.resolve.open_detector``).
         pool: a folder of images (searched recursively) or a dataset.
         top: hand out at most so many; all that fire when neither this nor ``fraction`` is given.
         fraction: hand out at most this share of the scanned images, in (0, 1].
         min_score: lowest score, inclusive, in [0, 1]; .05 when not given, and 0 means 0.
         out: folder for ``candidates.csv``, ``candidates.json`` and the store ``pool.sqlite``, from
             which a killed scan goes on; nothing is kept when not given.
-        exclude: datasets or folders; pool images that repeat one of theirs are leaks, not mined.
+        exclude: datasets, their files or folders of images; pool images that repeat one of theirs
+            are leaks, not mined.
+        rank: the rule, groups, quotas and variety; the highest score when not given.
         device: where the checkpoint runs; chosen when not given.
         progress: told (done, total) as the scan goes.
 
@@ -74,8 +80,70 @@ def mine(
         ConfigError: contradictory or impossible limits.
         DataError: the pool is empty or unreadable, the disk is full, or another run uses ``out``.
     """
-    floor = DEFAULT_MIN_SCORE if min_score is None else min_score
-    _check_limits(top, fraction, floor)
+    with _scanned(
+        detector,
+        pool,
+        limits=Limits(top, fraction, DEFAULT_MIN_SCORE if min_score is None else min_score),
+        options=rank or RankOptions(),
+        out=out,
+        exclude=exclude,
+        score_images=score_images,
+        device=device,
+        progress=progress,
+    ) as (hand, folder):
+        return _hand_out(hand, folder)
+
+
+def explain(
+    detector: Detector | Path | str,
+    pool: Dataset | Path | str,
+    image: Path | str,
+    *,
+    top: int | None = None,
+    fraction: float | None = None,
+    min_score: float | None = None,
+    out: Path | str | None = None,
+    exclude: Sequence[Dataset | Path | str] = (),
+    rank: RankOptions | None = None,
+    score_images: ScoreImages | None = None,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Explanation:
+    """Say why an image of a pool is where it is; nothing is handed out.
+
+    Images that are not scored yet are scored first. See :func:`mine` for the other arguments.
+
+    Raises:
+        DataError: the image is not in the pool, or could not be read.
+    """
+    with _scanned(
+        detector,
+        pool,
+        limits=Limits(top, fraction, DEFAULT_MIN_SCORE if min_score is None else min_score),
+        options=rank or RankOptions(),
+        out=out,
+        exclude=exclude,
+        score_images=score_images,
+        device=device,
+        progress=progress,
+    ) as (hand, _):
+        return explain_image(hand, str(image))
+
+
+@contextmanager
+def _scanned(
+    detector: Detector | Path | str,
+    pool: Dataset | Path | str,
+    *,
+    limits: Limits,
+    options: RankOptions,
+    out: Path | str | None,
+    exclude: Sequence[Dataset | Path | str],
+    score_images: ScoreImages | None,
+    device: str | None,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[Hand, Path]]:
+    """Scan what is not scored yet and give the pool with the folder of its store."""
     images = load_pool(pool)
     eye = _load(detector, device) if isinstance(detector, (str, Path)) else detector
     with ExitStack() as stack:
@@ -85,72 +153,47 @@ def mine(
         paths = [record.path for record in images.records]
         scorer = score_images or _scorer_of(eye, paths)
         scan_pool(eye, paths, store, score_images=scorer, progress=progress)
-        hand = _Hand(eye, images, store, _Limits(top, fraction, floor))
-        return hand.out(folder, [load_pool(other) for other in exclude])
+        hand = Hand(eye, images, store, limits, options, [load_excluded(e) for e in exclude])
+        hand.require_scores()
+        yield hand, folder
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    top: int | None
-    fraction: float | None
-    min_score: float
+def _hand_out(hand: Hand, folder: Path) -> MiningResult:
+    """Choose from what was scanned, write it down and return it."""
+    chosen, entries = hand.choose()
+    bad = tuple(p for p in hand.store.problems(hand.model_id) if p.file in hand.here)
+    result = MiningResult(
+        tuple(entries[image].score for image in chosen.images),
+        hand.scanned,
+        (*hand.images.problems, *bad),
+        chosen.num_similar,
+        hand.leaks,
+        chosen.similar,
+    )
+    _write(hand, folder, result)
+    hand.store.add_mined(ARM, 0, chosen.images, hand.model_id)
+    return result
 
-    def count(self, scanned: int) -> int | None:
-        """Return how many to hand out of ``scanned`` images; ``None`` for all."""
-        return self.top if self.fraction is None else max(1, round(self.fraction * scanned))
 
-
-@dataclass(frozen=True, slots=True)
-class _Hand:
-    detector: Detector
-    images: Dataset
-    store: PoolStore
-    limits: _Limits
-
-    def out(self, folder: Path, exclude: Sequence[Dataset]) -> MiningResult:
-        """Choose from what was scanned, write it down and return it."""
-        model_id = self.detector.model_id
-        here = {str(record.path) for record in self.images.records}
-        scores = {s.image: s for s in self.store.iter_ranked(model_id) if s.image in here}
-        if not scores:
-            raise DataError(
-                f"{self.images.root}: none of the pool's {len(here)} images can be read"
-            )
-        group_of, leaks = _group(scores, exclude)
-        earlier = {i for i, model in self.store.mined(_ARM).items() if model != model_id}
-        ranking = rank_hardest(
-            scores.values(),
-            count=self.limits.count(len(scores)),
-            min_score=self.limits.min_score,
-            group_of=group_of,
-            taken=earlier | set(self.store.decisions()),
-        )
-        bad = tuple(p for p in self.store.problems(model_id) if p.file in here)
-        result = MiningResult(
-            tuple(scores[image] for image in ranking.chosen),
-            len(scores),
-            (*self.images.problems, *bad),
-            ranking.num_duplicates,
-            leaks,
-        )
-        self._write(folder, result)
-        self.store.add_mined(_ARM, 0, ranking.chosen, model_id)
-        return result
-
-    def _write(self, folder: Path, result: MiningResult) -> None:
-        names, floor, root = self.detector.categories, self.limits.min_score, self.images.root
-        write_candidates(
-            folder,
-            [candidate_of(score, self.store, names, floor, root) for score in result.candidates],
-            names,
-            pool=str(root),
-            model_id=self.detector.model_id,
-            min_score=floor,
-            scanned=result.scanned,
-            duplicates_grouped=result.duplicates_grouped,
-            problems=[str(problem) for problem in result.problems],
-            leaks=[list(pair) for pair in result.leaks],
-        )
+def _write(hand: Hand, folder: Path, result: MiningResult) -> None:
+    names, floor, root = hand.detector.categories, hand.limits.min_score, hand.images.root
+    rows = [
+        candidate_of(score, hand.store, names, floor, root, result.similar[score.image])
+        for score in result.candidates
+    ]
+    write_candidates(
+        folder,
+        rows,
+        names,
+        pool=str(root),
+        model_id=hand.model_id,
+        min_score=floor,
+        rank=asdict(hand.options),
+        scanned=result.scanned,
+        duplicates_grouped=result.duplicates_grouped,
+        problems=[str(problem) for problem in result.problems],
+        leaks=[list(pair) for pair in result.leaks],
+    )
 
 
 def _scorer_of(detector: Detector, paths: Sequence[Path]) -> ScoreImages:
@@ -183,30 +226,18 @@ def load_pool(pool: Dataset | Path | str) -> Dataset:
     return images
 
 
-def _group(
-    scores: dict[str, PoolScore], others: Sequence[Dataset]
-) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
-    from hardmine.data.phash import group_duplicates, hash_images
+def load_excluded(data: Dataset | Path | str) -> Dataset:
+    """Return images that must not be mined: a folder's, or those of a labelled dataset's file.
 
-    excluded = [record.path for other in others for record in other.records]
-    hashed = zip(excluded, hash_images(excluded), strict=True) if excluded else ()
-    known = [(str(path), value) for path, value in hashed if value is not None]
-    groups = group_duplicates([s.phash for s in scores.values()] + [value for _, value in known])
-    repeated = {g: name for (name, _), g in zip(known, groups[len(scores) :], strict=True)}
-    inside = dict(zip(scores, groups, strict=False))
-    leaks = tuple((image, repeated[g]) for image, g in sorted(inside.items()) if g in repeated)
-    return {image: g for image, g in inside.items() if g not in repeated}, leaks
+    Raises:
+        DataError: there is no image.
+    """
+    from hardmine.data.load import load_splits
 
-
-def _check_limits(top: int | None, fraction: float | None, min_score: float) -> None:
-    if top is not None and fraction is not None:
-        raise ConfigError(f"top {top} and fraction {fraction} are both given: give one of them")
-    if top is not None and top < 1:
-        raise ConfigError(f"top is {top}: give 1 or more")
-    if fraction is not None and not 0 < fraction <= 1:
-        raise ConfigError(f"fraction is {fraction}: give a share above 0 and up to 1")
-    if not 0 <= min_score <= 1:
-        raise ConfigError(f"min_score is {min_score}: give a probability from 0 to 1")
+    if isinstance(data, Dataset) or Path(data).is_dir():
+        return load_pool(data)
+    parts = list(load_splits(Path(data).resolve()).values())
+    return parts[0].with_records([record for part in parts for record in part.records])
 
 
 def _load(checkpoint: Path | str, device: str | None) -> Detector:

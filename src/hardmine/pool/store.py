@@ -126,6 +126,12 @@ class PoolStore:
         for row in self._database.execute(query, (model_id,)):
             yield PoolScore(*row)
 
+    def find(self, model_id: str, image: str) -> PoolScore | None:
+        """Return what a model said of one image; nothing when it has not scored it."""
+        query = f"SELECT {_COLUMNS} FROM scores WHERE model_id = ? AND image = ?"
+        row = self._database.execute(query, (model_id, image)).fetchone()
+        return None if row is None else PoolScore(*row)
+
     def alarms(self, model_id: str, image: str) -> Detections:
         """Return the stored boxes of one image, best first; none when the image is unknown."""
         query = "SELECT alarms FROM scores WHERE model_id = ? AND image = ?"

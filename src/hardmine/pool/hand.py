@@ -1,0 +1,172 @@
+"""Choosing from a scanned pool: what bars an image, what it repeats, what is handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardmine.errors import ConfigError, DataError
+from hardmine.pool.candidates import name_inside
+from hardmine.pool.choose import Chooser, Chosen, Features
+from hardmine.pool.cut import Cut, cut_size, first_cut
+from hardmine.pool.rules import Entry, RankOptions
+from hardmine.pool.store import PoolStore
+from hardmine.types import Dataset, PoolScore
+
+if TYPE_CHECKING:
+    from hardmine.detect.detector import Detector
+
+ARM = "mine"
+_ROWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many to hand out and from which score on."""
+
+    top: int | None
+    fraction: float | None
+    min_score: float
+
+    def __post_init__(self) -> None:
+        top, fraction = self.top, self.fraction
+        if top is not None and fraction is not None:
+            raise ConfigError(f"top {top} and fraction {fraction} are both given: give one of them")
+        if top is not None and top < 1:
+            raise ConfigError(f"top is {top}: give 1 or more")
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ConfigError(f"fraction is {fraction}: give a share above 0 and up to 1")
+        if not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score is {self.min_score}: give a probability from 0 to 1")
+
+    def count(self, scanned: int) -> int | None:
+        """Return how many to hand out of ``scanned`` images; ``None`` for all."""
+        return self.top if self.fraction is None else max(1, round(self.fraction * scanned))
+
+
+@dataclass(frozen=True)
+class Hand:
+    """A scanned pool and how to choose from it."""
+
+    detector: Detector
+    images: Dataset
+    store: PoolStore
+    limits: Limits
+    options: RankOptions
+    exclude: Sequence[Dataset]
+
+    @property
+    def model_id(self) -> str:
+        """The model that scored."""
+        return self.detector.model_id
+
+    @cached_property
+    def here(self) -> frozenset[str]:
+        """The pool's images; the store may hold others."""
+        return frozenset(str(record.path) for record in self.images.records)
+
+    @cached_property
+    def scanned(self) -> int:
+        """How many of the pool's images have a score."""
+        return sum(row.image in self.here for row in self.store.iter_ranked(self.model_id))
+
+    def choose(self) -> tuple[Chosen, dict[str, Entry]]:
+        """Return the choice, and the cut that it comes from.
+
+        The cut grows until it gives as many as are asked for, or holds all that fire.
+        """
+        count = self.limits.count(self.scanned)
+        size = cut_size(count)
+        while True:
+            cut = self.cut(size)
+            entries = {row.image: self._entry(row) for row in cut.rows}
+            chosen = self._chooser(list(entries.values()), count).choose()
+            if cut.whole or count is None or len(chosen.images) >= count:
+                return chosen, entries
+            size = 4 * (size or 1)
+
+    def cut(self, size: int | None) -> Cut:
+        """Return the first cut of that size."""
+        rows = (r for r in self.store.iter_ranked(self.model_id) if r.image in self.here)
+        return first_cut(rows, self.options, size=size, min_score=self.limits.min_score)
+
+    def _entry(self, row: PoolScore) -> Entry:
+        alarms = self.store.alarms(self.model_id, row.image).at_least(self.limits.min_score)
+        return Entry(row, name_inside(row.image, self.images.root), alarms)
+
+    def _chooser(self, entries: Sequence[Entry], count: int | None) -> Chooser:
+        from hardmine.data.phash import group_duplicates
+
+        before = [row for image in self.taken if (row := self._found(image)) is not None]
+        hashes = [e.score.phash for e in entries] + [row.phash for row in before]
+        groups = group_duplicates(hashes)
+        earlier = zip(before, groups[len(entries) :], strict=True)
+        return Chooser(
+            entries,
+            self.options,
+            count,
+            {entry.image: group for entry, group in zip(entries, groups, strict=False)},
+            self.barred,
+            {group: row.image for row, group in earlier},
+            self._features,
+        )
+
+    def _found(self, image: str) -> PoolScore | None:
+        return self.store.find(self.model_id, image) if image in self.here else None
+
+    @cached_property
+    def taken(self) -> Mapping[str, str]:
+        """Images handed out before or decided on, with what is to be said of them."""
+        mined = self.store.mined(ARM).items()
+        told = {i: f"handed out before (model {m})" for i, m in mined if m != self.model_id}
+        decided = self.store.decisions().items()
+        return told | {image: f"decided: {d.verdict.value} by {d.who}" for image, d in decided}
+
+    @cached_property
+    def barred(self) -> Mapping[str, str]:
+        """Images that may not be handed out, with the reason."""
+        leaks = {image: f"leak: repeats {other}, which is excluded" for image, other in self.leaks}
+        return {**self.taken, **leaks}
+
+    @cached_property
+    def leaks(self) -> tuple[tuple[str, str], ...]:
+        """Pairs (pool image, the excluded image that it repeats), whether it fires or not."""
+        from hardmine.data.phash import find_near, hash_images
+
+        paths = [record.path for other in self.exclude for record in other.records]
+        if not paths:
+            return ()
+        known = hash_images(paths)
+        pairs = []
+        rows = (r for r in self.store.iter_ranked(self.model_id) if r.image in self.here)
+        while chunk := list(islice(rows, _ROWS)):
+            near = find_near(known, [row.phash for row in chunk])
+            pairs += [(chunk[i].image, str(paths[j])) for i, j in near.items()]
+        return tuple(sorted(pairs))
+
+    @property
+    def _features(self) -> Features:
+        def look(images: Sequence[str]) -> NDArray[np.float32]:
+            from hardmine.detect.features import pooled_features
+
+            return pooled_features(self.detector, [Path(image) for image in images])
+
+        return look
+
+    def require_scores(self) -> None:
+        """Say that nothing can be ranked.
+
+        Raises:
+            DataError: not one image of the pool has a score.
+        """
+        if not self.scanned:
+            raise DataError(
+                f"{self.images.root}: none of the pool's {len(self.here)} images can be read"
+            )
