@@ -56,6 +56,26 @@ def check(
             "--model", metavar="NAME", help="Name boxes too small for this model's input."
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            dir_okay=False,
+            help="Write one page with pictures of what was found.",
+        ),
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            "--fix",
+            metavar="OUT",
+            help="Write a repaired copy (COCO) into a new folder, with changes.csv.",
+        ),
+    ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="With --fix: hard links to the images, no copies.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 3 when there is any error or warning.")
     ] = False,
@@ -77,6 +97,9 @@ def check(
             against={str(path): path for path in against or ()},
             negatives=negatives,
             model=model,
+            html=html,
+            fix=fix,
+            link=link,
             seed=seed,
             progress=step,
         )
@@ -84,6 +107,8 @@ def check(
         console.json(result.to_dict())
     else:
         show_check(console, result)
+    if html is not None:
+        console.note(f"page: {html}")
     _judge(result, str(data), strict)
 
 
@@ -96,6 +121,13 @@ def show_check(console: Console, result: CheckResult) -> None:
         _show_shortcut(console, result.shortcut)
     for note in result.notes:
         console.result(note)
+    if result.repair is not None:
+        done = result.repair.conversion
+        images = sum(done.images.values())
+        console.result(
+            f"repaired copy: {done.out}: {images} images, {done.boxes} boxes; "
+            f"{len(result.repair.changes)} changes, listed in {done.out / 'changes.csv'}"
+        )
 
 
 def _show_sizes(console: Console, split: str, mixture: SizeMixture) -> None:

@@ -19,7 +19,7 @@ F64 = NDArray[np.float64]
 
 MIN_BOXES = 8
 """With fewer boxes nothing is claimed."""
-SOUND_ENOUGH = 0.98
+SOUND_ENOUGH = 0.95
 """Share of sound boxes that a form must reach to be named in place of the declared one."""
 WORSE = 5.0
 """The declared form must leave this many times as many unsound boxes as the named one."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hardmine.data.box_forms import FormVerdict, judge_form
+from hardmine.data.box_forms import FormVerdict, is_sound, judge_form, to_xyxy, written_numbers
 from hardmine.data.findings import Box, Finding, Severity, by_severity, severity_of
 from hardmine.data.fitting import ModelInput, SizeMixture, find_small, size_mixture
 from hardmine.data.load import build_splits, read_splits
@@ -20,6 +20,8 @@ from hardmine.types import Dataset, ImageState, Problem
 __all__ = ["CheckReport", "Severity", "SplitCounts", "check_dataset", "severity_of"]
 
 ROWS_PER_KIND = 20
+SOUND = 0.9
+"""With a smaller share of sound boxes the declared form is an error, if another explains them."""
 DEFAULT_SIDE = 320
 """Pixels of the square input that resize rules are compared at when no model is named."""
 
@@ -51,6 +53,10 @@ class CheckReport:
     """What the form of the boxes was judged by, for splits with enough of them."""
     copy_groups: int = 0
     copy_pairs: int = 0
+    raws: Mapping[str, RawSplit] = field(default_factory=dict, repr=False)
+    """The splits as they were read, where ``data`` was a path."""
+    seen: tuple[Inspected, ...] = field(default=(), repr=False)
+    """Every image that was opened."""
 
     @property
     def ok(self) -> bool:
@@ -141,7 +147,8 @@ def check_dataset(
     problems += [problem for image in seen for problem in image.findings if _matters(image, others)]
     groups = group_copies(seen)
     problems += describe_copies(seen, groups, others)
-    return _report(str(shown), splits, problems, seen, groups, forms, others, model)
+    report = _report(str(shown), splits, problems, seen, groups, frozenset(others), model)
+    return replace(report, forms=forms, raws=raws)
 
 
 def _report(
@@ -150,8 +157,7 @@ def _report(
     problems: Sequence[Finding],
     seen: Sequence[Inspected],
     groups: Sequence[CopyGroup],
-    forms: dict[str, FormVerdict],
-    others: Mapping[str, Dataset],
+    others: frozenset[str],
     model: ModelInput | None,
 ) -> CheckReport:
     height, width = (
@@ -167,9 +173,9 @@ def _report(
         tuple(problems),
         {name: mixture for name, mixture in mixtures.items() if mixture is not None},
         {name: grey[name] for name in splits},
-        forms,
-        len(told),
-        sum(group.pairs for group in told),
+        copy_groups=len(told),
+        copy_pairs=sum(group.pairs for group in told),
+        seen=tuple(seen),
     )
 
 
@@ -186,17 +192,28 @@ def _label_findings(
     model: ModelInput | None,
 ) -> list[Finding]:
     found = locate(split, dataset.problems, raw)
-    if form is not None and form.doubtful:
-        # Where most boxes make no sense the labels are useless as they are read; else a person
-        # has to look.
-        kind = "box_form" if form.sound[form.declared] < 0.5 else "box_form_doubtful"
-        found.append(Finding(kind, split, -1, str(form), split))
+    if raw is not None and form is not None and form.doubtful:
+        # A tenth of boxes without sense spoils training; less may be sloppiness.
+        kind = "box_form" if form.sound[form.declared] < SOUND else "box_form_doubtful"
+        path, boxes = _example(raw, form)
+        found.append(Finding(kind, split, -1, str(form), split, path, boxes))
     unreviewed = dataset.count_states().get(ImageState.UNREVIEWED, 0)
     if unreviewed:
         reason = f"{unreviewed} of {len(dataset)} images are unreviewed: not trained on"
         found.append(Finding("images_unreviewed", split, -1, reason, split))
     found += find_suspects(split, dataset)
     return found + (find_small(split, dataset, model) if model is not None else [])
+
+
+def _example(raw: RawSplit, form: FormVerdict) -> tuple[Path, tuple[Box, ...]]:
+    """Return an image with a box as it was read and as the better form would have it."""
+    table = object_table(raw)
+    numbers, sizes = written_numbers(raw)
+    row = int(is_sound(table.boxes, sizes).argmin())
+    better = to_xyxy(form.best, numbers[row : row + 1], sizes[row : row + 1])[0]
+    x0, y0, x1, y1 = table.boxes[row].tolist()
+    a, b, c, d = better.tolist()
+    return raw.images[int(table.owner[row])].path, ((x0, y0, x1, y1), (a, b, c, d))
 
 
 def locate(split: str, problems: Sequence[Problem], raw: RawSplit | None) -> list[Finding]:

@@ -11,8 +11,10 @@ from hardmine.data.check import CheckReport, check_dataset
 from hardmine.data.findings import Finding
 from hardmine.data.fitting import ModelInput
 from hardmine.data.load import build_splits, load_images, load_splits, read_splits
+from hardmine.data.repair import Repair, repair
 from hardmine.errors import ConfigError
 from hardmine.evaluation.shortcut import MIN_GROUPS, ShortcutReport, find_shortcut
+from hardmine.report.check_page import write_check_page
 from hardmine.types import Dataset, ImageState
 
 Step = Callable[[str, int, int], None]
@@ -25,11 +27,18 @@ class CheckResult:
     report: CheckReport
     shortcut: ShortcutReport | None = None
     notes: tuple[str, ...] = ()
+    repair: Repair | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON knows it."""
         shortcut = None if self.shortcut is None else self.shortcut.to_dict()
-        return {**self.report.to_dict(), "shortcut": shortcut, "notes": list(self.notes)}
+        changed = None if self.repair is None else len(self.repair.changes)
+        return {
+            **self.report.to_dict(),
+            "shortcut": shortcut,
+            "notes": list(self.notes),
+            "changes": changed,
+        }
 
 
 def run_check(
@@ -41,6 +50,9 @@ def run_check(
     against: Mapping[str, Path] | None = None,
     negatives: Path | str | None = None,
     model: str | None = None,
+    html: Path | None = None,
+    fix: Path | None = None,
+    link: bool = False,
     seed: int = 0,
     progress: Step | None = None,
 ) -> CheckResult:
@@ -52,6 +64,8 @@ def run_check(
         negatives: images without objects: must not share pictures either, and are put to the
             shortcut test.
         model: a named recipe, for whose input boxes may be too small.
+        html: where to write a page with pictures of all that was found.
+        fix: a new folder for a repaired copy of ``data``; with ``link``, hard links to its images.
 
     Raises:
         DataError: nothing is recognised at one of the paths.
@@ -72,10 +86,15 @@ def run_check(
         model=model_input,
         progress=lambda done, total: step("images", done, total),
     )
-    if negatives is None:
-        return CheckResult(report)
-    positives = [*build_splits(read_splits(data, images=images)).values(), *more.values()]
-    return _with_shortcut(report, positives, apart["negatives"], seed, step)
+    result = CheckResult(report)
+    if negatives is not None:
+        positives = [*build_splits(report.raws).values(), *more.values()]
+        result = _with_shortcut(report, positives, apart["negatives"], seed, step)
+    if fix is not None:
+        result = replace(result, repair=repair(report.raws, report.seen, fix, link=link))
+    if html is not None:
+        write_check_page(html, result.report, result.shortcut, result.notes)
+    return result
 
 
 def input_of(model: str) -> ModelInput:
