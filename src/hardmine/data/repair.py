@@ -25,7 +25,7 @@ from hardmine.data.records import RawSplit, check_boxes, object_table
 from hardmine.data.roots import relative_name
 from hardmine.data.suspects import find_suspects
 from hardmine.files import write_text
-from hardmine.types import F32, Dataset, ImageRecord, ImageState
+from hardmine.types import F32, Dataset, ImageRecord, ImageState, Mask
 
 CHANGES_FILE = "changes.csv"
 COLUMNS = ("split", "file", "index", "change", "before", "after", "reason")
@@ -201,9 +201,13 @@ def _to_size(record: ImageRecord, size: tuple[int, int]) -> tuple[ImageRecord, s
         state = ImageState.UNREVIEWED
     if not fine.all():
         reason += f"; {int((~fine).sum())} boxes outside it removed"
-    parts = {"boxes": clipped[fine], "labels": record.labels[fine], "ignore": record.ignore[fine]}
-    mended = replace(record, width=size[0], height=size[1], state=state, **parts)
-    return mended, change, reason
+    kept = _keep(replace(record, boxes=clipped), fine)
+    return replace(kept, width=size[0], height=size[1], state=state), change, reason
+
+
+def _keep(record: ImageRecord, rows: Mask) -> ImageRecord:
+    boxes, labels, ignore = record.boxes[rows], record.labels[rows], record.ignore[rows]
+    return replace(record, boxes=boxes, labels=labels, ignore=ignore)
 
 
 def _without_doubles(split: str, dataset: Dataset, changes: list[Change]) -> Dataset:
@@ -220,8 +224,7 @@ def _without_doubles(split: str, dataset: Dataset, changes: list[Change]) -> Dat
         for place, reason in places.items():
             before = " ".join(f"{value:.7g}" for value in record.boxes[place].tolist())
             changes.append(Change(split, name, place, "box removed", before, "", reason))
-        parts = {"labels": record.labels[keep], "ignore": record.ignore[keep]}
-        records.append(replace(record, boxes=record.boxes[keep], **parts) if places else record)
+        records.append(_keep(record, keep) if places else record)
     return dataset.with_records(records)
 
 
