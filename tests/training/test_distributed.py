@@ -22,7 +22,7 @@ PRIORS = Priors(
     torch.zeros(4, dtype=torch.int64),
     ((1, 4),),
 )
-CONFIG = LossConfig(selection=RatioConfig(1.0, 2))
+CONFIG = LossConfig(selection=RatioConfig(neg_to_pos_ratio=1.0, floor=2))
 
 
 def joint() -> tuple[Batch, RawOutput]:

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hardmine.errors import ConfigError
 from hardmine.model.backbone import SmallNetConfig
 from hardmine.model.init import NormalInit, XavierInit
+from hardmine.model.ssd import SSDConfig
+from hardmine.training.loss import LossConfig
+from hardmine.training.losses import SmoothL1Config
 from hardmine.training.recipe import (
     Recipe,
     current_form,
@@ -34,6 +38,18 @@ def test_round_trip_through_json(name: str) -> None:
         ("epoch: 3", "unknown key 'epoch', wanted one of .*epochs"),
         ("loss: {selection: {flor: 3}}", r"unknown key 'loss\.selection\.flor'"),
         ("loss: {selection: {floor: many}}", r"loss\.selection\.floor: .* got 'many'"),
+        ("loss: {selection: {kind: hardest}}", r"loss\.selection: .*'all', 'random', 'ratio'"),
+        ("loss: {selection: {kind: band, count: 3}}", r"unknown key 'loss\.selection\.count'"),
+        ("loss: {selection: {nms_iou: 2}}", r"nms_iou 2\.0, .* wanted 0 < nms_iou <= 1"),
+        (
+            "loss: {localisation: {kind: giou, delta: 1}}",
+            r"unknown key 'loss\.localisation\.delta'",
+        ),
+        ("loss: {normaliser: {kind: mean}}", r"loss\.normaliser: .*'selected', 'batch', 'image'"),
+        (
+            "{model: {score_form: softmax}, loss: {classification: {kind: focal}}}",
+            "score_form: got 'softmax', wanted 'sigmoid' for loss.classification 'focal'",
+        ),
         (
             "model: {backbone: {kind: resnet}}",
             r"model\.backbone: .*'taps', 'timm', 'vgg16', 'small'",
@@ -52,6 +68,46 @@ def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
         load_recipe(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        "{kind: all}",
+        "{kind: random, count: 16, neg_to_pos_ratio: 0}",
+        "{kind: ratio, rank: both, nms_iou: 0.6}",
+        "{kind: hard_examples, count: 0, neg_to_pos_ratio: 3, floor: 8}",
+        "{kind: batch_ratio, least: 5}",
+        "{kind: band, low: 0.1, high: 0.4}",
+        "{kind: level_quota, shares: [2, 1]}",
+        "{kind: mixed, hard_start: 0.2, ramp: 0.7}",
+    ],
+)
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "classification: {kind: sigmoid}, localisation: {kind: giou}, normaliser: {kind: batch}",
+        "classification: {kind: focal, gamma: 1.5}, normaliser: {kind: image}, quarantine: 0.9",
+        "localisation: {delta: 0.11}, normaliser: {kind: moving_average, momentum: 0.99}",
+    ],
+)
+def test_every_part_of_the_loss_is_a_setting(tmp_path: Path, selection: str, rest: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"loss: {{selection: {selection}, {rest}}}")
+    recipe = load_recipe(path)
+    values = recipe_to_dict(recipe)
+    assert recipe_from_dict(json.loads(json.dumps(values))) == recipe
+    assert isinstance(recipe.model, SSDConfig)
+    assert recipe.model.score_form == recipe.loss.score_form
+    for part, chosen in yaml.safe_load(path.read_text())["loss"].items():
+        if isinstance(chosen, dict):
+            assert chosen.items() <= values["loss"][part].items()
+
+
+def test_the_first_checkpoints_delta_is_moved() -> None:
+    old = current_form({"loss": {"smooth_l1_delta": 0.5, "box_weight": 2.0}})
+    loss = recipe_from_dict(old).loss
+    assert loss == LossConfig(localisation=SmoothL1Config(delta=0.5), box_weight=2.0)
 
 
 def test_a_fragment_is_laid_over_the_base(tmp_path: Path) -> None:

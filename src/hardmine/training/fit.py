@@ -10,7 +10,6 @@ from pathlib import Path
 from hardmine.data.batches import BatchLoader, BatchPlan
 from hardmine.errors import DataError
 from hardmine.model.make import Network
-from hardmine.training.objective import make_objective
 from hardmine.training.recipe import Recipe
 from hardmine.training.run import Run, Start
 from hardmine.types import Dataset
@@ -97,12 +96,11 @@ def fit(
 
 def _train(run: Run, loader: BatchLoader) -> Iterator[int]:
     """Do the steps that are left; yield the number of steps done after each of them."""
-    loss_of = make_objective(run.model, run.recipe, bf16=run.bf16)
     accelerator, clip_norm = run.accelerator, run.recipe.optim.clip_norm
     rank, world = accelerator.process_index, accelerator.num_processes
     for batch in loader.batches(run.step, run.total, rank, world):
         lr = run.prepare_step()
-        loss = loss_of(run.wrapped, batch.to(run.device))
+        loss = run.objective(run.wrapped, batch.to(run.device), run.step, run.total)
         accelerator.backward(loss.total)
         accelerator.clip_grad_norm_(run.model.parameters(), clip_norm)
         run.optimizer.step()

@@ -21,17 +21,23 @@ UNKNOWN = -1
 class Objective(Protocol):
     """The loss of a network on a batch; ``network`` may be wrapped for several processes."""
 
-    def __call__(self, network: Callable[..., Any], batch: Batch) -> Loss: ...  # noqa: D102
+    state: Tensor | None
+    """What it carries from step to step, saved with a run."""
+
+    def __call__(  # noqa: D102
+        self, network: Callable[..., Any], batch: Batch, step: int = 0, steps: int = 1
+    ) -> Loss: ...
 
 
-def make_objective(model: Network, recipe: Recipe, *, bf16: bool) -> Objective:
+def make_objective(model: Network, recipe: Recipe, *, bf16: bool, seed: int = 0) -> Objective:
     """Return what ``model`` is trained with: the recipe's loss, or torchvision's own.
 
     Args:
         bf16: run the network under autocast; the loss is in float32 either way.
+        seed: of selection rules that draw priors at random.
     """
     if isinstance(model, SSD):
-        return PriorObjective(MultiBoxLoss(recipe.loss, model.priors), bf16)
+        return PriorObjective(MultiBoxLoss(recipe.loss, model.priors, seed), bf16)
     return TorchvisionObjective(bf16)
 
 
@@ -42,11 +48,22 @@ class PriorObjective:
         self._loss = loss
         self._bf16 = bf16
 
-    def __call__(self, network: Callable[..., Any], batch: Batch) -> Loss:
-        """Return the loss."""
+    @property
+    def state(self) -> Tensor | None:
+        """The normaliser's moving average, when there is one."""
+        return self._loss.normaliser.average
+
+    @state.setter
+    def state(self, value: Tensor | None) -> None:
+        self._loss.normaliser.average = value
+
+    def __call__(
+        self, network: Callable[..., Any], batch: Batch, step: int = 0, steps: int = 1
+    ) -> Loss:
+        """Return the loss at ``step`` of ``steps``."""
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._bf16):
             output = network(batch.images)
-        return self._loss(output, batch)
+        return self._loss(output, batch, step, steps)
 
 
 class TorchvisionObjective:
@@ -55,10 +72,14 @@ class TorchvisionObjective:
     It does not tell how many anchors it chose: the counts are ``UNKNOWN``.
     """
 
+    state: Tensor | None = None
+
     def __init__(self, bf16: bool) -> None:
         self._bf16 = bf16
 
-    def __call__(self, network: Callable[..., Any], batch: Batch) -> Loss:
+    def __call__(
+        self, network: Callable[..., Any], batch: Batch, step: int = 0, steps: int = 1
+    ) -> Loss:
         """Return the loss."""
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._bf16):
             losses: dict[str, Tensor] = network(batch.images, make_targets(batch))

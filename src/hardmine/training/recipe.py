@@ -82,6 +82,13 @@ class Recipe:
                 "have an effect; wanted the defaults"
             )
 
+        if isinstance(self.model, SSDConfig) and self.model.score_form != self.loss.score_form:
+            raise ConfigError(
+                f"model.score_form: got {self.model.score_form!r}, wanted "
+                f"{self.loss.score_form.value!r} for loss.classification "
+                f"{self.loss.classification.kind!r}"
+            )
+
     @property
     def resize(self) -> Resize:
         """The resize used in training, evaluation and mining."""
@@ -118,6 +125,7 @@ def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> R
     from pydantic import TypeAdapter, ValidationError
 
     merged = _merge(recipe_to_dict(base or Recipe()), _with_preset(values))
+    merged = _with_score_form(merged, values)
     try:
         recipe = TypeAdapter(Recipe).validate_python(merged)
     except ValidationError as error:
@@ -152,8 +160,13 @@ def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
 def current_form(values: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe in a checkpoint as it would be written today.
 
-    Until November 2026 the initialiser was a number of the head: ``init_std``, 0 for Xavier's.
+    Until November 2026 the initialiser was a number of the head: ``init_std``, 0 for Xavier's; and the
+    localisation loss a number of the loss: ``smooth_l1_delta``.
     """
+    loss = dict(values.get("loss", {}))
+    if "smooth_l1_delta" in loss:
+        loss["localisation"] = {"kind": "smooth_l1", "delta": loss.pop("smooth_l1_delta")}
+        values = {**values, "loss": loss}
     model = values.get("model", {})
     head = model.get("head", {})
     if "init_std" not in head:
@@ -185,6 +198,21 @@ def _with_preset(values: Mapping[str, Any]) -> Mapping[str, Any]:
     preset = _plain(asdict(augment_preset(str(given["preset"]))))
     others = {key: value for key, value in given.items() if key != "preset"}
     return {**values, "augment": _merge(preset, others)}
+
+
+def _with_score_form(merged: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Let the model's score form follow the classification loss where ``values`` do not say it."""
+    given, model, loss = values.get("model", {}), merged.get("model"), merged.get("loss")
+    if not isinstance(model, Mapping) or not isinstance(given, Mapping):
+        return merged  # refused later
+    if model.get("kind") != "ssd" or "score_form" in given:
+        return merged
+    chosen = loss.get("classification", {}) if isinstance(loss, Mapping) else {}
+    kind = chosen.get("kind") if isinstance(chosen, Mapping) else None
+    forms = {"softmax": "softmax", "sigmoid": "sigmoid", "focal": "sigmoid"}
+    if kind not in forms:
+        return merged
+    return {**merged, "model": {**model, "score_form": forms[kind]}}
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from hardmine.training.checkpoint import (
     save_state,
 )
 from hardmine.training.journal import Journal
+from hardmine.training.objective import make_objective
 from hardmine.training.optim import AveragedWeights, learning_rate, make_optimizer
 from hardmine.training.recipe import Recipe, recipe_to_dict
 from hardmine.training.weights import load_starting_weights
@@ -84,6 +85,7 @@ class Run:
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, self.optimizer, device_placement=[False, False]
         )
+        self.objective = make_objective(self.model, recipe, bf16=self.bf16, seed=seed)
         every = 1 if self.device.type == "cpu" else _READ_EVERY
         self.journal = Journal(every, self.accelerator.log)
         parts = [dataset.fingerprint, recipe_to_dict(recipe), seed, total, start.digest]
@@ -129,6 +131,7 @@ class Run:
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "objective": self.objective.state,
             },
         )
 
@@ -151,6 +154,8 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        carried = state["objective"]
+        self.objective.state = None if carried is None else carried.to(self.device)
         return True
 
     def _write_weights(self, path: Path) -> None:

@@ -1,0 +1,183 @@
+"""Matching boxes with priors: the greedy bipartite matching of Caffe's ``MatchBBox``, two ways.
+
+The greedy matching takes the largest remaining IoU over all boxes and priors again and again; of
+equal ones the lower box, then the lower prior. Both ways give exactly that:
+
+* :func:`match_slots`, shapes fixed by the padding and no value read by the host, for accelerators: the
+  whole table of IoU, one greedy step a slot.
+* :func:`match_boxes`, for the CPU: slot by slot over only those images that fill the slot, so that
+  the buffers stay in the cache. Then every box asks for its best prior, the better box keeps it, and
+  those turned away ask again. Since boxes and priors rank their pairs by the same strict order, this
+  ends in the one stable matching, which is the greedy one (Gale and Shapley 1962).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hardmine.boxes import box_area, box_iou
+
+LEAST_OVERLAP = 1e-6
+"""A pair with no larger IoU is never matched."""
+
+_SLOT_BITS = 20
+
+Found = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def match(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) -> Found:
+    """Return what each prior overlaps most and what the greedy matching gave it.
+
+    Args:
+        boxes (Tensor[B, G, 4]): xyxy, padded.
+        real, ignore (Tensor[B, G]): which slots are objects, which are boxes to be ignored.
+        corners (Tensor[A, 4]): the priors, xyxy.
+
+    Returns:
+        The highest IoU f32[B, A] with an object, the slot i64[B, A] of that box (0 where the IoU is
+        0), the slot i64[B, A] that the greedy matching gave or −1, and the highest IoU f32[B, A] with
+        a box to be ignored.
+    """
+    if torch.compiler.is_compiling():
+        best, slot, given, ignorable = _match_op(boxes, real, ignore, corners)
+        return best, slot, given, ignorable
+    return _match_eager(boxes, real, ignore, corners)
+
+
+def _match_eager(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) -> Found:
+    if boxes.device.type == "cpu":
+        return match_boxes(boxes, real, ignore, corners)
+    return match_slots(boxes, real, ignore, corners)
+
+
+@torch.library.custom_op("hardmine::match", mutates_args=())
+def _match_op(
+    boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One node of a compiled graph, whatever the number of slots, so that none is unrolled."""
+    return _match_eager(boxes, real, ignore, corners)
+
+
+@_match_op.register_fake
+def _(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) -> Found:
+    shape = (boxes.shape[0], corners.shape[0])
+    slot = boxes.new_empty(shape, dtype=torch.int64)
+    return boxes.new_empty(shape), slot, torch.empty_like(slot), boxes.new_empty(shape)
+
+
+def match_slots(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) -> Found:
+    """Match with fixed shapes; see :func:`match`."""
+    iou = box_iou(boxes, corners)  # [B, G, A]
+    ignorable = (iou * ignore[..., None]).amax(1)
+    left = iou.masked_fill(~real[..., None], 0.0)
+    best, slot = left.max(1)
+    num_images, slots, num_priors = left.shape
+    rows = torch.arange(num_images, device=left.device)
+    given = torch.full_like(slot, -1)
+    for _ in range(slots):
+        top, flat = left.view(num_images, -1).max(1)  # [B]
+        box, prior = flat // num_priors, flat % num_priors
+        found = top > LEAST_OVERLAP
+        given[rows, prior] = torch.where(found, box, given[rows, prior])
+        # When nothing is left to match, what is erased here is too small to be matched.
+        left[rows, box] = 0.0
+        left[rows, :, prior] = 0.0
+    return best, slot, given, ignorable
+
+
+def match_boxes(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) -> Found:
+    """Match with shapes that follow the number of boxes (reads values; CPU); see :func:`match`."""
+    (num_images, slots), num_priors = real.shape, len(corners)
+    counts, images = real.sum(1).sort(descending=True, stable=True)
+    order = (~real[images]).to(torch.int8).argsort(dim=1, stable=True)  # real slots first
+    packed = boxes[images].gather(1, order[..., None].expand(-1, -1, 4))
+    filled = (counts > torch.arange(slots)[:, None]).sum(1).tolist()  # images that fill a slot
+    best = boxes.new_zeros(num_images, num_priors)
+    place = torch.zeros_like(best)  # position of the best box, exact in a float
+    tops, priors = boxes.new_zeros(slots, num_images), boxes.new_zeros(slots, num_images)
+    table = _Table(corners, num_images)
+    for position, n in enumerate(filled):
+        if n == 0:
+            break
+        iou, spare = table.iou(packed[:n, position])
+        torch.gt(iou, best[:n], out=spare).mul_(position)
+        torch.maximum(place[:n], spare, out=place[:n])
+        torch.maximum(best[:n], iou, out=best[:n])
+        tops[position, :n], priors[position, :n] = table.top(iou, spare)
+    given = _propose(packed, tops.T, priors.T.long(), corners)
+    slot = order.gather(1, place.long())
+    slot = torch.where(best > 0, slot, 0)
+    given = torch.where(given >= 0, order.gather(1, given.clamp(min=0)), -1)
+    back = torch.empty_like(images).scatter_(0, images, torch.arange(num_images))
+    return best[back], slot[back], given[back], _ignorable(boxes, ignore, corners)
+
+
+def _ignorable(boxes: Tensor, ignore: Tensor, corners: Tensor) -> Tensor:
+    image, slot = ignore.nonzero(as_tuple=True)
+    best = boxes.new_zeros(len(boxes), len(corners))
+    if len(image):
+        iou = box_iou(boxes[image, slot], corners)
+        best.scatter_reduce_(0, image[:, None].expand_as(iou), iou, "amax")
+    return best
+
+
+class _Table:
+    """One box an image against all priors, in buffers that are used again for each slot."""
+
+    def __init__(self, corners: Tensor, num_images: int) -> None:
+        self._planes = corners.T.contiguous()  # [4, A]
+        self._area = box_area(corners)
+        self._last = len(corners) - 1
+        self._backwards = torch.arange(self._last, -1, -1.0, dtype=corners.dtype)
+        self._buffers = corners.new_empty(3, num_images, len(corners))
+
+    def iou(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the IoU f32[n, A] of ``boxes`` (Tensor[n, 4]), as ``box_iou`` has it, and a spare."""
+        width, height, spare = self._buffers[:, : len(boxes)]
+        x0, y0, x1, y1 = self._planes
+        low_x, low_y, high_x, high_y = boxes.T[..., None]
+        torch.minimum(high_x, x1, out=width).sub_(torch.maximum(low_x, x0, out=spare))
+        torch.minimum(high_y, y1, out=height).sub_(torch.maximum(low_y, y0, out=spare))
+        inter = width.clamp_(min=0).mul_(height.clamp_(min=0))
+        union = torch.add(box_area(boxes)[:, None], self._area, out=height)
+        return inter.div_(union.sub_(inter).clamp_(min=1e-9)), spare
+
+    def top(self, iou: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the largest value of each row and the first prior that has it (several times
+        quicker than ``max`` with indices, which is not vectorised).
+        """
+        top = iou.amax(1)
+        torch.eq(iou, top[:, None], out=spare).mul_(self._backwards)
+        return top, self._last - spare.amax(1)
+
+
+def _propose(packed: Tensor, tops: Tensor, priors: Tensor, corners: Tensor) -> Tensor:
+    """Return the position i64[B, A] of the box that each prior is given, or −1."""
+    num_images, slots = tops.shape
+    num_priors = len(corners)
+    real = (tops > LEAST_OVERLAP).flatten().nonzero()[:, 0]
+    image, position = real // slots, real % slots
+    boxes, key = packed.flatten(0, 1)[real], image * num_priors + priors.flatten()[real]
+    rank = _rank(tops.flatten()[real], position)
+    held = torch.zeros(num_images * num_priors, dtype=torch.int64)
+    asking = torch.arange(len(real))
+    while len(asking):
+        held.scatter_reduce_(0, key[asking], rank[asking], "amax")
+        asking = ((held[key] != rank) & (rank > 0)).nonzero()[:, 0]
+        if len(asking):
+            iou = box_iou(boxes[asking], corners)
+            wish = _rank(iou, position[asking, None]).masked_fill(iou <= LEAST_OVERLAP, 0)
+            free = wish > held.view(num_images, num_priors)[image[asking]]
+            rank[asking], prior = (wish * free).max(1)
+            key[asking] = image[asking] * num_priors + prior
+    given = torch.full_like(held, -1)
+    won = rank > 0
+    given[key[won]] = position[won]
+    return given.view(num_images, num_priors)
+
+
+def _rank(iou: Tensor, position: Tensor) -> Tensor:
+    """Return i64 that orders pairs: the larger IoU first, of equal ones the lower box."""
+    bits = iou.float().view(torch.int32).long()  # order-preserving for values >= 0
+    return (bits << _SLOT_BITS) + ((1 << _SLOT_BITS) - 1 - position)
