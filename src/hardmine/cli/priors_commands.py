@@ -12,6 +12,7 @@ from hardmine.cli.console import Console
 
 if TYPE_CHECKING:
     from hardmine.design.coverage import Coverage
+    from hardmine.design.fit import FittedPriors
     from hardmine.design.layout import PriorLayout
 
 priors = typer.Typer(
@@ -111,6 +112,79 @@ def coverage(
         console.result(f"page: {page}")
 
 
+@priors.command()
+def fit(
+    data: options.Data,
+    *,
+    model: ModelOrCheckpoint = None,
+    recipe: options.Recipe = None,
+    settings: options.Settings = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            "--budget",
+            metavar="N",
+            min=1,
+            help="Most priors; as many as the model has, if not given.",
+        ),
+    ] = None,
+    max_shapes: Annotated[
+        int, typer.Option("--max-shapes", metavar="N", min=1, help="Most shapes of a cell.")
+    ] = 8,
+    held_out: Annotated[
+        float, typer.Option("--held-out", metavar="SHARE", help="Share of the images that judges.")
+    ] = 0.3,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            dir_okay=False,
+            help="Where the recipe fragment goes, for 'train --recipe'.",
+        ),
+    ] = Path("priors.yaml"),
+    force: Annotated[
+        bool, typer.Option("--force", help="Write the fragment even if the fit is not better.")
+    ] = False,
+    split: Split = None,
+    images: options.Images = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fit sizes and ratios to a dataset and show them beside the model's own on held-out boxes."""
+    from hardmine.design.fit import FitOptions, fit_priors, recipe_fragment
+    from hardmine.files import write_text
+
+    console = Console(quiet=quiet)
+    chosen = options.any_recipe(model, recipe, settings)
+    dataset = options.one_split(data, split, images)
+    with console.progress() as step:
+        step("fit", 0, 1)
+        found = fit_priors(dataset, chosen, FitOptions(budget, held_out, max_shapes, seed))
+        step("fit", 1, 1)
+    written = found.recommended or force
+    if written:
+        write_text(out, recipe_fragment(found.fitted, chosen.model.name, str(data)))
+    if as_json:
+        console.json({**found.to_dict(), "recipe": str(out) if written else None})
+        return
+    show_layout(console, f"{chosen.model.name}, fitted to {data}", found.fitted)
+    show_beside(console, found)
+    gain = found.gain
+    console.result(
+        f"gain on held-out boxes (best IoU + half the matches): {gain.mean:+.3f}, "
+        f"95 % {gain.low:+.3f} to {gain.high:+.3f}"
+    )
+    if not found.recommended:
+        console.result("not recommended, keep the default: " + "; ".join(found.reasons_against))
+    if written:
+        console.result(
+            f"recipe: {out}  (hardmine train DATA --model {chosen.model.name} --recipe {out})"
+        )
+
+
 def show_layout(console: Console, name: str, layout: PriorLayout) -> None:
     """Print a table of levels."""
     rows = [
@@ -154,3 +228,27 @@ def show_coverage(console: Console, found: Coverage) -> None:
         [str(r.level), str(r.priors), str(r.best_for), str(r.matches)] for r in found.level_rows()
     ]
     console.table(["level", "priors", "best for boxes", "matches"], levels)
+
+
+def show_beside(console: Console, found: FittedPriors) -> None:
+    """Print the default and the fitted priors side by side on the held-out boxes."""
+    rows = []
+    for name, pair in (("as they are", found.plain), ("as training sees them", found.augmented)):
+        for side, coverage in zip(("default", "fitted"), pair, strict=True):
+            row = coverage.total()
+            rows.append(
+                [
+                    f"{name}, {side}",
+                    str(sum(coverage.priors)),
+                    str(row.boxes),
+                    f"{row.mean_iou:.3f}",
+                    f"{100 * row.reach:.1f} %",
+                    f"{row.matches:.1f}",
+                    str(row.forced_only),
+                    str(row.no_level),
+                ]
+            )
+    reach = f"reach {found.plain[0].threshold:g}"
+    columns = ["held-out boxes", "priors", "boxes", "best IoU", reach]
+    columns += ["matched a box", "forced only", "no level"]
+    console.table(columns, rows)

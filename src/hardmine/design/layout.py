@@ -13,6 +13,7 @@ from hardmine.errors import ConfigError
 from hardmine.types import Priors
 
 if TYPE_CHECKING:
+    from hardmine.model.ssd import SSDConfig
     from hardmine.training.recipe import Recipe
 
 F64 = NDArray[np.float64]
@@ -63,6 +64,14 @@ class PriorLayout:
     def with_shapes(self, shapes: Sequence[F64]) -> PriorLayout:
         """Return the same grids with other shapes: one f64[S, 2] (w, h) a level."""
         levels = [replace(g, shapes=s) for g, s in zip(self.levels, shapes, strict=True)]
+        return replace(self, levels=tuple(levels))
+
+    def evenly(self) -> PriorLayout:
+        """Return cells that divide the input evenly, which is where explicit priors lie."""
+        levels = []
+        for grid in self.levels:
+            x, y = self.width / grid.columns, self.height / grid.rows
+            levels.append(replace(grid, left=x / 2, top=y / 2, step_x=x, step_y=y))
         return replace(self, levels=tuple(levels))
 
     def to_priors(self) -> Priors:
@@ -124,12 +133,26 @@ def layout_of_recipe(recipe: Recipe) -> PriorLayout:
     Raises:
         ConfigError: the model has no priors on a grid.
     """
-    from hardmine.model.ssd import SSD, SSDConfig
+    from hardmine.model.ssd import SSD
+
+    config = ssd_config(recipe)
+    model = SSD(config, ("object",))
+    return layout_from_priors(model.priors, config.height, config.width)
+
+
+def ssd_config(recipe: Recipe) -> SSDConfig:
+    """Return the recipe's model, which must be of the SSD family.
+
+    Raises:
+        ConfigError: it is another detector.
+    """
+    from hardmine.model.ssd import SSDConfig
 
     if not isinstance(recipe.model, SSDConfig):
-        raise ConfigError(f"priors: {recipe.model.name} has none on a grid, wanted an SSD")
-    model = SSD(recipe.model, ("object",))
-    return layout_from_priors(model.priors, recipe.model.height, recipe.model.width)
+        raise ConfigError(
+            f"model {recipe.model.name!r} has no priors of its own, wanted one of the SSD family"
+        )
+    return recipe.model
 
 
 def _read_grid(
