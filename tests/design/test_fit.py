@@ -89,7 +89,7 @@ def test_the_fit_beats_bad_priors_on_held_out_boxes(long_boxes: Path, tiny_recip
     found = fit_priors(load_dataset(long_boxes), bad, FitOptions(budget=200))
     was, now = (coverage.total() for coverage in found.plain)
     assert was.reach == 0 and was.no_level == was.boxes
-    assert now.reach > 0.8 and now.mean_iou > 0.6
+    assert now.reach > 0.8 and now.mean_iou > 0.55
     assert found.recommended and found.gain.low > 0.3
     assert found.fitted.count <= 200
 
