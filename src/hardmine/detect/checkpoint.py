@@ -48,10 +48,7 @@ class TorchDetector:
     @torch.inference_mode()
     def score(self, images: Tensor) -> BatchScores:
         """Return the highest foreground probability over the priors of each image."""
-        scores, label = foreground_scores(self._run(images)).max(-1)  # [B, A]
-        best, prior = scores.max(1)
-        level = self._model.priors.level[prior]
-        return BatchScores(best.cpu(), label.gather(1, prior[:, None])[:, 0].cpu() + 1, level.cpu())
+        return self._scores(self._run(images))
 
     @torch.inference_mode()
     def detect(self, images: Tensor) -> list[Detections]:
@@ -64,6 +61,40 @@ class TorchDetector:
     def features(self, images: Tensor) -> Tensor:
         """Return f32[B, D], the backbone's last map averaged over the image."""
         return self._model.pooled_features(images.to(self._device))
+
+    @torch.inference_mode()
+    def score_and_detect(
+        self, images: Tensor, floor: float
+    ) -> tuple[BatchScores, list[Detections]]:
+        """Return scores, and the detections of the images that reach ``floor``, from one run."""
+        height, width = images.shape[-2:]
+        output = self._run(images)
+        scores = self._scores(output)
+        firing = (scores.scores >= floor).nonzero()[:, 0]
+        found = [Detections.none() for _ in range(len(images))]
+        if len(firing):
+            part = firing.to(output.class_logits.device)
+            some = RawOutput(output.class_logits[part], output.box_deltas[part], output.score_form)
+            decoded = decode_detections(some, self._model.priors, height, width, self._decode)
+            for index, detections in zip(firing.tolist(), decoded, strict=True):
+                found[index] = detections
+        return scores, found
+
+    @property
+    def network(self) -> SSD:
+        """The network: u8[B, 3, H, W] to raw output."""
+        return self._model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._device
+
+    def _scores(self, output: RawOutput) -> BatchScores:
+        scores, label = foreground_scores(output).max(-1)  # [B, A]
+        best, prior = scores.max(1)
+        level = self._model.priors.level[prior]
+        return BatchScores(best.cpu(), label.gather(1, prior[:, None])[:, 0].cpu() + 1, level.cpu())
 
     def _run(self, images: Tensor) -> RawOutput:
         output: RawOutput = self._model(images.to(self._device))

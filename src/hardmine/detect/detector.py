@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from hardmine.data.resize import Resize
@@ -47,3 +48,27 @@ class Detector(Protocol):
     def detect(self, images: Tensor) -> list[Detections]:
         """Detect in u8[B, 3, H, W]; boxes in canvas pixels, after NMS."""
         ...
+
+
+@runtime_checkable
+class OnePassDetector(Protocol):
+    """A detector that scores and decodes from one run of its network, from any number of threads."""
+
+    def score_and_detect(
+        self, images: Tensor, floor: float
+    ) -> tuple[BatchScores, list[Detections]]:
+        """Return the scores of u8[B, 3, H, W] and the detections of those images that reach ``floor``.
+
+        The others have no detection in the list; boxes in canvas pixels, after NMS.
+        """
+        ...
+
+
+def top_scores(found: list[Detections]) -> BatchScores:
+    """Return the best detection of each image; 0 and label 0 where there is none."""
+    best = [(float(d.scores[0]), int(d.labels[0])) if len(d) else (0.0, 0) for d in found]
+    return BatchScores(
+        torch.tensor([score for score, _ in best], dtype=torch.float32),
+        torch.tensor([label for _, label in best], dtype=torch.int64),
+        torch.full((len(best),), -1, dtype=torch.int64),
+    )

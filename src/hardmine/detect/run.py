@@ -1,30 +1,24 @@
-"""Running a detector over image files: decoding on threads, a few batches ahead of the network."""
+"""Running a detector over images at full precision: all of them decoded, or those that fire."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from hardmine.data.image_io import read_picture
-from hardmine.data.phash import perceptual_hash
-from hardmine.data.resize import Placement, Resize
-from hardmine.detect.detector import Detector
+from hardmine.detect.detector import BatchScores, Detector, OnePassDetector, top_scores
+from hardmine.detect.loading import ImageItem, Loaded, load_item, stack
+from hardmine.detect.memory import HalvingBatch
+from hardmine.detect.pipeline import batched, count_cores, one_core_each, run_ordered
 from hardmine.errors import DataError
 from hardmine.types import Detections, Problem
 
 DECODE_FLOOR = 0.01
 """Images whose score is below are not decoded while a pool is scanned: they have no detection."""
-
-_AHEAD = 3
-_WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,14 +31,8 @@ class ScoredImage:
     level: int
     detections: Detections
     phash: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Loaded:
-    path: Path
-    pixels: NDArray[np.uint8]
-    placement: Placement
-    phash: int
+    name: str = ""
+    """What the pool's store calls it: the path, or where it lies in an archive or on a network."""
 
 
 def detect_images(
@@ -62,14 +50,13 @@ def detect_images(
     Raises:
         DataError: an image cannot be read.
     """
+    run = _Exact(detector, floor=None, hashed=False)
     results: list[Detections] = []
-    for batch in _load_batches(paths, detector.resize, batch_size, hashed=False):
+    for batch in run.over((ImageItem(str(path)) for path in paths), batch_size):
         for item in batch:
             if isinstance(item, Problem):
                 raise DataError(str(item))
-        loaded = [item for item in batch if isinstance(item, _Loaded)]
-        found = detector.detect(_stack(loaded))
-        results += [_undo(d, item) for d, item in zip(found, loaded, strict=True)]
+            results.append(item.detections)
         if progress is not None:
             progress(len(results), len(paths))
     return results
@@ -82,60 +69,74 @@ def score_images(
 
     All images pass the scoring path; only those that reach ``DECODE_FLOOR`` are decoded.
     """
-    for batch in _load_batches(paths, detector.resize, batch_size, hashed=True):
-        loaded = [item for item in batch if isinstance(item, _Loaded)]
-        scored = iter(_score(detector, loaded) if loaded else ())
-        for item in batch:
-            yield item if isinstance(item, Problem) else next(scored)
+    return score_items(detector, (ImageItem(str(path)) for path in paths), batch_size=batch_size)
 
 
-def _score(detector: Detector, loaded: Sequence[_Loaded]) -> list[ScoredImage]:
-    images = _stack(loaded)
-    scores = detector.score(images)
-    firing = (scores.scores >= DECODE_FLOOR).nonzero()[:, 0].tolist()
-    found = dict(zip(firing, detector.detect(images[firing]), strict=True)) if firing else {}
-    return [
-        ScoredImage(
-            item.path,
-            float(scores.scores[i]),
-            int(scores.labels[i]),
-            int(scores.levels[i]),
-            _undo(found[i], item) if i in found else Detections.none(),
-            item.phash,
+def score_items(
+    detector: Detector, items: Iterable[ImageItem], *, batch_size: int = 16
+) -> Iterator[ScoredImage | Problem]:
+    """Yield what :func:`score_images` does, for images from anywhere; memory does not grow."""
+    for batch in _Exact(detector, floor=DECODE_FLOOR, hashed=True).over(items, batch_size):
+        yield from batch
+
+
+class _Exact:
+    """Batches of images to scores and detections in float32.
+
+    ``floor``: what is decoded; ``None`` decodes all and takes the best detection for the score.
+    A detector that does both in one run is called from all threads; any other from one at a time.
+    """
+
+    def __init__(self, detector: Detector, *, floor: float | None, hashed: bool) -> None:
+        self._detector = detector
+        self._floor = floor
+        self._hashed = hashed
+        self._turn = nullcontext() if isinstance(detector, OnePassDetector) else Lock()
+        self._run = HalvingBatch(self._look)
+
+    def over(
+        self, items: Iterable[ImageItem], batch_size: int
+    ) -> Iterator[list[ScoredImage | Problem]]:
+        """Yield the results of one batch after the other, in order."""
+        with one_core_each():
+            yield from run_ordered(batched(items, batch_size), self._batch, count_cores())
+
+    def _batch(self, items: Sequence[ImageItem]) -> list[ScoredImage | Problem]:
+        resize = self._detector.resize
+        read = [load_item(item, resize, hashed=self._hashed) for item in items]
+        loaded = [item for item in read if isinstance(item, Loaded)]
+        scored = iter(self._score(loaded))
+        return [item if isinstance(item, Problem) else next(scored) for item in read]
+
+    def _score(self, loaded: Sequence[Loaded]) -> Iterator[ScoredImage]:
+        if not loaded:
+            return
+        parts = self._run(stack(loaded))
+        rows = (
+            (scores, found, i) for scores, detections in parts for i, found in enumerate(detections)
         )
-        for i, item in enumerate(loaded)
-    ]
+        for item, (scores, found, i) in zip(loaded, rows, strict=True):
+            yield ScoredImage(
+                Path(item.name),
+                float(scores.scores[i]),
+                int(scores.labels[i]),
+                int(scores.levels[i]),
+                item.undo(found),
+                item.phash,
+                item.name,
+            )
 
-
-def _load_batches(
-    paths: Sequence[Path], resize: Resize, batch_size: int, *, hashed: bool
-) -> Iterator[list[_Loaded | Problem]]:
-    """Yield batches of loaded images; at most ``_AHEAD`` batches wait in memory."""
-    starts = range(0, len(paths), batch_size)
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        pending: deque[list[Future[_Loaded | Problem]]] = deque()
-        for start in starts:
-            chunk = paths[start : start + batch_size]
-            pending.append([pool.submit(_load, path, resize, hashed) for path in chunk])
-            if len(pending) > _AHEAD:
-                yield [future.result() for future in pending.popleft()]
-        while pending:
-            yield [future.result() for future in pending.popleft()]
-
-
-def _load(path: Path, resize: Resize, hashed: bool) -> _Loaded | Problem:
-    try:
-        picture = read_picture(path, resize.cover)
-    except DataError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        return Problem("image_unreadable", str(path), -1, reason)
-    pixels, placement = resize.apply(picture)
-    return _Loaded(path, pixels, placement, perceptual_hash(picture.pixels) if hashed else 0)
-
-
-def _stack(loaded: Sequence[_Loaded]) -> Tensor:
-    return torch.from_numpy(np.stack([item.pixels for item in loaded])).permute(0, 3, 1, 2)
-
-
-def _undo(detections: Detections, item: _Loaded) -> Detections:
-    return replace(detections, boxes=item.placement.inverse(detections.boxes))
+    def _look(self, images: Tensor) -> tuple[BatchScores, list[Detections]]:
+        with self._turn:
+            if self._floor is None:
+                found = self._detector.detect(images)
+                return top_scores(found), found
+            if isinstance(self._detector, OnePassDetector):
+                return self._detector.score_and_detect(images, self._floor)
+            scores = self._detector.score(images)
+            firing = (scores.scores >= self._floor).nonzero()[:, 0].tolist()
+            decoded = self._detector.detect(images[firing]) if firing else []
+        found = [Detections.none() for _ in range(len(images))]
+        for index, detections in zip(firing, decoded, strict=True):
+            found[index] = detections
+        return scores, found
