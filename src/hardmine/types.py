@@ -264,6 +264,8 @@ class PoolScore:
     phash: int
     """64-bit perceptual hash as a signed integer."""
     model_id: str
+    exact: bool = True
+    """False: ``score`` is a first cut in low precision and nothing was decoded yet."""
 
 
 class Verdict(StrEnum):

@@ -164,7 +164,7 @@ def test_a_file_of_another_kind_or_version_is_refused(tmp_path: Path) -> None:
     database = sqlite3.connect(newer)
     database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(DataError, match="pool store of version 99, this release reads 1"):
+    with pytest.raises(DataError, match="pool store of version 99, this release reads 2"):
         PoolStore(newer)
     PoolStore(tmp_path / "fresh.sqlite").close()  # the lock of a refused file is given back
     with pytest.raises(DataError, match="version 99"):

@@ -17,6 +17,13 @@ from hardmine.data.resize import Placement, Resize
 from hardmine.errors import DataError
 from hardmine.types import Detections, Problem
 
+UNREACHABLE = "image_unreachable"
+"""The kind of problem that may be gone another time."""
+
+
+class UnreachableError(DataError):
+    """Storage that does not answer: the image itself may be fine."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageItem:
@@ -51,7 +58,8 @@ def load_item(item: ImageItem, resize: Resize, *, hashed: bool) -> Loaded | Prob
             picture = decode_image(item.read(), item.name, resize.cover)
     except DataError as error:
         reason = str(error).removeprefix(f"{item.name}: ")
-        return Problem("image_unreadable", item.name, -1, reason)
+        kind = UNREACHABLE if isinstance(error, UnreachableError) else "image_unreadable"
+        return Problem(kind, item.name, -1, reason)
     pixels, placement = resize.apply(picture)
     return Loaded(item.name, pixels, placement, perceptual_hash(picture.pixels) if hashed else 0)
 

@@ -9,15 +9,21 @@ from typing import IO
 
 from hardmine.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_TABLES = """
+_INDEXES = """
+CREATE INDEX scores_by_score ON scores (model_id, score DESC, image);
+CREATE INDEX scores_by_exact ON scores (model_id, exact, score DESC, image);
+"""
+
+_TABLES = f"""
 CREATE TABLE scores (
     model_id TEXT NOT NULL, image TEXT NOT NULL, score REAL NOT NULL, label INTEGER NOT NULL,
     num_alarms INTEGER NOT NULL, level INTEGER NOT NULL, phash INTEGER NOT NULL,
-    alarms BLOB NOT NULL, PRIMARY KEY (model_id, image)
+    alarms BLOB NOT NULL, exact INTEGER NOT NULL DEFAULT 1, first_cut REAL,
+    PRIMARY KEY (model_id, image)
 ) WITHOUT ROWID;
-CREATE INDEX scores_by_score ON scores (model_id, score DESC, image);
+{_INDEXES}
 CREATE TABLE problems (
     model_id TEXT NOT NULL, image TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (model_id, image)
@@ -35,6 +41,14 @@ CREATE TABLE mined (
     arm TEXT NOT NULL, image TEXT NOT NULL, round INTEGER NOT NULL, position INTEGER NOT NULL,
     model_id TEXT NOT NULL, PRIMARY KEY (arm, image)
 ) WITHOUT ROWID;
+"""
+
+
+_FROM_VERSION_1 = f"""
+ALTER TABLE scores ADD COLUMN exact INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE scores ADD COLUMN first_cut REAL;
+DROP INDEX scores_by_score;
+{_INDEXES}
 """
 
 
@@ -59,7 +73,10 @@ def _open_checked(path: Path, *, read_only: bool) -> sqlite3.Connection:
         database.isolation_level = None  # transactions are opened explicitly
         version = int(database.execute("PRAGMA user_version").fetchone()[0])
         if version == 0 and not read_only:
-            _create(database)
+            database.execute("PRAGMA journal_mode = WAL")
+            _change(database, _TABLES)
+        elif version == 1 and not read_only:
+            _change(database, _FROM_VERSION_1)
         elif version != SCHEMA_VERSION:
             raise DataError(
                 f"{path}: pool store of version {version}, this release reads {SCHEMA_VERSION}"
@@ -72,11 +89,10 @@ def _open_checked(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return database
 
 
-def _create(database: sqlite3.Connection) -> None:
-    database.execute("PRAGMA journal_mode = WAL")
-    script = f"BEGIN;{_TABLES}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"
+def _change(database: sqlite3.Connection, script: str) -> None:
+    """Run a script that leads to the present version, whole or not at all."""
     try:
-        database.executescript(script)
+        database.executescript(f"BEGIN;{script}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
     except sqlite3.Error:
         if database.in_transaction:
             database.execute("ROLLBACK")

@@ -6,23 +6,24 @@ appended. Killed anywhere, every committed batch is there and the one under way 
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from hardmine.pool.disk import clear_disk_errors
 from hardmine.pool.schema import connect, lock_writer
-from hardmine.types import Decision, Detections, PoolScore, Problem, Verdict
+from hardmine.types import F32, Decision, Detections, PoolScore, Problem, Verdict
 
 MAX_STORED_ALARMS = 100
 """Boxes kept per image and model, the best ones; a gallery or a review page shows fewer."""
 
-_COLUMNS = "image, score, label, num_alarms, level, phash, model_id"
+_COLUMNS = "image, score, label, num_alarms, level, phash, model_id, exact"
 
 
 class PoolStore:
@@ -97,23 +98,29 @@ class PoolStore:
             scores: each image with the boxes that fired (the best ``MAX_STORED_ALARMS`` are kept).
             problems: images that could not be read; ``model_id`` names the scan that met them.
         """
-        rows = [
-            (s.model_id, s.image, s.score, s.label, s.num_alarms, s.level, s.phash, _pack(found))
-            for s, found in scores
-        ]
+        rows = [_to_row(score, found) for score, found in scores]
         faults = [(model_id, p.file, p.kind, p.reason) for p in problems]
+        gone = [(model_id, p.file) for p in problems]
         with self._transaction() as database:
-            database.executemany("INSERT OR REPLACE INTO scores VALUES (?,?,?,?,?,?,?,?)", rows)
+            database.executemany(_WRITE_SCORE, rows)
+            database.executemany(_FORGET_PROBLEM, [row[:2] for row in rows])
+            if problems:  # an image that could be read before is no candidate any more
+                database.executemany("DELETE FROM scores WHERE model_id = ? AND image = ?", gone)
             database.executemany("INSERT OR REPLACE INTO problems VALUES (?,?,?,?)", faults)
 
-    def pending(self, model_id: str, images: Iterable[str]) -> list[str]:
-        """Return those images, in order, that this model has neither scored nor failed to read."""
+    def pending(self, model_id: str, images: Sequence[str]) -> list[str]:
+        """Return those images, in order, that this model has neither scored nor failed to read.
+
+        What could not be reached is looked for again. Meant for some thousands at once.
+        """
         query = (
-            "SELECT 1 FROM scores WHERE model_id = ?1 AND image = ?2 UNION ALL "
-            "SELECT 1 FROM problems WHERE model_id = ?1 AND image = ?2 LIMIT 1"
+            "SELECT key FROM json_each(?2) WHERE "
+            "NOT EXISTS (SELECT 1 FROM scores WHERE model_id = ?1 AND image = value) AND "
+            "NOT EXISTS (SELECT 1 FROM problems "
+            "WHERE model_id = ?1 AND image = value AND kind != 'image_unreachable')"
         )
-        find = self._database.execute
-        return [i for i in images if find(query, (model_id, i)).fetchone() is None]
+        rows = self._database.execute(query, (model_id, json.dumps(images)))
+        return [images[key] for (key,) in rows]
 
     def count_scores(self, model_id: str) -> int:
         """Return how many images this model has scored."""
@@ -124,7 +131,34 @@ class PoolStore:
         """Yield this model's scores, hardest first (ties by name), straight from the index."""
         query = f"SELECT {_COLUMNS} FROM scores WHERE model_id = ? ORDER BY score DESC, image"
         for row in self._database.execute(query, (model_id,)):
-            yield PoolScore(*row)
+            yield _from_row(row)
+
+    def ranked_after(
+        self, model_id: str, last: PoolScore | None, limit: int, *, exact: bool
+    ) -> list[PoolScore]:
+        """Return up to ``limit`` scores that follow ``last`` (``None``: the first), hardest first.
+
+        Args:
+            exact: those at full precision, or else those of the first cut alone.
+        """
+        where, values = "", [model_id, int(exact)]
+        if last is not None:
+            where = "AND score <= ?3 AND (score < ?3 OR image > ?4)"
+            values += [last.score, last.image]
+        query = (
+            f"SELECT {_COLUMNS} FROM scores WHERE model_id = ?1 AND exact = ?2 {where} "
+            f"ORDER BY score DESC, image LIMIT {limit:d}"
+        )
+        return [_from_row(row) for row in self._database.execute(query, values)]
+
+    def first_cut_errors(self, model_id: str) -> F32:
+        """Return exact score and first cut of each image that has both, f32[N, 2]."""
+        query = (
+            "SELECT score, first_cut FROM scores "
+            "WHERE model_id = ? AND exact = 1 AND first_cut IS NOT NULL"
+        )
+        rows = self._database.execute(query, (model_id,)).fetchall()
+        return np.array(rows, np.float32).reshape(-1, 2)
 
     def find(self, model_id: str, image: str) -> PoolScore | None:
         """Return what a model said of one image; nothing when it has not scored it."""
@@ -169,6 +203,37 @@ class PoolStore:
         """Return the images handed out to an arm, each with the model that they were ranked by."""
         query = "SELECT image, model_id FROM mined WHERE arm = ? ORDER BY round, position"
         return dict(self._database.execute(query, (arm,)).fetchall())
+
+
+_WRITE_SCORE = """
+INSERT INTO scores VALUES (?,?,?,?,?,?,?,?,?,?)
+ON CONFLICT (model_id, image) DO UPDATE SET
+    score = excluded.score, label = excluded.label, num_alarms = excluded.num_alarms,
+    level = excluded.level, phash = excluded.phash, alarms = excluded.alarms,
+    exact = excluded.exact,
+    first_cut = CASE WHEN excluded.exact THEN scores.first_cut ELSE excluded.first_cut END
+"""
+_FORGET_PROBLEM = "DELETE FROM problems WHERE model_id = ? AND image = ?"
+
+
+def _to_row(score: PoolScore, found: Detections) -> tuple[Any, ...]:
+    return (
+        score.model_id,
+        score.image,
+        score.score,
+        score.label,
+        score.num_alarms,
+        score.level,
+        score.phash,
+        _pack(found),
+        int(score.exact),
+        None if score.exact else score.score,
+    )
+
+
+def _from_row(row: tuple[Any, ...]) -> PoolScore:
+    *values, exact = row
+    return PoolScore(*values, bool(exact))
 
 
 def _pack(found: Detections) -> bytes:

@@ -1,0 +1,130 @@
+"""The exact ranking of a pool of which most images have only a first cut.
+
+The first cut is off by a little. An image takes its place in the exact ranking once every image whose
+first cut might still be above it has been scored again; no other image is scored again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from hardmine.detect.pipeline import batched
+from hardmine.pool.store import PoolStore
+from hardmine.types import Detections, PoolScore, Problem
+
+ScoreAgain = Callable[[Sequence[str]], Iterable[tuple[PoolScore, Detections] | Problem]]
+"""Scores images at full precision, by name, and decodes them; lazily, in any order."""
+
+QUANTILE = 0.995
+"""Share of the first cut's errors, as seen so far, that the margin covers."""
+
+_CHUNK = 256
+_FEWEST = 16
+_PAGE = 256
+_COMMIT = 64
+_ENOUGH = 20
+_UNKNOWN = 0.2
+"""Logits: the margin until ``_ENOUGH`` errors were seen to measure it by."""
+_EDGE = 1e-6
+
+
+class ExactRanking:
+    """Iterates over a model's scores, hardest first, all exact; scores images again as it is needed.
+
+    Args:
+        score_again: how images are scored at full precision.
+        expect: how many will likely be taken: so many are scored again at once to begin with.
+        holds: says whether an image belongs to the pool that is ranked; all do unless given.
+        progress: told (done, total) of the images scored again; the total grows with the need.
+    """
+
+    def __init__(
+        self,
+        store: PoolStore,
+        model_id: str,
+        score_again: ScoreAgain,
+        *,
+        expect: int | None = None,
+        holds: Callable[[str], bool] = lambda image: True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._model_id = model_id
+        self._score_again = score_again
+        self._expect = expect or _CHUNK
+        self._holds = holds
+        self._progress = progress
+        self._waiting: list[PoolScore] = []
+        self._fetched: PoolScore | None = None
+        self._margin = measure_margin(store, model_id)
+        self.rescored = 0
+        """Images scored again so far."""
+
+    def __iter__(self) -> Iterator[PoolScore]:
+        """Yield the scores; ties by name."""
+        last: PoolScore | None = None
+        while True:
+            page = self._store.ranked_after(self._model_id, last, _PAGE, exact=True)
+            if not page:
+                more = self._expect if last is None else max(_FEWEST, self._expect // 8)
+                if not self._take(more):
+                    return
+            for score in page:
+                if self._take(_CHUNK, reach=score.score):
+                    break  # there are new exact scores, perhaps above this one
+                last = score
+                if self._holds(score.image):
+                    yield score
+
+    def _take(self, most: int, reach: float = 0.0) -> bool:
+        """Score up to ``most`` images again whose exact score may be ``reach`` or more; any at all?"""
+        self._fetch(most if reach == 0 else 1)
+        bound = shift_logit(reach, -self._margin)
+        if not self._waiting or self._waiting[0].score < bound:
+            return False
+        self._fetch(most)
+        chosen = [score.image for score in self._waiting[:most] if score.score >= bound]
+        self._waiting = self._waiting[len(chosen) :]
+        wanted = self.rescored + len(chosen)
+        for part in batched(self._score_again(chosen), _COMMIT):
+            good = [item for item in part if not isinstance(item, Problem)]
+            bad = [item for item in part if isinstance(item, Problem)]
+            self._store.add_scores(good, bad, model_id=self._model_id)
+            self.rescored += len(part)
+            if self._progress is not None:
+                self._progress(self.rescored, wanted)
+        self._margin = measure_margin(self._store, self._model_id)
+        return True
+
+    def _fetch(self, count: int) -> None:
+        """Have ``count`` first cuts waiting, or all that are left."""
+        while len(self._waiting) < count:
+            page = self._store.ranked_after(self._model_id, self._fetched, _PAGE, exact=False)
+            if not page:
+                return
+            self._fetched = page[-1]
+            self._waiting += [score for score in page if self._holds(score.image)]
+
+
+def measure_margin(store: PoolStore, model_id: str) -> float:
+    """Return by how much an exact score may exceed the first cut, in logits.
+
+    It is the ``QUANTILE`` of the errors of all images that have both.
+    """
+    pairs = store.first_cut_errors(model_id).clip(_EDGE, 1 - _EDGE).astype(np.float64)
+    if not len(pairs):
+        return _UNKNOWN
+    logits = np.log(pairs / (1 - pairs))
+    errors = np.abs(logits[:, 0] - logits[:, 1])
+    if len(errors) < _ENOUGH:
+        return max(_UNKNOWN, 2 * float(errors.max()))
+    return float(np.quantile(errors, QUANTILE))
+
+
+def shift_logit(score: float, by: float) -> float:
+    """Return a probability moved by ``by`` on the scale of logits; 0 and 1 stay."""
+    if not 0 < score < 1:
+        return score
+    return float(1 / (1 + (1 - score) / score * np.exp(-by)))

@@ -1,0 +1,133 @@
+"""Images behind URLs, through fsspec: object stores, web servers, memory, whatever has a driver."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
+from typing import IO, Any
+
+from hardmine.data.image_io import IMAGE_SUFFIXES
+from hardmine.detect.loading import ImageItem, UnreachableError
+from hardmine.errors import DataError, MissingExtraError
+from hardmine.types import Problem
+
+_ATTEMPTS = 3
+_PAUSE_S = 0.2
+_READERS = 16
+_AHEAD = 64
+
+
+def is_url(name: str) -> bool:
+    """Say whether a name begins with a scheme."""
+    return "://" in name and name.split("://", maxsplit=1)[0].replace("+", "").isalnum()
+
+
+def open_remote(url: str) -> IO[bytes]:
+    """Open a file behind a URL for reading.
+
+    Raises:
+        DataError: it cannot be reached.
+    """
+    system, path = _connect(url)
+    try:
+        stream: IO[bytes] = system.open(path, "rb")
+    except Exception as error:  # noqa: BLE001  (each driver has exceptions of its own)
+        raise _unreachable(url, error) from None
+    return stream
+
+
+def read_remote(url: str) -> bytes:
+    """Return the bytes behind a URL, trying again a few times.
+
+    Raises:
+        DataError: it cannot be reached.
+    """
+    system, path = _connect(url)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            data: bytes = system.cat_file(path)
+        except FileNotFoundError:
+            raise DataError(f"{url}: no such file") from None
+        except Exception as error:  # noqa: BLE001
+            if attempt == _ATTEMPTS:
+                raise _unreachable(url, error) from None
+            time.sleep(_PAUSE_S * attempt)
+        else:
+            return data
+    raise AssertionError("unreachable code")
+
+
+def iter_remote(url: str) -> Iterator[ImageItem | Problem]:
+    """Yield the images that a URL names: below a folder, by a glob, in an archive, or itself.
+
+    Raises:
+        DataError: it cannot be reached, or there is nothing.
+    """
+    from hardmine.pool.sources_archive import is_archive, iter_members
+
+    system, path = _connect(url)
+    try:
+        found = _list(system, path)
+        first = next(found, None)
+    except Exception as error:  # noqa: BLE001
+        raise _unreachable(url, error) from None
+    if first is None:
+        raise DataError(f"{url}: nothing there")
+    for name in chain([first], found):
+        full = str(system.unstrip_protocol(name))
+        if is_archive(full):
+            yield from iter_members(full)
+        elif os.path.splitext(full)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+            yield ImageItem(full, partial(read_remote, full))
+
+
+def read_ahead(items: Iterable[ImageItem | Problem]) -> Iterator[ImageItem | Problem]:
+    """Yield the items with their bytes fetched by threads, a bounded number of them ahead."""
+    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="hardmine-read")
+    waiting: deque[ImageItem | Problem] = deque()
+    try:
+        for item in items:
+            waiting.append(_begin(item, pool))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(item: ImageItem | Problem, pool: ThreadPoolExecutor) -> ImageItem | Problem:
+    if isinstance(item, Problem) or item.read is None:
+        return item
+    return ImageItem(item.name, pool.submit(item.read).result)
+
+
+def _list(system: Any, path: str) -> Iterator[str]:
+    if any(mark in path for mark in "*?["):
+        yield from system.glob(path)
+    elif system.isdir(path):
+        for parent, _, files in system.walk(path):
+            yield from (f"{parent}/{name}" for name in sorted(files))
+    elif system.exists(path):
+        yield path
+
+
+def _connect(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise MissingExtraError(f"{url}: fsspec needs a driver for it ({error})") from None
+    except Exception as error:  # noqa: BLE001
+        raise _unreachable(url, error) from None
+    return system, path
+
+
+def _unreachable(url: str, error: Exception) -> UnreachableError:
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return UnreachableError(f"{url}: cannot be reached ({detail})")
