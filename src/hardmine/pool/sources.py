@@ -18,7 +18,7 @@ from hardmine.data.image_io import IMAGE_SUFFIXES
 from hardmine.detect.loading import ImageItem
 from hardmine.errors import DataError
 from hardmine.pool.sources_archive import INSIDE, Archive, is_archive, iter_members, read_member
-from hardmine.pool.sources_remote import is_url, iter_remote, read_ahead, read_remote
+from hardmine.pool.sources_remote import is_url, list_remote, read_ahead, read_remote
 from hardmine.types import Dataset, Problem
 
 _GLOB = frozenset("*?[")
@@ -241,7 +241,7 @@ class RemoteSource:
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the images, fetched some ahead by threads."""
-        return read_ahead(iter_remote(self.name))
+        return read_ahead(_expand(list_remote(self.name), strict=False))
 
     def count(self) -> int | None:
         """Unknown."""
@@ -288,13 +288,14 @@ def open_image(name: str) -> ImageItem:
     return ImageItem(name, partial(read_remote, name)) if is_url(name) else ImageItem(name)
 
 
-def _expand(names: Iterable[str]) -> Iterator[ImageItem | Problem]:
+def _expand(names: Iterable[str], *, strict: bool = True) -> Iterator[ImageItem | Problem]:
+    """Yield the images of names and of archives among them; ``strict``: other names are problems."""
     for name in names:
         if INSIDE not in name and is_archive(name):
             yield from iter_members(name)
-        elif is_url(name) or os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+        elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
             yield open_image(name)
-        elif not os.path.isdir(name):  # noqa: PTH112
+        elif strict and not os.path.isdir(name):  # noqa: PTH112
             yield Problem("image_not_image", name, -1, "no suffix of an image or an archive")
 
 

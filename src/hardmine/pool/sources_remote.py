@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain
 from typing import IO, Any
 
-from hardmine.data.image_io import IMAGE_SUFFIXES
 from hardmine.detect.loading import ImageItem, UnreachableError
 from hardmine.errors import DataError, MissingExtraError
 from hardmine.types import Problem
@@ -62,14 +59,12 @@ def read_remote(url: str) -> bytes:
     raise AssertionError("unreachable code")
 
 
-def iter_remote(url: str) -> Iterator[ImageItem | Problem]:
-    """Yield the images that a URL names: below a folder, by a glob, in an archive, or itself.
+def list_remote(url: str) -> Iterator[str]:
+    """Yield the URLs of the files that a URL names: below a folder, by a glob, or itself.
 
     Raises:
         DataError: it cannot be reached, or there is nothing.
     """
-    from hardmine.pool.sources_archive import is_archive, iter_members
-
     system, path = _connect(url)
     try:
         found = _list(system, path)
@@ -79,11 +74,7 @@ def iter_remote(url: str) -> Iterator[ImageItem | Problem]:
     if first is None:
         raise DataError(f"{url}: nothing there")
     for name in chain([first], found):
-        full = str(system.unstrip_protocol(name))
-        if is_archive(full):
-            yield from iter_members(full)
-        elif os.path.splitext(full)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
-            yield ImageItem(full, partial(read_remote, full))
+        yield str(system.unstrip_protocol(name))
 
 
 def read_ahead(items: Iterable[ImageItem | Problem]) -> Iterator[ImageItem | Problem]:

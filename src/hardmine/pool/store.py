@@ -232,8 +232,8 @@ def _to_row(score: PoolScore, found: Detections) -> tuple[Any, ...]:
 
 
 def _from_row(row: tuple[Any, ...]) -> PoolScore:
-    *values, exact = row
-    return PoolScore(*values, bool(exact))
+    image, score, label, num_alarms, level, phash, model_id, exact = row
+    return PoolScore(image, score, label, num_alarms, level, phash, model_id, bool(exact))
 
 
 def _pack(found: Detections) -> bytes:
