@@ -57,15 +57,20 @@ class ExactRanking:
         self._holds = holds
         self._progress = progress
         self._waiting: list[PoolScore] = []
+        self._fresh: list[PoolScore] = []
         self._fetched: PoolScore | None = None
         self._margin = measure_margin(store, model_id)
         self.rescored = 0
         """Images scored again so far."""
 
     def __iter__(self) -> Iterator[PoolScore]:
-        """Yield the scores; ties by name."""
+        """Yield the scores; ties by name.
+
+        An image that the margin did not cover comes late rather than never.
+        """
         last: PoolScore | None = None
         while True:
+            yield from sorted(self._fresh_before(last), key=_place)
             page = self._store.ranked_after(self._model_id, last, _PAGE, exact=True)
             if not page:
                 more = self._expect if last is None else max(_FEWEST, self._expect // 8)
@@ -77,6 +82,11 @@ class ExactRanking:
                 last = score
                 if self._holds(score.image):
                     yield score
+
+    def _fresh_before(self, last: PoolScore | None) -> list[PoolScore]:
+        """Return what was scored again since the last call and belongs before ``last``."""
+        fresh, self._fresh = self._fresh, []
+        return [] if last is None else [score for score in fresh if _place(score) < _place(last)]
 
     def _take(self, most: int, reach: float = 0.0) -> bool:
         """Score up to ``most`` images again whose exact score may be ``reach`` or more; any at all?"""
@@ -92,6 +102,7 @@ class ExactRanking:
             good = [item for item in part if not isinstance(item, Problem)]
             bad = [item for item in part if isinstance(item, Problem)]
             self._store.add_scores(good, bad, model_id=self._model_id)
+            self._fresh += [score for score, _ in good]
             self.rescored += len(part)
             if self._progress is not None:
                 self._progress(self.rescored, wanted)
@@ -106,6 +117,10 @@ class ExactRanking:
                 return
             self._fetched = page[-1]
             self._waiting += [score for score in page if self._holds(score.image)]
+
+
+def _place(score: PoolScore) -> tuple[float, str]:
+    return -score.score, score.image
 
 
 def measure_margin(store: PoolStore, model_id: str) -> float:
