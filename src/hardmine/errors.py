@@ -21,5 +21,9 @@ class MissingExtraError(HardmineError):
     """An optional dependency is not installed; the message names the install command."""
 
 
+class CommandError(HardmineError):
+    """A user's own command (an external trainer) failed; the message holds its last lines."""
+
+
 class GateError(HardmineError):
     """A measured value misses a gate that the user set (exit code 3)."""

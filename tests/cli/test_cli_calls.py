@@ -85,6 +85,10 @@ def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, 
         "seed": 7,
         "draws": 50,
         "device": "cpu",
+        "train_command": None,
+        "predict_command": None,
+        "detector": None,
+        "weights_name": None,
     }
 
 

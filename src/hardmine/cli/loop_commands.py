@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hardmine.cli import options, ranking
+from hardmine.cli import external, options, ranking
 from hardmine.cli.console import Console
 from hardmine.cli.failures import usage_error
 
@@ -69,14 +69,13 @@ def mine(
     options.share(fraction, "--fraction")
     import hardmine
     from hardmine.cli.tables import show_mining
+    from hardmine.detect.resolve import open_detector
     from hardmine.pool.mining import explain as explain_one
     from hardmine.pool.rules import RankOptions
 
     how = RankOptions(
         rank, per_class, quota_class, group, quota_group, not keep_repeats, threshold, diverse
     )
-    from hardmine.detect.resolve import open_detector
-
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
         detector = open_detector(checkpoint, device, classes=classes)
@@ -175,6 +174,10 @@ def loop(
     empty_is_verified: options.EmptyIsVerified = False,
     seed: options.Seed = 0,
     draws: options.Draws = 1000,
+    train_command: external.TrainCommand = None,
+    predict_command: external.PredictCommand = None,
+    detector: external.DetectorOf = None,
+    weights_name: external.WeightsName = None,
     device: options.Device = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -213,6 +216,10 @@ def loop(
             seed=seed,
             draws=draws,
             device=device,
+            train_command=train_command,
+            predict_command=predict_command,
+            detector=detector,
+            weights_name=weights_name,
             progress=step,
         )
     show_loop(console, result)

@@ -150,6 +150,7 @@ def open_graph(
     path: Path,
     description: str | Path | None = None,
     classes: Sequence[str] | None = None,
+    fallback: Sequence[str] = (),
 ) -> GraphDetector:
     """Make a detector of a loaded graph.
 
@@ -159,6 +160,7 @@ def open_graph(
             (``model.yaml`` for ``model.onnx``), or what our own export wrote into it.
         classes: names in the order of the model's numbers; over those of the description, which go
             over those in the file (Ultralytics writes ``names``).
+        fallback: names where there are none of these.
 
     Raises:
         ConfigError: nothing describes the graph, or the description is faulty.
@@ -173,7 +175,7 @@ def open_graph(
             )
         config = replace(config, classes=tuple(classes))
     if not config.classes:
-        config = replace(config, classes=_names_inside(session.metadata))
+        config = replace(config, classes=_names_inside(session.metadata) or tuple(fallback))
     if not config.classes:
         raise ConfigError(f"{path}: has no class names; give 'classes' in its YAML or --classes")
     return GraphDetector(session, config, path, _priors(config, folder))

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from hardmine.detect import run
 from hardmine.detect.detector import Detector
-from hardmine.detect.predictions import Predictions
 from hardmine.detect.run import ScoredImage
 from hardmine.types import Detections, Problem
+
+
+@runtime_checkable
+class FileDetector(Protocol):
+    """A detector that takes files rather than pixels: a predictions file, or a command."""
+
+    def detect_images(
+        self, paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
+    ) -> list[Detections]:
+        """Return the detections of every image, in order, in pixels of the original image."""
+        ...
+
+    def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
+        """Yield every image's score in order, or why it cannot be read."""
+        ...
 
 
 def detect_images(
@@ -23,7 +38,7 @@ def detect_images(
     Raises:
         DataError: an image cannot be read.
     """
-    if isinstance(detector, Predictions):
+    if isinstance(detector, FileDetector):
         return detector.detect_images(paths, progress)
     return run.detect_images(detector, paths, progress=progress)
 
@@ -32,6 +47,6 @@ def score_images(
     detector: Detector, paths: Sequence[Path], *, batch_size: int = 16
 ) -> Iterator[ScoredImage | Problem]:
     """Yield every image's score in order, or the problem that kept it from being read."""
-    if isinstance(detector, Predictions):
+    if isinstance(detector, FileDetector):
         return detector.score_images(paths)
     return run.score_images(detector, paths, batch_size=batch_size)

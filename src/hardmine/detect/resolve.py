@@ -27,6 +27,7 @@ def open_detector(
     device: str | None = None,
     *,
     classes: Path | Sequence[str] | None = None,
+    fallback: Sequence[str] = (),
 ) -> Detector:
     """Return the detector that a line names.
 
@@ -40,7 +41,8 @@ def open_detector(
               ``model.onnx:yolov8`` (a preset) or ``model.onnx:other.yaml``; ``.xml`` likewise;
             - ``detections.json`` or a folder of such files: no model, only its answers.
         device: a torch device; chosen when not given.
-        classes: class names, or a file with them, for models that do not know theirs.
+        classes: class names, or a file with them, over those that the model brings.
+        fallback: class names for a model that brings none.
 
     Raises:
         CheckpointError: missing, unreadable or not as described.
@@ -49,19 +51,19 @@ def open_detector(
     text = str(spec)
     found = _TORCHVISION.fullmatch(text)
     if found:
-        return _torchvision(found, device, classes)
+        return _torchvision(found, device, classes or fallback or None)
     if text.startswith("torchvision:"):
         raise ConfigError(f"{text}: wanted torchvision:NAME[:WEIGHTS|none][@SIDE]")
     graph = _GRAPH.fullmatch(text)
     if graph:
-        return _graph(Path(graph["path"]), graph["how"], device, classes)
+        return _graph(Path(graph["path"]), graph["how"], device, classes, fallback)
     path = Path(text)
     if not path.exists():
         raise CheckpointError(f"{text}: no such file; wanted {FORMS}")
     if path.suffix.lower() == ".json" or _holds_predictions(path):
         from hardmine.detect.predictions import load_predictions
 
-        return load_predictions(path, classes)
+        return load_predictions(path, classes or fallback or None)
     from hardmine.detect.checkpoint import load_detector
 
     return load_detector(path, device)
@@ -78,30 +80,32 @@ def named_path(spec: str) -> Path | None:
 def _torchvision(
     found: re.Match[str], device: str | None, classes: Path | Sequence[str] | None
 ) -> Detector:
-    import torch
-
     from hardmine.detect.torchvision_models import load_torchvision
+    from hardmine.training.accelerator import choose_device
 
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     side = None if found["side"] is None else int(found["side"])
     return load_torchvision(
         found["name"],
         found["weights"] or "none",
-        torch.device(chosen),
+        choose_device(device),
         classes=_names(classes),
         side=side,
     )
 
 
 def _graph(
-    path: Path, how: str | None, device: str | None, classes: Path | Sequence[str] | None
+    path: Path,
+    how: str | None,
+    device: str | None,
+    classes: Path | Sequence[str] | None,
+    fallback: Sequence[str],
 ) -> Detector:
     from hardmine.detect.graph import Session, open_graph
     from hardmine.detect.sessions import OnnxSession, OpenVinoSession
 
     onnx = path.suffix.lower() == ".onnx"
     session: Session = OnnxSession(path, device) if onnx else OpenVinoSession(path)
-    return open_graph(session, path, how, _names(classes))
+    return open_graph(session, path, how, _names(classes), fallback)
 
 
 def _names(classes: Path | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +66,15 @@ class Learner:
             "init": None if init is None else init.key,
             "weights": None if weights is None else file_digest(weights),
         }
+        external = self.tools.external
+        if external is not None:
+            inputs["trainer"] = external.identity
         key = fingerprint(inputs)
+        fit = self.tools.fit if external is None else partial(external.fit, label=label)
+        weights_name = _CHECKPOINT if external is None else external.weights_name
 
         def compute(folder: Path) -> str:
-            path = self.tools.fit(
+            path = fit(
                 dataset,
                 recipe,
                 folder,
@@ -82,7 +88,7 @@ class Learner:
             )
             return path.name
 
-        name = self.steps.run(f"models/{key}/train", inputs, compute, (_CHECKPOINT,), label)
+        name = self.steps.run(f"models/{key}/train", inputs, compute, (weights_name,), label)
         return Model(key, self.steps.root / "models" / key / name)
 
     def _progress(self, label: str) -> Callable[[Any], None]:

@@ -17,6 +17,7 @@ Every piece of work is a step with a ``*.step.json`` stamp: killed anywhere and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from hardmine.loop.arms import MINED, Miner
 from hardmine.loop.course import Course, LoopResult
 from hardmine.loop.crops import crop_set
 from hardmine.loop.deciding import Decider
+from hardmine.loop.external import make_trainer
 from hardmine.loop.inputs import DataLike, LoadOptions, load_negatives, load_train_val
 from hardmine.loop.learning import Learner, choose_recipe, start_from, write_recipe
 from hardmine.loop.measuring import Examiner
@@ -71,6 +73,10 @@ def run_loop(
     draws: int = 1000,
     device: str | None = None,
     progress: Notify | None = None,
+    train_command: str | None = None,
+    predict_command: str | None = None,
+    detector: str | None = None,
+    weights_name: str | None = None,
     tools: Tools | None = None,
 ) -> LoopResult:
     """Train, then mine a pool and retrain, measuring every round.
@@ -96,6 +102,11 @@ def run_loop(
         out: the run directory (see the module's description).
         resume: go on in a directory that holds a run.
         progress: told (what, done, total).
+        train_command: trains in place of Hardmine; ``{train_json}``, ``{weights_out}`` and others
+            are filled in (``loop.external``).
+        predict_command: runs the trained weights over images; not needed where ``detector`` can.
+        detector: what names the detector of trained weights, ``{weights_out}`` unless given.
+        weights_name: file name of the weights that ``train_command`` writes.
 
     Returns:
         LoopResult: with ``waiting`` set when verdicts are needed before it can go on.
@@ -117,7 +128,10 @@ def run_loop(
         draws=draws,
     )
     chosen = choose_recipe(model, recipe, epochs, settings)
-    chosen, start = start_from(weights, chosen)
+    if train_command is None:
+        chosen, start = start_from(weights, chosen)
+    else:  # weights in a form that only the command knows
+        start = None if weights in (None, "none") else Path(str(weights)).resolve()
     root = Path(out).resolve()
     how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
     if (root / "loop.json").exists() and not resume:
@@ -125,11 +139,18 @@ def run_loop(
             f"{out}: holds a run already; go on with --resume or choose another --out"
         )
     steps, kit = Steps(root, progress or silent), tools or default_tools()
+    if train_command is not None:
+        trainer = make_trainer(train_command, predict_command, detector, weights_name, root)
+        kit = replace(kit, external=trainer, load_detector=trainer.load)
+    elif predict_command or detector or weights_name:
+        raise ConfigError("predict_command, detector and weights_name go with train_command")
     with clear_disk_errors(root), PoolStore(root / "pool.sqlite") as store:
         parts = load_train_val(data, val, steps, seed=seed, options=how)
         empty = load_negatives(negatives, parts.train.categories, "negatives")
         sets = divide_sets(parts.train, parts.val, load_pool(pool), empty, steps, seed=seed)
         write_json(root / "loop.json", options.to_dict())
+        if kit.external is not None:
+            kit.external.prepare(sets.val)
         write_recipe(root, chosen)
         course = Course(
             options,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hardmine.loop.external import ExternalTrainer
 from hardmine.pool.scan import ScoreImages
 from hardmine.types import Dataset, Detections
 
@@ -53,6 +54,8 @@ class Tools:
     load_detector: Callable[[Path | str, str | None], Detector]
     detect_images: DetectImages
     score_images: ScoreImages
+    external: ExternalTrainer | None = None
+    """Trains in place of ``fit``."""
 
 
 def default_tools() -> Tools:
