@@ -54,3 +54,13 @@ def test_faults_are_one_line(cli: Cli, files: Path, line: str, code: int, part: 
     assert part in err
     assert err.count("\n") == 1
     assert not (files / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["per_class", "argmax", "agnostic", "soft_nms"])
+def test_every_decoder_is_one_setting_away(cli: Cli, kind: str) -> None:
+    code, out, _ = cli(f"recipe --set decode.kind={kind} --set decode.score_threshold=0")
+    assert code == 0
+    assert f"  kind: {kind}\n" in out
+    assert "  score_threshold: 0.0\n" in out
+    code, _, err = cli("recipe fasterrcnn_resnet50_fpn --set", f"decode.kind={kind}")
+    assert (code == 0) == (kind == "per_class"), err

@@ -10,7 +10,11 @@ from torch import Tensor
 from hardmine.data.resize import Resize
 from hardmine.detect.detector import BatchScores, Detector
 from hardmine.detect.torchvision_network import TorchvisionNetworkDetector
-from hardmine.model.decode import DecodeConfig, decode_detections, foreground_scores
+from hardmine.model.decode import (
+    AnyDecodeConfig,
+    decode_detections,
+    foreground_scores,
+)
 from hardmine.model.make import Network
 from hardmine.model.ssd import SSD
 from hardmine.model.torchvision_network import TorchvisionNetwork
@@ -25,7 +29,7 @@ class TorchDetector:
 
     def __init__(self, model: SSD, recipe: Recipe, model_id: str, device: torch.device) -> None:
         self._model: SSD = model.eval().to(device)
-        self._decode: DecodeConfig = recipe.decode
+        self._decode: AnyDecodeConfig = recipe.decode
         self._resize = recipe.resize
         self._model_id = model_id
         self._device = device

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hardmine.data.resize import Resize
 from hardmine.detect.detector import BatchScores
+from hardmine.model.decode import DecodeConfig
 from hardmine.model.torchvision_network import TorchvisionNetwork
 from hardmine.training.recipe import Recipe
 from hardmine.types import Detections
@@ -19,6 +20,7 @@ class TorchvisionNetworkDetector:
         self, model: TorchvisionNetwork, recipe: Recipe, model_id: str, device: torch.device
     ) -> None:
         self._model: TorchvisionNetwork = model.eval().to(device)
+        assert isinstance(recipe.decode, DecodeConfig)  # the recipe sees to it
         self._model.set_limits(recipe.decode)
         self._resize = recipe.resize
         self._model_id = model_id

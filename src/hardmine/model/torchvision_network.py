@@ -89,7 +89,7 @@ class TorchvisionNetwork(nn.Module):
         owner.nms_thresh = config.nms_iou
         owner.detections_per_img = config.max_detections
         if hasattr(owner, "topk_candidates"):
-            owner.topk_candidates = config.candidates
+            owner.topk_candidates = config.class_candidates or config.candidates
 
     def load_pretrained(self, path: Path) -> None:
         """Load weights of the whole detector (predictors of other classes are left out) or of the

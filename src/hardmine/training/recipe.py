@@ -11,7 +11,7 @@ from hardmine.data.augment_config import AugmentConfig, augment_preset
 from hardmine.data.batches import BatchConfig
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError
-from hardmine.model.decode import DecodeConfig
+from hardmine.model.decode import AnyDecodeConfig, DecodeConfig
 from hardmine.model.make import ModelConfig
 from hardmine.model.ssd import SSDConfig
 from hardmine.model.torchvision_network import TorchvisionConfig
@@ -62,7 +62,7 @@ class Recipe:
     batch: BatchConfig = field(default_factory=BatchConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    decode: AnyDecodeConfig = field(default_factory=DecodeConfig)
     branch: BranchConfig = field(default_factory=BranchConfig)
     epochs: float = 40.0
     """Passes over the images with objects."""
@@ -76,10 +76,19 @@ class Recipe:
                 f"epochs: got {self.epochs} (branch {self.branch.epochs}), wanted > 0"
             )
         assert self.resize  # a side that does not fit is refused here
-        if isinstance(self.model, TorchvisionConfig) and self.loss != LossConfig():
+        if isinstance(self.model, TorchvisionConfig):
+            self._check_torchvision(self.model.name)
+
+    def _check_torchvision(self, name: str) -> None:
+        if self.loss != LossConfig():
             raise ConfigError(
-                f"loss: {self.model.name} computes torchvision's own loss, so no choice in it would "
-                "have an effect; wanted the defaults"
+                f"loss: {name} computes torchvision's own loss, so no choice in it would have an "
+                "effect; wanted the defaults"
+            )
+        if not isinstance(self.decode, DecodeConfig):
+            raise ConfigError(
+                f"decode.kind: {name} decodes as torchvision does, per class; "
+                f"got {self.decode.kind!r}"
             )
 
         if isinstance(self.model, SSDConfig) and self.model.score_form != self.loss.score_form:
