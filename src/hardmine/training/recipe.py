@@ -78,6 +78,12 @@ class Recipe:
         assert self.resize  # a side that does not fit is refused here
         if isinstance(self.model, TorchvisionConfig):
             self._check_torchvision(self.model.name)
+        elif self.model.score_form != self.loss.score_form:
+            raise ConfigError(
+                f"model.score_form: got {self.model.score_form!r}, wanted "
+                f"{self.loss.score_form.value!r} for loss.classification "
+                f"{self.loss.classification.kind!r}"
+            )
 
     def _check_torchvision(self, name: str) -> None:
         if self.loss != LossConfig():
@@ -89,13 +95,6 @@ class Recipe:
             raise ConfigError(
                 f"decode.kind: {name} decodes as torchvision does, per class; "
                 f"got {self.decode.kind!r}"
-            )
-
-        if isinstance(self.model, SSDConfig) and self.model.score_form != self.loss.score_form:
-            raise ConfigError(
-                f"model.score_form: got {self.model.score_form!r}, wanted "
-                f"{self.loss.score_form.value!r} for loss.classification "
-                f"{self.loss.classification.kind!r}"
             )
 
     @property
