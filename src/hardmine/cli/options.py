@@ -28,7 +28,7 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         exists=True,
-        help="COCO json, YOLO data.yaml or folder, or VOC folder; recognised by looking.",
+        help="COCO json, YOLO data.yaml or folder, VOC folder, or CSV; recognised by looking.",
     ),
 ]
 

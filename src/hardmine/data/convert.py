@@ -114,7 +114,7 @@ def _fill(splits: Mapping[str, Dataset], out: Path, to: str, link: bool) -> int:
     moved: dict[str, list[ImageRecord]] = {name: [] for name in splits}
     for (split, record), name in zip(records, names, strict=True):
         path = _image_folder(out, split, to) / name
-        _copy(record.path, path, link)
+        copy_image(record.path, path, link)
         moved[split].append(replace(record, path=path))
     placed = {name: splits[name].with_records(records) for name, records in moved.items()}
     if to == "yolo":
@@ -134,7 +134,8 @@ def _image_folder(out: Path, split: str, to: str) -> Path:
     return out / "images" if split == "all" else out / "images" / split
 
 
-def _copy(source: Path, target: Path, link: bool) -> None:
+def copy_image(source: Path, target: Path, link: bool) -> None:
+    """Copy a file, or make a hard link to it where the file system can."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:
         try:

@@ -39,7 +39,6 @@ _WARNINGS = frozenset(
         "category_repeated",
         "class_empty",
         "class_rare",
-        "column_unknown",
         "duplicate_images",
         "file_repeated",
         "images_unreviewed",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hardmine.data.coco import CocoSource
+from hardmine.data.csv_boxes import CsvSource, looks_like_boxes
 from hardmine.data.folder import list_files, list_images
 from hardmine.data.records import RawSplit
 from hardmine.data.voc import VocSource
@@ -25,6 +26,7 @@ LOOKED_FOR = (
     "images/ and labels/ or annotations/ with txt (YOLO) or xml (VOC) files",
     "folders train/, val/ (or valid/), test/ with one of these in each",
     "xml (VOC) or txt (YOLO) files beside the images",
+    "csv files with the columns image, xmin, ymin, xmax, ymax, label",
 )
 """What a folder may hold, in the order of looking; the first that fits is taken."""
 
@@ -92,7 +94,10 @@ def _from_file(path: Path, images: Path | None) -> Sources:
         return {"all": _coco_source(path, images)}
     if suffix in (".yaml", ".yml"):
         return read_config(path, images)
-    raise DataError(f"{path}: got a {suffix or 'suffixless'} file, wanted .json, .yaml or a folder")
+    if suffix in (".csv", ".tsv"):
+        return {"all": _csv_source(path, images)}
+    got = f"got a {suffix or 'suffixless'} file"
+    raise DataError(f"{path}: {got}, wanted .json, .yaml, .csv or a folder")
 
 
 def _from_folder(path: Path) -> Sources:
@@ -103,6 +108,7 @@ def _from_folder(path: Path) -> Sources:
         _side_by_side,
         _split_folders,
         _beside,
+        _csv_in,
     )
     return next((found for look in looks if (found := look(path))), {})
 
@@ -166,6 +172,36 @@ def _coco_source(path: Path, images: Path | None = None) -> CocoSource:
     return CocoSource(root, path, (*dict.fromkeys(bases), root / "images", here, root))
 
 
+def _csv_in(path: Path) -> Sources:
+    """Return the splits of CSV files in the folder or in ``annotations``, by their names."""
+    files = [
+        file
+        for folder in (path, path / "annotations")
+        for file in sorted(folder.glob("*.csv"))
+        if looks_like_boxes(file)
+    ]
+    if len(files) == 1:
+        return {split_of(files[0].stem) or "all": _csv_source(files[0])}
+    found: dict[str, Source] = {}
+    for file in files:
+        name = split_of(file.stem) or file.stem
+        if name in found:
+            listed = ", ".join(str(f.relative_to(path)) for f in files)
+            raise DataError(f"{path}: several CSV files for {name!r} ({listed}); name one of them")
+        found[name] = _csv_source(file)
+    return found
+
+
+def _csv_source(path: Path, images: Path | None = None) -> CsvSource:
+    if images is not None:
+        return CsvSource(images, path, (images,))
+    here = path.parent
+    root = here.parent if here.name.lower() == "annotations" else here
+    name = split_of(path.stem)
+    own = (root / "images" / name, root / name) if name else ()
+    return CsvSource(root, path, (root, *own, root / "images"))
+
+
 def _side_by_side(path: Path) -> Sources:
     images = next((p for p in (path / "images", path / "Images") if p.is_dir()), None)
     if images is None:
@@ -198,6 +234,9 @@ def _labels_elsewhere(path: Path, images: Path) -> Sources:
     files = [file for file in sorted(path.glob("*.json")) if _is_coco(file)]
     if files:
         return {split_of(file.stem) or file.stem: _coco_source(file, images) for file in files}
+    tables = [file for file in sorted(path.glob("*.csv")) if looks_like_boxes(file)]
+    if tables:
+        return {split_of(file.stem) or file.stem: _csv_source(file, images) for file in tables}
     if list_files(path, {".xml"}):
         return {"all": VocSource(images, images, path)}
     if any(map(looks_like_labels, list_files(path, {".txt"}))):
