@@ -54,3 +54,79 @@ def convert(
     )
     if done.renamed:
         console.note(f"{done.renamed} images got a new name: theirs was taken")
+
+
+def split(
+    data: options.Data,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.")],
+    *,
+    fractions: Annotated[
+        str, typer.Option("--fractions", metavar="NAME=SHARE,…", help="The parts; sum 1.")
+    ] = "train=0.8,val=0.2",
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            metavar="REGEX",
+            help="Images with the same match of its groups stay together, e.g. '(cam[0-9]+)/'.",
+        ),
+    ] = None,
+    by_time: Annotated[
+        bool,
+        typer.Option("--by-time", help="Neighbours in time (EXIF, name, number) never straddle."),
+    ] = False,
+    gap: Annotated[
+        float | None,
+        typer.Option(
+            "--gap",
+            metavar="N",
+            min=0.0,
+            help="With --by-time: seconds (60) or frame numbers (30).",
+        ),
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="A whole dataset, images copied.")] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="A whole dataset, hard links to the images.")
+    ] = False,
+    seed: options.Seed = 0,
+    images: options.Images = None,
+    empty_is_verified: options.EmptyIsVerified = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Split labelled data: classes spread evenly, near-copies on one side; writes COCO and lists."""
+    from hardmine.data.split_files import parse_fractions, split_files
+
+    console = Console(quiet=quiet)
+    result = split_files(
+        data,
+        out,
+        parse_fractions(fractions),
+        group=group,
+        by_time=by_time,
+        gap=gap,
+        seed=seed,
+        pictures="link" if link else "copy" if copy else "none",
+        images=images,
+        empty_is_verified=empty_is_verified,
+    )
+    names = next(iter(result.splits.values())).categories
+    rows = [
+        (
+            name,
+            str(len(dataset)),
+            str(sum(len(record.labels) == 0 for record in dataset.records)),
+            *(
+                str(sum(int((record.labels == label).sum()) for record in dataset.records))
+                for label in range(1, len(names) + 1)
+            ),
+        )
+        for name, dataset in result.splits.items()
+    ]
+    console.table(("part", "images", "without box", *names), rows)
+    console.result(f"{out}: {result.num_groups} groups by {result.how}")
+    if result.left_out:
+        console.result(f"{len(result.left_out)} images between neighbours left out: left_out.txt")
+    if result.straddling:
+        console.note(f"{result.straddling} pairs of near-copies lie in different parts")
+    if not (copy or link):
+        console.note(f"the files name images below {data}: use them with --images")

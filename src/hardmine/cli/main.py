@@ -68,6 +68,7 @@ app.command()(loop_commands.mine)
 app.command()(loop_commands.loop)
 app.command()(model_commands.predict)
 app.command()(data_commands.convert)
+app.command()(data_commands.split)
 app.command()(recipe_commands.recipe)
 app.add_typer(priors_commands.priors)
 
