@@ -175,16 +175,16 @@ def _write_cvat(tasks: Sequence[Task], categories: Sequence[str], out: Path, mod
         SubElement(label, "attributes")
     for index, task in enumerate(tasks):
         record = task.record
-        size = {"width": str(record.width), "height": str(record.height)}
-        subset = {"subset": task.split} if task.split else {}
-        image = SubElement(root, "image", id=str(index), name=record.path.name, **subset, **size)
+        head = {"id": str(index), "name": record.path.name}
+        head |= {"subset": task.split} if task.split else {}
+        head |= {"width": str(record.width), "height": str(record.height)}
+        image = SubElement(root, "image", head)
         for box, name, score in _boxes(task, categories):
             sides = zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)
             corners = {key: f"{value:.2f}" for key, value in sides}
             source = "manual" if score is None else "auto"
-            SubElement(
-                image, "box", label=name, source=source, occluded="0", **corners, z_order="0"
-            )
+            words = {"label": name, "source": source, "occluded": "0", **corners, "z_order": "0"}
+            SubElement(image, "box", words)
     indent(root)
     text = '<?xml version="1.0" encoding="utf-8"?>\n' + tostring(root, encoding="unicode") + "\n"
     write_text(out / "annotations.xml", text)
