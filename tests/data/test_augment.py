@@ -51,7 +51,7 @@ def test_without_steps_it_is_the_plain_resize() -> None:
         assert np.allclose(sample.boxes, placement.forward(boxes), atol=0.5)
 
 
-def test_an_image_without_boxes_is_cropped_too() -> None:
+def test_trap_11_an_image_without_boxes_is_cropped_too() -> None:
     """Trap: torchvision's RandomIoUCrop never crops one."""
     window = np.array([0.0, 0, 120, 80])
     none = np.zeros((0, 4), np.float32)
@@ -61,7 +61,7 @@ def test_an_image_without_boxes_is_cropped_too() -> None:
     assert 25 <= whole <= 61
 
 
-def test_any_box_suffices() -> None:
+def test_trap_11_any_box_suffices() -> None:
     """Trap: a crop needs one box that reaches the IoU, not all of them."""
     far_apart = np.array([[0, 0, 30, 30], [90, 50, 120, 80]], np.float32)
     config = replace(CROP, min_overlaps=(0.7,))
