@@ -115,9 +115,10 @@ def test_plain_lines_without_a_terminal(
     with output.progress() as step:
         for done in (1, 2, 3, 4, 5):
             step("train", done, 5)
-    # The first, the one that comes 10 s after it, and the last.
+    # The first, the one that comes 10 s after it (2 in 11 s, 2 left), and the last (4 in 13 s).
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "train: 1/5\ntrain: 3/5\ntrain: 5/5\n")
+    lines = ["train: 1/5", "train: 3/5 (0.2/s, 11 s left)", "train: 5/5 (0.3/s)", ""]
+    assert (out, err) == ("", "\n".join(lines))
 
 
 def test_plain_lines_of_a_step_without_parts(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MIN_WIDTH = 120
 PIPE_WIDTH = 400
+MIN_SECONDS = 1.0
+"""Younger steps have no rate to tell."""
 PLAIN_SECONDS = 10.0
 """Without a terminal a step prints at most one progress line in this time."""
 
@@ -92,11 +94,35 @@ def _columns() -> tuple[Any, ...]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     text = TextColumn("{task.description}", markup=False)
-    return text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    rate = TextColumn("{task.fields[rate]}", markup=False)
+    return text, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()
 
 
 def _ignore(name: str, done: int, total: int) -> None:
     del name, done, total
+
+
+class Pace:
+    """The rate of one step since it was first told, and the time left at that rate."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, int] | None = None
+
+    def tell(self, now: float, done: int, total: int) -> str:
+        """Return such as ``85/s, 7 s left``; nothing before there is a rate to tell."""
+        start, first = self._start = self._start or (now, done)
+        if done <= first or now - start < MIN_SECONDS:
+            return ""
+        rate = (done - first) / (now - start)
+        digits = 0 if rate >= 10 else 1
+        left = f", {_duration((total - done) / rate)} left" if total > done else ""
+        return f"{rate:.{digits}f}/s{left}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class _Bars:
@@ -105,11 +131,13 @@ class _Bars:
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
+        self._paces: dict[str, Pace] = {}
 
     def __call__(self, name: str, done: int, total: int) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total or None)
-        self._bars.update(self._tasks[name], completed=done, total=total or None)
+            self._tasks[name] = self._bars.add_task(name, total=total or None, rate="")
+        told = self._paces.setdefault(name, Pace()).tell(time.monotonic(), done, 0)
+        self._bars.update(self._tasks[name], completed=done, total=total or None, rate=told)
 
 
 class _Lines:
@@ -118,14 +146,16 @@ class _Lines:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._last: dict[str, float] = {}
+        self._paces: dict[str, Pace] = {}
 
     def __call__(self, name: str, done: int, total: int) -> None:
         now = time.monotonic()
+        pace = self._paces.setdefault(name, Pace()).tell(now, done, total)
         last = self._last.get(name)
         if last is not None and done < total and now - last < PLAIN_SECONDS:
             return
         self._last[name] = now
-        self._say(_describe(name, done, total))
+        self._say(_describe(name, done, total) + (f" ({pace})" if pace else ""))
 
 
 def _describe(name: str, done: int, total: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hardmine.cli import external, options, ranking
+from hardmine.cli import external, options, ranking, scanning
 from hardmine.cli.console import Console
 from hardmine.cli.failures import usage_error
 
@@ -15,9 +15,11 @@ from hardmine.cli.failures import usage_error
 def mine(
     checkpoint: options.Checkpoint,
     pool: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="POOL", exists=True, file_okay=False, help="A folder of images to mine from."
+            metavar="POOL",
+            help="Images to mine from: a folder, a glob in quotes, a .txt list, a tar or zip archive, "
+            "or a URL that fsspec reads.",
         ),
     ],
     *,
@@ -60,6 +62,8 @@ def mine(
     classes: options.Classes = None,
     out: options.Out = Path("runs/mine"),
     device: options.Device = None,
+    runtime: scanning.Runtime = "auto",
+    dry_run: scanning.DryRun = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -86,12 +90,18 @@ def mine(
             "out": out,
             "exclude": exclude or (),
             "rank": how,
-            "progress": lambda done, total: step("scan", done, total),
+            "runtime": runtime,
+            "notify": step,
         }
-        if explain is not None:
+        if dry_run:
+            found = scanning.estimate(detector, pool, runtime)
+        elif explain is not None:
             told = explain_one(detector, pool, explain, **keywords)
         else:
             result = hardmine.mine(detector, pool, **keywords)
+    if dry_run:
+        console.result(found)
+        return
     if explain is not None:
         console.result("\n".join(told.lines()))
         return

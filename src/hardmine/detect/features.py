@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardmine.data.image_io import read_image
 from hardmine.detect.detector import Detector
-from hardmine.errors import ConfigError
+from hardmine.detect.loading import ImageItem, Loaded, load_item, stack
+from hardmine.detect.pipeline import batched
+from hardmine.errors import ConfigError, DataError
+from hardmine.types import Problem
 
 _BATCH = 16
 
@@ -27,7 +27,7 @@ class FeatureDetector(Protocol):
         ...
 
 
-def pooled_features(detector: Detector, paths: Sequence[Path]) -> NDArray[np.float32]:
+def pooled_features(detector: Detector, items: Sequence[ImageItem]) -> NDArray[np.float32]:
     """Return f32[N, D]: the detector's own features of each image.
 
     Raises:
@@ -40,10 +40,11 @@ def pooled_features(detector: Detector, paths: Sequence[Path]) -> NDArray[np.flo
             "our own checkpoints do"
         )
     parts = []
-    for start in range(0, len(paths), _BATCH):
-        canvases = [
-            detector.resize.apply(read_image(path))[0] for path in paths[start : start + _BATCH]
-        ]
-        images = torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2)
+    for batch in batched(items, _BATCH):
+        read = [load_item(item, detector.resize, hashed=False) for item in batch]
+        loaded = [item for item in read if isinstance(item, Loaded)]
+        if len(loaded) < len(read):
+            raise DataError(str(next(item for item in read if isinstance(item, Problem))))
+        images = stack(loaded)
         parts.append(detector.features(images).float().cpu().numpy())
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)

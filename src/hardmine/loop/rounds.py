@@ -36,7 +36,8 @@ from hardmine.loop.sets import LoopSets, divide_sets
 from hardmine.loop.steps import Notify, Steps, silent
 from hardmine.loop.tools import Tools, default_tools
 from hardmine.pool.disk import clear_disk_errors
-from hardmine.pool.mining import DEFAULT_MIN_SCORE, load_pool
+from hardmine.pool.loading import load_pool
+from hardmine.pool.mining import DEFAULT_MIN_SCORE
 from hardmine.pool.store import PoolStore
 from hardmine.types import Dataset
 

@@ -67,6 +67,8 @@ def candidate_of(
 
 def name_inside(path: str, root: Path) -> str:
     """Return the path below ``root`` with forward slashes, or whole when it lies elsewhere."""
+    if "://" in path:
+        return path
     here = Path(path)
     return here.relative_to(root).as_posix() if here.is_relative_to(root) else here.as_posix()
 

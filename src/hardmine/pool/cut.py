@@ -15,6 +15,9 @@ _TIMES = 4
 """Images in a cut for each one that is asked for: room for duplicates, quotas and variety."""
 
 
+_SPARE = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Rows, highest score first; ``whole`` when no other image reaches the floor."""
@@ -23,9 +26,16 @@ class Cut:
     whole: bool
 
 
-def cut_size(count: int | None) -> int | None:
-    """Return how many images to look at for ``count`` in the end; ``None`` for all."""
-    return None if count is None else max(CUT, _TIMES * count)
+def cut_size(count: int | None, options: RankOptions) -> int | None:
+    """Return how many images to look at for ``count`` in the end; ``None`` for all.
+
+    By the plain rule a few more than are asked for do, and each one is scored again at full precision.
+    """
+    if count is None:
+        return None
+    quotas = options.quota_class or options.quota_group
+    plain = options.rule == "score" and not (options.per_class or options.diverse or quotas)
+    return count + max(_SPARE, count // 10) if plain else max(CUT, _TIMES * count)
 
 
 def first_cut(

@@ -11,6 +11,7 @@ from hardmine.pool.candidates import name_inside
 from hardmine.pool.choose import Chosen
 from hardmine.pool.hand import Hand
 from hardmine.pool.rules import RULES, Entry, order
+from hardmine.pool.sources_archive import INSIDE
 from hardmine.types import PoolScore
 
 
@@ -62,8 +63,9 @@ def explain_image(hand: Hand, image: str) -> Explanation:
         reasons = {p.file: str(p) for p in hand.store.problems(hand.model_id)}
         raise DataError(reasons.get(name, f"{name}: has no score of model {hand.model_id}"))
     chosen, entries = hand.choose()
+    row = hand.exact(name) or row
     alarms = hand.store.alarms(hand.model_id, name)
-    inside = name_inside(name, hand.images.root)
+    inside = name_inside(name, hand.source.root)
     entry = entries.get(name)
     return Explanation(
         name,
@@ -74,16 +76,17 @@ def explain_image(hand: Hand, image: str) -> Explanation:
         _ranks(hand, entries, entry),
         hand.options.group_of(inside),
         _verdict(hand, chosen, row),
-        tuple(name_inside(other, hand.images.root) for other in chosen.similar.get(name, ())),
+        tuple(name_inside(other, hand.source.root) for other in chosen.similar.get(name, ())),
         hand.limits.min_score,
     )
 
 
 def _find(hand: Hand, image: str) -> str:
-    for name in (image, str(Path(image).resolve()), str(hand.images.root / image)):
-        if name in hand.here:
+    inside = f"{hand.source.name}{INSIDE}{image}"
+    for name in (image, str(Path(image).resolve()), str(hand.source.root / image), inside):
+        if hand.source.holds(name):
             return name
-    raise DataError(f"{image}: not in the pool {hand.images.root}")
+    raise DataError(f"{image}: not in the pool {hand.source.root}")
 
 
 def _category(hand: Hand, row: PoolScore) -> str:

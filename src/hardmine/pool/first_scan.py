@@ -36,6 +36,7 @@ class Tally:
 
     scored: int = 0
     skipped: int = 0
+    skipped_bad: int = 0
     bad: int = 0
     total: int = 0
     """Images in the source; 0 while unknown."""
@@ -79,9 +80,12 @@ def iter_fresh(
     source: Source, store: PoolStore, model_id: str, tally: Tally
 ) -> Iterator[ImageItem | Problem]:
     """Yield the items that this model has not seen, counting the others as skipped."""
+    any_bad = bool(store.problems(model_id))
     for chunk in batched(source.items(), _ASKED_EAGER if source.eager else _ASKED):
         names = [item.file if isinstance(item, Problem) else item.name for item in chunk]
         fresh = set(store.pending(model_id, names))
+        if any_bad and len(fresh) < len(names):
+            tally.skipped_bad += store.count_problems(model_id, sorted(set(names) - fresh))
         for item, name in zip(chunk, names, strict=True):
             if name in fresh or isinstance(item, Problem):
                 yield item
@@ -119,7 +123,7 @@ def record(
             commit()
             last = time.monotonic()
     commit()
-    return ScanSummary(tally.scored, tally.skipped, tuple(problems))
+    return ScanSummary(tally.scored, tally.skipped, tuple(problems), tally.skipped_bad)
 
 
 def _to_score(item: HotScore, model_id: str) -> PoolScore:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hardmine.errors import ConfigError, DataError
+from hardmine.errors import ConfigError
 from hardmine.pool.candidates import name_inside
 from hardmine.pool.choose import Chooser, Chosen, Features
 from hardmine.pool.cut import Cut, cut_size, first_cut
+from hardmine.pool.refine import ExactRanking, ScoreAgain
 from hardmine.pool.rules import Entry, RankOptions
 from hardmine.pool.store import PoolStore
-from hardmine.types import Dataset, PoolScore
+from hardmine.types import Dataset, PoolScore, Problem
 
 if TYPE_CHECKING:
     from hardmine.detect.detector import Detector
+    from hardmine.pool.sources import Source
 
 ARM = "mine"
 _ROWS = 10_000
@@ -56,26 +57,23 @@ class Hand:
     """A scanned pool and how to choose from it."""
 
     detector: Detector
-    images: Dataset
+    source: Source
     store: PoolStore
     limits: Limits
     options: RankOptions
     exclude: Sequence[Dataset]
+    scanned: int
+    """How many of the pool's images have a score."""
+    score_again: ScoreAgain
+    problems: tuple[Problem, ...] = ()
+    """What reading the pool's description met, beside what the store holds."""
+    progress: Callable[[int, int], None] | None = None
+    """Told (done, total) of images that are scored again at full precision."""
 
     @property
     def model_id(self) -> str:
         """The model that scored."""
         return self.detector.model_id
-
-    @cached_property
-    def here(self) -> frozenset[str]:
-        """The pool's images; the store may hold others."""
-        return frozenset(str(record.path) for record in self.images.records)
-
-    @cached_property
-    def scanned(self) -> int:
-        """How many of the pool's images have a score."""
-        return sum(row.image in self.here for row in self.store.iter_ranked(self.model_id))
 
     def choose(self) -> tuple[Chosen, dict[str, Entry]]:
         """Return the choice, and the cut that it comes from.
@@ -83,7 +81,7 @@ class Hand:
         The cut grows until it gives as many as are asked for, or holds all that fire.
         """
         count = self.limits.count(self.scanned)
-        size = cut_size(count)
+        size = cut_size(count, self.options)
         while True:
             cut = self.cut(size)
             entries = {row.image: self._entry(row) for row in cut.rows}
@@ -93,13 +91,31 @@ class Hand:
             size = 4 * (size or 1)
 
     def cut(self, size: int | None) -> Cut:
-        """Return the first cut of that size."""
-        rows = (r for r in self.store.iter_ranked(self.model_id) if r.image in self.here)
+        """Return the first cut of that size, all of it at full precision."""
+        rows = ExactRanking(
+            self.store,
+            self.model_id,
+            self.score_again,
+            expect=size,
+            holds=self.source.holds,
+            progress=self.progress,
+        )
         return first_cut(rows, self.options, size=size, min_score=self.limits.min_score)
+
+    def exact(self, image: str) -> PoolScore | None:
+        """Return an image's score at full precision; it is scored again if need be."""
+        row = self._found(image)
+        if row is not None and not row.exact:
+            again = list(self.score_again([image]))
+            good = [item for item in again if not isinstance(item, Problem)]
+            bad = [item for item in again if isinstance(item, Problem)]
+            self.store.add_scores(good, bad, model_id=self.model_id)
+            row = self._found(image)
+        return row
 
     def _entry(self, row: PoolScore) -> Entry:
         alarms = self.store.alarms(self.model_id, row.image).at_least(self.limits.min_score)
-        return Entry(row, name_inside(row.image, self.images.root), alarms)
+        return Entry(row, name_inside(row.image, self.source.root), alarms)
 
     def _chooser(self, entries: Sequence[Entry], count: int | None) -> Chooser:
         from hardmine.data.phash import group_duplicates
@@ -119,7 +135,7 @@ class Hand:
         )
 
     def _found(self, image: str) -> PoolScore | None:
-        return self.store.find(self.model_id, image) if image in self.here else None
+        return self.store.find(self.model_id, image) if self.source.holds(image) else None
 
     @cached_property
     def taken(self) -> Mapping[str, str]:
@@ -145,7 +161,7 @@ class Hand:
             return ()
         known = hash_images(paths)
         pairs = []
-        rows = (r for r in self.store.iter_ranked(self.model_id) if r.image in self.here)
+        rows = (r for r in self.store.iter_ranked(self.model_id) if self.source.holds(r.image))
         while chunk := list(islice(rows, _ROWS)):
             near = find_near(known, [row.phash for row in chunk])
             pairs += [(chunk[i].image, str(paths[j])) for i, j in near.items()]
@@ -155,18 +171,8 @@ class Hand:
     def _features(self) -> Features:
         def look(images: Sequence[str]) -> NDArray[np.float32]:
             from hardmine.detect.features import pooled_features
+            from hardmine.pool.sources import open_image
 
-            return pooled_features(self.detector, [Path(image) for image in images])
+            return pooled_features(self.detector, [open_image(image) for image in images])
 
         return look
-
-    def require_scores(self) -> None:
-        """Say that nothing can be ranked.
-
-        Raises:
-            DataError: not one image of the pool has a score.
-        """
-        if not self.scanned:
-            raise DataError(
-                f"{self.images.root}: none of the pool's {len(self.here)} images can be read"
-            )

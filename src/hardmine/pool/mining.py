@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardmine.errors import DataError
 from hardmine.pool.candidates import candidate_of, write_candidates
 from hardmine.pool.disk import clear_disk_errors
 from hardmine.pool.explain import Explanation, explain_image
 from hardmine.pool.hand import ARM, Hand, Limits
+from hardmine.pool.loading import load_excluded
 from hardmine.pool.rules import RankOptions
-from hardmine.pool.scan import ScoreImages, scan_pool
+from hardmine.pool.scan import ScoreImages
+from hardmine.pool.scanning import Notify, scan
 from hardmine.pool.store import PoolStore
-from hardmine.types import Dataset, ImageState, PoolScore, Problem
+from hardmine.types import Dataset, PoolScore, Problem
 
 if TYPE_CHECKING:
     from hardmine.detect.detector import Detector
@@ -55,7 +57,8 @@ def mine(
     rank: RankOptions | None = None,
     score_images: ScoreImages | None = None,
     device: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    runtime: str = "auto",
+    notify: Notify | None = None,
 ) -> MiningResult:
     """Rank a pool by how hard a detector fires on it.
 
@@ -64,7 +67,8 @@ def mine(
 
     Args:
         detector: a detector, or what names one (``detect.resolve.open_detector``).
-        pool: a folder of images (searched recursively) or a dataset.
+        pool: a folder of images (searched recursively), a glob, a ``.txt`` list, a tar or zip
+            archive, a URL that fsspec reads, or a dataset.
         top: hand out at most so many; all that fire when neither this nor ``fraction`` is given.
         fraction: hand out at most this share of the scanned images, in (0, 1].
         min_score: lowest score, inclusive, in [0, 1]; .05 when not given, and 0 means 0.
@@ -74,7 +78,9 @@ def mine(
             are leaks, not mined.
         rank: the rule, groups, quotas and variety; the highest score when not given.
         device: where the checkpoint runs; chosen when not given.
-        progress: told (done, total) as the scan goes.
+        score_images: scores every image in full instead of a first cut.
+        runtime: of the first cut: "auto", "torch", "openvino" or "onnxruntime".
+        notify: told (what, done, total) as the work goes; a total of 0 is unknown.
 
     Raises:
         ConfigError: contradictory or impossible limits.
@@ -89,7 +95,8 @@ def mine(
         exclude=exclude,
         score_images=score_images,
         device=device,
-        progress=progress,
+        runtime=runtime,
+        notify=notify,
     ) as (hand, folder):
         return _hand_out(hand, folder)
 
@@ -107,7 +114,8 @@ def explain(
     rank: RankOptions | None = None,
     score_images: ScoreImages | None = None,
     device: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    runtime: str = "auto",
+    notify: Notify | None = None,
 ) -> Explanation:
     """Say why an image of a pool is where it is; nothing is handed out.
 
@@ -125,7 +133,8 @@ def explain(
         exclude=exclude,
         score_images=score_images,
         device=device,
-        progress=progress,
+        runtime=runtime,
+        notify=notify,
     ) as (hand, _):
         return explain_image(hand, str(image))
 
@@ -141,31 +150,49 @@ def _scanned(
     exclude: Sequence[Dataset | Path | str],
     score_images: ScoreImages | None,
     device: str | None,
-    progress: Callable[[int, int], None] | None,
+    runtime: str,
+    notify: Notify | None,
 ) -> Iterator[tuple[Hand, Path]]:
     """Scan what is not scored yet and give the pool with the folder of its store."""
-    images = load_pool(pool)
     eye = _load(detector, device) if isinstance(detector, (str, Path)) else detector
     with ExitStack() as stack:
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(clear_disk_errors(folder))
         store = stack.enter_context(PoolStore(folder / "pool.sqlite"))
-        paths = [record.path for record in images.records]
-        scorer = score_images or _scorer_of(eye, paths)
-        scan_pool(eye, paths, store, score_images=scorer, progress=progress)
-        hand = Hand(eye, images, store, limits, options, [load_excluded(e) for e in exclude])
-        hand.require_scores()
-        yield hand, folder
+        scanned = scan(
+            eye,
+            pool,
+            store,
+            runtime=runtime,
+            cache=folder / "runtimes",
+            score_images=score_images,
+            notify=notify or _silent,
+        )
+        yield (
+            Hand(
+                eye,
+                scanned.source,
+                store,
+                limits,
+                options,
+                [load_excluded(other) for other in exclude],
+                scanned.summary.scanned,
+                scanned.score_again,
+                scanned.problems,
+                partial(notify or _silent, "score again in float32"),
+            ),
+            folder,
+        )
 
 
 def _hand_out(hand: Hand, folder: Path) -> MiningResult:
     """Choose from what was scanned, write it down and return it."""
     chosen, entries = hand.choose()
-    bad = tuple(p for p in hand.store.problems(hand.model_id) if p.file in hand.here)
+    bad = [p for p in hand.store.problems(hand.model_id) if hand.source.holds(p.file)]
     result = MiningResult(
         tuple(entries[image].score for image in chosen.images),
         hand.scanned,
-        (*hand.images.problems, *bad),
+        tuple(dict.fromkeys((*hand.problems, *bad))),
         chosen.num_similar,
         hand.leaks,
         chosen.similar,
@@ -176,7 +203,7 @@ def _hand_out(hand: Hand, folder: Path) -> MiningResult:
 
 
 def _write(hand: Hand, folder: Path, result: MiningResult) -> None:
-    names, floor, root = hand.detector.categories, hand.limits.min_score, hand.images.root
+    names, floor, root = hand.detector.categories, hand.limits.min_score, hand.source.root
     rows = [
         candidate_of(score, hand.store, names, floor, root, result.similar[score.image])
         for score in result.candidates
@@ -196,48 +223,8 @@ def _write(hand: Hand, folder: Path, result: MiningResult) -> None:
     )
 
 
-def _scorer_of(detector: Detector, paths: Sequence[Path]) -> ScoreImages:
-    """Return how images are scored; a predictions file must name at least one of them."""
-    from hardmine.detect.images import score_images
-    from hardmine.detect.predictions import Predictions
-
-    if isinstance(detector, Predictions) and not any(detector.names(path) for path in paths):
-        named = next(iter(detector.by_name), "nothing")
-        raise DataError(f"{detector.path}: names none of the pool's images (it names {named!r})")
-    return score_images
-
-
-def load_pool(pool: Dataset | Path | str) -> Dataset:
-    """Return the pool's images by absolute path.
-
-    Raises:
-        DataError: there is no such folder, or no image in it.
-    """
-    from hardmine.data.load import load_images
-
-    if isinstance(pool, Dataset):
-        images = pool
-    else:
-        root = Path(pool).resolve()
-        images = load_images(root, state=ImageState.UNREVIEWED, source="pool")
-    if not images.records:
-        seen = f" ({len(images.problems)} unreadable files)" if images.problems else ""
-        raise DataError(f"{images.root}: no readable image in the pool{seen}")
-    return images
-
-
-def load_excluded(data: Dataset | Path | str) -> Dataset:
-    """Return images that must not be mined: a folder's, or those of a labelled dataset's file.
-
-    Raises:
-        DataError: there is no image.
-    """
-    from hardmine.data.load import load_splits
-
-    if isinstance(data, Dataset) or Path(data).is_dir():
-        return load_pool(data)
-    parts = list(load_splits(Path(data).resolve()).values())
-    return parts[0].with_records([record for part in parts for record in part.records])
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total
 
 
 def _load(checkpoint: Path | str, device: str | None) -> Detector:

@@ -43,11 +43,19 @@ class ScoreImages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScanSummary:
-    """What a scan did: images ``scored`` now, ``skipped`` since done before, ``problems`` met."""
+    """What a scan did: images ``scored`` now, ``skipped`` since done before (of which ``skipped_bad``
+    could not be read), ``problems`` met now.
+    """
 
     scored: int
     skipped: int
     problems: tuple[Problem, ...]
+    skipped_bad: int = 0
+
+    @property
+    def scanned(self) -> int:
+        """Images of the pool that have a score."""
+        return self.scored + self.skipped - self.skipped_bad
 
 
 def scan_pool(
@@ -75,22 +83,24 @@ def scan_pool(
     names = [str(path) for path in paths]
     waiting = store.pending(detector.model_id, names)
     skipped = len(names) - len(waiting)
+    skipped_bad = store.count_problems(detector.model_id, sorted(set(names) - set(waiting)))
     run = score_images or _default_scorer()
     results = run(detector, [Path(name) for name in waiting], batch_size=batch_size)
     scored, problems = 0, []
     for batch in _chunks(results, batch_size * BATCHES_PER_COMMIT):
         good = [r for r in batch if not isinstance(r, Problem)]
         bad = [r for r in batch if isinstance(r, Problem)]
-        rows = [(_to_score(r, detector.model_id), r.detections) for r in good]
+        rows = [(to_score(r, detector.model_id), r.detections) for r in good]
         store.add_scores(rows, bad, model_id=detector.model_id)
         scored += len(good)
         problems += bad
         if progress is not None:
             progress(skipped + scored + len(problems), len(names))
-    return ScanSummary(scored, skipped, tuple(problems))
+    return ScanSummary(scored, skipped, tuple(problems), skipped_bad)
 
 
-def _to_score(result: ScoredLike, model_id: str) -> PoolScore:
+def to_score(result: ScoredLike, model_id: str) -> PoolScore:
+    """Return what the store keeps of an image scored at full precision."""
     return PoolScore(
         str(result.path),
         float(result.score),

@@ -223,8 +223,8 @@ class ArchiveSource:
         return None
 
     def holds(self, image: str) -> bool:
-        """Say whether the image is a member."""
-        return image.startswith(f"{self.name}{INSIDE}")
+        """Say whether the image is a member (or the archive itself, as what is broken)."""
+        return image == self.name or image.startswith(f"{self.name}{INSIDE}")
 
 
 @dataclass(frozen=True, slots=True)

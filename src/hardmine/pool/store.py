@@ -122,6 +122,14 @@ class PoolStore:
         rows = self._database.execute(query, (model_id, json.dumps(images)))
         return [images[key] for (key,) in rows]
 
+    def count_problems(self, model_id: str, images: Sequence[str]) -> int:
+        """Return how many of those images this model failed to read."""
+        query = (
+            "SELECT COUNT(*) FROM json_each(?2) WHERE "
+            "EXISTS (SELECT 1 FROM problems WHERE model_id = ?1 AND image = value)"
+        )
+        return int(self._database.execute(query, (model_id, json.dumps(images))).fetchone()[0])
+
     def count_scores(self, model_id: str) -> int:
         """Return how many images this model has scored."""
         query = "SELECT COUNT(*) FROM scores WHERE model_id = ?"

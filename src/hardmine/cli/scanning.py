@@ -1,0 +1,29 @@
+"""Options of ``mine`` that say how a pool is scanned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from hardmine.detect.detector import Detector
+
+Runtime = Annotated[
+    Literal["auto", "torch", "openvino", "onnxruntime"],
+    typer.Option(
+        "--runtime",
+        help="What runs the first cut; auto takes OpenVINO on a CPU where it is installed.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say how many images there are and how long it would take."),
+]
+
+
+def estimate(detector: Detector, pool: str, runtime: str) -> str:
+    """Return what a dry run says."""
+    from hardmine.pool.estimate import estimate_scan
+
+    return str(estimate_scan(detector, pool, runtime=runtime))
