@@ -22,6 +22,7 @@ from hardmine.cli import (
 )
 from hardmine.cli.check_command import check
 from hardmine.cli.failures import DONE, USAGE, exit_code, explain, is_expected
+from hardmine.cli.inspect_command import inspect
 
 _EXIT_CODES = "Exit codes: 0 done, 1 failure, 2 usage, 3 a gate not met, 130 interrupted."
 
@@ -71,6 +72,7 @@ app.command()(data_commands.convert)
 app.command()(data_commands.split)
 app.command()(recipe_commands.recipe)
 app.add_typer(priors_commands.priors)
+app.command()(inspect)
 
 
 def run(arguments: Sequence[str]) -> int:

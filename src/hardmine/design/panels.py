@@ -28,17 +28,19 @@ Colour = tuple[int, int, int]
 class Matches:
     """One image's assignment: for each prior the slot of its box (−1: none) and their IoU.
 
-    ``reached`` tells the priors that meet the threshold from those of the bipartite match alone.
+    ``reached`` tells the priors that meet the threshold from those of the bipartite match alone;
+    ``ignored`` are neither positive nor background.
     """
 
     box: I64
     iou: F64
     reached: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
 
     def on(self, start: int, count: int) -> Matches:
         """Return the part of one level's priors."""
         part = slice(start, start + count)
-        return Matches(self.box[part], self.iou[part], self.reached[part])
+        return Matches(self.box[part], self.iou[part], self.reached[part], self.ignored[part])
 
 
 def prior_sheet(
@@ -70,10 +72,10 @@ def overview(pixels: NDArray[np.uint8], boxes: F64, names: Sequence[str]) -> Ima
     picture, scale = _enlarge(pixels)
     draw = ImageDraw.Draw(picture)
     for index, box in enumerate(boxes):
-        _bold(draw, box * scale, box_colour(index))
+        bold_box(draw, box * scale, box_colour(index))
     font = ImageFont.load_default(13)
     for index, (box, name) in enumerate(zip(boxes * scale, names, strict=True)):
-        _tag(draw, f"{index} {name}", box, box_colour(index), font)
+        tag_box(draw, f"{index} {name}", box, box_colour(index), font)
     return picture
 
 
@@ -82,7 +84,8 @@ def level_panel(
 ) -> Image.Image:
     """Return one level: its cells hinted, matched cells filled, matched priors outlined.
 
-    A solid outline reaches the threshold, a dashed one is the bipartite match alone. On a level
+    A solid outline reaches the threshold, a dashed one is the bipartite match alone; grey cells hold
+    ignored priors. On a level
     without a match the shapes of one cell are drawn in white, to show what there is.
     """
     picture, scale = _enlarge(pixels)
@@ -99,7 +102,7 @@ def level_panel(
     picture = Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
     top = ImageDraw.Draw(picture)
     for index, box in enumerate(boxes):
-        _bold(top, box * scale, box_colour(index))
+        bold_box(top, box * scale, box_colour(index))
     return picture
 
 
@@ -164,12 +167,15 @@ def _draw_cells(
 def _fill_cells(
     draw: ImageDraw.ImageDraw, grid: LevelGrid, scale: float, matched: I64, found: Matches
 ) -> None:
-    cells = {int(i) // len(grid.shapes): int(found.box[i]) for i in matched.tolist()}
-    for cell, box in cells.items():
+    per_cell = len(grid.shapes)
+    fills = {int(i) // per_cell: (160, 160, 160, 90) for i in np.flatnonzero(found.ignored)}
+    for index in matched.tolist():
+        fills[index // per_cell] = (*box_colour(int(found.box[index])), 50)
+    for cell, fill in fills.items():
         x, y = _centre(grid, cell)
         half_x, half_y = grid.step_x / 2, grid.step_y / 2
         corners = np.array([x - half_x, y - half_y, x + half_x, y + half_y]) * scale
-        draw.rectangle(tuple(corners.tolist()), fill=(*box_colour(box), 50))
+        draw.rectangle(tuple(corners.tolist()), fill=fill)
 
 
 def _draw_matched(
@@ -181,7 +187,7 @@ def _draw_matched(
         if found.reached[index]:
             draw.rectangle(tuple(box.tolist()), outline=colour, width=2)
         else:
-            _dashed(draw, box, colour)
+            dashed_box(draw, box, colour)
         x, y = (box[:2] + box[2:]) / 2
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline=(255, 255, 255, 230))
 
@@ -219,13 +225,15 @@ def _centre(grid: LevelGrid, cell: int) -> tuple[float, float]:
     return grid.left + column * grid.step_x, grid.top + row * grid.step_y
 
 
-def _bold(draw: ImageDraw.ImageDraw, box: F64, colour: Colour) -> None:
+def bold_box(draw: ImageDraw.ImageDraw, box: F64, colour: Colour) -> None:
+    """Draw a box (xyxy) four pixels wide with a white rim."""
     x0, y0, x1, y1 = box.tolist()
     draw.rectangle((x0 - 2, y0 - 2, x1 + 2, y1 + 2), outline=(255, 255, 255), width=1)
     draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=colour, width=4)
 
 
-def _dashed(draw: ImageDraw.ImageDraw, box: F64, colour: tuple[int, int, int, int]) -> None:
+def dashed_box(draw: ImageDraw.ImageDraw, box: F64, colour: tuple[int, ...]) -> None:
+    """Draw a box (xyxy) in dashes."""
     x0, y0, x1, y1 = box.tolist()
     for start in np.arange(x0, x1, 10.0).tolist():
         end = min(start + 6, x1)
@@ -237,13 +245,14 @@ def _dashed(draw: ImageDraw.ImageDraw, box: F64, colour: tuple[int, int, int, in
         draw.line((x1, start, x1, end), fill=colour, width=2)
 
 
-def _tag(
+def tag_box(
     draw: ImageDraw.ImageDraw,
     text: str,
     box: F64,
     colour: Colour,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
+    """Write a text inside a box's upper left corner, on a patch of its colour."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     x, y = max(0.0, float(box[0])), max(0.0, float(box[1]))
     draw.rectangle((x, y, x + right - left + 6, y + bottom - top + 6), fill=colour)

@@ -16,7 +16,7 @@ from hardmine.design.layout import PriorLayout
 from hardmine.design.matching import as_batch
 from hardmine.design.panels import Matches, prior_sheet
 from hardmine.training.assign import AssignerConfig, assign_priors
-from hardmine.types import I64, Dataset
+from hardmine.types import I64, Assignment, Dataset
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,11 +57,16 @@ def choose_images(coverage: Coverage, number: int, seed: int = 0) -> list[Choice
 def match_image(boxes: CanvasBoxes, layout: PriorLayout, threshold: float) -> Matches:
     """Return one image's assignment over all priors; ``boxes`` are those of the image."""
     batch = as_batch(boxes, [np.arange(len(boxes))], max(1, len(boxes)))
-    found = assign_priors(batch, layout.to_priors(), AssignerConfig(iou_threshold=threshold))
-    positive = (found.labels[0] > 0).numpy()
-    box = np.where(positive, found.box_index[0].numpy(), -1)
-    iou = found.iou[0].double().numpy()
-    return Matches(box, iou, iou >= threshold)
+    config = AssignerConfig(iou_threshold=threshold)
+    return as_matches(assign_priors(batch, layout.to_priors(), config), threshold)
+
+
+def as_matches(found: Assignment, threshold: float) -> Matches:
+    """Return the assignment of a batch of one image in the form that the panels draw."""
+    labels = found.labels[0].cpu().numpy()
+    box = np.where(labels > 0, found.box_index[0].cpu().numpy(), -1)
+    iou = found.iou[0].cpu().double().numpy()
+    return Matches(box, iou, iou >= threshold, labels < 0)
 
 
 def draw_priors(
