@@ -148,6 +148,7 @@ def test_train_hands_over_its_options(
         "weights": "none",
         "recipe": None,
         "settings": (),
+        "validations": 4,
         "out": Path("t"),
         "resume": True,
         "images": Path("pool"),

@@ -121,6 +121,8 @@ class World:
         resume: bool,
         device: str | None,
         progress: Callable[[Any], None] | None,
+        validate: Callable[[Any], float] | None = None,
+        validate_every: int = 0,
     ) -> Path:
         """Learn the kinds of the negatives in the dataset, on top of what ``init`` knows."""
         self._call("fit")

@@ -37,6 +37,16 @@ def train(
     empty_is_verified: options.EmptyIsVerified = False,
     seed: options.Seed = 0,
     draws: options.Draws = 1000,
+    validations: Annotated[
+        int,
+        typer.Option(
+            "--validate",
+            metavar="N",
+            min=0,
+            help="Measure AP50 on the validation images N times while training and keep the best "
+            "weights as best.safetensors; the last ones are what is reported.",
+        ),
+    ] = 4,
     device: options.Device = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -64,6 +74,7 @@ def train(
             empty_is_verified=empty_is_verified,
             seed=seed,
             draws=draws,
+            validations=validations,
             device=device,
             progress=step,
         )

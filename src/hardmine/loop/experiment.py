@@ -20,6 +20,7 @@ from hardmine.loop.inspecting import Inspector, SortedOut, sort_out
 from hardmine.loop.learning import choose_recipe, start_from, write_recipe
 from hardmine.loop.steps import Notify, Steps, silent
 from hardmine.loop.tools import Tools, default_tools
+from hardmine.loop.validating import Validator, best_of
 from hardmine.pool.disk import clear_disk_errors
 from hardmine.types import Dataset
 
@@ -36,9 +37,12 @@ class TrainResult:
     checkpoint: Path
     measurement: Measurement
     report: Path
+    best: Path | None = None
+    """The weights with the highest AP50 on the validation images; ``measurement`` is not theirs."""
 
     def __str__(self) -> str:
-        return f"checkpoint: {self.checkpoint}\nreport: {self.report}"
+        best = "" if self.best is None else f"best on the validation images: {self.best}\n"
+        return f"{best}checkpoint: {self.checkpoint}\nreport: {self.report}"
 
 
 def train(
@@ -58,6 +62,7 @@ def train(
     empty_is_verified: bool = False,
     seed: int = 0,
     draws: int = 1000,
+    validations: int = 4,
     device: str | None = None,
     progress: Notify | None = None,
     tools: Tools | None = None,
@@ -76,9 +81,12 @@ def train(
         weights: file to start from (an ImageNet backbone, a torchvision SSD, or a Hardmine
             checkpoint, whose class weights are reused by name), "none", or a name to download
             ("imagenet", "torchvision").
-        out: gets ``last.safetensors``, ``log.csv``, ``recipe.yaml``, ``metrics.json``, detections
-            and ``report.html``.
+        out: gets ``last.safetensors``, ``best.safetensors``, ``log.csv``, ``validation.csv``,
+            ``recipe.yaml``, ``metrics.json``, detections and ``report.html``.
         resume: go on in a directory that holds a run.
+        validations: how often AP50 is measured on ``val`` while training, to keep the best weights;
+            0: never. What is measured and reported in the end are the last weights, which were
+            chosen on nothing.
         device: where to train and measure, such as "cpu" or "cuda:1"; the best there is if not given.
         progress: told (what, done, total).
 
@@ -101,6 +109,7 @@ def train(
             steps,
         )
         write_recipe(root, chosen)
+        validator = Validator(sorted_out.val, chosen, kit.detect_images, validations)
         checkpoint = kit.fit(
             sorted_out.train,
             chosen,
@@ -112,11 +121,12 @@ def train(
             resume=resume,
             device=device,
             progress=lambda state: steps.notify("train", state.step, state.steps),
+            **validator.keywords(sorted_out.train),
         )
         inspector = Inspector(steps, kit, draws, seed)
         detector = kit.load_detector(checkpoint, device)
         measurement = inspector.examine(detector, sorted_out, chosen)
-    return TrainResult(checkpoint, measurement, root / "report.html")
+    return TrainResult(checkpoint, measurement, root / "report.html", best_of(root))
 
 
 def _training_sets(

@@ -31,6 +31,8 @@ class Fit(Protocol):
         resume: bool,
         device: str | None,
         progress: Callable[[Any], None] | None,
+        validate: Callable[[Any], float] | None = None,
+        validate_every: int = 0,
     ) -> Path: ...
 
 

@@ -62,8 +62,12 @@ def read_metadata(path: Path) -> tuple[Recipe, tuple[str, ...]]:
     if metadata.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: not a Hardmine checkpoint (no {_FORMAT!r} mark)")
     try:
-        recipe = recipe_from_dict(current_form(json.loads(metadata["recipe"])))
-        return recipe, tuple(json.loads(metadata["categories"]))
+        values, categories = json.loads(metadata["recipe"]), json.loads(metadata["categories"])
+        if not isinstance(values, dict):
+            raise ValueError(f"recipe: got {type(values).__name__}, wanted a mapping")
+        if not isinstance(categories, list) or not all(isinstance(c, str) for c in categories):
+            raise ValueError(f"categories: got {categories!r}, wanted a list of names")
+        return recipe_from_dict(current_form(values)), tuple(categories)
     except (KeyError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path}: unreadable recipe or classes ({error})") from None
 
@@ -75,7 +79,10 @@ def load_checkpoint(path: Path) -> tuple[Network, Recipe]:
         CheckpointError: missing, truncated, foreign, or weights that do not fit the recipe.
     """
     recipe, categories = read_metadata(path)
-    model = make_network(recipe.model, categories)
+    try:
+        model = make_network(recipe.model, categories)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its network cannot be built ({error})") from None
     load_weights_into(model, path)
     return model.eval(), recipe
 

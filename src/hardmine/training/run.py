@@ -76,6 +76,7 @@ class Run:
         self.device = training_device(self.accelerator, device)
         self.bf16 = uses_bf16(recipe.precision, self.device)
         self.step, self.best = 0, -math.inf
+        self.validations: list[tuple[int, float]] = []
         torch.manual_seed(seed)
         self.model = make_network(recipe.model, dataset.categories)
         start.load_into(self.model)
@@ -111,7 +112,8 @@ class Run:
         return lr
 
     def keep_best(self, value: float) -> None:
-        """Write ``best.safetensors`` when ``value`` is the highest so far."""
+        """Note a validation; write ``best.safetensors`` when its value is the highest so far."""
+        self.validations.append((self.step, value))
         if value > self.best:
             self.best = value
             self._write_weights(self.out / "best.safetensors")
@@ -120,6 +122,9 @@ class Run:
         """Write the log, the weights and, last, the state that refers to them."""
         self.journal.read()
         write_text(self.out / "log.csv", self.journal.text())
+        if self.validations:
+            rows = "".join(f"{step},{value:.6f}\n" for step, value in self.validations)
+            write_text(self.out / "validation.csv", "step,value\n" + rows)
         self._write_weights(self.checkpoint)
         save_state(
             self.out / "state.pt",
@@ -127,6 +132,7 @@ class Run:
                 "identity": self.identity,
                 "step": self.step,
                 "best": self.best,
+                "validations": self.validations,
                 "rows": self.journal.rows,
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
@@ -151,6 +157,7 @@ class Run:
                 "choose another --out or leave out --resume"
             )
         self.step, self.best, self.journal.rows = state["step"], state["best"], state["rows"]
+        self.validations = state["validations"]
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
