@@ -13,6 +13,7 @@ from hardmine.types import Mask
 
 _MARGIN = 0.18
 """Of the longer side, around a picture whose boxes may leave it."""
+_OUTLINED = 10
 _OUTSIDE = (74, 77, 86)
 _WRONG = (255, 59, 48)
 
@@ -89,15 +90,18 @@ def by_loss(
 ) -> Image.Image:
     """Return ``image`` with priors (xyxy) drawn from dark blue (no loss) to yellow (``highest``).
 
-    The priors come in ascending order of loss; the boxes are white.
+    The priors come in ascending order of loss; the last few are outlined, the others are the dots at
+    their centres. The boxes are white.
     """
     picture, scale = _fit(image, longest)
     picture = Image.blend(picture, Image.new("RGB", picture.size, (20, 20, 24)), 0.55)
     draw = ImageDraw.Draw(picture)
-    for prior, loss in zip(priors, losses.tolist(), strict=True):
+    plain = len(priors) - _OUTLINED
+    for index, (prior, loss) in enumerate(zip(priors, losses.tolist(), strict=True)):
         colour = heat(loss / max(highest, 1e-9))
         x0, y0, x1, y1 = (prior * scale).tolist()
-        draw.rectangle((x0, y0, x1, y1), outline=colour, width=1)
+        if index >= plain:
+            draw.rectangle((x0, y0, x1, y1), outline=colour, width=2)
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline=(255, 255, 255))
     for box in boxes:

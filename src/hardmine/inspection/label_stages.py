@@ -39,7 +39,7 @@ def as_read(subject: Subject) -> Stage:
     if record.state is not ImageState.LABELLED and len(subject.numbers):
         warning = f"the image is {record.state.value}: it is not trained on"
     elif len(record.boxes) < len(subject.numbers):
-        warning = f"{len(subject.numbers) - len(record.boxes)} written boxes are left out"
+        warning = f"written boxes that are left out: {len(subject.numbers) - len(record.boxes)}"
     if subject.picture.size != (record.width, record.height):
         warning = f"the label says {size}, the picture is {subject.picture.size}"
     return Stage(

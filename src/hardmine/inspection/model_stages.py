@@ -96,7 +96,7 @@ def augmented(subject: Subject, recipe: Recipe, draws: int, seed: int) -> Stage:
             )
             last = place == len(steps) - 1
             ending = " → training sees this" if last else ""
-            caption = f"draw {draw}, {place}: {step.name}, {len(boxes)} boxes{ending}"
+            caption = f"draw {draw}, {place}: {step.name}, {_count(len(boxes))}{ending}"
             figures.append(Figure(shown, caption, "good" if last else "", place == 0))
     note = (
         f"{draws} draws of the recipe's chain, each step that did something. Boxes whose centre "
@@ -113,7 +113,7 @@ def resized(subject: Subject, prepared: Prepared, recipe: Recipe) -> Stage:
     squeeze = place.scale_x / place.scale_y
     sides = (prepared.boxes[:, 2:] - prepared.boxes[:, :2]).min(axis=1)
     small = int((sides < SMALL_BOX).sum())
-    warning = f"{small} boxes are less than {SMALL_BOX:g} px wide or high here" if small else ""
+    warning = f"boxes less than {SMALL_BOX:g} px wide or high here: {small}" if small else ""
     note = (
         f"{recipe.resize.mode} to {recipe.resize.width} x {recipe.resize.height}: x · "
         f"{place.scale_x:.4f} + {place.offset_x:g}, y · {place.scale_y:.4f} + {place.offset_y:g}; "
@@ -172,9 +172,11 @@ def assigned(subject: Subject, prepared: Prepared, recipe: Recipe) -> Stage:
     )
     parts = []
     if forced:
-        parts.append(f"{forced} boxes reach {threshold:g} with no prior: one forced match each")
+        parts.append(
+            f"boxes that no prior reaches {threshold:g} with, one forced match each: {forced}"
+        )
     if without:
-        parts.append(f"{without} boxes get no prior at all")
+        parts.append(f"boxes without any prior: {without}")
     note = (
         f"A prior is positive from an IoU of {threshold:g} on (solid outline), or as a box's forced "
         "match (dashed). Cells with a positive prior have the colour of its box; grey cells hold "
@@ -223,3 +225,7 @@ def coded(prepared: Prepared) -> Stage:
 def prior_corners(prepared: Prepared) -> F64:
     """Return all priors, xyxy input pixels."""
     return cxcywh_to_xyxy(prepared.priors.cxcywh).double().numpy()
+
+
+def _count(number: int) -> str:
+    return f"{number} box" if number == 1 else f"{number} boxes"
