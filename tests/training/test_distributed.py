@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hardmine.training.loss import LossConfig, MultiBoxLoss
+from hardmine.training.normalise import ByBatch, ByImage, ByMovingAverage, BySelected
 from hardmine.training.recipe import Recipe
 from hardmine.training.select import RatioConfig
 from hardmine.types import Batch, Dataset, Priors, RawOutput, ScoreForm
@@ -22,7 +23,10 @@ PRIORS = Priors(
     torch.zeros(4, dtype=torch.int64),
     ((1, 4),),
 )
-CONFIG = LossConfig(selection=RatioConfig(neg_to_pos_ratio=1.0, floor=2))
+CONFIGS = [
+    LossConfig(selection=RatioConfig(neg_to_pos_ratio=1.0, floor=2), normaliser=normaliser)
+    for normaliser in (BySelected(), ByBatch(), ByImage(), ByMovingAverage())
+]
 
 
 def joint() -> tuple[Batch, RawOutput]:
@@ -44,14 +48,21 @@ def part(rows: slice) -> tuple[Batch, RawOutput]:
     return Batch(*(f[rows] for f in fields)), cut
 
 
-def gradient(batch: Batch, output: RawOutput) -> tuple[torch.Tensor, torch.Tensor]:
+def gradients(batch: Batch, output: RawOutput) -> torch.Tensor:
+    """Return (loss, its derivative) of each normaliser."""
+    return torch.stack([torch.stack(gradient(config, batch, output)) for config in CONFIGS])
+
+
+def gradient(
+    config: LossConfig, batch: Batch, output: RawOutput
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (loss, its derivative by a shift that all logits and deltas share)."""
     shift = torch.zeros((), requires_grad=True)
     ramp = torch.arange(3.0)  # softmax ignores a shift that is equal for all classes
     moved = RawOutput(
         output.class_logits + shift * ramp, output.box_deltas + shift, output.score_form
     )
-    loss = MultiBoxLoss(CONFIG, PRIORS)(moved, batch).total
+    loss = MultiBoxLoss(config, PRIORS)(moved, batch).total
     loss.backward()
     assert shift.grad is not None
     return loss.detach(), shift.grad
@@ -72,7 +83,7 @@ def environment(rank: int, port: int) -> None:
 def loss_worker(rank: int, port: int, out: str) -> None:
     environment(rank, port)
     dist.init_process_group("gloo")
-    values = torch.stack(gradient(*part(slice(0, 3) if rank == 0 else slice(3, 5))))
+    values = gradients(*part(slice(0, 3) if rank == 0 else slice(3, 5)))
     dist.all_reduce(values)
     if rank == 0:
         torch.save(values / 2, out)
@@ -99,7 +110,7 @@ def free_port() -> int:
 def test_loss_and_gradient_equal_the_joint_batch(tmp_path: Path) -> None:
     mp.spawn(loss_worker, (free_port(), str(tmp_path / "v.pt")), nprocs=2)  # type: ignore[no-untyped-call]
     got = torch.load(tmp_path / "v.pt", weights_only=True)
-    assert torch.allclose(got, torch.stack(gradient(*joint())), rtol=1e-5)
+    assert torch.allclose(got, gradients(*joint()), rtol=1e-5)
 
 
 @pytest.mark.slow

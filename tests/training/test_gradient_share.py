@@ -13,11 +13,25 @@ from torch import Tensor
 
 from hardmine.demo.recipe import fridge160
 from hardmine.model.ssd import SSD
-from hardmine.training.loss import MultiBoxLoss
+from hardmine.training.loss import LossConfig, MultiBoxLoss
+from hardmine.training.normalise import ByBatch, ByImage, BySelected, NormaliserConfig
 from hardmine.training.recipes import RECIPES
+from hardmine.training.select import (
+    AllConfig,
+    BandConfig,
+    BatchRatioConfig,
+    HardExamplesConfig,
+    LevelQuotaConfig,
+    MixedConfig,
+    RandomConfig,
+    RatioConfig,
+    SelectionConfig,
+)
 from hardmine.types import Batch, RawOutput
 
 NEAR = (0.25, 4.0)
+WIDER = (0.2, 5.1)
+"""Under the normalisers that are not the default."""
 
 
 def _batch(model: SSD, boxes_per_image: list[list[list[float]]]) -> Batch:
@@ -95,3 +109,51 @@ def test_torchvision_ssd_gives_exactly_nothing() -> None:
     assert float(total.detach()) == 0.0
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     assert all(float(g.abs().max()) == 0.0 for g in gradients)
+
+
+RULES: list[SelectionConfig] = [
+    AllConfig(),
+    RandomConfig(),
+    RatioConfig(),
+    RatioConfig(rank="both", nms_iou=0.6),
+    HardExamplesConfig(),
+    HardExamplesConfig(count=0, neg_to_pos_ratio=3.0, floor=32),
+    BatchRatioConfig(),
+    BandConfig(),
+    LevelQuotaConfig(),
+    MixedConfig(),
+]
+
+
+@pytest.fixture(scope="module")
+def small() -> SSD:
+    torch.manual_seed(0)
+    return SSD(RECIPES_IN_USE["small160"].model, ("raccoon",)).eval()
+
+
+@pytest.mark.parametrize("normaliser", [BySelected(), ByBatch(), ByImage()], ids=lambda c: c.kind)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
+def test_share_of_every_rule(
+    small: SSD, rule: SelectionConfig, normaliser: NormaliserConfig
+) -> None:
+    """In a mixed batch and alone, under every normaliser without a memory.
+
+    The extremes: 5.0 for rule ``all`` with each image divided by its own positives (5 here, 1 imagined
+    in an empty one); .22 for a batch of empty images under ``hard_examples``, 64 · 5 / 4 = 80 imagined
+    positives against 18 real ones in the mixed batch.
+    """
+    loss = MultiBoxLoss(LossConfig(selection=rule, normaliser=normaliser), small.priors)
+    mixed = _batch(small, [*OBJECTS, [], []])
+    norms = _gradient_norms(small, mixed, loss)
+    share = norms[3:] / norms[:3].median()
+    empty = _batch(small, [[], [], [], [], []])
+    empty.images.copy_(mixed.images)
+    alone = _gradient_norms(small, empty, loss)[3:] / norms[3:]
+    low, high = NEAR if isinstance(normaliser, BySelected) else WIDER
+    assert ((share >= low) & (share <= high)).all()
+    assert ((alone >= low) & (alone <= high)).all()
+
+
+def test_without_a_floor_a_negative_image_teaches_nothing(small: SSD) -> None:
+    loss = MultiBoxLoss(LossConfig(selection=RatioConfig(floor=0)), small.priors)
+    assert _gradient_norms(small, _batch(small, [*OBJECTS, []]), loss)[3] == 0.0

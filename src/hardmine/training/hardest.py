@@ -27,9 +27,11 @@ def pick_hardest(score: Tensor, eligible: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _pick_eager(score: Tensor, eligible: Tensor, wanted: Tensor) -> Tensor:
-    ranked = score.nan_to_num(torch.inf).masked_fill_(~eligible, -torch.inf)
     wanted = torch.minimum(wanted.long(), eligible.sum(1))
     by_value = score.device.type == "cpu"
+    if by_value and not wanted.any():
+        return torch.zeros_like(eligible)
+    ranked = score.nan_to_num(torch.inf).masked_fill_(~eligible, -torch.inf)
     return pick_by_value(ranked, wanted) if by_value else pick_by_sorting(ranked, wanted)
 
 
@@ -59,9 +61,10 @@ def pick_by_value(ranked: Tensor, wanted: Tensor) -> Tensor:
         return torch.zeros_like(ranked, dtype=torch.bool)
     least = ranked.topk(most, dim=1).values.gather(1, (wanted - 1).clamp(min=0)[:, None])
     least = least.masked_fill((wanted == 0)[:, None], torch.inf)
-    above, equal = ranked > least, ranked == least
-    places = wanted - above.sum(1)
-    tied = equal.sum(1) > places
+    picked = ranked >= least
+    tied = picked.sum(1) > wanted
     if tied.any():
-        equal[tied] &= equal[tied].cumsum(1) <= places[tied, None]
-    return above | equal
+        above, equal = ranked[tied] > least[tied], ranked[tied] == least[tied]
+        places = wanted[tied] - above.sum(1)
+        picked[tied] = above | (equal & (equal.cumsum(1) <= places[:, None]))
+    return picked

@@ -105,7 +105,7 @@ def match_boxes(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) ->
         torch.maximum(place[:n], spare, out=place[:n])
         torch.maximum(best[:n], iou, out=best[:n])
         tops[position, :n], priors[position, :n] = table.top(iou, spare)
-    given = _propose(packed, tops.T, priors.T.long(), corners)
+    given = _propose(packed, tops.T, priors.T.long(), table)
     slot = order.gather(1, place.long())
     slot = torch.where(best > 0, slot, 0)
     given = torch.where(given >= 0, order.gather(1, given.clamp(min=0)), -1)
@@ -128,6 +128,7 @@ class _Table:
     def __init__(self, corners: Tensor, num_images: int) -> None:
         self._planes = corners.T.contiguous()  # [4, A]
         self._area = box_area(corners)
+        self.num_priors = len(corners)
         self._last = len(corners) - 1
         self._backwards = torch.arange(self._last, -1, -1.0, dtype=corners.dtype)
         self._buffers = corners.new_empty(3, num_images, len(corners))
@@ -152,10 +153,10 @@ class _Table:
         return top, self._last - spare.amax(1)
 
 
-def _propose(packed: Tensor, tops: Tensor, priors: Tensor, corners: Tensor) -> Tensor:
+def _propose(packed: Tensor, tops: Tensor, priors: Tensor, table: _Table) -> Tensor:
     """Return the position i64[B, A] of the box that each prior is given, or −1."""
     num_images, slots = tops.shape
-    num_priors = len(corners)
+    num_priors = table.num_priors
     real = (tops > LEAST_OVERLAP).flatten().nonzero()[:, 0]
     image, position = real // slots, real % slots
     boxes, key = packed.flatten(0, 1)[real], image * num_priors + priors.flatten()[real]
@@ -165,12 +166,19 @@ def _propose(packed: Tensor, tops: Tensor, priors: Tensor, corners: Tensor) -> T
     while len(asking):
         held.scatter_reduce_(0, key[asking], rank[asking], "amax")
         asking = ((held[key] != rank) & (rank > 0)).nonzero()[:, 0]
-        if len(asking):
-            iou = box_iou(boxes[asking], corners)
-            wish = _rank(iou, position[asking, None]).masked_fill(iou <= LEAST_OVERLAP, 0)
-            free = wish > held.view(num_images, num_priors)[image[asking]]
-            rank[asking], prior = (wish * free).max(1)
-            key[asking] = image[asking] * num_priors + prior
+        rivals = (held >> _SLOT_BITS).to(torch.int32).view(torch.float32)  # IoU of the holder
+        rivals, holder = rivals.view(num_images, -1), held.view(num_images, -1)
+        for some in asking.split(num_images):
+            iou, spare = table.iou(boxes[some])
+            # A prior is open to a box that overlaps it more than its holder does, or as much and has
+            # the lower position. (Equal overlaps are rare: looked at in full only when there are any.)
+            spare = torch.gt(iou, rivals[image[some]], out=spare)
+            equal = (iou == rivals[image[some]]) & (iou > LEAST_OVERLAP)
+            if equal.any():
+                spare += equal & (_rank(iou, position[some, None]) > holder[image[some]])
+            top, prior = table.top(iou.mul_(spare), spare)
+            rank[some] = _rank(top, position[some]).masked_fill_(top <= LEAST_OVERLAP, 0)
+            key[some] = image[some] * num_priors + prior.long()
     given = torch.full_like(held, -1)
     won = rank > 0
     given[key[won]] = position[won]

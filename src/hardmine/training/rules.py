@@ -87,7 +87,9 @@ def select_priors(view: Candidates, config: SelectionConfig) -> Selection:
     if isinstance(config, HardExamplesConfig):
         return _hard_examples(view, config)
     chosen = _negatives(view, config)
-    return Selection(view.positives, _fill(view, chosen, config.floor))
+    if config.floor and not _reaches_floor(config):
+        chosen = _fill(view, chosen, config.floor)
+    return Selection(view.positives, chosen)
 
 
 def _negatives(
@@ -102,6 +104,8 @@ def _negatives(
     """Return the background priors that a rule takes before the floor, bool[B, A]."""
     quota = _floor_of(view.positives.sum(1) * config.neg_to_pos_ratio)  # [B]
     if isinstance(config, RatioConfig):
+        if _reaches_floor(config):
+            quota = quota.clamp(min=config.floor)
         return pick_hardest(view.rank, _survivors(view, view.negatives, config), quota)
     if isinstance(config, RandomConfig):
         return pick_hardest(view.noise(), view.negatives, quota.clamp(min=config.count))
@@ -130,7 +134,9 @@ def _hard_examples(view: Candidates, config: HardExamplesConfig) -> Selection:
     if config.neg_to_pos_ratio is not None:
         most = _floor_of(positives.sum(1) * config.neg_to_pos_ratio).clamp(min=config.floor)
         negatives = pick_hardest(view.rank, negatives, most)
-    return Selection(positives, _fill(view, negatives, config.floor))
+    if config.floor:
+        negatives = _fill(view, negatives, config.floor)
+    return Selection(positives, negatives)
 
 
 def _by_level(view: Candidates, config: LevelQuotaConfig, quota: Tensor) -> Tensor:
@@ -154,10 +160,15 @@ def _survivors(
     return suppress(view.boxes, view.rank, eligible, config.nms_iou, config.nms_candidates)
 
 
+def _reaches_floor(config: SelectionConfig) -> bool:
+    """Return whether filling up to the floor only goes on in the rule's own order."""
+    if not isinstance(config, RatioConfig):
+        return False
+    return config.rank == "background" and config.nms_iou is None
+
+
 def _fill(view: Candidates, chosen: Tensor, floor: int) -> Tensor:
     """Fill each image's negatives up to ``floor`` with its hardest background priors."""
-    if floor == 0:
-        return chosen
     missing = (floor - chosen.sum(1)).clamp(min=0)
     return chosen | pick_hardest(view.background, view.negatives & ~chosen, missing)
 
