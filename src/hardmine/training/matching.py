@@ -168,7 +168,8 @@ def _propose(packed: Tensor, tops: Tensor, priors: Tensor, table: _Table) -> Ten
         asking = ((held[key] != rank) & (rank > 0)).nonzero()[:, 0]
         rivals = (held >> _SLOT_BITS).to(torch.int32).view(torch.float32)  # IoU of the holder
         rivals, holder = rivals.view(num_images, -1), held.view(num_images, -1)
-        for some in asking.split(num_images):
+        for start in range(0, len(asking), num_images):
+            some = asking[start : start + num_images]
             iou, spare = table.iou(boxes[some])
             # A prior is open to a box that overlaps it more than its holder does, or as much and has
             # the lower position. (Equal overlaps are rare: looked at in full only when there are any.)
