@@ -19,6 +19,7 @@ from hardmine.cli import (
     model_commands,
     priors_commands,
     recipe_commands,
+    zoo_commands,
 )
 from hardmine.cli.check_command import check
 from hardmine.cli.failures import DONE, USAGE, exit_code, explain, is_expected
@@ -71,6 +72,7 @@ app.command()(model_commands.predict)
 app.command()(data_commands.convert)
 app.command()(data_commands.split)
 app.command()(recipe_commands.recipe)
+app.command()(zoo_commands.models)
 app.add_typer(priors_commands.priors)
 app.command()(inspect)
 

@@ -97,8 +97,12 @@ class Predictor(nn.Module):
     def predict(self, feature: Tensor, width: int) -> Tensor:
         """Return f32[B, rows · columns · K, ``width``] of one map, in the priors' order."""
         feature = self.body(feature)
-        with torch.autocast(feature.device.type, enabled=False):
-            out: Tensor = self.last(feature.float())  # [B, K·width, rows, columns]
+        # The meta device, where sizes are counted, knows no autocast.
+        device = "cpu" if feature.is_meta else feature.device.type
+        with torch.autocast(device, enabled=False):
+            out: Tensor = self.last(
+                feature.to(self.last.weight.dtype)
+            )  # [B, K·width, rows, columns]
         return out.permute(0, 2, 3, 1).reshape(out.shape[0], -1, width)
 
 

@@ -177,7 +177,7 @@ def make_priors(
         Priors: ``cxcywh`` f32[A, 4] in input pixels.
     """
     parts, levels = [], []
-    steps = _steps(config, level_shapes, height, width)
+    steps = cell_steps(config, level_shapes, height, width)
     for index, (rows, columns) in enumerate(level_shapes):
         shapes = torch.tensor(config.shapes(index, len(level_shapes), float(min(height, width))))
         cy = (torch.arange(rows) + 0.5) * steps[index][0]
@@ -215,7 +215,7 @@ def _of_level(
     return ratios[level]
 
 
-def _steps(
+def cell_steps(
     config: PriorsConfig, level_shapes: Sequence[tuple[int, int]], height: int, width: int
 ) -> list[tuple[float, float]]:
     """Return the distance of a level's cells down and across, px.

@@ -73,13 +73,16 @@ class TimmConfig:
 class Taps(nn.Module):
     """A network that returns the feature maps at its taps, finest first.
 
-    ``trunk`` is the frozen part (none: an identity), ``rest`` what is trained. Both keep the original
-    network's names of modules. The trunk gives the taps that lie in it and, last, where it is cut.
+    ``names`` are the taps' nodes, ``trunk`` is the frozen part (none: an identity), ``rest`` what is
+    trained. Both keep the original network's names of modules. The trunk gives the taps that lie in
+    it and, last, where it is cut.
     """
 
     def __init__(self, config: TapsConfig | TimmConfig) -> None:
         super().__init__()
-        self.trunk, self.rest = _cut_network(config)
+        network = make_network(config)
+        self.names: tuple[str, ...] = node_names(config, network)
+        self.trunk, self.rest = _cut_network(config, network, self.names)
         self.trunk.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -153,6 +156,37 @@ def node_names(config: TapsConfig | TimmConfig, network: nn.Module) -> tuple[str
     return tuple(str(levels[index]["module"]) for index in config.out_indices)
 
 
+@dataclass(frozen=True, slots=True)
+class NodeCard:
+    """A node of a network's graph that gives a feature map, and so may be tapped."""
+
+    name: str
+    channels: int
+    rows: int
+    columns: int
+
+
+def list_nodes(config: TapsConfig | TimmConfig, height: int, width: int) -> list[NodeCard]:
+    """Return every node of a network that gives a feature map, in order of computation.
+
+    Raises:
+        ConfigError: no such network, or one that cannot be traced.
+    """
+    from torchvision.models.feature_extraction import get_graph_node_names
+
+    with torch.device("meta"):
+        network = make_network(config)
+        names = get_graph_node_names(network, suppress_diff_warning=True)[1]
+        traced = _trace(config, network, {name: name for name in names[1:]})
+        with torch.no_grad():
+            maps = traced.eval()(torch.empty(1, 3, height, width))
+    return [
+        NodeCard(name, m.shape[1], m.shape[2], m.shape[3])
+        for name, m in maps.items()
+        if isinstance(m, Tensor) and m.ndim == 4 and min(m.shape[2:]) > 1
+    ]
+
+
 def _make_timm(name: str) -> nn.Module:
     import timm
 
@@ -164,10 +198,10 @@ def _make_timm(name: str) -> nn.Module:
     return network
 
 
-def _cut_network(config: TapsConfig | TimmConfig) -> tuple[nn.Module, nn.Module]:
+def _cut_network(
+    config: TapsConfig | TimmConfig, network: nn.Module, taps: Sequence[str]
+) -> tuple[nn.Module, nn.Module]:
     """Return the frozen part and the trained part of a freshly made network."""
-    network = make_network(config)
-    taps = node_names(config, network)
     nodes = {tap: f"tap{i}" for i, tap in enumerate(taps)}
     if config.frozen_to is not None and config.frozen_to not in nodes:
         nodes[config.frozen_to] = "cut"

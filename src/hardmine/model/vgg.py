@@ -6,6 +6,7 @@ torchvision's ``vgg16`` so that its ImageNet weights load.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -81,12 +82,15 @@ class Vgg16(nn.Module):
             k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")
         }
         copy_state(self.features, features, path, "backbone")
+        self._take_classifier(state)
+
+    def _take_classifier(self, state: Mapping[str, Tensor]) -> None:
         fc6, fc7 = state.get("classifier.0.weight"), state.get("classifier.3.weight")
-        if fc6 is None or fc7 is None or not bool(fc6.isfinite().all()):
+        if fc6 is None or fc7 is None or not bool(fc6[0].isfinite().all()):
             return  # torchvision's IMAGENET1K_FEATURES holds NaN there
         with torch.no_grad():
-            self.fc6.weight.copy_(fc6.view(4096, 512, 7, 7)[::4, :, ::3, ::3])
-            self.fc7.weight.copy_(fc7.view(4096, 4096, 1, 1)[::4, ::4])
+            self.fc6.weight.copy_(fc6.reshape(4096, 512, 7, 7)[::4, :, ::3, ::3])
+            self.fc7.weight.copy_(fc7.reshape(4096, 4096, 1, 1)[::4, ::4])
             for layer, index in ((self.fc6, 0), (self.fc7, 3)):
                 assert layer.bias is not None
                 layer.bias.copy_(state[f"classifier.{index}.bias"][::4])

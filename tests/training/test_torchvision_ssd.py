@@ -1,0 +1,180 @@
+"""torchvision's SSD300 and SSDlite320 in our network: the same outputs and the same detections."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import detection
+
+from hardmine.boxes import cxcywh_to_xyxy
+from hardmine.errors import CheckpointError, ConfigError
+from hardmine.model.decode import DecodeConfig, decode_detections
+from hardmine.model.ssd import SSD, SSDConfig
+from hardmine.training.recipes import named_recipe
+from hardmine.training.torchvision_ssd import MODELS, coco_categories, import_torchvision
+from hardmine.training.weights import load_starting_weights, match_recipe
+
+NAMES = ("a", "b", "c")
+
+
+class Pair:
+    """A torchvision detector with random weights, ours with the same, and both their outputs."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        torch.manual_seed(0)
+        self.is_lite = "lite" in name
+        self.network: Any = getattr(detection, name)(
+            weights=None, weights_backbone=None, num_classes=len(NAMES) + 1
+        )
+        side = self.network.transform.fixed_size[0]
+        self.images = torch.randint(0, 256, (1 + self.is_lite, 3, side, side), dtype=torch.uint8)
+        _give_scale(self.network, self.images)
+        self.path = folder / "weights.pth"
+        torch.save(self.network.state_dict(), self.path)
+        self.raw: dict[str, torch.Tensor] = {}
+        self.anchors: list[torch.Tensor] = []
+        self.network.head.register_forward_hook(lambda *a: self.raw.update(a[2]))
+        self.network.anchor_generator.register_forward_hook(lambda *a: self.anchors.extend(a[2]))
+        self.model, self.recipe = import_torchvision(self.path, name, NAMES)
+        if self.is_lite:  # its fifty norms blow up rounding to 4e-5, so it is compared in float64
+            self.network.double()
+            self.model.double()
+        with torch.no_grad():
+            self.network([image / 255 for image in self.images.to(self.dtype)])
+            self.output = self.model(self.images)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.is_lite else torch.float32
+
+
+def _give_scale(network: nn.Module, images: torch.Tensor) -> None:
+    """Let a random network's activations be of size 1, as a trained one's: norms take the images'
+    statistics, and predictors without norms before them are scaled down.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        if norms:
+            network.train()
+            network.head(list(network.backbone((images / 127.5) - 1).values()))
+        for norm in norms:
+            assert norm.running_var is not None
+            # Of two images on a 1 x 1 map it may be next to 0, and would blow up rounding.
+            norm.running_var.clamp_(min=float(norm.running_var.mean()) / 4)
+        for parameter in network.head.parameters():
+            parameter.mul_(0.1 if not norms else 2.0 if parameter.shape[-1] == 1 else 1.0)
+    network.eval()
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair(request.param, tmp_path_factory.mktemp("pair"))
+
+
+def test_raw_outputs_are_equal(pair: Pair) -> None:
+    logits, deltas = pair.raw["cls_logits"], pair.raw["bbox_regression"]
+    assert float(logits.std()) > 0.1  # a comparison of zeros would show nothing
+    assert torch.allclose(pair.output.class_logits, logits, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(pair.output.box_deltas, deltas, rtol=1e-5, atol=1e-5)
+
+
+def test_priors_are_equal(pair: Pair) -> None:
+    ours = cxcywh_to_xyxy(pair.model.priors.cxcywh)
+    assert torch.allclose(ours, pair.anchors[0], atol=1e-4)
+
+
+def test_detections_are_equal(pair: Pair) -> None:
+    """torchvision takes its best candidates from each class; here all may come from one."""
+    network, side = pair.network, pair.images.shape[-1]
+    config = DecodeConfig(
+        score_threshold=0.5,
+        nms_iou=network.nms_thresh,
+        candidates=len(NAMES) * len(pair.anchors[0]),
+        max_detections=network.detections_per_img,
+    )
+    network.topk_candidates, network.score_thresh = len(pair.anchors[0]), 0.5
+    raw = {name: value.float() for name, value in pair.raw.items()}
+    anchors = [boxes.float() for boxes in pair.anchors]
+    found = network.postprocess_detections(raw, anchors, [(side, side)] * len(pair.images))
+    output, priors = pair.output, pair.model.priors
+    logits, deltas = output.class_logits.float(), output.box_deltas.float()
+    ours = decode_detections(
+        replace(output, class_logits=logits, box_deltas=deltas),
+        replace(priors, cxcywh=priors.cxcywh.float()),
+        side,
+        side,
+        config,
+    )
+    for mine, theirs in zip(ours, found, strict=True):
+        assert len(mine) > 20
+        assert np.array_equal(mine.labels, theirs["labels"].numpy())
+        assert np.allclose(mine.scores, theirs["scores"].numpy(), atol=1e-5)
+        assert np.allclose(mine.boxes, theirs["boxes"].numpy(), atol=1e-2)
+
+
+def test_a_training_starts_from_the_whole_detector(
+    pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With COCO's columns: what our class list shares with it is reused by name, and told."""
+    name = pair.model.config.name
+    state = dict(torch.load(pair.path, weights_only=True))
+    key = "head.classification_head.module_list.0."
+    last = "1." if pair.is_lite else ""
+    for part, value in state.items():
+        if re.match(rf"head\.classification_head\.module_list\.\d\.{last}(weight|bias)", part):
+            state[part] = _with_coco_columns(value)
+    torch.save(state, tmp_path / "coco.pth")
+    recipe = match_recipe(named_recipe(name), tmp_path / "coco.pth")
+    assert recipe.model == pair.recipe.model
+    assert isinstance(recipe.model, SSDConfig)
+    model = SSD(recipe.model, ("cat", "sphinx"))
+    before = model.class_head.predictors[0].last.weight.detach().clone()
+    load_starting_weights(model, tmp_path / "coco.pth")
+    filters = model.class_head.predictors[0].last.weight.detach()
+    theirs = state[f"{key}{last}weight"]
+    cat = coco_categories().index("cat") + 1
+    assert torch.equal(filters[0], theirs[0])  # background
+    assert torch.equal(filters[1], theirs[cat])
+    assert torch.equal(filters[2], before[2])
+    assert torch.equal(filters[4], theirs[91 + cat])  # the second prior
+    for ours, other in zip(
+        model.box_head.state_dict().values(), pair.model.box_head.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, other)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{tmp_path / 'coco.pth'}: class weights reused for cat; new at random: sphinx"
+    ]
+
+
+def _with_coco_columns(value: torch.Tensor) -> torch.Tensor:
+    """Widen [K · 4, …] to [K · 91, …] with numbers of its own in every filter."""
+    priors = len(value) // (len(NAMES) + 1)
+    return torch.randn(priors * 91, *value.shape[1:])
+
+
+def test_weights_that_are_no_such_detector(tmp_path: Path) -> None:
+    network = detection.ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=3
+    )
+    state = network.state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(
+        CheckpointError, match=r"class_head.levels.0.last.weight is \(18, 672, 1, 1"
+    ):
+        import_torchvision(tmp_path / "w.pth", MODELS[1], NAMES)
+    with pytest.raises(ConfigError, match="got model 'ssdlite320_mobilenet_v2'"):
+        match_recipe(named_recipe("ssdlite320_mobilenet_v2"), tmp_path / "w.pth")
+    torch.save({**state, "head.odd": torch.zeros(1)}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"'head.odd' is no tensor of torchvision's"):
+        import_torchvision(tmp_path / "odd.pth", MODELS[1], ("a", "b"))
+    model = SSD(named_recipe(MODELS[1]).model, ("a", "b"))  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="weights of 'torchvision' do not fit"):
+        load_starting_weights(model, tmp_path / "w.pth")
