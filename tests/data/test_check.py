@@ -5,7 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import coco, coco_box, coco_image, picture, put_image, put_text
+from data_files import (
+    coco,
+    coco_box,
+    coco_image,
+    picture,
+    put_image,
+    put_text,
+    real_data,
+    voc_object,
+    voc_xml,
+)
 from PIL import Image
 
 from hardmine.data.check import CheckReport, Severity, check_dataset, severity_of
@@ -154,3 +164,115 @@ def test_progress_and_a_dataset_in_memory(tmp_path: Path) -> None:
 def test_what_is_not_recognised_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no labelled data recognised"):
         check_dataset(tmp_path)
+
+
+def test_every_fault_of_coco_labels_is_named_with_its_index(tmp_path: Path) -> None:
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    for seed, name in enumerate(names):
+        put_image(tmp_path / name, seed)
+    images = [coco_image(index, name) for index, name in enumerate(names)]
+    images += [coco_image(3, "a.png"), coco_image(9, "gone.png"), coco_image(10, "../../etc/x")]
+    nan, infinite = float("nan"), float("inf")
+    annotations = [
+        coco_box(0, [1, 2, 10, 10]),
+        coco_box(0, [nan, 2, 10, 10]),
+        coco_box(0, [1, 2, infinite, 10]),
+        coco_box(0, [20, 2, -10, 10]),
+        coco_box(0, [1, 2, 0, 10]),
+        coco_box(0, [100, 2, 10, 10]),
+        coco_box(0, [30, 2, 20, 10]),
+        coco_box(0, [1, 2, 10, 10]),
+        coco_box(0, [1, 2, 10, 10], 77),
+        coco_box(55, [1, 2, 10, 10]),
+        coco_box(0, [1, 2]),
+    ]
+    images.append(coco_image(3, "d.png") | {"file_name": "e.png"})
+    put_image(tmp_path / "e.png", 5)
+    report = check_dataset(put_text(tmp_path / "all.json", coco(images, annotations)))
+    named = {(p.kind, p.file, p.index) for p in report.problems if p.file == "all.json"}
+    assert named == {
+        ("box_nan", "all.json", 1),
+        ("box_infinite", "all.json", 2),
+        ("box_inverted", "all.json", 3),
+        ("box_empty", "all.json", 4),
+        ("box_outside", "all.json", 5),
+        ("box_clipped", "all.json", 6),
+        ("box_repeated", "all.json", 7),
+        ("class_unknown", "all.json", 8),
+        ("image_id_unknown", "all.json", 9),
+        ("box_malformed", "all.json", 10),
+        ("file_repeated", "all.json", 4),
+        ("image_missing", "all.json", 5),
+        ("path_outside", "all.json", 6),
+        ("image_id_repeated", "all.json", 7),
+    }
+    located = {p.kind: p for p in report.problems}
+    assert located["box_clipped"].image == tmp_path / "a.png"
+    assert located["box_clipped"].boxes == ((30.0, 2.0, 50.0, 12.0),)
+    text = json.dumps(report.to_dict(), allow_nan=False)
+    assert '"boxes": [[null, 2.0, null, 12.0]]' in text
+
+
+def test_every_fault_of_xml_labels_is_named(tmp_path: Path) -> None:
+    bomb = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><annotation>&b;</annotation>'
+    for seed, (name, text) in enumerate(
+        {
+            "good": voc_xml([voc_object("cat", (1, 2, 9, 9))]),
+            "bomb": bomb,
+            "broken": "<annotation><object>",
+            "short": voc_xml([voc_object("cat", (1, 2, 9, "x"))]),
+        }.items()
+    ):
+        put_image(tmp_path / f"{name}.png", seed)
+        put_text(tmp_path / f"{name}.xml", text)
+    put_text(tmp_path / "alone.xml", voc_xml([voc_object("cat", (1, 2, 9, 9))]))
+    report = check_dataset(tmp_path)
+    assert {(p.kind, p.file, p.index) for p in report.problems} == {
+        ("label_entities", "bomb.xml", -1),
+        ("label_broken", "broken.xml", -1),
+        ("box_malformed", "short.xml", 0),
+        ("image_missing", "alone.xml", -1),
+        ("images_unreviewed", "all", -1),
+    }
+    # An image that lost all its labels is not taken for a negative.
+    assert report.splits["all"].states == {"labelled": 1, "unreviewed": 3}
+
+
+def test_sets_that_are_only_compared_with(tmp_path: Path) -> None:
+    names = [put_image(tmp_path / "data" / f"{seed}.png", seed).name for seed in range(3)]
+    images = [coco_image(i, name) for i, name in enumerate(names)]
+    boxes = [coco_box(i, [1, 2, 3, 4], 1 + i % 2) for i in range(3)]
+    path = put_text(tmp_path / "data" / "all.json", coco(images, boxes))
+    for name, seed in (("x", 2), ("y", 8), ("z", 8)):
+        put_image(tmp_path / "pool" / f"{name}.png", seed)
+    whole = (tmp_path / "pool" / "x.png").read_bytes()
+    (tmp_path / "pool" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    report = check_dataset(path, against={"pool": load_images(tmp_path / "pool")})
+    assert [(p.kind, p.split, p.file) for p in report.problems] == [
+        ("image_truncated", "pool", "cut.png"),
+        ("split_leak", "all", "2.png"),
+    ]
+    assert list(report.splits) == ["all"]
+    assert (report.copy_pairs, report.copy_groups) == (1, 1)
+
+
+def test_only_some_of_many_problems_are_printed(tmp_path: Path) -> None:
+    put_image(tmp_path / "a.png")
+    boxes = [coco_box(0, [i, 1, -1, 5]) for i in range(30)] + [coco_box(0, [1, 2, 3, 4], 2)]
+    report = check_dataset(put_text(tmp_path / "all.json", coco([coco_image(0, "a.png")], boxes)))
+    rows = report.rows()
+    assert sum(row.startswith("  box_inverted") for row in rows) == 20
+    assert "  … 10 more (--json and --html list all)" in rows
+    assert len(report.to_dict()["problems"]) >= 30
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "pairs", "groups"), [("raccoon", 8, 6), ("cards", 6, 6)])
+def test_the_known_near_copies_are_found(name: str, pairs: int, groups: int) -> None:
+    if not (real_data() / name).is_dir():
+        pytest.skip(f"no real data at {real_data()} (HARDMINE_DATA)")
+    report = check_dataset(real_data() / name)
+    assert (report.copy_pairs, report.copy_groups) == (pairs, groups)
+    assert not any(verdict.doubtful for verdict in report.forms.values())
+    assert report.ok
+    assert sum(report.grey.values()) == (3 if name == "raccoon" else 0)

@@ -143,6 +143,8 @@ def check_dataset(
     for name, dataset in splits.items():
         problems += _label_findings(name, dataset, raws.get(name), forms.get(name), model)
     others = dict(against or {})
+    for name, dataset in others.items():
+        problems += locate(name, dataset.problems, None)
     seen = inspect_images(splits | others, progress)
     problems += [problem for image in seen for problem in image.findings if _matters(image, others)]
     groups = group_copies(seen)
