@@ -100,6 +100,17 @@ def test_sloppy_boxes_and_few_boxes_prove_nothing() -> None:
     assert judge_form(split_of(nan)) is None
 
 
+@pytest.mark.parametrize(("worse", "named"), [(2, "yxyx"), (3, "xyxy")])
+def test_another_form_must_be_five_times_better(worse: int, named: str) -> None:
+    """Ten boxes are unsound as xyxy; as yxyx 2 are (a fifth of that) or 3 (more)."""
+    both = np.tile([10, 10, 50, 50], (100, 1))
+    high = np.tile([10, 400, 50, 600], (10, 1))  # y to 600 of 480, or x to 600 of 640
+    wide = np.tile([400, 10, 600, 50], (worse, 1))  # the other way round
+    verdict = judge_form(split_of(np.concatenate([both, high, wide]).astype(float)))
+    assert verdict is not None
+    assert verdict.best == named
+
+
 def test_square_images_do_not_tell_x_from_y() -> None:
     """Nothing is claimed where both readings are sound."""
     boxes = true_boxes() * 0.4

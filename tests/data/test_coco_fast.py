@@ -79,6 +79,17 @@ def test_a_sound_file_is_read_quickly_and_alike(root: Path) -> None:
     assert [p.index for p in usual.problems] == [1, 2, 3]
 
 
+def test_faults_take_the_careful_way(root: Path) -> None:
+    odd = [coco_image(1, "a.png", hardmine_state="odd"), coco_image(2, "b.png")]
+    twice = [coco_image(1, "a.png"), coco_image(2, "a.png")]
+    for images in (odd, twice):
+        path = put_text(root / "odd.json", coco(images, [coco_box(2, [1, 2, 3, 4])]))
+        usual, slow, quick = both(path)
+        assert not quick
+        assert_same(usual, slow)
+        assert len(usual.problems) == 1
+
+
 def test_an_image_without_a_readable_header_closes_ranks(root: Path) -> None:
     put_text(root / "broken.png", "no image")
     images = [

@@ -42,6 +42,7 @@ def test_each_fault_is_mended_or_removed_and_listed(tmp_path: Path) -> None:
         coco_box(3, [1, 2, 20, 20.2], 2),  # 6: nearly the same
         coco_box(4, [1, 2, 3, 4], 9),  # 7: no such class
         coco_box(5, [1, 2, 3, 4]),  # 8: its image does not decode
+        coco_box(1, [400, 2, -15, 4]),  # 9: swapped and outside
     ]
     images = [coco_image(i, f"{i}.png") for i in range(5)]
     images.append(coco_image(5, "broken.png"))
@@ -62,6 +63,7 @@ def test_each_fault_is_mended_or_removed_and_listed(tmp_path: Path) -> None:
         ("all.json", 4): "box removed",
         ("all.json", 6): "image left out",  # gone.png, the seventh image
         ("all.json", 7): "box removed",
+        ("all.json", 9): "box removed",
         ("3.png", 1): "box removed",
         ("broken.png", -1): "image left out",
     }
