@@ -113,7 +113,7 @@ def judge_form(raw: RawSplit) -> FormVerdict | None:
     best = max(sound, key=lambda name: (sound[name], name == declared))
     unsound, left = 1 - sound[declared], 1 - sound[best]
     least = max(_LEAST_UNSOUND[0], _LEAST_UNSOUND[1] * len(numbers)) / len(numbers)
-    if sound[best] < SOUND_ENOUGH or unsound < least or unsound < WORSE * left:
+    if sound[best] < SOUND_ENOUGH or unsound < least or unsound < WORSE * left - 1e-9:
         best = declared
     return FormVerdict(declared, best, len(numbers), sound)
 
