@@ -18,7 +18,9 @@ from hardmine.data.augment import (
     photometric_matrix,
     sample_crop,
 )
+from hardmine.data.photometric import flip, mirror
 from hardmine.data.resize import Resize
+from hardmine.data.window import View
 from hardmine.errors import ConfigError
 
 CROP = replace(NO_AUGMENT, crop=True)
@@ -62,13 +64,23 @@ def test_trap_11_an_image_without_boxes_is_cropped_too() -> None:
 
 
 def test_trap_11_any_box_suffices() -> None:
-    """Trap: a crop needs one box that reaches the IoU, not all of them."""
-    far_apart = np.array([[0, 0, 30, 30], [90, 50, 120, 80]], np.float32)
-    config = replace(CROP, min_overlaps=(0.7,))
+    """Trap: a crop needs one box that reaches the IoU, not all of them.
+
+    No crop reaches .6 with both halves of an image. Were both asked for, that sampler would never
+    succeed, and only the free one (a third of such crops at most by chance) and the whole image stay.
+    """
+    halves = np.array([[0, 0, 60, 80], [60, 0, 120, 80]], np.float32)
+    config = replace(CROP, min_overlaps=(0.6,))
     window = np.array([0.0, 0, 120, 80])
-    crops = [sample_crop(window, far_apart, config, np.random.default_rng(s)) for s in range(200)]
-    small = [c for c in crops if (c[2] - c[0]) < 60 and (c[3] - c[1]) < 60]
-    assert small, "no crop around a single box was ever chosen"
+    reached = 0
+    for seed in range(300):
+        crop = sample_crop(window, halves, config, np.random.default_rng(seed))
+        side = np.minimum(crop[2], halves[:, 2]) - np.maximum(crop[0], halves[:, 0])
+        inter = side.clip(min=0) * (crop[3] - crop[1])
+        area = (crop[2] - crop[0]) * (crop[3] - crop[1])
+        reached += bool((inter / (area + 4800 - inter)).max() >= 0.6)
+    # Chosen in a third of the draws: 100, three deviations are 24; by chance alone about 15.
+    assert reached >= 76
 
 
 def test_crops_stay_inside_with_bounded_sides() -> None:
@@ -130,3 +142,34 @@ def test_grey_stays_grey_under_saturation_and_hue() -> None:
 def test_settings_out_of_range() -> None:
     with pytest.raises(ConfigError, match=r"augment.mirror: got 1.5, wanted 0..1"):
         AugmentConfig(mirror=1.5)
+
+
+def test_padding_keeps_its_colour_and_its_place() -> None:
+    """What evaluation and mining see around the image is what training saw."""
+    config = replace(NO_AUGMENT, photometric=1.0, mirror=0.5, vertical_flip=0.5)
+    image = Image.new("RGB", (120, 80), "navy")
+    boxes = np.array([[0, 0, 120, 80]], np.float32)
+    one = np.ones(1, np.int64), np.zeros(1, bool)
+    resize = Resize(90, 90, "letterbox", fill=(9, 8, 7))
+    for seed in range(12):
+        sample = augment(image, boxes, *one, resize, config, np.random.default_rng(seed))
+        padding = np.concatenate([sample.image[:15], sample.image[75:]])
+        assert (padding == (9, 8, 7)).all()
+        assert sample.boxes.tolist() == [[0, 15, 90, 75]]
+        assert sample.inner == (0, 15, 90, 75)
+
+
+def test_flips_move_the_image_on_its_canvas() -> None:
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
+    sample = Sample(np.zeros((10, 20, 3), np.uint8), *nothing, inner=(2, 1, 10, 5))
+    assert mirror(sample).inner == (10, 1, 18, 5)
+    assert flip(sample).inner == (2, 5, 10, 9)
+
+
+def test_a_small_crop_asks_for_a_larger_decode() -> None:
+    resize = Resize(64, 64)
+    small = np.array([100.0, 100, 225, 200])  # an eighth and a tenth of 1,000 x 1,000
+    view = View(1000, 1000, small, resize, Image.Resampling.BILINEAR, small)
+    assert view.cover == (8 * 64, 10 * 64)
+    large = np.array([-500.0, -500, 1500, 1500])
+    assert replace(view, window=large).cover == (64, 64)  # never less than the plain resize

@@ -313,6 +313,17 @@ def test_alarms_lie_beside_objects(alarms: tuple[Alarm, ...]) -> None:
     assert shown > 25
 
 
+def test_not_even_the_edge_of_an_alarm_hides_an_object(alarms: tuple[Alarm, ...]) -> None:
+    config = AlarmPasteConfig(probability=1.0, max_cover=0.0, feather=0.5)
+    changed = 0
+    for seed in range(40):
+        before = on_canvas([[30, 2, 60, 62]])
+        after = alarm_paste(before, config, RESIZE, np.random.default_rng(seed), alarms)
+        assert (after.image[2:62, 30:60] == before.image[2:62, 30:60]).all()
+        changed += after is not before
+    assert changed > 5
+
+
 def test_alarms_need_a_source_and_an_object(alarms: tuple[Alarm, ...]) -> None:
     config = AlarmPasteConfig(probability=1.0)
     empty = on_canvas([])
@@ -331,6 +342,10 @@ def test_alarm_file_round_trip_and_floor(tmp_path: Path, alarms: tuple[Alarm, ..
     assert read_alarms(path) == alarms
     config = AlarmPasteConfig(probability=0.5, source=str(path), min_score=0.5)
     assert load_alarms(config) == alarms[:1]
+    # .1 is below half of .9, the image's best
+    assert load_alarms(AlarmPasteConfig(probability=0.5, source=str(path))) == alarms[:1]
+    everything = AlarmPasteConfig(probability=0.5, source=str(path), min_share=0.0)
+    assert load_alarms(everything) == alarms
 
 
 @pytest.mark.parametrize(

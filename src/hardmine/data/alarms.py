@@ -34,6 +34,8 @@ class AlarmPasteConfig:
     """One to so many are tried."""
     min_score: float = 0.0
     """Alarms below are left out."""
+    min_share: float = 0.5
+    """So are those below this share of their image's highest score."""
     scale: tuple[float, float] = (0.6, 1.4)
     """Of the size at which the negative itself would show it."""
     max_side: float = 0.5
@@ -50,6 +52,8 @@ class AlarmPasteConfig:
                 f"augment.alarm_paste: got max_patches {self.max_patches}, feather {self.feather}, "
                 "wanted max_patches >= 1, feather 0..1"
             )
+        if not 0.0 <= self.min_share <= 1.0:
+            raise ConfigError(f"augment.alarm_paste.min_share: got {self.min_share}, wanted 0..1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,13 @@ def load_alarms(config: AlarmPasteConfig) -> tuple[Alarm, ...]:
     """
     if config.source is None or config.probability == 0:
         return ()
-    return tuple(a for a in read_alarms(Path(config.source)) if a.score >= config.min_score)
+    alarms = read_alarms(Path(config.source))
+    best: dict[Path, float] = {}
+    for alarm in alarms:
+        best[alarm.image] = max(alarm.score, best.get(alarm.image, 0.0))
+    return tuple(
+        a for a in alarms if a.score >= max(config.min_score, config.min_share * best[a.image])
+    )
 
 
 def alarm_paste(

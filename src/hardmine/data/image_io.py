@@ -8,7 +8,9 @@ scaling). simplejpeg does it for plain files and Pillow for odd ones: both give 
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +46,20 @@ _TURNS = {
 _SIDEWAYS = 5
 _ORIENTATION = 0x0112
 _FACTORS = (8, 4, 2)
-_READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_READ_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What the decoders of so many formats raise when a file is damaged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,6 +260,6 @@ def _reason(length: int, error: Exception) -> str:
         return "zero bytes long"
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError | MemoryError):
         return "too many pixels (decompression bomb)"
     return f"broken image ({error})"
