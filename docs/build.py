@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -22,6 +23,9 @@ import hardmine
 from hardmine.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
+COVERAGE_MODEL = "ssdlite320_mobilenet_v2"
+COVERAGE_SETS = {"raccoon": "raccoon", "cards": "cards/train"}
+"""Real sets whose coverage is drawn, and where they lie below HARDMINE_DATA."""
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem;
        color: #1d2126; background: #fff; }
@@ -82,17 +86,27 @@ def command_reference() -> str:
     group = get_command(app)
     parts = ["<h1>Command line</h1>", f"<p>{html.escape(str(group.epilog))}</p>"]
     for name, command in group.commands.items():  # type: ignore[attr-defined]
-        context = command.make_context(name, [], resilient_parsing=True)
-        usage = " ".join(command.collect_usage_pieces(context))
-        parts.append(f"<h2>{name}</h2><p>{html.escape(command.help or '')}</p>")
-        parts.append(f"<pre>hardmine {name} {html.escape(usage)}</pre><table>")
-        for param in command.get_params(context):
-            record = param.get_help_record(context)
-            if record:
-                cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in record)
-                parts.append(f"<tr>{cells}</tr>")
-        parts.append("</table>")
+        parts += _describe_command(name, command)
     return "\n".join(parts)
+
+
+def _describe_command(name: str, command: Any) -> list[str]:
+    """Return a command's heading, usage and options; of a group, those of each command in it."""
+    parts = [f"<h2>{name}</h2><p>{html.escape(command.help or '')}</p>"]
+    inner = getattr(command, "commands", None)
+    if inner is not None:
+        for word, part in inner.items():
+            parts += _describe_command(f"{name} {word}", part)
+        return parts
+    context = command.make_context(name, [], resilient_parsing=True)
+    usage = " ".join(command.collect_usage_pieces(context))
+    parts.append(f"<pre>hardmine {name} {html.escape(usage)}</pre><table>")
+    for param in command.get_params(context):
+        record = param.get_help_record(context)
+        if record:
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in record)
+            parts.append(f"<tr>{cells}</tr>")
+    return [*parts, "</table>"]
 
 
 def call_reference() -> str:
@@ -126,10 +140,41 @@ def title_of(page: Path) -> str:
     return heading[1].replace("`", "") if heading else page.stem
 
 
-def main(out: Path) -> int:
-    """Render everything; return the exit code."""
+def coverage_pages(out: Path, data: Path) -> dict[str, str]:
+    """Write what the default model's priors cover of each set below ``data``, with pictures of them
+    over its images; return the pages' places and titles.
+
+    The pictures show the data, so they are made here and never committed.
+    """
+    from hardmine.data.load import load_dataset
+    from hardmine.design.boxes import boxes_on_canvas
+    from hardmine.design.coverage import measure_coverage
+    from hardmine.design.layout import layout_of_recipe
+    from hardmine.design.page import write_coverage
+    from hardmine.training.recipes import named_recipe
+
+    recipe = named_recipe(COVERAGE_MODEL)
+    layout, titles = layout_of_recipe(recipe), {}
+    for name, folder in COVERAGE_SETS.items():
+        if not (data / folder).is_dir():
+            continue
+        dataset = load_dataset(data / folder)
+        coverage = measure_coverage(
+            boxes_on_canvas(dataset, recipe.resize), layout, recipe.loss.assigner.iou_threshold
+        )
+        place = f"coverage/{name}"
+        write_coverage(
+            out / place, dataset, recipe.resize, layout, coverage, model=COVERAGE_MODEL, pictures=4
+        )
+        titles[f"{place}/coverage.html"] = f"Priors over {name}"
+    return titles
+
+
+def main(out: Path, data: Path | None = None) -> int:
+    """Render everything; return the exit code. ``data``: the folder of the real sets."""
     titles = {target_of(page): title_of(page) for page in pages()}
     titles |= {"cli.html": "Command line", "api.html": "Python calls"}
+    titles |= coverage_pages(out, data) if data is not None else {}
     bodies = {"cli.html": command_reference(), "api.html": call_reference()}
     broken: list[str] = []
     for page in pages():
@@ -144,4 +189,5 @@ def main(out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "build/docs")))
+    real = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "build/docs"), real))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -47,6 +48,8 @@ def builder() -> ModuleType:
 @pytest.mark.parametrize("words", list(command_lines()), ids=" ".join)
 def test_commands_in_the_readme_exist_with_their_options(words: list[str]) -> None:
     command = get_command(app).commands[words[0]]
+    if hasattr(command, "commands"):  # a group, such as priors
+        command = command.commands[words[1]]
     known = {name for param in command.params for name in param.opts}
     assert {word for word in words if word.startswith("-")} <= known
 
@@ -89,3 +92,26 @@ def test_a_broken_link_is_found(builder: ModuleType, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "[gone](docs/gone.md) [up](LICENSE)")
     _, broken = builder.render(page, ROOT / "build")
     assert broken == ["README.md: docs/gone.md"]
+
+
+def test_commands_of_a_group_are_in_the_reference(builder: ModuleType) -> None:
+    page = builder.command_reference()
+    for name in ("priors show", "priors coverage", "priors fit", "inspect"):
+        assert f"<h2>{name}</h2>" in page
+        assert f"<pre>hardmine {name} " in page
+    assert "--budget" in page
+
+
+@pytest.mark.data
+def test_coverage_is_drawn_for_the_real_sets(builder: ModuleType, tmp_path: Path) -> None:
+    data = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
+    if not (data / "raccoon").is_dir():
+        pytest.skip(f"no real data at {data} (set HARDMINE_DATA)")
+    builder.COVERAGE_SETS = {"raccoon": "raccoon"}
+    titles = builder.coverage_pages(tmp_path, data)
+    assert titles == {"coverage/raccoon/coverage.html": "Priors over raccoon"}
+    assert sorted(path.name for path in (tmp_path / "coverage/raccoon").iterdir()) == [
+        "coverage.html",
+        "coverage.png",
+        *(f"priors-{index}.png" for index in range(4)),
+    ]

@@ -79,6 +79,12 @@ class FittedPriors:
             )
         if now.mean_iou < was.mean_iou:
             reasons.append(f"the mean best IoU falls ({now.mean_iou:.3f}, was {was.mean_iou:.3f})")
+        seen_was, seen_now = (coverage.total() for coverage in self.augmented)
+        if seen_now.reach < seen_was.reach - 0.01:
+            reasons.append(
+                "fewer boxes reach the threshold as training sees them "
+                f"({seen_now.reach:.1%}, were {seen_was.reach:.1%})"
+            )
         return reasons
 
     @property
