@@ -8,6 +8,7 @@ each fault.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,8 +65,8 @@ def read_fast(
         empty: state of an image without annotations that has none written.
     """
     try:
-        data = msgspec.json.decode(file.read_bytes(), type=_Coco)
-    except (OSError, msgspec.MsgspecError, RecursionError):
+        data = _decode(file)
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
         return None
     names = [category.name for category in data.categories]
     class_of = {category.id: index for index, category in enumerate(data.categories)}
@@ -79,6 +80,15 @@ def read_fast(
         return None
     images = _images(data.images, name, choose([image.file_name for image in data.images]), empty)
     return None if images is None else (names, images, _table(data.annotations, owner, classes))
+
+
+def _decode(file: Path) -> _Coco:
+    """Parse the file where the system keeps it, without a copy of the bytes."""
+    with (
+        file.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+        return msgspec.json.decode(text, type=_Coco)
 
 
 def _images(
