@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks import augment, demo_goal, loss, real_goal
+from benchmarks import augment, demo_goal, loss, read_coco, real_goal
 
 
 def main() -> int:
-    results = [loss.main([]), demo_goal.main([])]
+    results = [loss.main([]), read_coco.main([]), demo_goal.main([])]
     if real_goal.DATA.is_dir():
         results += [augment.main([])]
         results += [real_goal.main(["raccoon"]), real_goal.main(["cards"])]

@@ -39,8 +39,8 @@ class ImageFinder:
         Raises:
             OutsideRootError: every reading of the name leaves the root.
         """
-        if _PLAIN.fullmatch(name) and (path := self._find_plain(name)) is not None:
-            return path
+        if _PLAIN.fullmatch(name) and (found := self._find_plain(name)) is not None:
+            return found
         spellings = [name, name.replace("\\", "/")] if "\\" in name else [name]
         outside = ""
         for spelling in spellings:
