@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
+from hardmine.model.ssd import SSD
 from hardmine.training.checkpoint import load_checkpoint
 from hardmine.training.fit import Progress, fit
 from hardmine.training.optim import learning_rate
-from hardmine.training.recipe import OptimConfig, Recipe
-from hardmine.types import Dataset, ImageState
+from hardmine.training.recipe import OptimConfig, Recipe, recipe_from_dict
+from hardmine.types import Dataset, ImageState, ScoreForm
 
 
 class InterruptError(Exception):
@@ -54,6 +55,31 @@ def test_interrupted_and_resumed_gives_the_same_weights(
     log = (tmp_path / "whole" / "log.csv").read_text()
     assert log == (tmp_path / "cut" / "log.csv").read_text()
     assert [int(row["step"]) for row in csv.DictReader(log.splitlines())] == list(range(1, 13))
+
+
+def test_a_loss_with_memory_ramp_and_chance_resumes_too(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = recipe_from_dict(
+        {
+            "loss": {
+                "selection": {"kind": "mixed", "floor": 4},
+                "classification": {"kind": "focal"},
+                "localisation": {"kind": "giou"},
+                "normaliser": {"kind": "moving_average"},
+            }
+        },
+        tiny_recipe,
+    )
+    whole = fit(squares, recipe, tmp_path / "whole", steps=6, save_every=2)
+    with pytest.raises(InterruptError):
+        fit(squares, recipe, tmp_path / "cut", steps=6, save_every=2, progress=stop_at(3))
+    assert same(whole, fit(squares, recipe, tmp_path / "cut", steps=6, save_every=2, resume=True))
+    model, _ = load_checkpoint(whole)
+    assert isinstance(model, SSD)
+    output = model(torch.zeros(1, 3, 48, 48, dtype=torch.uint8))
+    assert output.score_form is ScoreForm.SIGMOID
+    assert output.class_logits.shape[-1] == len(model.categories)
 
 
 def test_a_finished_run_is_not_repeated(

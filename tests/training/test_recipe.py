@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_round_trip_through_json(name: str) -> None:
         ("loss: {selection: {floor: many}}", r"loss\.selection\.floor: .* got 'many'"),
         ("loss: {selection: {kind: hardest}}", r"loss\.selection: .*'all', 'random', 'ratio'"),
         ("loss: {selection: {kind: band, count: 3}}", r"unknown key 'loss\.selection\.count'"),
-        ("loss: {selection: {nms_iou: 2}}", r"nms_iou 2\.0, .* wanted 0 < nms_iou <= 1"),
+        ("loss: {selection: {nms_iou: 2}}", r"nms_iou: got 2\.0, wanted 0 < nms_iou <= 1"),
         (
             "loss: {localisation: {kind: giou, delta: 1}}",
             r"unknown key 'loss\.localisation\.delta'",
@@ -102,6 +103,24 @@ def test_every_part_of_the_loss_is_a_setting(tmp_path: Path, selection: str, res
     for part, chosen in yaml.safe_load(path.read_text())["loss"].items():
         if isinstance(chosen, dict):
             assert chosen.items() <= values["loss"][part].items()
+
+
+def test_the_settings_in_the_page_of_differences_load() -> None:
+    page = Path(__file__).parents[2] / "docs" / "differences.md"
+    cells = re.findall(r"`((?:selection|normaliser): \{[^`]*\})`", page.read_text(encoding="utf-8"))
+    assert len(cells) >= 9
+    for cell in cells:
+        values = yaml.safe_load("{" + cell + "}")
+        recipe = recipe_from_dict({"loss": values})
+        assert (
+            values.items()
+            <= {
+                key: {k: v for k, v in part.items() if k in values.get(key, {})}
+                if isinstance(part, dict)
+                else part
+                for key, part in recipe_to_dict(recipe)["loss"].items()
+            }.items()
+        )
 
 
 def test_the_first_checkpoints_delta_is_moved() -> None:

@@ -287,7 +287,8 @@ def test_level_shares_must_be_as_many_as_levels() -> None:
     ("make", "message"),
     [
         (lambda: RatioConfig(floor=-1), "floor -1, wanted both >= 0"),
-        (lambda: RatioConfig(nms_iou=0.0), r"nms_iou 0\.0, .* wanted 0 < nms_iou <= 1"),
+        (lambda: RatioConfig(nms_iou=0.0), r"nms_iou: got 0\.0, wanted 0 < nms_iou <= 1"),
+        (lambda: RatioConfig(nms_candidates=2000), r"got 2000, wanted 1\.\.1024"),
         (lambda: RandomConfig(count=-1), "count: got -1, wanted >= 0"),
         (lambda: HardExamplesConfig(count=300), r"count: got 300, wanted 0\.\.nms_candidates"),
         (

@@ -14,6 +14,8 @@ from pydantic import Field
 
 from hardmine.errors import ConfigError
 
+_MOST_CANDIDATES = 1024
+
 Rank = Literal["background", "class", "localisation", "both"]
 """What a rule ranks by: −log p(background), the classification loss, the localisation loss, or the
 sum of the last two. A background prior's localisation loss is 0 in ``hard_examples``, as in Caffe
@@ -212,8 +214,10 @@ def _check_quota(ratio: float, floor: int) -> None:
 
 
 def _check_nms(nms_iou: float | None, candidates: int) -> None:
-    if (nms_iou is not None and not 0.0 < nms_iou <= 1.0) or candidates < 1:
+    if nms_iou is not None and not 0.0 < nms_iou <= 1.0:
+        raise ConfigError(f"selection.nms_iou: got {nms_iou}, wanted 0 < nms_iou <= 1, or null")
+    if not 1 <= candidates <= _MOST_CANDIDATES:
         raise ConfigError(
-            f"selection: got nms_iou {nms_iou}, nms_candidates {candidates}, "
-            "wanted 0 < nms_iou <= 1 or null, and nms_candidates >= 1"
+            f"selection.nms_candidates: got {candidates}, wanted 1..{_MOST_CANDIDATES} "
+            "(every pair of them is compared)"
         )
