@@ -20,6 +20,7 @@ from hardmine.model.ssd import SSD, SSDConfig
 from hardmine.training.recipes import named_recipe
 from hardmine.training.torchvision_ssd import MODELS, coco_categories, import_torchvision
 from hardmine.training.weights import load_starting_weights, match_recipe
+from hardmine.types import RawOutput, ScoreForm
 
 NAMES = ("a", "b", "c")
 
@@ -92,30 +93,35 @@ def test_priors_are_equal(pair: Pair) -> None:
     assert torch.allclose(ours, pair.anchors[0], atol=1e-4)
 
 
-def test_detections_are_equal(pair: Pair) -> None:
-    """torchvision takes its best candidates from each class; here all may come from one."""
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_detections_are_equal(pair: Pair, threshold: float | None) -> None:
+    """With torchvision's own limits on its own outputs; and from image to box above a threshold
+    that so few reach that rounding swaps none.
+    """
     network, side = pair.network, pair.images.shape[-1]
-    config = DecodeConfig(
-        score_threshold=0.5,
-        nms_iou=network.nms_thresh,
-        candidates=len(NAMES) * len(pair.anchors[0]),
-        max_detections=network.detections_per_img,
-    )
-    network.topk_candidates, network.score_thresh = len(pair.anchors[0]), 0.5
+    config = pair.recipe.decode
+    limits = (network.score_thresh, network.nms_thresh, network.topk_candidates)
+    assert isinstance(config, DecodeConfig)
+    assert limits == (config.score_threshold, config.nms_iou, config.class_candidates)
+    assert config.max_detections == network.detections_per_img
     raw = {name: value.float() for name, value in pair.raw.items()}
     anchors = [boxes.float() for boxes in pair.anchors]
-    found = network.postprocess_detections(raw, anchors, [(side, side)] * len(pair.images))
-    output, priors = pair.output, pair.model.priors
-    logits, deltas = output.class_logits.float(), output.box_deltas.float()
-    ours = decode_detections(
-        replace(output, class_logits=logits, box_deltas=deltas),
-        replace(priors, cxcywh=priors.cxcywh.float()),
-        side,
-        side,
-        config,
-    )
-    for mine, theirs in zip(ours, found, strict=True):
-        assert len(mine) > 20
+    output = RawOutput(raw["cls_logits"], raw["bbox_regression"], ScoreForm.SOFTMAX)
+    if threshold is not None:
+        config = replace(config, score_threshold=threshold)
+        ours = pair.output
+        output = RawOutput(ours.class_logits.float(), ours.box_deltas.float(), ScoreForm.SOFTMAX)
+    sizes = [(side, side)] * len(pair.images)
+    try:
+        network.score_thresh = config.score_threshold
+        found = network.postprocess_detections(raw, anchors, sizes)
+    finally:
+        network.score_thresh = limits[0]
+    priors = replace(pair.model.priors, cxcywh=pair.model.priors.cxcywh.float())
+    for mine, theirs in zip(
+        decode_detections(output, priors, side, side, config), found, strict=True
+    ):
+        assert len(mine) > 20 if threshold else len(mine) == config.max_detections
         assert np.array_equal(mine.labels, theirs["labels"].numpy())
         assert np.allclose(mine.scores, theirs["scores"].numpy(), atol=1e-5)
         assert np.allclose(mine.boxes, theirs["boxes"].numpy(), atol=1e-2)

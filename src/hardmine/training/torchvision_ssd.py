@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from hardmine.errors import CheckpointError, ConfigError
+from hardmine.model.decode import DecodeConfig
 from hardmine.model.priors import CaffePriors, LinearPriors
 from hardmine.model.ssd import SSD, SSDConfig
 from hardmine.model.state_dict import read_state_dict
@@ -71,6 +72,8 @@ def import_torchvision(
 ) -> tuple[SSD, Recipe]:
     """Load a torchvision detector as a Hardmine model (evaluation mode) with its recipe.
 
+    The recipe decodes with torchvision's limits too, so that detections are the same.
+
     Args:
         path: a state dict of ``torchvision.models.detection``.
         name: one of :data:`MODELS`.
@@ -83,14 +86,29 @@ def import_torchvision(
     state = read_state_dict(path)
     recipe = as_torchvision(named_recipe(name), state)
     assert isinstance(recipe.model, SSDConfig)
-    model = SSD(recipe.model, categories or coco_categories())
+    names = categories or coco_categories()
+    model = SSD(recipe.model, names)
     own, translated = model.state_dict(), translate(state, model, path)
     for key, value in own.items():
         if key not in translated or translated[key].shape != value.shape:
             got = tuple(translated[key].shape) if key in translated else "nothing"
             raise CheckpointError(f"{path}: {key} is {got}, wanted {tuple(value.shape)}")
     model.load_state_dict({key: translated[key] for key in own})
-    return model.eval(), recipe
+    return model.eval(), replace(recipe, decode=_decode_of(name, len(names)))
+
+
+def _decode_of(name: str, num_classes: int) -> DecodeConfig:
+    """Return torchvision's limits: the best of every class enter suppression."""
+    threshold, nms_iou, of_class, kept = (
+        (0.01, 0.45, 400, 200) if name == MODELS[0] else (0.001, 0.55, 300, 300)
+    )
+    return DecodeConfig(
+        score_threshold=threshold,
+        nms_iou=nms_iou,
+        candidates=of_class * num_classes,
+        class_candidates=of_class,
+        max_detections=kept,
+    )
 
 
 def translate(state: Mapping[str, Tensor], model: SSD, path: Path) -> dict[str, Tensor]:
