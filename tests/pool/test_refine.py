@@ -84,6 +84,16 @@ def test_all_of_it_is_the_exact_order(
     assert sorted(pool.asked) == sorted(exact)
 
 
+def test_what_stays_below_the_floor_is_not_scored_again(tmp_path: Path) -> None:
+    exact, cut = noisy(1000, seed=4, noise=0.05)
+    above = [name for name in best(exact) if exact[name] >= 0.9]
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        pool = Pool(store, exact, cut)
+        names = [s.image for s in pool.ranking(floor=0.9, expect=600) if s.score >= 0.9]
+        assert names == above
+        assert len(pool.asked) < len(above) + 30
+
+
 def test_what_is_gone_becomes_a_problem(tmp_path: Path) -> None:
     exact, cut = noisy(40, seed=1, noise=0.01)
     lost = best(exact)[0]

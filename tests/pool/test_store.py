@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hardmine.errors import DataError
 from hardmine.pool.disk import clear_disk_errors
-from hardmine.pool.store import MAX_STORED_ALARMS, PoolStore, _pack, _unpack
+from hardmine.pool.store import MAX_STORED_ALARMS, PoolStore, pack_alarms, unpack_alarms
 from hardmine.types import Decision, Detections, PoolScore, Problem, Verdict
 
 
@@ -173,14 +173,16 @@ def test_a_file_of_another_kind_or_version_is_refused(tmp_path: Path) -> None:
 
 def test_only_the_best_boxes_are_kept() -> None:
     many = found(*(1 - i / 100 for i in range(80)))
-    assert _unpack(_pack(many)).scores.tolist() == many.scores[:MAX_STORED_ALARMS].tolist()
-    assert len(_unpack(_pack(Detections.none()))) == 0
+    assert (
+        unpack_alarms(pack_alarms(many)).scores.tolist() == many.scores[:MAX_STORED_ALARMS].tolist()
+    )
+    assert len(unpack_alarms(pack_alarms(Detections.none()))) == 0
 
 
 @given(st.lists(st.floats(0, 1, width=32), max_size=20))
 def test_boxes_come_back_bit_for_bit(scores: list[float]) -> None:
     before = found(*scores)
-    after = _unpack(_pack(before))
+    after = unpack_alarms(pack_alarms(before))
     assert np.array_equal(after.scores, before.scores)
     assert np.array_equal(after.boxes, before.boxes)
     assert np.array_equal(after.labels, before.labels)

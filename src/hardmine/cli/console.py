@@ -155,7 +155,7 @@ class _Lines:
         if last is not None and done < total and now - last < PLAIN_SECONDS:
             return
         self._last[name] = now
-        self._say(_describe(name, done, total) + (f" ({pace})" if pace else ""))
+        self._say(_describe(name, done, total) + (f" ({pace})" if pace and total != 1 else ""))
 
 
 def _describe(name: str, done: int, total: int) -> str:

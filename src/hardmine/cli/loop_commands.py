@@ -63,6 +63,7 @@ def mine(
     out: options.Out = Path("runs/mine"),
     device: options.Device = None,
     runtime: scanning.Runtime = "auto",
+    ray: scanning.Ray = None,
     dry_run: scanning.DryRun = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -91,6 +92,7 @@ def mine(
             "exclude": exclude or (),
             "rank": how,
             "runtime": runtime,
+            "ray": ray,
             "notify": step,
         }
         if dry_run:

@@ -16,6 +16,14 @@ Runtime = Annotated[
         help="What runs the first cut; auto takes OpenVINO on a CPU where it is installed.",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Scan on a Ray cluster: its address, 'auto', or 'local' for this machine.",
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Say how many images there are and how long it would take."),

@@ -28,11 +28,13 @@ class UnreachableError(DataError):
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageItem:
     """An image that can be read: ``name`` is what the store and people call it; ``read`` returns the
-    encoded file (``None``: a file on this machine of that name) or raises ``DataError``.
+    encoded file (``None``: a file on this machine of that name) or raises ``DataError``; ``held``
+    says that it is in memory already.
     """
 
     name: str
     read: Callable[[], bytes] | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from hardmine.detect.pipeline import batched
 from hardmine.pool.scan import ScanSummary
+from hardmine.pool.sources_remote import read_ahead
 from hardmine.types import Detections, PoolScore, Problem
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ COMMIT_SECONDS = 0.5
 COMMIT_IMAGES = 2048
 _ASKED = 2000
 """Names looked up in the store at once."""
-_ASKED_EAGER = 32
-"""The same for items that carry their bytes."""
+_HELD = 32
+"""Of these at most so many that carry their bytes."""
 _SHOWN_PROBLEMS = 1000
 """Problems kept in the summary; the store has them all."""
 
@@ -71,8 +71,8 @@ def scan_source(
     from hardmine.detect.hot_pass import first_cut
 
     tally = Tally()
-    Thread(target=_count, args=(source, tally), daemon=True).start()
-    fresh = iter_fresh(source, store, model_id, tally)
+    count_in_background(source, tally)
+    fresh = read_ahead(iter_fresh(source, store, model_id, tally))
     return record(first_cut(scorer, resize, fresh), store, model_id, tally, progress)
 
 
@@ -81,7 +81,7 @@ def iter_fresh(
 ) -> Iterator[ImageItem | Problem]:
     """Yield the items that this model has not seen, counting the others as skipped."""
     any_bad = bool(store.problems(model_id))
-    for chunk in batched(source.items(), _ASKED_EAGER if source.eager else _ASKED):
+    for chunk in _chunks(source.items()):
         names = [item.file if isinstance(item, Problem) else item.name for item in chunk]
         fresh = set(store.pending(model_id, names))
         if any_bad and len(fresh) < len(names):
@@ -91,6 +91,19 @@ def iter_fresh(
                 yield item
             else:
                 tally.skipped += 1
+
+
+def _chunks(items: Iterator[ImageItem | Problem]) -> Iterator[list[ImageItem | Problem]]:
+    chunk: list[ImageItem | Problem] = []
+    held = 0
+    for item in items:
+        chunk.append(item)
+        held += not isinstance(item, Problem) and item.held
+        if len(chunk) == _ASKED or held == _HELD:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
 
 
 def record(
@@ -130,6 +143,11 @@ def _to_score(item: HotScore, model_id: str) -> PoolScore:
     return PoolScore(
         item.name, item.score, item.label, -1, item.level, item.phash, model_id, exact=False
     )
+
+
+def count_in_background(source: Source, tally: Tally) -> None:
+    """Fill in how many images there are, while the scan begins."""
+    Thread(target=_count, args=(source, tally), daemon=True).start()
 
 
 def _count(source: Source, tally: Tally) -> None:

@@ -96,6 +96,7 @@ class Hand:
             self.store,
             self.model_id,
             self.score_again,
+            floor=self.limits.min_score,
             expect=size,
             holds=self.source.holds,
             progress=self.progress,

@@ -58,6 +58,7 @@ def mine(
     score_images: ScoreImages | None = None,
     device: str | None = None,
     runtime: str = "auto",
+    ray: str | None = None,
     notify: Notify | None = None,
 ) -> MiningResult:
     """Rank a pool by how hard a detector fires on it.
@@ -80,6 +81,7 @@ def mine(
         device: where the checkpoint runs; chosen when not given.
         score_images: scores every image in full instead of a first cut.
         runtime: of the first cut: "auto", "torch", "openvino" or "onnxruntime".
+        ray: address of a Ray cluster to scan on: ``local``, ``auto`` or its head's.
         notify: told (what, done, total) as the work goes; a total of 0 is unknown.
 
     Raises:
@@ -96,6 +98,7 @@ def mine(
         score_images=score_images,
         device=device,
         runtime=runtime,
+        ray=ray,
         notify=notify,
     ) as (hand, folder):
         return _hand_out(hand, folder)
@@ -115,6 +118,7 @@ def explain(
     score_images: ScoreImages | None = None,
     device: str | None = None,
     runtime: str = "auto",
+    ray: str | None = None,
     notify: Notify | None = None,
 ) -> Explanation:
     """Say why an image of a pool is where it is; nothing is handed out.
@@ -134,6 +138,7 @@ def explain(
         score_images=score_images,
         device=device,
         runtime=runtime,
+        ray=ray,
         notify=notify,
     ) as (hand, _):
         return explain_image(hand, str(image))
@@ -151,6 +156,7 @@ def _scanned(
     score_images: ScoreImages | None,
     device: str | None,
     runtime: str,
+    ray: str | None,
     notify: Notify | None,
 ) -> Iterator[tuple[Hand, Path]]:
     """Scan what is not scored yet and give the pool with the folder of its store."""
@@ -159,6 +165,10 @@ def _scanned(
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(clear_disk_errors(folder))
         store = stack.enter_context(PoolStore(folder / "pool.sqlite"))
+        if ray is not None:
+            from hardmine.pool.ray_scan import ray_cluster
+
+            stack.enter_context(ray_cluster(ray))
         scanned = scan(
             eye,
             pool,
@@ -166,6 +176,7 @@ def _scanned(
             runtime=runtime,
             cache=folder / "runtimes",
             score_images=score_images,
+            ray=ray is not None,
             notify=notify or _silent,
         )
         yield (

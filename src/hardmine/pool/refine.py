@@ -35,6 +35,7 @@ class ExactRanking:
 
     Args:
         score_again: how images are scored at full precision.
+        floor: lowest score that is of interest: what stays below is not scored again.
         expect: how many will likely be taken: so many are scored again at once to begin with.
         holds: says whether an image belongs to the pool that is ranked; all do unless given.
         progress: told (done, total) of the images scored again; the total grows with the need.
@@ -46,6 +47,7 @@ class ExactRanking:
         model_id: str,
         score_again: ScoreAgain,
         *,
+        floor: float = 0.0,
         expect: int | None = None,
         holds: Callable[[str], bool] = lambda image: True,
         progress: Callable[[int, int], None] | None = None,
@@ -53,6 +55,7 @@ class ExactRanking:
         self._store = store
         self._model_id = model_id
         self._score_again = score_again
+        self._floor = floor
         self._expect = expect or _CHUNK
         self._holds = holds
         self._progress = progress
@@ -64,31 +67,41 @@ class ExactRanking:
         """Images scored again so far."""
 
     def __iter__(self) -> Iterator[PoolScore]:
-        """Yield the scores; ties by name.
+        """Yield the scores down to the floor at least; ties by name.
 
         An image that the margin did not cover comes late rather than never.
         """
         last: PoolScore | None = None
+        self._begin()
         while True:
             yield from sorted(self._fresh_before(last), key=_place)
             page = self._store.ranked_after(self._model_id, last, _PAGE, exact=True)
-            if not page:
-                more = self._expect if last is None else max(_FEWEST, self._expect // 8)
-                if not self._take(more):
-                    return
+            if not page and not self._take(max(_FEWEST, self._expect // 8), self._floor):
+                return
             for score in page:
-                if self._take(_CHUNK, reach=score.score):
+                if self._take(_CHUNK, max(score.score, self._floor)):
                     break  # there are new exact scores, perhaps above this one
                 last = score
                 if self._holds(score.image):
                     yield score
+
+    def _begin(self) -> None:
+        """Make as many places as will be asked for exact, in as few and large batches as possible."""
+        while True:
+            ranked = self._store.ranked_after(self._model_id, None, self._expect, exact=True)
+            if len(ranked) < self._expect:
+                more = self._take(self._expect - len(ranked), self._floor)
+            else:
+                more = self._take(_CHUNK, max(ranked[-1].score, self._floor))
+            if not more:
+                return
 
     def _fresh_before(self, last: PoolScore | None) -> list[PoolScore]:
         """Return what was scored again since the last call and belongs before ``last``."""
         fresh, self._fresh = self._fresh, []
         return [] if last is None else [score for score in fresh if _place(score) < _place(last)]
 
-    def _take(self, most: int, reach: float = 0.0) -> bool:
+    def _take(self, most: int, reach: float) -> bool:
         """Score up to ``most`` images again whose exact score may be ``reach`` or more; any at all?"""
         self._fetch(most if reach == 0 else 1)
         bound = shift_logit(reach, -self._margin)

@@ -43,6 +43,7 @@ def scan(
     runtime: str = "auto",
     cache: Path | None = None,
     score_images: ScoreImages | None = None,
+    ray: bool = False,
     notify: Notify,
 ) -> Scanned:
     """Score what this model has not scored yet: a first cut, or in full where that costs the same.
@@ -51,6 +52,7 @@ def scan(
         runtime: of the first cut; ``detect.runtime.RUNTIMES``.
         cache: folder for converted networks.
         score_images: scores all images in full, instead of a first cut.
+        ray: on the Ray cluster that is connected.
 
     Raises:
         ConfigError: a runtime that this detector has not.
@@ -62,6 +64,8 @@ def scan(
     from hardmine.detect.runtime import make_scorer
 
     source = open_source(pool)
+    if ray:
+        return _scan_with_ray(detector, source, store, runtime, notify)
     notify("prepare", 0, 1)
     scorer = make_scorer(detector, runtime, cache)
     notify("prepare", 1, 1)
@@ -83,6 +87,19 @@ def score_in_full(
         else:
             score = replace(to_score(result, detector.model_id), image=result.name)
             yield score, result.detections
+
+
+def _scan_with_ray(
+    detector: Detector, source: Source, store: PoolStore, runtime: str, notify: Notify
+) -> Scanned:
+    from hardmine.pool.ray_scan import RayPool, scan_with_ray, score_again_with
+
+    workers = RayPool(detector, runtime)
+    told = partial(notify, "scan (Ray)")
+    summary = scan_with_ray(source, store, workers, detector.model_id, progress=told)
+    _require(source, summary)
+    here = partial(score_in_full, detector)
+    return Scanned(source, summary, score_again_with(workers, here))
 
 
 def _scan_in_full(

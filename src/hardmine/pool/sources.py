@@ -17,8 +17,8 @@ from typing import Protocol
 from hardmine.data.image_io import IMAGE_SUFFIXES
 from hardmine.detect.loading import ImageItem
 from hardmine.errors import DataError
-from hardmine.pool.sources_archive import INSIDE, Archive, is_archive, iter_members, read_member
-from hardmine.pool.sources_remote import is_url, list_remote, read_ahead, read_remote
+from hardmine.pool.sources_archive import INSIDE, is_archive, iter_members, read_member
+from hardmine.pool.sources_remote import is_url, list_remote, read_remote
 from hardmine.types import Dataset, Problem
 
 _GLOB = frozenset("*?[")
@@ -27,16 +27,13 @@ _GLOB = frozenset("*?[")
 class Source(Protocol):
     """A pool that can be listed any number of times.
 
-    ``name`` is what people call it, ``root`` what names are shown relative to, ``eager`` says that
-    items arrive with their bytes already read.
+    ``name`` is what people call it, ``root`` what names are shown relative to.
     """
 
     @property
     def name(self) -> str: ...  # noqa: D102
     @property
     def root(self) -> Path: ...  # noqa: D102
-    @property
-    def eager(self) -> bool: ...  # noqa: D102
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the images, and what kept some from being listed."""
@@ -84,7 +81,6 @@ class FolderSource:
     """All images below a folder, sorted within each; hidden ones and linked folders left out."""
 
     root: Path
-    eager = False
 
     @property
     def name(self) -> str:
@@ -109,7 +105,6 @@ class GlobSource:
     """All images that a pattern meets, and the members of archives that it meets."""
 
     pattern: str
-    eager = False
 
     @property
     def name(self) -> str:
@@ -151,7 +146,6 @@ class ListSource:
     """
 
     path: Path
-    eager = False
 
     @property
     def name(self) -> str:
@@ -205,11 +199,6 @@ class ArchiveSource:
     name: str
 
     @property
-    def eager(self) -> bool:
-        """Compressed tar archives can only be read from front to back."""
-        return not Archive.of(self.name).random
-
-    @property
     def root(self) -> Path:
         """The archive's folder."""
         return Path(self.name).parent
@@ -232,7 +221,6 @@ class RemoteSource:
     """What a URL names: a folder, a glob, an archive or one image, on any file system of fsspec."""
 
     name: str
-    eager = True
 
     @property
     def root(self) -> Path:
@@ -240,8 +228,8 @@ class RemoteSource:
         return Path("/")
 
     def items(self) -> Iterator[ImageItem | Problem]:
-        """Yield the images, fetched some ahead by threads."""
-        return read_ahead(_expand(list_remote(self.name), strict=False))
+        """Yield the images."""
+        return _expand(list_remote(self.name), strict=False)
 
     def count(self) -> int | None:
         """Unknown."""
@@ -255,8 +243,6 @@ class RemoteSource:
 
 class DatasetSource:
     """The images of a dataset that is in memory already."""
-
-    eager = False
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset

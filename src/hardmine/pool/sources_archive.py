@@ -104,7 +104,9 @@ class Archive:
                     data = cast(IO[bytes], archive.extractfile(entry)).read()
                     if len(data) < entry.size:
                         raise tarfile.ReadError("unexpected end of data")
-                    yield ImageItem(f"{self.name}{INSIDE}{entry.name}", partial(_same, data))
+                    yield ImageItem(
+                        f"{self.name}{INSIDE}{entry.name}", partial(_same, data), held=True
+                    )
 
     def _item(self, member: str) -> ImageItem:
         return ImageItem(f"{self.name}{INSIDE}{member}", partial(self.read, member))

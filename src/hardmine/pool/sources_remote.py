@@ -92,9 +92,9 @@ def read_ahead(items: Iterable[ImageItem | Problem]) -> Iterator[ImageItem | Pro
 
 
 def _begin(item: ImageItem | Problem, pool: ThreadPoolExecutor) -> ImageItem | Problem:
-    if isinstance(item, Problem) or item.read is None:
+    if isinstance(item, Problem) or item.read is None or item.held:
         return item
-    return ImageItem(item.name, pool.submit(item.read).result)
+    return ImageItem(item.name, pool.submit(item.read).result, held=True)
 
 
 def _list(system: Any, path: str) -> Iterator[str]:

@@ -178,7 +178,7 @@ class PoolStore:
         """Return the stored boxes of one image, best first; none when the image is unknown."""
         query = "SELECT alarms FROM scores WHERE model_id = ? AND image = ?"
         row = self._database.execute(query, (model_id, image)).fetchone()
-        return Detections.none() if row is None else _unpack(row[0])
+        return Detections.none() if row is None else unpack_alarms(row[0])
 
     def problems(self, model_id: str) -> tuple[Problem, ...]:
         """Return the images that this model's scan could not read, by name."""
@@ -233,7 +233,7 @@ def _to_row(score: PoolScore, found: Detections) -> tuple[Any, ...]:
         score.num_alarms,
         score.level,
         score.phash,
-        _pack(found),
+        pack_alarms(found),
         int(score.exact),
         None if score.exact else score.score,
     )
@@ -244,7 +244,8 @@ def _from_row(row: tuple[Any, ...]) -> PoolScore:
     return PoolScore(image, score, label, num_alarms, level, phash, model_id, bool(exact))
 
 
-def _pack(found: Detections) -> bytes:
+def pack_alarms(found: Detections) -> bytes:
+    """Return the best ``MAX_STORED_ALARMS`` detections as bytes."""
     kept = min(len(found), MAX_STORED_ALARMS)
     table = np.zeros((kept, 6), "<f4")
     table[:, 0] = found.scores[:kept]
@@ -253,7 +254,8 @@ def _pack(found: Detections) -> bytes:
     return table.tobytes()
 
 
-def _unpack(blob: bytes) -> Detections:
+def unpack_alarms(blob: bytes) -> Detections:
+    """Return the detections that :func:`pack_alarms` packed."""
     table = np.frombuffer(blob, "<f4").reshape(-1, 6)
     return Detections(
         table[:, 2:].astype(np.float32),
