@@ -58,7 +58,7 @@ class Worker:
         ]
 
     def _full(self, names: list[str]) -> list[tuple[Any, ...]]:
-        from hardmine.pool.scanning import score_in_full
+        from hardmine.pool.full import score_in_full
 
         rows: list[tuple[Any, ...]] = []
         for result in score_in_full(self._detector, names):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardmine.errors import DataError
 from hardmine.pool.first_scan import scan_source
+from hardmine.pool.full import score_in_full
 from hardmine.pool.loading import load_pool
 from hardmine.pool.refine import ScoreAgain
 from hardmine.pool.scan import ScanSummary, ScoreImages, scan_pool, to_score
-from hardmine.pool.sources import DatasetSource, Source, open_image, open_source
+from hardmine.pool.sources import DatasetSource, Source, open_source
 from hardmine.pool.store import PoolStore
 from hardmine.types import Dataset, Detections, PoolScore, Problem
 
@@ -73,20 +74,6 @@ def scan(
     summary = scan_source(source, store, scorer, detector.resize, detector.model_id, progress=told)
     _require(source, summary)
     return Scanned(source, summary, partial(score_in_full, detector))
-
-
-def score_in_full(
-    detector: Detector, images: Sequence[str]
-) -> Iterator[tuple[PoolScore, Detections] | Problem]:
-    """Yield images, by the names that a source gave them, scored in float32 and decoded."""
-    from hardmine.detect.run import score_items
-
-    for result in score_items(detector, map(open_image, images)):
-        if isinstance(result, Problem):
-            yield result
-        else:
-            score = replace(to_score(result, detector.model_id), image=result.name)
-            yield score, result.detections
 
 
 def _scan_with_ray(
