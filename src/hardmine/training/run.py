@@ -12,6 +12,7 @@ import torch
 
 from hardmine.errors import CheckpointError
 from hardmine.files import write_text
+from hardmine.model.depthwise import use_float32_backward
 from hardmine.model.make import Network, make_network
 from hardmine.training.accelerator import make_accelerator, training_device, uses_bf16
 from hardmine.training.checkpoint import (
@@ -82,6 +83,8 @@ class Run:
         start.load_into(self.model)
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.average = AveragedWeights(self.model, recipe.optim.ema_decay)
+        if self.bf16 and self.device.type == "cpu":
+            use_float32_backward(self.model)
         self.optimizer = make_optimizer(self.model, recipe)
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, self.optimizer, device_placement=[False, False]
