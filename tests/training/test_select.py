@@ -259,6 +259,16 @@ def test_suppression_counts_one_false_alarm_once() -> None:
     assert select_priors(view, without).negatives.tolist() == [[False, True, True, False]]
 
 
+def test_an_overlap_of_exactly_the_limit_stays() -> None:
+    """10 x 10 inside 10 x 20: IoU 100 / 200 = .5."""
+    labels, hardness = torch.tensor([[0, 0]]), torch.tensor([[2.0, 1.0]])
+    boxes = torch.tensor([[[0.0, 0, 10, 20], [0, 0, 10, 10]]])
+    for nms_iou, kept in ((0.5, 2), (0.49, 1)):
+        rule = HardExamplesConfig(count=0, nms_iou=nms_iou)
+        view = candidates_of(labels, hardness, boxes=boxes)
+        assert int(select_priors(view, rule).negatives.sum()) == kept
+
+
 def test_a_floor_without_a_ratio_works() -> None:
     """TF ignores ``min_negatives_per_image`` unless its ratio is above 0."""
     labels = torch.tensor([[2, 2, 0, 0, 0]])
