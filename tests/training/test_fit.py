@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
+from hardmine.model.make import make_network
 from hardmine.model.ssd import SSD
 from hardmine.training.checkpoint import load_checkpoint
 from hardmine.training.fit import Progress, fit
-from hardmine.training.optim import learning_rate
+from hardmine.training.optim import AveragedWeights, learning_rate
 from hardmine.training.recipe import OptimConfig, Recipe, recipe_from_dict
 from hardmine.types import Dataset, ImageState, ScoreForm
 
@@ -257,3 +258,38 @@ def test_the_device_is_the_one_asked_for(
         assert same(named, fit(squares, tiny_recipe, tmp_path / "b", steps=2))
     with pytest.raises(ConfigError, match=r"device: got cuda:99, but this machine"):
         fit(squares, tiny_recipe, tmp_path / "c", steps=2, device="cuda:99")
+
+
+def test_averaged_weights_against_the_formula(tiny_recipe: Recipe) -> None:
+    """a ← d·a + (1 − d)·w for weights and statistics; the first weights are taken whole."""
+    torch.manual_seed(0)
+    model = make_network(tiny_recipe.model, ("a",))
+    average = AveragedWeights(model, decay=0.9)
+    wanted: dict[str, torch.Tensor] = {}
+    for step in range(4):
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.add_(step + 1)
+        average.update(model)
+        for key, value in model.state_dict().items():
+            first = step == 0 or not value.is_floating_point()
+            wanted[key] = value.clone() if first else 0.9 * wanted[key] + 0.1 * value
+    state = average.state_dict()["module"]
+    assert all(torch.allclose(state[key], wanted[key], atol=1e-5) for key in wanted)
+    again = AveragedWeights(model, decay=0.9)
+    again.load_state_dict(average.state_dict())
+    again.update(model)
+    average.update(model)
+    assert all(
+        torch.equal(v, again.module.state_dict()[k]) for k, v in average.module.state_dict().items()
+    )
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    wild = replace(tiny_recipe, optim=OptimConfig(lr=1e30, warmup_steps=0, clip_norm=1e30))
+    with pytest.raises(
+        DataError, match=r"loss (nan|inf) at step \d+, images \[.*\]; lower optim\.lr"
+    ):
+        fit(squares, wild, tmp_path, steps=8)
