@@ -303,9 +303,12 @@ def test_a_fixed_batch_is_fed_in_pieces(tmp_path: Path) -> None:
     assert detector.score(images(3)).scores.tolist() == [0.75] * 3
 
 
-def test_the_network_runs_once_for_scoring_and_decoding(tmp_path: Path) -> None:
-    path = constant_graph(tmp_path / "m.onnx", {"out": np.array([[[*BOX, 0.75, 1.0]]])})
-    describe(path, classes=["a", "b"], outputs={"kind": "rows"})
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_network_runs_once_for_scoring_and_decoding(tmp_path: Path, inside: bool) -> None:
+    row = [*BOX, 0.75, 1.0] if inside else [*BOX, 0.1, 0.75]
+    path = constant_graph(tmp_path / "m.onnx", {"out": np.array([[row]])})
+    outputs = {"kind": "rows"} if inside else {"box_form": "xyxy"}
+    describe(path, classes=["a", "b"], outputs=outputs)
     detector = opened(path)
     runs = 0
     run = detector._session.run
@@ -315,14 +318,12 @@ def test_the_network_runs_once_for_scoring_and_decoding(tmp_path: Path) -> None:
         runs += 1
         return run(feed)
 
-    detector._session.run = counted
-    batch = images(3)
-    detector.score(batch)
+    detector._session.run = counted  # type: ignore[method-assign,assignment]
+    scores, found = detector.score_and_detect(images(3), 0.5)
     assert runs == 3  # the graph takes one image at a time
-    detector.detect(batch[[0, 2]])
-    assert runs == 3
-    detector.detect(batch + 1)
-    assert runs == 6
+    assert scores.labels.tolist() == [2, 2, 2]
+    assert [len(d.at_least(0.3)) for d in found] == [1, 1, 1]
+    assert [len(d) for d in detector.score_and_detect(images(3), 0.8)[1]] == [0, 0, 0]
 
 
 JOINED = np.array([[[*BOX, 0.75, 0.1]]], np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hardmine.data.resize import Resize
-from hardmine.detect.detector import BatchScores
+from hardmine.detect.detector import BatchScores, top_scores
 from hardmine.detect.graph_config import (
     GraphConfig,
     JoinedOutput,
@@ -24,8 +25,7 @@ from hardmine.detect.graph_config import (
     graph_config,
     load_graph_config,
 )
-from hardmine.detect.graph_decode import Array, boxes_and_scores, decode_outputs
-from hardmine.detect.memo import LastBatch
+from hardmine.detect.graph_decode import Array, boxes_and_scores, final_detections, suppress
 from hardmine.errors import CheckpointError, ConfigError, HardmineError
 from hardmine.training.checkpoint import file_digest
 from hardmine.types import Detections
@@ -78,7 +78,6 @@ class GraphDetector:
         facts = json.dumps(asdict(config), sort_keys=True)
         key = f"{file_digest(path)}:{facts}:{height}x{width}"
         self.model_id = hashlib.sha256(key.encode()).hexdigest()[:16]
-        self._last = LastBatch(self._detect)
 
     @property
     def config(self) -> GraphConfig:
@@ -87,35 +86,45 @@ class GraphDetector:
 
     def score(self, images: Tensor) -> BatchScores:
         """Return the highest class probability of each image; no NMS where the graph has none."""
-        if isinstance(self._config.outputs, JoinedOutput | SeparateOutputs):
-            return self._raw_scores(images)
-        return self._last.score(images)
+        return self.score_and_detect(images, math.inf)[0]
 
     def detect(self, images: Tensor) -> list[Detections]:
         """Return detections in canvas pixels."""
-        return self._last.detect(images)
+        return self.score_and_detect(images, -1.0)[1]
 
-    def _raw_scores(self, images: Tensor) -> BatchScores:
+    def score_and_detect(
+        self, images: Tensor, floor: float
+    ) -> tuple[BatchScores, list[Detections]]:
+        """Return scores, and the detections of the images that reach ``floor``, from one run."""
         parts = []
-        for found, _ in self._runs(images):
-            with _about(self._path):
-                _, scores = boxes_and_scores(
-                    found, self._config, self.resize.height, self.resize.width, self._priors
-                )
-            parts.append(torch.from_numpy(scores.max(axis=1)))
-        best, label = torch.cat(parts)[: len(images)].max(1)
-        return BatchScores(best, label + 1, torch.full_like(label, -1))
+        with _about(self._path):
+            for found, size in self._runs(images):
+                parts.append(self._read(found, size, floor))
+        scores = torch.cat([part for part, _, _ in parts])[: len(images)]
+        labels = torch.cat([part for _, part, _ in parts])[: len(images)]
+        detections = [item for _, _, part in parts for item in part][: len(images)]
+        if len(detections) < len(images):
+            raise CheckpointError(f"{self._path}: {len(detections)} results, {len(images)} images")
+        return BatchScores(scores, labels, torch.full_like(labels, -1)), detections
 
-    def _detect(self, images: Tensor) -> list[Detections]:
-        results: list[Detections] = []
-        for found, size in self._runs(images):
-            with _about(self._path):
-                results += decode_outputs(
-                    found, self._config, self.resize.height, self.resize.width, self._priors, size
-                )
-        if len(results) < len(images):
-            raise CheckpointError(f"{self._path}: {len(results)} results for {len(images)} images")
-        return results[: len(images)]
+    def _read(
+        self, found: dict[str, Array], size: int, floor: float
+    ) -> tuple[Tensor, Tensor, list[Detections]]:
+        """Return scores and labels of a run's images, and detections of those that reach a floor."""
+        height, width = self.resize.height, self.resize.width
+        if not isinstance(self._config.outputs, JoinedOutput | SeparateOutputs):
+            done = final_detections(found, self._config, height, width, size)
+            top = top_scores(done)
+            reached = (top.scores >= floor).tolist()
+            kept = [d if r else Detections.none() for d, r in zip(done, reached, strict=True)]
+            return top.scores, top.labels, kept
+        boxes, scores = boxes_and_scores(found, self._config, height, width, self._priors)
+        best, label = torch.from_numpy(np.ascontiguousarray(scores.max(axis=1))).max(1)
+        kept = [
+            suppress(b, s, height, width, self._config.nms) if top >= floor else Detections.none()
+            for b, s, top in zip(boxes, scores, best.tolist(), strict=True)
+        ]
+        return best, label + 1, kept
 
     def _runs(self, images: Tensor) -> list[tuple[dict[str, Array], int]]:
         """Run the graph, in pieces of its own batch size when that is fixed (the last one filled)."""

@@ -28,21 +28,14 @@ Found = Mapping[str, Array]
 """A graph's outputs by name, in its order."""
 
 
-def decode_outputs(
-    found: Found,
-    config: GraphConfig,
-    height: int,
-    width: int,
-    priors: Array | None = None,
-    batch: int = 1,
+def final_detections(
+    found: Found, config: GraphConfig, height: int, width: int, batch: int
 ) -> list[Detections]:
-    """Return each image's detections in canvas pixels, best first.
+    """Return each image's detections in canvas pixels, best first, of a graph with NMS inside.
 
     Args:
-        found: the outputs of one batch.
+        found: the outputs of one batch of ``batch`` images.
         height, width: of the canvas.
-        priors: f32[N, 4] cxcywh, for SSD deltas.
-        batch: images in the batch.
 
     Raises:
         CheckpointError: outputs that are not as the configuration says.
@@ -50,10 +43,8 @@ def decode_outputs(
     outputs = config.outputs
     if isinstance(outputs, FinalOutputs):
         return _final(found, outputs, height, width, len(config.classes))
-    if isinstance(outputs, RowsOutput):
-        return _rows(found, outputs, height, width, len(config.classes), batch)
-    boxes, scores = boxes_and_scores(found, config, height, width, priors)
-    return [suppress(b, s, height, width, config.nms) for b, s in zip(boxes, scores, strict=True)]
+    assert isinstance(outputs, RowsOutput)
+    return _rows(found, outputs, height, width, len(config.classes), batch)
 
 
 def boxes_and_scores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,14 @@ class OpenVinoSession:
             for port in model.inputs
         )
         self._outputs = [port.get_any_name() for port in model.outputs]
+        self._of_thread = threading.local()
         self.metadata: Mapping[str, str] = _rt_info(model)
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name, in order."""
-        found = self._compiled(dict(feed))
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        found = self._of_thread.request.infer(dict(feed))
         values = [np.array(found[i]) for i in range(len(self._outputs))]
         return dict(zip(self._outputs, values, strict=True))
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from hardmine.data.resize import Resize
 from hardmine.detect.classes import choose_classes
-from hardmine.detect.detector import BatchScores
-from hardmine.detect.memo import LastBatch
+from hardmine.detect.detector import BatchScores, top_scores
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.training.checkpoint import file_digest
 from hardmine.types import Detections
@@ -41,18 +40,23 @@ class TorchvisionDetector:
         self.categories = categories
         self.model_id = model_id
         self.resize = resize
-        self._last = LastBatch(self._run)
 
     def score(self, images: Tensor) -> BatchScores:
         """Return the best detection of each image: these models have no cheaper score."""
-        return self._last.score(images)
+        return top_scores(self.detect(images))
 
-    def detect(self, images: Tensor) -> list[Detections]:
-        """Return detections in canvas pixels."""
-        return self._last.detect(images)
+    def score_and_detect(
+        self, images: Tensor, floor: float
+    ) -> tuple[BatchScores, list[Detections]]:
+        """Return scores, and the detections of the images that reach ``floor``, from one run."""
+        found = self.detect(images)
+        top = top_scores(found)
+        reached = (top.scores >= floor).tolist()
+        return top, [d if r else Detections.none() for d, r in zip(found, reached, strict=True)]
 
     @torch.inference_mode()
-    def _run(self, images: Tensor) -> list[Detections]:
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Return detections in canvas pixels."""
         pixels = images.to(self._device).float() / 255.0
         return [_to_detections(found) for found in self._model(list(pixels))]
 
