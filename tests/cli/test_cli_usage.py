@@ -19,7 +19,18 @@ from hardmine.cli.main import run
 from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("demo", "check", "train", "val", "mine", "loop", "predict", "convert", "recipe")
+COMMANDS = (
+    "demo",
+    "check",
+    "train",
+    "val",
+    "mine",
+    "loop",
+    "predict",
+    "convert",
+    "recipe",
+)
+MODELS = ("export", "check-detector")
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -47,7 +58,7 @@ def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *MODELS])
 def test_every_command_has_help(cli: Cli, command: str, flag: str) -> None:
     code, out, err = cli(command, flag)
     assert (code, err) == (0, "")
@@ -58,7 +69,7 @@ def test_every_command_has_help(cli: Cli, command: str, flag: str) -> None:
 def test_help_lists_every_command_and_the_exit_codes(cli: Cli) -> None:
     code, out, err = cli("-h")
     assert (code, err) == (0, "")
-    for command in COMMANDS:
+    for command in (*COMMANDS, *MODELS):
         assert f"│ {command} " in out
     assert "3 a gate not met" in out
 

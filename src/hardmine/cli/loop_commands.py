@@ -60,6 +60,8 @@ def mine(
     diverse: ranking.Diverse = False,
     explain: ranking.Explain = None,
     classes: options.Classes = None,
+    tile: options.Tile = None,
+    overlap: options.Overlap = None,
     out: options.Out = Path("runs/mine"),
     device: options.Device = None,
     runtime: scanning.Runtime = "auto",
@@ -75,6 +77,7 @@ def mine(
     import hardmine
     from hardmine.cli.tables import show_mining
     from hardmine.detect.resolve import open_detector
+    from hardmine.detect.tiles import tiled
     from hardmine.pool.mining import explain as explain_one
     from hardmine.pool.rules import RankOptions
 
@@ -83,7 +86,7 @@ def mine(
     )
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
-        detector = open_detector(checkpoint, device, classes=classes)
+        detector = tiled(open_detector(checkpoint, device, classes=classes), tile, overlap)
         keywords: dict[str, Any] = {
             "top": top,
             "fraction": fraction,

@@ -15,6 +15,7 @@ import typer
 import hardmine
 from hardmine.cli import (
     data_commands,
+    export_commands,
     loop_commands,
     model_commands,
     priors_commands,
@@ -71,6 +72,8 @@ app.command()(loop_commands.loop)
 app.command()(model_commands.predict)
 app.command()(data_commands.convert)
 app.command()(data_commands.split)
+app.command()(export_commands.export)
+app.command("check-detector")(export_commands.check_detector)
 app.command()(recipe_commands.recipe)
 app.command()(zoo_commands.models)
 app.add_typer(priors_commands.priors)

@@ -158,6 +158,8 @@ def predict(
     as_json: options.Json = False,
     min_score: options.MinScore = 0.3,
     classes: options.Classes = None,
+    tile: options.Tile = None,
+    overlap: options.Overlap = None,
     out: options.Out = Path("runs/predict"),
     device: options.Device = None,
     quiet: options.Quiet = False,
@@ -166,9 +168,10 @@ def predict(
     """Run a detector over images and print what it finds."""
     from hardmine.cli.predicting import predict_images
     from hardmine.detect.resolve import open_detector
+    from hardmine.detect.tiles import tiled
 
     console = Console(quiet=quiet, verbose=verbose)
-    detector = open_detector(checkpoint, device, classes=classes)
+    detector = tiled(open_detector(checkpoint, device, classes=classes), tile, overlap)
     predict_images(
         console,
         detector,

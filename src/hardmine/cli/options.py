@@ -51,6 +51,21 @@ Checkpoint = Annotated[
         "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json).",
     ),
 ]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        "--tile",
+        metavar="PX",
+        min=16,
+        help="Look at large images in square tiles of this size; what they find is merged.",
+    ),
+]
+Overlap = Annotated[
+    float | None,
+    typer.Option(
+        "--overlap", metavar="F", help="Share of a tile's side that the next one has too (.2)."
+    ),
+]
 Classes = Annotated[
     Path | None,
     typer.Option(

@@ -90,6 +90,11 @@ class TorchDetector:
         return self._model
 
     @property
+    def decode(self) -> AnyDecodeConfig:
+        """The limits of decoding."""
+        return self._decode
+
+    @property
     def device(self) -> torch.device:
         """Where the network runs."""
         return self._device

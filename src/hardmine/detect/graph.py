@@ -74,7 +74,8 @@ class GraphDetector:
         height, width = _canvas(self._image, config, session.metadata, path)
         self._config = config
         self.categories = config.classes
-        self.resize = Resize(height, width, config.input.resize, config.input.fill)
+        how = config.input
+        self.resize = Resize(height, width, how.resize, how.fill, how.side)
         facts = json.dumps(asdict(config), sort_keys=True)
         key = f"{file_digest(path)}:{facts}:{height}x{width}"
         self.model_id = hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from hardmine.data.resize import Mode
 from hardmine.errors import ConfigError
 
 BoxForm = Literal["xyxy", "cxcywh", "xywh", "yxyx"]
@@ -23,14 +24,16 @@ _STRICT: dict[str, Any] = {"extra": "forbid"}
 class GraphInput:
     """How pixels enter: ``(pixel / divide_by - mean) / std``, in RGB or BGR.
 
-    ``height`` and ``width`` are read from the file when they stand there. ``size_name`` is a second
-    input, i64[B, 2], that takes the canvas's (width, height).
+    ``resize``, ``side`` and ``fill`` as in ``data.resize``; ``height`` and ``width`` are read from
+    the file when they stand there. ``size_name`` is a second input, i64[B, 2], that takes the
+    canvas's (width, height).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     height: int | None = None
     width: int | None = None
-    resize: Literal["stretch", "letterbox"] = "letterbox"
+    resize: Mode = "letterbox"
+    side: int | None = None
     fill: tuple[int, int, int] = (114, 114, 114)
     channels: Literal["rgb", "bgr"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"

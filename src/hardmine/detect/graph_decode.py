@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ from hardmine.detect.graph_config import (
 from hardmine.errors import CheckpointError
 from hardmine.types import Detections
 
+_MAX_LOG = math.log(1000.0 / 16)
+"""Limit of a decoded ln(w / p_w): keeps exp finite."""
+
 Array = NDArray[Any]
 Found = Mapping[str, Array]
 """A graph's outputs by name, in its order."""
@@ -41,10 +45,13 @@ def final_detections(
         CheckpointError: outputs that are not as the configuration says.
     """
     outputs = config.outputs
+    classes, most = len(config.classes), config.nms.max_detections
     if isinstance(outputs, FinalOutputs):
-        return _final(found, outputs, height, width, len(config.classes))
-    assert isinstance(outputs, RowsOutput)
-    return _rows(found, outputs, height, width, len(config.classes), batch)
+        results = _final(found, outputs, height, width, classes)
+    else:
+        assert isinstance(outputs, RowsOutput)
+        results = _rows(found, outputs, height, width, classes, batch)
+    return [Detections(d.boxes[:most], d.scores[:most], d.labels[:most]) for d in results]
 
 
 def boxes_and_scores(
@@ -138,7 +145,7 @@ def _undo_deltas(
         raise CheckpointError(f"priors {got} for deltas {deltas.shape}, wanted {deltas.shape[1:]}")
     scaled = deltas * np.array(variances, np.float32)
     centre = priors[:, :2] + scaled[..., :2] * priors[:, 2:]
-    size = priors[:, 2:] * np.exp(scaled[..., 2:])
+    size = priors[:, 2:] * np.exp(np.minimum(scaled[..., 2:], _MAX_LOG))
     return np.concatenate([centre, size], axis=-1)
 
 

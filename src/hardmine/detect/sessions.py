@@ -12,6 +12,7 @@ import torch
 
 from hardmine.detect.graph import Port
 from hardmine.detect.graph_decode import Array
+from hardmine.detect.runtime_openvino import import_openvino
 from hardmine.errors import CheckpointError, MissingExtraError
 
 _TYPES = {
@@ -75,12 +76,7 @@ class OpenVinoSession:
     """An OpenVINO IR (``.xml`` with its ``.bin``), in float32."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise MissingExtraError(
-                f"{path}: needs openvino; pip install 'hardmine[openvino]'"
-            ) from None
+        openvino = import_openvino()
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file")
         core = openvino.Core()

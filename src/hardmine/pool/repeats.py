@@ -11,8 +11,9 @@ from PIL import Image
 
 from hardmine.data.image_io import read_image
 from hardmine.data.phash import perceptual_hash
+from hardmine.detect.parity import iou_with
 from hardmine.errors import DataError
-from hardmine.pool.rules import SAME_PLACE, Entry, iou_with
+from hardmine.pool.rules import SAME_PLACE, Entry
 
 MAX_DISTANCE = 14
 """Bits of 64 by which two looks at one place may differ (inclusive); unlike places differ by 32 on

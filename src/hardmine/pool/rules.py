@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hardmine.detect.parity import iou_with
 from hardmine.errors import ConfigError
 from hardmine.types import Detections, PoolScore
 
@@ -106,18 +106,6 @@ def class_margin(alarms: Detections) -> float:
         best[int(label)] = max(best.get(int(label), 0.0), float(score))
     values = sorted([*best.values(), max(0.0, 1.0 - sum(best.values()))])
     return values[-1] - values[-2]
-
-
-def iou_with(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the IoU of one box (f32[4], xyxy) with others (f32[N, 4])."""
-    one, many = box.astype(np.float64), boxes.astype(np.float64)
-    sides = np.minimum(one[2:], many[:, 2:]) - np.maximum(one[:2], many[:, :2])
-    shared = np.prod(np.maximum(sides, 0), axis=1)
-    union = np.prod(one[2:] - one[:2]) + np.prod(many[:, 2:] - many[:, :2], axis=1) - shared
-    overlap: NDArray[np.float64] = np.divide(
-        shared, union, out=np.zeros(len(many)), where=union > 0
-    )
-    return overlap
 
 
 def of_class(alarms: Detections, label: int) -> Detections:

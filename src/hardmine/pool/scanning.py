@@ -115,11 +115,10 @@ def _scan_in_full(
 
 
 def _lookup(detector: Detector) -> ScoreImages | None:
-    """Return how images are looked up where there is no model, only its answers."""
-    from hardmine.detect.images import score_images
-    from hardmine.detect.predictions import Predictions
+    """Return how images are scored by what takes files: predictions, a command, tiles."""
+    from hardmine.detect.images import FileDetector, score_images
 
-    return score_images if isinstance(detector, Predictions) else None
+    return score_images if isinstance(detector, FileDetector) else None
 
 
 def _require_names(detector: Detector, paths: Sequence[Path]) -> None:
