@@ -18,6 +18,7 @@ from hardmine.model.backbone import (
     TimmConfig,
     Vgg16,
     VggConfig,
+    probe_channels,
 )
 from hardmine.model.taps import list_nodes
 
@@ -125,6 +126,20 @@ def test_timm_by_level_and_by_node(tmp_path: Path) -> None:
         maps = taps(images)
         assert [m.shape for m in maps] == [w.shape for w in wanted]
         assert all(torch.allclose(m, w, atol=1e-4) for m, w in zip(maps, wanted, strict=True))
+
+
+def test_a_transformer_is_refused_in_one_line() -> None:
+    with torch.device("meta"):
+        vit = Taps(TimmConfig(name="vit_tiny_patch16_224", out_indices=(0,)))
+    with pytest.raises(ConfigError, match="an input of 96x128 does not go through it"):
+        probe_channels(vit, 96, 128)
+    with pytest.raises(ConfigError, match="wanted feature maps with the channels first"):
+        probe_channels(vit, 224, 224)  # tokens
+    net = Taps(TimmConfig(name="resnet10t", out_indices=(1,)))
+    assert probe_channels(net, 32, 32)[0] == [64]
+    net.known_channels = (8,)  # as of a network that gives [B, H, W, C] with H = 8
+    with pytest.raises(ConfigError, match="wanted feature maps with the channels first"):
+        probe_channels(net, 32, 32)
 
 
 def test_nodes_of_a_network() -> None:

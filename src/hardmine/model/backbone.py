@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from hardmine.errors import ConfigError
 from hardmine.model.layers import conv_norm_relu
 from hardmine.model.small_net import SmallNet, SmallNetConfig
 from hardmine.model.state_dict import read_state_dict
@@ -50,13 +51,29 @@ def probe_channels(
     """Return the channels and (rows, columns) of each feature map for an input size.
 
     Nothing is computed: the network runs with tensors that have shapes alone.
+
+    Raises:
+        ConfigError: it does not take such an input, or gives no maps of the form [B, C, H, W].
     """
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes_only = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
     was_training = network.training
     network.eval()
-    with torch.no_grad():
-        images = torch.empty(1, 3, height, width, device="meta")
-        maps = torch.func.functional_call(network, shapes_only, (images,))
-    network.train(was_training)
+    try:
+        with torch.no_grad():
+            images = torch.empty(1, 3, height, width, device="meta")
+            maps = torch.func.functional_call(network, shapes_only, (images,))
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"backbone: an input of {height}x{width} does not go through it ({reason})"
+        ) from None
+    finally:
+        network.train(was_training)
+    wanted = network.known_channels if isinstance(network, Taps) else ()
+    if any(m.ndim != 4 for m in maps) or (wanted and [m.shape[1] for m in maps] != list(wanted)):
+        raise ConfigError(
+            f"backbone: gives {[tuple(m.shape[1:]) for m in maps]}, wanted feature maps with the "
+            "channels first; a transformer's tokens are none"
+        )
     return [m.shape[1] for m in maps], [(m.shape[2], m.shape[3]) for m in maps]

@@ -82,6 +82,7 @@ class Taps(nn.Module):
         super().__init__()
         network = make_network(config)
         self.names: tuple[str, ...] = node_names(config, network)
+        self.known_channels: tuple[int, ...] = _known_channels(config, network)
         self.trunk, self.rest = _cut_network(config, network, self.names)
         self.trunk.requires_grad_(False)
 
@@ -156,6 +157,14 @@ def node_names(config: TapsConfig | TimmConfig, network: nn.Module) -> tuple[str
     return tuple(str(levels[index]["module"]) for index in config.out_indices)
 
 
+def _known_channels(config: TapsConfig | TimmConfig, network: nn.Module) -> tuple[int, ...]:
+    """Return what timm says of the levels that ``out_indices`` pick; nothing of named nodes."""
+    if isinstance(config, TapsConfig):
+        return ()
+    levels: Sequence[Any] = cast(Any, network).feature_info
+    return tuple(int(levels[index]["num_chs"]) for index in config.out_indices)
+
+
 @dataclass(frozen=True, slots=True)
 class NodeCard:
     """A node of a network's graph that gives a feature map, and so may be tapped."""
@@ -176,7 +185,8 @@ def list_nodes(config: TapsConfig | TimmConfig, height: int, width: int) -> list
 
     with torch.device("meta"):
         network = make_network(config)
-        names = get_graph_node_names(network, suppress_diff_warning=True)[1]
+        how = _tracer_options(config)
+        names = get_graph_node_names(network, tracer_kwargs=how, suppress_diff_warning=True)[1]
         traced = _trace(config, network, {name: name for name in names[1:]})
         with torch.no_grad():
             maps = traced.eval()(torch.empty(1, 3, height, width))
@@ -223,14 +233,13 @@ def _cut_network(
 
 
 def _trace(config: TapsConfig | TimmConfig, network: nn.Module, nodes: dict[str, str]) -> Any:
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    how = _tracer_options(config)
     try:
-        if isinstance(config, TimmConfig):
-            from timm import layers
-
-            return cast(Any, layers).create_feature_extractor(network, nodes)
-        from torchvision.models.feature_extraction import create_feature_extractor
-
-        return create_feature_extractor(network, nodes)
+        return create_feature_extractor(
+            network, nodes, tracer_kwargs=how, suppress_diff_warning=True
+        )
     except ValueError as error:
         raise ConfigError(f"backbone.taps of {config.name}: {error}") from None
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -238,6 +247,19 @@ def _trace(config: TapsConfig | TimmConfig, network: nn.Module, nodes: dict[str,
         raise ConfigError(
             f"backbone.name: {config.name} cannot be cut at its nodes ({reason})"
         ) from None
+
+
+def _tracer_options(config: TapsConfig | TimmConfig) -> dict[str, Any]:
+    """Return which of timm's modules and functions must stay whole in the graph."""
+    if isinstance(config, TapsConfig):
+        return {}
+    from timm import layers
+
+    named = cast(Any, layers)
+    return {
+        "leaf_modules": named.get_notrace_modules(),
+        "autowrap_functions": named.get_notrace_functions(),
+    }
 
 
 def _split_graph(
