@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Cli
+Cli = Callable[..., tuple[int, str, str]]
 
 
 def test_one_model_shows_levels_strides_and_cells(cli: Cli) -> None:
