@@ -69,7 +69,7 @@ def write_coverage(
         shown.append(_Shown(caption, jpeg_uri(sheet), sheet.width, sheet.height))
         if progress is not None:
             progress(index + 1, len(chosen))
-    title = f"{dataset.root.name} on {model}"
+    title = f"{'/'.join(dataset.root.parts[-2:])} on {model}"
     write_text(out / "coverage.html", _page(title, layout, coverage, figure, shown))
     return out / "coverage.html"
 
