@@ -29,6 +29,7 @@ from hardmine.files import write_json
 from hardmine.loop.summary import describe_machine
 from hardmine.pool.first_scan import Tally, iter_fresh, scan_source
 from hardmine.pool.refine import ExactRanking
+from hardmine.pool.schema import INDEXES
 from hardmine.pool.store import PoolStore
 from hardmine.types import Detections, PoolScore
 
@@ -64,6 +65,8 @@ def fill(path: Path, rows: int) -> float:
     start = time.perf_counter()
     rng = np.random.default_rng(0)
     with PoolStore(path) as store:
+        for index in ("scores_by_score", "scores_by_exact"):
+            store._database.execute(f"DROP INDEX {index}")
         for first in range(0, rows, 200_000):
             size = min(200_000, rows - first)
             scores = rng.beta(1, 8, size).tolist()
@@ -74,6 +77,7 @@ def fill(path: Path, rows: int) -> float:
             ]
             with store._transaction() as database:
                 database.executemany("INSERT INTO scores VALUES (?,?,?,?,?,?,?,?,?,?)", values)
+        store._database.executescript(INDEXES)
     return time.perf_counter() - start
 
 

@@ -11,7 +11,7 @@ from hardmine.errors import DataError
 
 SCHEMA_VERSION = 2
 
-_INDEXES = """
+INDEXES = """
 CREATE INDEX scores_by_score ON scores (model_id, score DESC, image);
 CREATE INDEX scores_by_exact ON scores (model_id, exact, score DESC, image);
 """
@@ -23,7 +23,7 @@ CREATE TABLE scores (
     alarms BLOB NOT NULL, exact INTEGER NOT NULL DEFAULT 1, first_cut REAL,
     PRIMARY KEY (model_id, image)
 ) WITHOUT ROWID;
-{_INDEXES}
+{INDEXES}
 CREATE TABLE problems (
     model_id TEXT NOT NULL, image TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (model_id, image)
@@ -48,7 +48,7 @@ _FROM_VERSION_1 = f"""
 ALTER TABLE scores ADD COLUMN exact INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE scores ADD COLUMN first_cut REAL;
 DROP INDEX scores_by_score;
-{_INDEXES}
+{INDEXES}
 """
 
 
