@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.training import weigh
+from hardmine.training import softmax_ops, weigh
 from hardmine.training.assign import assign_priors
 from hardmine.training.loss import Loss, LossConfig, MultiBoxLoss
 from hardmine.training.losses import (
@@ -218,7 +218,7 @@ def test_both_ways_give_the_same(
     priors, batch, output = random_world(2, form=config.score_form)
     rows, rows_gradient = masked(MultiBoxLoss(config, priors), output, batch, 3)
     assert int(rows.num_positives) > 0
-    monkeypatch.setattr("hardmine.training.loss.gathers_rows", lambda _: False)
+    monkeypatch.setattr("hardmine.training.loss.gathers_rows", lambda *_: False)
     masks, masks_gradient = masked(MultiBoxLoss(config, priors), output, batch, 3)
     assert float(rows.total.detach()) == pytest.approx(float(masks.total.detach()), rel=1e-5)
     assert int(rows.num_positives) == int(masks.num_positives)
@@ -230,7 +230,7 @@ def test_pieces_join(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hardness computed piece by piece is the hardness computed at once."""
     priors, batch, output = random_world(3)
     whole = MultiBoxLoss(LossConfig(), priors)(output, batch)
-    monkeypatch.setattr(weigh, "_PIECE", 17)
+    monkeypatch.setattr(softmax_ops, "PIECE", 17)
     pieces = MultiBoxLoss(LossConfig(), priors)(output, batch)
     assert float(whole.total.detach()) == float(pieces.total.detach())
 

@@ -94,7 +94,7 @@ class MultiBoxLoss:
         assignment = self._assign(output, batch)
         logits = output.class_logits
         costs = None
-        if not gathers_rows(logits):
+        if not gathers_rows(logits, config.classification):
             costs = class_loss(logits, assignment.labels, config.classification)
         view = look_at(output, batch, assignment, self.priors, config, costs)
         view = replace(view, step=step, steps=steps, seed=self._seed)

@@ -16,21 +16,22 @@ from torch import Tensor
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.model.coder import decode_boxes
+from hardmine.training import softmax_ops
 from hardmine.training.losses import (
     ClassificationConfig,
     FocalConfig,
     LocalisationConfig,
+    SoftmaxConfig,
     background_loss,
     box_loss,
     class_loss,
+    exact,
 )
 from hardmine.training.normalise import Sums
 from hardmine.training.rules import Candidates
 from hardmine.training.select import HardExamplesConfig, RatioConfig, SelectionConfig
+from hardmine.training.softmax_ops import background_op, sums_op
 from hardmine.types import Assignment, Batch, Priors, RawOutput, Selection
-
-_PIECE = 1 << 18
-"""Logits handled at once without a graph on the CPU: 1 MiB, which a core's cache holds."""
 
 
 class Parts(Protocol):
@@ -46,9 +47,14 @@ class Parts(Protocol):
     def box_weight(self) -> float: ...  # noqa: D102
 
 
-def gathers_rows(logits: Tensor) -> bool:
-    """Return whether the selected rows are gathered (CPU) or all rows are masked."""
-    return logits.device.type == "cpu" and not torch.compiler.is_compiling()
+def gathers_rows(logits: Tensor, config: ClassificationConfig) -> bool:
+    """Return whether the selected rows are gathered (CPU) or all rows are masked.
+
+    In a compiled graph only softmax has operators that gather.
+    """
+    if logits.device.type != "cpu":
+        return False
+    return not torch.compiler.is_compiling() or isinstance(config, SoftmaxConfig)
 
 
 @torch.no_grad()
@@ -65,7 +71,7 @@ def look_at(
     """
     rule, logits, labels = config.selection, output.class_logits, assignment.labels
     if costs is None or isinstance(config.classification, FocalConfig):
-        background = _in_pieces(lambda x, _: background_loss(x, config.classification), logits)
+        background = _background(logits, config.classification)
     else:
         background = costs.detach()  # equal on every background prior, and no other is asked for
     ranked, boxes = background, None
@@ -99,6 +105,10 @@ def sum_rows(
     config: Parts,
 ) -> Sums:
     """Return each image's sums from the selected priors alone (reads values: for the CPU)."""
+    if torch.compiler.is_compiling():
+        chosen = selection.positives | selection.negatives
+        classes = sums_op(exact(output.class_logits), assignment.labels, chosen)
+        return _with_boxes(classes, output, batch, assignment, selection, priors, config)
     num_images, num_priors = assignment.labels.shape
     rows = (selection.positives | selection.negatives).flatten().nonzero()[:, 0]
     logits = output.class_logits.flatten(0, 1).index_select(0, rows)
@@ -125,8 +135,21 @@ def sum_masked(
     config: Parts,
 ) -> Sums:
     """Return each image's sums by masking the losses of all priors (fixed shapes)."""
+    chosen = selection.positives | selection.negatives
+    classes = costs.masked_fill(~chosen, 0.0).sum(1)
+    return _with_boxes(classes, output, batch, assignment, selection, priors, config)
+
+
+def _with_boxes(
+    classification: Tensor,
+    output: RawOutput,
+    batch: Batch,
+    assignment: Assignment,
+    selection: Selection,
+    priors: Priors,
+    config: Parts,
+) -> Sums:
     positives, negatives = selection.positives, selection.negatives
-    classification = costs.masked_fill(~(positives | negatives), 0.0).sum(1)
     losses = _box_losses(output, batch, assignment, positives, priors, config)
     return Sums(classification, losses.sum(1), positives.sum(1), negatives.sum(1))
 
@@ -149,6 +172,14 @@ def _box_losses(
     return losses.masked_fill(~where, 0.0)
 
 
+def _background(logits: Tensor, config: ClassificationConfig) -> Tensor:
+    on_cpu = logits.device.type == "cpu"
+    if on_cpu and torch.compiler.is_compiling() and isinstance(config, SoftmaxConfig):
+        background: Tensor = background_op(exact(logits))
+        return background
+    return _in_pieces(lambda x, _: background_loss(x, config), logits)
+
+
 def _class_losses(
     logits: Tensor, labels: Tensor, config: ClassificationConfig, costs: Tensor | None
 ) -> Tensor:
@@ -164,8 +195,8 @@ def _in_pieces(
     shape = logits.shape[:-1]
     rows = logits.detach().reshape(-1, logits.shape[-1])
     codes = rows[:, 0] if labels is None else labels.reshape(-1)
-    if not gathers_rows(logits):
+    if logits.device.type != "cpu" or torch.compiler.is_compiling():
         return function(rows, codes).view(shape)
-    size = max(1, _PIECE // logits.shape[-1])
+    size = max(1, softmax_ops.PIECE // logits.shape[-1])
     pieces = [slice(start, start + size) for start in range(0, len(rows), size)]
     return torch.cat([function(rows[piece], codes[piece]) for piece in pieces]).view(shape)
