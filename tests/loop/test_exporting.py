@@ -221,3 +221,18 @@ def test_parity_counts_what_only_one_side_has() -> None:
     assert (parity.matched, parity.missing, parity.extra) == (2, 1, 2)
     assert (parity.score, parity.box) == (pytest.approx(0.1), pytest.approx(1))
     assert compare([b], [a], 0.5).extra == 1
+
+
+def test_a_model_with_other_classes_than_the_data_is_one_line(
+    world: Path, onnx_file: ExportResult, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = json.loads((world / "pool" / "data.json").read_text())
+    table["categories"] = [{"id": 1, "name": "moose"}, {"id": 2, "name": "b"}]
+    data = world / "pool" / "moose.json"
+    data.write_text(json.dumps(table))
+    words = ["val", str(onnx_file.path), str(data), "--out", str(tmp_path / "val"), "-q"]
+    assert cli(words) == 1
+    err = capfd.readouterr().err.strip()
+    assert len(err.splitlines()) == 1
+    assert "does not know a class of the data" in err
+    assert "'moose', wanted one of a, b" in err

@@ -111,7 +111,15 @@ def show_mining(
     if shown:
         console.table(
             ("image", "score", "class", "alarms"),
-            [(s.image, figure(s.score), categories[s.label - 1], str(s.num_alarms)) for s in shown],
+            [
+                (
+                    s.image,
+                    figure(s.score),
+                    categories[s.label - 1],
+                    str(result.alarms.get(s.image, s.num_alarms)),
+                )
+                for s in shown
+            ],
         )
     more = len(result.candidates) - len(shown)
     console.result(

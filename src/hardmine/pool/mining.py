@@ -43,6 +43,8 @@ class MiningResult:
     duplicates_grouped: int
     leaks: tuple[tuple[str, str], ...]
     similar: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    alarms: Mapping[str, int] = field(default_factory=dict)
+    """How many alarms at or above the floor each candidate has."""
 
 
 def mine(
@@ -207,6 +209,7 @@ def _hand_out(hand: Hand, folder: Path) -> MiningResult:
         chosen.num_similar,
         hand.leaks,
         chosen.similar,
+        {image: len(entries[image].alarms) for image in chosen.images},
     )
     _write(hand, folder, result)
     hand.store.add_mined(ARM, 0, chosen.images, hand.model_id)
