@@ -215,7 +215,7 @@ def test_openvino_sends_and_writes_nothing(tmp_path: Path) -> None:
         make_scorer(tiny_detector(), "openvino")
         assert "openvino" in sys.modules
         assert not any(name.startswith("openvino_telemetry") for name in sys.modules)
-            print("done")
+        print("done")
     """
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from loop_fakes import World, run
+from safetensors.torch import save_file
 
 from hardmine import files
 
@@ -106,10 +108,10 @@ def test_a_lost_model_is_made_again(inputs: dict[str, Any], tmp_path: Path) -> N
 def test_other_weights_at_the_start_train_everything_again(
     inputs: dict[str, Any], tmp_path: Path
 ) -> None:
-    weights = tmp_path / "weights.pth"
-    weights.write_text("one")
+    weights = tmp_path / "weights.safetensors"
+    save_file({"x": torch.zeros(1)}, weights)
     run(inputs, tmp_path / "run", World(), weights=weights, **OPTIONS)
-    weights.write_text("two")
+    save_file({"x": torch.ones(1)}, weights)
     world = World()
     run(inputs, tmp_path / "run", world, weights=weights, resume=True, **OPTIONS)
     assert world.calls.count("fit") == 5  # round 0, then two rounds of two arms

@@ -35,7 +35,7 @@ def ssdlite320_mobilenet_v2() -> Recipe:
     backbone = TapsConfig(
         name="mobilenet_v2",
         taps=("features.14.conv.0", "features.18"),
-        frozen_to="features.7",
+        frozen_to="features.13",
     )
     return _finetune(SSDConfig(backbone=backbone))
 
