@@ -315,3 +315,13 @@ def test_the_same_page_twice(tmp_path: Path, whole: str) -> None:
 
 def test_order_of_arms() -> None:
     assert arm_order(["none", "other", "mined", "none"]) == ["mined", "none", "other"]
+
+
+def test_only_the_last_rounds_comparisons_stand_open(tmp_path: Path) -> None:
+    arms = ["mined, round 1", "mined, round 2"]
+    shown = tuple(Comparison(arm, "random", "held_out", ratio()) for arm in arms)
+    text = render_report(replace(full(tmp_path), comparisons=shown))
+    folded = text[text.index("<summary>Earlier rounds (1 more)") :]
+    folded = folded[: folded.index("</details>")]
+    assert text.index(arms[1]) < text.index(folded)
+    assert arms[0] in folded and arms[1] not in folded
