@@ -153,13 +153,15 @@ def run_kills(folder: Path, kills: int, images: int) -> dict[str, Any]:
     subprocess.run(
         [*command, str(calm), str(images)], check=True, env=environment, capture_output=True
     )
-    rng, counts, done = random.Random(0), [], 0
+    rng, counts, done, least = random.Random(0), list[int](), 0, 0
     while done < kills:
         process = subprocess.Popen(
             [*command, str(hurt), str(images)], env=environment, stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         counts.append(int(process.stdout.readline().split()[1]))
+        assert counts[-1] >= least, "rows that had been committed are gone"
+        least = counts[-1]
         try:
             process.wait(rng.uniform(0.02, 1.2))
         except subprocess.TimeoutExpired:
@@ -170,6 +172,7 @@ def run_kills(folder: Path, kills: int, images: int) -> dict[str, Any]:
         if process.returncode == 0:  # it got through: once more from the start
             assert snapshot(hurt) == snapshot(calm)
             hurt.unlink()
+            least = 0
     subprocess.run(
         [*command, str(hurt), str(images)], check=True, env=environment, capture_output=True
     )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,6 @@ from loop_fakes import labelled, pool_of
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests write thousands of small files and pull no plug: they need not wait for a disk."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-@pytest.fixture(autouse=True)
-def audible_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line takes the package's log for itself; here ``caplog`` must hear it."""
-    monkeypatch.setattr(logging.getLogger("hardmine"), "propagate", True)
 
 
 @pytest.fixture

@@ -1,0 +1,18 @@
+"""What every test starts from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def audible_logs() -> Iterator[None]:
+    """The command line takes the package's log for itself; afterwards ``caplog`` must hear it."""
+    logger = logging.getLogger("hardmine")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    yield
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1], before[2]
