@@ -10,8 +10,8 @@ Rank = Annotated[
     Literal["score", "alarms", "sum", "margin", "uncertainty"],
     typer.Option(
         "--rank",
-        help="Hardest first by: highest score, number of alarms, their sum, closeness of the two "
-        "best classes, closeness to --threshold.",
+        help="Hardest first by: score (the highest), alarms (how many), sum (of the alarms' scores), "
+        "margin (how close the two best classes are), uncertainty (how close to --threshold).",
     ),
 ]
 PerClass = Annotated[
