@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from hardmine.data.folder import list_images
+from hardmine.data.image_io import read_image, read_picture
 from hardmine.data.phash import (
     MAX_DISTANCE,
     find_near,
@@ -19,6 +20,7 @@ from hardmine.data.phash import (
     hash_images,
     perceptual_hash,
 )
+from hardmine.data.resize import Resize
 
 HASHES = st.lists(
     st.one_of(
@@ -188,3 +190,19 @@ def test_the_known_copies_in_real_photographs_and_no_others() -> None:
         ["raccoon-51", "raccoon-85"],
         ["raccoon-65", "raccoon-98"],
     ]
+
+
+def test_a_large_photograph_hashes_alike_at_every_decoding_scale(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    scene = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8))
+    large = np.asarray(scene.resize((2407, 1801), Image.Resampling.BICUBIC), np.int16)
+    grain = np.tile(rng.integers(-20, 21, (256, 256, 1)), (8, 10, 1))[:1801, :2407]
+    path = tmp_path / "large.jpg"
+    Image.fromarray((large + grain).clip(0, 255).astype(np.uint8)).save(path)
+    whole, [listed] = perceptual_hash(read_image(path)), hash_images([path])
+    assert listed is not None
+    for side, factor in ((640, 2), (320, 4), (160, 8)):
+        scaled = read_picture(path, Resize(side, side).cover)
+        assert scaled.factor == factor
+        for other in (whole, listed):
+            assert distance(other, perceptual_hash(scaled.pixels)) <= MAX_DISTANCE // 3
