@@ -206,3 +206,77 @@ def test_a_reader_sees_whole_batches_while_a_writer_works(tmp_path: Path) -> Non
         done.set()
         thread.join()
     assert all(count % 10 == 0 for count in seen)
+
+
+_VERSION_1 = """
+CREATE TABLE scores (
+    model_id TEXT NOT NULL, image TEXT NOT NULL, score REAL NOT NULL, label INTEGER NOT NULL,
+    num_alarms INTEGER NOT NULL, level INTEGER NOT NULL, phash INTEGER NOT NULL,
+    alarms BLOB NOT NULL, PRIMARY KEY (model_id, image)
+) WITHOUT ROWID;
+CREATE INDEX scores_by_score ON scores (model_id, score DESC, image);
+CREATE TABLE problems (
+    model_id TEXT NOT NULL, image TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (model_id, image)
+) WITHOUT ROWID;
+CREATE TABLE decisions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, image TEXT NOT NULL, verdict TEXT NOT NULL,
+    who TEXT NOT NULL, at TEXT NOT NULL, model_id TEXT NOT NULL
+);
+CREATE INDEX decisions_by_image ON decisions (image, id);
+CREATE TRIGGER decisions_stay BEFORE UPDATE ON decisions
+    BEGIN SELECT RAISE(ABORT, 'decisions are only appended'); END;
+CREATE TRIGGER decisions_last BEFORE DELETE ON decisions
+    BEGIN SELECT RAISE(ABORT, 'decisions are only appended'); END;
+CREATE TABLE mined (
+    arm TEXT NOT NULL, image TEXT NOT NULL, round INTEGER NOT NULL, position INTEGER NOT NULL,
+    model_id TEXT NOT NULL, PRIMARY KEY (arm, image)
+) WITHOUT ROWID;
+INSERT INTO problems VALUES ('m', 'bad', 'image_unreadable', 'zero bytes long');
+INSERT INTO decisions VALUES (1, 'a', 'EARLIER', 'ann', '2026-01-01', 'm');
+INSERT INTO decisions VALUES (2, 'a', 'LATER', 'bob', '2026-01-02', 'm');
+INSERT INTO mined VALUES ('mine', 'b', 1, 0, 'm');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_store_of_version_1_is_brought_up_with_all_that_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    first, *_, last = Verdict
+    old = sqlite3.connect(path)
+    old.executescript(_VERSION_1.replace("EARLIER", first.value).replace("LATER", last.value))
+    rows = [
+        ("m", "b", 0.9, 2, 2, 1, 7),
+        ("m", "a", 0.5, 1, 1, 0, -3),
+        ("n", "a", 0.25, 1, 0, 0, -3),
+    ]
+    for row in rows:
+        old.execute(
+            "INSERT INTO scores VALUES (?,?,?,?,?,?,?,?)", (*row, pack_alarms(found(row[2])))
+        )
+    old.commit()
+    old.close()
+
+    with pytest.raises(DataError, match="pool store of version 1, this release reads 2"):
+        PoolStore(path, read_only=True)  # which cannot bring it up
+    for _ in range(2):  # brought up once, then simply opened
+        with PoolStore(path) as store:
+            assert list(store.iter_ranked("m")) == [
+                PoolScore("b", 0.9, 2, 2, 1, 7, "m", exact=True),
+                PoolScore("a", 0.5, 1, 1, 0, -3, "m", exact=True),
+            ]
+            assert store.count_scores("n") == 1
+            assert store.alarms("m", "b").scores.tolist() == [np.float32(0.9)]
+            assert store.problems("m") == (
+                Problem("image_unreadable", "bad", -1, "zero bytes long"),
+            )
+            assert store.decisions() == {"a": Decision("a", last, "bob", "2026-01-02", "m")}
+            assert store.mined("mine") == {"b": "m"}
+            assert store.first_cut_errors("m").shape == (0, 2)
+            assert store._database.execute("PRAGMA user_version").fetchone()[0] == 2
+    with PoolStore(path) as store:  # what is written then is as in a new store
+        store.add_scores([(PoolScore("c", 0.7, 1, -1, 0, 5, "m", exact=False), Detections.none())])
+        assert [s.image for s in store.ranked_after("m", None, 9, exact=True)] == ["b", "a"]
+        assert [s.image for s in store.ranked_after("m", None, 9, exact=False)] == ["c"]
+        with pytest.raises(sqlite3.DatabaseError, match="only appended"):
+            store._database.execute("DELETE FROM decisions")
