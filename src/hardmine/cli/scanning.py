@@ -30,8 +30,9 @@ DryRun = Annotated[
 ]
 
 
-def estimate(detector: Detector, pool: str, runtime: str) -> str:
+def estimate(detector: Detector, pool: str, runtime: str, ray: str | None) -> str:
     """Return what a dry run says."""
     from hardmine.pool.estimate import estimate_scan
 
-    return str(estimate_scan(detector, pool, runtime=runtime))
+    where = "" if ray is None else ", on this machine alone"
+    return f"{estimate_scan(detector, pool, runtime=runtime)}{where}"

@@ -14,8 +14,11 @@ from hardmine.types import Dataset, Problem
 
 if TYPE_CHECKING:
     from hardmine.detect.detector import Detector
+    from hardmine.detect.hot_pass import HotScore
 
 SAMPLE = 128
+_SECONDS = 10.0
+"""A slow detector looks at fewer images than the sample: no new batch is awaited after this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Estimate:
         lasts = "" if self.seconds is None else f", about {_duration(self.seconds)} to scan"
         bad = f", {self.unreadable} of them unreadable" if self.unreadable else ""
         return (
-            f"{what} images{lasts} at {self.rate:.0f} images/s "
+            f"{what} images{lasts} at {_rate(self.rate)} images/s "
             f"({self.runtime}, measured on {self.sample}{bad})"
         )
 
@@ -48,7 +51,7 @@ class Estimate:
 def estimate_scan(
     detector: Detector, pool: Dataset | Path | str, *, runtime: str = "auto", sample: int = SAMPLE
 ) -> Estimate:
-    """Run the hot pass over the first images of a pool.
+    """Run the hot pass over the first images of a pool, for some ten seconds at most.
 
     Raises:
         ConfigError: a runtime that this detector has not.
@@ -65,10 +68,20 @@ def estimate_scan(
     for _ in first_cut(scorer, detector.resize, items[: scorer.batch_size]):
         pass  # the first batch pays for setting up
     start = time.perf_counter()
-    results = [r for batch in first_cut(scorer, detector.resize, items) for r in batch]
-    rate = len(results) / max(time.perf_counter() - start, 1e-9)
+    results: list[HotScore | Problem] = []
+    seconds = 0.0
+    for batch in first_cut(scorer, detector.resize, items):
+        results += batch
+        seconds = time.perf_counter() - start
+        if seconds > _SECONDS:
+            break
+    rate = len(results) / max(seconds, 1e-9)
     bad = sum(isinstance(result, Problem) for result in results)
     return Estimate(source.count(), rate, len(results), bad, scorer.name)
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _duration(seconds: float) -> str:

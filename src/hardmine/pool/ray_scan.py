@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hardmine.detect.pipeline import batched
-from hardmine.errors import DataError, MissingExtraError
+from hardmine.errors import ConfigError, DataError, MissingExtraError
 from hardmine.pool.first_scan import Tally, count_in_background, iter_fresh, record
 from hardmine.pool.ray_worker import Worker, read_rows
 from hardmine.types import Detections, PoolScore, Problem
@@ -39,6 +41,9 @@ _ATTEMPTS = 3
 _HERE = 128
 """Fewer images than these are scored again by the driver: starting actors would take longer."""
 
+_ANSWER_SECONDS = 10.0
+_LAST_PORT = 65535
+
 _log = logging.getLogger("hardmine")
 
 
@@ -52,6 +57,7 @@ def ray_cluster(address: str) -> Iterator[None]:
         address: ``local``, ``auto`` or that of a cluster's head.
 
     Raises:
+        ConfigError: not an address.
         MissingExtraError: Ray is not installed.
         DataError: no cluster answers there.
     """
@@ -64,6 +70,7 @@ def ray_cluster(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check_address(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == LOCAL:
         quiet["include_dashboard"] = False
@@ -75,6 +82,19 @@ def ray_cluster(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray itself would try for minutes."""
+    if address in {LOCAL, "auto"} or ("://" in address and not address.startswith("ray://")):
+        return
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d{1,5})", address)
+    if found is None or int(found[2]) > _LAST_PORT:
+        raise ConfigError(f"--ray: got {address!r}, wanted local, auto or HOST:PORT")
+    try:
+        socket.create_connection((found[1], int(found[2])), _ANSWER_SECONDS).close()
+    except OSError as error:
+        raise DataError(f"--ray {address}: no cluster answers ({error})") from None
 
 
 class RayPool:

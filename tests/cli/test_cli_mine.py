@@ -1,0 +1,99 @@
+"""``mine`` as it is called: dry runs, runtimes and Ray's address, with a network that is tiny."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hardmine.cli import failures
+from hardmine.model.ssd import SSD
+from hardmine.training.checkpoint import save_checkpoint
+from tiny_models import tiny_recipe
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``tiny.safetensors`` and a pool of 20 pictures and one broken file; the current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("pool").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        low = rng.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(low).resize((40, 32)).save(f"pool/{i:02d}.jpg")
+    Path("pool/broken.jpg").write_bytes(b"no image")
+    torch.manual_seed(0)
+    recipe = tiny_recipe()
+    weights = SSD(recipe.model, ("a", "b")).state_dict()
+    save_checkpoint(tmp_path / "tiny.safetensors", weights, recipe, ("a", "b"))
+    return tmp_path
+
+
+def test_a_dry_run_says_how_much_there_is_and_writes_nothing(cli: Cli, work: Path) -> None:
+    code, out, err = cli("mine tiny.safetensors pool --runtime torch --dry-run --out o -q")
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert out.startswith("21 images, about ")
+    assert " images/s (torch cpu " in out
+    assert out.endswith(", measured on 21, 1 of them unreadable)\n")
+    assert not Path("o").exists()
+    with_ray = cli("mine tiny.safetensors pool --runtime torch --dry-run --ray auto -q")
+    assert with_ray[1].endswith("), on this machine alone\n")
+
+
+def test_a_slow_dry_run_looks_at_fewer(
+    cli: Cli, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hardmine.pool.estimate._SECONDS", 0.0)
+    code, out, _ = cli("mine tiny.safetensors pool --runtime torch --dry-run -q")
+    assert code == 0
+    assert out.startswith("21 images, about ")
+    assert 0 < int(out.split("measured on ")[1].split(")")[0].split(",")[0]) < 21
+
+
+def test_a_dry_run_of_an_empty_pool(cli: Cli, work: Path) -> None:
+    Path("none").mkdir()
+    code, out, err = cli("mine tiny.safetensors none --runtime torch --dry-run")
+    assert (code, out) == (failures.FAILURE, "")
+    assert "none" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_every_runtime_hands_out_the_same(cli: Cli, work: Path, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    pytest.importorskip("onnxscript")
+    for name in ("torch", runtime):
+        code, _, err = cli(f"mine tiny.safetensors pool --top 5 --runtime {name} --out {name} -q")
+        assert code == 0, err
+    told = Path(runtime, "candidates.csv").read_text()
+    assert told == Path("torch", "candidates.csv").read_text()
+    assert told.count("\n") == 6
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "message"),
+    [
+        ("nonsense", failures.USAGE, "--ray: got 'nonsense', wanted local, auto or HOST:PORT"),
+        ("127.0.0.1:99999", failures.USAGE, "wanted local, auto or HOST:PORT"),
+        ("127.0.0.1:{port}", failures.FAILURE, "127.0.0.1:{port}: no cluster answers ("),
+        ("ray://127.0.0.1:{port}", failures.FAILURE, "127.0.0.1:{port}: no cluster answers ("),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_line(
+    cli: Cli, work: Path, address: str, code: int, message: str
+) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as taken:  # bound, not listening: whoever connects is refused
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        line = f"mine tiny.safetensors pool --ray {address.format(port=port)} --out o -q"
+        got, out, err = cli(line)
+    assert (got, out, err.count("\n")) == (code, "", 1), err
+    assert err.startswith("hardmine: ")
+    assert message.format(port=port) in err
