@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shlex
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
 from hardmine.files import write_text
+from hardmine.loop.commands import check_fields, fill, run_command
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
 
 if TYPE_CHECKING:
@@ -49,10 +48,6 @@ _TRAIN = [
     "device",
 ]
 _PREDICT = ["weights", "images_txt", "images_json", "predict_json", "classes", "device"]
-_TAIL = 12
-"""Lines of a failed command's output that are shown."""
-
-_FIELD = re.compile(r"\{(\w+)\}")
 _ROUND = re.compile(r"round (\d+)(?:, (\w+))?")
 
 
@@ -70,10 +65,10 @@ class ExternalTrainer:
     root: Path
 
     def __post_init__(self) -> None:
-        _check(self.train, "train_command", _TRAIN, ["weights_out"])
+        check_fields(self.train, "train_command", _TRAIN, ["weights_out"])
         if self.predict is not None:
-            _check(self.predict, "predict_command", _PREDICT, ["weights", "predict_json"])
-        _check(self.detector, "detector", ["weights_out", "classes"], ["weights_out"])
+            check_fields(self.predict, "predict_command", _PREDICT, ["weights", "predict_json"])
+        check_fields(self.detector, "detector", ["weights_out", "classes"], ["weights_out"])
         if Path(self.weights_name).name != self.weights_name:
             raise ConfigError(f"weights_name: got {self.weights_name!r}, wanted a file name")
 
@@ -160,7 +155,7 @@ class ExternalTrainer:
         weights = Path(checkpoint)
         if self.predict is not None:
             return CommandDetector(self, weights, names, device)
-        spec = _fill(self.detector, {"weights_out": weights, "classes": self.classes})
+        spec = fill(self.detector, {"weights_out": weights, "classes": self.classes})
         try:
             detector = open_detector(spec, device, fallback=names)
         except CheckpointError as error:
@@ -253,54 +248,3 @@ def _write_images(paths: Sequence[Path], names: tuple[str, ...], folder: Path) -
         records.append(ImageRecord.empty(path, width, height, ImageState.UNREVIEWED))
     write_coco(Dataset(names, tuple(records), folder), folder / "images.json")
     write_text(folder / "images.txt", "".join(f"{record.path}\n" for record in records))
-
-
-def run_command(template: str, values: Mapping[str, object], log: Path, folder: Path) -> None:
-    """Run a command; what it prints goes into ``log``.
-
-    Raises:
-        CommandError: there is no such program, or it ended with another code than 0.
-    """
-    words = [_fill(word, values) for word in shlex.split(template)]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as output:
-        output.write(f"$ {shlex.join(words)}\n")
-        output.flush()
-        try:
-            code = subprocess.run(
-                words,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                check=False,
-            ).returncode
-        except OSError as error:
-            raise CommandError(f"{words[0]}: cannot be started ({error.strerror})") from None
-    if code:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-        last = " | ".join(line.strip() for line in lines[-_TAIL:] if line.strip())
-        raise CommandError(
-            f"{words[0]} ended with code {code}: …{last[-320:]} (all of it in {log}; what was "
-            "finished before is kept, --resume goes on)"
-        )
-
-
-def _fill(text: str, values: Mapping[str, object]) -> str:
-    return _FIELD.sub(
-        lambda m: str(values[m.group(1)]) if m.group(1) in values else m.group(0), text
-    )
-
-
-def _check(template: str, name: str, known: Sequence[str], needed: Sequence[str]) -> None:
-    fields = set(_FIELD.findall(template))
-    unknown = sorted(fields - set(known))
-    if unknown:
-        raise ConfigError(
-            f"{name}: unknown field {{{unknown[0]}}}, wanted some of "
-            + ", ".join(f"{{{field}}}" for field in known)
-        )
-    lacking = [field for field in needed if field not in fields]
-    if lacking:
-        raise ConfigError(f"{name}: {{{lacking[0]}}} is not in it: {template!r}")
-    if not template.strip():
-        raise ConfigError(f"{name}: is empty")
