@@ -78,6 +78,7 @@ class _CocoReader:
         self.empty = ImageState.VERIFIED_EMPTY if empty_is_verified else ImageState.UNREVIEWED
 
     def read_images(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Take the ``images`` list: one raw image a path, faults noted by index."""
         find = _choose_base(self.source, [_name(entry) for entry in entries])
         by_path: dict[Path, RawImage] = {}
         for index, entry in enumerate(entries):

@@ -78,6 +78,7 @@ class _CsvReader:
         self.problems: list[Problem] = []
 
     def read(self) -> RawSplit:
+        """Return the file's images and boxes, lines of one image joined."""
         columns, lines = self._lines()
         for index, cells in enumerate(lines):
             if any(cell.strip() for cell in cells):

@@ -92,6 +92,7 @@ class _Suspects:
         self.notes = Notes(split)
 
     def classes(self) -> None:
+        """Note classes without objects, and those far rarer than the commonest."""
         counts = Counter(self.table.labels.tolist())
         most = max(counts.values(), default=0)
         for label, name in enumerate(self.dataset.categories, start=1):

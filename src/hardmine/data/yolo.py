@@ -49,6 +49,7 @@ class _YoloReader:
         self.missing = ImageState.VERIFIED_EMPTY if empty_is_verified else ImageState.UNREVIEWED
 
     def read(self) -> RawSplit:
+        """Return the images of every listed folder and list file, each once."""
         found: dict[Path, tuple[Path, Mark]] = {}
         for entry in self.source.entries:
             found.update(self._folder(entry) if entry.is_dir() else self._list(entry))

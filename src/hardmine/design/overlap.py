@@ -120,6 +120,7 @@ class _Pairs:
     need: F64
 
     def count(self, grid: LevelGrid) -> I64:
+        """Return how many cells of ``grid`` hold a prior that reaches the threshold, i64[N]."""
         narrow, low = np.minimum(self.w, self.pw), np.minimum(self.h, self.ph)
         reach = (self.w + self.pw) / 2 - self.need / low  # farthest |dx| that can still do
         first, last = _cells_within(self.cx, reach, grid.left, grid.step_x, grid.columns)

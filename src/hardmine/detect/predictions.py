@@ -152,6 +152,7 @@ class _Reader:
     images: Mapping[str, str]
 
     def read(self, tree: Any) -> dict[str, list[Box]]:
+        """Return the boxes by image name, whichever known form ``tree`` has."""
         rows: dict[str, list[Box]] = defaultdict(list)
         if isinstance(tree, list):
             for index, row in enumerate(tree):
