@@ -28,7 +28,7 @@ from hardmine.loop.inputs import LoadOptions, load_negatives, load_train_val
 from hardmine.loop.sets import divide_sets
 from hardmine.loop.steps import Steps, silent
 from hardmine.loop.summary import ALARMS, describe_machine
-from hardmine.pool.mining import load_pool
+from hardmine.pool.loading import load_pool
 from hardmine.types import Dataset
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
