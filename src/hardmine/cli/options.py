@@ -98,7 +98,7 @@ Val = Annotated[
     typer.Option(
         "--val",
         metavar="DATA|FRACTION",
-        help="Labelled data to measure on, or the share of DATA to hold out for it (0.2); "
+        help="Labelled data to measure on, or the share of DATA to hold out for it (0.3); "
         "near-duplicates stay on one side.",
     ),
 ]

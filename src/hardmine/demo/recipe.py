@@ -51,6 +51,6 @@ def fridge160() -> Recipe:
             assigner=AssignerConfig(iou_threshold=0.4), selection=RatioConfig(floor=64)
         ),
         optim=OptimConfig(lr=2e-3, backbone_lr_scale=1.0),
-        branch=BranchConfig(epochs=20.0, lr_scale=1.0),
+        branch=BranchConfig(epochs=32.0, lr_scale=1.0),
         epochs=30.0,
     )

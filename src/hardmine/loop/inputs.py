@@ -12,7 +12,7 @@ from hardmine.loop.steps import Steps
 from hardmine.types import Dataset, ImageState
 
 DataLike = Dataset | Path | str
-DEFAULT_VAL_FRACTION = 0.2
+DEFAULT_VAL_FRACTION = 0.3
 
 _log = logging.getLogger(__name__)
 
