@@ -38,11 +38,16 @@ def make_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
+_RAMP = 20
+
+
 class AveragedWeights:
     """The running average of a network's weights and statistics; decay 0 follows it exactly.
 
-    As torch's ``AveragedModel``, which asks its counter on the device in every step whether it is the
-    first; here the host counts, so nothing waits. Integer buffers are copied.
+    The decay rises to its value with the updates, ``(1 + n) / (_RAMP + n)`` at most, so that the
+    average reaches back a twentieth of the run at most: averaged statistics of norms lag behind
+    averaged weights, and in a short training of many new layers that lag alone spoils the result.
+    The host counts, so nothing waits for the device. Integer buffers are copied.
     """
 
     def __init__(self, model: Network, decay: float) -> None:
@@ -53,7 +58,8 @@ class AveragedWeights:
     @torch.no_grad()
     def update(self, model: Network) -> None:
         """Take in the weights after a step; the first are taken whole."""
-        decay = self._decay if self._num_updates else 0.0
+        n = self._num_updates
+        decay = min(self._decay, (1 + n) / (_RAMP + n)) if n else 0.0
         own, new = list(_tensors(self.module)), list(_tensors(model))
         real = [i for i, tensor in enumerate(own) if tensor.is_floating_point()]
         torch._foreach_lerp_([own[i] for i in real], [new[i] for i in real], 1.0 - decay)

@@ -31,7 +31,8 @@ class OptimConfig:
     clip_norm: float = 10.0
     warmup_steps: int = 30
     ema_decay: float = 0.99
-    """Of the averaged weights, which are what is saved; 0 saves the raw weights."""
+    """Of the averaged weights, which are what is saved; 0 saves the raw weights. The first hundreds
+    of steps average over fewer: ``optim.AveragedWeights``."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.clip_norm <= 0 or not 0.0 <= self.ema_decay < 1.0:

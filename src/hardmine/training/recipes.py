@@ -181,6 +181,8 @@ def _fpnlite(name: str, side: int) -> Recipe:
             backbone=backbone,
             neck=FpnConfig(width=128, depthwise=True, extra_levels=2),
             head=SharedHeadConfig(depth=4, depthwise=True),
+            # A norm follows every one of them, so a small start only means large turns a step.
+            init=XavierInit(),
             priors=MultiscalePriors(min_level=3),
         )
     )
