@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/real_goal"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", default="mined,random,none")
-    parser.add_argument("--val", type=float, default=0.2)
+    parser.add_argument("--val", type=float, default=0.3)
     parser.add_argument("--recipe", type=Path)
     parser.add_argument("--tag", default="goal", help="the result's name: <data>_<tag>.json")
     options = parser.parse_args(argv)
