@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalise(nn.Module):
+    """uint8 pixels to a network's input: ÷ 255, − ``mean``, ÷ ``std``, laid out channels last.
+
+    In torchvision's order of operations, so that its networks get the same bits; the buffers are no part
+    of the weights.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return f32[B, 3, H, W] of ``images`` (Tensor[B, 3, H, W], RGB, 0 to 255)."""
+        pixels = images.float() / 255  # a new tensor, so what follows may work in place
+        pixels = pixels.sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
+        return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def conv_norm_relu(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from hardmine.errors import CheckpointError, ConfigError
@@ -19,6 +18,7 @@ from hardmine.model.backbone import (
 )
 from hardmine.model.head import AnyHeadConfig, HeadConfig, make_head, make_tower
 from hardmine.model.init import InitConfig, NormalInit, init_layers, set_prior_probability
+from hardmine.model.layers import Normalise
 from hardmine.model.neck import ExtraLayersConfig, NeckConfig, make_neck
 from hardmine.model.priors import LinearPriors, PriorsConfig, make_priors
 from hardmine.types import Priors, RawOutput, ScoreForm
@@ -71,10 +71,7 @@ class SSD(nn.Module):
         self._level_shapes = priors.level_shapes
         self.register_buffer("prior_boxes", priors.cxcywh, persistent=False)
         self.register_buffer("prior_levels", priors.level, persistent=False)
-        mean = 255.0 * torch.tensor(config.backbone.mean).view(3, 1, 1)
-        std = 255.0 * torch.tensor(config.backbone.std).view(3, 1, 1)
-        self.register_buffer("pixel_mean", mean, persistent=False)
-        self.register_buffer("pixel_std", std, persistent=False)
+        self.normalise = Normalise(config.backbone.mean, config.backbone.std)
 
     def _add_heads(self, shapes: list[tuple[int, int]]) -> None:
         """Build both heads and what stands before them, and initialise all added layers."""
@@ -121,15 +118,11 @@ class SSD(nn.Module):
         Returns:
             RawOutput: float32, in the form that the config names.
         """
-        levels = self.tower(self.neck(self.backbone(self._normalise(images))))
+        levels = self.tower(self.neck(self.backbone(self.normalise(images))))
         form = ScoreForm(self.config.score_form)
         return RawOutput(self.class_head(levels), self.box_head(levels), form)
 
     def pooled_features(self, images: Tensor) -> Tensor:
         """Return f32[B, D]: the mean over the backbone's last map, for u8[B, 3, H, W]."""
-        pooled: Tensor = self.backbone(self._normalise(images))[-1].mean((2, 3))
+        pooled: Tensor = self.backbone(self.normalise(images))[-1].mean((2, 3))
         return pooled
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
-        return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)

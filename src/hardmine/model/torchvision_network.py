@@ -12,12 +12,12 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.model.backbone import IMAGENET_MEAN, IMAGENET_STD, read_state_dict
 from hardmine.model.decode import DecodeConfig
+from hardmine.model.layers import Normalise
 
 Losses = dict[str, Tensor]
 Found = list[dict[str, Tensor]]
@@ -61,10 +61,7 @@ class TorchvisionNetwork(nn.Module):
             _freeze_norms(self.network.backbone)
         _freeze(self.network, config)
         self.network.transform = _Untouched()
-        mean = 255.0 * torch.tensor(config.mean).view(3, 1, 1)
-        std = 255.0 * torch.tensor(config.std).view(3, 1, 1)
-        self.register_buffer("pixel_mean", mean, persistent=False)
-        self.register_buffer("pixel_std", std, persistent=False)
+        self.normalise = Normalise(config.mean, config.std)
 
     def forward(self, images: Tensor, targets: Found | None = None) -> Losses | Found:
         """Run the network.
@@ -77,9 +74,7 @@ class TorchvisionNetwork(nn.Module):
         Returns:
             The losses by name, or ``boxes``, ``scores`` and ``labels`` of each image.
         """
-        mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
-        pixels = ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
-        output: Losses | Found = self.network(pixels, targets)
+        output: Losses | Found = self.network(self.normalise(images), targets)
         return output
 
     def set_limits(self, config: DecodeConfig) -> None:
