@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection import ssd
 from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import nms
 
 from hardmine.boxes import box_iou, clip_boxes, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
+from hardmine.model import suppress as suppress_module
 from hardmine.model.coder import decode_boxes
 from hardmine.model.decode import (
     AgnosticDecode,
@@ -25,7 +27,7 @@ from hardmine.model.decode import (
     decode_detections,
     foreground_scores,
 )
-from hardmine.model.suppress import _suppress_at_once, _suppress_by_group
+from hardmine.model.suppress import suppress
 from hardmine.types import Detections, Priors, RawOutput, ScoreForm
 
 SIDE = 100
@@ -218,17 +220,31 @@ def test_agnostic_gives_one_class_to_one_box() -> None:
         assert decode_detections(output, priors, SIDE, SIDE, config)[0].labels.tolist() == [2]
 
 
-@given(seed=st.integers(0, 10**6), iou=st.floats(0.05, 0.95))
-@settings(max_examples=40, deadline=None)
-def test_both_ways_of_suppressing_agree(seed: int, iou: float) -> None:
-    """All groups at once, moved apart in double precision, as group by group: even the millionth."""
+def suppress_group_by_group(
+    boxes: torch.Tensor, scores: torch.Tensor, group: torch.Tensor, iou: float
+) -> list[int]:
+    """The definition: torchvision's NMS on each group alone."""
+    members = [(group == number).nonzero()[:, 0] for number in group.unique()]
+    return sorted(i for m in members for i in m[nms(boxes[m], scores[m], iou)].tolist())
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    iou=st.floats(0.05, 0.95),
+    pack=st.sampled_from([1, 9, 30, 512]),
+    first=st.sampled_from([0, 10**6]),
+)
+@settings(max_examples=60, deadline=None)
+def test_groups_that_share_a_call_stay_apart(seed: int, iou: float, pack: int, first: int) -> None:
+    """Runs of one group, of several, larger than a run; moved apart exactly, even the millionth."""
     g = torch.Generator().manual_seed(seed)
     low = torch.rand(80, 2, generator=g) * 290
     boxes = torch.cat([low, low + torch.rand(80, 2, generator=g) * 60 + 1], 1)
-    scores, group = torch.rand(80, generator=g), torch.randint(0, 9, (80,), generator=g)
-    slow = _suppress_by_group(boxes, scores, group, iou)
-    assert torch.equal(slow, _suppress_at_once(boxes, scores, group, iou))
-    assert torch.equal(slow, _suppress_at_once(boxes, scores, group + 10**6, iou))
+    scores, group = torch.rand(80, generator=g), first + torch.randint(0, 9, (80,), generator=g)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suppress_module, "_PACK", pack)
+        kept = suppress(boxes, scores, group, iou).tolist()
+    assert kept == suppress_group_by_group(boxes, scores, group, iou)
 
 
 def test_offsets_in_float32_would_change_overlaps() -> None:

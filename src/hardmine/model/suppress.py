@@ -11,6 +11,9 @@ from torch import Tensor
 from hardmine.boxes import box_iou
 from hardmine.model.candidates import Candidates
 
+_PACK = 512
+"""Boxes that are compared with each other in one call on the CPU; see ``benchmarks.decode``."""
+
 
 def suppress(boxes: Tensor, scores: Tensor, group: Tensor, iou: float) -> Tensor:
     """Return the indices of the boxes that no better one of their group overlaps by more than ``iou``.
@@ -24,44 +27,40 @@ def suppress(boxes: Tensor, scores: Tensor, group: Tensor, iou: float) -> Tensor
     Returns:
         Tensor[K]: ascending indices.
     """
-    if boxes.device.type == "cuda":
-        return _suppress_at_once(boxes, scores, group, iou)
-    return _suppress_by_group(boxes, scores, group, iou)
-
-
-def _suppress_at_once(boxes: Tensor, scores: Tensor, group: Tensor, iou: float) -> Tensor:
-    """Move the groups apart so that no two of them overlap, and run once.
-
-    In double precision: in float32, whose step is 1/16 px at 10⁶ px, boxes of the last groups would be
-    rounded, and with them their overlaps.
-    """
     from torchvision.ops import nms
 
     if not len(boxes):
-        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    apart = (boxes.max() - boxes.min() + 1.0).ceil()
-    moved = boxes.double() + (group.double() * apart.double())[:, None]
-    return torch.sort(nms(moved, scores.double(), iou)).values
-
-
-def _suppress_by_group(boxes: Tensor, scores: Tensor, group: Tensor, iou: float) -> Tensor:
-    """Run once for each group that has more than one box."""
-    from torchvision.ops import nms
-
-    if not len(boxes):
-        return torch.zeros(0, dtype=torch.int64)
+        return group
     order = group.argsort(stable=True)
-    _, counts = torch.unique_consecutive(group[order], return_counts=True)
-    boxes, scores = boxes[order], scores[order]
-    kept, start = [], 0
-    for size in counts.tolist():
-        if size == 1:
-            kept.append(order[start : start + 1])
-        else:
-            part = slice(start, start + size)
-            kept.append(order[part][nms(boxes[part], scores[part], iou)])
-        start += size
-    return torch.sort(torch.cat(kept)).values
+    group = group[order]
+    boxes, scores = _move_apart(boxes[order], group), scores[order].double()
+    parts = [slice(None)] if boxes.is_cuda else _pack(group)
+    return torch.sort(torch.cat([order[p][nms(boxes[p], scores[p], iou)] for p in parts])).values
+
+
+def _move_apart(boxes: Tensor, group: Tensor) -> Tensor:
+    """Return f64[M, 4] where boxes of different groups cannot overlap.
+
+    In float32, whose step is 1/16 px at 10⁶ px, boxes of the last groups would be rounded, and with
+    them their overlaps.
+    """
+    side = (boxes.max() - boxes.min() + 1.0).ceil()
+    return boxes.double() + (group.double() * side.double())[:, None]
+
+
+def _pack(group: Tensor) -> list[slice]:
+    """Return runs of whole groups (i64[M], sorted) of about ``_PACK`` boxes.
+
+    One call for each group costs more than its boxes do; one for all compares each box with every other.
+    """
+    _, counts = torch.unique_consecutive(group, return_counts=True)
+    parts, start, end = [], 0, 0
+    for count in counts.tolist():
+        if end > start and end - start + count > _PACK:
+            parts.append(slice(start, end))
+            start = end
+        end += count
+    return [*parts, slice(start, end)]
 
 
 @dataclass(frozen=True, slots=True)
