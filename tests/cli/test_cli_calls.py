@@ -19,6 +19,7 @@ from hardmine.loop.deciding import Waiting
 from hardmine.loop.experiment import TrainResult
 from hardmine.loop.rounds import LoopResult
 from hardmine.pool.mining import MiningResult
+from hardmine.pool.rank_options import RankOptions
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -56,6 +57,8 @@ def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, 
         "--arms mined,none --min-score 0 --weights none --epochs 4 --seed 7 --out runs/x",
         "--accept verdicts.csv --resume --draws 50 --stop never --device cpu",
         "--set loss.selection.floor=32 --set decode.max_detections=7",
+        "--rank sum --per-class --quota-class 3 --group folder --quota-group 2 --keep-repeats",
+        "--threshold 0.25 --diverse",
     )
     assert (code, out.splitlines()[-1]) == (0, "written: runs/x")
     got = called.arguments
@@ -72,6 +75,7 @@ def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, 
         "arms": ("mined", "none"),
         "stop": "never",
         "min_score": 0.0,
+        "rank": RankOptions("sum", True, 3, "folder", 2, False, 0.25, True),
         "quarantine": None,
         "model": None,
         "recipe": None,
@@ -98,8 +102,9 @@ def test_loop_defaults_are_those_of_the_call(
     called = spy("hardmine.loop.rounds.run_loop", LoopResult(Path("runs/loop"), ()))
     assert cli("loop", "data", "--pool pool")[0] == 0
     for name, parameter in inspect.signature(called.real).parameters.items():
-        if name in called.arguments and name not in ("data", "pool", "progress"):
+        if name in called.arguments and name not in ("data", "pool", "progress", "rank"):
             assert called.arguments[name] == parameter.default, name
+    assert called.arguments["rank"] == RankOptions()
 
 
 def test_loop_says_what_it_waits_for_and_why_it_stopped(

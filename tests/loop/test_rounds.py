@@ -163,8 +163,8 @@ def test_near_duplicates_are_handed_out_once_over_all_rounds(
     handed = sheet_of(out, "mined", 1) + sheet_of(out, "mined", 2)
     assert len(handed) == len(kinds(handed)) == 6
     assert (
-        rows_of(out)[1]["mining"]["near_duplicates_passed_over"] == 4
-    )  # two copies of each of two
+        rows_of(out)[1]["mining"]["near_duplicates_passed_over"] == 6
+    )  # two copies of each of three
 
 
 def test_images_that_the_pool_shares_with_other_sets_are_left_out(

@@ -13,6 +13,7 @@ from hardmine.errors import DataError
 from hardmine.loop.arms import Arm, Miner
 from hardmine.loop.learning import Model
 from hardmine.loop.measuring import Result
+from hardmine.loop.options import LoopOptions
 from hardmine.loop.sets import LoopSets, divide_sets
 from hardmine.loop.steps import Steps
 from hardmine.pool.store import PoolStore
@@ -145,7 +146,7 @@ def test_what_was_handed_out_before_decides_what_comes_next(tmp_path: Path) -> N
     sets, steps = divide(tmp_path), Steps(tmp_path / "run")
     nothing = Result(Model("key", tmp_path), tmp_path, {})
     with PoolStore(tmp_path / "pool.sqlite") as store:
-        miner = Miner(steps, World().tools(), sets, store, 0.05, seed=0)
+        miner = Miner(steps, World().tools(), sets, store, LoopOptions())
         first = miner.hand_out(Arm("random", nothing), 2, 3).images
         other = Arm("random", nothing, handed_out=list(first))
         assert not set(miner.hand_out(other, 2, 3).images) & set(first)

@@ -16,7 +16,8 @@ from hardmine.errors import ConfigError
 from hardmine.pool.choose import Chooser, Chosen
 from hardmine.pool.cut import first_cut
 from hardmine.pool.diverse import k_center
-from hardmine.pool.rules import RULES, Entry, RankOptions, class_margin, hardness, order
+from hardmine.pool.rank_options import RULES, RankOptions
+from hardmine.pool.rules import Entry, class_margin, hardness, order
 from hardmine.types import Detections, PoolScore
 
 Alarm = tuple[float, int, tuple[float, float, float, float]]

@@ -17,7 +17,7 @@ from hardmine.data.resize import Resize
 from hardmine.detect.detector import BatchScores
 from hardmine.errors import ConfigError, DataError
 from hardmine.pool.mining import explain
-from hardmine.pool.rules import RankOptions
+from hardmine.pool.rank_options import RankOptions
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState
 
 A, B = [0, 0, 10, 10], [20, 20, 10, 10]  # xywh

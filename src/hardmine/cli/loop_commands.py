@@ -10,8 +10,10 @@ import typer
 from hardmine.cli import external, options, ranking, scanning
 from hardmine.cli.console import Console
 from hardmine.cli.failures import usage_error
+from hardmine.pool.rank_options import RankOptions
 
 
+@ranking.ranked
 def mine(
     checkpoint: options.Checkpoint,
     pool: Annotated[
@@ -19,7 +21,7 @@ def mine(
         typer.Argument(
             metavar="POOL",
             help="Images to mine from: a folder, a glob in quotes, a .txt list, a tar or zip archive, "
-            "or a URL that fsspec reads.",
+            "or a URL that fsspec or Arrow reads.",
         ),
     ],
     *,
@@ -30,16 +32,7 @@ def mine(
         float | None,
         typer.Option("--fraction", metavar="F", help="Hand out this share of the pool's images."),
     ] = None,
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            "--min-score",
-            metavar="S",
-            min=0.0,
-            max=1.0,
-            help="Lowest score of an image that is handed out; .05 if not given, and 0 means 0.",
-        ),
-    ] = None,
+    min_score: ranking.MinScore = None,
     exclude: Annotated[
         list[Path] | None,
         typer.Option(
@@ -50,14 +43,7 @@ def mine(
             "folder or a dataset's file); may be repeated.",
         ),
     ] = None,
-    rank: ranking.Rank = "score",
-    per_class: ranking.PerClass = False,
-    quota_class: ranking.QuotaClass = None,
-    group: ranking.Group = None,
-    quota_group: ranking.QuotaGroup = None,
-    keep_repeats: ranking.KeepRepeats = False,
-    threshold: ranking.Threshold = 0.5,
-    diverse: ranking.Diverse = False,
+    rank: RankOptions,
     explain: ranking.Explain = None,
     classes: options.Classes = None,
     tile: options.Tile = None,
@@ -79,11 +65,7 @@ def mine(
     from hardmine.detect.resolve import open_detector
     from hardmine.detect.tiles import tiled
     from hardmine.pool.mining import explain as explain_one
-    from hardmine.pool.rules import RankOptions
 
-    how = RankOptions(
-        rank, per_class, quota_class, group, quota_group, not keep_repeats, threshold, diverse
-    )
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
         detector = tiled(open_detector(checkpoint, device, classes=classes), tile, overlap)
@@ -93,7 +75,7 @@ def mine(
             "min_score": min_score,
             "out": out,
             "exclude": exclude or (),
-            "rank": how,
+            "rank": rank,
             "runtime": runtime,
             "ray": ray,
             "notify": step,
@@ -113,6 +95,7 @@ def mine(
     show_mining(console, result, detector.categories, out)
 
 
+@ranking.ranked
 def loop(
     data: options.Data,
     *,
@@ -158,16 +141,8 @@ def loop(
         Literal["guarded", "recipe", "never"],
         typer.Option("--stop", help="The rule that may end the loop early; the report shows both."),
     ] = "guarded",
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            "--min-score",
-            metavar="S",
-            min=0.0,
-            max=1.0,
-            help="Lowest score of a mined image; .05 if not given, and 0 means 0.",
-        ),
-    ] = None,
+    min_score: ranking.MinScore = None,
+    rank: RankOptions,
     quarantine: Annotated[
         float | None,
         typer.Option(
@@ -218,6 +193,7 @@ def loop(
             arms=chosen_arms,
             stop=stop,
             min_score=min_score,
+            rank=rank,
             quarantine=quarantine,
             model=model,
             epochs=epochs,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
+import torch
 from torch import Tensor
 
 from hardmine.detect.detector import BatchScores, Detector, OnePassDetector, top_scores
@@ -99,23 +101,25 @@ class _Exact:
     ) -> Iterator[list[ScoredImage | Problem]]:
         """Yield the results of one batch after the other, in order."""
         with one_core_each():
-            yield from run_ordered(batched(items, batch_size), self._batch, count_cores())
+            work = partial(self._batch, size=batch_size)
+            yield from run_ordered(batched(items, batch_size), work, count_cores())
 
-    def _batch(self, items: Sequence[ImageItem]) -> list[ScoredImage | Problem]:
+    def _batch(self, items: Sequence[ImageItem], size: int) -> list[ScoredImage | Problem]:
         resize = self._detector.resize
         read = [load_item(item, resize, hashed=self._hashed) for item in items]
         loaded = [item for item in read if isinstance(item, Loaded)]
-        scored = iter(self._score(loaded))
+        scored = self._score(loaded, size)
         return [item if isinstance(item, Problem) else next(scored) for item in read]
 
-    def _score(self, loaded: Sequence[Loaded]) -> Iterator[ScoredImage]:
+    def _score(self, loaded: Sequence[Loaded], size: int) -> Iterator[ScoredImage]:
         if not loaded:
             return
-        parts = self._run(stack(loaded))
+        images = stack(loaded)
+        parts = self._run(images if self._floor is None else _fill_up(images, size))
         rows = (
             (scores, found, i) for scores, detections in parts for i, found in enumerate(detections)
         )
-        for item, (scores, found, i) in zip(loaded, rows, strict=True):
+        for item, (scores, found, i) in zip(loaded, rows, strict=False):  # then those filled in
             yield ScoredImage(
                 Path(item.name),
                 float(scores.scores[i]),
@@ -140,3 +144,11 @@ class _Exact:
         for index, detections in zip(firing, decoded, strict=True):
             found[index] = detections
         return scores, found
+
+
+def _fill_up(images: Tensor, size: int) -> Tensor:
+    """Return a batch of the full size: a library's last bits depend on the size, and so would a
+    score on which images happened to be scored again together.
+    """
+    lacking = size - len(images)
+    return torch.cat([images, images[-1:].expand(lacking, -1, -1, -1)]) if lacking > 0 else images

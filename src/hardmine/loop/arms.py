@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from hardmine.loop.learning import Model
 from hardmine.loop.measuring import Result
+from hardmine.loop.options import RANDOM, LoopOptions
 from hardmine.loop.sets import LoopSets
 from hardmine.loop.steps import Steps, fingerprint
 from hardmine.loop.stopping import RoundPoint
 from hardmine.loop.tools import Tools
 from hardmine.pool.candidates import Candidate, candidate_of, name_inside, write_candidates
-from hardmine.pool.rank import Ranking, rank_hardest, rank_random
+from hardmine.pool.hand import Hand, Limits
+from hardmine.pool.rank import rank_random
+from hardmine.pool.rank_options import RankOptions
+from hardmine.pool.refine import wide_margin
 from hardmine.pool.scan import scan_pool
+from hardmine.pool.scanning import scan
 from hardmine.pool.store import PoolStore
-from hardmine.types import Detections, ImageRecord
-
-MINED, RANDOM, NONE = "mined", "random", "none"
-ARMS = (MINED, RANDOM, NONE)
+from hardmine.types import Detections, ImageRecord, PoolScore
 
 
 @dataclass
@@ -59,17 +62,14 @@ class Handed:
 class Miner:
     """Hands images to arms, each at most once per arm, near-duplicates once.
 
-    ``quarantine``: candidates that score this or more are set aside as possibly hidden objects;
-    ``None`` sets none aside.
+    Candidates that score ``options.quarantine`` or more are set aside as possibly hidden objects.
     """
 
     steps: Steps
     tools: Tools
     sets: LoopSets
     store: PoolStore
-    min_score: float
-    seed: int
-    quarantine: float | None = None
+    options: LoopOptions
     device: str | None = None
 
     @property
@@ -87,14 +87,16 @@ class Miner:
             "taken": fingerprint(arm.handed_out),
         }
         if arm.name == RANDOM:
-            inputs["seed"] = self.seed
+            inputs["seed"] = self.options.seed
             compute = partial(self._draw_random, arm, count)
         else:
             inputs |= {
                 "model": arm.model.key,
-                "min_score": self.min_score,
-                "quarantine": self.quarantine,
+                "min_score": self.options.min_score,
+                "quarantine": self.options.quarantine,
             }
+            if self.options.rank != RankOptions():  # absent as long as there was no choice
+                inputs["rank"] = asdict(self.options.rank)
             compute = partial(self._mine, arm, count, round_number)
         key = f"rounds/{arm.name}-{round_number}/mine"
         label = f"round {round_number}, {arm.name}: mine"
@@ -116,7 +118,7 @@ class Miner:
         ranking = rank_random(
             names,
             count=count,
-            seed=self.seed,
+            seed=self.options.seed,
             group_of=self.sets.group_of,
             names=names,
             taken=arm.handed_out,
@@ -124,59 +126,68 @@ class Miner:
         candidates = [
             Candidate(names[image], image, None, "", Detections.none()) for image in ranking.chosen
         ]
-        return self._write(folder, candidates, ranking, model_id="")
+        return self._write(folder, candidates, ranking.num_duplicates, model_id="")
 
     def _mine(self, arm: Arm, count: int, round_number: int, folder: Path) -> dict[str, Any]:
         detector = self.tools.load_detector(arm.model.checkpoint, self.device)
-        pool = self.sets.mine_from
-        label = f"round {round_number}, {arm.name}: scan"
-        scan_pool(
+        label = f"round {round_number}, {arm.name}"
+
+        def told(what: str, done: int, total: int) -> None:
+            self.steps.notify(f"{label}: {what}", done, total)
+
+        pool, kit = self.sets.mine_from, self.tools
+        scanned = scan(detector, pool, self.store, score_images=kit.score_images, notify=told)
+        hand = Hand(
             detector,
-            [record.path for record in pool.records],
+            scanned.source,
             self.store,
-            score_images=self.tools.score_images,
-            progress=partial(self.steps.notify, label),
-        )
-        held = self._quarantined(detector.model_id)
-        ranking = rank_hardest(
-            self.store.iter_ranked(detector.model_id),
-            count=count,
-            min_score=self.min_score,
+            Limits(count, None, self.options.min_score),
+            self.options.rank,
+            scanned.summary.scanned,
+            scanned.score_again,
+            dict.fromkeys(arm.handed_out, "handed out before"),
             group_of=self.sets.group_of,
-            taken=[*arm.handed_out, *held],
+            margin=wide_margin,
+            progress=partial(told, "score again in float32"),
         )
-        unreadable = len(self.store.problems(detector.model_id))
-        chosen = self._candidates(detector.model_id, ranking.chosen, self.min_score)
+        held = self._quarantined(hand)
+        aside = dict.fromkeys((row.image for row in held), "set aside: it scores too high")
+        chosen, entries = replace(hand, taken={**hand.taken, **aside}).choose()
         if held:
-            aside = self._candidates(detector.model_id, held, self.min_score)
-            write_candidates(folder, aside, self.categories, name="quarantine")
+            write_candidates(folder, self._candidates(held), self.categories, name="quarantine")
+        rows = [entries[image].score for image in chosen.images]
         return self._write(
-            folder, chosen, ranking, held=held, unreadable=unreadable, model_id=detector.model_id
+            folder,
+            self._candidates(rows, chosen.similar),
+            chosen.num_similar,
+            held=tuple(aside),
+            unreadable=len(self.store.problems(detector.model_id)),
+            model_id=detector.model_id,
         )
+
+    def _quarantined(self, hand: Hand) -> list[PoolScore]:
+        limit = self.options.quarantine
+        if limit is None:
+            return []
+        return list(takewhile(lambda row: row.score >= limit, hand.ranking(limit)))
 
     def _candidates(
-        self, model_id: str, images: Sequence[str], min_score: float
+        self, rows: Sequence[PoolScore], similar: Mapping[str, Sequence[str]] | None = None
     ) -> list[Candidate]:
-        """Return those images with what fired on them, hardest first."""
-        wanted, root = set(images), self.sets.mine_from.root
+        """Return those images with what fired on them."""
+        floor, root = self.options.min_score, self.sets.mine_from.root
         return [
-            candidate_of(score, self.store, self.categories, min_score, root)
-            for score in self.store.iter_ranked(model_id)
-            if score.image in wanted
+            candidate_of(
+                row, self.store, self.categories, floor, root, (similar or {}).get(row.image, ())
+            )
+            for row in rows
         ]
-
-    def _quarantined(self, model_id: str) -> tuple[str, ...]:
-        if self.quarantine is None:
-            return ()
-        limit, known = self.quarantine, self.sets.group_of
-        ranked = self.store.iter_ranked(model_id)
-        return tuple(s.image for s in ranked if s.score >= limit and s.image in known)
 
     def _write(
         self,
         folder: Path,
         candidates: list[Candidate],
-        ranking: Ranking,
+        duplicates: int,
         *,
         model_id: str,
         held: tuple[str, ...] = (),
@@ -188,13 +199,13 @@ class Miner:
             self.categories,
             pool=str(self.sets.mine_from.root),
             model_id=model_id,
-            min_score=self.min_score,
-            duplicates_grouped=ranking.num_duplicates,
+            min_score=self.options.min_score,
+            duplicates_grouped=duplicates,
             quarantined=list(held),
         )
         return {
-            "images": list(ranking.chosen),
-            "duplicates": ranking.num_duplicates,
+            "images": [candidate.path for candidate in candidates],
+            "duplicates": duplicates,
             "quarantined": list(held),
             "unreadable": unreadable,
             "model_id": model_id,
@@ -208,7 +219,7 @@ class Miner:
         Args:
             threshold: the score at the reference recall; the mining floor when it is not reached.
         """
-        level = self.min_score if threshold is None else threshold
+        level = self.options.min_score if threshold is None else threshold
         images = [str(record.path) for record in arm.negatives]
         inputs = {"model": arm.model.key, "images": fingerprint(images), "threshold": level}
         folder = f"rounds/{arm.name}-{round_number}"
@@ -217,7 +228,12 @@ class Miner:
             detector = self.tools.load_detector(arm.model.checkpoint, self.device)
             paths = [Path(image) for image in images]
             scan_pool(detector, paths, self.store, score_images=self.tools.score_images)
-            trained_on = self._candidates(detector.model_id, images, level)
+            root, wanted = self.sets.mine_from.root, set(images)
+            trained_on = [
+                candidate_of(row, self.store, self.categories, level, root)
+                for row in self.store.iter_ranked(detector.model_id)
+                if row.image in wanted
+            ]
             still = [candidate for candidate in trained_on if len(candidate.alarms)]
             write_candidates(place, still, self.categories, name="second_look", threshold=level)
             return [candidate.path for candidate in still]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.files import write_json
-from hardmine.loop.arms import MINED, NONE, RANDOM, Arm, Handed, Miner
+from hardmine.loop.arms import Arm, Handed, Miner
 from hardmine.loop.deciding import Decider, Waiting
 from hardmine.loop.inputs import count_labelled
 from hardmine.loop.learning import Learner, Model
 from hardmine.loop.measuring import Examiner
-from hardmine.loop.options import LoopOptions
+from hardmine.loop.options import MINED, NONE, RANDOM, LoopOptions
 from hardmine.loop.pasting import with_alarms, write_arm_alarms
 from hardmine.loop.reporting import loop_report
 from hardmine.loop.sets import LoopSets

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from hardmine.files import write_text
-from hardmine.loop.arms import ARMS, MINED, RANDOM, Handed
+from hardmine.loop.arms import Handed
 from hardmine.loop.decisions import read_verdicts, store_verdicts, undecided
+from hardmine.loop.options import ARMS, MINED, RANDOM
 from hardmine.pool.candidates import name_inside
 from hardmine.pool.store import PoolStore
 from hardmine.types import Dataset, ImageRecord, ImageState

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hardmine.errors import ConfigError
-from hardmine.loop.arms import ARMS, MINED, RANDOM
 from hardmine.loop.stopping import STOP_RULES
+from hardmine.pool.rank_options import RankOptions
+
+MINED, RANDOM, NONE = "mined", "random", "none"
+ARMS = (MINED, RANDOM, NONE)
 
 Retrain = Literal["branch", "fresh", "continue"]
 StopChoice = Literal["guarded", "recipe", "never"]
@@ -19,7 +22,8 @@ class LoopOptions:
     """How a loop goes.
 
     ``add`` is the share of round 0's labelled images that a round adds; ``accept`` is "auto" or the
-    CSV of verdicts; ``min_score`` the lowest score of a mined image, inclusive.
+    CSV of verdicts; ``min_score`` the lowest score of a mined image, inclusive; ``rank`` how the
+    mined arm's images are ranked and chosen.
     """
 
     rounds: int = 3
@@ -32,6 +36,7 @@ class LoopOptions:
     quarantine: float | None = None
     seed: int = 0
     draws: int = 1000
+    rank: RankOptions = field(default_factory=RankOptions)
 
     def __post_init__(self) -> None:
         if self.rounds < 1:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hardmine.loop.arms import MINED, Arm
+from hardmine.loop.arms import Arm
 from hardmine.loop.measuring import Examiner
-from hardmine.loop.options import LoopOptions
+from hardmine.loop.options import MINED, LoopOptions
 from hardmine.loop.sets import LoopSets
 from hardmine.types import Detections
 

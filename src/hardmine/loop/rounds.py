@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from hardmine.errors import ConfigError
 from hardmine.files import write_json
-from hardmine.loop.arms import MINED, Miner
+from hardmine.loop.arms import Miner
 from hardmine.loop.course import Course, LoopResult
 from hardmine.loop.crops import crop_set
 from hardmine.loop.deciding import Decider
@@ -31,13 +31,14 @@ from hardmine.loop.external import make_trainer
 from hardmine.loop.inputs import DataLike, LoadOptions, load_negatives, load_train_val
 from hardmine.loop.learning import Learner, choose_recipe, start_from, write_recipe
 from hardmine.loop.measuring import Examiner
-from hardmine.loop.options import LoopOptions, Retrain, StopChoice
+from hardmine.loop.options import MINED, LoopOptions, Retrain, StopChoice
 from hardmine.loop.sets import LoopSets, divide_sets
 from hardmine.loop.steps import Notify, Steps, silent
 from hardmine.loop.tools import Tools, default_tools
 from hardmine.pool.disk import clear_disk_errors
 from hardmine.pool.loading import load_pool
 from hardmine.pool.mining import DEFAULT_MIN_SCORE
+from hardmine.pool.rank_options import RankOptions
 from hardmine.pool.store import PoolStore
 from hardmine.types import Dataset
 
@@ -60,6 +61,7 @@ def run_loop(
     arms: Sequence[str] = (MINED,),
     stop: StopChoice = "guarded",
     min_score: float | None = None,
+    rank: RankOptions | None = None,
     quarantine: float | None = None,
     model: str | None = None,
     recipe: Recipe | Path | str | None = None,
@@ -98,6 +100,7 @@ def run_loop(
         stop: the rule that may end the loop early, looking at the first of those arms; "never"
             runs all rounds and only reports what the rules would have said.
         min_score: lowest score of a mined image, inclusive; .05 when not given, and 0 means 0.
+        rank: the rule, groups, quotas and variety of the mined arm; the highest score when not given.
         quarantine: set candidates aside that score this or more; off when not given.
         settings: choices laid over the recipe, each as ``loss.selection.floor=32``.
         out: the run directory (see the module's description).
@@ -127,6 +130,7 @@ def run_loop(
         quarantine=quarantine,
         seed=seed,
         draws=draws,
+        rank=rank or RankOptions(),
     )
     chosen = choose_recipe(model, recipe, epochs, settings)
     if train_command is None:
@@ -140,6 +144,8 @@ def run_loop(
             f"{out}: holds a run already; go on with --resume or choose another --out"
         )
     steps, kit = Steps(root, progress or silent), tools or default_tools()
+    if options.rank.diverse and predict_command is not None:
+        raise ConfigError("diverse: predict_command gives boxes but no features; leave it out")
     if train_command is not None:
         trainer = make_trainer(train_command, predict_command, detector, weights_name, root)
         kit = replace(kit, external=trainer, load_detector=trainer.load)
@@ -161,7 +167,7 @@ def run_loop(
             steps,
             Learner(steps, kit, start, device),
             Examiner(steps, kit, sets.val, _negative_sets(sets, steps, seed), draws, seed, device),
-            Miner(steps, kit, sets, store, options.min_score, seed, quarantine, device),
+            Miner(steps, kit, sets, store, options, device),
             Decider(options.accept, store, root, sets.mine_from),
         )
         return course.run()

@@ -12,8 +12,9 @@ from typing import Any
 
 import hardmine
 from hardmine.files import write_text
-from hardmine.loop.arms import MINED, NONE, RANDOM, Arm, Handed
+from hardmine.loop.arms import Arm, Handed
 from hardmine.loop.measuring import RECALL, Examiner, Result
+from hardmine.loop.options import MINED, NONE, RANDOM
 from hardmine.loop.sets import LoopSets
 from hardmine.loop.stopping import STOP_RULES, RoundPoint
 

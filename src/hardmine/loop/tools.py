@@ -55,15 +55,16 @@ class Tools:
     fit: Fit
     load_detector: Callable[[Path | str, str | None], Detector]
     detect_images: DetectImages
-    score_images: ScoreImages
+    score_images: ScoreImages | None = None
+    """Scores a pool in full, instead of a first cut and the top of it in full."""
     external: ExternalTrainer | None = None
     """Trains in place of ``fit``."""
 
 
 def default_tools() -> Tools:
     """Return the package's own training and detection."""
-    from hardmine.detect.images import detect_images, score_images
+    from hardmine.detect.images import detect_images
     from hardmine.detect.resolve import open_detector
     from hardmine.training.fit import fit
 
-    return Tools(fit, open_detector, detect_images, score_images)
+    return Tools(fit, open_detector, detect_images)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.pool.diverse import k_center
+from hardmine.pool.rank_options import RankOptions
 from hardmine.pool.repeats import Places
-from hardmine.pool.rules import Entry, RankOptions, order
+from hardmine.pool.rules import Entry, order
 
 DIVERSE_TIMES = 4
 """Images that variety is chosen from, for each one that is asked for."""

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hardmine.pool.rules import RankOptions
+from hardmine.pool.rank_options import RankOptions
 from hardmine.types import PoolScore
 
 CUT = 1000

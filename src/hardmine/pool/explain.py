@@ -10,7 +10,8 @@ from hardmine.errors import DataError
 from hardmine.pool.candidates import name_inside
 from hardmine.pool.choose import Chosen
 from hardmine.pool.hand import Hand
-from hardmine.pool.rules import RULES, Entry, order
+from hardmine.pool.rank_options import RULES
+from hardmine.pool.rules import Entry, order
 from hardmine.pool.sources_archive import INSIDE
 from hardmine.types import PoolScore
 

@@ -15,8 +15,9 @@ from hardmine.errors import ConfigError
 from hardmine.pool.candidates import name_inside
 from hardmine.pool.choose import Chooser, Chosen, Features
 from hardmine.pool.cut import Cut, cut_size, first_cut
-from hardmine.pool.refine import ExactRanking, ScoreAgain
-from hardmine.pool.rules import Entry, RankOptions
+from hardmine.pool.rank_options import RankOptions
+from hardmine.pool.refine import ExactRanking, Margin, ScoreAgain, measure_margin
+from hardmine.pool.rules import Entry
 from hardmine.pool.store import PoolStore
 from hardmine.types import Dataset, PoolScore, Problem
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from hardmine.detect.detector import Detector
     from hardmine.pool.sources import Source
 
-ARM = "mine"
 _ROWS = 10_000
 
 
@@ -61,10 +61,15 @@ class Hand:
     store: PoolStore
     limits: Limits
     options: RankOptions
-    exclude: Sequence[Dataset]
     scanned: int
     """How many of the pool's images have a score."""
     score_again: ScoreAgain
+    taken: Mapping[str, str]
+    """Images that were handed out or decided on before, with what is to be said of them."""
+    exclude: Sequence[Dataset] = ()
+    group_of: Mapping[str, int] | None = None
+    """Near-duplicate group of each image of the pool; found among those looked at when not given."""
+    margin: Margin = measure_margin
     problems: tuple[Problem, ...] = ()
     """What reading the pool's description met, beside what the store holds."""
     progress: Callable[[int, int], None] | None = None
@@ -92,16 +97,21 @@ class Hand:
 
     def cut(self, size: int | None) -> Cut:
         """Return the first cut of that size, all of it at full precision."""
-        rows = ExactRanking(
+        rows = self.ranking(self.limits.min_score, size)
+        return first_cut(rows, self.options, size=size, min_score=self.limits.min_score)
+
+    def ranking(self, floor: float, expect: int | None = None) -> ExactRanking:
+        """Return the pool's exact ranking, as far as a score reaches the floor."""
+        return ExactRanking(
             self.store,
             self.model_id,
             self.score_again,
-            floor=self.limits.min_score,
-            expect=size,
+            floor=floor,
+            expect=expect,
             holds=self.source.holds,
+            margin=self.margin,
             progress=self.progress,
         )
-        return first_cut(rows, self.options, size=size, min_score=self.limits.min_score)
 
     def exact(self, image: str) -> PoolScore | None:
         """Return an image's score at full precision; it is scored again if need be."""
@@ -119,32 +129,22 @@ class Hand:
         return Entry(row, name_inside(row.image, self.source.root), alarms)
 
     def _chooser(self, entries: Sequence[Entry], count: int | None) -> Chooser:
+        groups = self._groups([entry.score for entry in entries])
+        before = {groups[image]: image for image in self.taken if image in groups}
+        return Chooser(entries, self.options, count, groups, self.barred, before, self._features)
+
+    def _groups(self, rows: Sequence[PoolScore]) -> Mapping[str, int]:
+        """Return the near-duplicate group of each of those images and of what was taken before."""
         from hardmine.data.phash import group_duplicates
 
+        if self.group_of is not None:
+            return self.group_of
         before = [row for image in self.taken if (row := self._found(image)) is not None]
-        hashes = [e.score.phash for e in entries] + [row.phash for row in before]
-        groups = group_duplicates(hashes)
-        earlier = zip(before, groups[len(entries) :], strict=True)
-        return Chooser(
-            entries,
-            self.options,
-            count,
-            {entry.image: group for entry, group in zip(entries, groups, strict=False)},
-            self.barred,
-            {group: row.image for row, group in earlier},
-            self._features,
-        )
+        hashes = {row.image: row.phash for row in (*rows, *before)}
+        return dict(zip(hashes, group_duplicates(list(hashes.values())), strict=True))
 
     def _found(self, image: str) -> PoolScore | None:
         return self.store.find(self.model_id, image) if self.source.holds(image) else None
-
-    @cached_property
-    def taken(self) -> Mapping[str, str]:
-        """Images handed out before or decided on, with what is to be said of them."""
-        mined = self.store.mined(ARM).items()
-        told = {i: f"handed out before (model {m})" for i, m in mined if m != self.model_id}
-        decided = self.store.decisions().items()
-        return told | {image: f"decided: {d.verdict.value} by {d.who}" for image, d in decided}
 
     @cached_property
     def barred(self) -> Mapping[str, str]:

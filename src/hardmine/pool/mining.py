@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from hardmine.pool.candidates import candidate_of, write_candidates
 from hardmine.pool.disk import clear_disk_errors
 from hardmine.pool.explain import Explanation, explain_image
-from hardmine.pool.hand import ARM, Hand, Limits
+from hardmine.pool.hand import Hand, Limits
 from hardmine.pool.loading import load_excluded
-from hardmine.pool.rules import RankOptions
+from hardmine.pool.rank_options import RankOptions
 from hardmine.pool.scan import ScoreImages
 from hardmine.pool.scanning import Notify, scan
 from hardmine.pool.store import PoolStore
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hardmine.detect.detector import Detector
 
 DEFAULT_MIN_SCORE = 0.05
+_ARM = "mine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def mine(
     Args:
         detector: a detector, or what names one (``detect.resolve.open_detector``).
         pool: a folder of images (searched recursively), a glob, a ``.txt`` list, a tar or zip
-            archive, a URL that fsspec reads, or a dataset.
+            archive, a URL that fsspec or Arrow reads, or a dataset.
         top: hand out at most so many; all that fire when neither this nor ``fraction`` is given.
         fraction: hand out at most this share of the scanned images, in (0, 1].
         min_score: lowest score, inclusive, in [0, 1]; .05 when not given, and 0 means 0.
@@ -83,7 +84,8 @@ def mine(
         device: where the checkpoint runs; chosen when not given.
         score_images: scores every image in full instead of a first cut.
         runtime: of the first cut: "auto", "torch", "openvino" or "onnxruntime".
-        ray: address of a Ray cluster to scan on: ``local``, ``auto`` or its head's.
+        ray: address of a Ray cluster to scan on: ``local``, ``auto``, its head's, or ``find``: the one
+            that answers, else this machine.
         notify: told (what, done, total) as the work goes; a total of 0 is unknown.
 
     Raises:
@@ -188,14 +190,23 @@ def _scanned(
                 store,
                 limits,
                 options,
-                [load_excluded(other) for other in exclude],
                 scanned.summary.scanned,
                 scanned.score_again,
-                scanned.problems,
-                partial(notify or _silent, "score again in float32"),
+                _taken(store, eye.model_id),
+                [load_excluded(other) for other in exclude],
+                problems=scanned.problems,
+                progress=partial(notify or _silent, "score again in float32"),
             ),
             folder,
         )
+
+
+def _taken(store: PoolStore, model_id: str) -> Mapping[str, str]:
+    """Return the images handed out by other models or decided on, with what is to be said of them."""
+    mined = store.mined(_ARM).items()
+    told = {image: f"handed out before (model {m})" for image, m in mined if m != model_id}
+    decided = store.decisions().items()
+    return told | {image: f"decided: {d.verdict.value} by {d.who}" for image, d in decided}
 
 
 def _hand_out(hand: Hand, folder: Path) -> MiningResult:
@@ -212,7 +223,7 @@ def _hand_out(hand: Hand, folder: Path) -> MiningResult:
         {image: len(entries[image].alarms) for image in chosen.images},
     )
     _write(hand, folder, result)
-    hand.store.add_mined(ARM, 0, chosen.images, hand.model_id)
+    hand.store.add_mined(_ARM, 0, chosen.images, hand.model_id)
     return result
 
 

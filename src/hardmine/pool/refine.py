@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hardmine.detect.pipeline import batched
 from hardmine.pool.store import PoolStore
@@ -16,6 +17,9 @@ from hardmine.types import Detections, PoolScore, Problem
 
 ScoreAgain = Callable[[Sequence[str]], Iterable[tuple[PoolScore, Detections] | Problem]]
 """Scores images at full precision, by name, and decodes them; lazily, in any order."""
+
+Margin = Callable[[PoolStore, str], float]
+"""By how much an exact score of a model may exceed the first cut, in logits."""
 
 QUANTILE = 0.995
 """Share of the first cut's errors, as seen so far, that the margin covers."""
@@ -38,6 +42,7 @@ class ExactRanking:
         floor: lowest score that is of interest: what stays below is not scored again.
         expect: how many will likely be taken: so many are scored again at once to begin with.
         holds: says whether an image belongs to the pool that is ranked; all do unless given.
+        margin: by how much an exact score may exceed the first cut.
         progress: told (done, total) of the images scored again; the total grows with the need.
     """
 
@@ -50,6 +55,7 @@ class ExactRanking:
         floor: float = 0.0,
         expect: int | None = None,
         holds: Callable[[str], bool] = lambda image: True,
+        margin: Margin | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._store = store
@@ -62,7 +68,8 @@ class ExactRanking:
         self._waiting: list[PoolScore] = []
         self._fresh: list[PoolScore] = []
         self._fetched: PoolScore | None = None
-        self._margin = measure_margin(store, model_id)
+        self._measure = margin or measure_margin
+        self._margin = self._measure(store, model_id)
         self.rescored = 0
         """Images scored again so far."""
 
@@ -119,7 +126,7 @@ class ExactRanking:
             self.rescored += len(part)
             if self._progress is not None:
                 self._progress(self.rescored, wanted)
-        self._margin = measure_margin(self._store, self._model_id)
+        self._margin = self._measure(self._store, self._model_id)
         return True
 
     def _fetch(self, count: int) -> None:
@@ -141,14 +148,28 @@ def measure_margin(store: PoolStore, model_id: str) -> float:
 
     It is the ``QUANTILE`` of the errors of all images that have both.
     """
-    pairs = store.first_cut_errors(model_id).clip(_EDGE, 1 - _EDGE).astype(np.float64)
-    if not len(pairs):
-        return _UNKNOWN
-    logits = np.log(pairs / (1 - pairs))
-    errors = np.abs(logits[:, 0] - logits[:, 1])
+    errors = _errors(store, model_id)
     if len(errors) < _ENOUGH:
-        return max(_UNKNOWN, 2 * float(errors.max()))
+        return wide_margin(store, model_id)
     return float(np.quantile(errors, QUANTILE))
+
+
+def wide_margin(store: PoolStore, model_id: str) -> float:
+    """Return twice the largest error seen, in logits, and more as long as few were seen.
+
+    For a choice that must be the exact one whatever it costs: no image was missed in what was
+    measured (docs/log.md), so that the choice does not hang on where a run was killed.
+    """
+    errors = _errors(store, model_id)
+    least = _UNKNOWN if len(errors) < _ENOUGH else 0.0
+    return max(least, 2 * float(errors.max(initial=0.0)))
+
+
+def _errors(store: PoolStore, model_id: str) -> NDArray[np.float64]:
+    pairs = store.first_cut_errors(model_id).clip(_EDGE, 1 - _EDGE).astype(np.float64)
+    logits = np.log(pairs / (1 - pairs))
+    errors: NDArray[np.float64] = np.abs(logits[:, 0] - logits[:, 1])
+    return errors
 
 
 def shift_logit(score: float, by: float) -> float:

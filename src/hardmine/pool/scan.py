@@ -67,21 +67,21 @@ def scan_pool(
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScanSummary:
-    """Score every image that this model has not scored yet and commit as it goes.
+    """Score every image that this model has not scored in full yet and commit as it goes.
 
     Killed at any moment, the next call goes on from the last committed batch. Images that cannot be
     read are stored as problems, counted and passed over.
 
     Args:
         paths: the pool's images, by absolute path.
-        score_images: how images are scored; ``detect.run.score_images`` unless given.
+        score_images: how images are scored; ``detect.images.score_images`` unless given.
         progress: told (done, total) after each commit, images skipped included.
 
     Raises:
         DataError: the disk is full or the store cannot be written.
     """
     names = [str(path) for path in paths]
-    waiting = store.pending(detector.model_id, names)
+    waiting = store.pending(detector.model_id, names, exact=True)
     skipped = len(names) - len(waiting)
     skipped_bad = store.count_problems(detector.model_id, sorted(set(names) - set(waiting)))
     run = score_images or _default_scorer()
@@ -126,6 +126,6 @@ def _chunks(
 
 
 def _default_scorer() -> ScoreImages:
-    from hardmine.detect.run import score_images
+    from hardmine.detect.images import score_images
 
     return score_images

@@ -108,14 +108,18 @@ class PoolStore:
                 database.executemany("DELETE FROM scores WHERE model_id = ? AND image = ?", gone)
             database.executemany("INSERT OR REPLACE INTO problems VALUES (?,?,?,?)", faults)
 
-    def pending(self, model_id: str, images: Sequence[str]) -> list[str]:
+    def pending(self, model_id: str, images: Sequence[str], *, exact: bool = False) -> list[str]:
         """Return those images, in order, that this model has neither scored nor failed to read.
 
         What could not be reached is looked for again. Meant for some thousands at once.
+
+        Args:
+            exact: a first cut does not count as scored.
         """
         query = (
             "SELECT key FROM json_each(?2) WHERE "
-            "NOT EXISTS (SELECT 1 FROM scores WHERE model_id = ?1 AND image = value) AND "
+            "NOT EXISTS (SELECT 1 FROM scores WHERE model_id = ?1 AND image = value "
+            f"{'AND exact' if exact else ''}) AND "
             "NOT EXISTS (SELECT 1 FROM problems "
             "WHERE model_id = ?1 AND image = value AND kind != 'image_unreachable')"
         )
@@ -172,7 +176,7 @@ class PoolStore:
         """Return what a model said of one image; nothing when it has not scored it."""
         query = f"SELECT {_COLUMNS} FROM scores WHERE model_id = ? AND image = ?"
         row = self._database.execute(query, (model_id, image)).fetchone()
-        return None if row is None else PoolScore(*row)
+        return None if row is None else _from_row(row)
 
     def alarms(self, model_id: str, image: str) -> Detections:
         """Return the stored boxes of one image, best first; none when the image is unknown."""

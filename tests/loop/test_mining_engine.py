@@ -1,0 +1,263 @@
+"""The loop mines with the engine of ``mine``: a first cut, then in full what may come out on top."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from loop_fakes import World, draw, run, sheet_of
+
+from hardmine.data.load import load_images
+from hardmine.data.phash import group_duplicates, hash_images
+from hardmine.detect import runtime
+from hardmine.detect.images import score_images
+from hardmine.detect.run import _Exact
+from hardmine.errors import ConfigError
+from hardmine.loop.arms import Arm, Miner
+from hardmine.loop.learning import Model
+from hardmine.loop.measuring import Result
+from hardmine.loop.options import LoopOptions
+from hardmine.loop.sets import LoopSets
+from hardmine.loop.steps import Steps
+from hardmine.loop.tools import Tools, default_tools
+from hardmine.pool.rank import rank_hardest
+from hardmine.pool.rank_options import RankOptions
+from hardmine.pool.scan import scan_pool
+from hardmine.pool.store import PoolStore
+from hardmine.types import Dataset, ImageState
+from tiny_models import tiny_detector
+
+DETECTOR = tiny_detector()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """150 pictures, of which every tenth comes twice."""
+    folder = tmp_path_factory.mktemp("pool")
+    for i in range(150):
+        draw(folder / f"{i % 3}" / f"{i:03}.png", i)
+        if i % 10 == 0:
+            draw(folder / f"{i % 3}" / f"{i:03}-copy.png", i)
+    return load_images(folder, state=ImageState.UNREVIEWED, source="pool")
+
+
+class Noisy:
+    """A first cut that is off by up to ``noise`` logits, each image by its own pixels."""
+
+    name, workers, batch_size = "noisy", 1, 8
+
+    def __init__(self, noise: float) -> None:
+        self.noise = noise
+        self.seen = 0
+
+    def score(self, pixels: Any) -> Any:
+        found = DETECTOR.score(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        self.seen += len(pixels)
+        draws = [np.random.default_rng(int(p.sum())).uniform(-1, 1) for p in pixels]
+        logits = torch.logit(found.scores, 1e-6) + self.noise * torch.tensor(draws)
+        return replace(found, scores=torch.sigmoid(logits).float())
+
+
+def miner_of(
+    root: Path, pool: Dataset, store: PoolStore, options: LoopOptions, **tools: Any
+) -> Miner:
+    nothing = Dataset(("a", "b"), (), pool.root)
+    paths = [record.path for record in pool.records]
+    groups = group_duplicates(list(hash_images(paths)))
+    group_of = {str(path): group for path, group in zip(paths, groups, strict=True)}
+    sets = LoopSets(nothing, nothing, pool, nothing, nothing, group_of, (), ())
+    kit = replace(default_tools(), load_detector=lambda name, device: DETECTOR, **tools)
+    return Miner(Steps(root), kit, sets, store, options)
+
+
+def arm_of(root: Path, taken: tuple[str, ...] = ()) -> Arm:
+    return Arm("mined", Result(Model("key", root / "w"), root, {}), handed_out=list(taken))
+
+
+def exact(miner: Miner, folder: Path, count: int, taken: tuple[str, ...]) -> list[str]:
+    """Return what the float32 ranking of the whole pool gives: every image in full, then one walk."""
+    with PoolStore(folder / "full.sqlite") as store:
+        paths = [record.path for record in miner.sets.mine_from.records]
+        scan_pool(DETECTOR, paths, store)
+        rows = list(store.iter_ranked(DETECTOR.model_id))
+    limit = miner.options.quarantine
+    held = [row.image for row in rows if limit is not None and row.score >= limit]
+    chosen = rank_hardest(
+        rows,
+        count=count,
+        min_score=miner.options.min_score,
+        group_of=miner.sets.group_of,
+        taken=[*taken, *held],
+    ).chosen
+    assert len(chosen) > 3
+    return list(chosen)
+
+
+@pytest.mark.parametrize("noise", [None, 0.02, 0.5])
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        (10, LoopOptions()),
+        (60, LoopOptions(min_score=0.3)),
+        (1000, LoopOptions(min_score=0.5)),
+        (12, LoopOptions(quarantine=0.9)),
+    ],
+)
+def test_it_takes_what_the_exact_ranking_takes(
+    tmp_path: Path,
+    pool: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    noise: float | None,
+    count: int,
+    options: LoopOptions,
+) -> None:
+    if noise is not None:  # else the machine's own first cut
+        monkeypatch.setattr(runtime, "make_scorer", lambda *a: Noisy(noise))
+    taken = tuple(str(record.path) for record in pool.records[::7])
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        miner = miner_of(tmp_path, pool, store, options)
+        handed = miner.hand_out(arm_of(tmp_path, taken), 1, count)
+        rows = list(store.iter_ranked(DETECTOR.model_id))
+    assert list(handed.images) == exact(miner, tmp_path, count, taken)
+    if count < 60 and noise != 0.5:
+        assert 0 < sum(row.exact for row in rows) < 0.7 * len(rows)
+
+
+class Dying:
+    """Raises at the ``n``-th call of the first cut or of the scoring in full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+        self.left = n
+        self.scorer = Noisy(0.3)
+        real_cut, real_full = self.scorer.score, _Exact._look
+
+        def cut(pixels: Any) -> Any:
+            self.tick()
+            return real_cut(pixels)
+
+        def full(this: Any, images: Any) -> Any:
+            self.tick()
+            return real_full(this, images)
+
+        monkeypatch.setattr(self.scorer, "score", cut)
+        monkeypatch.setattr(_Exact, "_look", full)
+        monkeypatch.setattr(runtime, "make_scorer", lambda *a: self.scorer)
+
+    def tick(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_killed_in_the_first_cut_or_after_it(
+    tmp_path: Path, pool: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hardmine.pool.first_scan.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("hardmine.pool.refine._COMMIT", 16)
+
+    def mine(root: Path, n: int) -> str:
+        with monkeypatch.context() as patch, PoolStore(root / "pool.sqlite") as store:
+            dying = Dying(patch, n)
+            miner = miner_of(root, pool, store, LoopOptions(min_score=0.2))
+            try:
+                miner.hand_out(arm_of(root), 1, 20)
+            except KeyboardInterrupt:
+                deaths.append(dying.scorer.seen)
+                return ""
+        return (root / "rounds" / "mined-1" / "candidates.json").read_text()
+
+    deaths: list[int] = []
+    whole = mine(tmp_path / "whole", 0)
+    for step in (3, 4, 7):
+        root, text = tmp_path / f"{step}", ""
+        while not text:
+            text = mine(root, step)
+            assert len(deaths) < 60
+        assert text == whole
+    assert any(0 < seen < 100 for seen in deaths)
+    assert 0 in deaths  # the first cut was done: it died when scoring in full
+
+
+def test_a_score_in_full_hangs_on_nothing_but_the_image(pool: Dataset) -> None:
+    """Convolutions give other last bits for other batch sizes, so every batch is filled up."""
+    sizes: list[int] = []
+
+    class Sized(_Exact):
+        def _look(self, images: torch.Tensor) -> Any:
+            sizes.append(len(images))
+            return super()._look(images)
+
+    from hardmine.detect.loading import ImageItem
+
+    items = [ImageItem(str(record.path)) for record in pool.records[:21]]
+    found = [r for b in Sized(DETECTOR, floor=0.01, hashed=True).over(items, 16) for r in b]
+    assert sizes == [16, 16]
+    assert [r.name for r in found if not hasattr(r, "kind")] == [item.name for item in items]
+
+
+def test_the_second_look_is_at_full_precision(
+    tmp_path: Path, pool: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "make_scorer", lambda *a: Noisy(0.02))
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        miner = miner_of(tmp_path, pool, store, LoopOptions())
+        arm = arm_of(tmp_path)
+        miner.hand_out(arm, 1, 3)  # gives most images a first cut alone
+        low = list(store.iter_ranked(DETECTOR.model_id))[-5:]
+        assert not any(row.exact for row in low)
+        arm.negatives = [r for r in pool.records if str(r.path) in {row.image for row in low}]
+        miner.second_look(arm, 1, 0.0)
+        found = {r.path: r.score for r in score_images(DETECTOR, [Path(r.image) for r in low])}
+        for row in low:
+            again = store.find(DETECTOR.model_id, row.image)
+            assert again is not None
+            assert again.exact
+            assert again.score == found[Path(row.image)] != row.score
+
+
+def stamp(out: Path) -> Iterator[str]:
+    yield from json.loads((out / "rounds" / "mined-1" / "mine.step.json").read_text())["inputs"]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_the_ranking_is_chosen_and_another_one_mines_again(
+    tmp_path: Path, inputs: dict[str, Any]
+) -> None:
+    out = tmp_path / "run"
+    run(inputs, out, World(), rounds=1, add=0.3)
+    assert "rank" not in stamp(out)  # what was finished before there was a choice stays finished
+    plain = sheet_of(out, "mined", 1)
+    assert len({name.split("-")[0] for name in plain}) < len(plain)
+    each = RankOptions(group=r"^(k\d)", quota_group=1)
+    run(inputs, out, World(), rounds=1, add=0.3, resume=True, rank=each)
+    assert "rank" in stamp(out)
+    chosen = sheet_of(out, "mined", 1)
+    assert [name.split("-")[0] for name in chosen] == [f"k{i}" for i in range(6)]
+    assert json.loads((out / "loop.json").read_text())["rank"]["quota_group"] == 1
+
+
+def test_a_command_that_predicts_has_no_features(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    from hardmine import run_loop
+
+    commands = {"train_command": "x {weights_out}", "predict_command": "y {weights} {predict_json}"}
+    inputs.pop("draws")
+    with pytest.raises(ConfigError, match="diverse: predict_command gives boxes but no features"):
+        run_loop(
+            inputs.pop("data"),
+            **inputs,
+            **commands,
+            out=tmp_path / "out",
+            rank=RankOptions(diverse=True),
+        )
+
+
+def test_the_default_tools_leave_scoring_to_the_engine() -> None:
+    tools = default_tools()
+    assert isinstance(tools, Tools)
+    assert tools.score_images is None
