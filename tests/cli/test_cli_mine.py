@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from hardmine.cli import failures
+from hardmine.errors import ConfigError
 from hardmine.model.ssd import SSD
 from hardmine.training.checkpoint import save_checkpoint
 from tiny_models import tiny_recipe
@@ -79,7 +81,7 @@ def test_every_runtime_hands_out_the_same(cli: Cli, work: Path, runtime: str) ->
 @pytest.mark.parametrize(
     ("address", "code", "message"),
     [
-        ("nonsense", failures.USAGE, "--ray: got 'nonsense', wanted local, auto or HOST:PORT"),
+        ("=nonsense", failures.USAGE, "--ray: got 'nonsense', wanted local, auto or HOST:PORT"),
         ("127.0.0.1:99999", failures.USAGE, "wanted local, auto or HOST:PORT"),
         ("127.0.0.1:{port}", failures.FAILURE, "127.0.0.1:{port}: no cluster answers ("),
         ("ray://127.0.0.1:{port}", failures.FAILURE, "127.0.0.1:{port}: no cluster answers ("),
@@ -92,8 +94,41 @@ def test_a_cluster_that_is_not_there_is_one_line(
     with socket.socket() as taken:  # bound, not listening: whoever connects is refused
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        line = f"mine tiny.safetensors pool --ray {address.format(port=port)} --out o -q"
+        where = (
+            address.format(port=port)
+            if address.startswith("=")
+            else f" {address.format(port=port)}"
+        )
+        line = f"mine tiny.safetensors pool --ray{where} --out o -q"
         got, out, err = cli(line)
     assert (got, out, err.count("\n")) == (code, "", 1), err
     assert err.startswith("hardmine: ")
     assert message.format(port=port) in err
+
+
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        ("--ray pool", "find"),
+        ("pool --ray", "find"),
+        ("--ray -q pool", "find"),
+        ("--ray auto pool", "auto"),
+        ("--ray local pool", "local"),
+        ("--ray=local pool", "local"),
+        ("--ray head:6379 pool", "head:6379"),
+        ("pool --ray ray://[::1]:10001", "ray://[::1]:10001"),
+        ("pool", None),
+    ],
+)
+def test_ray_takes_an_address_and_never_the_pool(
+    cli: Cli, work: Path, monkeypatch: pytest.MonkeyPatch, words: str, address: str | None
+) -> None:
+    asked: list[Any] = []
+
+    def mine(detector: Any, pool: Any, **more: Any) -> Any:
+        asked.append((pool, more["ray"]))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("hardmine.mine", mine)
+    assert cli(f"mine tiny.safetensors {words} --out o")[0] == failures.USAGE
+    assert asked == [("pool", address)]

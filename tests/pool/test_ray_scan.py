@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from PIL import Image
 
 from hardmine import mine
 from hardmine.errors import DataError, MissingExtraError
-from hardmine.pool.ray_scan import RayPool, ray_cluster, scan_with_ray
+from hardmine.pool.ray_scan import RayPool, _connect, ray_cluster, scan_with_ray
 from hardmine.pool.sources import open_source
 from hardmine.pool.store import PoolStore
 from tiny_models import tiny_detector
@@ -111,3 +112,36 @@ def test_archives_without_random_access_cannot_be_divided() -> None:
 
     with pytest.raises(DataError, match="cannot be divided among machines"):
         _name_of(ImageItem("x.tar.gz!/a.jpg", lambda: b"", held=True))
+
+
+class FakeRay:
+    """Ray on a machine that knows a cluster, or none."""
+
+    def __init__(self, cluster: bool) -> None:
+        self.cluster = cluster
+        self.asked: list[str] = []
+
+    def init(self, address: str, **more: Any) -> None:
+        self.asked.append(address)
+        if address == "auto" and not self.cluster:
+            raise ConnectionError("no running Ray instance")
+
+
+def test_without_an_address_the_cluster_that_answers_else_this_machine(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    there, alone = FakeRay(cluster=True), FakeRay(cluster=False)
+    _connect(there, "find")
+    assert (there.asked, caplog.text) == (["auto"], "")
+    _connect(alone, "find")
+    assert alone.asked == ["auto", "local"]
+    assert "Ray runs on this machine alone" in caplog.text
+    with pytest.raises(DataError, match="--ray auto: no cluster answers"):
+        _connect(alone, "auto")
+    with socket.socket() as taken:  # bound, not listening
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        named = FakeRay(cluster=True)
+        _connect(named, "find")
+    assert named.asked == ["local"]  # Ray itself would try for minutes

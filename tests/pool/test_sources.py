@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -13,7 +16,7 @@ from PIL import Image
 
 from hardmine.data.resize import Resize
 from hardmine.detect.loading import UNREACHABLE, ImageItem, Loaded, load_item
-from hardmine.errors import DataError
+from hardmine.errors import DataError, MissingExtraError
 from hardmine.pool import sources_remote
 from hardmine.pool.sources import ListSource, Source, open_image, open_source
 from hardmine.types import Problem
@@ -160,6 +163,63 @@ def test_an_archive_behind_a_url(tmp_path: Path) -> None:
     check(open_source(f"file://{path}"), f"file://{path}!/")
 
 
+@pytest.fixture
+def bucket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Arrow reads buckets of two schemes: one that fsspec does not know, one whose driver is absent."""
+    fs = pytest.importorskip("pyarrow.fs")
+    (folder / ".hidden.jpg").unlink()
+    asked: list[str] = []
+
+    def from_uri(url: str) -> tuple[Any, str]:
+        asked.append(url)
+        if url not in ("viewfs://photos/", "gs://photos/"):
+            raise OSError("no such host")
+        return fs.SubTreeFileSystem(str(folder.parent), fs.LocalFileSystem()), folder.name
+
+    monkeypatch.setattr(fs, "FileSystem", SimpleNamespace(from_uri=from_uri))
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    sources_remote._arrow_root.cache_clear()
+    yield asked
+    sources_remote._arrow_root.cache_clear()
+
+
+@pytest.mark.parametrize("root", ["viewfs://photos", "gs://photos"])
+def test_file_systems_that_only_arrow_reads(folder: Path, bucket: list[str], root: str) -> None:
+    check(open_source(root), f"{root}/")
+    assert bucket == [f"{root}/"]  # connected once, not for every image
+    (one,) = open_source(f"{root}/su*/b.jpg").items()
+    assert isinstance(one, ImageItem)
+    assert one.name == f"{root}/sub/b.jpg"
+    assert open_source(root).holds(one.name)
+    assert open_image(one.name).read() == FILES["sub/b.jpg"]  # type: ignore[misc]
+    write_tar(folder / "sub" / "s.tar")
+    check(open_source(f"{root}/sub/s.tar"), f"{root}/sub/s.tar!/")
+    with pytest.raises(DataError, match="no such file"):
+        sources_remote.read_remote(f"{root}/gone.jpg")
+    with pytest.raises(DataError, match="nothing there"):
+        list(open_source(f"{root}/gone").items())
+    with pytest.raises(DataError, match=r"elsewhere/: cannot be reached \(no such host\)"):
+        list(open_source(f"{root[:-6]}elsewhere/x").items())
+
+
+def test_without_a_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.setattr(sources_remote, "_arrow_root", lambda url: None)
+    with pytest.raises(MissingExtraError, match="need a driver for it"):
+        list(open_source("gs://photos").items())
+
+
+def test_arrow_and_fsspec_name_the_same_files(folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    url = f"file://{folder}"
+    place = sources_remote._connect_by_arrow(url)
+    assert place is not None
+    system, path, url_of = place
+    by_arrow = sorted(url_of(name) for name in sources_remote._list(system, path))
+    assert by_arrow == sorted(sources_remote.list_remote(url))
+    assert sources_remote._connect_by_arrow("nosuchscheme://x/y") is None
+
+
 def test_a_shard_that_ends_early(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar")
     data = path.read_bytes()
@@ -197,7 +257,7 @@ def test_a_url_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         def cat_file(self, path: str) -> bytes:
             raise OSError("connection refused")
 
-    monkeypatch.setattr(sources_remote, "_connect", lambda url: (Broken(), url))
+    monkeypatch.setattr(sources_remote, "_connect", lambda url: (Broken(), url, str))
     problem = load_item(open_image("s3://bucket/a.jpg"), RESIZE, hashed=False)
     assert isinstance(problem, Problem)
     assert (problem.kind, "connection refused" in problem.reason) == (UNREACHABLE, True)

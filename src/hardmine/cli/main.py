@@ -25,6 +25,7 @@ from hardmine.cli import (
 from hardmine.cli.check_command import check
 from hardmine.cli.failures import DONE, USAGE, exit_code, explain, is_expected
 from hardmine.cli.inspect_command import inspect
+from hardmine.cli.scanning import fill_in_ray
 
 _EXIT_CODES = "Exit codes: 0 done, 1 failure, 2 usage, 3 a gate not met, 130 interrupted."
 
@@ -84,9 +85,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure has been told on stderr."""
     debug = "--debug" in arguments
     try:
-        code = app(
-            [item for item in arguments if item != "--debug"], "hardmine", standalone_mode=False
-        )
+        words = [item for item in fill_in_ray(arguments) if item != "--debug"]
+        code = app(words, "hardmine", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from hardmine.detect.detector import Detector
+
+_FIND = "find"
+_ADDRESS = re.compile(r"auto|local|find|(ray://)?[^/]+:\d+")
 
 Runtime = Annotated[
     Literal["auto", "torch", "openvino", "onnxruntime"],
@@ -20,14 +25,25 @@ Ray = Annotated[
     str | None,
     typer.Option(
         "--ray",
-        metavar="ADDRESS",
-        help="Scan on a Ray cluster: its address, 'auto', or 'local' for this machine.",
+        metavar="[ADDRESS]",
+        help="Scan on a Ray cluster: HOST:PORT of its head, 'auto', or 'local' for this machine; "
+        "without an address on the cluster that answers, else on this machine.",
     ),
 ]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Say how many images there are and how long it would take."),
 ]
+
+
+def fill_in_ray(arguments: Sequence[str]) -> list[str]:
+    """Give a ``--ray`` that no address follows its value, so that it does not take the next word."""
+    words = list(arguments)
+    following = [*words[1:], ""]
+    return [
+        f"--ray={_FIND}" if word == "--ray" and not _ADDRESS.fullmatch(after) else word
+        for word, after in zip(words, following, strict=True)
+    ]
 
 
 def estimate(detector: Detector, pool: str, runtime: str, ray: str | None) -> str:

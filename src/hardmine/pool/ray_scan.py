@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 """The address that starts Ray on this machine alone."""
+FIND = "find"
+"""The address of the cluster that this machine knows (as ``auto``); where none answers, ``local``."""
 
 Row = tuple[PoolScore, Detections] | Problem
 
@@ -54,7 +56,7 @@ def ray_cluster(address: str) -> Iterator[None]:
     Nothing about the use is sent to Ray's makers from what is started here.
 
     Args:
-        address: ``local``, ``auto`` or that of a cluster's head.
+        address: ``local``, ``auto``, ``find`` (auto, else local) or that of a cluster's head.
 
     Raises:
         ConfigError: not an address.
@@ -70,7 +72,21 @@ def ray_cluster(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _check_address(address)
+    _connect(ray, address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    if address == FIND:
+        try:
+            return _connect(ray, "auto")
+        except DataError:
+            _log.warning("no Ray cluster answers: Ray runs on this machine alone")
+            return _connect(ray, LOCAL)
+    _check_address(os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == LOCAL:
         quiet["include_dashboard"] = False
@@ -78,10 +94,7 @@ def ray_cluster(address: str) -> Iterator[None]:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise DataError(f"--ray {address}: no cluster answers ({error})") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    return None
 
 
 def _check_address(address: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a pool's images come from: folders, globs, file lists, archives, anything fsspec reads.
+"""Where a pool's images come from: folders, globs, file lists, archives, anything fsspec or Arrow reads.
 
 Images are listed lazily, so memory does not grow with the pool, and carry names that stay the same
 from run to run: an absolute path, a URL, or ``shard.tar!/member.jpg`` inside an archive.
@@ -53,7 +53,7 @@ def open_source(pool: Dataset | Path | str) -> Source:
 
     Args:
         pool: a folder, a glob with ``*``, a ``.txt`` list of any of these (a line each), a tar or zip
-            archive, a URL that fsspec reads, or a dataset.
+            archive, a URL that fsspec or Arrow reads, or a dataset.
 
     Raises:
         DataError: no such file or folder, or a URL that cannot be reached.
@@ -218,7 +218,7 @@ class ArchiveSource:
 
 @dataclass(frozen=True, slots=True)
 class RemoteSource:
-    """What a URL names: a folder, a glob, an archive or one image, on any file system of fsspec."""
+    """What a URL names: a folder, a glob, an archive or one image, on fsspec's or Arrow's systems."""
 
     name: str
 

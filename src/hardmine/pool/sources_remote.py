@@ -1,11 +1,12 @@
-"""Images behind URLs, through fsspec: object stores, web servers, memory, whatever has a driver."""
+"""Images behind URLs: object stores, web servers, memory, whatever fsspec or Arrow has a driver for."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import chain
 from typing import IO, Any
 
@@ -17,6 +18,8 @@ _ATTEMPTS = 3
 _PAUSE_S = 0.2
 _READERS = 16
 _AHEAD = 64
+_KEPT = 16
+"""File systems of Arrow's that stay connected."""
 
 
 def is_url(name: str) -> bool:
@@ -30,7 +33,7 @@ def open_remote(url: str) -> IO[bytes]:
     Raises:
         DataError: it cannot be reached.
     """
-    system, path = _connect(url)
+    system, path, _ = _connect(url)
     try:
         stream: IO[bytes] = system.open(path, "rb")
     except Exception as error:  # noqa: BLE001  (each driver has exceptions of its own)
@@ -44,7 +47,7 @@ def read_remote(url: str) -> bytes:
     Raises:
         DataError: it cannot be reached.
     """
-    system, path = _connect(url)
+    system, path, _ = _connect(url)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             data: bytes = system.cat_file(path)
@@ -65,7 +68,7 @@ def list_remote(url: str) -> Iterator[str]:
     Raises:
         DataError: it cannot be reached, or there is nothing.
     """
-    system, path = _connect(url)
+    system, path, url_of = _connect(url)
     try:
         found = _list(system, path)
         first = next(found, None)
@@ -74,7 +77,7 @@ def list_remote(url: str) -> Iterator[str]:
     if first is None:
         raise DataError(f"{url}: nothing there")
     for name in chain([first], found):
-        yield str(system.unstrip_protocol(name))
+        yield url_of(name)
 
 
 def read_ahead(items: Iterable[ImageItem | Problem]) -> Iterator[ImageItem | Problem]:
@@ -107,16 +110,54 @@ def _list(system: Any, path: str) -> Iterator[str]:
         yield path
 
 
-def _connect(url: str) -> tuple[Any, str]:
+def _connect(url: str) -> tuple[Any, str, Callable[[str], str]]:
+    """Return a URL's file system, its path there, and what makes a URL of such a path."""
     import fsspec
 
     try:
         system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise MissingExtraError(f"{url}: fsspec needs a driver for it ({error})") from None
+    except (ImportError, ValueError) as error:  # no driver of fsspec's own
+        place = _connect_by_arrow(url)
+        if place is not None:
+            return place
+        if isinstance(error, ValueError):
+            raise _unreachable(url, error) from None
+        raise MissingExtraError(
+            f"{url}: fsspec and pyarrow need a driver for it ({error})"
+        ) from None
     except Exception as error:  # noqa: BLE001
         raise _unreachable(url, error) from None
-    return system, path
+    return system, path, lambda name: str(system.unstrip_protocol(name))
+
+
+def _connect_by_arrow(url: str) -> tuple[Any, str, Callable[[str], str]] | None:
+    """Return what :func:`_connect` does, by Arrow; ``None`` where it has no driver either."""
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    found = _arrow_root(f"{scheme}://{host}/")
+    if found is None:
+        return None
+    system, base = found
+    inside = f"{base}/{path}".rstrip("/") or "/"
+    return system, inside, lambda name: f"{scheme}://{host}{name.removeprefix(base)}"
+
+
+@lru_cache(_KEPT)
+def _arrow_root(url: str) -> tuple[Any, str] | None:
+    """Return the file system of a host or bucket, and where in it that begins."""
+    try:
+        from fsspec.implementations.arrow import ArrowFSWrapper
+        from pyarrow.fs import FileSystem
+        from pyarrow.lib import ArrowInvalid, ArrowNotImplementedError
+    except ImportError:
+        return None
+    try:
+        system, base = FileSystem.from_uri(url)
+    except (ArrowInvalid, ArrowNotImplementedError):
+        return None
+    except OSError as error:
+        raise _unreachable(url, error) from None
+    return ArrowFSWrapper(system, skip_instance_cache=True), base.rstrip("/")
 
 
 def _unreachable(url: str, error: Exception) -> UnreachableError:
