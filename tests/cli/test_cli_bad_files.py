@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hardmine.cli import failures
-from hardmine.data.coco import write_coco
+from hardmine.data.coco_write import write_coco
 from hardmine.model.backbone import SmallNetConfig
 from hardmine.model.make import make_network
 from hardmine.model.neck import ExtraLayersConfig

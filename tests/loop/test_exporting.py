@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from hardmine.cli.main import run as cli
-from hardmine.data.coco import write_coco
+from hardmine.data.coco_write import write_coco
 from hardmine.detect.images import detect_images
 from hardmine.detect.parity import compare
 from hardmine.detect.resolve import open_detector

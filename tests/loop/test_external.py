@@ -177,7 +177,7 @@ def test_trained_weights_are_loaded_as_the_detector_says(tmp_path: Path) -> None
 def test_the_command_line_ends_with_one_line_and_code_1(
     tmp_path: Path, inputs: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from hardmine.data.coco import write_coco
+    from hardmine.data.coco_write import write_coco
 
     write_coco(inputs["data"], tmp_path / "data" / "data.json")
     script = tmp_path / "broken.py"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hardmine import mine
-from hardmine.data.coco import write_coco
+from hardmine.data.coco_write import write_coco
 from hardmine.data.resize import Resize
 from hardmine.detect.detector import BatchScores
 from hardmine.errors import ConfigError, DataError

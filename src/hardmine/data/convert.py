@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hardmine.data.coco import write_coco
+from hardmine.data.coco_write import write_coco
 from hardmine.data.load import load_splits
 from hardmine.data.writers import write_voc, write_yolo
 from hardmine.errors import ConfigError, DataError

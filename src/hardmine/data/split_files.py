@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from hardmine.data.coco import write_coco
+from hardmine.data.coco_write import write_coco
 from hardmine.data.convert import convert
 from hardmine.data.load import load_splits
 from hardmine.data.roots import plain_path, relative_name

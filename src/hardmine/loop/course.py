@@ -192,7 +192,7 @@ class Course:
 
     def _write_dataset(self, folder: str, negatives: Sequence[ImageRecord]) -> None:
         """Write what a round trains on as a COCO file, for any other framework too."""
-        from hardmine.data.coco import write_coco
+        from hardmine.data.coco_write import write_coco
 
         train = self.sets.train
         dataset = train.with_records([*train.records, *negatives])

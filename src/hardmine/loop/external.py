@@ -89,7 +89,7 @@ class ExternalTrainer:
 
     def prepare(self, val: Dataset) -> None:
         """Write what every round's command is given."""
-        from hardmine.data.coco import write_coco
+        from hardmine.data.coco_write import write_coco
 
         write_coco(val, self.val_json)
         write_text(self.classes, "\n".join(val.categories) + "\n")
@@ -114,7 +114,7 @@ class ExternalTrainer:
         Raises:
             CommandError: it failed (its last lines are in the message), or wrote no weights.
         """
-        from hardmine.data.coco import write_coco
+        from hardmine.data.coco_write import write_coco
 
         del resume, progress
         found = _ROUND.match(label)
@@ -236,7 +236,7 @@ class CommandDetector:
 
 
 def _write_images(paths: Sequence[Path], names: tuple[str, ...], folder: Path) -> None:
-    from hardmine.data.coco import write_coco
+    from hardmine.data.coco_write import write_coco
     from hardmine.data.image_io import image_size
 
     records = []
