@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from hardmine.cli import failures
+from hardmine.detect.resolve import open_detector
 from hardmine.errors import ConfigError
 from hardmine.model.ssd import SSD
+from hardmine.pool.estimate import Estimate, estimate_scan
 from hardmine.training.checkpoint import save_checkpoint
 from tiny_models import tiny_recipe
 
@@ -47,6 +49,28 @@ def test_a_dry_run_says_how_much_there_is_and_writes_nothing(cli: Cli, work: Pat
     assert not Path("o").exists()
     with_ray = cli("mine tiny.safetensors pool --runtime torch --dry-run --ray auto -q")
     assert with_ray[1].endswith("), on this machine alone\n")
+
+
+def test_a_dry_run_counts_only_what_is_left(cli: Cli, work: Path) -> None:
+    words = "mine tiny.safetensors pool --runtime torch --out o -q"
+    for path in sorted(Path("pool").glob("1*.jpg")):
+        path.rename(path.name)
+    assert cli(words)[0] == 0  # ten good images and the broken one
+    for path in Path().glob("1*.jpg"):
+        path.rename(Path("pool") / path.name)
+    before = Path("o/pool.sqlite").read_bytes()
+    code, out, _ = cli(f"{words} --dry-run")
+    assert (code, out.startswith("21 images, 11 of them scanned before, about ")) == (0, True)
+    assert " to scan the others at " in out
+    assert Path("o/pool.sqlite").read_bytes() == before
+    assert out.endswith(", measured on 10)\n")  # the broken one is among those scanned before
+    few = estimate_scan(open_detector("tiny.safetensors"), "pool", out=Path("o"), sample=4)
+    assert (few.images, few.done, few.sample) == (21, 11, 4)  # counted beyond the sample
+    assert cli(words)[0] == 0
+    code, out, _ = cli(f"{words} --dry-run")
+    assert (code, out) == (0, "21 images, all of them scanned before\n")
+    estimate = Estimate(1_000, 10.0, 99, 0, "torch", done=400)
+    assert estimate.seconds == 60.0  # (1,000 - 400) / 10
 
 
 def test_a_slow_dry_run_looks_at_fewer(

@@ -81,7 +81,7 @@ def mine(
             "notify": step,
         }
         if dry_run:
-            found = scanning.estimate(detector, pool, runtime, ray)
+            found = scanning.estimate(detector, pool, out, runtime, ray)
         elif explain is not None:
             told = explain_one(detector, pool, explain, **keywords)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -32,7 +33,7 @@ Ray = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Say how many images there are and how long it would take."),
+    typer.Option("--dry-run", help="Say how many images are left and how long they would take."),
 ]
 
 
@@ -46,9 +47,9 @@ def fill_in_ray(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def estimate(detector: Detector, pool: str, runtime: str, ray: str | None) -> str:
+def estimate(detector: Detector, pool: str, out: Path, runtime: str, ray: str | None) -> str:
     """Return what a dry run says."""
     from hardmine.pool.estimate import estimate_scan
 
     where = "" if ray is None else ", on this machine alone"
-    return f"{estimate_scan(detector, pool, runtime=runtime)}{where}"
+    return f"{estimate_scan(detector, pool, out=out, runtime=runtime)}{where}"
