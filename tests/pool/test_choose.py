@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from hardmine.errors import ConfigError
@@ -323,34 +326,59 @@ def test_another_class_in_the_same_place_is_another_alarm(tmp_path: Path) -> Non
 # Variety.
 
 
-@given(
-    st.lists(st.lists(st.floats(-1, 1), min_size=3, max_size=3), max_size=9),
-    st.integers(0, 9),
-    st.sets(st.integers(0, 8)),
-)
-def test_k_center_is_the_slow_greedy_choice(
-    rows: list[list[float]], count: int, refused: set[int]
-) -> None:
-    features = np.array(rows, np.float32).reshape(-1, 3)
-    unit = [r / max(np.linalg.norm(r), 1e-12) for r in features.astype(np.float64)]
-    wanted: list[int] = []
-    left = list(range(len(unit)))
-    while left and len(wanted) < count:
-        gaps = [min((np.linalg.norm(unit[i] - unit[j]) for j in wanted), default=9.0) for i in left]
-        # Rounding differs between the two sums: any row as far as the farthest will do.
-        far = next(i for i, gap in zip(left, gaps, strict=True) if gap >= max(gaps) - 1e-12)
+def unit(rows: NDArray[Any]) -> NDArray[np.float64]:
+    return np.array([r / max(float(np.linalg.norm(r)), 1e-12) for r in rows.astype(np.float64)])
+
+
+def gap(rows: NDArray[np.float64], i: int, centers: Sequence[int]) -> float:
+    """Return how far a row is from the nearest center."""
+    return min((float(np.linalg.norm(rows[i] - rows[j])) for j in centers), default=9.0)
+
+
+def radius(rows: NDArray[np.float64], centers: Sequence[int]) -> float:
+    """Return the largest such gap: what k-center makes small."""
+    return max(gap(rows, i, centers) for i in range(len(rows)))
+
+
+def slow_k_center(rows: NDArray[np.float64], count: int, refused: set[int]) -> list[int]:
+    """Farthest first, from the definition: the first row, then the one farthest from all taken."""
+    chosen: list[int] = []
+    left = list(range(len(rows)))
+    while left and len(chosen) < count:
+        far = max(left, key=lambda i: (gap(rows, i, chosen), -i))
         left.remove(far)
         if far not in refused:
-            wanted.append(far)
-    got = k_center(features, count, lambda i: i not in refused)
-    assert len(got) == len(wanted)
-    if len({tuple(r) for r in rows}) == len(rows):
-        assert got[:1] == wanted[:1]
-    covered = lambda rows: max(  # noqa: E731
-        (min(float(np.linalg.norm(u - unit[j])) for j in rows) for u in unit), default=0.0
-    )
-    if wanted and not refused:
-        assert covered(got) <= 2 * covered(wanted) + 1e-6
+            chosen.append(far)
+    return chosen
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9), st.sets(st.integers(0, 8)))
+def test_k_center_is_the_slow_greedy_choice(
+    seed: int, size: int, count: int, refused: set[int]
+) -> None:
+    features = np.random.default_rng(seed).normal(size=(size, 3)).astype(np.float32)
+    wanted = slow_k_center(unit(features), count, refused)
+    assert k_center(features, count, lambda i: i not in refused) == wanted
+    assert k_center(7 * features, count, lambda i: i not in refused) == wanted  # by direction
+
+
+def test_of_equally_far_rows_the_harder_one_is_taken() -> None:
+    axes = np.eye(4, dtype=np.float32)  # all √2 apart, exactly
+    assert k_center(axes, 3, lambda i: True) == slow_k_center(unit(axes), 3, set()) == [0, 1, 2]
+    assert k_center(axes[[0, 0, 1]], 3, lambda i: True) == [0, 2, 1]  # a copy comes last
+    assert k_center(axes[:0], 3, lambda i: True) == []
+
+
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 4), st.integers(2, 3))
+def test_it_covers_within_twice_the_optimum(seed: int, size: int, count: int, width: int) -> None:
+    """Gonzalez's bound, against the best of all choices of as many rows."""
+    rng = np.random.default_rng(seed)
+    spread = 0.02 + rng.integers(0, 2)  # tight bunches, or all over
+    bunches = rng.normal(size=(3, width))[rng.integers(0, 3, size)]
+    features = (bunches + spread * rng.normal(size=(size, width))).astype(np.float32)
+    rows, count = unit(features), min(count, size)
+    best = min(radius(rows, centers) for centers in combinations(range(size), count))
+    assert radius(rows, k_center(features, count, lambda i: True)) <= 2 * best + 1e-9
 
 
 def test_variety_beats_five_looks_at_one_thing() -> None:
