@@ -1,10 +1,14 @@
-"""A network small enough for any test, with scores spread over [0, 1]."""
+"""Networks small enough for any test: an SSD with scores spread over [0, 1], and a Faster R-CNN."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import nn
 
 from hardmine.detect.checkpoint import TorchDetector
 from hardmine.model.head import HeadConfig
@@ -39,3 +43,43 @@ def tiny_detector(model_id: str = "tiny", device: str = "cpu") -> TorchDetector:
     recipe = tiny_recipe()
     model = SSD(recipe.model, ("a", "b"))
     return TorchDetector(model, recipe, model_id, torch.device(device))
+
+
+TINY_FASTERRCNN = "tiny_fasterrcnn_of_these_tests"
+
+
+class Body(nn.Sequential):
+    """Two strided convolutions."""
+
+    out_channels = 8
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1)
+        )
+
+
+def tiny_fasterrcnn(*, weights: Any, weights_backbone: Any, num_classes: int) -> Any:
+    """torchvision's Faster R-CNN on a body of a few hundred weights."""
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+    from torchvision.models.detection.rpn import AnchorGenerator
+
+    assert weights is None
+    assert weights_backbone is None
+    return FasterRCNN(
+        Body(),
+        rpn_anchor_generator=AnchorGenerator(((12, 24),), ((0.5, 1.0, 2.0),)),
+        box_head=nn.Sequential(nn.Flatten(), nn.Linear(8 * 49, 16), nn.ReLU()),
+        box_predictor=FastRCNNPredictor(16, num_classes),
+    )
+
+
+@contextmanager
+def registered_fasterrcnn() -> Iterator[None]:
+    """Let torchvision know it under the name ``TINY_FASTERRCNN``."""
+    from torchvision.models import _api
+
+    _api.register_model(TINY_FASTERRCNN)(tiny_fasterrcnn)
+    yield
+    del _api.BUILTIN_MODELS[TINY_FASTERRCNN]

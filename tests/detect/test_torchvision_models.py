@@ -26,17 +26,23 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_detections_are_those_of_the_model_itself(weights: Path) -> None:
-    detector = open_detector(f"torchvision:{SMALL}:{weights}@96", "cpu", classes=NAMES)
+@pytest.mark.parametrize("name", [SMALL, "retinanet_resnet50_fpn", "fcos_resnet50_fpn"])
+def test_detections_are_those_of_the_model_itself(name: str, tmp_path: Path) -> None:
+    """With proposals and without; random weights that fire everywhere."""
+    torch.manual_seed(5)
+    model = get_model(name, weights=None, weights_backbone=None, num_classes=3)
+    owner = model.roi_heads if hasattr(model, "roi_heads") else model
+    if owner is model:  # else every class starts at .01
+        torch.nn.init.zeros_(model.head.classification_head.cls_logits.bias)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    detector = open_detector(f"torchvision:{name}:{tmp_path}/w.pth@96", "cpu", classes=NAMES)
     assert detector.categories == NAMES
     assert (detector.resize.height, detector.resize.mode) == (96, "letterbox")
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8, generator=generator)
-    model = get_model(SMALL, weights=None, weights_backbone=None, num_classes=3)
-    model.load_state_dict(torch.load(weights, weights_only=True))
     model.eval()
     model.transform.min_size, model.transform.max_size = (96,), 96
-    model.roi_heads.score_thresh = 0.01
+    owner.score_thresh = 0.01
     with torch.inference_mode():
         wanted = model(list(images.float() / 255))
     found, scores = detector.detect(images), detector.score(images)

@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.rpn import AnchorGenerator
+from torch import Tensor
 
 from hardmine.data.batches import BatchConfig
 from hardmine.detect.checkpoint import load_detector
@@ -27,49 +24,23 @@ from hardmine.training.fit import Progress, fit
 from hardmine.training.loss import LossConfig
 from hardmine.training.objective import TorchvisionObjective, make_targets
 from hardmine.training.recipe import OptimConfig, Recipe, recipe_from_dict, recipe_to_dict
+from hardmine.training.recipes import named_recipe
 from hardmine.training.select import RatioConfig
 from hardmine.training.torchvision_recipes import fasterrcnn_resnet50_fpn
 from hardmine.types import Batch, Dataset
-
-TINY = "tiny_fasterrcnn_of_these_tests"
-
-
-class Body(nn.Sequential):
-    """Two strided convolutions."""
-
-    out_channels = 8
-
-    def __init__(self) -> None:
-        super().__init__(
-            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1)
-        )
-
-
-def tiny_fasterrcnn(*, weights: Any, weights_backbone: Any, num_classes: int) -> FasterRCNN:
-    """torchvision's Faster R-CNN on a body of a few hundred weights."""
-    assert weights is None
-    assert weights_backbone is None
-    return FasterRCNN(
-        Body(),
-        rpn_anchor_generator=AnchorGenerator(((12, 24),), ((0.5, 1.0, 2.0),)),
-        box_head=nn.Sequential(nn.Flatten(), nn.Linear(8 * 49, 16), nn.ReLU()),
-        box_predictor=torchvision.models.detection.faster_rcnn.FastRCNNPredictor(16, num_classes),
-    )
+from tiny_models import TINY_FASTERRCNN, registered_fasterrcnn, tiny_fasterrcnn
 
 
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
-    from torchvision.models import _api
-
-    _api.register_model(TINY)(tiny_fasterrcnn)
-    yield
-    del _api.BUILTIN_MODELS[TINY]
+    with registered_fasterrcnn():
+        yield
 
 
 @pytest.fixture
 def recipe() -> Recipe:
     return Recipe(
-        model=TorchvisionConfig(name=TINY, height=48, width=64),
+        model=TorchvisionConfig(name=TINY_FASTERRCNN, height=48, width=64),
         batch=BatchConfig(size=4),
         optim=OptimConfig(lr=3e-3, warmup_steps=2, ema_decay=0.9),
         precision="fp32",
@@ -117,7 +88,7 @@ def test_negatives_train_proposals_and_classifier(recipe: Recipe) -> None:
 def test_the_images_reach_the_backbone_as_they_are(recipe: Recipe) -> None:
     """No second resize, no padding to a multiple of 32: 48 × 64 in our normalisation."""
     seen: list[Tensor] = []
-    config = TorchvisionConfig(name=TINY, height=50, width=70)
+    config = TorchvisionConfig(name=TINY_FASTERRCNN, height=50, width=70)
     model = TorchvisionNetwork(config, ("a",)).eval()
     model.network.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     images = torch.randint(0, 255, (2, 3, 50, 70), dtype=torch.uint8)
@@ -131,7 +102,9 @@ def test_the_images_reach_the_backbone_as_they_are(recipe: Recipe) -> None:
 def test_equal_to_torchvision_called_by_hand(recipe: Recipe) -> None:
     """Same weights, same pixels: the detections of ``FasterRCNN.forward`` with its own transform."""
     torch.manual_seed(1)
-    model = TorchvisionNetwork(TorchvisionConfig(name=TINY, height=64, width=64), ("a", "b")).eval()
+    model = TorchvisionNetwork(
+        TorchvisionConfig(name=TINY_FASTERRCNN, height=64, width=64), ("a", "b")
+    ).eval()
     model.set_limits(DecodeConfig(score_threshold=0.2, nms_iou=0.5, max_detections=9))
     plain = tiny_fasterrcnn(weights=None, weights_backbone=None, num_classes=3).eval()
     plain.load_state_dict(model.network.state_dict())
@@ -191,7 +164,7 @@ def test_frozen_parts_keep_their_weights_and_statistics(
     squares: Dataset, recipe: Recipe, tmp_path: Path
 ) -> None:
     config = TorchvisionConfig(
-        name=TINY, height=48, width=64, frozen=("backbone.0",), frozen_norm=True
+        name=TINY_FASTERRCNN, height=48, width=64, frozen=("backbone.0",), frozen_norm=True
     )
     first = fit(squares, replace(recipe, model=config), tmp_path / "a", steps=1)
     second = fit(squares, replace(recipe, model=config), tmp_path / "b", steps=3)
@@ -229,7 +202,9 @@ def test_what_would_have_no_effect_is_refused(recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match="'mobilenet_v2', wanted one of torchvision's detectors"):
         TorchvisionNetwork(TorchvisionConfig(name="mobilenet_v2"), ("a",))
     with pytest.raises(ConfigError, match=r"has no module 'backbone\.nine'"):
-        TorchvisionNetwork(TorchvisionConfig(name=TINY, frozen=("backbone.nine",)), ("a",))
+        TorchvisionNetwork(
+            TorchvisionConfig(name=TINY_FASTERRCNN, frozen=("backbone.nine",)), ("a",)
+        )
 
 
 def test_the_recipe_survives_being_written_down() -> None:
@@ -238,10 +213,20 @@ def test_the_recipe_survives_being_written_down() -> None:
     assert (recipe.resize.height, recipe.resize.fill) == (480, (124, 116, 104))
 
 
+def test_it_replaces_another_network_in_a_recipe() -> None:
+    """Naming one suffices: the loss of the network before it (a floor of 16) goes with that network."""
+    base = named_recipe("ssdlite320_mobilenet_v2")
+    values: dict[str, Any] = {"model": {"kind": "torchvision", "name": TINY_FASTERRCNN}}
+    recipe = recipe_from_dict(values, base)
+    assert (recipe.model.name, recipe.loss) == (TINY_FASTERRCNN, LossConfig())
+    with pytest.raises(ConfigError, match="computes torchvision's own loss"):
+        recipe_from_dict({**values, "loss": {"box_weight": 2.0}}, base)
+
+
 def test_a_checkpoint_of_another_architecture(
     squares: Dataset, recipe: Recipe, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     path = fit(squares, tiny_recipe, tmp_path, steps=1)
     assert isinstance(recipe.model, TorchvisionConfig)
-    with pytest.raises(CheckpointError, match=f"'tiny' do not fit '{TINY}'"):
+    with pytest.raises(CheckpointError, match=f"'tiny' do not fit '{TINY_FASTERRCNN}'"):
         load_weights_into(TorchvisionNetwork(recipe.model, ("square",)), path)

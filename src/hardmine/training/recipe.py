@@ -133,7 +133,8 @@ def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> R
     """
     from pydantic import TypeAdapter, ValidationError
 
-    merged = _merge(recipe_to_dict(base or Recipe()), _with_preset(values))
+    under = _without_our_loss(base or Recipe(), values)
+    merged = _merge(recipe_to_dict(under), _with_preset(values))
     merged = _with_score_form(merged, values)
     try:
         recipe = TypeAdapter(Recipe).validate_python(merged)
@@ -207,6 +208,13 @@ def _with_preset(values: Mapping[str, Any]) -> Mapping[str, Any]:
     preset = _plain(asdict(augment_preset(str(given["preset"]))))
     others = {key: value for key, value in given.items() if key != "preset"}
     return {**values, "augment": _merge(preset, others)}
+
+
+def _without_our_loss(base: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Do not lay the loss of the base's network under a torchvision network, which has its own."""
+    model = values.get("model")
+    its_own = isinstance(model, Mapping) and model.get("kind") == "torchvision"
+    return replace(base, loss=LossConfig()) if its_own else base
 
 
 def _with_score_form(merged: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
