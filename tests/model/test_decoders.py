@@ -19,9 +19,7 @@ from hardmine.errors import ConfigError
 from hardmine.model import suppress as suppress_module
 from hardmine.model.coder import decode_boxes
 from hardmine.model.decode import (
-    AgnosticDecode,
     AnyDecodeConfig,
-    ArgmaxDecode,
     DecodeConfig,
     SoftNmsDecode,
     decode_detections,
@@ -68,7 +66,7 @@ def slowly(output: RawOutput, priors: Priors, image: int, config: AnyDecodeConfi
             score = float(scores[prior, column])
             if score < config.score_threshold:
                 continue
-            if isinstance(config, ArgmaxDecode) and column != best:
+            if config.kind == "argmax" and column != best:
                 continue
             rows.append((prior, column + 1, score))
     rows.sort(key=lambda row: -row[2])
@@ -91,7 +89,7 @@ def slowly(output: RawOutput, priors: Priors, image: int, config: AnyDecodeConfi
         rest: list[Row] = []
         for other, name, value in rows:
             iou = overlaps[prior][other]
-            same = name == label or isinstance(config, AgnosticDecode)
+            same = name == label or config.kind == "agnostic"
             if same and isinstance(config, SoftNmsDecode):
                 if config.method == "gaussian":
                     value *= math.exp(-(iou**2) / config.sigma)
@@ -110,9 +108,9 @@ CONFIGS: list[AnyDecodeConfig] = [
     DecodeConfig(score_threshold=0.1),
     DecodeConfig(score_threshold=0.05, class_candidates=9, candidates=25, max_detections=11),
     DecodeConfig(score_threshold=0.0, candidates=1000, max_detections=1000),
-    ArgmaxDecode(score_threshold=0.1),
-    ArgmaxDecode(score_threshold=0.1, class_candidates=5, max_detections=7),
-    AgnosticDecode(score_threshold=0.1, nms_iou=0.3),
+    DecodeConfig(kind="argmax", score_threshold=0.1),
+    DecodeConfig(kind="argmax", score_threshold=0.1, class_candidates=5, max_detections=7),
+    DecodeConfig(kind="agnostic", score_threshold=0.1, nms_iou=0.3),
     SoftNmsDecode(score_threshold=0.1),
     SoftNmsDecode(score_threshold=0.05, sigma=0.2, candidates=40, max_detections=8),
     SoftNmsDecode(method="linear", score_threshold=0.1),
@@ -173,7 +171,10 @@ def test_a_score_threshold_of_zero_means_zero() -> None:
     """Trap 14: a floor of 0 that is read as "not given" silently becomes .05."""
     output, priors = outputs(3, images=1, priors=5, classes=2)
     output.class_logits[..., 0] = 40.0  # every class scores below 1e-12
-    for config in (DecodeConfig(score_threshold=0.0), ArgmaxDecode(score_threshold=0.0)):
+    for config in (
+        DecodeConfig(score_threshold=0.0),
+        DecodeConfig(kind="argmax", score_threshold=0.0),
+    ):
         (found,) = decode_detections(output, priors, SIDE, SIDE, config)
         assert len(found) > 0
         assert found.scores.max() < 1e-12
@@ -188,8 +189,13 @@ def test_thresholds_keep_their_fraction_and_are_inclusive() -> None:
     priors = Priors(cxcywh, torch.zeros(3, dtype=torch.int64), ((1, 3),))
     output = RawOutput(logits, torch.zeros(1, 3, 4), ScoreForm.SOFTMAX)
     exact = float(foreground_scores(output)[0, 0, 0])
-    for config in (DecodeConfig, ArgmaxDecode, AgnosticDecode, SoftNmsDecode):
-        (found,) = decode_detections(output, priors, SIDE, SIDE, config(score_threshold=exact))
+    for config in (
+        DecodeConfig(score_threshold=exact),
+        DecodeConfig(kind="argmax", score_threshold=exact),
+        DecodeConfig(kind="agnostic", score_threshold=exact),
+        SoftNmsDecode(score_threshold=exact),
+    ):
+        (found,) = decode_detections(output, priors, SIDE, SIDE, config)
         assert found.prior.tolist() == [1, 0]
 
 
@@ -216,7 +222,7 @@ def test_agnostic_gives_one_class_to_one_box() -> None:
     output.class_logits[:] = torch.tensor([0.0, 1.0, 2.0, 0.5])
     several = decode_detections(output, priors, SIDE, SIDE, DecodeConfig())[0]
     assert several.labels.tolist() == [2, 1, 3]
-    for config in (AgnosticDecode(), ArgmaxDecode()):
+    for config in (DecodeConfig(kind="agnostic"), DecodeConfig(kind="argmax")):
         assert decode_detections(output, priors, SIDE, SIDE, config)[0].labels.tolist() == [2]
 
 
@@ -259,8 +265,11 @@ def test_offsets_in_float32_would_change_overlaps() -> None:
     ("make", "message"),
     [
         (lambda: SoftNmsDecode(sigma=0.0), "sigma: got 0.0"),
-        (lambda: ArgmaxDecode(nms_iou=0.0), "nms_iou 0.0"),
-        (lambda: AgnosticDecode(max_detections=0), "max_detections 0, wanted each >= 1"),
+        (lambda: DecodeConfig(kind="argmax", nms_iou=0.0), "nms_iou 0.0"),
+        (
+            lambda: DecodeConfig(kind="agnostic", max_detections=0),
+            "max_detections 0, wanted each >= 1",
+        ),
         (lambda: DecodeConfig(class_candidates=0), "class_candidates 0"),
     ],
 )

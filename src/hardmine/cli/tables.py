@@ -115,7 +115,7 @@ def show_mining(
                 (
                     s.image,
                     figure(s.score),
-                    categories[s.label - 1],
+                    categories[s.label - 1] if s.label else "",  # 0: found nothing
                     str(result.alarms.get(s.image, s.num_alarms)),
                 )
                 for s in shown

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hardmine.data.resize import Resize
 from hardmine.detect.detector import BatchScores, Detector
-from hardmine.detect.torchvision_network import TorchvisionNetworkDetector
+from hardmine.detect.torchvision_network import TorchvisionDetector
 from hardmine.model.decode import (
     AnyDecodeConfig,
+    DecodeConfig,
     decode_detections,
     foreground_scores,
 )
@@ -25,29 +25,19 @@ from hardmine.types import Detections, RawOutput
 
 
 class TorchDetector:
-    """An SSD on one device. Everything after the network runs in float32."""
+    """An SSD on one device. Everything after the network runs in float32.
+
+    ``network`` gives raw output for u8[B, 3, H, W], ``decode`` holds its limits, ``model_id`` is the
+    digest of the weights file, ``resize`` that of the training run.
+    """
 
     def __init__(self, model: SSD, recipe: Recipe, model_id: str, device: torch.device) -> None:
-        self._model: SSD = model.eval().to(device)
-        self._decode: AnyDecodeConfig = recipe.decode
-        self._resize = recipe.resize
-        self._model_id = model_id
-        self._device = device
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Class names."""
-        return self._model.categories
-
-    @property
-    def model_id(self) -> str:
-        """Digest of the weights file."""
-        return self._model_id
-
-    @property
-    def resize(self) -> Resize:
-        """The resize of the training run."""
-        return self._resize
+        self.network: SSD = model.eval().to(device)
+        self.decode: AnyDecodeConfig = recipe.decode
+        self.device = device
+        self.categories = model.categories
+        self.model_id = model_id
+        self.resize = recipe.resize
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> BatchScores:
@@ -59,12 +49,12 @@ class TorchDetector:
         """Return detections in canvas pixels."""
         height, width = images.shape[-2:]
         output = self._run(images)
-        return decode_detections(output, self._model.priors, height, width, self._decode)
+        return decode_detections(output, self.network.priors, height, width, self.decode)
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
         """Return f32[B, D], the backbone's last map averaged over the image."""
-        return self._model.pooled_features(images.to(self._device))
+        return self.network.pooled_features(images.to(self.device))
 
     @torch.inference_mode()
     def score_and_detect(
@@ -79,34 +69,19 @@ class TorchDetector:
         if len(firing):
             part = firing.to(output.class_logits.device)
             some = RawOutput(output.class_logits[part], output.box_deltas[part], output.score_form)
-            decoded = decode_detections(some, self._model.priors, height, width, self._decode)
+            decoded = decode_detections(some, self.network.priors, height, width, self.decode)
             for index, detections in zip(firing.tolist(), decoded, strict=True):
                 found[index] = detections
         return scores, found
 
-    @property
-    def network(self) -> SSD:
-        """The network: u8[B, 3, H, W] to raw output."""
-        return self._model
-
-    @property
-    def decode(self) -> AnyDecodeConfig:
-        """The limits of decoding."""
-        return self._decode
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-        return self._device
-
     def _scores(self, output: RawOutput) -> BatchScores:
         scores, label = foreground_scores(output).max(-1)  # [B, A]
         best, prior = scores.max(1)
-        level = self._model.priors.level[prior]
+        level = self.network.priors.level[prior]
         return BatchScores(best.cpu(), label.gather(1, prior[:, None])[:, 0].cpu() + 1, level.cpu())
 
     def _run(self, images: Tensor) -> RawOutput:
-        output: RawOutput = self._model(images.to(self._device))
+        output: RawOutput = self.network(images.to(self.device))
         return output
 
 
@@ -130,5 +105,8 @@ def load_detector(path: Path, device: str | None = None) -> Detector:
 def detector_of(model: Network, recipe: Recipe, model_id: str, device: torch.device) -> Detector:
     """Return a network behind the protocol."""
     if isinstance(model, TorchvisionNetwork):
-        return TorchvisionNetworkDetector(model, recipe, model_id, device)
+        assert isinstance(recipe.decode, DecodeConfig)  # the recipe sees to it
+        model.set_limits(recipe.decode)
+        model.eval().to(device)
+        return TorchvisionDetector(model, model.categories, model_id, recipe.resize, device)
     return TorchDetector(model, recipe, model_id, device)

@@ -115,7 +115,7 @@ def describe(detector: TorchDetector, *, with_nms: bool) -> dict[str, Any]:
 
 def _limits(detector: TorchDetector) -> DecodeConfig:
     decode = detector.decode
-    if not isinstance(decode, DecodeConfig):
+    if not isinstance(decode, DecodeConfig) or decode.kind != "per_class":
         raise ConfigError(f"export: the decoder {decode.kind!r} cannot be exported, only per_class")
     return decode
 

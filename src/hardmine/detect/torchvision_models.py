@@ -8,57 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hardmine.data.resize import Resize
 from hardmine.detect.classes import choose_classes
-from hardmine.detect.detector import BatchScores, top_scores
+from hardmine.detect.torchvision_network import TorchvisionDetector
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.training.checkpoint import file_digest
-from hardmine.types import Detections
 
 SCORE_FLOOR = 0.01
 """Detections below are not returned; torchvision's own floor of .05 would hide what ranking needs."""
 
 _DEFAULT_SIDE = 800
 _SEED = 0
-
-
-class TorchvisionDetector:
-    """A torchvision detection model on one device, on a canvas that its own transform leaves alone."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        categories: tuple[str, ...],
-        model_id: str,
-        resize: Resize,
-        device: torch.device,
-    ) -> None:
-        self._model = model.eval().to(device)
-        self._device = device
-        self.categories = categories
-        self.model_id = model_id
-        self.resize = resize
-
-    def score(self, images: Tensor) -> BatchScores:
-        """Return the best detection of each image: these models have no cheaper score."""
-        return top_scores(self.detect(images))
-
-    def score_and_detect(
-        self, images: Tensor, floor: float
-    ) -> tuple[BatchScores, list[Detections]]:
-        """Return scores, and the detections of the images that reach ``floor``, from one run."""
-        found = self.detect(images)
-        top = top_scores(found)
-        reached = (top.scores >= floor).tolist()
-        return top, [d if r else Detections.none() for d, r in zip(found, reached, strict=True)]
-
-    @torch.inference_mode()
-    def detect(self, images: Tensor) -> list[Detections]:
-        """Return detections in canvas pixels."""
-        pixels = images.to(self._device).float() / 255.0
-        return [_to_detections(found) for found in self._model(list(pixels))]
 
 
 def load_torchvision(
@@ -69,7 +31,7 @@ def load_torchvision(
     classes: Sequence[str] | None = None,
     side: int | None = None,
 ) -> TorchvisionDetector:
-    """Build one of torchvision's detection models.
+    """Build one of torchvision's detection models, on a canvas that its own transform leaves alone.
 
     Args:
         name: such as ``fasterrcnn_resnet50_fpn``.
@@ -99,7 +61,10 @@ def load_torchvision(
     _lower_threshold(model)
     key = f"{identity}:{names}:{resize}:{SCORE_FLOOR}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return TorchvisionDetector(model, names, digest, resize, device)
+    model.eval().to(device)
+    return TorchvisionDetector(
+        lambda images: model(list(images / 255.0)), names, digest, resize, device
+    )
 
 
 def _own_weights(name: str) -> Any:
@@ -168,10 +133,3 @@ def _take_over_resize(model: Any, side: int | None, name: str) -> Resize:
 def _lower_threshold(model: Any) -> None:
     target = model.roi_heads if hasattr(model, "roi_heads") else model
     target.score_thresh = SCORE_FLOOR
-
-
-def _to_detections(found: dict[str, Tensor]) -> Detections:
-    scores = found["scores"].float().cpu()
-    order = scores.argsort(descending=True, stable=True)
-    boxes, labels = found["boxes"].float().cpu()[order], found["labels"].cpu()[order]
-    return Detections(boxes.numpy(), scores[order].numpy(), labels.numpy())

@@ -92,7 +92,7 @@ class Recipe:
                 f"loss: {name} computes torchvision's own loss, so no choice in it would have an "
                 "effect; wanted the defaults"
             )
-        if not isinstance(self.decode, DecodeConfig):
+        if self.decode.kind != "per_class":
             raise ConfigError(
                 f"decode.kind: {name} decodes as torchvision does, per class; "
                 f"got {self.decode.kind!r}"
