@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
+from signal import SIGINT, SIGKILL, Signals
 from typing import Any
 
 import pytest
 from loop_fakes import World, rows_of, run, sheet_of, trained_on
 
 from hardmine.cli.main import run as cli
-from hardmine.errors import CommandError, ConfigError, DataError
+from hardmine.data.coco_write import write_coco
+from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
 from hardmine.loop.external import ExternalTrainer, make_trainer
 
 TRAINER = """
-import json, pathlib, sys
+import json, pathlib, sys, time
 train, val, classes, init, out, seed, steps, number, arm = sys.argv[1:]
 table = json.load(open(train))
 boxed = {a["image_id"] for a in table["annotations"]}
@@ -25,10 +30,19 @@ assert open(classes).read() == "thing\\n"
 known = set() if init == "none" else set(json.load(open(init))["learned"])
 learned = sorted(known | {pathlib.Path(name).stem.split("-")[0] for name in empty})
 said = {"learned": learned, "seed": seed, "steps": steps, "number": number, "arm": arm}
-if "FAIL" in learned or pathlib.Path(out).parent.parent.parent.joinpath("fail").exists():
+if "FAIL" in learned or pathlib.Path(out).parents[3].joinpath("fail").exists():
     print("epoch 1 of 3")
     sys.exit("CUDA error: out of luck")
-json.dump(said, open(out, "w"))
+text = json.dumps(said)
+hold = pathlib.Path(__file__).parent / "hold"
+with open(out, "w") as file:
+    file.write(text[:20])
+    file.flush()
+    while number == "1" and hold.exists():
+        hold.with_name("holding").touch()
+        time.sleep(0.05)
+    file.write(text[20:])
+print("written")
 """
 
 PREDICTOR = """
@@ -133,6 +147,99 @@ def test_other_faults_are_one_line(
             external(inputs, tmp_path / f"out{number}", **faulty)
 
 
+def left(out: Path) -> dict[str, str]:
+    """Return what a run leaves, without its own path."""
+    names = ["rounds.json", "rounds/mined-1/candidates.json", "rounds/mined-1/train.coco.json"]
+    files = [out / name for name in names] + sorted(out.glob("models/*/weights.json"))
+    return {str(f.relative_to(out)): f.read_text().replace(str(out), "OUT") for f in files}
+
+
+def wait_for_size(path: Path) -> None:
+    """Wait until the trainer that was left alone has written its weights."""
+    for _ in range(2000):
+        if path.stat().st_size > 20:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} stays half written")
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(2000):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} does not come")
+
+
+@pytest.mark.usefixtures("no_page")
+@pytest.mark.parametrize("signal", [SIGINT, SIGKILL])
+def test_interrupted_while_the_trainer_writes(
+    tmp_path: Path, inputs: dict[str, Any], commands: dict[str, str], signal: Signals
+) -> None:
+    """Ctrl-C reaches both, kill -9 the loop alone: its trainer lives on and writes too late."""
+    for name in ("data", "val"):
+        write_coco(inputs[name], tmp_path / name / "labels.json")
+    words = [f"{tmp_path}/data/labels.json", "--pool", f"{inputs['pool']}", "--rounds", "1", "-q"]
+    words += ["--val", f"{tmp_path}/val/labels.json", "--negatives", f"{inputs['negatives']}"]
+    words += ["--stop", "never", "--draws", "5", "--weights-name", "weights.json"]
+    for name in ("train_command", "predict_command"):
+        words += [f"--{name.replace('_', '-')}", commands[name]]
+    hold, holding = tmp_path / "hold", tmp_path / "holding"
+    hold.touch()
+    line = [sys.executable, "-m", "hardmine", "loop", *words, "--out", f"{tmp_path}/cut"]
+    process = subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    wait_for(holding)
+    if signal == SIGINT:
+        os.killpg(process.pid, signal)
+    else:
+        process.kill()
+    _, said = process.communicate()
+    assert process.returncode == (130 if signal == SIGINT else -SIGKILL)
+    wanted = "hardmine: interrupted; what was finished is kept" if signal == SIGINT else ""
+    assert said.startswith(wanted)
+    assert said.count("\n") == (signal == SIGINT)
+    (half,) = (tmp_path / "cut").glob("models/*/attempt-*/weights.json")
+    assert len(half.read_text()) == 20
+    assert not (half.parents[1] / "weights.json").exists()
+    assert not (half.parents[1] / "train.step.json").exists()
+    hold.unlink()
+    if signal == SIGKILL:
+        wait_for_size(half)
+    assert cli(["loop", *words, "--out", f"{tmp_path}/cut", "--resume"]) == 0
+    assert not list((tmp_path / "cut").glob("models/*/attempt-*"))
+    assert cli(["loop", *words, "--out", f"{tmp_path}/whole"]) == 0
+    assert left(tmp_path / "cut") == left(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("text", ["", "no network"])
+def test_weights_that_are_none_are_not_taken(
+    tmp_path: Path, inputs: dict[str, Any], text: str
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(f"import sys; open(sys.argv[1], 'w').write({text!r})")
+    command = f"{sys.executable} {script} {{weights_out}}"
+    message = "ended well but wrote no" if not text else "written by train_command, loaded as"
+    for _ in range(2):  # and again: nothing was stamped as done
+        with pytest.raises((CommandError, CheckpointError), match=message):
+            external(inputs, tmp_path / "out", train_command=command, resume=True)
+    assert not list(tmp_path.glob("out/models/*/train.step.json"))
+    assert not list(tmp_path.glob("out/models/*/last.safetensors"))
+
+
+def test_what_an_earlier_attempt_left_is_not_taken(
+    tmp_path: Path, inputs: dict[str, Any], commands: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    script = tmp_path / "train.py"
+    script.write_text("import sys; open(sys.argv[1], 'w').write('half'); sys.exit(3)")
+    more = {**commands, "train_command": f"{sys.executable} {script} {{weights_out}}"}
+    with pytest.raises(CommandError, match="ended with code 3"):
+        external(inputs, out, **more)
+    script.write_text("pass")
+    with pytest.raises(CommandError, match="ended well but wrote no"):
+        external(inputs, out, resume=True, **more)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -177,8 +284,6 @@ def test_trained_weights_are_loaded_as_the_detector_says(tmp_path: Path) -> None
 def test_the_command_line_ends_with_one_line_and_code_1(
     tmp_path: Path, inputs: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from hardmine.data.coco_write import write_coco
-
     write_coco(inputs["data"], tmp_path / "data" / "data.json")
     script = tmp_path / "broken.py"
     script.write_text("raise SystemExit('no GPU here')")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ _TRAIN = [
     "device",
 ]
 _PREDICT = ["weights", "images_txt", "images_json", "predict_json", "classes", "device"]
+_ATTEMPT = "attempt-"
 _ROUND = re.compile(r"round (\d+)(?:, (\w+))?")
 
 
@@ -111,8 +113,13 @@ class ExternalTrainer:
     ) -> Path:
         """Train by the command and return the weights that it wrote.
 
+        It writes into a folder of its own, which is emptied into ``out`` when it has ended well: what a
+        killed or failed command left is never taken for its weights, nor what it writes when it
+        outlives a killed run.
+
         Raises:
             CommandError: it failed (its last lines are in the message), or wrote no weights.
+            CheckpointError, DataError: as :meth:`load`, where Hardmine loads the weights itself.
         """
         from hardmine.data.coco_write import write_coco
 
@@ -120,11 +127,14 @@ class ExternalTrainer:
         found = _ROUND.match(label)
         start = init or weights
         write_coco(dataset, out / "train.coco.json")
+        for left_over in out.glob(f"{_ATTEMPT}*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        place = Path(tempfile.mkdtemp(prefix=_ATTEMPT, dir=out))
         values = {
             "train_json": out / "train.coco.json",
             "val_json": self.val_json,
             "classes": self.classes,
-            "weights_out": out / self.weights_name,
+            "weights_out": place / self.weights_name,
             "init_weights": start or "none",
             "seed": seed,
             "steps": steps,
@@ -134,12 +144,17 @@ class ExternalTrainer:
             "device": device or "auto",
         }
         run_command(self.train, values, out / "train.log", self.root)
-        path = out / self.weights_name
-        if not path.is_file():
+        self._check(place / self.weights_name, out / "train.log", device)
+        _move_all(place, out, last=self.weights_name)
+        return out / self.weights_name
+
+    def _check(self, weights: Path, log: Path, device: str | None) -> None:
+        if not weights.is_file() or not weights.stat().st_size:
             raise CommandError(
-                f"train_command ended well but wrote no {path}; its output is in {out / 'train.log'}"
+                f"train_command ended well but wrote no {weights}; its output is in {log}"
             )
-        return path
+        if self.predict is None:
+            self.load(weights, device)
 
     def load(self, checkpoint: Path | str, device: str | None = None) -> Detector:
         """Return the detector of trained weights, held to the data's classes.
@@ -162,6 +177,16 @@ class ExternalTrainer:
             raise CheckpointError(f"{error} (written by train_command, loaded as {spec})") from None
         require_classes(detector.categories, names, spec)
         return detector
+
+
+def _move_all(source: Path, target: Path, *, last: str) -> None:
+    """Move a folder's entries into another one, in place of what bears their names there."""
+    for entry in sorted(source.iterdir(), key=lambda entry: entry.name == last):
+        old = target / entry.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        entry.replace(old)
+    source.rmdir()
 
 
 def make_trainer(
