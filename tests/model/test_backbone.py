@@ -91,6 +91,19 @@ def test_a_network_with_another_shape_of_graph() -> None:
     assert [m.shape[1:] for m in taps(torch.zeros(1, 3, 64, 64))] == [(256, 4, 4), (512, 2, 2)]
 
 
+def test_a_frozen_part_is_exported_for_every_batch_size() -> None:
+    """On a CPU it runs image by image; in a graph that loop would fix how many there are."""
+    taps = Taps(TapsConfig(name="resnet18", taps=("layer1", "layer2"), frozen_to="maxpool")).eval()
+    batch = {0: torch.export.Dim("batch", min=1)}
+    graph = torch.export.export(
+        taps, (torch.zeros(2, 3, 32, 32),), dynamic_shapes=(batch,)
+    ).module()
+    for size in (1, 3):
+        images = torch.rand(size, 3, 32, 32)
+        for got, wanted in zip(graph(images), taps(images), strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

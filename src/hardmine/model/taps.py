@@ -120,7 +120,9 @@ class Taps(nn.Module):
         if isinstance(self.trunk, nn.Identity):
             return [images]
         with torch.no_grad():
-            if images.device.type != "cpu" or len(images) < 2:
+            # A graph for export must hold for every batch size: there the loop would fix it.
+            whole = images.device.type != "cpu" or torch.compiler.is_exporting()
+            if whole or len(images) < 2:
                 return cast(list[Tensor], self.trunk(images))
             single = [self.trunk(images[i : i + 1]) for i in range(len(images))]
             return [torch.cat(parts) for parts in zip(*single, strict=True)]
