@@ -159,7 +159,7 @@ def test_killed_in_the_first_cut_or_after_it(
     tmp_path: Path, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hardmine.pool.first_scan.COMMIT_SECONDS", 0.0)
-    monkeypatch.setattr("hardmine.pool.refine._COMMIT", 16)
+    monkeypatch.setattr("hardmine.pool.refine._COMMIT", 4)
 
     def mine(root: Path, n: int) -> str:
         with monkeypatch.context() as patch, PoolStore(root / "pool.sqlite") as store:
@@ -178,7 +178,7 @@ def test_killed_in_the_first_cut_or_after_it(
         root, text = tmp_path / f"{step}", ""
         while not text:
             text = mine(root, step)
-            assert len(deaths) < 60
+            assert len(deaths) < 200
         assert text == whole
     assert any(0 < seen < 100 for seen in deaths)
     assert 0 in deaths  # the first cut was done: it died when scoring in full

@@ -65,7 +65,7 @@ def detect_images(
 
 
 def score_images(
-    detector: Detector, paths: Sequence[Path], *, batch_size: int = 16
+    detector: Detector, paths: Sequence[Path], *, batch_size: int | None = None
 ) -> Iterator[ScoredImage | Problem]:
     """Yield every image's score in order, or the problem that kept it from being read.
 
@@ -75,11 +75,21 @@ def score_images(
 
 
 def score_items(
-    detector: Detector, items: Iterable[ImageItem], *, batch_size: int = 16
+    detector: Detector, items: Iterable[ImageItem], *, batch_size: int | None = None
 ) -> Iterator[ScoredImage | Problem]:
-    """Yield what :func:`score_images` does, for images from anywhere; memory does not grow."""
-    for batch in _Exact(detector, floor=DECODE_FLOOR, hashed=True).over(items, batch_size):
+    """Yield what :func:`score_images` does, for images from anywhere; memory does not grow.
+
+    ``batch_size``: if not given, 4 on a CPU, where larger ones are no quicker and a handful of images
+    would be mostly filling, and 16 elsewhere.
+    """
+    size = batch_size or (4 if _on_cpu(detector) else 16)
+    for batch in _Exact(detector, floor=DECODE_FLOOR, hashed=True).over(items, size):
         yield from batch
+
+
+def _on_cpu(detector: Detector) -> bool:
+    device = getattr(detector, "device", None)
+    return isinstance(device, torch.device) and device.type == "cpu"
 
 
 class _Exact:
