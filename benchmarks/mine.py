@@ -47,7 +47,7 @@ from hardmine.training.recipes import named_recipe
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
 RESULT = Path(__file__).parent / "results" / "mine.json"
-POOLS = {"320": ((320, 240), 400), "1280": ((1280, 960), 200), "12mp": ((4000, 3000), 40)}
+POOLS = {"320": ((320, 240), 400), "1280": ((1280, 960), 400), "12mp": ((4000, 3000), 100)}
 SHARE = 0.05
 LINKS = 10_000
 """Names that one file is given: file systems have a limit."""

@@ -79,10 +79,10 @@ def score_items(
 ) -> Iterator[ScoredImage | Problem]:
     """Yield what :func:`score_images` does, for images from anywhere; memory does not grow.
 
-    ``batch_size``: if not given, 4 on a CPU, where larger ones are no quicker and a handful of images
+    ``batch_size``: if not given, 2 on a CPU, where larger ones are no quicker and a handful of images
     would be mostly filling, and 16 elsewhere.
     """
-    size = batch_size or (4 if _on_cpu(detector) else 16)
+    size = batch_size or (2 if _on_cpu(detector) else 16)
     for batch in _Exact(detector, floor=DECODE_FLOOR, hashed=True).over(items, size):
         yield from batch
 
