@@ -45,7 +45,7 @@ def test_train_splits_trains_measures_and_writes_it_down(
     data: Dataset, held: Path, tmp_path: Path
 ) -> None:
     out, world = tmp_path / "run", World()
-    result = train(data, negatives=held, out=out, tools=world.tools(), **SMALL)
+    result = train(data, val=0.2, negatives=held, out=out, tools=world.tools(), **SMALL)
     # .2 of 20 are held out for validation
     assert world.trainings[0]["images"] == 16
     assert result.checkpoint == out / "last.safetensors"
@@ -69,7 +69,8 @@ def test_train_negatives_are_trained_on_and_negatives_never(
     result = train(
         data, negatives=held, train_negatives=more, out=out, tools=world.tools(), **SMALL
     )
-    assert world.trainings[0]["images"] == 16 + 5
+    # .3 of 20 are held out when nothing is said
+    assert world.trainings[0]["images"] == 14 + 5
     assert json.loads(result.checkpoint.read_text())["learned"] == ["k0"]
     assert metrics_of(out)["train_negatives"] == 5
     assert metrics_of(out)["measurement"]["negatives"]["held_out"]["alarms"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,11 +40,9 @@ DryRun = Annotated[
 
 def fill_in_ray(arguments: Sequence[str]) -> list[str]:
     """Give a ``--ray`` that no address follows its value, so that it does not take the next word."""
-    words = list(arguments)
-    following = [*words[1:], ""]
     return [
         f"--ray={_FIND}" if word == "--ray" and not _ADDRESS.fullmatch(after) else word
-        for word, after in zip(words, following, strict=True)
+        for word, after in pairwise([*arguments, ""])
     ]
 
 
