@@ -14,7 +14,7 @@ from hardmine.model.neck import ExtraLayersConfig
 from hardmine.model.ssd import SSD, SSDConfig
 from hardmine.training.hardest import pick_hardest
 from hardmine.training.loss import LossConfig, MultiBoxLoss
-from hardmine.training.losses import FocalConfig, GIoUConfig
+from hardmine.training.losses import FocalConfig, GIoUConfig, SmoothL1Config
 from hardmine.training.matching import match_boxes, match_slots
 from hardmine.training.normalise import ByImage, ByMovingAverage
 from hardmine.training.select import (
@@ -35,10 +35,12 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", ["default", "everything"])
+@pytest.mark.parametrize("name", ["default", "delta", "everything"])
 def test_fullgraph_compiled_step_equals_the_eager_one(name: str) -> None:
     """Through aot_eager: the whole graph, forward and backward, without a C++ compiler's minute."""
     config = LossConfig()
+    if name == "delta":
+        config = LossConfig(localisation=SmoothL1Config(delta=0.11), box_weight=0.25)
     if name == "everything":
         config = LossConfig(
             selection=RatioConfig(rank="both", nms_iou=0.5, nms_candidates=16, floor=4),

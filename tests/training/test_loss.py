@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.training import softmax_ops, weigh
+from hardmine.training import gathered_ops, weigh
 from hardmine.training.assign import assign_priors
 from hardmine.training.loss import Loss, LossConfig, MultiBoxLoss
 from hardmine.training.losses import (
@@ -230,7 +230,7 @@ def test_pieces_join(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hardness computed piece by piece is the hardness computed at once."""
     priors, batch, output = random_world(3)
     whole = MultiBoxLoss(LossConfig(), priors)(output, batch)
-    monkeypatch.setattr(softmax_ops, "PIECE", 17)
+    monkeypatch.setattr(gathered_ops, "PIECE", 17)
     pieces = MultiBoxLoss(LossConfig(), priors)(output, batch)
     assert float(whole.total.detach()) == float(pieces.total.detach())
 

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.model.coder import decode_boxes
-from hardmine.training import softmax_ops
+from hardmine.training import gathered_ops
+from hardmine.training.gathered_ops import background_op, box_sums_op, sums_op
 from hardmine.training.losses import (
     ClassificationConfig,
     FocalConfig,
     LocalisationConfig,
+    SmoothL1Config,
     SoftmaxConfig,
     background_loss,
     box_loss,
@@ -30,7 +32,6 @@ from hardmine.training.losses import (
 from hardmine.training.normalise import Sums
 from hardmine.training.rules import Candidates
 from hardmine.training.select import HardExamplesConfig, RatioConfig, SelectionConfig
-from hardmine.training.softmax_ops import background_op, sums_op
 from hardmine.types import Assignment, Batch, Priors, RawOutput, Selection
 
 
@@ -108,7 +109,18 @@ def sum_rows(
     if torch.compiler.is_compiling():
         chosen = selection.positives | selection.negatives
         classes = sums_op(exact(output.class_logits), assignment.labels, chosen)
-        return _with_boxes(classes, output, batch, assignment, selection, priors, config)
+        if not isinstance(config.localisation, SmoothL1Config):
+            return _with_boxes(classes, output, batch, assignment, selection, priors, config)
+        away = box_sums_op(
+            exact(output.box_deltas),
+            batch.boxes,
+            assignment.box_index,
+            selection.positives,
+            priors.cxcywh,
+            config.localisation.delta,
+        )
+        positives, negatives = selection.positives.sum(1), selection.negatives.sum(1)
+        return Sums(classes, away, positives, negatives)
     num_images, num_priors = assignment.labels.shape
     rows = (selection.positives | selection.negatives).flatten().nonzero()[:, 0]
     logits = output.class_logits.flatten(0, 1).index_select(0, rows)
@@ -197,6 +209,6 @@ def _in_pieces(
     codes = rows[:, 0] if labels is None else labels.reshape(-1)
     if logits.device.type != "cpu" or torch.compiler.is_compiling():
         return function(rows, codes).view(shape)
-    size = max(1, softmax_ops.PIECE // logits.shape[-1])
+    size = max(1, gathered_ops.PIECE // logits.shape[-1])
     pieces = [slice(start, start + size) for start in range(0, len(rows), size)]
     return torch.cat([function(rows[piece], codes[piece]) for piece in pieces]).view(shape)
