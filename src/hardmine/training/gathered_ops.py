@@ -94,14 +94,7 @@ def box_sums_op(
 
 
 @box_sums_op.register_fake
-def _(
-    deltas: Tensor,
-    boxes: Tensor,
-    box_index: Tensor,
-    positives: Tensor,
-    priors_cxcywh: Tensor,
-    beta: float,
-) -> Tensor:
+def _(deltas: Tensor, *rest: Any) -> Tensor:
     return deltas.new_empty(deltas.shape[0])
 
 
@@ -125,15 +118,7 @@ def _box_sums_backward_op(
 
 
 @_box_sums_backward_op.register_fake
-def _(
-    gradient: Tensor,
-    deltas: Tensor,
-    boxes: Tensor,
-    box_index: Tensor,
-    positives: Tensor,
-    priors_cxcywh: Tensor,
-    beta: float,
-) -> Tensor:
+def _(gradient: Tensor, deltas: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(deltas, memory_format=torch.contiguous_format)
 
 
