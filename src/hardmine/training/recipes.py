@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from hardmine.data.augment import AugmentConfig
+from hardmine.data.augment import AugmentConfig, augment_preset
 from hardmine.data.batches import BatchConfig
 from hardmine.errors import ConfigError
 from hardmine.model.backbone import SmallNetConfig, TapsConfig, VggConfig
@@ -45,7 +45,11 @@ def ssdlite320_mobilenet_v2() -> Recipe:
 
 
 def ssdlite320_mobilenet_v2_taps() -> Recipe:
-    """The same network without added layers: three levels tapped at strides 8, 16 and 32."""
+    """The same network without added layers: three levels tapped at strides 8, 16 and 32.
+
+    The finest one has 32 channels that know edges and little of classes, so its priors are for small
+    objects only: 32 and 60 px.
+    """
     backbone = TapsConfig(
         name="mobilenet_v2",
         taps=("features.6", "features.14.conv.0", "features.18"),
@@ -56,7 +60,7 @@ def ssdlite320_mobilenet_v2_taps() -> Recipe:
             name="ssdlite320_mobilenet_v2_taps",
             backbone=backbone,
             neck=NoNeckConfig(),
-            priors=LinearPriors(min_scale=0.15, max_scale=0.7),
+            priors=LinearPriors(min_scale=0.1, max_scale=0.6),
         )
     )
 
@@ -156,11 +160,16 @@ def named_recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def _finetune(model: SSDConfig, lr: float = 2e-3, backbone_lr_scale: float = 0.5) -> Recipe:
+def _finetune(
+    model: SSDConfig,
+    lr: float = 2e-3,
+    backbone_lr_scale: float = 0.5,
+    augment: AugmentConfig | None = None,
+) -> Recipe:
     """Return the schedule for a pretrained backbone on a small set."""
     return Recipe(
         model=model,
-        augment=AugmentConfig(max_expand=2.0),
+        augment=augment or AugmentConfig(max_expand=2.0),
         batch=BatchConfig(size=8, min_object_share=0.75),
         loss=LossConfig(selection=RatioConfig(floor=16)),
         optim=OptimConfig(lr=lr, backbone_lr_scale=backbone_lr_scale),
@@ -168,6 +177,9 @@ def _finetune(model: SSDConfig, lr: float = 2e-3, backbone_lr_scale: float = 0.5
 
 
 def _fpnlite(name: str, side: int) -> Recipe:
+    """FPNLite on a small set: eight new layers lie between the backbone and the classes, so what is
+    learnt comes late. Light augmentation (TF's own is) and a backbone at the full rate hasten it.
+    """
     backbone = TapsConfig(
         name="mobilenet_v2",
         taps=("features.6", "features.13", "features.18"),
@@ -184,7 +196,9 @@ def _fpnlite(name: str, side: int) -> Recipe:
             # A norm follows every one of them, so a small start only means large turns a step.
             init=XavierInit(),
             priors=MultiscalePriors(min_level=3),
-        )
+        ),
+        backbone_lr_scale=1.0,
+        augment=augment_preset("light"),
     )
 
 
