@@ -108,7 +108,7 @@ def coverage(
     if as_json:
         console.json({"model": chosen.model.name, **found.to_dict(), "page": str(page)})
     else:
-        show_coverage(console, found)
+        show_coverage(console, found, layout)
         console.result(f"page: {page}")
 
 
@@ -204,7 +204,7 @@ def show_layout(console: Console, name: str, layout: PriorLayout) -> None:
     console.table(columns, rows, title)
 
 
-def show_coverage(console: Console, found: Coverage) -> None:
+def show_coverage(console: Console, found: Coverage, layout: PriorLayout) -> None:
     """Print a coverage by class and size, and by level."""
     rows = [
         [
@@ -225,9 +225,10 @@ def show_coverage(console: Console, found: Coverage) -> None:
     columns += ["matched a box", "forced only", "no level", "unmatched"]
     console.table(columns, rows, "coverage of the boxes")
     levels = [
-        [str(r.level), str(r.priors), str(r.best_for), str(r.matches)] for r in found.level_rows()
+        [str(r.level), f"{grid.step_x:.4g}", str(r.priors), str(r.best_for), str(r.matches)]
+        for r, grid in zip(found.level_rows(), layout.levels, strict=True)
     ]
-    console.table(["level", "priors", "best for boxes", "matches"], levels)
+    console.table(["level", "step, px", "priors", "best for boxes", "matches"], levels)
 
 
 def show_beside(console: Console, found: FittedPriors) -> None:
