@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hardmine.model.backbone import TapsConfig
+from hardmine.model.priors import LinearPriors
 from hardmine.model.ssd import SSD, SSDConfig
 from hardmine.training.catalogue import describe
 from hardmine.training.recipes import RECIPES, named_recipe
@@ -42,6 +43,19 @@ def ssd_config(name: str) -> SSDConfig:
 def test_every_named_ssd_is_counted() -> None:
     ssds = {name for name, make in RECIPES.items() if isinstance(make().model, SSDConfig)}
     assert ssds == COUNTS.keys()
+
+
+def test_the_tapped_networks_level_of_few_channels_is_left_to_small_objects() -> None:
+    """Scales .1, .35, .6 of 320 px: 32 and √(32 · 112) at stride 8, then from 112 to √(192 · 320)."""
+    priors = ssd_config("ssdlite320_mobilenet_v2_taps").priors
+    assert isinstance(priors, LinearPriors)
+    squares = [
+        width
+        for level in range(3)
+        for width, height in priors.shapes(level, 3, 320)
+        if width == pytest.approx(height)
+    ]
+    assert squares == pytest.approx([32, 59.87, 112, 146.64, 192, 247.87], abs=0.01)
 
 
 @pytest.mark.parametrize("name", COUNTS)
