@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from hardmine.detect.checkpoint import TorchDetector, load_detector
@@ -75,14 +75,22 @@ class Timer:
 
 
 def make_pool(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
-    """Write ``count`` photographs of ``size`` as JPEGs, with the grain that enlarging takes away."""
+    """Write ``count`` photographs of ``size`` as JPEGs, with the grain that enlarging takes away.
+
+    None comes twice: when the photographs are used up, they come mirrored.
+    """
     folder.mkdir(parents=True)
     photos = sorted((DATA / "negatives" / "pool").rglob("*.jpg"))
     rng = np.random.default_rng(0)
     paths = []
     for i in range(count):
-        with Image.open(photos[i * len(photos) // count]) as photo:
+        turn, index = (
+            divmod(i, len(photos)) if count > len(photos) else (0, i * len(photos) // count)
+        )
+        with Image.open(photos[index]) as photo:
             large = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        if turn:
+            large = ImageOps.mirror(large)
         if size[0] > 500:
             grain = rng.normal(0, 4, (size[1], size[0], 1)).astype(np.float32)
             large = Image.fromarray((np.asarray(large) + grain).clip(0, 255).astype(np.uint8))

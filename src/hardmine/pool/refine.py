@@ -146,10 +146,9 @@ def _place(score: PoolScore) -> tuple[float, str]:
 def measure_margin(store: PoolStore, model_id: str) -> float:
     """Return by how much an exact score may exceed the first cut, in logits.
 
-    It is the ``QUANTILE`` of what the exact score exceeded the first cut by, over all images that have
-    both.
+    It is the ``QUANTILE`` of the errors of all images that have both.
     """
-    errors = _errors(store, model_id).clip(min=0)
+    errors = _errors(store, model_id)
     if len(errors) < _ENOUGH:
         return wide_margin(store, model_id)
     return float(np.quantile(errors, QUANTILE))
@@ -161,16 +160,15 @@ def wide_margin(store: PoolStore, model_id: str) -> float:
     For a choice that must be the exact one whatever it costs: no image was missed in what was
     measured (docs/log.md), so that the choice does not hang on where a run was killed.
     """
-    errors = np.abs(_errors(store, model_id))
+    errors = _errors(store, model_id)
     least = _UNKNOWN if len(errors) < _ENOUGH else 0.0
     return max(least, 2 * float(errors.max(initial=0.0)))
 
 
 def _errors(store: PoolStore, model_id: str) -> NDArray[np.float64]:
-    """Return by how much each exact score exceeds the first cut, in logits."""
     pairs = store.first_cut_errors(model_id).clip(_EDGE, 1 - _EDGE).astype(np.float64)
     logits = np.log(pairs / (1 - pairs))
-    errors: NDArray[np.float64] = logits[:, 0] - logits[:, 1]
+    errors: NDArray[np.float64] = np.abs(logits[:, 0] - logits[:, 1])
     return errors
 
 
