@@ -82,11 +82,9 @@ def make_pool(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
     folder.mkdir(parents=True)
     photos = sorted((DATA / "negatives" / "pool").rglob("*.jpg"))
     rng = np.random.default_rng(0)
-    paths = []
+    paths, step = [], max(1, len(photos) // count)
     for i in range(count):
-        turn, index = (
-            divmod(i, len(photos)) if count > len(photos) else (0, i * len(photos) // count)
-        )
+        turn, index = divmod(i * step, len(photos))
         with Image.open(photos[index]) as photo:
             large = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC)
         if turn:
@@ -195,10 +193,8 @@ def run_pool(
     stacks = [np.stack([i.pixels for i in b]) for b in batched(loaded, scorer.batch_size)]
     count = max(1, round(SHARE * len(paths)))
     top = list(batched(loaded[: 4 * count], 16))
-    model, data = (
-        plain_model(detector.network),
-        PlainData(paths[:PLAIN], resize.height, resize.width),
-    )
+    model = plain_model(detector.network)
+    data = PlainData(paths[:PLAIN], resize.height, resize.width)
     few = PlainData(paths[: max(16, len(data) // 8)], resize.height, resize.width)
     trial = Timer({}, {})
     for how in TRIED:

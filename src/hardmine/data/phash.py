@@ -32,8 +32,6 @@ nearest pair of different pictures (two playing cards on one carpet) at 8.
 
 _SIDE = 32
 _FREQUENCIES = 8
-_MIDDLE = slice(_FREQUENCIES**2 // 2 - 1, _FREQUENCIES**2 // 2 + 1)
-"""The two values around the median; ``numpy.median`` takes a tenth of the time of a hash."""
 _FLAT = 1.0
 """Grey levels: a picture is uniform when no frequency but the mean has a larger amplitude."""
 _ROWS = 1024
@@ -55,8 +53,7 @@ def perceptual_hash(image: Image.Image) -> int:
     spectrum = (basis @ np.asarray(small, np.float64) @ basis.T).ravel()
     if np.abs(spectrum[1:]).max() < _FLAT:
         return 0
-    low, high = np.sort(spectrum)[_MIDDLE]
-    bits = np.packbits(spectrum > (low + high) / 2)
+    bits = np.packbits(spectrum > np.median(spectrum))
     return int(bits.view(">i8")[0])
 
 

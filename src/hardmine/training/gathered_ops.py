@@ -83,63 +83,38 @@ def box_sums_op(
     positives: Tensor,
     priors_cxcywh: Tensor,
     beta: float,
-) -> Tensor:
-    """Return each image's sum f32[B] of smooth L1 over its ``positives`` (bool[B, A]).
+) -> tuple[Tensor, Tensor]:
+    """Return each image's sum f32[B] of smooth L1 over its ``positives`` (bool[B, A]) and its slopes.
 
     ``deltas`` (Tensor[B, A, 4]) against ``boxes`` (Tensor[B, G, 4], xyxy) by ``box_index`` (i64[B, A]).
+    Slopes, f32[B, A, 4], are the difference ÷ ``beta``, ±1 at most, and 0 where nothing is positive.
     """
-    rows, picked, targets = _pick_boxes(deltas, boxes, box_index, positives, priors_cxcywh)
-    losses = F.smooth_l1_loss(picked, targets, reduction="none", beta=beta).sum(-1)
-    return losses.new_zeros(len(boxes)).index_add(0, rows // deltas.shape[1], losses)
-
-
-@box_sums_op.register_fake
-def _(deltas: Tensor, *rest: Any) -> Tensor:
-    return deltas.new_empty(deltas.shape[0])
-
-
-@torch.library.custom_op("hardmine::smooth_l1_sums_backward", mutates_args=())
-def _box_sums_backward_op(
-    gradient: Tensor,
-    deltas: Tensor,
-    boxes: Tensor,
-    box_index: Tensor,
-    positives: Tensor,
-    priors_cxcywh: Tensor,
-    beta: float,
-) -> Tensor:
-    """Return the slope (difference ÷ ``beta``, ±1 at most) × the image's gradient, 0 elsewhere."""
-    rows, picked, targets = _pick_boxes(deltas, boxes, box_index, positives, priors_cxcywh)
-    slopes = ((picked - targets) / beta).clamp_(-1.0, 1.0)
-    slopes *= gradient[rows // deltas.shape[1], None]
-    result = torch.zeros_like(deltas, memory_format=torch.contiguous_format)
-    result.view(-1, 4).index_copy_(0, rows, slopes)
-    return result
-
-
-@_box_sums_backward_op.register_fake
-def _(gradient: Tensor, deltas: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(deltas, memory_format=torch.contiguous_format)
-
-
-def _pick_boxes(
-    deltas: Tensor, boxes: Tensor, box_index: Tensor, positives: Tensor, priors_cxcywh: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
     num_priors = deltas.shape[1]
     rows = positives.flatten().nonzero()[:, 0]
     image, prior = rows // num_priors, rows % num_priors
     wanted = encode_boxes(boxes[image, box_index.flatten()[rows]], priors_cxcywh[prior])
-    return rows, deltas.flatten(0, 1).index_select(0, rows), wanted.to(deltas.dtype)
+    picked, wanted = deltas.flatten(0, 1).index_select(0, rows), wanted.to(deltas.dtype)
+    losses = F.smooth_l1_loss(picked, wanted, reduction="none", beta=beta).sum(-1)
+    slopes = torch.zeros_like(deltas, memory_format=torch.contiguous_format)
+    slopes.view(-1, 4).index_copy_(0, rows, ((picked - wanted) / beta).clamp_(-1.0, 1.0))
+    return losses.new_zeros(len(boxes)).index_add(0, image, losses), slopes
 
 
-def _box_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-    slopes = _box_sums_backward_op(gradient, *ctx.saved_tensors, ctx.beta)
-    return slopes, None, None, None, None, None
+@box_sums_op.register_fake
+def _(deltas: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    slopes = torch.empty_like(deltas, memory_format=torch.contiguous_format)
+    return deltas.new_empty(deltas.shape[0]), slopes
 
 
-def _box_save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.beta = inputs
-    ctx.save_for_backward(*tensors)
+def _box_backward(
+    ctx: Any, gradient: Tensor, _: Tensor
+) -> tuple[Tensor, None, None, None, None, None]:
+    (slopes,) = ctx.saved_tensors
+    return gradient[:, None, None] * slopes, None, None, None, None, None
+
+
+def _box_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
 
 
 box_sums_op.register_autograd(_box_backward, setup_context=_box_save)

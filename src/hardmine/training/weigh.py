@@ -111,7 +111,7 @@ def sum_rows(
         classes = sums_op(exact(output.class_logits), assignment.labels, chosen)
         if not isinstance(config.localisation, SmoothL1Config):
             return _with_boxes(classes, output, batch, assignment, selection, priors, config)
-        away = box_sums_op(
+        away, _ = box_sums_op(
             exact(output.box_deltas),
             batch.boxes,
             assignment.box_index,
