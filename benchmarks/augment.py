@@ -29,13 +29,13 @@ from torchvision import tv_tensors
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
-from hardmine.data.augment import Augmenter, augment_preset
-from hardmine.data.batches import RecordDonors
-from hardmine.data.image_io import Picture, decode_image, read_picture
-from hardmine.data.load import load_splits
+from hardmine.augment.chain import Augmenter, augment_preset
+from hardmine.data.images import Picture, decode_image, read_picture
+from hardmine.data.load_dataset import load_splits
 from hardmine.data.resize import Resize
 from hardmine.files import write_json
-from hardmine.loop.summary import describe_machine
+from hardmine.machine import describe_machine
+from hardmine.training.batches import RecordDonors
 from hardmine.types import ImageRecord
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))

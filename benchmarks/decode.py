@@ -25,10 +25,10 @@ from torchvision.models.detection.ssd import SSD
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.files import write_json
-from hardmine.loop.summary import describe_machine
-from hardmine.model.coder import encode_boxes
-from hardmine.model.decode import DecodeConfig, decode_detections
-from hardmine.model.priors import caffe_priors, make_priors
+from hardmine.machine import describe_machine
+from hardmine.models.box_coder import encode_boxes
+from hardmine.models.decode import DecodeConfig, decode_detections
+from hardmine.models.priors import caffe_priors, make_priors
 from hardmine.types import Detections, Priors, RawOutput, ScoreForm
 
 RESULT = Path(__file__).parent / "results" / "decode.json"

@@ -16,9 +16,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from hardmine.demo.run import ROUNDS, run_demo
+from hardmine.demo.run_demo import ROUNDS, run_demo
 from hardmine.files import write_json
-from hardmine.loop.summary import ALARMS, describe_machine
+from hardmine.loop.round_summary import ALARMS
+from hardmine.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "demo_goal.json"
 ARMS = ("mined", "random", "none")

@@ -28,8 +28,8 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from hardmine.files import write_json
-from hardmine.loop.summary import describe_machine
-from hardmine.training.loss import LossConfig, MultiBoxLoss
+from hardmine.losses.loss import LossConfig, MultiBoxLoss
+from hardmine.machine import describe_machine
 from hardmine.types import Batch, Priors, RawOutput, ScoreForm
 
 RESULT = Path(__file__).parent / "results" / "loss.json"

@@ -30,21 +30,21 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from hardmine.detect.checkpoint import TorchDetector, load_detector
-from hardmine.detect.detector import BatchScores
-from hardmine.detect.loading import ImageItem, Loaded, load_item, stack
-from hardmine.detect.pipeline import batched, count_cores, one_core_each, run_ordered
-from hardmine.detect.run import DECODE_FLOOR, score_images
-from hardmine.detect.runtime import make_scorer
 from hardmine.files import write_json
-from hardmine.loop.summary import describe_machine
-from hardmine.model.ssd import SSD
-from hardmine.pool.first_scan import scan_source
-from hardmine.pool.full import score_in_full
-from hardmine.pool.refine import ExactRanking
-from hardmine.pool.sources import FolderSource
-from hardmine.pool.store import PoolStore
-from hardmine.training.recipes import named_recipe
+from hardmine.inference.checkpoint_detector import TorchDetector, load_detector
+from hardmine.inference.detector import BatchScores
+from hardmine.inference.image_loading import batched, count_cores, one_core_each, run_ordered
+from hardmine.inference.loading import ImageItem, Loaded, load_item, stack
+from hardmine.inference.predict import DECODE_FLOOR, score_on_canvas
+from hardmine.inference.runtimes.runtime import make_scorer
+from hardmine.machine import describe_machine
+from hardmine.mining.full import score_in_full
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.rescoring import ExactRanking
+from hardmine.mining.scan import scan_source
+from hardmine.mining.sources.pool_source import FolderSource
+from hardmine.models.ssd import SSD
+from hardmine.recipes.named_recipes import named_recipe
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
 RESULT = Path(__file__).parent / "results" / "mine.json"
@@ -241,7 +241,7 @@ def run_pool(
         )
         found = timer.run("mine", lambda number=number: whole(number))
         timer.run("plain", lambda: run_plain(model, data, *best))
-    exact = {s.name: s.score for s in score_images(detector, paths) if hasattr(s, "score")}
+    exact = {s.name: s.score for s in score_on_canvas(detector, paths) if hasattr(s, "score")}
     wanted = set(sorted(exact, key=lambda image: (-exact[image], image))[:count])
     return report(name, timer, len(paths), sum(map(len, top)), rescored, count) | {
         "plain_batch_and_workers": best,

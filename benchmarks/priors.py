@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import hardmine
-from hardmine.data.load import load_dataset
-from hardmine.data.split import split_dataset
-from hardmine.design.boxes import boxes_on_canvas
-from hardmine.design.coverage import measure_coverage
-from hardmine.design.fit import FitOptions, FittedPriors, fit_priors
+from hardmine.data.load_dataset import load_dataset
+from hardmine.data.splits.split import split_dataset
 from hardmine.files import write_json
-from hardmine.loop.summary import describe_machine
-from hardmine.model.priors import ExplicitPriors
-from hardmine.training.recipe import Recipe
-from hardmine.training.recipes import named_recipe
+from hardmine.machine import describe_machine
+from hardmine.models.priors import ExplicitPriors
+from hardmine.prior_design.canvas_boxes import boxes_on_canvas
+from hardmine.prior_design.coverage import measure_coverage
+from hardmine.prior_design.fit_priors import FitOptions, FittedPriors, fit_priors
+from hardmine.recipes.named_recipes import named_recipe
+from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))

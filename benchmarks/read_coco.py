@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 
 from hardmine.files import write_json
-from hardmine.loop.summary import describe_machine
+from hardmine.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "read_coco.json"
 GOALS = {"seconds": 6.0, "peak_mb": 1500.0}

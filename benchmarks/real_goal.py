@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from hardmine import run_loop
+from hardmine.evaluation.bootstrap import ArmScores
 from hardmine.evaluation.intervals import ap50_statistic
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
-from hardmine.evaluation.resampling import ArmScores
-from hardmine.evaluation.scored import load_detections
+from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_json
-from hardmine.loop.crops import crop_set
-from hardmine.loop.inputs import LoadOptions, load_negatives, load_train_val
-from hardmine.loop.sets import divide_sets
-from hardmine.loop.steps import Steps, silent
-from hardmine.loop.summary import ALARMS, describe_machine
-from hardmine.pool.loading import load_pool
+from hardmine.loop.round_summary import ALARMS
+from hardmine.machine import describe_machine
+from hardmine.mining.sources.loading import load_pool
 from hardmine.types import Dataset
+from hardmine.workflows.crops import crop_set
+from hardmine.workflows.image_sets import divide_sets
+from hardmine.workflows.step_cache import Steps, silent
+from hardmine.workflows.training_data import LoadOptions, load_negatives, load_train_val
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
 RESULTS = Path(__file__).parent / "results"

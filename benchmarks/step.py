@@ -31,14 +31,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model
 
 from hardmine.files import write_json
-from hardmine.loop.summary import describe_machine
-from hardmine.model.backbone import VggConfig
-from hardmine.model.decode import DecodeConfig, decode_detections
-from hardmine.model.ssd import SSD
+from hardmine.machine import describe_machine
+from hardmine.models.backbones.backbone import VggConfig
+from hardmine.models.decode import DecodeConfig, decode_detections
+from hardmine.models.ssd import SSD
+from hardmine.recipes.named_recipes import named_recipe
+from hardmine.recipes.recipe import Recipe
 from hardmine.training.objective import make_targets
-from hardmine.training.recipe import Recipe
-from hardmine.training.recipes import named_recipe
-from hardmine.training.run import Run, Start
+from hardmine.training.run_state import Run, Start
 from hardmine.types import Batch, Dataset, RawOutput
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from hardmine.files import write_json
-from hardmine.loop.summary import describe_machine
-from hardmine.pool.first_scan import Tally, iter_fresh, scan_source
-from hardmine.pool.refine import ExactRanking
-from hardmine.pool.schema import INDEXES
-from hardmine.pool.store import PoolStore
+from hardmine.machine import describe_machine
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.rescoring import ExactRanking
+from hardmine.mining.scan import Tally, iter_fresh, scan_source
+from hardmine.mining.schema import INDEXES
 from hardmine.types import Detections, PoolScore
 
 RESULT = Path(__file__).parent / "results" / "store.json"
@@ -45,7 +45,7 @@ class Names:
         self.name, self.root, self._count = "names", Path("/"), count
 
     def items(self) -> Iterator[Any]:
-        from hardmine.detect.loading import ImageItem
+        from hardmine.inference.loading import ImageItem
 
         return (ImageItem(name_of(i)) for i in range(self._count))
 
@@ -115,8 +115,8 @@ def time_top(folder: Path, rows: int) -> dict[str, float]:
 def victim(path: Path, images: int) -> None:
     """Scan with a detector that takes a hundredth of a millisecond; notes what it scored."""
     from hardmine.data.resize import Resize
-    from hardmine.detect import hot_pass
-    from hardmine.detect.hot_pass import HotScore
+    from hardmine.inference import hot_pass
+    from hardmine.inference.hot_pass import HotScore
 
     def batch_of(scorer: Any, resize: Any, batch: Any) -> list[HotScore]:
         time.sleep(0.002)

@@ -146,12 +146,12 @@ def coverage_pages(out: Path, data: Path) -> dict[str, str]:
 
     The pictures show the data, so they are made here and never committed.
     """
-    from hardmine.data.load import load_dataset
-    from hardmine.design.boxes import boxes_on_canvas
-    from hardmine.design.coverage import measure_coverage
-    from hardmine.design.layout import layout_of_recipe
-    from hardmine.design.page import write_coverage
-    from hardmine.training.recipes import named_recipe
+    from hardmine.data.load_dataset import load_dataset
+    from hardmine.prior_design.canvas_boxes import boxes_on_canvas
+    from hardmine.prior_design.coverage import measure_coverage
+    from hardmine.prior_design.coverage_report import write_coverage
+    from hardmine.prior_design.prior_layout import layout_of_recipe
+    from hardmine.recipes.named_recipes import named_recipe
 
     recipe = named_recipe(COVERAGE_MODEL)
     layout, titles = layout_of_recipe(recipe), {}

@@ -22,20 +22,24 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "hardmine"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "errors types boxes files",
-        "data model",
-        "training",
-        "detect",
+        "errors types boxes files disk device machine",
+        "data models",
+        "augment losses",
+        "recipes",
+        "training inference",
         "evaluation",
-        "pool",
-        "report",
-        "design inspection",
+        "mining",
+        "reports",
+        "prior_design inspection review",
+        "workflows",
         "loop",
         "demo",
         "cli __main__",
     )
 )
-BLIND = frozenset({frozenset({"data", "model"})})
+BLIND = frozenset(
+    frozenset(pair.split()) for pair in ("data models", "augment losses", "training inference")
+)
 MAX_CODE_LINES = 300
 FACADE = "hardmine"
 
@@ -192,38 +196,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hardmine.types import Dataset
 def lazy():
-    from . import coco
-    from ..model import priors
+    from . import convert
+    from ..models import priors
     from hardmine import train
 """
     known = {
         "hardmine.errors",
         "hardmine.types",
         "hardmine.data",
-        "hardmine.data.coco",
-        "hardmine.data.load",
-        "hardmine.model.priors",
+        "hardmine.data.convert",
+        "hardmine.data.load_dataset",
+        "hardmine.models.priors",
         hardmine._PUBLIC["train"],
     }
-    found = imported_modules(ast.parse(source), "hardmine.data.load", False, known)
-    assert found == known - {"hardmine.data", "hardmine.data.load"}
+    found = imported_modules(ast.parse(source), "hardmine.data.load_dataset", False, known)
+    assert found == known - {"hardmine.data", "hardmine.data.load_dataset"}
 
 
 def test_relative_import_in_a_package_starts_at_the_package() -> None:
-    tree = ast.parse("from . import coco\nfrom .load import x")
-    known = {"hardmine.data.coco", "hardmine.data.load"}
+    tree = ast.parse("from . import convert\nfrom .load_dataset import x")
+    known = {"hardmine.data.convert", "hardmine.data.load_dataset"}
     assert imported_modules(tree, "hardmine.data", True, known) == known
 
 
 @pytest.mark.parametrize(
     ("importer", "imported", "wrong"),
     [
-        ("hardmine.data.load", "hardmine.model.priors", True),
-        ("hardmine.model.priors", "hardmine.data.load", True),
-        ("hardmine.data.load", "hardmine.training.fit", True),
-        ("hardmine.errors", "hardmine.data.load", True),
-        ("hardmine.training.fit", "hardmine.data.load", False),
-        ("hardmine.data.load", "hardmine.data.coco", False),
+        ("hardmine.data.load_dataset", "hardmine.models.priors", True),
+        ("hardmine.models.priors", "hardmine.data.load_dataset", True),
+        ("hardmine.data.load_dataset", "hardmine.training.trainer", True),
+        ("hardmine.errors", "hardmine.data.load_dataset", True),
+        ("hardmine.training.trainer", "hardmine.data.load_dataset", False),
+        ("hardmine.data.load_dataset", "hardmine.data.convert", False),
         ("hardmine.cli.main", "hardmine.errors", False),
     ],
 )

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from hardmine.detect.checkpoint import TorchDetector
-from hardmine.model.head import HeadConfig
-from hardmine.model.init import NormalInit
-from hardmine.model.neck import ExtraLayersConfig
-from hardmine.model.small_net import SmallNetConfig
-from hardmine.model.ssd import SSD, SSDConfig
-from hardmine.training.recipe import Recipe
+from hardmine.inference.checkpoint_detector import TorchDetector
+from hardmine.models.backbones.small_net import SmallNetConfig
+from hardmine.models.head import HeadConfig
+from hardmine.models.init import NormalInit
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.recipes.recipe import Recipe
 
 SIDE = 32
 

@@ -9,20 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hardmine.data.load import load_dataset as load_dataset
-    from hardmine.loop.experiment import evaluate as evaluate
-    from hardmine.loop.experiment import train as train
-    from hardmine.loop.rounds import run_loop as run_loop
-    from hardmine.pool.mining import mine as mine
+    from hardmine.data.load_dataset import load_dataset as load_dataset
+    from hardmine.loop.loop import run_loop as run_loop
+    from hardmine.mining.mine import mine as mine
+    from hardmine.workflows.train_and_evaluate import evaluate as evaluate
+    from hardmine.workflows.train_and_evaluate import train as train
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "evaluate": "hardmine.loop.experiment",
-    "load_dataset": "hardmine.data.load",
-    "mine": "hardmine.pool.mining",
-    "run_loop": "hardmine.loop.rounds",
-    "train": "hardmine.loop.experiment",
+    "evaluate": "hardmine.workflows.train_and_evaluate",
+    "load_dataset": "hardmine.data.load_dataset",
+    "mine": "hardmine.mining.mine",
+    "run_loop": "hardmine.loop.loop",
+    "train": "hardmine.workflows.train_and_evaluate",
 }
 __all__ = ["__version__", "evaluate", "load_dataset", "mine", "run_loop", "train"]
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 

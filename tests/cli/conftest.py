@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from hardmine.cli.main import run
-from hardmine.evaluation.measure import Measurement, measure
-from hardmine.evaluation.scored import Scored
+from hardmine.evaluation.measurement import Measurement, measure
+from hardmine.evaluation.scored_images import Scored
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -19,14 +19,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hardmine.cli import failures
-from hardmine.data.coco_write import write_coco
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.model.make import make_network
-from hardmine.model.neck import ExtraLayersConfig
-from hardmine.model.ssd import SSDConfig
-from hardmine.training.checkpoint import save_checkpoint
-from hardmine.training.recipe import Recipe, recipe_to_dict
-from hardmine.training.recipes import named_recipe
+from hardmine.data.formats.coco_write import write_coco
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.network import make_network
+from hardmine.models.ssd import SSDConfig
+from hardmine.recipes.checkpoint import save_checkpoint
+from hardmine.recipes.named_recipes import named_recipe
+from hardmine.recipes.recipe import Recipe, recipe_to_dict
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 Cli = Callable[..., tuple[int, str, str]]

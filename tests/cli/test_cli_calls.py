@@ -14,12 +14,12 @@ import pytest
 
 from hardmine.cli import failures
 from hardmine.errors import ConfigError
-from hardmine.evaluation.measure import Measurement
-from hardmine.loop.deciding import Waiting
-from hardmine.loop.experiment import TrainResult
-from hardmine.loop.rounds import LoopResult
-from hardmine.pool.mining import MiningResult
-from hardmine.pool.rank_options import RankOptions
+from hardmine.evaluation.measurement import Measurement
+from hardmine.loop.decide import Waiting
+from hardmine.loop.loop import LoopResult
+from hardmine.mining.mine import MiningResult
+from hardmine.mining.rank_options import RankOptions
+from hardmine.workflows.train_and_evaluate import TrainResult
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -51,7 +51,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], Spy]:
 
 
 def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, Any], Spy]) -> None:
-    called = spy("hardmine.loop.rounds.run_loop", LoopResult(Path("runs/x"), ()))
+    called = spy("hardmine.loop.loop.run_loop", LoopResult(Path("runs/x"), ()))
     code, out, _ = cli(
         "loop data --pool pool --val 0.3 --rounds 2 --add 0.1 --retrain fresh",
         "--arms mined,none --min-score 0 --weights none --epochs 4 --seed 7 --out runs/x",
@@ -99,7 +99,7 @@ def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, 
 def test_loop_defaults_are_those_of_the_call(
     cli: Cli, files: Path, spy: Callable[[str, Any], Spy]
 ) -> None:
-    called = spy("hardmine.loop.rounds.run_loop", LoopResult(Path("runs/loop"), ()))
+    called = spy("hardmine.loop.loop.run_loop", LoopResult(Path("runs/loop"), ()))
     assert cli("loop", "data", "--pool pool")[0] == 0
     for name, parameter in inspect.signature(called.real).parameters.items():
         if name in called.arguments and name not in ("data", "pool", "progress", "rank"):
@@ -111,13 +111,13 @@ def test_loop_says_what_it_waits_for_and_why_it_stopped(
     cli: Cli, files: Path, spy: Callable[[str, Any], Spy]
 ) -> None:
     waiting = Waiting(1, Path("out/rounds/candidates.csv"), Path("verdicts.csv"), 24)
-    spy("hardmine.loop.rounds.run_loop", LoopResult(Path("out"), (), waiting=waiting))
+    spy("hardmine.loop.loop.run_loop", LoopResult(Path("out"), (), waiting=waiting))
     code, out, _ = cli("loop", "data", "--pool pool", "--accept", "verdicts.csv")
     assert code == 0
     assert "out/rounds/candidates.csv" in out
     assert "--resume" in out
     report = Path("out/report.html")
-    spy("hardmine.loop.rounds.run_loop", LoopResult(Path("out"), (), "no fall", report=report))
+    spy("hardmine.loop.loop.run_loop", LoopResult(Path("out"), (), "no fall", report=report))
     code, out, _ = cli("loop", "data", "--pool pool")
     assert out.splitlines()[-2:] == ["stopped: no fall", "report: out/report.html"]
 
@@ -125,7 +125,7 @@ def test_loop_says_what_it_waits_for_and_why_it_stopped(
 def test_a_contradiction_found_by_the_library_is_a_usage_error(
     cli: Cli, files: Path, spy: Callable[[str, Any], Spy]
 ) -> None:
-    spy("hardmine.loop.rounds.run_loop", ConfigError("out: holds a run already"))
+    spy("hardmine.loop.loop.run_loop", ConfigError("out: holds a run already"))
     code, _, err = cli("loop", "data", "--pool pool")
     assert (code, err) == (failures.USAGE, "hardmine: out: holds a run already\n")
 
@@ -134,7 +134,7 @@ def test_train_hands_over_its_options(
     cli: Cli, files: Path, spy: Callable[[str, Any], Spy], measurement: Measurement
 ) -> None:
     result = TrainResult(Path("t/last.safetensors"), measurement, Path("t/report.html"))
-    called = spy("hardmine.loop.experiment.train", result)
+    called = spy("hardmine.workflows.train_and_evaluate.train", result)
     code, out, _ = cli(
         "train data --val data --negatives pool --train-negatives pool --model small160",
         "--epochs 2 --weights none --out t --resume --images pool --empty-is-verified --seed 3",
@@ -180,7 +180,7 @@ def test_val_prints_what_it_measured_even_when_a_gate_is_missed(
     code: int,
     part: str,
 ) -> None:
-    spy("hardmine.loop.experiment.evaluate", measurement)
+    spy("hardmine.workflows.train_and_evaluate.evaluate", measurement)
     got, out, err = cli("val weights.safetensors data --negatives pool", gates)
     assert got == code
     assert "held_out" in out
@@ -197,8 +197,8 @@ def test_mine_tells_a_floor_of_zero_from_none_given(
     wanted: float | None,
 ) -> None:
     detector = SimpleNamespace(categories=("raccoon",))
-    loaded = spy("hardmine.detect.checkpoint.load_detector", detector)
-    called = spy("hardmine.pool.mining.mine", MiningResult((), 3, (), 0, ()))
+    loaded = spy("hardmine.inference.checkpoint_detector.load_detector", detector)
+    called = spy("hardmine.mining.mine.mine", MiningResult((), 3, (), 0, ()))
     code, out, _ = cli("mine weights.safetensors pool --fraction 0.5 --exclude data", given)
     assert code == 0
     assert "0 images handed out, 3 scanned" in out
@@ -212,7 +212,7 @@ def test_mine_tells_a_floor_of_zero_from_none_given(
 
 def test_demo_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, Any], Spy]) -> None:
     result = LoopResult(Path("d/run"), (), report=Path("d/run/report.html"))
-    called = spy("hardmine.demo.run.run_demo", result)
+    called = spy("hardmine.demo.run_demo.run_demo", result)
     code, out, _ = cli("demo --out d --seed 4 --arms mined,none")
     assert (code, out.splitlines()[-1]) == (0, "report: d/run/report.html")
     assert callable(called.arguments.pop("progress"))

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from hardmine.cli import failures
-from hardmine.detect.resolve import open_detector
 from hardmine.errors import ConfigError
-from hardmine.model.ssd import SSD
-from hardmine.pool.estimate import Estimate, estimate_scan
-from hardmine.training.checkpoint import save_checkpoint
+from hardmine.inference.load_detector import open_detector
+from hardmine.mining.estimate_scan import Estimate, estimate_scan
+from hardmine.models.ssd import SSD
+from hardmine.recipes.checkpoint import save_checkpoint
 from tiny_models import tiny_recipe
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -76,7 +76,7 @@ def test_a_dry_run_counts_only_what_is_left(cli: Cli, work: Path) -> None:
 def test_a_slow_dry_run_looks_at_fewer(
     cli: Cli, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hardmine.pool.estimate._SECONDS", 0.0)
+    monkeypatch.setattr("hardmine.mining.estimate_scan._SECONDS", 0.0)
     code, out, _ = cli("mine tiny.safetensors pool --runtime torch --dry-run -q")
     assert code == 0
     assert out.startswith("21 images, about ")

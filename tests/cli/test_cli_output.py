@@ -16,8 +16,8 @@ from hardmine.cli.console import Console
 from hardmine.cli.predicting import describe, find_images, result_rows
 from hardmine.cli.tables import figure, interval, show_measurement, show_mining, show_rounds
 from hardmine.errors import DataError
-from hardmine.evaluation.measure import Measurement
-from hardmine.pool.mining import MiningResult
+from hardmine.evaluation.measurement import Measurement
+from hardmine.mining.mine import MiningResult
 from hardmine.types import Detections, PoolScore, Problem
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hardmine.cli import failures
-from hardmine.training.checkpoint import save_checkpoint
-from hardmine.training.recipe import load_recipe
-from hardmine.training.recipes import named_recipe
+from hardmine.recipes.checkpoint import save_checkpoint
+from hardmine.recipes.named_recipes import named_recipe
+from hardmine.recipes.recipe import load_recipe
 
 Cli = Callable[..., tuple[int, str, str]]
 

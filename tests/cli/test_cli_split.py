@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hardmine.cli import failures
-from hardmine.data.load import load_dataset, load_splits
+from hardmine.data.load_dataset import load_dataset, load_splits
 
 Cli = Callable[..., tuple[int, str, str]]
 

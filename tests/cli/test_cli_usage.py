@@ -212,7 +212,7 @@ def test_errors_out_of_a_command_are_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("hardmine.loop.checking.run_check", fail)
+    monkeypatch.setattr("hardmine.workflows.check_data.run_check", fail)
     got, out, err = cli("check", "data")
     assert (got, out) == (code, "")
     assert part in one_line(err)
@@ -225,7 +225,7 @@ def test_debug_lets_the_traceback_through(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("hardmine.loop.checking.run_check", fail)
+    monkeypatch.setattr("hardmine.workflows.check_data.run_check", fail)
     with pytest.raises(RuntimeError, match="boom"):
         run(line.split())
 
@@ -236,7 +236,7 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         # A job in a shell's background starts with this signal ignored; a person's terminal does not.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys, time, hardmine.cli.data_commands as commands\n"
-        "import hardmine.data.check as check\n"
+        "import hardmine.data.quality.check_dataset as check\n"
         "def wait(*a, **k):\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "check.check_dataset = wait\n"
         f"sys.argv = ['hardmine', 'check', {str(tmp_path)!r}]\n"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hardmine.data.augment import (
+from hardmine.augment.chain import (
     NO_AUGMENT,
     AugmentConfig,
     Sample,
@@ -18,9 +18,9 @@ from hardmine.data.augment import (
     photometric_matrix,
     sample_crop,
 )
-from hardmine.data.photometric import flip, mirror
+from hardmine.augment.colour import flip, mirror
+from hardmine.augment.geometry import View
 from hardmine.data.resize import Resize
-from hardmine.data.window import View
 from hardmine.errors import ConfigError
 
 CROP = replace(NO_AUGMENT, crop=True)

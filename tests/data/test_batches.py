@@ -11,20 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from hardmine.data.alarms import Alarm, AlarmPasteConfig, write_alarms
-from hardmine.data.augment import NO_AUGMENT, AugmentConfig, Augmenter, augment_preset
-from hardmine.data.batches import (
-    BatchConfig,
-    BatchLoader,
-    BatchPlan,
-    RecordDonors,
-    collate,
-    load_sample,
-)
-from hardmine.data.mosaic import MosaicConfig
-from hardmine.data.paste import CopyPasteConfig
+from hardmine.augment.alarms import Alarm, AlarmPasteConfig, write_alarms
+from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, Augmenter, augment_preset
+from hardmine.augment.mosaic import MosaicConfig
+from hardmine.augment.paste import CopyPasteConfig
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError
+from hardmine.recipes.recipe import BatchConfig
+from hardmine.training.batches import BatchLoader, BatchPlan, RecordDonors, collate, load_sample
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 

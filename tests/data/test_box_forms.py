@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from data_files import coco, coco_box, coco_image, put_image, put_text, voc_object, voc_xml
 
-from hardmine.data.box_forms import FORMS, is_sound, judge_form, to_xyxy, written_numbers
-from hardmine.data.check import check_dataset
-from hardmine.data.findings import Severity, severity_of
-from hardmine.data.records import RawImage, RawSplit
+from hardmine.data.formats.label_validation import RawImage, RawSplit
+from hardmine.data.quality.box_forms import FORMS, is_sound, judge_form, to_xyxy, written_numbers
+from hardmine.data.quality.check_dataset import check_dataset
+from hardmine.data.quality.findings import Severity, severity_of
 
 SIZE = (640, 480)
 SMALL = (64, 48)

@@ -18,9 +18,9 @@ from data_files import (
 )
 from PIL import Image
 
-from hardmine.data.check import CheckReport, Severity, check_dataset, severity_of
-from hardmine.data.folder import load_images
-from hardmine.data.load import load_splits
+from hardmine.data.formats.image_folder import load_images
+from hardmine.data.load_dataset import load_splits
+from hardmine.data.quality.check_dataset import CheckReport, Severity, check_dataset, severity_of
 from hardmine.errors import DataError
 
 SIZE = (40, 30)

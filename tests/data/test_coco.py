@@ -16,8 +16,8 @@ from data_files import (
     states,
 )
 
-from hardmine.data.coco_write import write_coco
-from hardmine.data.load import load_dataset
+from hardmine.data.formats.coco_write import write_coco
+from hardmine.data.load_dataset import load_dataset
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 

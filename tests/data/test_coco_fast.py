@@ -9,9 +9,9 @@ from data_files import coco, coco_box, coco_image, put_image, put_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import hardmine.data.coco as careful
-from hardmine.data.coco_fast import read_fast
-from hardmine.data.load import load_dataset
+import hardmine.data.formats.coco as careful
+from hardmine.data.formats.coco_fast import read_fast
+from hardmine.data.load_dataset import load_dataset
 from hardmine.errors import DataError
 from hardmine.types import Dataset
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardmine.data.convert import FORMATS, convert, unique_names
-from hardmine.data.load import load_dataset, load_splits
+from hardmine.data.load_dataset import load_dataset, load_splits
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data_files import by_name, kinds, put_image, put_text, states
 
-from hardmine.data.load import load_dataset, load_splits
+from hardmine.data.load_dataset import load_dataset, load_splits
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageState
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hardmine.data.grouping import Moment, cut_in_time, group_by_pattern, moments
-from hardmine.data.split import split_by_group, split_by_time
+from hardmine.data.splits.grouping import Moment, cut_in_time, group_by_pattern, moments
+from hardmine.data.splits.split import split_by_group, split_by_time
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.data import image_io
-from hardmine.data.image_io import decode_image, image_size, read_image, read_picture
+from hardmine.data import images as image_io
+from hardmine.data.images import decode_image, image_size, read_image, read_picture
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import DataError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from data_files import put_image, put_text
 
-from hardmine.data.labelling import Task, tasks_of, write_tasks
+from hardmine.data.formats.labelling_tools import Task, tasks_of, write_tasks
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from data_files import coco, coco_box, coco_image, put_image, put_text, states, voc_object, voc_xml
 
-from hardmine.data.layouts import LOOKED_FOR, split_of
-from hardmine.data.load import load_dataset, load_splits
+from hardmine.data.formats.recognise import LOOKED_FOR, split_of
+from hardmine.data.load_dataset import load_dataset, load_splits
 from hardmine.errors import DataError
 from hardmine.types import ImageState
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hardmine.data.alarms import (
+from hardmine.augment.alarms import (
     Alarm,
     AlarmPasteConfig,
     alarm_paste,
@@ -20,21 +20,21 @@ from hardmine.data.alarms import (
     read_alarms,
     write_alarms,
 )
-from hardmine.data.augment import (
+from hardmine.augment.chain import (
     AUGMENT_PRESETS,
     NO_AUGMENT,
     Augmenter,
     augment_preset,
     trace_augment,
 )
-from hardmine.data.image_io import Cover, Picture
-from hardmine.data.mosaic import MosaicConfig, mosaic
-from hardmine.data.occlusion import OcclusionConfig, covered_share, occlude
-from hardmine.data.paste import CopyPasteConfig, copy_paste
+from hardmine.augment.mosaic import MosaicConfig, mosaic
+from hardmine.augment.occlusion import OcclusionConfig, covered_share, occlude
+from hardmine.augment.paste import CopyPasteConfig, copy_paste
+from hardmine.augment.sample import Sample, Source
+from hardmine.data.images import Cover, Picture
 from hardmine.data.resize import Mode, Resize
-from hardmine.data.sample import Sample, Source
 from hardmine.errors import ConfigError, DataError
-from hardmine.training.recipe import recipe_from_dict
+from hardmine.recipes.recipe import recipe_from_dict
 
 RESIZE = Resize(64, 96)
 NO_BOX = np.zeros((0, 4), np.float32)

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from hardmine.data.folder import list_images
-from hardmine.data.image_io import read_image, read_picture
-from hardmine.data.phash import (
+from hardmine.data.formats.image_folder import list_images
+from hardmine.data.images import read_image, read_picture
+from hardmine.data.resize import Resize
+from hardmine.data.splits.near_duplicates import (
     MAX_DISTANCE,
     find_near,
     group_duplicates,
     hash_images,
     perceptual_hash,
 )
-from hardmine.data.resize import Resize
 
 HASHES = st.lists(
     st.one_of(

@@ -9,7 +9,7 @@ from data_files import kinds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardmine.data.records import (
+from hardmine.data.formats.label_validation import (
     RawImage,
     RawObject,
     RawSplit,

@@ -9,9 +9,9 @@ import pytest
 from data_files import coco, coco_box, coco_image, picture, put_image, put_text, voc_object, voc_xml
 from PIL import Image
 
-from hardmine.data.check import check_dataset
-from hardmine.data.load import load_splits
-from hardmine.data.repair import Repair, repair
+from hardmine.data.load_dataset import load_splits
+from hardmine.data.quality.check_dataset import check_dataset
+from hardmine.data.quality.repair import Repair, repair
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageState
 
@@ -121,7 +121,7 @@ def test_labels_of_an_unturned_picture_turn_with_it(tmp_path: Path, orientation:
     _, splits = fix(data, out)
     record = splits["all"].records[0]
     assert (record.width, record.height) == (60, 80)
-    from hardmine.data.image_io import read_image
+    from hardmine.data.images import read_image
 
     white = np.argwhere(np.asarray(read_image(record.path)).min(axis=2) > 128)
     top, left = white.min(axis=0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError
-from hardmine.training.recipe import Recipe, recipe_from_dict
+from hardmine.recipes.recipe import Recipe, recipe_from_dict
 
 MODES: list[Mode] = ["stretch", "letterbox", "shortest", "inscribe"]
 SIZE = st.integers(1, 4000)

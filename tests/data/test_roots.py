@@ -7,7 +7,7 @@ from data_files import put_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardmine.data.roots import ImageFinder, OutsideRootError, relative_name
+from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from data_files import put_image, put_text, real_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardmine.data.load import load_dataset
-from hardmine.data.split import find_leaks, split_dataset
+from hardmine.data.load_dataset import load_dataset
+from hardmine.data.splits.split import find_leaks, split_dataset
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 

@@ -13,15 +13,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from hardmine.data.augment import NO_AUGMENT, Augmenter, augment_preset
-from hardmine.data.image_io import Cover, Picture
-from hardmine.data.mosaic import MosaicConfig
-from hardmine.data.occlusion import OcclusionConfig
-from hardmine.data.paste import CopyPasteConfig
-from hardmine.data.photometric import flip, mirror
-from hardmine.data.resize import Resize
-from hardmine.data.sample import Sample, Source
-from hardmine.data.transforms import (
+from hardmine.augment.chain import NO_AUGMENT, Augmenter, augment_preset
+from hardmine.augment.colour import flip, mirror
+from hardmine.augment.geometry import View
+from hardmine.augment.mosaic import MosaicConfig
+from hardmine.augment.occlusion import OcclusionConfig
+from hardmine.augment.paste import CopyPasteConfig
+from hardmine.augment.sample import Sample, Source
+from hardmine.augment.torchvision_transforms import (
     AnyBoxCrop,
     Augment,
     CopyPaste,
@@ -32,7 +31,8 @@ from hardmine.data.transforms import (
     Photometric,
     ssd_steps,
 )
-from hardmine.data.window import View
+from hardmine.data.images import Cover, Picture
+from hardmine.data.resize import Resize
 
 BOXES = np.array([[12, 8, 60, 40], [70, 30, 110, 78]], np.float32)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from data_files import by_name, kinds, put_image, put_text, states, voc_object, voc_xml
 
-from hardmine.data.load import load_dataset, load_splits
+from hardmine.data.load_dataset import load_dataset, load_splits
 from hardmine.types import ImageState
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from data_files import by_name, kinds, put_image, put_text, states
 
-from hardmine.data.load import load_dataset, load_splits
-from hardmine.data.yolo import parse_line
+from hardmine.data.formats.yolo import parse_line
+from hardmine.data.load_dataset import load_dataset, load_splits
 from hardmine.errors import DataError
 from hardmine.types import ImageState
 

@@ -7,8 +7,8 @@ from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.demo.families import CATEGORIES
 from hardmine.demo.recipe import SIDE, fridge160
 from hardmine.demo.world import draw_image
-from hardmine.model.ssd import SSD
-from hardmine.training.recipe import recipe_from_dict, recipe_to_dict
+from hardmine.models.ssd import SSD
+from hardmine.recipes.recipe import recipe_from_dict, recipe_to_dict
 
 
 def test_every_drawn_object_meets_a_prior() -> None:

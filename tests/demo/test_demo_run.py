@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from hardmine.demo.recipe import fridge160
-from hardmine.demo.run import run_demo
+from hardmine.demo.run_demo import run_demo
 from hardmine.demo.world import WorldSizes
 from hardmine.errors import HardmineError
-from hardmine.training.recipe import BranchConfig
+from hardmine.recipes.recipe import BranchConfig
 
 TINY = WorldSizes(train=8, val=5, pool=12, negatives=4)
 

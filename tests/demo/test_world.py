@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.data.load import load_dataset
+from hardmine.data.load_dataset import load_dataset
 from hardmine.demo.families import CATEGORIES
 from hardmine.demo.world import WorldSizes, draw_image, draw_world
 from hardmine.types import ImageState

@@ -10,13 +10,13 @@ import torch
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.data.resize import Resize
-from hardmine.design.boxes import CanvasBoxes, boxes_on_canvas
-from hardmine.design.coverage import measure_coverage
-from hardmine.design.layout import LevelGrid, PriorLayout, layout_from_priors
-from hardmine.design.matching import as_batch
 from hardmine.errors import DataError
-from hardmine.model.priors import LinearPriors, make_priors
-from hardmine.training.assign import AssignerConfig, assign_priors
+from hardmine.losses.assign import AssignerConfig, assign_priors
+from hardmine.models.priors import LinearPriors, make_priors
+from hardmine.prior_design.assigned_priors import as_batch
+from hardmine.prior_design.canvas_boxes import CanvasBoxes, boxes_on_canvas
+from hardmine.prior_design.coverage import measure_coverage
+from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout, layout_from_priors
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 

@@ -9,10 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
-from hardmine.design.layout import LevelGrid, PriorLayout, layout_from_priors
-from hardmine.design.overlap import count_reaching, find_best, reaching_by_level, shape_iou
 from hardmine.errors import ConfigError
-from hardmine.model.priors import ExplicitPriors, LinearPriors, make_priors
+from hardmine.models.priors import ExplicitPriors, LinearPriors, make_priors
+from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout, layout_from_priors
+from hardmine.prior_design.prior_overlap import (
+    count_reaching,
+    find_best,
+    reaching_by_level,
+    shape_iou,
+)
 from hardmine.types import Priors
 
 

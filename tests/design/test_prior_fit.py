@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hardmine.data.load import load_dataset
-from hardmine.design.boxes import augmented_boxes, boxes_on_canvas, join
-from hardmine.design.clusters import cluster_sizes
-from hardmine.design.fit import FitOptions, fit_priors, recipe_fragment
-from hardmine.design.layout import LevelGrid, PriorLayout, layout_of_recipe
-from hardmine.design.search import SearchConfig, box_values, search_shapes
+from hardmine.data.load_dataset import load_dataset
 from hardmine.errors import ConfigError
-from hardmine.model.priors import ExplicitPriors
-from hardmine.training.recipe import Recipe, load_recipe
+from hardmine.models.priors import ExplicitPriors
+from hardmine.prior_design.canvas_boxes import augmented_boxes, boxes_on_canvas, join
+from hardmine.prior_design.clusters import cluster_sizes
+from hardmine.prior_design.fit_priors import FitOptions, fit_priors, recipe_fragment
+from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout, layout_of_recipe
+from hardmine.prior_design.prior_search import SearchConfig, box_values, search_shapes
+from hardmine.recipes.recipe import Recipe, load_recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 

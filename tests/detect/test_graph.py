@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
-from hardmine.detect.graph import GraphDetector
-from hardmine.detect.resolve import open_detector
 from hardmine.errors import CheckpointError, ConfigError, HardmineError
+from hardmine.inference.graph.graph_detector import GraphDetector
+from hardmine.inference.load_detector import open_detector
 from hardmine.types import Detections
 
 SIDE, CELLS, CLASSES = 64, 4, 2

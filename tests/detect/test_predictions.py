@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.detect.images import detect_images, score_images
-from hardmine.detect.predictions import Predictions, load_predictions
-from hardmine.detect.resolve import open_detector
-from hardmine.detect.run import ScoredImage
 from hardmine.errors import ConfigError, DataError
+from hardmine.inference.images import detect_images, score_images
+from hardmine.inference.load_detector import open_detector
+from hardmine.inference.predict import ScoredImage
+from hardmine.inference.predictions_file import Predictions, load_predictions
 from hardmine.types import Problem
 
 A, B = [10.0, 20.0, 40.0, 60.0], [1.0, 2.0, 3.0, 4.0]  # xyxy; as xywh 10 20 30 40 and 1 2 2 2

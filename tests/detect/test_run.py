@@ -11,20 +11,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hardmine.data.phash import perceptual_hash
 from hardmine.data.resize import Resize
-from hardmine.detect.checkpoint import load_detector
-from hardmine.detect.detector import BatchScores
-from hardmine.detect.run import ScoredImage, detect_images, score_images
+from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import CheckpointError, DataError
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.model.decode import DecodeConfig
-from hardmine.model.head import HeadConfig
-from hardmine.model.init import NormalInit
-from hardmine.model.neck import ExtraLayersConfig
-from hardmine.model.ssd import SSD, SSDConfig
-from hardmine.training.checkpoint import save_checkpoint
-from hardmine.training.recipe import Recipe
+from hardmine.inference.checkpoint_detector import load_detector
+from hardmine.inference.detector import BatchScores
+from hardmine.inference.predict import ScoredImage, detect_on_canvas, score_on_canvas
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.decode import DecodeConfig
+from hardmine.models.head import HeadConfig
+from hardmine.models.init import NormalInit
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.recipes.checkpoint import save_checkpoint
+from hardmine.recipes.recipe import Recipe
 from hardmine.types import Detections, Problem
 
 
@@ -59,7 +59,7 @@ def paint(folder: Path, name: str, red: int, size: tuple[int, int] = (64, 32)) -
 def test_detections_come_in_order_and_in_pixels_of_the_image(tmp_path: Path) -> None:
     paths = [paint(tmp_path, f"{i}.png", 20 * i) for i in range(7)]
     seen: list[tuple[int, int]] = []
-    found = detect_images(
+    found = detect_on_canvas(
         RedDetector(), paths, batch_size=3, progress=lambda *where: seen.append(where)
     )
     # 64 x 32 on a 32 x 32 letterbox: r = .5, 8 rows of padding; canvas 0, 8, 32, 24 is all of it.
@@ -73,14 +73,14 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     good, bad = paint(tmp_path, "a.png", 9), tmp_path / "b.png"
     bad.write_bytes(b"")
     with pytest.raises(DataError, match=r"b\.png: zero bytes long"):
-        detect_images(RedDetector(), [good, bad])
+        detect_on_canvas(RedDetector(), [good, bad])
 
 
 def test_scoring_goes_on_past_unreadable_images(tmp_path: Path) -> None:
     bad = tmp_path / "b.png"
     bad.write_bytes(b"no image")
     paths = [paint(tmp_path, "a.png", 255), bad, paint(tmp_path, "c.png", 0)]
-    first, second, third = score_images(RedDetector(), paths, batch_size=2)
+    first, second, third = score_on_canvas(RedDetector(), paths, batch_size=2)
     assert isinstance(first, ScoredImage)
     assert first.score == pytest.approx(0.5)  # half of the letterbox is padding
     assert (first.label, first.level, len(first.detections)) == (1, 2, 1)
@@ -94,13 +94,13 @@ def test_scoring_goes_on_past_unreadable_images(tmp_path: Path) -> None:
 def test_only_images_that_fire_are_decoded(tmp_path: Path) -> None:
     detector = RedDetector()
     paths = [paint(tmp_path, f"{i}.png", red) for i, red in enumerate((0, 200, 0, 0))]
-    assert len(list(score_images(detector, paths))) == 4
+    assert len(list(score_on_canvas(detector, paths))) == 4
     assert detector.decoded == 1
 
 
 def test_no_images() -> None:
-    assert detect_images(RedDetector(), []) == []
-    assert list(score_images(RedDetector(), [])) == []
+    assert detect_on_canvas(RedDetector(), []) == []
+    assert list(score_on_canvas(RedDetector(), [])) == []
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hardmine.detect.detector import BatchScores
-from hardmine.detect.hot_pass import HotScore, first_cut
-from hardmine.detect.loading import ImageItem
-from hardmine.detect.memory import HalvingBatch
-from hardmine.detect.run import score_items
-from hardmine.detect.runtime import OwnScorer, choose_runtime, make_scorer
 from hardmine.errors import ConfigError, MissingExtraError
+from hardmine.inference.detector import BatchScores
+from hardmine.inference.hot_pass import HotScore, first_cut
+from hardmine.inference.loading import ImageItem
+from hardmine.inference.memory import HalvingBatch
+from hardmine.inference.predict import score_items
+from hardmine.inference.runtimes.runtime import OwnScorer, choose_runtime, make_scorer
 from hardmine.types import Detections, Problem
 from tiny_models import SIDE, tiny_detector
 
@@ -75,7 +75,7 @@ def test_what_cannot_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     other: Any = object()
     with pytest.raises(ConfigError, match="runs our checkpoints on a CPU, not this detector"):
         make_scorer(other, "openvino")
-    monkeypatch.setattr("hardmine.detect.runtime.find_spec", lambda name: None)
+    monkeypatch.setattr("hardmine.inference.runtimes.runtime.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hardmine\[onnx\]'"):
         make_scorer(tiny_detector(), "onnxruntime")
     assert choose_runtime(tiny_detector(), "auto") == "torch"

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hardmine.data.augment import NO_AUGMENT, Augmenter
-from hardmine.data.batches import load_sample
+from hardmine.augment.chain import NO_AUGMENT, Augmenter
 from hardmine.data.resize import Mode, Resize
-from hardmine.detect.detector import BatchScores
-from hardmine.detect.run import detect_images, score_images
+from hardmine.inference.detector import BatchScores
+from hardmine.inference.predict import detect_on_canvas, score_on_canvas
+from hardmine.training.batches import load_sample
 from hardmine.types import Detections, ImageRecord, ImageState
 
 
@@ -58,8 +58,8 @@ def test_identical_pixels(tmp_path: Path, mode: Mode) -> None:
     rng = np.random.default_rng(0)
     trained = np.stack([load_sample(record, augmenter, rng).image for record in records])
     measuring, mining = Looking(resize), Looking(resize)
-    detect_images(measuring, paths)
-    list(score_images(mining, paths))
+    detect_on_canvas(measuring, paths)
+    list(score_on_canvas(mining, paths))
     for detector in (measuring, mining):
         shown = torch.cat(detector.seen).permute(0, 2, 3, 1).numpy()
         # What is scored in full is filled up to a whole batch.

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hardmine.data.resize import Resize
-from hardmine.detect.detector import BatchScores, top_scores
-from hardmine.detect.images import detect_images, score_images
-from hardmine.detect.run import ScoredImage
-from hardmine.detect.tiles import TiledDetector, Tiles, merge_tiles
 from hardmine.errors import ConfigError
+from hardmine.inference.detector import BatchScores, top_scores
+from hardmine.inference.images import detect_images, score_images
+from hardmine.inference.predict import ScoredImage
+from hardmine.inference.tiles import TiledDetector, Tiles, merge_tiles
 from hardmine.types import Detections, Problem
 
 
@@ -153,7 +153,9 @@ def test_the_command_line_looks_at_tiles(
 ) -> None:
     from hardmine.cli.main import run
 
-    monkeypatch.setattr("hardmine.detect.checkpoint.load_detector", lambda path, device: Red())
+    monkeypatch.setattr(
+        "hardmine.inference.checkpoint_detector.load_detector", lambda path, device: Red()
+    )
     (tmp_path / "pool").mkdir()
     paint(tmp_path / "pool" / "a.png", (256, 180), (110, 30, 150, 50))
     weights = tmp_path / "w.safetensors"

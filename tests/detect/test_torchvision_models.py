@@ -9,8 +9,8 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from hardmine.detect.resolve import open_detector
 from hardmine.errors import CheckpointError, ConfigError
+from hardmine.inference.load_detector import open_detector
 
 SMALL = "fasterrcnn_mobilenet_v3_large_320_fpn"
 NAMES = ("cat", "dog")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from hardmine.evaluation.scored import Scored
+from hardmine.evaluation.scored_images import Scored
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState
 
 SIZE = 100

@@ -13,7 +13,7 @@ from hardmine.evaluation.alarms import (
     count_stray_alarms,
     recall_at_alarms,
 )
-from hardmine.evaluation.matching import match
+from hardmine.evaluation.detection_matching import match
 from hardmine.types import ImageState
 
 

@@ -9,8 +9,8 @@ import pytest
 from eval_worlds import empties, found, one_object_each, random_scored, record, scored
 
 from hardmine.errors import DataError
-from hardmine.evaluation.ap import AveragePrecision, average_precision, merge
-from hardmine.evaluation.scored import Scored, ground_truth, result_rows
+from hardmine.evaluation.average_precision import AveragePrecision, average_precision, merge
+from hardmine.evaluation.scored_images import Scored, ground_truth, result_rows
 from hardmine.types import ImageState
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hardmine.evaluation.crops import (
+from hardmine.evaluation.object_free_crops import (
     SOURCE,
     CropWindow,
     Rectangle,

@@ -5,15 +5,15 @@ import pytest
 from eval_worlds import empties, one_object_each, random_scored
 
 from hardmine.evaluation.alarms import collect_alarms, count_alarms
-from hardmine.evaluation.curves import (
+from hardmine.evaluation.detection_matching import match
+from hardmine.evaluation.miss_rate import (
     REFERENCE_FPPI,
     log_average_miss_rate,
     negatives_curve,
     thin,
     whole_curve,
 )
-from hardmine.evaluation.matching import match
-from hardmine.evaluation.threshold import recall_at
+from hardmine.evaluation.operating_point import recall_at
 
 
 def test_nine_reference_points() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardmine.errors import DataError
+from hardmine.evaluation.bootstrap import ArmScores
 from hardmine.evaluation.intervals import (
     Interval,
     alarm_interval,
@@ -22,7 +23,6 @@ from hardmine.evaluation.paired import (
     paired_ratio,
     paired_ratio_over_seeds,
 )
-from hardmine.evaluation.resampling import ArmScores
 
 
 def arm_with(

@@ -5,8 +5,8 @@ import pytest
 from eval_worlds import found, record, scored, small_worlds
 from hypothesis import given, settings
 
-from hardmine.evaluation.matching import Outcome, match, overlaps
-from hardmine.evaluation.scored import Scored
+from hardmine.evaluation.detection_matching import Outcome, match, overlaps
+from hardmine.evaluation.scored_images import Scored
 from hardmine.types import Detections, ImageRecord
 
 HIT, FALSE, IGNORED = Outcome.HIT, Outcome.FALSE, Outcome.IGNORED

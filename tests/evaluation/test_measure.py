@@ -7,7 +7,7 @@ import pytest
 from eval_worlds import empties, found, one_object_each, random_scored, record, scored
 
 from hardmine.errors import DataError
-from hardmine.evaluation.measure import Measurement, measure
+from hardmine.evaluation.measurement import Measurement, measure
 from hardmine.types import ImageState
 
 KEY = "alarms_per_image_at_recall_0.8"

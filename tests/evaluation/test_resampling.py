@@ -9,9 +9,8 @@ import pytest
 from eval_worlds import empties, one_object_each, random_scored, record, scored
 
 from hardmine.evaluation.alarms import collect_alarms, count_alarms, recall_at_alarms
-from hardmine.evaluation.ap import average_precision
-from hardmine.evaluation.matching import match
-from hardmine.evaluation.resampling import (
+from hardmine.evaluation.average_precision import average_precision
+from hardmine.evaluation.bootstrap import (
     ArmScores,
     alarm_draws,
     ap50_draws,
@@ -20,8 +19,9 @@ from hardmine.evaluation.resampling import (
     recall_draws,
     threshold_draws,
 )
-from hardmine.evaluation.scored import Scored
-from hardmine.evaluation.threshold import threshold_at_recall
+from hardmine.evaluation.detection_matching import match
+from hardmine.evaluation.operating_point import threshold_at_recall
+from hardmine.evaluation.scored_images import Scored
 
 DRAWS = 25
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardmine.errors import DataError
-from hardmine.evaluation.scored import Scored, ground_truth, load_detections, save_detections
+from hardmine.evaluation.scored_images import Scored, ground_truth, load_detections, save_detections
 from hardmine.types import Detections, ImageState
 
 

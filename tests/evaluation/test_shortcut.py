@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from hardmine.data.folder import load_images
-from hardmine.data.load import load_dataset
+from hardmine.data.formats.image_folder import load_images
+from hardmine.data.load_dataset import load_dataset
 from hardmine.evaluation import traces
-from hardmine.evaluation.shortcut import (
+from hardmine.evaluation.source_shortcut import (
     _weighted_auc,
     area_under_curve,
     cross_validate,

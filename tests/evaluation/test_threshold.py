@@ -8,9 +8,9 @@ from eval_worlds import found, one_object_each, record, scored, small_worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardmine.evaluation.matching import match
-from hardmine.evaluation.scored import Scored
-from hardmine.evaluation.threshold import hits_needed, recall_at, threshold_at_recall
+from hardmine.evaluation.detection_matching import match
+from hardmine.evaluation.operating_point import hits_needed, recall_at, threshold_at_recall
+from hardmine.evaluation.scored_images import Scored
 from hardmine.types import ImageState
 
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from hardmine.boxes import cxcywh_to_xyxy
-from hardmine.design.layout import layout_of_recipe
 from hardmine.inspection.checkpoint_stages import Trained, load_trained, selected
+from hardmine.inspection.inspect_image import InspectOptions, inspect_images
 from hardmine.inspection.model_stages import assigned, augmented, coded, prepare, resized
-from hardmine.inspection.page import InspectOptions, inspect_images
 from hardmine.inspection.subject import Subject, open_subject, read_labels
-from hardmine.model.ssd import SSD, SSDConfig
-from hardmine.training.checkpoint import save_checkpoint
-from hardmine.training.recipe import Recipe
-from hardmine.training.select import RatioConfig
+from hardmine.losses.negative_mining import RatioConfig
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.prior_design.prior_layout import layout_of_recipe
+from hardmine.recipes.checkpoint import save_checkpoint
+from hardmine.recipes.recipe import Recipe
 
 Blocks = Callable[[str, Callable[[list[float]], Sequence[float]]], Path]
 STAGES = ("read", "forms", "augment", "resize", "assign", "targets", "negatives")

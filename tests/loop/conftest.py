@@ -17,7 +17,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing the page takes longer than the rest of a small loop; one test draws it."""
-    from hardmine.report import page
+    from hardmine.reports import loop_report as page
 
     monkeypatch.setattr(page, "write_report", lambda path, data: path.write_text("page"))
 

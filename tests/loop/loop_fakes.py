@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 
 from hardmine import run_loop
-from hardmine.data.phash import perceptual_hash
+from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import DataError
-from hardmine.loop.rounds import LoopResult
-from hardmine.loop.tools import Tools
+from hardmine.loop.loop import LoopResult
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
+from hardmine.workflows.replaceable import Tools
 
 BOX = (8.0, 8.0, 24.0, 24.0)
 SIDE = 32

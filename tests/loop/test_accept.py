@@ -9,7 +9,7 @@ import pytest
 from loop_fakes import World, rows_of, run, sheet_of, trained_on
 
 from hardmine.errors import DataError
-from hardmine.pool.store import PoolStore
+from hardmine.mining.pool_store import PoolStore
 from hardmine.types import Verdict
 
 pytestmark = pytest.mark.usefixtures("no_page")

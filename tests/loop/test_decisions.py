@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from hardmine.errors import DataError
-from hardmine.loop.decisions import read_verdicts, store_verdicts, undecided
-from hardmine.pool.store import PoolStore
+from hardmine.mining.pool_store import PoolStore
+from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
 from hardmine.types import Verdict
 
 KNOWN = {"a.png": "/pool/a.png", "/pool/a.png": "/pool/a.png", "b, c.png": "/pool/b, c.png"}

@@ -12,9 +12,9 @@ from loop_fakes import World, draw, labelled, pool_of
 
 from hardmine import evaluate, train
 from hardmine.errors import ConfigError, DataError, GateError
-from hardmine.loop.inputs import count_labelled, load_train_val
-from hardmine.loop.steps import Steps
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows.step_cache import Steps
+from hardmine.workflows.training_data import count_labelled, load_train_val
 
 SMALL: dict[str, Any] = {"draws": 5, "model": "small160"}
 

@@ -18,20 +18,20 @@ import torch
 from PIL import Image
 
 from hardmine.cli.main import run as cli
-from hardmine.data.coco_write import write_coco
-from hardmine.detect.images import detect_images
-from hardmine.detect.parity import compare
-from hardmine.detect.resolve import open_detector
+from hardmine.data.formats.coco_write import write_coco
 from hardmine.errors import ConfigError
-from hardmine.loop.exporting import ExportResult, export_checkpoint
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.model.decode import DecodeConfig
-from hardmine.model.head import HeadConfig
-from hardmine.model.neck import ExtraLayersConfig
-from hardmine.model.ssd import SSD, SSDConfig
-from hardmine.training.checkpoint import save_checkpoint
-from hardmine.training.recipe import Recipe
+from hardmine.inference.images import detect_images
+from hardmine.inference.load_detector import open_detector
+from hardmine.inference.parity import compare
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.decode import DecodeConfig
+from hardmine.models.head import HeadConfig
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.recipes.checkpoint import save_checkpoint
+from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+from hardmine.workflows.export_model import ExportResult, export_checkpoint
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -95,7 +95,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def exported_once() -> Iterator[None]:
     """torch's exporter takes seconds: the network's graph is made once, what is put on it anew."""
-    from hardmine.detect import export
+    from hardmine.inference import export
 
     with pytest.MonkeyPatch.context() as patch:
         make, made = export._to_onnx, {}

@@ -15,9 +15,9 @@ import pytest
 from loop_fakes import World, rows_of, run, sheet_of, trained_on
 
 from hardmine.cli.main import run as cli
-from hardmine.data.coco_write import write_coco
+from hardmine.data.formats.coco_write import write_coco
 from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
-from hardmine.loop.external import ExternalTrainer, make_trainer
+from hardmine.workflows.external_trainer import ExternalTrainer, make_trainer
 
 TRAINER = """
 import json, pathlib, sys, time

@@ -13,24 +13,24 @@ import pytest
 import torch
 from loop_fakes import World, draw, run, sheet_of
 
-from hardmine.data.load import load_images
-from hardmine.data.phash import group_duplicates, hash_images
-from hardmine.detect import runtime
-from hardmine.detect.images import score_images
-from hardmine.detect.run import _Exact
+from hardmine.data.load_dataset import load_images
+from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
-from hardmine.loop.arms import Arm, Miner
-from hardmine.loop.learning import Model
-from hardmine.loop.measuring import Result
+from hardmine.inference.images import score_images
+from hardmine.inference.predict import _Exact
+from hardmine.inference.runtimes import runtime
+from hardmine.loop.arm import Arm, Miner
 from hardmine.loop.options import LoopOptions
-from hardmine.loop.sets import LoopSets
-from hardmine.loop.steps import Steps
-from hardmine.loop.tools import Tools, default_tools
-from hardmine.pool.rank import rank_hardest
-from hardmine.pool.rank_options import RankOptions
-from hardmine.pool.scan import scan_pool
-from hardmine.pool.store import PoolStore
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.rank import rank_hardest
+from hardmine.mining.rank_options import RankOptions
+from hardmine.mining.scan_scan import scan_pool
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows.cached_measurement import Result
+from hardmine.workflows.cached_training import Model
+from hardmine.workflows.image_sets import LoopSets
+from hardmine.workflows.replaceable import Tools, default_tools
+from hardmine.workflows.step_cache import Steps
 from tiny_models import tiny_detector
 
 DETECTOR = tiny_detector()
@@ -158,8 +158,8 @@ class Dying:
 def test_killed_in_the_first_cut_or_after_it(
     tmp_path: Path, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hardmine.pool.first_scan.COMMIT_SECONDS", 0.0)
-    monkeypatch.setattr("hardmine.pool.refine._COMMIT", 4)
+    monkeypatch.setattr("hardmine.mining.scan.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("hardmine.mining.rescoring._COMMIT", 4)
 
     def mine(root: Path, n: int) -> str:
         with monkeypatch.context() as patch, PoolStore(root / "pool.sqlite") as store:
@@ -193,7 +193,7 @@ def test_a_score_in_full_hangs_on_nothing_but_the_image(pool: Dataset) -> None:
             sizes.append(len(images))
             return super()._look(images)
 
-    from hardmine.detect.loading import ImageItem
+    from hardmine.inference.loading import ImageItem
 
     items = [ImageItem(str(record.path)) for record in pool.records[:21]]
     found = [r for b in Sized(DETECTOR, floor=0.01, hashed=True).over(items, 16) for r in b]

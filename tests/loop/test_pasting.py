@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from loop_fakes import BOX, World, run, sheet_of
 
-from hardmine.data.alarms import AlarmPasteConfig, read_alarms
-from hardmine.training.recipe import Recipe
+from hardmine.augment.alarms import AlarmPasteConfig, read_alarms
+from hardmine.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("no_page")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from loop_fakes import World, draw, labelled, pool_of, rows_of, run, sheet_of, trained_on
 
-from hardmine.data.load import load_dataset
+from hardmine.data.load_dataset import load_dataset
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_atomic
 from hardmine.types import ImageState
@@ -109,7 +109,7 @@ def test_steps_come_from_the_labelled_images_of_round_zero(
 ) -> None:
     from dataclasses import replace
 
-    from hardmine.training.recipes import named_recipe
+    from hardmine.recipes.named_recipes import named_recipe
 
     base = named_recipe("small160")
     recipe = replace(base, epochs=16.0, branch=replace(base.branch, epochs=8.0))
@@ -266,9 +266,9 @@ def test_the_guard_ends_the_loop_and_the_metrics_say_what_each_rule_would_have_d
 
 
 def test_the_stop_rules_look_at_the_stopping_set_and_never_at_the_final_one() -> None:
-    from hardmine.loop.learning import Model
-    from hardmine.loop.measuring import Result
-    from hardmine.loop.summary import point_of
+    from hardmine.loop.round_summary import point_of
+    from hardmine.workflows.cached_measurement import Result
+    from hardmine.workflows.cached_training import Model
 
     part = {"alarms_per_image_at_recall_0.8": 1.0, "interval": [0.5, None]}
     figures = {
@@ -352,7 +352,7 @@ def test_an_empty_pool_or_a_second_run_is_one_clear_error(
         with pytest.raises(DataError, match="empty: no image"):
             run({**inputs, "pool": tmp_path / "empty"}, tmp_path / "run", World())
 
-    from hardmine.pool.store import PoolStore
+    from hardmine.mining.pool_store import PoolStore
 
     with (
         PoolStore(tmp_path / "run" / "pool.sqlite"),

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from loop_fakes import World, draw, labelled, pool_of
 
-from hardmine.data.load import load_images
+from hardmine.data.load_dataset import load_images
 from hardmine.errors import DataError
-from hardmine.loop.arms import Arm, Miner
-from hardmine.loop.learning import Model
-from hardmine.loop.measuring import Result
+from hardmine.loop.arm import Arm, Miner
 from hardmine.loop.options import LoopOptions
-from hardmine.loop.sets import LoopSets, divide_sets
-from hardmine.loop.steps import Steps
-from hardmine.pool.store import PoolStore
+from hardmine.mining.pool_store import PoolStore
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows.cached_measurement import Result
+from hardmine.workflows.cached_training import Model
+from hardmine.workflows.image_sets import LoopSets, divide_sets
+from hardmine.workflows.step_cache import Steps
 
 
 def divide(tmp_path: Path, seed: int = 0, **parts: Any) -> LoopSets:
@@ -120,7 +120,7 @@ def test_a_pool_that_is_too_small_or_all_leaks_is_a_clear_error(tmp_path: Path) 
 def test_images_are_hashed_once_until_a_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hardmine.data import phash
+    from hardmine.data.splits import near_duplicates as phash
 
     calls: list[int] = []
     real = phash.hash_images

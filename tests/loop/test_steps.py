@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hardmine.loop.steps import Steps, fingerprint
+from hardmine.workflows.step_cache import Steps, fingerprint
 
 
 class Work:

@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from hardmine.errors import ConfigError
-from hardmine.model.backbone import (
+from hardmine.models.backbones.backbone import (
     SmallNet,
     SmallNetConfig,
     Taps,
@@ -20,7 +20,7 @@ from hardmine.model.backbone import (
     VggConfig,
     probe_channels,
 )
-from hardmine.model.taps import list_nodes
+from hardmine.models.backbones.feature_taps import list_nodes
 
 CUT = TapsConfig(frozen_to="features.6")
 

@@ -9,8 +9,8 @@ from torchvision.ops import batched_nms
 
 from hardmine.boxes import clip_boxes
 from hardmine.errors import ConfigError
-from hardmine.model.coder import decode_boxes
-from hardmine.model.decode import DecodeConfig, decode_detections, foreground_scores
+from hardmine.models.box_coder import decode_boxes
+from hardmine.models.decode import DecodeConfig, decode_detections, foreground_scores
 from hardmine.types import Priors, RawOutput, ScoreForm
 
 PRIORS = Priors(

@@ -16,16 +16,16 @@ from torchvision.ops import nms
 
 from hardmine.boxes import box_iou, clip_boxes, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.model import suppress as suppress_module
-from hardmine.model.coder import decode_boxes
-from hardmine.model.decode import (
+from hardmine.models import nms as suppress_module
+from hardmine.models.box_coder import decode_boxes
+from hardmine.models.decode import (
     AnyDecodeConfig,
     DecodeConfig,
     SoftNmsDecode,
     decode_detections,
     foreground_scores,
 )
-from hardmine.model.suppress import suppress
+from hardmine.models.nms import batched_nms
 from hardmine.types import Detections, Priors, RawOutput, ScoreForm
 
 SIDE = 100
@@ -249,7 +249,7 @@ def test_groups_that_share_a_call_stay_apart(seed: int, iou: float, pack: int, f
     scores, group = torch.rand(80, generator=g), first + torch.randint(0, 9, (80,), generator=g)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suppress_module, "_PACK", pack)
-        kept = suppress(boxes, scores, group, iou).tolist()
+        kept = batched_nms(boxes, scores, group, iou).tolist()
     assert kept == suppress_group_by_group(boxes, scores, group, iou)
 
 

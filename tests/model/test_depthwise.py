@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hardmine.model.depthwise import use_float32_backward
+from hardmine.models.depthwise import use_float32_backward
 
 
 def run(network: nn.Module, images: Tensor, *, bf16: bool) -> tuple[Tensor, list[Tensor]]:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from hardmine.errors import ConfigError
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.model.head import Head, HeadConfig, SharedHead, SharedHeadConfig, SharedTower
-from hardmine.model.init import (
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.head import Head, HeadConfig, SharedHead, SharedHeadConfig, SharedTower
+from hardmine.models.init import (
     InitConfig,
     NormalInit,
     UniformInit,
@@ -21,9 +21,9 @@ from hardmine.model.init import (
     init_layers,
     set_prior_probability,
 )
-from hardmine.model.neck import ExtraLayersConfig, Fpn, FpnConfig, NoNeckConfig, make_neck
-from hardmine.model.priors import ExplicitPriors, MultiscalePriors, make_priors
-from hardmine.model.ssd import SSD, SSDConfig
+from hardmine.models.neck import ExtraLayersConfig, Fpn, FpnConfig, NoNeckConfig, make_neck
+from hardmine.models.priors import ExplicitPriors, MultiscalePriors, make_priors
+from hardmine.models.ssd import SSD, SSDConfig
 
 TINY = SSDConfig(
     name="tiny",

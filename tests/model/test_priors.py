@@ -12,8 +12,8 @@ import torch
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.model.coder import encode_boxes
-from hardmine.model.priors import (
+from hardmine.models.box_coder import encode_boxes
+from hardmine.models.priors import (
     CaffePriors,
     ExplicitPriors,
     LinearPriors,

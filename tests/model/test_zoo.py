@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hardmine.model.backbone import TapsConfig
-from hardmine.model.priors import LinearPriors
-from hardmine.model.ssd import SSD, SSDConfig
-from hardmine.training.catalogue import describe
-from hardmine.training.recipes import RECIPES, named_recipe
+from hardmine.models.backbones.backbone import TapsConfig
+from hardmine.models.priors import LinearPriors
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.recipes.model_catalogue import describe
+from hardmine.recipes.named_recipes import RECIPES, named_recipe
 
 # Priors: sum over levels of cells times shapes.
 COUNTS = {

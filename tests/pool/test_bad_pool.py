@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from hardmine import mine
-from hardmine.pool.store import PoolStore
+from hardmine.mining.pool_store import PoolStore
 from tiny_models import tiny_detector
 
 GOOD = 6

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hardmine.errors import ConfigError
-from hardmine.pool.choose import Chooser, Chosen
-from hardmine.pool.cut import first_cut
-from hardmine.pool.diverse import k_center
-from hardmine.pool.rank_options import RULES, RankOptions
-from hardmine.pool.rules import Entry, class_margin, hardness, order
+from hardmine.mining.cut import first_cut
+from hardmine.mining.diverse import k_center
+from hardmine.mining.image_selection import Chooser, Chosen
+from hardmine.mining.rank_options import RULES, RankOptions
+from hardmine.mining.ranking import Entry, class_margin, hardness, order
 from hardmine.types import Detections, PoolScore
 
 Alarm = tuple[float, int, tuple[float, float, float, float]]

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from hardmine import mine
-from hardmine.data.phash import perceptual_hash
+from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import ConfigError, DataError
-from hardmine.pool.store import PoolStore
+from hardmine.mining.pool_store import PoolStore
 from hardmine.types import Decision, Detections, Problem, Verdict
 
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from hardmine import mine
-from hardmine.data.coco_write import write_coco
+from hardmine.data.formats.coco_write import write_coco
 from hardmine.data.resize import Resize
-from hardmine.detect.detector import BatchScores
 from hardmine.errors import ConfigError, DataError
-from hardmine.pool.mining import explain
-from hardmine.pool.rank_options import RankOptions
+from hardmine.inference.detector import BatchScores
+from hardmine.mining.mine import explain
+from hardmine.mining.rank_options import RankOptions
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState
 
 A, B = [0, 0, 10, 10], [20, 20, 10, 10]  # xywh

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardmine.pool.rank import rank_hardest, rank_random
+from hardmine.mining.rank import rank_hardest, rank_random
 from hardmine.types import PoolScore
 
 

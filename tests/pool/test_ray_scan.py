@@ -16,9 +16,9 @@ from PIL import Image
 
 from hardmine import mine
 from hardmine.errors import DataError, MissingExtraError
-from hardmine.pool.ray_scan import RayPool, _connect, ray_cluster, scan_with_ray
-from hardmine.pool.sources import open_source
-from hardmine.pool.store import PoolStore
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.ray_scan import RayPool, _connect, ray_cluster, scan_with_ray
+from hardmine.mining.sources.pool_source import open_source
 from tiny_models import tiny_detector
 
 IMAGES = 640
@@ -107,8 +107,8 @@ def test_without_ray_the_install_command_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_archives_without_random_access_cannot_be_divided() -> None:
-    from hardmine.detect.loading import ImageItem
-    from hardmine.pool.ray_scan import _name_of
+    from hardmine.inference.loading import ImageItem
+    from hardmine.mining.ray_scan import _name_of
 
     with pytest.raises(DataError, match="cannot be divided among machines"):
         _name_of(ImageItem("x.tar.gz!/a.jpg", lambda: b"", held=True))

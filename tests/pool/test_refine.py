@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardmine.pool.refine import ExactRanking, measure_margin, shift_logit
-from hardmine.pool.store import PoolStore
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.rescoring import ExactRanking, measure_margin, shift_logit
 from hardmine.types import Detections, PoolScore, Problem
 
 

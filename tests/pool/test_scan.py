@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from hardmine.errors import DataError
-from hardmine.pool.scan import scan_pool
-from hardmine.pool.store import PoolStore
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.scan_scan import scan_pool
 from hardmine.types import Detections, Problem
 
 DETECTOR: Any = SimpleNamespace(model_id="m", categories=("thing",))

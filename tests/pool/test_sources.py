@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from hardmine.data.resize import Resize
-from hardmine.detect.loading import UNREACHABLE, ImageItem, Loaded, load_item
 from hardmine.errors import DataError, MissingExtraError
-from hardmine.pool import sources_remote
-from hardmine.pool.sources import ListSource, Source, open_image, open_source
+from hardmine.inference.loading import UNREACHABLE, ImageItem, Loaded, load_item
+from hardmine.mining.sources import remote as sources_remote
+from hardmine.mining.sources.pool_source import ListSource, Source, open_image, open_source
 from hardmine.types import Problem
 
 RESIZE = Resize(16, 16)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardmine.disk import clear_disk_errors
 from hardmine.errors import DataError
-from hardmine.pool.disk import clear_disk_errors
-from hardmine.pool.store import MAX_STORED_ALARMS, PoolStore, pack_alarms, unpack_alarms
+from hardmine.mining.pool_store import MAX_STORED_ALARMS, PoolStore, pack_alarms, unpack_alarms
 from hardmine.types import Decision, Detections, PoolScore, Problem, Verdict
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from hardmine.errors import DataError
-from hardmine.pool.candidates import Candidate, write_candidates
-from hardmine.pool.to_label import hand_over, is_candidates_file, read_candidates
+from hardmine.mining.candidates_file import Candidate, write_candidates
+from hardmine.mining.to_label import hand_over, is_candidates_file, read_candidates
 from hardmine.types import Detections
 
 

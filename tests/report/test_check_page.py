@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.data.check import CheckReport, SplitCounts
-from hardmine.data.findings import Box, Finding
-from hardmine.report.check_page import picture_of, render_check_page, write_check_page
+from hardmine.data.quality.check_dataset import CheckReport, SplitCounts
+from hardmine.data.quality.findings import Box, Finding
+from hardmine.reports.check_report import picture_of, render_check_page, write_check_page
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.report import page
-from hardmine.report.content import (
+from hardmine.reports import loop_report as page
+from hardmine.reports.charts import arm_order
+from hardmine.reports.content import (
     ALARMS,
     Comparison,
     CurveLine,
@@ -23,8 +24,7 @@ from hardmine.report.content import (
     ReportRow,
     Stop,
 )
-from hardmine.report.figures import arm_order
-from hardmine.report.page import headline, render_report, write_report
+from hardmine.reports.loop_report import headline, render_report, write_report
 from hardmine.types import Detections, Problem
 
 HOSTILE = '<script>alert("x")</script>&\'.jpg'

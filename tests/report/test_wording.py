@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hardmine.evaluation.scored import Scored
-from hardmine.report.content import Comparison, curve_line, worst_alarms
-from hardmine.report.wording import compare, count, limits, number, rate, verdict_class
+from hardmine.evaluation.scored_images import Scored
+from hardmine.reports.content import Comparison, curve_line, worst_alarms
+from hardmine.reports.wording import compare, count, limits, number, rate, verdict_class
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState
 
 

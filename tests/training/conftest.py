@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.data.augment import AugmentConfig
-from hardmine.data.batches import BatchConfig
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.model.head import HeadConfig
-from hardmine.model.init import XavierInit
-from hardmine.model.neck import ExtraLayersConfig
-from hardmine.model.ssd import SSDConfig
-from hardmine.training.recipe import OptimConfig, Recipe
+from hardmine.augment.chain import AugmentConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.head import HeadConfig
+from hardmine.models.init import XavierInit
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.ssd import SSDConfig
+from hardmine.recipes.recipe import BatchConfig, OptimConfig, Recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 

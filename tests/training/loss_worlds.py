@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hardmine.boxes import xyxy_to_cxcywh
-from hardmine.training.rules import Candidates
+from hardmine.losses.rules import RankedPriors
 from hardmine.types import Assignment, Batch, Priors, RawOutput, ScoreForm
 
 ROW = Priors(
@@ -89,11 +89,11 @@ def candidates_of(
     boxes: Tensor | None = None,
     step: int = 0,
     steps: int = 1,
-) -> Candidates:
+) -> RankedPriors:
     """Return what a rule sees, with everything that a test does not care about filled in."""
     overlap = torch.zeros(labels.shape) if iou is None else iou
     level = torch.zeros(labels.shape[1], dtype=torch.int64) if level is None else level
-    return Candidates(
+    return RankedPriors(
         Assignment(labels, torch.zeros_like(labels), overlap),
         background,
         background if rank is None else rank,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
 from hardmine.errors import ConfigError
-from hardmine.training.assign import AssignerConfig, assign_priors
+from hardmine.losses.assign import AssignerConfig, assign_priors
 from hardmine.types import Assignment, Batch, Priors
 
 

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import save_file
 
 from hardmine.errors import CheckpointError
-from hardmine.model.backbone import Taps, TapsConfig, read_state_dict
-from hardmine.model.ssd import SSD
-from hardmine.training.checkpoint import (
+from hardmine.models.backbones.backbone import Taps, TapsConfig, read_state_dict
+from hardmine.models.ssd import SSD
+from hardmine.recipes.checkpoint import (
     load_checkpoint,
     load_state,
     load_weights_into,
     save_checkpoint,
 )
-from hardmine.training.recipe import Recipe
+from hardmine.recipes.recipe import Recipe
 
 
 class Bomb:

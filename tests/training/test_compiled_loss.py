@@ -9,15 +9,11 @@ import torch
 from loss_worlds import random_world
 from torch import Tensor
 
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.model.neck import ExtraLayersConfig
-from hardmine.model.ssd import SSD, SSDConfig
-from hardmine.training.hardest import pick_hardest
-from hardmine.training.loss import LossConfig, MultiBoxLoss
-from hardmine.training.losses import FocalConfig, GIoUConfig, SmoothL1Config
-from hardmine.training.matching import match_boxes, match_slots
-from hardmine.training.normalise import ByImage, ByMovingAverage
-from hardmine.training.select import (
+from hardmine.losses.hardest import pick_hardest
+from hardmine.losses.loss import LossConfig, MultiBoxLoss
+from hardmine.losses.loss_functions import FocalConfig, GIoUConfig, SmoothL1Config
+from hardmine.losses.matcher import match_boxes, match_slots
+from hardmine.losses.negative_mining import (
     BandConfig,
     BatchRatioConfig,
     HardExamplesConfig,
@@ -27,6 +23,10 @@ from hardmine.training.select import (
     RatioConfig,
     SelectionConfig,
 )
+from hardmine.losses.normalizers import ByImage, ByMovingAverage
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.types import Batch, RawOutput
 
 gpu = pytest.mark.gpu

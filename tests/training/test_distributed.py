@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from hardmine.training.loss import LossConfig, MultiBoxLoss
-from hardmine.training.normalise import ByBatch, ByImage, ByMovingAverage, BySelected
-from hardmine.training.recipe import Recipe
-from hardmine.training.select import RatioConfig
+from hardmine.losses.loss import LossConfig, MultiBoxLoss
+from hardmine.losses.negative_mining import RatioConfig
+from hardmine.losses.normalizers import ByBatch, ByImage, ByMovingAverage, BySelected
+from hardmine.recipes.recipe import Recipe
 from hardmine.types import Batch, Dataset, Priors, RawOutput, ScoreForm
 
 PRIORS = Priors(
@@ -92,7 +92,7 @@ def loss_worker(rank: int, port: int, out: str) -> None:
 
 def fit_worker(rank: int, port: int, run: str, out: str) -> None:
     environment(rank, port)
-    from hardmine.training.fit import fit
+    from hardmine.training.trainer import fit
 
     dataset, recipe = pickle.loads(Path(run).read_bytes())
     path = fit(dataset, recipe, Path(out), steps=4)
@@ -118,7 +118,7 @@ def test_training_on_two_processes(squares: Dataset, tiny_recipe: Recipe, tmp_pa
     (tmp_path / "run.pickle").write_bytes(pickle.dumps((squares, tiny_recipe)))
     arguments = (free_port(), str(tmp_path / "run.pickle"), str(tmp_path / "out"))
     mp.spawn(fit_worker, arguments, nprocs=2)  # type: ignore[no-untyped-call]
-    from hardmine.training.checkpoint import load_checkpoint
+    from hardmine.recipes.checkpoint import load_checkpoint
 
     model, _ = load_checkpoint(tmp_path / "out" / "last.safetensors")
     assert all(p.isfinite().all() for p in model.parameters())

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
-from hardmine.model.make import make_network
-from hardmine.model.ssd import SSD
-from hardmine.training.checkpoint import load_checkpoint
-from hardmine.training.fit import Progress, fit
-from hardmine.training.optim import AveragedWeights, learning_rate
-from hardmine.training.recipe import OptimConfig, Recipe, recipe_from_dict
+from hardmine.models.network import make_network
+from hardmine.models.ssd import SSD
+from hardmine.recipes.checkpoint import load_checkpoint
+from hardmine.recipes.recipe import OptimConfig, Recipe, recipe_from_dict
+from hardmine.training.optimizer import AveragedWeights, learning_rate
+from hardmine.training.trainer import Progress, fit
 from hardmine.types import Dataset, ImageState, ScoreForm
 
 
@@ -104,7 +104,7 @@ def test_kill_9_and_resume(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
     """A process that is killed while it trains and writes, twice, loses nothing."""
     script = tmp_path / "train.py"
     script.write_text(
-        "import pickle, sys\nfrom pathlib import Path\nfrom hardmine.training.fit import fit\n"
+        "import pickle, sys\nfrom pathlib import Path\nfrom hardmine.training.trainer import fit\n"
         "dataset, recipe = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
         "print('ready', flush=True)\n"
         "fit(dataset, recipe, Path(sys.argv[2]), steps=60, save_every=1, resume=True)\n"

@@ -12,11 +12,8 @@ import torch
 from torch import Tensor
 
 from hardmine.demo.recipe import fridge160
-from hardmine.model.ssd import SSD
-from hardmine.training.loss import LossConfig, MultiBoxLoss
-from hardmine.training.normalise import ByBatch, ByImage, BySelected, NormaliserConfig
-from hardmine.training.recipes import RECIPES
-from hardmine.training.select import (
+from hardmine.losses.loss import LossConfig, MultiBoxLoss
+from hardmine.losses.negative_mining import (
     AllConfig,
     BandConfig,
     BatchRatioConfig,
@@ -27,6 +24,9 @@ from hardmine.training.select import (
     RatioConfig,
     SelectionConfig,
 )
+from hardmine.losses.normalizers import ByBatch, ByImage, BySelected, NormaliserConfig
+from hardmine.models.ssd import SSD
+from hardmine.recipes.named_recipes import RECIPES
 from hardmine.types import Batch, RawOutput
 
 NEAR = (0.25, 4.0)

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.training import gathered_ops, weigh
-from hardmine.training.assign import assign_priors
-from hardmine.training.loss import Loss, LossConfig, MultiBoxLoss
-from hardmine.training.losses import (
+from hardmine.losses import kernels as gathered_ops
+from hardmine.losses import multibox_loss as weigh
+from hardmine.losses.assign import assign_priors
+from hardmine.losses.loss import Loss, LossConfig, MultiBoxLoss
+from hardmine.losses.loss_functions import (
     ClassificationConfig,
     FocalConfig,
     GIoUConfig,
@@ -26,14 +27,7 @@ from hardmine.training.losses import (
     SoftmaxConfig,
     class_loss,
 )
-from hardmine.training.normalise import (
-    ByBatch,
-    ByImage,
-    ByMovingAverage,
-    BySelected,
-    NormaliserConfig,
-)
-from hardmine.training.select import (
+from hardmine.losses.negative_mining import (
     AllConfig,
     BandConfig,
     BatchRatioConfig,
@@ -43,6 +37,13 @@ from hardmine.training.select import (
     RandomConfig,
     RatioConfig,
     SelectionConfig,
+)
+from hardmine.losses.normalizers import (
+    ByBatch,
+    ByImage,
+    ByMovingAverage,
+    BySelected,
+    NormaliserConfig,
 )
 from hardmine.types import Batch, Priors, RawOutput, ScoreForm
 
@@ -218,7 +219,7 @@ def test_both_ways_give_the_same(
     priors, batch, output = random_world(2, form=config.score_form)
     rows, rows_gradient = masked(MultiBoxLoss(config, priors), output, batch, 3)
     assert int(rows.num_positives) > 0
-    monkeypatch.setattr("hardmine.training.loss.gathers_rows", lambda *_: False)
+    monkeypatch.setattr("hardmine.losses.loss.gathers_rows", lambda *_: False)
     masks, masks_gradient = masked(MultiBoxLoss(config, priors), output, batch, 3)
     assert float(rows.total.detach()) == pytest.approx(float(masks.total.detach()), rel=1e-5)
     assert int(rows.num_positives) == int(masks.num_positives)

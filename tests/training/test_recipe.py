@@ -11,19 +11,19 @@ import pytest
 import yaml
 
 from hardmine.errors import ConfigError
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.model.init import NormalInit, XavierInit
-from hardmine.model.ssd import SSDConfig
-from hardmine.training.loss import LossConfig
-from hardmine.training.losses import SmoothL1Config
-from hardmine.training.recipe import (
+from hardmine.losses.loss import LossConfig
+from hardmine.losses.loss_functions import SmoothL1Config
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.init import NormalInit, XavierInit
+from hardmine.models.ssd import SSDConfig
+from hardmine.recipes.named_recipes import RECIPES, named_recipe
+from hardmine.recipes.recipe import (
     Recipe,
     current_form,
     load_recipe,
     recipe_from_dict,
     recipe_to_dict,
 )
-from hardmine.training.recipes import RECIPES, named_recipe
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -15,10 +15,8 @@ from torch import Tensor
 
 from hardmine.boxes import box_iou
 from hardmine.errors import ConfigError
-from hardmine.training.hardest import pick_by_sorting, pick_by_value, pick_hardest
-from hardmine.training.noise import prior_noise
-from hardmine.training.rules import Candidates, select_priors
-from hardmine.training.select import (
+from hardmine.losses.hardest import pick_by_sorting, pick_by_value, pick_hardest
+from hardmine.losses.negative_mining import (
     AllConfig,
     BandConfig,
     BatchRatioConfig,
@@ -29,6 +27,8 @@ from hardmine.training.select import (
     RatioConfig,
     SelectionConfig,
 )
+from hardmine.losses.noise import prior_noise
+from hardmine.losses.rules import RankedPriors, select_priors
 
 
 def test_golden() -> None:
@@ -48,7 +48,7 @@ def hardest(score: list[float], among: list[int], count: int) -> list[int]:
 class Image:
     """One image's row, in plain numbers."""
 
-    def __init__(self, view: Candidates, b: int) -> None:
+    def __init__(self, view: RankedPriors, b: int) -> None:
         self.labels = view.assignment.labels[b].tolist()
         self.iou = view.assignment.iou[b].tolist()
         self.background = view.background[b].tolist()
@@ -70,7 +70,7 @@ class Image:
         return kept
 
 
-def slow_negatives(image: Image, rule: SelectionConfig, view: Candidates) -> list[int]:
+def slow_negatives(image: Image, rule: SelectionConfig, view: RankedPriors) -> list[int]:
     """From each rule's definition, before the floor (the batch's rule is apart)."""
     assert not isinstance(rule, AllConfig | HardExamplesConfig | BatchRatioConfig)
     quota = math.floor(rule.neg_to_pos_ratio * len(image.pos))
@@ -97,7 +97,7 @@ def slow_negatives(image: Image, rule: SelectionConfig, view: Candidates) -> lis
     return chosen + hardest(image.rank, rest, quota - len(chosen))
 
 
-def slow_select(view: Candidates, rule: SelectionConfig) -> list[tuple[set[int], set[int]]]:
+def slow_select(view: RankedPriors, rule: SelectionConfig) -> list[tuple[set[int], set[int]]]:
     """Return (positives, negatives) of each image."""
     images = [Image(view, b) for b in range(len(view.image_ids))]
     if isinstance(rule, AllConfig):
@@ -149,7 +149,7 @@ RULES: list[SelectionConfig] = [
 ]
 
 
-def draw_view(seed: int) -> Candidates:
+def draw_view(seed: int) -> RankedPriors:
     """Draw labels and ranks with ties on purpose."""
     g = torch.Generator().manual_seed(seed)
     images, priors = (int(torch.randint(low, 15, (), generator=g)) for low in (1, 3))

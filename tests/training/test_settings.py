@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from hardmine.errors import ConfigError
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.training.recipe import Recipe
-from hardmine.training.recipes import named_recipe
-from hardmine.training.settings import apply_settings
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.recipes.named_recipes import named_recipe
+from hardmine.recipes.recipe import Recipe
+from hardmine.recipes.settings import apply_settings
 
 
 def test_settings_change_what_they_name_and_nothing_else() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hardmine.training.recipe import Recipe
-from hardmine.training.run import Run, Start
+from hardmine.recipes.recipe import Recipe
+from hardmine.training.run_state import Run, Start
 from hardmine.types import Batch, Dataset
 
 

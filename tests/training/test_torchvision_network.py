@@ -13,20 +13,25 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hardmine.data.batches import BatchConfig
-from hardmine.detect.checkpoint import load_detector
-from hardmine.detect.run import detect_images, score_images
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.model.decode import DecodeConfig
-from hardmine.model.torchvision_network import TorchvisionConfig, TorchvisionNetwork
-from hardmine.training.checkpoint import load_weights_into
-from hardmine.training.fit import Progress, fit
-from hardmine.training.loss import LossConfig
+from hardmine.inference.checkpoint_detector import load_detector
+from hardmine.inference.predict import detect_on_canvas, score_on_canvas
+from hardmine.losses.loss import LossConfig
+from hardmine.losses.negative_mining import RatioConfig
+from hardmine.models.decode import DecodeConfig
+from hardmine.models.torchvision_network import TorchvisionConfig, TorchvisionNetwork
+from hardmine.recipes.checkpoint import load_weights_into
+from hardmine.recipes.named_recipes import named_recipe
+from hardmine.recipes.recipe import (
+    BatchConfig,
+    OptimConfig,
+    Recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+)
+from hardmine.recipes.torchvision_recipes import fasterrcnn_resnet50_fpn
 from hardmine.training.objective import TorchvisionObjective, make_targets
-from hardmine.training.recipe import OptimConfig, Recipe, recipe_from_dict, recipe_to_dict
-from hardmine.training.recipes import named_recipe
-from hardmine.training.select import RatioConfig
-from hardmine.training.torchvision_recipes import fasterrcnn_resnet50_fpn
+from hardmine.training.trainer import Progress, fit
 from hardmine.types import Batch, Dataset
 from tiny_models import TINY_FASTERRCNN, registered_fasterrcnn, tiny_fasterrcnn
 
@@ -144,8 +149,8 @@ def test_exact_resume_and_a_detector_from_the_checkpoint(
 
     detector = load_detector(whole, "cpu")
     paths = [record.path for record in squares.records[:3]]
-    found = detect_images(detector, paths)
-    scored = list(score_images(detector, paths))
+    found = detect_on_canvas(detector, paths)
+    scored = list(score_on_canvas(detector, paths))
     for one, other, record in zip(found, scored, squares.records, strict=False):
         assert len(one) <= 100
         assert (np.diff(one.scores) <= 0).all()

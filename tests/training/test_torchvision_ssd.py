@@ -15,11 +15,11 @@ from torchvision.models import detection
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.model.decode import DecodeConfig, decode_detections
-from hardmine.model.ssd import SSD, SSDConfig
-from hardmine.training.recipes import named_recipe
-from hardmine.training.torchvision_ssd import MODELS, coco_categories, import_torchvision
-from hardmine.training.weights import load_starting_weights, match_recipe
+from hardmine.models.decode import DecodeConfig, decode_detections
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.recipes.named_recipes import named_recipe
+from hardmine.recipes.pretrained_weights import load_starting_weights, match_recipe
+from hardmine.recipes.torchvision_ssd_weights import MODELS, coco_categories, import_torchvision
 from hardmine.types import RawOutput, ScoreForm
 
 NAMES = ("a", "b", "c")

@@ -17,24 +17,24 @@ from torch import nn
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.model.coder import encode_boxes
-from hardmine.model.head import HeadConfig
-from hardmine.model.neck import ExtraLayersConfig
-from hardmine.model.ssd import SSD, SSDConfig
-from hardmine.training.assign import AssignerConfig, assign_priors
-from hardmine.training.loss import Loss, LossConfig, MultiBoxLoss
-from hardmine.training.losses import FocalConfig, SigmoidConfig, SoftmaxConfig, class_loss
-from hardmine.training.normalise import (
+from hardmine.losses.assign import AssignerConfig, assign_priors
+from hardmine.losses.loss import Loss, LossConfig, MultiBoxLoss
+from hardmine.losses.loss_functions import FocalConfig, SigmoidConfig, SoftmaxConfig, class_loss
+from hardmine.losses.negative_mining import AllConfig, RatioConfig
+from hardmine.losses.normalizers import (
     ByBatch,
     ByImage,
     ByMovingAverage,
     BySelected,
     NormaliserConfig,
 )
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.box_coder import encode_boxes
+from hardmine.models.head import HeadConfig
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.recipes.recipe import recipe_from_dict
 from hardmine.training.objective import make_targets
-from hardmine.training.recipe import recipe_from_dict
-from hardmine.training.select import AllConfig, RatioConfig
 from hardmine.types import Batch, Priors, RawOutput, ScoreForm
 
 TESTS = Path(__file__).parents[1]

@@ -11,15 +11,21 @@ import torch
 import torchvision
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
-from hardmine.model.backbone import SmallNetConfig, Taps, TapsConfig, TimmConfig, VggConfig
-from hardmine.model.neck import ExtraLayersConfig
-from hardmine.model.priors import ExplicitPriors
-from hardmine.model.ssd import SSD, SSDConfig
-from hardmine.training import weights as module
-from hardmine.training.checkpoint import load_checkpoint, save_checkpoint
-from hardmine.training.recipe import Recipe
-from hardmine.training.run import Start
-from hardmine.training.weights import find_weights, load_starting_weights
+from hardmine.models.backbones.backbone import (
+    SmallNetConfig,
+    Taps,
+    TapsConfig,
+    TimmConfig,
+    VggConfig,
+)
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.priors import ExplicitPriors
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.recipes import pretrained_weights as module
+from hardmine.recipes.checkpoint import load_checkpoint, save_checkpoint
+from hardmine.recipes.pretrained_weights import find_weights, load_starting_weights
+from hardmine.recipes.recipe import Recipe
+from hardmine.training.run_state import Start
 
 
 @pytest.fixture

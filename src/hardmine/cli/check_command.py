@@ -13,9 +13,9 @@ from hardmine.cli.tables import figure
 from hardmine.errors import DataError, GateError
 
 if TYPE_CHECKING:
-    from hardmine.data.fitting import SizeMixture
-    from hardmine.evaluation.shortcut import ShortcutReport
-    from hardmine.loop.checking import CheckResult
+    from hardmine.data.quality.resize_effects import SizeMixture
+    from hardmine.evaluation.source_shortcut import ShortcutReport
+    from hardmine.workflows.check_data import CheckResult
 
 
 def check(
@@ -84,7 +84,7 @@ def check(
     quiet: options.Quiet = False,
 ) -> None:
     """Say what is in a dataset and what is wrong with it, before training; exit 1 on errors."""
-    from hardmine.loop.checking import run_check
+    from hardmine.workflows.check_data import run_check
 
     # The report names every problem; the log would name them once more.
     console = Console(quiet=quiet, log=False)
@@ -178,7 +178,7 @@ def _show_shortcut(console: Console, shortcut: ShortcutReport) -> None:
 
 
 def _judge(result: CheckResult, data: str, strict: bool) -> None:
-    from hardmine.data.findings import Severity
+    from hardmine.data.quality.findings import Severity
 
     errors = result.report.count(Severity.ERROR)
     warnings = result.report.count(Severity.WARNING)

@@ -32,9 +32,9 @@ def convert(
     becomes predictions.
     """
     from hardmine.data.convert import convert as convert_splits
-    from hardmine.data.labelling import LABELLING
-    from hardmine.data.load import load_splits
-    from hardmine.pool.to_label import hand_over
+    from hardmine.data.formats.labelling_tools import LABELLING
+    from hardmine.data.load_dataset import load_splits
+    from hardmine.mining.to_label import hand_over
 
     console = Console(quiet=quiet)
     if to in LABELLING:
@@ -94,7 +94,7 @@ def split(
     quiet: options.Quiet = False,
 ) -> None:
     """Split labelled data: classes spread evenly, near-copies on one side; writes COCO and lists."""
-    from hardmine.data.split_files import parse_fractions, split_files
+    from hardmine.data.splits.split_files import parse_fractions, split_files
 
     console = Console(quiet=quiet)
     result = split_files(

@@ -58,7 +58,7 @@ def export(
     if out is not None and out.suffix != suffix:
         raise usage_error(f"'--out' {out}: wanted a name that ends in {suffix}")
     from hardmine.cli.tables import figure
-    from hardmine.loop.exporting import COMPARED_FROM, export_checkpoint
+    from hardmine.workflows.export_model import COMPARED_FROM, export_checkpoint
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
@@ -120,9 +120,9 @@ def check_detector(
     verbose: options.Verbose = False,
 ) -> None:
     """Compare a foreign detector with what its own framework finds; exit 3 when they differ."""
-    from hardmine.detect.resolve import open_detector
     from hardmine.errors import GateError
-    from hardmine.loop.exporting import check_detector as check
+    from hardmine.inference.load_detector import open_detector
+    from hardmine.workflows.export_model import check_detector as check
 
     console = Console(quiet=quiet, verbose=verbose)
     detector = open_detector(checkpoint, device, classes=classes)

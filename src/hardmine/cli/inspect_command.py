@@ -58,7 +58,7 @@ def inspect(
             "'--checkpoint' has a model of its own: leave out '--model' and '--recipe'"
         )
     from hardmine.inspection.checkpoint_stages import load_trained
-    from hardmine.inspection.page import InspectOptions, inspect_images
+    from hardmine.inspection.inspect_image import InspectOptions, inspect_images
     from hardmine.inspection.subject import read_labels
 
     console = Console(quiet=quiet)

@@ -10,7 +10,7 @@ import typer
 from hardmine.cli import external, options, ranking, scanning
 from hardmine.cli.console import Console
 from hardmine.cli.failures import usage_error
-from hardmine.pool.rank_options import RankOptions
+from hardmine.mining.rank_options import RankOptions
 
 
 @ranking.ranked
@@ -32,7 +32,7 @@ def mine(
         float | None,
         typer.Option("--fraction", metavar="F", help="Hand out this share of the pool's images."),
     ] = None,
-    min_score: ranking.MinScore = None,
+    min_score: ranking.LowestScore = None,
     exclude: Annotated[
         list[Path] | None,
         typer.Option(
@@ -62,9 +62,9 @@ def mine(
     options.share(fraction, "--fraction")
     import hardmine
     from hardmine.cli.tables import show_mining
-    from hardmine.detect.resolve import open_detector
-    from hardmine.detect.tiles import tiled
-    from hardmine.pool.mining import explain as explain_one
+    from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.tiles import tiled
+    from hardmine.mining.mine import explain as explain_one
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
@@ -141,7 +141,7 @@ def loop(
         Literal["guarded", "recipe", "never"],
         typer.Option("--stop", help="The rule that may end the loop early; the report shows both."),
     ] = "guarded",
-    min_score: ranking.MinScore = None,
+    min_score: ranking.LowestScore = None,
     rank: RankOptions,
     quarantine: Annotated[
         float | None,
@@ -229,7 +229,7 @@ def demo(
     """Run the whole loop on a drawn world: no data, no network, a few minutes."""
     chosen_arms = options.arms(arms)
     from hardmine.cli.tables import show_loop
-    from hardmine.demo.run import run_demo
+    from hardmine.demo.run_demo import run_demo
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:

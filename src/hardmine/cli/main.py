@@ -19,9 +19,9 @@ from hardmine.cli import (
     loop_commands,
     model_commands,
     priors_commands,
-    recipe_commands,
-    zoo_commands,
 )
+from hardmine.cli import recipe_commands as zoo_commands
+from hardmine.cli import recipe_commands_recipe_commands as recipe_commands
 from hardmine.cli.check_command import check
 from hardmine.cli.failures import DONE, USAGE, exit_code, explain, is_expected
 from hardmine.cli.inspect_command import inspect

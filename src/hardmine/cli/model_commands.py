@@ -122,7 +122,7 @@ def val(
         raise usage_error("'--max-alarms' needs '--negatives': alarms are counted on those images")
     import hardmine
     from hardmine.cli.tables import show_measurement
-    from hardmine.loop.experiment import check_gates
+    from hardmine.workflows.train_and_evaluate import check_gates
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
@@ -167,8 +167,8 @@ def predict(
 ) -> None:
     """Run a detector over images and print what it finds."""
     from hardmine.cli.predicting import predict_images
-    from hardmine.detect.resolve import open_detector
-    from hardmine.detect.tiles import tiled
+    from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.tiles import tiled
 
     console = Console(quiet=quiet, verbose=verbose)
     detector = tiled(open_detector(checkpoint, device, classes=classes), tile, overlap)

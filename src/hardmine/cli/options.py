@@ -11,7 +11,7 @@ import typer
 from hardmine.cli.failures import usage_error
 
 if TYPE_CHECKING:
-    from hardmine.training.recipe import Recipe as RecipeValue
+    from hardmine.recipes.recipe import Recipe as RecipeValue
     from hardmine.types import Dataset
 
 
@@ -34,7 +34,7 @@ Data = Annotated[
 
 
 def _detector_spec(text: str) -> str:
-    from hardmine.detect.resolve import named_path
+    from hardmine.inference.load_detector import named_path
 
     path = named_path(text)
     if path is not None and not path.exists():
@@ -235,8 +235,8 @@ def any_recipe(
         ConfigError: unknown name, unreadable file, unknown key.
         CheckpointError: no Hardmine checkpoint.
     """
-    from hardmine.loop.learning import choose_recipe
-    from hardmine.training.checkpoint import find_checkpoint, read_metadata
+    from hardmine.recipes.checkpoint import find_checkpoint, read_metadata
+    from hardmine.workflows.cached_training import choose_recipe
 
     if name is None or not Path(name).exists():
         return choose_recipe(name, file, None, settings or ())
@@ -252,7 +252,7 @@ def one_split(data: Path, split: str | None, images: Path | None = None) -> Data
     Raises:
         DataError: unreadable data, or no such split.
     """
-    from hardmine.data.load import load_splits
+    from hardmine.data.load_dataset import load_splits
     from hardmine.errors import DataError
 
     found = load_splits(data, images=images)

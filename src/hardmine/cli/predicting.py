@@ -11,7 +11,7 @@ from hardmine.types import Detections, ImageState, Problem
 
 if TYPE_CHECKING:
     from hardmine.cli.console import Console
-    from hardmine.detect.detector import Detector
+    from hardmine.inference.detector import Detector
 
 
 def predict_images(
@@ -28,7 +28,7 @@ def predict_images(
     Raises:
         DataError: no image in the sources; or some could not be read, after all others were done.
     """
-    from hardmine.detect.images import score_images
+    from hardmine.inference.images import score_images
 
     targets, problems = find_images(sources)
     rows: list[dict[str, Any]] = []
@@ -61,7 +61,7 @@ def find_images(sources: Sequence[Path]) -> tuple[dict[Path, Path], list[Problem
     Raises:
         DataError: there is no image at all.
     """
-    from hardmine.data.load import load_images
+    from hardmine.data.load_dataset import load_images
 
     targets: dict[Path, Path] = {}
     problems: list[Problem] = []
@@ -117,9 +117,9 @@ def describe(path: Path, found: Detections, categories: Sequence[str]) -> str:
 
 
 def _save(path: Path, found: Detections, categories: Sequence[str], target: Path) -> None:
-    from hardmine.data.image_io import read_image
+    from hardmine.data.images import read_image
     from hardmine.files import write_atomic
-    from hardmine.report.draw import draw_boxes
+    from hardmine.reports.draw import draw_boxes
 
     picture = draw_boxes(read_image(path), found, categories)
     write_atomic(target, lambda part: picture.save(part, format="JPEG", quality=90))

@@ -11,9 +11,9 @@ from hardmine.cli import options
 from hardmine.cli.console import Console
 
 if TYPE_CHECKING:
-    from hardmine.design.coverage import Coverage
-    from hardmine.design.fit import FittedPriors
-    from hardmine.design.layout import PriorLayout
+    from hardmine.prior_design.coverage import Coverage
+    from hardmine.prior_design.fit_priors import FittedPriors
+    from hardmine.prior_design.prior_layout import PriorLayout
 
 priors = typer.Typer(
     name="priors",
@@ -53,7 +53,7 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Print a model's priors: levels, sizes, ratios and count."""
-    from hardmine.design.layout import layout_of_recipe
+    from hardmine.prior_design.prior_layout import layout_of_recipe
 
     chosen = options.any_recipe(model, recipe, settings)
     layout = layout_of_recipe(chosen)
@@ -82,10 +82,10 @@ def coverage(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure how well priors cover a dataset's boxes; write plots and pictures into --out."""
-    from hardmine.design.boxes import boxes_on_canvas
-    from hardmine.design.coverage import measure_coverage
-    from hardmine.design.layout import layout_of_recipe
-    from hardmine.design.page import write_coverage
+    from hardmine.prior_design.canvas_boxes import boxes_on_canvas
+    from hardmine.prior_design.coverage import measure_coverage
+    from hardmine.prior_design.coverage_report import write_coverage
+    from hardmine.prior_design.prior_layout import layout_of_recipe
 
     console = Console(quiet=quiet)
     chosen = options.any_recipe(model, recipe, settings)
@@ -154,8 +154,8 @@ def fit(
     quiet: options.Quiet = False,
 ) -> None:
     """Fit sizes and ratios to a dataset and show them beside the model's own on held-out boxes."""
-    from hardmine.design.fit import FitOptions, fit_priors, recipe_fragment
     from hardmine.files import write_text
+    from hardmine.prior_design.fit_priors import FitOptions, fit_priors, recipe_fragment
 
     console = Console(quiet=quiet)
     chosen = options.any_recipe(model, recipe, settings)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hardmine.pool.rank_options import RankOptions, RuleName
+from hardmine.mining.rank_options import RankOptions, RuleName
 
-MinScore = Annotated[
+LowestScore = Annotated[
     float | None,
     typer.Option(
         "--min-score",

@@ -1,28 +1,146 @@
-"""``recipe``: a recipe as YAML."""
+"""``models``: what can be trained, how large it is, and where its levels come from."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hardmine.cli import options
+from hardmine.cli.console import Console
+from hardmine.cli.failures import usage_error
+
+if TYPE_CHECKING:
+    from hardmine.recipes.model_catalogue import LevelCard, ModelCard
+    from hardmine.recipes.recipe import Recipe
+
+_COLUMNS = (
+    "model",
+    "input",
+    "parameters",
+    "GMAC",
+    "priors",
+    "levels",
+    "weights it starts from",
+    "licence",
+)
+_LEVEL_COLUMNS = ("level from", "channels", "map", "stride", "per cell", "priors", "sizes, px")
 
 
-def recipe(
+def models(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME|CHECKPOINT",
-            help="A named recipe, or weights (or a run folder) whose recipe is wanted; the default "
-            "recipe if not given.",
+            metavar="NAME|CHECKPOINT", help="One model in detail; all of them if not given."
         ),
     ] = None,
     *,
     file: options.Recipe = None,
     settings: options.Settings = None,
+    classes: Annotated[
+        int,
+        typer.Option("--classes", metavar="N", min=1, help="Count sizes for so many classes."),
+    ] = 90,
+    nodes: Annotated[
+        bool,
+        typer.Option("--nodes", help="List the nodes of the backbone that may be taps."),
+    ] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Print a whole recipe as YAML, which '--recipe' reads back."""
-    from hardmine.loop.learning import recipe_text
+    """List the models, or show one: its levels, strides, priors per cell, taps and licence."""
+    console = Console(quiet=quiet)
+    single = name is not None or file is not None or bool(settings)
+    if nodes:
+        if not single:
+            raise usage_error("'--nodes' needs a model: a name, '--recipe' or '--set'")
+        _show_nodes(console, options.any_recipe(name, file, settings), as_json=as_json)
+    elif single:
+        from hardmine.recipes.model_catalogue import describe
 
-    typer.echo(recipe_text(options.any_recipe(name, file, settings)), nl=False)
+        card = describe(options.any_recipe(name, file, settings), classes)
+        if as_json:
+            console.json(card.to_dict())
+        else:
+            _show_one(console, card)
+    else:
+        _show_all(console, classes, as_json=as_json)
+
+
+def _show_all(console: Console, classes: int, *, as_json: bool) -> None:
+    from hardmine.recipes.model_catalogue import describe
+    from hardmine.recipes.named_recipes import RECIPES
+
+    cards = []
+    with console.progress() as step:
+        for index, make in enumerate(RECIPES.values()):
+            cards.append(describe(make(), classes))
+            step("models", index + 1, len(RECIPES))
+    if as_json:
+        console.json([card.to_dict() for card in cards])
+        return
+    console.table(_COLUMNS, [_row(card) for card in cards])
+    console.result(
+        f"Sizes for {classes} classes. Any other torchvision or timm network: model.backbone in a "
+        "recipe, with taps from 'hardmine models --nodes --set model.backbone.name=NAME'."
+    )
+
+
+def _row(card: ModelCard) -> tuple[str, ...]:
+    return (
+        card.name,
+        f"{card.height}x{card.width}",
+        f"{card.parameters / 1e6:.1f} M",
+        "–" if card.gmacs is None else f"{card.gmacs:.2f}",
+        "–" if card.num_priors is None else f"{card.num_priors:,}",
+        "–" if not card.levels else str(len(card.levels)),
+        card.weights,
+        card.licence,
+    )
+
+
+def _show_one(console: Console, card: ModelCard) -> None:
+    console.table(_COLUMNS, [_row(card)])
+    if not card.levels:
+        console.result(
+            "one of torchvision's own detectors: its levels and anchors are torchvision's"
+        )
+        return
+    console.result(
+        f"backbone {card.backbone}, frozen up to {card.frozen_to or 'nothing'} "
+        f"({card.trained / 1e6:.1f} M trained) · neck {card.neck} · head {card.head} · "
+        f"priors {card.priors}"
+    )
+    console.table(_LEVEL_COLUMNS, [_level_row(level) for level in card.levels])
+
+
+def _level_row(level: LevelCard) -> tuple[str, ...]:
+    return (
+        level.source,
+        str(level.channels),
+        f"{level.rows}x{level.columns}",
+        f"{level.stride:.4g}",
+        str(level.priors_per_cell),
+        f"{level.num_priors:,}",
+        ", ".join(f"{width:.0f}x{height:.0f}" for width, height in level.shapes),
+    )
+
+
+def _show_nodes(console: Console, recipe: Recipe, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from hardmine.models.backbones.feature_taps import TapsConfig, TimmConfig, list_nodes
+    from hardmine.models.ssd import SSDConfig
+
+    model = recipe.model
+    if not isinstance(model, SSDConfig) or not isinstance(model.backbone, TapsConfig | TimmConfig):
+        raise usage_error(f"'--nodes': the backbone of {model.name} is not cut at nodes")
+    cards = list_nodes(model.backbone, model.height, model.width)
+    if as_json:
+        console.json([asdict(card) for card in cards])
+        return
+    rows = [
+        (c.name, str(c.channels), f"{c.rows}x{c.columns}", f"{model.height / c.rows:.4g}")
+        for c in cards
+    ]
+    console.table(("node", "channels", "map", "stride"), rows)

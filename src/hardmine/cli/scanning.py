@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from hardmine.detect.detector import Detector
+    from hardmine.inference.detector import Detector
 
 _FIND = "find"
 _ADDRESS = re.compile(r"auto|local|find|(ray://)?[^/]+:\d+")
@@ -48,7 +48,7 @@ def fill_in_ray(arguments: Sequence[str]) -> list[str]:
 
 def estimate(detector: Detector, pool: str, out: Path, runtime: str, ray: str | None) -> str:
     """Return what a dry run says."""
-    from hardmine.pool.estimate import estimate_scan
+    from hardmine.mining.estimate_scan import estimate_scan
 
     where = "" if ray is None else ", on this machine alone"
     return f"{estimate_scan(detector, pool, out=out, runtime=runtime)}{where}"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from hardmine.cli.console import Console
 
 if TYPE_CHECKING:
-    from hardmine.evaluation.measure import Measurement
-    from hardmine.loop.rounds import LoopResult
-    from hardmine.pool.mining import MiningResult
+    from hardmine.evaluation.measurement import Measurement
+    from hardmine.loop.loop import LoopResult
+    from hardmine.mining.mine import MiningResult
 
 MINED_SHOWN = 10
 ROUND_COLUMNS = (

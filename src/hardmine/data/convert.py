@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hardmine.data.coco_write import write_coco
-from hardmine.data.load import load_splits
-from hardmine.data.writers import write_voc, write_yolo
+from hardmine.data.formats.coco_write import write_coco
+from hardmine.data.formats.writers import write_voc, write_yolo
+from hardmine.data.load_dataset import load_splits
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageRecord
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hardmine.data.image_io import Picture
+from hardmine.data.images import Picture
 from hardmine.errors import ConfigError
 
 Boxes = TypeVar("Boxes", NDArray[np.float32], NDArray[np.float64])

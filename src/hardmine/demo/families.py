@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hardmine.demo import look_alikes, targets
+from hardmine.demo import items as look_alikes
+from hardmine.demo import targets
 from hardmine.demo.canvas import Canvas
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from hardmine.data.augment import AugmentConfig
-from hardmine.data.batches import BatchConfig
-from hardmine.model.backbone import SmallNetConfig
-from hardmine.model.head import HeadConfig
-from hardmine.model.init import XavierInit
-from hardmine.model.neck import ExtraLayersConfig
-from hardmine.model.priors import ExplicitPriors
-from hardmine.model.ssd import SSDConfig
-from hardmine.training.assign import AssignerConfig
-from hardmine.training.loss import LossConfig
-from hardmine.training.recipe import BranchConfig, OptimConfig, Recipe
-from hardmine.training.select import RatioConfig
+from hardmine.augment.chain import AugmentConfig
+from hardmine.losses.assign import AssignerConfig
+from hardmine.losses.loss import LossConfig
+from hardmine.losses.negative_mining import RatioConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.head import HeadConfig
+from hardmine.models.init import XavierInit
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.priors import ExplicitPriors
+from hardmine.models.ssd import SSDConfig
+from hardmine.recipes.recipe import BatchConfig, BranchConfig, OptimConfig, Recipe
 
 SIDE = 160
 """Input height and width, pixels: about the size at which the world is drawn."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hardmine.evaluation.matching import Matches
-from hardmine.evaluation.scored import Scored
+from hardmine.evaluation.detection_matching import Matches
+from hardmine.evaluation.scored_images import Scored
 from hardmine.types import F32, I64
 
 FIXED_SCORES = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hardmine.evaluation.alarms import count_alarms
-from hardmine.evaluation.limits import poisson_limits
-from hardmine.evaluation.matching import F64
-from hardmine.evaluation.resampling import (
+from hardmine.evaluation.bootstrap import (
     ArmScores,
     Draws,
     alarm_draws,
@@ -25,7 +23,9 @@ from hardmine.evaluation.resampling import (
     recall_draws,
     threshold_draws,
 )
-from hardmine.evaluation.threshold import find_threshold
+from hardmine.evaluation.limits import poisson_limits
+from hardmine.evaluation.operating_point import find_threshold
+from hardmine.types import F64
 
 FEW_ALARMS = 10
 DRAWS = 1000

@@ -13,6 +13,7 @@ import numpy as np
 
 from hardmine.errors import DataError
 from hardmine.evaluation.alarms import count_alarms
+from hardmine.evaluation.bootstrap import ArmScores, draw_images, full_sample
 from hardmine.evaluation.intervals import (
     DRAWS,
     FEW_ALARMS,
@@ -22,9 +23,8 @@ from hardmine.evaluation.intervals import (
     percentile_limits,
 )
 from hardmine.evaluation.limits import poisson_ratio_limits
-from hardmine.evaluation.matching import F64
-from hardmine.evaluation.resampling import ArmScores, draw_images, full_sample
-from hardmine.evaluation.threshold import find_threshold
+from hardmine.evaluation.operating_point import find_threshold
+from hardmine.types import F64
 
 LOW_RATE = 0.05
 """Alarms an image below which a ratio needs at least ten alarms."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
-F64 = NDArray[np.float64]
+from hardmine.types import F64
 
 FAMILIES = ("size", "encoding", "colour", "spectrum")
 BANDS = 20

@@ -8,23 +8,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hardmine.data.sample import F64
-from hardmine.design.layout import PriorLayout, layout_from_priors
-from hardmine.detect.checkpoint import TorchDetector
 from hardmine.errors import ConfigError
-from hardmine.inspection.content import Figure, Stage, Table
-from hardmine.inspection.drawing import by_loss
+from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inspection.model_stages import Prepared, prior_corners
+from hardmine.inspection.story import Figure, Stage, Table
 from hardmine.inspection.subject import Subject
-from hardmine.model.decode import foreground_scores
-from hardmine.model.ssd import SSD
-from hardmine.report.draw import draw_boxes
-from hardmine.training.checkpoint import file_digest, find_checkpoint, load_checkpoint
-from hardmine.training.losses import class_loss
-from hardmine.training.recipe import Recipe
-from hardmine.training.rules import select_priors
-from hardmine.training.weigh import look_at
-from hardmine.types import Detections
+from hardmine.losses.loss_functions import class_loss
+from hardmine.losses.multibox_loss import look_at
+from hardmine.losses.rules import select_priors
+from hardmine.models.decode import foreground_scores
+from hardmine.models.ssd import SSD
+from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
+from hardmine.recipes.checkpoint import file_digest, find_checkpoint, load_checkpoint
+from hardmine.recipes.recipe import Recipe
+from hardmine.reports.draw import draw_boxes
+from hardmine.reports.drawing import by_loss
+from hardmine.types import F64, Detections
 
 _CANVAS, _LEVEL = 420, 300
 _LISTED = 12

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hardmine.data.box_forms import FORMS
-from hardmine.design.layout import F64
-from hardmine.inspection.content import Figure, Stage, Table
-from hardmine.inspection.drawing import boxed, reading
+from hardmine.data.quality.box_forms import FORMS
+from hardmine.inspection.story import Figure, Stage, Table
 from hardmine.inspection.subject import Subject, form_words
-from hardmine.types import ImageState
+from hardmine.reports.drawing import boxed, reading
+from hardmine.types import F64, ImageState
 
 _LARGE, _SMALL = 620, 300
 _READINGS = 6

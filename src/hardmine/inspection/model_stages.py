@@ -8,22 +8,22 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hardmine.augment.chain import Augmenter, trace_augment
+from hardmine.augment.sample import Sample
 from hardmine.boxes import cxcywh_to_xyxy
-from hardmine.data.augment import Augmenter, trace_augment
-from hardmine.data.batches import RecordDonors, collate
-from hardmine.data.image_io import read_picture
+from hardmine.data.images import read_picture
 from hardmine.data.resize import Placement
-from hardmine.data.sample import Sample
-from hardmine.design.layout import F64, PriorLayout
-from hardmine.design.panels import prior_sheet
-from hardmine.design.pictures import as_matches
-from hardmine.inspection.content import Figure, Stage, Table
-from hardmine.inspection.drawing import boxed, overlaid
+from hardmine.inspection.story import Figure, Stage, Table
 from hardmine.inspection.subject import Subject
-from hardmine.model.coder import decode_boxes, encode_boxes
-from hardmine.training.assign import assign_priors
-from hardmine.training.recipe import Recipe
-from hardmine.types import Assignment, Batch, Priors
+from hardmine.losses.assign import assign_priors
+from hardmine.models.box_coder import decode_boxes, encode_boxes
+from hardmine.prior_design.pictures import as_matches
+from hardmine.prior_design.prior_drawing import prior_sheet
+from hardmine.prior_design.prior_layout import PriorLayout
+from hardmine.recipes.recipe import Recipe
+from hardmine.reports.drawing import boxed, overlaid
+from hardmine.training.batches import RecordDonors, collate
+from hardmine.types import F64, Assignment, Batch, Priors
 
 _STEP, _CANVAS = 230, 420
 MAX_ERROR = 0.01

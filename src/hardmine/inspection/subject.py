@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hardmine.data.box_forms import (
+from hardmine.data.formats.label_validation import RawSplit, object_table
+from hardmine.data.images import read_image
+from hardmine.data.load_dataset import build_splits, read_splits
+from hardmine.data.quality.box_forms import (
     FORMS,
     FormVerdict,
     is_sound,
@@ -16,12 +19,8 @@ from hardmine.data.box_forms import (
     to_xyxy,
     written_numbers,
 )
-from hardmine.data.image_io import read_image
-from hardmine.data.load import build_splits, read_splits
-from hardmine.data.records import RawSplit, object_table
-from hardmine.design.layout import F64
 from hardmine.errors import DataError
-from hardmine.types import I64, Dataset, ImageRecord, Mask, Problem
+from hardmine.types import F64, I64, Dataset, ImageRecord, Mask, Problem
 
 _ORIENTATION = 0x0112
 

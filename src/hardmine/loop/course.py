@@ -9,30 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.files import write_json
-from hardmine.loop.arms import Arm, Handed, Miner
-from hardmine.loop.deciding import Decider, Waiting
-from hardmine.loop.inputs import count_labelled
-from hardmine.loop.learning import Learner, Model
-from hardmine.loop.measuring import Examiner
+from hardmine.loop.arm import Arm, Handed, Miner
+from hardmine.loop.decide import Decider, Waiting
 from hardmine.loop.options import MINED, NONE, RANDOM, LoopOptions
-from hardmine.loop.pasting import with_alarms, write_arm_alarms
 from hardmine.loop.reporting import loop_report
-from hardmine.loop.sets import LoopSets
-from hardmine.loop.steps import Steps
-from hardmine.loop.stopping import STOP_RULES
-from hardmine.loop.summary import (
+from hardmine.loop.round_summary import (
     compare_arms,
-    describe_machine,
     describe_sets,
     point_of,
     row_of,
     rule_states,
     write_rows_csv,
 )
+from hardmine.loop.stopping import STOP_RULES
+from hardmine.machine import describe_machine
 from hardmine.types import ImageRecord
+from hardmine.workflows.cached_measurement import Examiner
+from hardmine.workflows.cached_training import Learner, Model
+from hardmine.workflows.image_sets import LoopSets
+from hardmine.workflows.pasting import with_alarms, write_arm_alarms
+from hardmine.workflows.step_cache import Steps
+from hardmine.workflows.training_data import count_labelled
 
 if TYPE_CHECKING:
-    from hardmine.training.recipe import Recipe
+    from hardmine.recipes.recipe import Recipe
 
 _BRANCH_SEED = 7919
 """Added to the seed when training goes on from trained weights, so that the batches of the first
@@ -192,7 +192,7 @@ class Course:
 
     def _write_dataset(self, folder: str, negatives: Sequence[ImageRecord]) -> None:
         """Write what a round trains on as a COCO file, for any other framework too."""
-        from hardmine.data.coco_write import write_coco
+        from hardmine.data.formats.coco_write import write_coco
 
         train = self.sets.train
         dataset = train.with_records([*train.records, *negatives])
@@ -231,8 +231,8 @@ class Course:
     def _finish(
         self, arms: Sequence[Arm], rows: Sequence[dict[str, Any]], stopped: str | None
     ) -> LoopResult:
-        from hardmine.report.page import write_report
-        from hardmine.training.recipe import recipe_to_dict
+        from hardmine.recipes.recipe import recipe_to_dict
+        from hardmine.reports.loop_report import write_report
 
         metrics = {
             "options": self.options.to_dict(),

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hardmine.loop.arms import Arm
-from hardmine.loop.measuring import Examiner
+from hardmine.loop.arm import Arm
 from hardmine.loop.options import MINED, LoopOptions
-from hardmine.loop.sets import LoopSets
 from hardmine.types import Detections
+from hardmine.workflows.cached_measurement import Examiner
+from hardmine.workflows.image_sets import LoopSets
 
 if TYPE_CHECKING:
-    from hardmine.report.content import Comparison, CurveLine, Gallery, Picture, ReportData
+    from hardmine.reports.content import Comparison, CurveLine, Gallery, Picture, ReportData
 
 CONVERGED_AP50 = 0.8
 """Below this at round 0, more training alone may explain what later rounds gain."""
@@ -35,7 +35,7 @@ def loop_report(
     Args:
         metrics: what goes into ``metrics.json``.
     """
-    from hardmine.report.content import ReportData, ReportRow, Stop, worst_alarms
+    from hardmine.reports.content import ReportData, ReportRow, Stop, worst_alarms
 
     leader = next(arm for arm in arms if arm.name == options.leader)
     rows = tuple(
@@ -78,7 +78,7 @@ def _leak_lines(sets: LoopSets, metrics: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _comparison(row: Mapping[str, Any]) -> Comparison:
-    from hardmine.report.content import Comparison
+    from hardmine.reports.content import Comparison
 
     a, b = (
         f"{row[arm]}, round {row[number]}"
@@ -88,7 +88,7 @@ def _comparison(row: Mapping[str, Any]) -> Comparison:
 
 
 def _galleries(root: Path, arms: Sequence[Arm], categories: Sequence[str]) -> list[Gallery]:
-    from hardmine.report.content import Gallery
+    from hardmine.reports.content import Gallery
 
     found = []
     for arm in arms:
@@ -103,7 +103,7 @@ def _galleries(root: Path, arms: Sequence[Arm], categories: Sequence[str]) -> li
 
 
 def _picture(row: Mapping[str, Any], categories: Sequence[str]) -> Picture:
-    from hardmine.report.content import Picture
+    from hardmine.reports.content import Picture
 
     boxes = row["boxes"]
     detections = Detections(
@@ -115,7 +115,7 @@ def _picture(row: Mapping[str, Any], categories: Sequence[str]) -> Picture:
 
 
 def _curves(examiner: Examiner, arms: Sequence[Arm]) -> list[CurveLine]:
-    from hardmine.report.content import curve_line
+    from hardmine.reports.content import curve_line
 
     results = {"round 0": arms[0].results[0]}
     results |= {f"{arm.name}, round {len(arm.results) - 1}": arm.result for arm in arms}

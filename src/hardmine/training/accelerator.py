@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from hardmine.device import choose_device
 from hardmine.errors import ConfigError, MissingExtraError
 
 
@@ -34,21 +33,6 @@ def make_accelerator(tracked: Path | None = None) -> Accelerator:
     return accelerator
 
 
-def choose_device(name: str | None = None) -> torch.device:
-    """Return the device of that name, or the best there is: CUDA, else the CPU.
-
-    Raises:
-        ConfigError: a device that this machine lacks.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
-    if (device.index or 0) >= int(count.get(device.type, 1)):
-        raise ConfigError(f"device: got {name}, but this machine (or this torch) has none such")
-    return device
-
-
 def training_device(accelerator: Accelerator, name: str | None) -> torch.device:
     """Return where a training runs: the device of that name, or accelerate's choice.
 
@@ -62,19 +46,3 @@ def training_device(accelerator: Accelerator, name: str | None) -> torch.device:
             f"device: got {name} for {accelerator.num_processes} processes, wanted none"
         )
     return choose_device(name)
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Return whether a training of this precision runs in bf16 there; ``auto`` takes it where the
-    device computes in it natively.
-    """
-    return precision == "bf16" or (precision == "auto" and _has_fast_bf16(device))
-
-
-def _has_fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    read: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    return bool(read().get("avx512_bf16", False))

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hardmine.model.make import Network
-from hardmine.model.ssd import SSD
-from hardmine.training.loss import Loss, MultiBoxLoss
-from hardmine.training.recipe import Recipe
+from hardmine.losses.loss import Loss, MultiBoxLoss
+from hardmine.models.network import Network
+from hardmine.models.ssd import SSD
+from hardmine.recipes.recipe import Recipe
 from hardmine.types import Batch
 
 UNKNOWN = -1

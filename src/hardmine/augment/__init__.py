@@ -1,0 +1,1 @@
+"""Augmentation: a sample through expand, crop, colour, paste and mosaic."""

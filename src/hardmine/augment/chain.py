@@ -1,0 +1,218 @@
+"""The augmentation chain: the SSD's own steps fused into one resampling and one colour map, and the
+steps that mix images.
+
+What is drawn for an image follows from the generator alone. Steps that are switched off draw
+nothing, and the mixing steps draw from a generator of their own: switching one on leaves the others'
+draws as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from hardmine.augment.alarms import Alarm, alarm_paste
+from hardmine.augment.augment_config import (
+    AUGMENT_PRESETS,
+    NO_AUGMENT,
+    AugmentConfig,
+    augment_preset,
+)
+from hardmine.augment.colour import distort, flip, mirror, photometric_matrix
+from hardmine.augment.geometry import View, draw_view, sample_crop
+from hardmine.augment.mosaic import mosaic
+from hardmine.augment.occlusion import occlude
+from hardmine.augment.paste import copy_paste
+from hardmine.augment.sample import Donors, Note, Sample, Source
+from hardmine.data.images import Cover, Picture
+from hardmine.data.resize import Resize
+from hardmine.types import F32, I64, U8, Mask
+
+__all__ = [
+    "AUGMENT_PRESETS",
+    "NO_AUGMENT",
+    "AugmentConfig",
+    "Augmenter",
+    "Sample",
+    "TraceStep",
+    "augment",
+    "augment_preset",
+    "photometric_matrix",
+    "sample_crop",
+    "trace_augment",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TraceStep:
+    """What one step left: ``image`` u8[h, w, 3] and the boxes on it."""
+
+    name: str
+    image: U8
+    boxes: F32
+    labels: I64
+    ignore: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Augmenter:
+    """The chain for one canvas.
+
+    ``donors``: other images, for mosaic and copy-paste, which do nothing (but copies within the
+    image) without them; ``alarms``: for alarm-paste.
+    """
+
+    resize: Resize
+    config: AugmentConfig
+    donors: Donors | None = None
+    alarms: Sequence[Alarm] = ()
+
+    def draw(
+        self,
+        read: Callable[[Cover], Picture],
+        boxes: F32,
+        labels: I64,
+        ignore: Mask,
+        rng: np.random.Generator,
+        note: Note | None = None,
+    ) -> Sample:
+        """Draw one augmented sample.
+
+        Args:
+            read: gives the image, told how large it must be at least (see ``read_picture``).
+            boxes: f32[N, 4] xyxy pixels of the image; N may be 0, it is then cropped all the same.
+            labels: i64[N].
+            ignore: bool[N].
+            rng: source of all randomness.
+            note: told what every step left.
+        """
+        mixing = rng.spawn(4) if self._mixes else None
+        told = note or _silent
+        sample = self._onto_canvas(read, boxes, labels, ignore, rng, mixing, told)
+        for name, step in self._steps(rng, mixing):
+            before, sample = sample, step(sample)
+            if sample is not before:
+                told(name, sample)
+        return replace(sample, image=np.ascontiguousarray(sample.image))
+
+    @property
+    def _mixes(self) -> bool:
+        c = self.config
+        parts = (c.mosaic, c.copy_paste, c.alarm_paste, c.occlusion)
+        return any(part.probability > 0 for part in parts)
+
+    def _onto_canvas(
+        self,
+        read: Callable[[Cover], Picture],
+        boxes: F32,
+        labels: I64,
+        ignore: Mask,
+        rng: np.random.Generator,
+        mixing: Sequence[np.random.Generator] | None,
+        told: Note,
+    ) -> Sample:
+        resize, config = self.resize, self.config.mosaic
+        if (
+            mixing is not None
+            and self.donors is not None
+            and mixing[0].random() < config.probability
+        ):
+            source = Source(read(resize.cover), boxes, labels, ignore)
+            sample = mosaic(source, config, resize, mixing[0], self.donors)
+            told("mosaic", sample)
+            return sample
+
+        @cache
+        def view(width: int, height: int) -> View:
+            return draw_view(width, height, boxes, resize, self.config, rng)
+
+        picture = read(lambda width, height: view(width, height).cover)
+        chosen = view(picture.width, picture.height)
+        source = Source(picture, boxes, labels, ignore)
+        if told is not _silent:
+            for name, shown in chosen.steps(source):
+                told(name, shown)
+        sample = chosen.render(source)
+        told("resize", sample)
+        return sample
+
+    def _steps(
+        self, rng: np.random.Generator, mixing: Sequence[np.random.Generator] | None
+    ) -> list[tuple[str, Callable[[Sample], Sample]]]:
+        """Return the steps on the canvas; each returns the same object when it does nothing."""
+        c, resize, donors, alarms = self.config, self.resize, self.donors, self.alarms
+        steps: list[tuple[str, Callable[[Sample], Sample]]] = []
+        if mixing is not None:
+            _, a, b, d = mixing
+            steps += [
+                ("copy_paste", lambda s: copy_paste(s, c.copy_paste, resize, a, donors)),
+                ("alarm_paste", lambda s: alarm_paste(s, c.alarm_paste, resize, b, alarms)),
+                ("occlusion", lambda s: occlude(s, c.occlusion, resize.fill, d)),
+            ]
+        return [
+            *steps,
+            ("mirror", lambda s: mirror(s) if c.mirror and rng.random() < c.mirror else s),
+            (
+                "vertical_flip",
+                lambda s: flip(s) if c.vertical_flip and rng.random() < c.vertical_flip else s,
+            ),
+            (
+                "photometric",
+                lambda s: (
+                    distort(s, c.photometric, c.photometric_strength, rng) if c.photometric else s
+                ),
+            ),
+        ]
+
+
+def augment(
+    image: Image.Image | Picture,
+    boxes: F32,
+    labels: I64,
+    ignore: Mask,
+    resize: Resize,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> Sample:
+    """Draw one augmented sample of an RGB image in memory; see :meth:`Augmenter.draw`.
+
+    Returns:
+        Sample: boxes whose centre left the window are gone, the others are cut at its border.
+    """
+    picture = image if isinstance(image, Picture) else Picture.of(image)
+    return Augmenter(resize, config).draw(lambda _: picture, boxes, labels, ignore, rng)
+
+
+def trace_augment(
+    image: Image.Image | Picture,
+    boxes: F32,
+    labels: I64,
+    ignore: Mask,
+    augmenter: Augmenter,
+    rng: np.random.Generator,
+) -> list[TraceStep]:
+    """Return what each step did to an image, from "read" to the last step that did something.
+
+    The draws are those of :meth:`Augmenter.draw` with an equal generator: the last image and boxes
+    are what training sees. "expand" and "crop" show the window's content at about the image's own
+    size; training resamples it once, at "resize".
+    """
+    picture = image if isinstance(image, Picture) else Picture.of(image)
+    whole = np.asarray(picture.pixels)
+    shown = boxes / np.float32(picture.factor)
+    steps = [TraceStep("read", whole, shown, labels, ignore)]
+
+    def note(name: str, sample: Sample) -> None:
+        pixels = np.ascontiguousarray(sample.image)
+        steps.append(TraceStep(name, pixels, sample.boxes, sample.labels, sample.ignore))
+
+    augmenter.draw(lambda _: picture, boxes, labels, ignore, rng, note)
+    return steps
+
+
+def _silent(name: str, sample: Sample) -> None:
+    """Ignore what a step left."""

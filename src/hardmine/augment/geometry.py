@@ -1,0 +1,203 @@
+"""Expanding, cropping and resizing as one resampling of one window.
+
+Expanding and cropping only move a window over the image, so nothing is resampled until the window's
+final place is known: one resize of the part that is needed, decoded no larger than that.
+
+Source: Liu et al. 2016, "SSD", section 2.2, and the layers of the Caffe release.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from hardmine.augment.sample import Sample, Source
+from hardmine.data.resize import Resize
+from hardmine.types import F32, F64, Mask
+
+_INTERPOLATIONS = (
+    Image.Resampling.BILINEAR,
+    Image.Resampling.NEAREST,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BOX,
+    Image.Resampling.LANCZOS,
+)
+
+
+class WindowConfig(Protocol):
+    """The settings of ``AugmentConfig`` that decide the window."""
+
+    @property
+    def expand(self) -> float: ...  # noqa: D102
+    @property
+    def max_expand(self) -> float: ...  # noqa: D102
+    @property
+    def crop(self) -> bool: ...  # noqa: D102
+    @property
+    def min_overlaps(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def min_crop(self) -> float: ...  # noqa: D102
+    @property
+    def crop_trials(self) -> int: ...  # noqa: D102
+    @property
+    def random_interpolation(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """The window of an image that comes onto the canvas; ``window`` f64[4] xyxy, image pixels."""
+
+    width: float
+    """Of the image, px."""
+    height: float
+    window: F64
+    resize: Resize
+    resample: Image.Resampling
+    expanded: F64
+    """The window before it was cropped."""
+
+    @property
+    def cover(self) -> tuple[float, float]:
+        """The size to which the whole image would be resized, at least that of the plain resize."""
+        placement = self.resize.place(*(self.window[2:] - self.window[:2]).tolist())
+        wide, high = self.resize.cover(self.width, self.height)
+        return (
+            max(wide, self.width * placement.scale_x),
+            max(high, self.height * placement.scale_y),
+        )
+
+    def render(self, source: Source) -> Sample:
+        """Resample the part of the image inside the window onto a canvas of the fill colour.
+
+        Boxes whose centre left the window are gone, the others are cut at its border.
+        """
+        keep = _centre_inside(source.boxes, self.window)
+        return _render(
+            Source(source.picture, source.boxes[keep], source.labels[keep], source.ignore[keep]),
+            self.window,
+            self.resize,
+            self.resample,
+        )
+
+    def steps(self, source: Source, longest: int = 960) -> list[tuple[str, Sample]]:
+        """Return what expanding and cropping alone would show, no side longer than ``longest``."""
+        whole = np.array([0.0, 0.0, self.width, self.height])
+        shown: list[tuple[str, Sample]] = []
+        for name, window, before in (
+            ("expand", self.expanded, whole),
+            ("crop", self.window, self.expanded),
+        ):
+            if np.array_equal(window, before):
+                continue
+            size = window[2:] - window[:2]
+            wide, high = (size * min(1.0, longest / size.max())).round().clip(1).astype(int)
+            canvas = Resize(int(high), int(wide), fill=self.resize.fill)
+            bilinear = Image.Resampling.BILINEAR
+            view = replace(self, window=window, resize=canvas, resample=bilinear)
+            shown.append((name, view.render(source)))
+        return shown
+
+
+def draw_view(
+    width: float,
+    height: float,
+    boxes: F32,
+    resize: Resize,
+    config: WindowConfig,
+    rng: np.random.Generator,
+) -> View:
+    """Draw the window and the interpolation for an image of ``width`` × ``height`` pixels."""
+    window = np.array([0, 0, width, height], np.float64)
+    if config.expand and rng.random() < config.expand:
+        window = _expand(window, config.max_expand, rng)
+    expanded = window
+    if config.crop:
+        window = sample_crop(window, boxes, config, rng)
+    resample = Image.Resampling.BILINEAR
+    if config.random_interpolation:
+        resample = _INTERPOLATIONS[int(rng.integers(len(_INTERPOLATIONS)))]
+    return View(width, height, window, resize, resample, expanded)
+
+
+def sample_crop(window: F64, boxes: F32, config: WindowConfig, rng: np.random.Generator) -> F64:
+    """Choose a crop of ``window``, uniformly among the samplers that succeeded.
+
+    The samplers are: the whole window, one per minimum overlap, and one without a condition. A sampler
+    succeeds when in ``config.crop_trials`` tries *any* box reaches its IoU with the crop. Without boxes
+    every crop satisfies every sampler, so an image without objects is cropped as often as others.
+
+    Args:
+        window: f64[4] xyxy in image pixels.
+        boxes: f32[N, 4].
+
+    Returns:
+        f64[4] xyxy in image pixels.
+    """
+    conditions = np.array([*config.min_overlaps, 0.0])  # [S]
+    shape = (len(conditions), config.crop_trials)
+    size = window[2:] - window[:2]
+    scale = rng.uniform(config.min_crop, 1.0, shape)
+    ratio = rng.uniform(np.maximum(0.5, scale**2), np.minimum(2.0, scale**-2))
+    sides = np.stack([scale * np.sqrt(ratio), scale / np.sqrt(ratio)], -1).clip(max=1.0) * size
+    low = window[:2] + rng.random((*shape, 2)) * (size - sides)
+    crops = np.concatenate([low, low + sides], -1)  # [S, T, 4]
+    if len(boxes):
+        best = _iou(crops.reshape(-1, 4), boxes.astype(np.float64)).max(1).reshape(shape)
+        success = best >= conditions[:, None]
+    else:
+        success = np.ones(shape, bool)
+    found = [crops[s, success[s].argmax()] for s in range(len(conditions)) if success[s].any()]
+    choice = int(rng.integers(len(found) + 1))
+    return window if choice == len(found) else found[choice]
+
+
+def _expand(window: F64, max_expand: float, rng: np.random.Generator) -> F64:
+    size = window[2:] - window[:2]
+    ratio = rng.uniform(1.0, max_expand)
+    low = window[:2] - rng.random(2) * (ratio - 1.0) * size
+    return np.concatenate([low, low + ratio * size])
+
+
+def _centre_inside(boxes: F32, window: F64) -> Mask:
+    centre = (boxes[:, :2] + boxes[:, 2:]) * 0.5
+    inside = (centre >= window[:2]) & (centre < window[2:])
+    return np.logical_and(inside[:, 0], inside[:, 1])
+
+
+def _render(source: Source, window: F64, resize: Resize, resample: Image.Resampling) -> Sample:
+    """Draw a window's content. A pixel at x of the image lies at x · scale + shift of the canvas."""
+    picture, (width, height) = source.picture, (window[2:] - window[:2]).tolist()
+    placement = resize.place(width, height)
+    scale = np.array([placement.scale_x, placement.scale_y])
+    shift = np.array([placement.offset_x, placement.offset_y]) - window[:2] * scale
+    part = np.concatenate(
+        [window[:2].clip(min=0), window[2:].clip(max=(picture.width, picture.height))]
+    )
+    corners = np.round(part.reshape(2, 2) * scale + shift).astype(int)
+    corners = corners.clip(0, (resize.width, resize.height))
+    canvas = Image.new("RGB", (resize.width, resize.height), resize.fill)
+    target = corners[1] - corners[0]
+    if target.min() > 0 and (part[2:] > part[:2]).all():
+        x0, y0, x1, y1 = part.tolist()
+        piece = picture.resize((int(target[0]), int(target[1])), resample, (x0, y0, x1, y1))
+        canvas.paste(piece, (int(corners[0, 0]), int(corners[0, 1])))
+    inner = resize.inner(width, height)
+    if inner is not None and resize.padding != resize.fill:
+        padded = Image.new("RGB", canvas.size, resize.padding)
+        padded.paste(canvas.crop(inner), inner[:2])
+        canvas = padded
+    limit = np.concatenate([window[:2], window[:2], window[2:], window[2:]]).reshape(4, 2)
+    cut = source.boxes.reshape(-1, 2, 2).clip(limit[0], limit[2])
+    moved = (cut * scale + shift).reshape(-1, 4).astype(np.float32)
+    return Sample(np.asarray(canvas), moved, source.labels, source.ignore, inner)
+
+
+def _iou(a: F64, b: F64) -> F64:
+    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    inter = size.clip(min=0).prod(-1)
+    areas = [(x[:, 2:] - x[:, :2]).prod(1) for x in (a, b)]
+    union = areas[0][:, None] + areas[1][None] - inter
+    return np.asarray(inter / np.maximum(union, 1e-9))

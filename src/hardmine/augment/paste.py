@@ -1,0 +1,228 @@
+"""Pasting parts of other images: boxed objects, and patterns on which a detector fired wrongly.
+
+A part is cut out with some of its surroundings, over which it fades into the image it is laid on: an
+edge that a detector could learn is thus avoided, and what the box holds stays whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from hardmine.augment.occlusion import covered_share
+from hardmine.augment.sample import Donors, Sample, Source
+from hardmine.data.images import Cover, Picture
+from hardmine.data.resize import Resize
+from hardmine.errors import ConfigError
+from hardmine.types import F32, F64, U8
+
+_TRIALS = 10
+_SMALLEST = 6.0
+"""Canvas pixels: a smaller part shows nothing."""
+_FOREIGN = 0.2
+"""A part that shows more of another object than this would paste it without its box."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPasteConfig:
+    """Objects with their boxes, from other images or the same one."""
+
+    probability: float = 0.0
+    max_objects: int = 3
+    """One to so many are tried."""
+    same_image: float = 0.25
+    """Probability that an object comes from the image itself (when it holds any)."""
+    scale: tuple[float, float] = (0.6, 1.4)
+    """Of the size at which the object's own image would show it."""
+    max_side: float = 0.6
+    """Largest side of a pasted object relative to the canvas."""
+    feather: float = 0.12
+    """Width of the faded edge around the box, relative to the box."""
+    max_cover: float = 0.3
+    """Largest share of another object that a pasted one may hide."""
+    onto_empty: bool = False
+    """Also onto images without objects, which then are none any more."""
+
+    def __post_init__(self) -> None:
+        check_paste("copy_paste", self.probability, self.scale, self.max_side, self.max_cover)
+        if self.max_objects < 1 or not 0.0 <= self.feather <= 1.0:
+            raise ConfigError(
+                f"augment.copy_paste: got max_objects {self.max_objects}, feather {self.feather}, "
+                "wanted max_objects >= 1, feather 0..1"
+            )
+        if not 0.0 <= self.same_image <= 1.0:
+            raise ConfigError(f"augment.copy_paste.same_image: got {self.same_image}, wanted 0..1")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A box of an image, to be pasted at ``width`` × ``height`` canvas pixels."""
+
+    picture: Picture
+    box: F64
+    """xyxy, pixels of the picture."""
+    width: float
+    height: float
+    feather: float
+
+    def render(self) -> tuple[U8, F64, tuple[float, float, float, float]]:
+        """Return the pixels u8[h, w, 3] with their surroundings, their opacity f64[h, w, 1], and how
+        far those reach beyond the box: left, top, right, bottom, canvas pixels.
+        """
+        scale = np.array([self.width, self.height]) / (self.box[2:] - self.box[:2])
+        margin = self.feather * (self.box[2:] - self.box[:2])
+        low = np.maximum(self.box[:2] - margin, 0)
+        high = np.minimum(self.box[2:] + margin, (self.picture.width, self.picture.height))
+        wide, high_px = ((high - low) * scale).round().clip(1).astype(int).tolist()
+        x0, y0, x1, y1 = np.concatenate([low, high]).tolist()
+        pixels = np.asarray(self.picture.resize((wide, high_px), window=(x0, y0, x1, y1)))
+        left, top = ((self.box[:2] - low) * scale).tolist()
+        right, bottom = ((high - self.box[2:]) * scale).tolist()
+        opacity = _ramp(high_px, top, bottom)[:, None, None] * _ramp(wide, left, right)[:, None]
+        return pixels, opacity, (left, top, right, bottom)
+
+
+def copy_paste(
+    sample: Sample,
+    config: CopyPasteConfig,
+    resize: Resize,
+    rng: np.random.Generator,
+    donors: Donors | None,
+) -> Sample:
+    """Paste objects with their boxes onto the canvas; boxes that were there stay as they are."""
+    if rng.random() >= config.probability or not (len(sample.boxes) or config.onto_empty):
+        return sample
+    original = sample
+    for _ in range(int(rng.integers(1, config.max_objects + 1))):
+        own = len(original.boxes) > 0 and rng.random() < config.same_image
+        if own:
+            source, scale = _as_source(original), np.ones(2)
+        elif donors is not None:
+            source = donors.draw(rng, objects=True, cover=sharper(resize.cover))
+            placement = resize.place(source.picture.width, source.picture.height)
+            scale = np.array([placement.scale_x, placement.scale_y])
+        else:
+            continue
+        chosen = _choose_object(source, scale, config.feather, rng)
+        if chosen is None:
+            continue
+        size = (source.boxes[chosen, 2:] - source.boxes[chosen, :2]) * scale
+        size = limit_size(size * rng.uniform(*config.scale), sample, config.max_side)
+        box = source.boxes[chosen].astype(np.float64)
+        part = Part(source.picture, box, float(size[0]), float(size[1]), config.feather)
+        pasted = paste_part(sample, part, config.max_cover, rng)
+        if pasted is None:
+            continue
+        sample, place = pasted
+        label, not_ignored = source.labels[chosen : chosen + 1], np.zeros(1, np.bool_)
+        sample = sample.with_boxes(place[None], label, not_ignored)
+    return sample
+
+
+def paste_part(
+    sample: Sample, part: Part, max_cover: float, rng: np.random.Generator, *, whole: bool = False
+) -> tuple[Sample, F32] | None:
+    """Lay a part where no box is hidden by more than ``max_cover``, earlier parts included.
+
+    Args:
+        whole: its faded surroundings count as hiding, too.
+
+    Returns:
+        The sample with it and the part's box f32[4]; None when no place was found.
+    """
+    x0, y0, x1, y1 = sample.area
+    room = np.array([x1 - x0 - part.width, y1 - y0 - part.height])
+    if room.min() < 0:
+        return None
+    for _ in range(_TRIALS):
+        # Whole pixels, so that the box lies on what is pasted exactly.
+        corner = np.floor(np.array([x0, y0]) + rng.random(2) * (room + 1)).clip(
+            (x0, y0), (x1 - part.width, y1 - part.height)
+        )
+        box = np.concatenate([corner, corner + np.array([part.width, part.height])])
+        reach = part.feather * np.array([-part.width, -part.height, part.width, part.height])
+        loss = covered_share(sample.boxes, box + reach * whole)
+        if ((loss == 0) | (sample.hidden_share + loss <= max_cover)).all():
+            return sample.with_image(_blend(sample, part, box), loss), box.astype(np.float32)
+    return None
+
+
+def _blend(sample: Sample, part: Part, box: F64) -> U8:
+    pixels, opacity, (left, top, _, _) = part.render()
+    x, y = round(box[0] - left), round(box[1] - top)
+    x0, y0, x1, y1 = sample.area
+    low_x, low_y = max(x, x0), max(y, y0)
+    high_x, high_y = min(x + pixels.shape[1], x1), min(y + pixels.shape[0], y1)
+    inside = slice(low_y - y, high_y - y), slice(low_x - x, high_x - x)
+    image = sample.image.copy()
+    target = image[low_y:high_y, low_x:high_x]
+    mixed = target + (pixels[inside].astype(np.float64) - target) * opacity[inside]
+    image[low_y:high_y, low_x:high_x] = (mixed + 0.5).astype(np.uint8)
+    return image
+
+
+def _ramp(length: int, before: float, after: float) -> F64:
+    """Return f64[length]: 1 in the middle, falling to 0 over the margins at both ends."""
+    place = np.arange(length) + 0.5
+    rise = place / max(before, 1e-9)
+    fall = (length - place) / max(after, 1e-9)
+    return np.asarray(np.minimum(np.minimum(rise, fall), 1.0))
+
+
+def _choose_object(
+    source: Source, scale: F64, feather: float, rng: np.random.Generator
+) -> int | None:
+    """Return a box that is large enough and whose part shows no other object, or None."""
+    boxes = source.boxes.astype(np.float64)
+    size = boxes[:, 2:] - boxes[:, :2]
+    fit = ~source.ignore & ((size * scale).min(1) >= _SMALLEST)
+    for index in np.flatnonzero(fit)[rng.permutation(int(fit.sum()))].tolist():
+        margin = feather * size[index]
+        part = boxes[index] + np.concatenate([-margin, margin])
+        others = np.delete(source.boxes, index, axis=0)
+        if (covered_share(others, part) <= _FOREIGN).all():
+            return int(index)
+    return None
+
+
+def _as_source(sample: Sample) -> Source:
+    picture = Picture.of(Image.fromarray(sample.image))
+    return Source(picture, sample.boxes, sample.labels, sample.ignore)
+
+
+def limit_size(size: F64, sample: Sample, max_side: float) -> F64:
+    """Return a part's size, made smaller (aspect kept) when it would be too large for the image."""
+    x0, y0, x1, y1 = sample.area
+    limit = max_side * np.array([x1 - x0, y1 - y0])
+    return np.asarray(size * min(1.0, float((limit / size).min())))
+
+
+def sharper(cover: Cover) -> Cover:
+    """Return twice as much: parts may be enlarged."""
+
+    def twice(width: int, height: int) -> tuple[float, float]:
+        wide, high = cover(width, height)
+        return 2 * wide, 2 * high
+
+    return twice
+
+
+def check_paste(
+    name: str,
+    probability: float,
+    scale: tuple[float, float],
+    max_side: float,
+    max_cover: float,
+) -> None:
+    """Raise ConfigError when the settings that both kinds of pasting share are out of range."""
+    if not 0.0 <= probability <= 1.0:
+        raise ConfigError(f"augment.{name}.probability: got {probability}, wanted 0..1")
+    if not 0.0 < scale[0] <= scale[1]:
+        raise ConfigError(f"augment.{name}.scale: got {list(scale)}, wanted 0 < low <= high")
+    if not 0.0 < max_side <= 1.0 or not 0.0 <= max_cover < 1.0:
+        raise ConfigError(
+            f"augment.{name}: got max_side {max_side}, max_cover {max_cover}, wanted "
+            "0 < max_side <= 1, 0 <= max_cover < 1"
+        )

@@ -1,0 +1,1 @@
+"""Label formats: reading, writing, recognising and validating them."""

@@ -1,0 +1,90 @@
+"""What YOLO and VOC cannot say, kept in a small file beside their labels.
+
+``hardmine.json`` in the label folder holds, for those images that need it, the state, the objects
+to ignore and where the image came from, by the image's path below the image folder::
+
+    {"images": {"cam1/0042.jpg": {"state": "assumed_empty", "ignore": [0], "source": "pool"}}}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hardmine.data.formats.image_paths import relative_name
+from hardmine.files import write_json
+from hardmine.types import ImageState, Problem
+
+STATES_FILE = "hardmine.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the side file says of one image. ``ignore`` counts objects in the label file's order."""
+
+    state: ImageState | None = None
+    ignore: frozenset[int] = frozenset()
+    source: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.state or self.ignore or self.source)
+
+
+NO_MARK = Mark()
+
+
+def parse_state(value: object) -> ImageState | None:
+    """Return the state of that name, or None where there is no such state."""
+    return next((state for state in ImageState if state.value == value), None)
+
+
+def read_marks(folder: Path, root: Path, problems: list[Problem]) -> dict[str, Mark]:
+    """Read the side file of a label folder; without one, nothing is marked.
+
+    A broken file or entry is added to ``problems`` and the rest is used.
+    """
+    path = folder / STATES_FILE
+    if not path.is_file():
+        return {}
+    name = relative_name(path, root)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["images"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        problems.append(Problem("states_broken", name, -1, f"cannot be read ({error!r})"))
+        return {}
+    marks: dict[str, Mark] = {}
+    for index, (image, entry) in enumerate(entries):
+        try:
+            marks[image] = _mark(entry)
+        except (TypeError, ValueError, AttributeError) as error:
+            problems.append(Problem("state_unknown", name, index, f"{image}: {error}"))
+    return marks
+
+
+def write_marks(folder: Path, marks: Mapping[str, Mark]) -> None:
+    """Write the side file; without marks there is none."""
+    path = folder / STATES_FILE
+    if not any(marks.values()):
+        path.unlink(missing_ok=True)
+        return
+    write_json(path, {"images": {name: _entry(mark) for name, mark in marks.items() if mark}})
+
+
+def _mark(entry: Mapping[str, Any]) -> Mark:
+    state = ImageState(entry["state"]) if entry.get("state") is not None else None
+    ignore = frozenset(int(index) for index in entry.get("ignore", ()))
+    return Mark(state, ignore, str(entry.get("source", "")))
+
+
+def _entry(mark: Mark) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    if mark.state is not None:
+        entry["state"] = mark.state.value
+    if mark.ignore:
+        entry["ignore"] = sorted(mark.ignore)
+    if mark.source:
+        entry["source"] = mark.source
+    return entry

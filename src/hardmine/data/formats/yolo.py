@@ -1,0 +1,181 @@
+"""YOLO: one text file per image, a line ``class cx cy w h`` (shares of the image) per object.
+
+A missing label file says ``unreviewed``, an empty one ``verified_empty``; other states, and objects
+to ignore, live in a side file (see `image_states`). Lines of outlines (``class x y x y …``)
+give their bounding box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardmine.data.formats.image_folder import list_files, list_images, measure, stem_name
+from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
+from hardmine.data.formats.image_states import NO_MARK, Mark, read_marks
+from hardmine.data.formats.label_validation import RawImage, RawSplit
+from hardmine.types import ImageState, Problem
+
+MAX_UNNAMED = 1000
+"""Class numbers from here on are taken for an error where no list of names says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class YoloSource:
+    """One split.
+
+    ``entries`` are folders of images and text files that list images. Labels lie in ``labels`` (by
+    the same path below it), or where that is None by the format's own rule: the last ``images`` in
+    an image's path turned into ``labels``, else beside the image.
+    """
+
+    root: Path
+    entries: tuple[Path, ...]
+    names: tuple[str, ...] | None
+    labels: Path | None = None
+
+    def read(self, *, empty_is_verified: bool = False) -> RawSplit:
+        """Read the split; ``empty_is_verified``: an image without label file is a negative."""
+        return _YoloReader(self, empty_is_verified).read()
+
+
+class _YoloReader:
+    def __init__(self, source: YoloSource, empty_is_verified: bool) -> None:
+        self.source = source
+        self.problems: list[Problem] = []
+        self.highest = -1
+        self.limit = MAX_UNNAMED if source.names is None else len(source.names)
+        self.missing = ImageState.VERIFIED_EMPTY if empty_is_verified else ImageState.UNREVIEWED
+
+    def read(self) -> RawSplit:
+        """Return the images of every listed folder and list file, each once."""
+        found: dict[Path, tuple[Path, Mark]] = {}
+        for entry in self.source.entries:
+            found.update(self._folder(entry) if entry.is_dir() else self._list(entry))
+        raws = [
+            RawImage(path, self._name(label), state=mark.state, source=mark.source)
+            for path, (label, mark) in found.items()
+        ]
+        raws = measure(raws, self.source.root, self.problems)
+        for raw in raws:
+            self._fill(raw, *found[raw.path])
+        names = self.source.names or tuple(map(str, range(self.highest + 1)))
+        return RawSplit(self.source.root, list(names), raws, self.problems, form="cxcywh_shares")
+
+    def _folder(self, entry: Path) -> Iterator[tuple[Path, tuple[Path, Mark]]]:
+        """Yield the images of a folder, each with its label file and mark."""
+        images = entry / "images" if (entry / "images").is_dir() else entry
+        labels = self.source.labels or _label_folder(images)
+        marks = read_marks(labels, self.source.root, self.problems)
+        stems: dict[str, Path] = {}
+        for path in list_images(images):
+            stem = stem_name(path, images)
+            label = labels / f"{stem}.txt"
+            if stem in stems and label.is_file():
+                self._report("label_ambiguous", label, f"serves {stems[stem].name} and {path.name}")
+            stems[stem] = path
+            yield path, (label, marks.get(relative_name(path, images), NO_MARK))
+        for label in list_files(labels, {".txt"}):
+            if stem_name(label, labels) not in stems and looks_like_labels(label):
+                self._report("image_missing", label, f"no image {stem_name(label, labels)}.*")
+
+    def _list(self, entry: Path) -> Iterator[tuple[Path, tuple[Path, Mark]]]:
+        """Yield the images that a text file names."""
+        finder = ImageFinder(self.source.root, [entry.parent, self.source.root])
+        for index, line in enumerate(_lines(entry)):
+            try:
+                path = finder.find(line.strip())
+            except OutsideRootError as error:
+                self._report("path_outside", entry, str(error), index)
+                continue
+            if path is None:
+                self._report("image_missing", entry, f"no image {line.strip()}", index)
+            else:
+                yield path, (_label_folder(path.parent) / f"{path.stem}.txt", NO_MARK)
+
+    def _fill(self, raw: RawImage, label: Path, mark: Mark) -> None:
+        try:
+            lines = label.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            raw.state_if_empty = self.missing
+            raw.file = self._name(raw.path)
+            return
+        except OSError as error:
+            self._report("label_broken", label, f"cannot be read ({error.strerror})")
+            raw.rejected += 1
+            return
+        raw.state_if_empty = ImageState.VERIFIED_EMPTY
+        for index, line in enumerate(lines):
+            if not line.strip():
+                continue
+            try:
+                number, (x0, y0, x1, y1) = parse_line(line)
+            except ValueError as error:
+                self._report("box_malformed", label, str(error), index)
+                raw.rejected += 1
+                continue
+            if not 0 <= number < self.limit:
+                reason = f"class {number}, wanted 0 to {self.limit - 1}"
+                self._report("class_unknown", label, reason, index)
+                raw.rejected += 1
+                continue
+            self.highest = max(self.highest, number)
+            width, height, ignore = raw.width, raw.height, index in mark.ignore
+            box = (x0 * width, y0 * height, x1 * width, y1 * height)
+            raw.objects.append((*box, number, ignore, index))
+
+    def _name(self, path: Path) -> str:
+        return relative_name(path, self.source.root)
+
+    def _report(self, kind: str, file: Path, reason: str, index: int = -1) -> None:
+        self.problems.append(Problem(kind, self._name(file), index, reason))
+
+
+def parse_line(line: str) -> tuple[int, tuple[float, float, float, float]]:
+    """Return the class number and the box of one line, xyxy in shares of the image.
+
+    Raises:
+        ValueError: neither ``class cx cy w h`` nor ``class`` and three or more points.
+    """
+    wanted = f"line {line.strip()[:80]!r}, wanted 'class cx cy w h'"
+    try:
+        number, *values = (float(value) for value in line.split())
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not number.is_integer():
+        raise ValueError(f"{wanted} with a whole number as the class")
+    if len(values) == 4:
+        cx, cy, width, height = values
+        return int(number), (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+    if len(values) >= 6 and len(values) % 2 == 0:
+        xs, ys = values[0::2], values[1::2]
+        return int(number), (min(xs), min(ys), max(xs), max(ys))
+    raise ValueError(f"{wanted} (5 numbers), got {len(values) + 1}")
+
+
+def looks_like_labels(path: Path) -> bool:
+    """Return whether the first written line of a text file is a YOLO object."""
+    first = next((line for line in _lines(path) if line.strip()), "")
+    try:
+        return bool(first) and bool(parse_line(first))
+    except ValueError:
+        return False
+
+
+def _lines(path: Path) -> Sequence[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ()
+
+
+def _label_folder(images: Path) -> Path:
+    """Return where the labels of a folder of images lie: the last ``images`` as ``labels``."""
+    parts = list(images.parts)
+    if "images" not in parts:
+        return images
+    last = len(parts) - 1 - parts[::-1].index("images")
+    parts[last] = "labels"
+    folder = Path(*parts)
+    return folder if folder.is_dir() or images.name == "images" else images

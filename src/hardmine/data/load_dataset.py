@@ -1,0 +1,113 @@
+"""Reading whatever labelled data people have, recognised by looking at it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hardmine.data.formats.image_folder import load_images
+from hardmine.data.formats.image_paths import plain_path
+from hardmine.data.formats.label_validation import RawSplit, build_dataset, merge_names
+from hardmine.data.formats.recognise import find_sources
+from hardmine.errors import DataError
+from hardmine.types import Dataset, ImageState
+
+__all__ = ["build_splits", "load_dataset", "load_images", "load_splits", "read_splits"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_splits(
+    path: Path | str,
+    *,
+    images: Path | str | None = None,
+    categories: Sequence[str] | None = None,
+    empty_is_verified: bool = False,
+) -> dict[str, Dataset]:
+    """Read every split of a dataset, all with one class list.
+
+    Args:
+        path: a COCO json, a YOLO ``data.yaml``, or a folder in one of the layouts that
+            `hardmine.data.formats.recognise` lists.
+        images: the folder of images, where it is not found beside the labels.
+        categories: the class list to use; default: as declared, or gathered and sorted (VOC).
+        empty_is_verified: take images without annotations as verified negatives, not as unreviewed.
+
+    Returns:
+        The splits by name: ``train``, ``val`` and ``test`` as far as there are any, or ``all`` for
+        data without splits.
+
+    Raises:
+        DataError: nothing is recognised (the message lists what was looked for), or a file that
+            everything hangs on is broken. Lesser faults become `Dataset.problems`.
+    """
+    raws = read_splits(path, images=images, empty_is_verified=empty_is_verified)
+    datasets = build_splits(raws, categories)
+    for name, dataset in datasets.items():
+        _report(f"{path} ({name})", dataset)
+    return datasets
+
+
+def read_splits(
+    path: Path | str, *, images: Path | str | None = None, empty_is_verified: bool = False
+) -> dict[str, RawSplit]:
+    """Read what the label files say, box by box and unjudged; arguments as for `load_splits`.
+
+    Raises:
+        DataError: nothing is recognised, or a file that everything hangs on is broken.
+    """
+    sources = find_sources(plain_path(path), None if images is None else plain_path(images))
+    return {name: s.read(empty_is_verified=empty_is_verified) for name, s in sources.items()}
+
+
+def build_splits(
+    raws: Mapping[str, RawSplit], categories: Sequence[str] | None = None
+) -> dict[str, Dataset]:
+    """Judge what was read and return the splits, all with one class list."""
+    names = tuple(categories) if categories is not None else merge_names(list(raws.values()))
+    return {name: build_dataset(raw, names) for name, raw in raws.items()}
+
+
+def load_dataset(
+    path: Path | str,
+    *,
+    images: Path | str | None = None,
+    split: str | None = None,
+    categories: Sequence[str] | None = None,
+    empty_is_verified: bool = False,
+) -> Dataset:
+    """Read one dataset; of data with several splits, the one that ``split`` names.
+
+    The class list is that of all splits. See `load_splits` for the other arguments.
+
+    Raises:
+        DataError: as `load_splits`, and where there are several splits and none is chosen, or the
+            chosen one does not exist.
+    """
+    found = load_splits(
+        path, images=images, categories=categories, empty_is_verified=empty_is_verified
+    )
+    if split is None and len(found) == 1:
+        return next(iter(found.values()))
+    if split not in found:
+        wanted = "none was chosen" if split is None else f"not {split!r}"
+        raise DataError(f"{path}: has the splits {', '.join(found)}; {wanted}")
+    return found[split]
+
+
+def _report(name: str, dataset: Dataset) -> None:
+    """Say what would otherwise be overlooked."""
+    unreviewed = dataset.count_states().get(ImageState.UNREVIEWED, 0)
+    if unreviewed:
+        logger.warning(
+            "%s: %d of %d images are not labelled and not verified empty: they are 'unreviewed' "
+            "and will not be trained on (see empty_is_verified)",
+            name,
+            unreviewed,
+            len(dataset),
+        )
+    if dataset.problems:
+        logger.warning(
+            "%s: %d problems, the first: %s", name, len(dataset.problems), dataset.problems[0]
+        )

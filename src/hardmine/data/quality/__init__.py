@@ -1,0 +1,1 @@
+"""Dataset checks: findings in labels and images, and their repair."""

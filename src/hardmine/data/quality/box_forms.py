@@ -1,0 +1,150 @@
+"""Which form the numbers of the boxes have: told by what each reading of them would mean.
+
+The four numbers of every box are read under each hypothesis. A reading is *sound* when the box has
+an extent of two pixels or more and lies inside its image. The right form leaves nearly all boxes
+sound; a wrong one turns boxes inside out, shrinks them to nothing or pushes them over the edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardmine.data.formats.label_validation import RawSplit, object_table
+from hardmine.types import F64
+
+MIN_BOXES = 8
+"""With fewer boxes nothing is claimed."""
+SOUND_ENOUGH = 0.95
+"""Share of sound boxes that a form must reach to be named in place of the declared one."""
+WORSE = 5.0
+"""The declared form must leave this many times as many unsound boxes as the named one."""
+_LEAST_UNSOUND = (3, 0.02)
+_MIN_EXTENT = 2.0
+_TOLERANCE = (2.0, 0.01)
+"""Pixels, or share of the image's side: how far a box may pass the edge; the larger counts."""
+
+
+def _corners(n: F64) -> F64:
+    return n
+
+
+def _swapped(n: F64) -> F64:
+    return n[:, [2, 3, 0, 1]]
+
+
+def _yx(n: F64) -> F64:
+    return n[:, [1, 0, 3, 2]]
+
+
+def _pairs(n: F64) -> F64:
+    return n[:, [0, 2, 1, 3]]
+
+
+def _xywh(n: F64) -> F64:
+    return np.concatenate([n[:, :2], n[:, :2] + n[:, 2:]], axis=1)
+
+
+def _yxhw(n: F64) -> F64:
+    return _xywh(_yx(n))
+
+
+def _cxcywh(n: F64) -> F64:
+    return np.concatenate([n[:, :2] - n[:, 2:] / 2, n[:, :2] + n[:, 2:] / 2], axis=1)
+
+
+_PLAIN: tuple[tuple[str, str, Callable[[F64], F64]], ...] = (
+    ("xyxy", "xmin ymin xmax ymax", _corners),
+    ("xywh", "xmin ymin width height", _xywh),
+    ("cxcywh", "centre x, centre y, width, height", _cxcywh),
+    ("yxyx", "ymin xmin ymax xmax (x and y swapped)", _yx),
+    ("yxhw", "ymin xmin height width (x and y swapped)", _yxhw),
+    ("xxyy", "xmin xmax ymin ymax", _pairs),
+    ("x1y1x0y0", "xmax ymax xmin ymin (corners swapped)", _swapped),
+)
+FORMS: dict[str, tuple[str, Callable[[F64], F64], bool]] = {
+    name + suffix: (words + unit, convert, bool(suffix))
+    for suffix, unit in (("", ", in pixels"), ("_shares", ", as shares of the image (0 to 1)"))
+    for name, words, convert in _PLAIN
+    if not (suffix and name in ("yxyx", "yxhw"))
+}
+"""By name: in words, the function to xyxy, and whether the numbers are shares of the image.
+
+Shares with x and y swapped are not among them: they lie inside the image either way.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FormVerdict:
+    """How well the declared form and the best one explain a split's boxes."""
+
+    declared: str
+    best: str
+    boxes: int
+    sound: dict[str, float]
+    """Share of sound boxes under each form."""
+
+    @property
+    def doubtful(self) -> bool:
+        """True when another form than the declared one explains the boxes."""
+        return self.best != self.declared
+
+    def __str__(self) -> str:
+        was, now = self.sound[self.declared], self.sound[self.best]
+        return (
+            f"read as {FORMS[self.declared][0]}, {was:.0%} of {self.boxes} boxes lie whole inside "
+            f"their image; read as {FORMS[self.best][0]}, {now:.0%} do"
+        )
+
+
+def judge_form(raw: RawSplit) -> FormVerdict | None:
+    """Compare all forms on a split's boxes as they were written; None where there are too few."""
+    numbers, sizes = written_numbers(raw)
+    finite = np.isfinite(numbers).all(axis=1)
+    numbers, sizes = numbers[finite], sizes[finite]
+    if len(numbers) < MIN_BOXES:
+        return None
+    sound = {name: float(is_sound(to_xyxy(name, numbers, sizes), sizes).mean()) for name in FORMS}
+    declared: str = raw.form
+    best = max(sound, key=lambda name: (sound[name], name == declared))
+    unsound, left = 1 - sound[declared], 1 - sound[best]
+    least = max(_LEAST_UNSOUND[0], _LEAST_UNSOUND[1] * len(numbers)) / len(numbers)
+    if sound[best] < SOUND_ENOUGH or unsound < least or unsound < WORSE * left - 1e-9:
+        best = declared
+    return FormVerdict(declared, best, len(numbers), sound)
+
+
+def written_numbers(raw: RawSplit) -> tuple[F64, F64]:
+    """Return the four numbers of each box as its label file has them [N, 4], and image sizes [N, 2]."""
+    table = object_table(raw)
+    xyxy = table.boxes
+    sizes = np.array([(i.width, i.height) for i in raw.images], np.float64)
+    sizes = sizes.reshape(-1, 2)[table.owner]
+    with np.errstate(invalid="ignore", over="ignore"):
+        if raw.form == "xyxy":
+            return xyxy, sizes
+        extent = xyxy[:, 2:] - xyxy[:, :2]
+        if raw.form == "xywh":
+            return np.concatenate([xyxy[:, :2], extent], axis=1), sizes
+        centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2
+        return np.concatenate([centre, extent], axis=1) / np.tile(sizes, 2), sizes
+
+
+def to_xyxy(form: str, numbers: F64, sizes: F64) -> F64:
+    """Return the boxes, xyxy pixels [N, 4], that the numbers mean under a form."""
+    _, convert, shares = FORMS[form]
+    with np.errstate(invalid="ignore", over="ignore"):
+        boxes = convert(numbers)
+        return boxes * np.tile(sizes, 2) if shares else boxes
+
+
+def is_sound(boxes: F64, sizes: F64) -> NDArray[np.bool_]:
+    """Return which boxes (xyxy [N, 4]) have an extent and lie inside their images ([N, 2])."""
+    slack = np.maximum(_TOLERANCE[0], _TOLERANCE[1] * sizes)
+    extended = boxes[:, 2:] - boxes[:, :2] >= _MIN_EXTENT
+    inside = (boxes[:, :2] >= -slack) & (boxes[:, 2:] <= sizes + slack)
+    sound: NDArray[np.bool_] = np.all(extended & inside, axis=1)
+    return sound

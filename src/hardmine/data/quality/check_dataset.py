@@ -1,0 +1,286 @@
+"""Looking at a dataset before training on it: every label judged, every image decoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hardmine.data.formats.label_validation import RawSplit, object_table
+from hardmine.data.load_dataset import build_splits, read_splits
+from hardmine.data.quality.box_forms import (
+    FormVerdict,
+    is_sound,
+    judge_form,
+    to_xyxy,
+    written_numbers,
+)
+from hardmine.data.quality.findings import Box, Finding, Severity, by_severity, severity_of
+from hardmine.data.quality.image_checks import (
+    CopyGroup,
+    Inspected,
+    describe_copies,
+    group_copies,
+    inspect_images,
+)
+from hardmine.data.quality.label_checks import find_suspects
+from hardmine.data.quality.resize_effects import ModelInput, SizeMixture, find_small, size_mixture
+from hardmine.types import Dataset, ImageState, Problem
+
+__all__ = ["CheckReport", "Severity", "SplitCounts", "check_dataset", "severity_of"]
+
+ROWS_PER_KIND = 20
+SOUND = 0.9
+"""With a smaller share of sound boxes the declared form is an error, if another explains them."""
+DEFAULT_SIDE = 320
+"""Pixels of the square input that resize rules are compared at when no model is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """Numbers of images by state, and of objects by class, of one split."""
+
+    images: int
+    states: dict[str, int]
+    boxes: int
+    ignored_boxes: int
+    classes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `check_dataset` found."""
+
+    data: str
+    categories: tuple[str, ...]
+    splits: dict[str, SplitCounts]
+    problems: tuple[Finding, ...]
+    mixtures: dict[str, SizeMixture] = field(default_factory=dict)
+    """Image sizes, by split."""
+    grey: dict[str, int] = field(default_factory=dict)
+    """Number of images without colour, by split."""
+    forms: dict[str, FormVerdict] = field(default_factory=dict)
+    """What the form of the boxes was judged by, for splits with enough of them."""
+    copy_groups: int = 0
+    copy_pairs: int = 0
+    raws: Mapping[str, RawSplit] = field(default_factory=dict, repr=False)
+    """The splits as they were read, where ``data`` was a path."""
+    seen: tuple[Inspected, ...] = field(default=(), repr=False)
+    """Every image that was opened."""
+
+    @property
+    def ok(self) -> bool:
+        """True when no problem is an error."""
+        return not self.count(Severity.ERROR)
+
+    def count(self, severity: Severity) -> int:
+        """Return the number of problems of a severity."""
+        return sum(severity_of(problem) is severity for problem in self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON knows it."""
+        return {
+            "data": self.data,
+            "ok": self.ok,
+            "categories": list(self.categories),
+            "splits": {name: asdict(counts) for name, counts in self.splits.items()},
+            "copies": {"groups": self.copy_groups, "pairs": self.copy_pairs},
+            "grey": self.grey,
+            "sizes": {name: mixture.to_dict() for name, mixture in self.mixtures.items()},
+            "forms": {name: asdict(verdict) for name, verdict in self.forms.items()},
+            "counts": dict(Counter(problem.kind for problem in self.problems)),
+            "problems": [problem.to_dict() for problem in self.problems],
+        }
+
+    def rows(self, limit: int = ROWS_PER_KIND) -> list[str]:
+        """Return the report as lines of text: the splits, then the problems, worst first.
+
+        Args:
+            limit: problems of one kind that are named; the rest is counted.
+        """
+        lines = [_split_row(name, counts) for name, counts in self.splits.items()]
+        lines += [
+            f"{name}: {number} of {self.splits[name].images} images hold no colour"
+            for name, number in self.grey.items()
+            if number
+        ]
+        if self.copy_pairs:
+            lines.append(f"near-copies: {self.copy_pairs} pairs in {self.copy_groups} groups")
+        several = len(self.splits) > 1
+        for severity, kind, found in by_severity(self.problems):
+            lines.append(f"{severity.value}: {len(found)} x {kind}")
+            lines += [_problem_row(problem, several) for problem in found[:limit]]
+            if len(found) > limit:
+                lines.append(f"  … {len(found) - limit} more (--json and --html list all)")
+        return lines if self.problems else [*lines, "no problems"]
+
+
+def check_dataset(
+    data: Dataset | Mapping[str, Dataset] | Path | str,
+    *,
+    images: Path | str | None = None,
+    categories: Sequence[str] | None = None,
+    empty_is_verified: bool = False,
+    val: Mapping[str, Dataset] | None = None,
+    against: Mapping[str, Dataset] | None = None,
+    model: ModelInput | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Read a dataset, decode every image, look for copies, and report all that is wrong.
+
+    Args:
+        data: a path as for `load_splits` (the other arguments go there), or what it returned.
+        val: further labelled splits by name, looked at like those of ``data``.
+        against: sets of images (negatives, a pool) that must not share pictures with the splits.
+        model: also name boxes that its input makes too small, and compare resize rules there.
+        progress: called with the number of images decoded so far and the number of all.
+
+    Raises:
+        DataError: nothing is recognised at the path.
+    """
+    raws: Mapping[str, RawSplit] = {}
+    if isinstance(data, Dataset):
+        splits: dict[str, Dataset] = {"all": data}
+    elif isinstance(data, Mapping):
+        splits = dict(data)
+    else:
+        raws = read_splits(data, images=images, empty_is_verified=empty_is_verified)
+        splits = build_splits(raws, categories)
+    shown = data if isinstance(data, Path | str) else next(iter(splits.values())).root
+    splits |= val or {}
+    problems: list[Finding] = []
+    forms = {name: verdict for name, raw in raws.items() if (verdict := judge_form(raw))}
+    for name, dataset in splits.items():
+        problems += _label_findings(name, dataset, raws.get(name), forms.get(name), model)
+    others = dict(against or {})
+    for name, dataset in others.items():
+        problems += locate(name, dataset.problems, None)
+    seen = inspect_images(splits | others, progress)
+    problems += [problem for image in seen for problem in image.findings if _matters(image, others)]
+    groups = group_copies(seen)
+    problems += describe_copies(seen, groups, others)
+    report = _report(str(shown), splits, problems, seen, groups, frozenset(others), model)
+    return replace(report, forms=forms, raws=raws)
+
+
+def _report(
+    shown: str,
+    splits: Mapping[str, Dataset],
+    problems: Sequence[Finding],
+    seen: Sequence[Inspected],
+    groups: Sequence[CopyGroup],
+    others: frozenset[str],
+    model: ModelInput | None,
+) -> CheckReport:
+    height, width = (
+        (model.resize.height, model.resize.width) if model else (DEFAULT_SIDE, DEFAULT_SIDE)
+    )
+    mixtures = {name: size_mixture(dataset, height, width) for name, dataset in splits.items()}
+    grey = Counter(image.split for image in seen if image.grey)
+    told = [g for g in groups if any(seen[i].split not in others for i in g.members)]
+    return CheckReport(
+        shown,
+        tuple(next(iter(splits.values())).categories),
+        {name: _count(dataset) for name, dataset in splits.items()},
+        tuple(problems),
+        {name: mixture for name, mixture in mixtures.items() if mixture is not None},
+        {name: grey[name] for name in splits},
+        copy_groups=len(told),
+        copy_pairs=sum(group.pairs for group in told),
+        seen=tuple(seen),
+    )
+
+
+def _matters(image: Inspected, others: Mapping[str, Dataset]) -> bool:
+    """Of images that are only compared with, what cannot be read is told and nothing else."""
+    return image.split not in others or image.hash is None
+
+
+def _label_findings(
+    split: str,
+    dataset: Dataset,
+    raw: RawSplit | None,
+    form: FormVerdict | None,
+    model: ModelInput | None,
+) -> list[Finding]:
+    found = locate(split, dataset.problems, raw)
+    if raw is not None and form is not None and form.doubtful:
+        # A tenth of boxes without sense spoils training; less may be sloppiness.
+        kind = "box_form" if form.sound[form.declared] < SOUND else "box_form_doubtful"
+        path, boxes = _example(raw, form)
+        found.append(Finding(kind, split, -1, str(form), split, path, boxes))
+    unreviewed = dataset.count_states().get(ImageState.UNREVIEWED, 0)
+    if unreviewed:
+        reason = f"{unreviewed} of {len(dataset)} images are unreviewed: not trained on"
+        found.append(Finding("images_unreviewed", split, -1, reason, split))
+    found += find_suspects(split, dataset)
+    return found + (find_small(split, dataset, model) if model is not None else [])
+
+
+def _example(raw: RawSplit, form: FormVerdict) -> tuple[Path, tuple[Box, ...]]:
+    """Return an image with a box as it was read and as the better form would have it."""
+    table = object_table(raw)
+    numbers, sizes = written_numbers(raw)
+    row = int(is_sound(table.boxes, sizes).argmin())
+    better = to_xyxy(form.best, numbers[row : row + 1], sizes[row : row + 1])[0]
+    x0, y0, x1, y1 = table.boxes[row].tolist()
+    a, b, c, d = better.tolist()
+    return raw.images[int(table.owner[row])].path, ((x0, y0, x1, y1), (a, b, c, d))
+
+
+def locate(split: str, problems: Sequence[Problem], raw: RawSplit | None) -> list[Finding]:
+    """Return what reading a split found, with the image and the written box where there is one."""
+    where = _places(raw, problems) if raw is not None and problems else {}
+    found: list[Finding] = []
+    for p in problems:
+        # In COCO the index counts images in some kinds and annotations in others.
+        path, box = where.get((p.file, p.index), (None, None))
+        if not p.kind.startswith(("box_", "class_unknown")):
+            path, box = (path, None) if p.index < 0 else (None, None)
+        boxes = (box,) if box is not None else ()
+        found.append(Finding(p.kind, p.file, p.index, p.reason, split, path, boxes))
+    return found
+
+
+def _places(
+    raw: RawSplit, problems: Sequence[Problem]
+) -> dict[tuple[str, int], tuple[Path, Box | None]]:
+    """Return the image and the written box that each problem's file and index stand for."""
+    wanted = {(problem.file, problem.index) for problem in problems}
+    table = object_table(raw)
+    where: dict[tuple[str, int], tuple[Path, Box | None]] = {}
+    for image in raw.images:
+        if (image.file, -1) in wanted:
+            where[image.file, -1] = (image.path, None)
+    for owner, place, box in zip(
+        table.owner.tolist(), table.places.tolist(), table.boxes.tolist(), strict=True
+    ):
+        image = raw.images[owner]
+        if (image.file, place) in wanted:
+            x0, y0, x1, y1 = box
+            where[image.file, place] = (image.path, (x0, y0, x1, y1))
+    return where
+
+
+def _count(dataset: Dataset) -> SplitCounts:
+    classes = Counter(label for record in dataset.records for label in record.labels.tolist())
+    return SplitCounts(
+        len(dataset),
+        {state.value: number for state, number in dataset.count_states().items()},
+        sum(classes.values()),
+        sum(int(record.ignore.sum()) for record in dataset.records),
+        {name: classes[label] for label, name in enumerate(dataset.categories, start=1)},
+    )
+
+
+def _split_row(name: str, counts: SplitCounts) -> str:
+    states = ", ".join(f"{number} {state}" for state, number in counts.states.items())
+    classes = ", ".join(f"{name} {number}" for name, number in counts.classes.items())
+    return f"{name}: {counts.images} images ({states}), {counts.boxes} boxes ({classes})"
+
+
+def _problem_row(problem: Finding, several: bool) -> str:
+    where = f"{problem.split}: " if several and problem.file != problem.split else ""
+    return f"  {problem.kind}: {where}{problem}"

@@ -1,0 +1,1 @@
+"""Splits, what must stay on one side of them, and near-duplicates."""

@@ -1,0 +1,240 @@
+"""Splits on which near-copies, one camera's images or neighbours in time never lie on two sides."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hardmine.data.splits.grouping import FRAMES, SECONDS, cut_in_time, group_by_pattern, moments
+from hardmine.data.splits.near_duplicates import (
+    MAX_DISTANCE,
+    find_near,
+    group_duplicates,
+    hash_images,
+)
+from hardmine.errors import DataError
+from hardmine.types import F64, Dataset, ImageRecord
+
+LONGEST_CLIP = 0.5
+"""A stretch of time longer than this share of the smallest split may be cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitResult:
+    """The splits, the images left out between neighbours in time, and how groups were made."""
+
+    splits: dict[str, Dataset]
+    left_out: tuple[ImageRecord, ...]
+    num_groups: int
+    how: str
+    straddling: int
+    """Pairs of near-copies in different splits; not 0 only where time alone makes the groups."""
+
+
+def split_dataset(
+    dataset: Dataset, fractions: Mapping[str, float], seed: int = 0, *, group: str | None = None
+) -> dict[str, Dataset]:
+    """Split a dataset at random, near-copies together and classes spread evenly.
+
+    The result depends on the images' paths and the seed, not on the order of the records. Every
+    split gets at least one group of images; the fractions are met up to the size of a group.
+
+    Args:
+        fractions: share of the images by split name; positive, with the sum 1.
+        seed: another seed gives another split.
+        group: regular expression; images on whose path below the root its groups match the same
+            (a camera, a site) stay together too.
+
+    Raises:
+        ValueError: the fractions are not positive or do not sum to 1.
+        ConfigError: ``group`` is no pattern with a group.
+        DataError: there are fewer groups of images than splits.
+    """
+    return split_by_group(dataset, fractions, seed, group=group).splits
+
+
+def split_by_group(
+    dataset: Dataset, fractions: Mapping[str, float], seed: int = 0, *, group: str | None = None
+) -> SplitResult:
+    """Split as `split_dataset` does, and tell how; same arguments and errors."""
+    _require_shares(fractions)
+    named = [] if group is None else group_by_pattern(dataset.records, dataset.root, group)
+    keys = _copy_keys(dataset.records)
+    groups = _ordered(_linked(keys, named), dataset.records, seed)
+    members = _divide(dataset, groups, fractions)
+    splits = {name: dataset.subset(sorted(indices)) for name, indices in members.items()}
+    how = "near-copies" if group is None else f"near-copies and {group!r}"
+    return SplitResult(splits, (), len(groups), how, 0)
+
+
+def split_by_time(
+    dataset: Dataset, fractions: Mapping[str, float], seed: int = 0, *, gap: float | None = None
+) -> SplitResult:
+    """Split so that images within ``gap`` of each other are never in different splits.
+
+    The order in time comes from `moments`; stretches without a pause longer than ``gap`` stay
+    together, unless one is longer than half of the smallest split: then it is cut, and where the
+    pieces fall into different splits the images of the larger split that are within ``gap`` of the
+    cut are left out. Near-copies further apart in time than that may straddle (a camera that does
+    not move makes nothing else); they are counted.
+
+    Args:
+        gap: seconds where images have times, else frame numbers; default 60 and 30.
+
+    Raises:
+        ValueError, DataError: as `split_dataset`; no image order in time.
+    """
+    _require_shares(fractions)
+    records = dataset.records
+    found, what = moments(records)
+    wanted = gap if gap is not None else (FRAMES if what.startswith("numbers") else SECONDS)
+    longest = max(1, round(min(fractions.values()) * len(records) * LONGEST_CLIP))
+    clips, close = cut_in_time(found, wanted, longest)
+    groups = _ordered(_linked(clips), records, seed)
+    members = _divide(dataset, groups, fractions)
+    side = {index: name for name, indices in members.items() for index in indices}
+    out: set[int] = set()
+    for a, b in close:
+        if side[a] != side[b] and not {a, b} & out:
+            out.add(a if fractions[side[a]] >= fractions[side[b]] else b)
+    splits = {n: dataset.subset(sorted(set(i) - out)) for n, i in members.items()}
+    keys = [(key, side[i]) for i, key in enumerate(_copy_keys(records)) if i not in out]
+    left = tuple(records[index] for index in sorted(out))
+    how = f"{what}, {wanted:g} {'frames' if what.startswith('numbers') else 's'} apart"
+    return SplitResult(splits, left, len(groups), how, _straddling(keys))
+
+
+def find_leaks(a: Dataset, b: Dataset, max_distance: int = MAX_DISTANCE) -> list[tuple[int, int]]:
+    """Find the images of ``b`` that are near-copies of images of ``a``.
+
+    Returns:
+        Pairs of record indices (in ``a``, in ``b``), ordered by the second, at most one for each
+        image of ``b``: its nearest one in ``a``. Unreadable images are compared by path alone.
+    """
+    same = {record.path.resolve(): index for index, record in enumerate(a.records)}
+    hashes = hash_images([record.path for record in (*a.records, *b.records)])
+    nearest = find_near(hashes[: len(a)], hashes[len(a) :], max_distance)
+    pairs: list[tuple[int, int]] = []
+    for index, record in enumerate(b.records):
+        match = same.get(record.path.resolve(), nearest.get(index))
+        if match is not None:
+            pairs.append((match, index))
+    return pairs
+
+
+def _require_shares(fractions: Mapping[str, float]) -> None:
+    if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise ValueError(f"fractions {dict(fractions)}: wanted positive shares that sum to 1")
+
+
+def _copy_keys(records: Sequence[ImageRecord]) -> list[int]:
+    """Return a number for each image that it shares with its near-copies."""
+    hashes = hash_images([record.path for record in records])
+    known = [index for index, value in enumerate(hashes) if value is not None]
+    ids = group_duplicates([value for value in hashes if value is not None])
+    keys = list(range(len(records)))
+    for index, group in zip(known, ids, strict=True):
+        keys[index] = known[group]
+    return keys
+
+
+def _linked(keys: Sequence[int], names: Sequence[str | None] = ()) -> list[list[int]]:
+    """Return groups of images that share a key or a name, or are linked by a chain of these."""
+    parent = list(range(len(keys)))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    first: dict[int | str, int] = {}
+    for index, key in enumerate(keys):
+        parent[root(index)] = root(first.setdefault(key, index))
+    for index, name in enumerate(names):
+        if name is not None:
+            parent[root(index)] = root(first.setdefault(name, index))
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(keys)):
+        groups[root(index)].append(index)
+    return list(groups.values())
+
+
+def _ordered(
+    groups: Sequence[Sequence[int]], records: Sequence[ImageRecord], seed: int
+) -> list[list[int]]:
+    """Return the groups, larger ones first, otherwise shuffled."""
+    by_path = [sorted(members, key=lambda i: str(records[i].path)) for members in groups]
+    ordered = sorted(by_path, key=lambda members: str(records[members[0]].path))
+    random.Random(seed).shuffle(ordered)
+    return sorted(ordered, key=len, reverse=True)
+
+
+def _divide(
+    dataset: Dataset, groups: Sequence[Sequence[int]], fractions: Mapping[str, float]
+) -> dict[str, list[int]]:
+    """Give each split its images, by index."""
+    if len(groups) < len(fractions):
+        raise DataError(
+            f"{dataset.root}: {len(dataset)} images in {len(groups)} groups of near-copies, "
+            f"cannot fill {len(fractions)} splits"
+        )
+    counts = _count(dataset.records, len(dataset.categories))  # [images, C + 2]
+    of_group = np.stack([counts[list(group)].sum(axis=0) for group in groups])
+    names = list(fractions)
+    members: dict[str, list[int]] = {name: [] for name in names}
+    for group, place in zip(groups, _assign(of_group, list(fractions.values())), strict=True):
+        members[names[place]] += group
+    return members
+
+
+def _straddling(keys: Sequence[tuple[int, str]]) -> int:
+    """Count the pairs of near-copies in different splits, given (copy group, split) of each image."""
+    sides: dict[int, Counter[str]] = defaultdict(Counter)
+    for key, side in keys:
+        sides[key][side] += 1
+    total = 0
+    for counts in sides.values():
+        number = sum(counts.values())
+        total += (number**2 - sum(count**2 for count in counts.values())) // 2
+    return total
+
+
+def _count(records: Sequence[ImageRecord], num_classes: int) -> F64:
+    """Return for each image: 1, whether it has no box, and its boxes of each class; [N, C + 2]."""
+    counts = np.zeros((len(records), num_classes + 2))
+    for row, record in zip(counts, records, strict=True):
+        row[0] = 1
+        row[1] = len(record.labels) == 0
+        row[2:] = np.bincount(record.labels, minlength=num_classes + 1)[1 : num_classes + 1]
+    return counts
+
+
+def _assign(counts: F64, shares: Sequence[float]) -> list[int]:
+    """Give each group to the split that lacks most of what is in it.
+
+    Args:
+        counts (f64[G, K]): what each group holds.
+        shares: share of each split.
+    """
+    total = np.maximum(counts.sum(axis=0), 1)
+    missing = np.outer(shares, np.ones(counts.shape[1]))  # share of all K still due to each split
+    filled = [0] * len(shares)
+    places: list[int] = []
+    for index, group in enumerate(counts):
+        part = group / total
+        empty = [place for place, number in enumerate(filled) if number == 0]
+        if empty and len(counts) - index <= len(empty):
+            place = empty[0]
+        else:
+            need = missing @ (part / max(math.fsum(part), 1e-12))
+            place = int(np.argmax(need))
+        missing[place] -= part
+        filled[place] += 1
+        places.append(place)
+    return places

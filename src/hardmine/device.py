@@ -1,0 +1,41 @@
+"""Which device to compute on, and whether bf16 pays there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from hardmine.errors import ConfigError
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """Return the device of that name, or the best there is: CUDA, else the CPU.
+
+    Raises:
+        ConfigError: a device that this machine lacks.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
+    if (device.index or 0) >= int(count.get(device.type, 1)):
+        raise ConfigError(f"device: got {name}, but this machine (or this torch) has none such")
+    return device
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Return whether a training of this precision runs in bf16 there; ``auto`` takes it where the
+    device computes in it natively.
+    """
+    return precision == "bf16" or (precision == "auto" and _has_fast_bf16(device))
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    read: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return bool(read().get("avx512_bf16", False))

@@ -1,0 +1,151 @@
+"""Which detections hit an object, which are false, and which are neither.
+
+The rules are those of COCO's evaluation at one IoU: per image and class, detections in the order of
+their scores take the best object that is still free; a second detection of the same object is
+false. An ignored box (difficult, crowd) is a region: a detection of its class that lies on it by
+the IoU threshold's share *of the detection's own area* is neither hit nor miss, however many there
+are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardmine.evaluation.scored_images import Scored
+from hardmine.types import F32, F64, I64, Detections, ImageRecord, Mask
+
+BACKGROUND_IOU = 0.1
+"""Below this IoU with every object a detection lies on background (Bolya et al. 2020, TIDE)."""
+
+
+class Outcome(IntEnum):
+    """What became of a detection."""
+
+    FALSE = 0
+    HIT = 1
+    IGNORED = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """All detections of a dataset, flat, by image and best first within an image.
+
+    ``image`` i64[K] position of the image, ``label`` i64[K], ``score`` f32[K], ``outcome`` i8[K]
+    (see :class:`Outcome`), ``background`` bool[K]: the detection touches no object of any class.
+    ``objects`` i64[N, C]: how many objects, ignored ones left out, each image holds of each class.
+    """
+
+    image: I64
+    label: I64
+    score: F32
+    outcome: NDArray[np.int8]
+    background: Mask
+    objects: I64
+
+    @property
+    def num_images(self) -> int:
+        """Number of images, those without detections too."""
+        return len(self.objects)
+
+    @property
+    def num_objects(self) -> int:
+        """Number of objects that can be hit, classes pooled."""
+        return int(self.objects.sum())
+
+    @property
+    def hit(self) -> Mask:
+        """bool[K], true where a detection hits an object."""
+        return np.equal(self.outcome, Outcome.HIT)
+
+    @property
+    def false(self) -> Mask:
+        """bool[K], true where a detection is a false positive."""
+        return np.equal(self.outcome, Outcome.FALSE)
+
+
+def match(scored: Scored, iou_threshold: float = 0.5) -> Matches:
+    """Match every detection to the ground truth at one IoU, inclusive.
+
+    Source: the matching of COCO's evaluation (Lin et al. 2014), pinned to pycocotools in the tests.
+    """
+    num_classes = len(scored.dataset.categories)
+    objects = np.zeros((len(scored), num_classes), np.int64)
+    images: list[I64] = [np.zeros(0, np.int64)]
+    labels: list[I64] = [np.zeros(0, np.int64)]
+    scores: list[F32] = [np.zeros(0, np.float32)]
+    outcomes: list[NDArray[np.int8]] = [np.zeros(0, np.int8)]
+    background: list[Mask] = [np.zeros(0, np.bool_)]
+    for position, (record, found) in enumerate(
+        zip(scored.dataset.records, scored.detections, strict=True)
+    ):
+        real = record.labels[~record.ignore]
+        objects[position] = np.bincount(real - 1, minlength=num_classes)
+        if not len(found):
+            continue
+        order = np.argsort(-found.scores, kind="stable")
+        ordered = Detections(found.boxes[order], found.scores[order], found.labels[order])
+        outcome, touches_none = match_image(record, ordered, iou_threshold)
+        images.append(np.full(len(found), position, np.int64))
+        labels.append(ordered.labels)
+        scores.append(ordered.scores)
+        outcomes.append(outcome)
+        background.append(touches_none)
+    return Matches(
+        np.concatenate(images),
+        np.concatenate(labels),
+        np.concatenate(scores),
+        np.concatenate(outcomes),
+        np.concatenate(background),
+        objects,
+    )
+
+
+def match_image(
+    record: ImageRecord, found: Detections, iou_threshold: float
+) -> tuple[NDArray[np.int8], Mask]:
+    """Return ``outcome`` i8[K] and ``background`` bool[K] of one image's detections, best first."""
+    outcome = np.full(len(found), Outcome.FALSE, np.int8)
+    if not len(record.boxes):
+        return outcome, np.ones(len(found), np.bool_)
+    overlap = overlaps(found.boxes, record.boxes, record.ignore)  # [K, G]
+    for label in np.unique(found.labels):
+        rows = np.flatnonzero(found.labels == label)
+        columns = np.flatnonzero(record.labels == label)
+        if len(columns):
+            part = overlap[np.ix_(rows, columns)]
+            outcome[rows] = _match_greedily(part, record.ignore[columns], iou_threshold)
+    return outcome, overlap.max(axis=1) < BACKGROUND_IOU
+
+
+def overlaps(boxes: F32, objects: F32, ignore: Mask) -> F64:
+    """Return [K, G]: IoU with an object, or the share of the box inside an ignored region.
+
+    Boxes without area overlap nothing.
+    """
+    a, b = boxes.astype(np.float64), objects.astype(np.float64)
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    intersection = np.prod(np.maximum(sides, 0.0), axis=2)  # [K, G]
+    area_a, area_b = np.prod(a[:, 2:] - a[:, :2], axis=1), np.prod(b[:, 2:] - b[:, :2], axis=1)
+    union: F64 = area_a[:, None] + np.where(ignore[None, :], 0.0, area_b[None, :] - intersection)
+    share: F64 = np.zeros(intersection.shape)
+    np.divide(intersection, union, out=share, where=union > 0)
+    return share
+
+
+def _match_greedily(overlap: F64, ignore: Mask, threshold: float) -> NDArray[np.int8]:
+    """Return i8[K] for one class: rows are detections, best first, columns its boxes."""
+    outcome = np.full(len(overlap), Outcome.FALSE, np.int8)
+    on_region = (overlap[:, ignore] >= threshold).any(axis=1)
+    free = overlap[:, ~ignore].copy()
+    for row in np.flatnonzero((free >= threshold).any(axis=1)):
+        # Of equal overlaps COCO takes the last object.
+        best = free.shape[1] - 1 - int(free[row, ::-1].argmax())
+        if free[row, best] >= threshold:
+            outcome[row] = Outcome.HIT
+            free[:, best] = -1.0
+    outcome[(outcome == Outcome.FALSE) & on_region] = Outcome.IGNORED
+    return outcome

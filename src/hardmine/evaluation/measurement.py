@@ -1,0 +1,215 @@
+"""Everything that is measured of one detector: the tree behind ``metrics.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hardmine.evaluation.alarms import (
+    ALARM_RATES,
+    FIXED_SCORES,
+    AlarmCount,
+    RecallAtAlarms,
+    StrayAlarms,
+    count_alarms,
+    count_stray_alarms,
+    recall_at_alarms,
+)
+from hardmine.evaluation.average_precision import AveragePrecision, average_precision
+from hardmine.evaluation.bootstrap import ArmScores
+from hardmine.evaluation.intervals import (
+    DRAWS,
+    Interval,
+    alarm_interval,
+    ap50_statistic,
+    bootstrap_interval,
+)
+from hardmine.evaluation.miss_rate import (
+    MissRateCurve,
+    log_average_miss_rate,
+    negatives_curve,
+    thin,
+    whole_curve,
+)
+from hardmine.evaluation.operating_point import find_threshold, recall_at
+from hardmine.evaluation.scored_images import Scored
+
+PRIMARY = "held_out"
+"""The negative set that the main figures use, when there is one of this name."""
+
+
+@dataclass(frozen=True)
+class NegativeMeasurement:
+    """One negative set. ``at_recall`` and ``interval`` are None where recall is not reached."""
+
+    name: str
+    images: int
+    images_excluded: int
+    """Images of the set that are not known to be empty; they count nowhere."""
+    at_recall: AlarmCount | None
+    interval: Interval | None
+    """Of alarms per image at the recall wanted."""
+    at_scores: tuple[AlarmCount, ...]
+    recall_at_alarms: tuple[RecallAtAlarms, ...]
+    log_average_miss_rate: float | None
+    log_average_miss_rate_whole: float | None
+    curve: MissRateCurve | None = field(repr=False)
+    """Misses against alarms per negative image, thinned for drawing."""
+    ap_with: AveragePrecision
+    """AP with these images registered beside the validation images."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One detector on one validation set and any number of negative sets."""
+
+    recall_wanted: float
+    images: int
+    images_excluded: int
+    """Validation images whose truth is not known; they count nowhere."""
+    objects: int
+    detections: int
+    score_threshold: float | None
+    """The threshold (inclusive) at the recall wanted; None when that is not reached."""
+    recall: float | None
+    """Recall at that threshold."""
+    max_recall: float | None
+    """Recall with every detection."""
+    ap: AveragePrecision
+    ap50_interval: Interval
+    stray: StrayAlarms | None
+    negatives: Mapping[str, NegativeMeasurement]
+    draws: int
+    seed: int
+
+    @property
+    def primary(self) -> NegativeMeasurement | None:
+        """The held-out set, else the first one given, else None."""
+        return self.negatives.get(PRIMARY) or next(iter(self.negatives.values()), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: None where a value is undefined, never NaN."""
+        ap, with_negatives = self.ap, self.primary.ap_with if self.primary else None
+        return {
+            "AP": ap.ap,
+            "AP50": ap.ap50,
+            "AP50_interval": _limits(self.ap50_interval),
+            "AP75": ap.ap75,
+            "AP_small": ap.small,
+            "AP_medium": ap.medium,
+            "AP_large": ap.large,
+            "AP_with_negatives": with_negatives.ap if with_negatives else None,
+            "AP50_with_negatives": with_negatives.ap50 if with_negatives else None,
+            "per_class": [asdict(row) for row in ap.per_class],
+            "images": self.images,
+            "images_excluded": self.images_excluded,
+            "objects": self.objects,
+            "detections": self.detections,
+            "recall_wanted": self.recall_wanted,
+            "score_threshold": self.score_threshold,
+            "recall": self.recall,
+            "max_recall": self.max_recall,
+            self._alarms_key: _rate(self.primary),
+            "interval": _limits(self.primary.interval) if self.primary else None,
+            "stray_alarms": asdict(self.stray) if self.stray else None,
+            "negatives": {name: self._set_dict(part) for name, part in self.negatives.items()},
+            "bootstrap": {"draws": self.draws, "seed": self.seed},
+        }
+
+    @property
+    def _alarms_key(self) -> str:
+        return f"alarms_per_image_at_recall_{self.recall_wanted:g}"
+
+    def _set_dict(self, part: NegativeMeasurement) -> dict[str, Any]:
+        at_recall = part.at_recall
+        return {
+            "images": part.images,
+            "images_excluded": part.images_excluded,
+            "alarms": at_recall.alarms if at_recall else None,
+            self._alarms_key: _rate(part),
+            "interval": _limits(part.interval),
+            "interval_method": part.interval.method if part.interval else None,
+            "share_of_images_that_fire": at_recall.share_of_images if at_recall else None,
+            "alarms_at_scores": [asdict(row) for row in part.at_scores],
+            "recall_at_alarms": [asdict(row) for row in part.recall_at_alarms],
+            "log_average_miss_rate": part.log_average_miss_rate,
+            "log_average_miss_rate_whole": part.log_average_miss_rate_whole,
+            "AP_with_negatives": part.ap_with.ap,
+            "AP50_with_negatives": part.ap_with.ap50,
+        }
+
+
+def measure(
+    val: Scored,
+    negatives: Mapping[str, Scored],
+    *,
+    recall: float = 0.8,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Measurement:
+    """Measure a detector's results on a validation set and on sets of images without objects.
+
+    Args:
+        val: validation images; those of unknown truth are left out and counted.
+        negatives: by name: ``held_out`` (final), ``stop``, ``crops``; each is reported apart.
+        recall: where alarms are counted, IoU .5, classes pooled.
+        draws: bootstrap draws. ``seed`` fixes them.
+
+    Raises:
+        ValueError: ``recall`` is outside (0, 1].
+        DataError: a negative set has another class list than ``val``.
+    """
+    known = val.with_known_truth()
+    alone = ArmScores(known, known.subset([]))
+    matches = alone.matches
+    threshold = find_threshold(matches, recall)
+    return Measurement(
+        recall_wanted=recall,
+        images=len(known),
+        images_excluded=len(val) - len(known),
+        objects=matches.num_objects,
+        detections=len(matches.score),
+        score_threshold=threshold,
+        recall=None if threshold is None else recall_at(matches, threshold),
+        max_recall=recall_at(matches, 0.0),
+        ap=average_precision(known),
+        ap50_interval=bootstrap_interval(ap50_statistic, alone, draws=draws, seed=seed),
+        stray=None if threshold is None else count_stray_alarms(matches, threshold),
+        negatives={
+            name: _measure_set(
+                name, alone.beside(part), threshold, recall=recall, draws=draws, seed=seed
+            )
+            for name, part in negatives.items()
+        },
+        draws=draws,
+        seed=seed,
+    )
+
+
+def _measure_set(
+    name: str, arm: ArmScores, threshold: float | None, *, recall: float, draws: int, seed: int
+) -> NegativeMeasurement:
+    matches, alarms = arm.matches, arm.alarms
+    curve = negatives_curve(matches, alarms)
+    return NegativeMeasurement(
+        name=name,
+        images=alarms.num_images,
+        images_excluded=len(arm.negatives) - alarms.num_images,
+        at_recall=None if threshold is None else count_alarms(alarms, threshold),
+        interval=alarm_interval(arm, recall=recall, draws=draws, seed=seed),
+        at_scores=tuple(count_alarms(alarms, score) for score in FIXED_SCORES),
+        recall_at_alarms=tuple(recall_at_alarms(matches, alarms, rate) for rate in ALARM_RATES),
+        log_average_miss_rate=log_average_miss_rate(curve),
+        log_average_miss_rate_whole=log_average_miss_rate(whole_curve(matches, alarms)),
+        curve=None if curve is None else thin(curve),
+        ap_with=average_precision(arm.val, [arm.negatives]),
+    )
+
+
+def _rate(part: NegativeMeasurement | None) -> float | None:
+    return part.at_recall.alarms_per_image if part and part.at_recall else None
+
+
+def _limits(interval: Interval | None) -> list[float | None] | None:
+    return [interval.low, interval.high] if interval else None

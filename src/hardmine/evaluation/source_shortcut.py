@@ -1,0 +1,253 @@
+"""Can positives and negatives be told apart without the objects?
+
+If they can, a detector may learn where a picture comes from instead of what the object looks like:
+alarms then fall on these negatives and nowhere else. The test: a logistic regression, cross-validated
+with near-copies on one side, on object-free crops of the positives against crops of the negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hardmine.data.images import read_image
+from hardmine.data.splits.near_duplicates import group_duplicates, perceptual_hash
+from hardmine.errors import DataError
+from hardmine.evaluation import traces
+from hardmine.evaluation.object_free_crops import CropWindow, object_free_crops
+from hardmine.types import F64, I64, Dataset, ImageRecord
+
+TELLING = 0.7
+"""The sources count as told apart when the lower 95 % limit of the AUC lies above this."""
+MIN_GROUPS = 20
+"""Groups of images that each side needs."""
+MAX_IMAGES = 400
+"""Images of each side that are looked at, chosen by the seed."""
+FOLDS = 5
+DRAWS = 1000
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyResult:
+    """How well one family of traces (or ``all``) tells positives from negatives, image by image."""
+
+    family: str
+    auc: float
+    low: float
+    """95 %, bootstrap over groups of near-copies."""
+    high: float
+    accuracy: float
+    """Balanced: the mean of the shares recognised on either side."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortcutReport:
+    """What `find_shortcut` measured.
+
+    ``families`` begins with ``all`` and ends with ``pixels``, which is colour and spectrum: a detector
+    sees neither the size nor the header of a file, but what these did to the pixels.
+    """
+
+    positives: int
+    negatives: int
+    families: tuple[FamilyResult, ...]
+
+    @property
+    def told_apart(self) -> bool:
+        """True when a detector could learn the source instead of the object."""
+        return any(family.low > TELLING for family in self.families)
+
+    def __str__(self) -> str:
+        every, *single, pixels = self.families
+        best = max(single, key=lambda family: family.auc)
+        return (
+            f"positives and negatives are told apart without the objects: AUC {every.auc:.2f} "
+            f"(95 % {every.low:.2f}–{every.high:.2f}), {every.accuracy:.0%} right; {best.family} "
+            f"alone {best.auc:.2f}, pixels alone {pixels.auc:.2f}. The detector may learn the "
+            "source instead of the object: add negatives from the same source, and read alarms on "
+            "object-free crops"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON knows it."""
+        families = [asdict(family) for family in self.families]
+        counts = {"positives": self.positives, "negatives": self.negatives}
+        return {**counts, "told_apart": self.told_apart, "families": families}
+
+
+@dataclass(frozen=True, slots=True)
+class _Crop:
+    side: int
+    """1: of a positive."""
+    image: Path
+    hash: int
+    traces: tuple[F64, ...]
+    """In the order of `traces.FAMILIES`."""
+
+
+def find_shortcut(
+    positives: Dataset,
+    negatives: Dataset,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ShortcutReport | None:
+    """Measure whether the sources of two datasets can be told apart without the objects.
+
+    Crops of the negatives lie where those of the positives lie, so that their place tells nothing.
+    Images that cannot be read are passed over.
+
+    Args:
+        positives: only its labelled images are used, and of these what holds no object.
+        negatives: images without objects.
+
+    Returns:
+        None where either side has fewer than `MIN_GROUPS` groups of images to cut crops from.
+    """
+    crops = [*_positive_crops(positives, seed), *_negative_crops(positives, negatives, seed)]
+    cut: list[_Crop] = []
+    for done, (side, record, box) in enumerate(crops, start=1):
+        crop = _look(side, record, box)
+        cut += [] if crop is None else [crop]
+        if progress is not None:
+            progress(done, len(crops))
+    sides = np.array([crop.side for crop in cut], np.int64)
+    groups = np.array(group_duplicates([crop.hash for crop in cut]), np.int64)
+    if min(len(np.unique(groups[sides == side])) for side in (0, 1)) < MIN_GROUPS:
+        return None
+    names = [str(crop.image) for crop in cut]
+    _, image = np.unique(names, return_inverse=True)
+    parts = {name: np.stack([c.traces[i] for c in cut]) for i, name in enumerate(traces.FAMILIES)}
+    pixels = np.concatenate([parts["colour"], parts["spectrum"]], axis=1)
+    tables = {"all": np.concatenate(list(parts.values()), axis=1), **parts, "pixels": pixels}
+    results = tuple(_judge(n, table, sides, groups, image, seed) for n, table in tables.items())
+    count = [len({n for n, s in zip(names, sides, strict=True) if s == side}) for side in (1, 0)]
+    return ShortcutReport(count[0], count[1], results)
+
+
+def cross_validate(table: F64, sides: I64, groups: I64, seed: int = 0) -> F64:
+    """Return each row's log odds of side 1 from a model that saw nothing of its group.
+
+    Args:
+        table (f64[N, K]): features, scaled inside.
+        sides (i64[N]): 0 or 1.
+        groups (i64[N]): rows of one group are never on both sides of a split.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    odds = np.zeros(len(sides))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    for train, test in folds.split(table, sides, groups):
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
+        )
+        model.fit(table[train], sides[train])
+        odds[test] = model.decision_function(table[test])
+    return odds
+
+
+def area_under_curve(odds: F64, sides: I64) -> float:
+    """Return the share of (side 1, side 0) pairs in which side 1 has the higher odds; ties half."""
+    _, inverse, counts = np.unique(odds, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # mean rank, from 1
+    ones = int((sides == 1).sum())
+    zeros = len(sides) - ones
+    return float((rank[sides == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
+def _judge(name: str, table: F64, sides: I64, groups: I64, image: I64, seed: int) -> FamilyResult:
+    odds = cross_validate(table, sides, groups, seed)
+    of_image = np.bincount(image, odds) / np.bincount(image)
+    side, group = np.zeros(len(of_image), np.int64), np.zeros(len(of_image), np.int64)
+    side[image], group[image] = sides, groups
+    right = (of_image > 0) == (side == 1)
+    accuracy = float(np.mean([right[side == value].mean() for value in (0, 1)]))
+    low, high = _interval(of_image, side, group, seed)
+    return FamilyResult(name, area_under_curve(of_image, side), low, high, accuracy)
+
+
+def _interval(odds: F64, sides: I64, groups: I64, seed: int) -> tuple[float, float]:
+    """Return 95 % limits of the AUC: groups drawn with replacement, each side apart."""
+    generator = np.random.default_rng(seed)
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    times = np.zeros((DRAWS, len(first)))
+    for value in (0, 1):
+        members = np.flatnonzero(sides[first] == value)
+        share = np.full(len(members), 1 / len(members))
+        times[:, members] = generator.multinomial(len(members), share, DRAWS)
+    values = _weighted_auc(odds, sides, times[:, group])
+    low, high = np.percentile(values, [2.5, 97.5]).tolist()
+    return low, high
+
+
+def _weighted_auc(odds: F64, sides: I64, weights: F64) -> F64:
+    """Return `area_under_curve` [D] with each row counted ``weights`` (f64[D, N]) times."""
+    order = np.argsort(odds, kind="stable")
+    starts = np.flatnonzero(np.diff(odds[order], prepend=-np.inf))
+    ones, zeros = (
+        np.add.reduceat((weights * (sides == value))[:, order], starts, axis=1) for value in (1, 0)
+    )
+    below = np.cumsum(zeros, axis=1) - zeros / 2
+    area: F64 = (ones * below).sum(axis=1) / (ones.sum(axis=1) * zeros.sum(axis=1))
+    return area
+
+
+Cut = tuple[int, ImageRecord, tuple[int, int, int, int]]
+
+
+def _positive_crops(positives: Dataset, seed: int) -> Iterable[Cut]:
+    chosen = positives.with_records(_sample(positives.records, seed))
+    for window in object_free_crops(chosen, seed):
+        record = chosen.records[window.position]
+        yield 1, record, (window.left, window.top, window.right, window.bottom)
+
+
+def _negative_crops(positives: Dataset, negatives: Dataset, seed: int) -> Iterable[Cut]:
+    """Lay the windows of the positives, as shares of the image, over the negatives."""
+    windows = object_free_crops(positives, seed)
+    generator = np.random.default_rng((seed, 1))
+    for record in _sample(negatives.records, seed) if windows else ():
+        window = windows[int(generator.integers(len(windows)))]
+        yield 0, record, _laid_over(window, positives.records[window.position], record)
+
+
+def _laid_over(
+    window: CropWindow, source: ImageRecord, target: ImageRecord
+) -> tuple[int, int, int, int]:
+    x, y = target.width / source.width, target.height / source.height
+    left, top = int(window.left * x), int(window.top * y)
+    right, bottom = round(window.right * x), round(window.bottom * y)
+    return left, top, max(left + 1, right), max(top + 1, bottom)
+
+
+def _sample(records: Sequence[ImageRecord], seed: int) -> list[ImageRecord]:
+    if len(records) <= MAX_IMAGES:
+        return list(records)
+    chosen = np.random.default_rng((seed, 2)).choice(len(records), MAX_IMAGES, replace=False)
+    return [records[index] for index in sorted(chosen.tolist())]
+
+
+def _look(side: int, record: ImageRecord, box: tuple[int, int, int, int]) -> _Crop | None:
+    try:
+        picture = read_image(record.path)
+        encoding = traces.encoding_traces(record.path)
+    except (DataError, OSError):
+        return None
+    pixels = np.asarray(picture.crop(box))
+    found: Mapping[str, F64] = {
+        "size": traces.size_traces(*picture.size),
+        "encoding": encoding,
+        "colour": traces.colour_traces(pixels),
+        "spectrum": traces.spectrum_traces(pixels),
+    }
+    look = perceptual_hash(picture)
+    return _Crop(side, record.path, look, tuple(found[name] for name in traces.FAMILIES))

@@ -1,0 +1,112 @@
+"""Our own checkpoints as detectors, on torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hardmine.device import choose_device
+from hardmine.inference.detector import BatchScores, Detector
+from hardmine.inference.torchvision_network import TorchvisionDetector
+from hardmine.models.decode import (
+    AnyDecodeConfig,
+    DecodeConfig,
+    decode_detections,
+    foreground_scores,
+)
+from hardmine.models.network import Network
+from hardmine.models.ssd import SSD
+from hardmine.models.torchvision_network import TorchvisionNetwork
+from hardmine.recipes.checkpoint import file_digest, find_checkpoint, load_checkpoint
+from hardmine.recipes.recipe import Recipe
+from hardmine.types import Detections, RawOutput
+
+
+class TorchDetector:
+    """An SSD on one device. Everything after the network runs in float32.
+
+    ``network`` gives raw output for u8[B, 3, H, W], ``decode`` holds its limits, ``model_id`` is the
+    digest of the weights file, ``resize`` that of the training run.
+    """
+
+    def __init__(self, model: SSD, recipe: Recipe, model_id: str, device: torch.device) -> None:
+        self.network: SSD = model.eval().to(device)
+        self.decode: AnyDecodeConfig = recipe.decode
+        self.device = device
+        self.categories = model.categories
+        self.model_id = model_id
+        self.resize = recipe.resize
+
+    @torch.inference_mode()
+    def score(self, images: Tensor) -> BatchScores:
+        """Return the highest foreground probability over the priors of each image."""
+        return self._scores(self._run(images))
+
+    @torch.inference_mode()
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Return detections in canvas pixels."""
+        height, width = images.shape[-2:]
+        output = self._run(images)
+        return decode_detections(output, self.network.priors, height, width, self.decode)
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        """Return f32[B, D], the backbone's last map averaged over the image."""
+        return self.network.pooled_features(images.to(self.device))
+
+    @torch.inference_mode()
+    def score_and_detect(
+        self, images: Tensor, floor: float
+    ) -> tuple[BatchScores, list[Detections]]:
+        """Return scores, and the detections of the images that reach ``floor``, from one run."""
+        height, width = images.shape[-2:]
+        output = self._run(images)
+        scores = self._scores(output)
+        firing = (scores.scores >= floor).nonzero()[:, 0]
+        found = [Detections.none() for _ in range(len(images))]
+        if len(firing):
+            part = firing.to(output.class_logits.device)
+            some = RawOutput(output.class_logits[part], output.box_deltas[part], output.score_form)
+            decoded = decode_detections(some, self.network.priors, height, width, self.decode)
+            for index, detections in zip(firing.tolist(), decoded, strict=True):
+                found[index] = detections
+        return scores, found
+
+    def _scores(self, output: RawOutput) -> BatchScores:
+        scores, label = foreground_scores(output).max(-1)  # [B, A]
+        best, prior = scores.max(1)
+        level = self.network.priors.level[prior]
+        return BatchScores(best.cpu(), label.gather(1, prior[:, None])[:, 0].cpu() + 1, level.cpu())
+
+    def _run(self, images: Tensor) -> RawOutput:
+        output: RawOutput = self.network(images.to(self.device))
+        return output
+
+
+def load_detector(path: Path, device: str | None = None) -> Detector:
+    """Load a checkpoint for inference.
+
+    Args:
+        path: a ``.safetensors`` file or a run directory that holds ``last.safetensors``.
+        device: a torch device; ``None`` takes CUDA when there is one.
+
+    Raises:
+        CheckpointError: missing, truncated or foreign.
+        ConfigError: no such device.
+    """
+    path = find_checkpoint(path)
+    chosen = choose_device(device)
+    model, recipe = load_checkpoint(path)
+    return detector_of(model, recipe, file_digest(path), chosen)
+
+
+def detector_of(model: Network, recipe: Recipe, model_id: str, device: torch.device) -> Detector:
+    """Return a network behind the protocol."""
+    if isinstance(model, TorchvisionNetwork):
+        assert isinstance(recipe.decode, DecodeConfig)  # the recipe sees to it
+        model.set_limits(recipe.decode)
+        model.eval().to(device)
+        return TorchvisionDetector(model, model.categories, model_id, recipe.resize, device)
+    return TorchDetector(model, recipe, model_id, device)

@@ -1,0 +1,1 @@
+"""Graphs of any origin (ONNX, OpenVINO) as detectors."""

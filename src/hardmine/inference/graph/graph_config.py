@@ -1,0 +1,258 @@
+"""What must be known of a foreign graph (ONNX, OpenVINO) to feed it and to read its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from hardmine.data.resize import Mode
+from hardmine.errors import ConfigError
+
+BoxForm = Literal["xyxy", "cxcywh", "xywh", "yxyx"]
+Coordinates = Literal["pixels", "unit"]
+ScoreKind = Literal["probability", "sigmoid", "softmax"]
+Column = Literal["image", "x1", "y1", "x2", "y2", "score", "label", "skip"]
+OutputName = int | str
+"""An output by its position or by its name."""
+
+_STRICT: dict[str, Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInput:
+    """How pixels enter: ``(pixel / divide_by - mean) / std``, in RGB or BGR.
+
+    ``resize``, ``side`` and ``fill`` as in ``data.resize``; ``height`` and ``width`` are read from
+    the file when they stand there. ``size_name`` is a second input, i64[B, 2], that takes the
+    canvas's (width, height).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    height: int | None = None
+    width: int | None = None
+    resize: Mode = "letterbox"
+    side: int | None = None
+    fill: tuple[int, int, int] = (114, 114, 114)
+    channels: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    divide_by: float = 255.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    name: str | None = None
+    size_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.divide_by <= 0 or min(self.std) <= 0:
+            raise ConfigError(
+                f"input: got divide_by {self.divide_by}, std {self.std}, wanted values above 0"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedOutput:
+    """One output [B, N, 4 (+ 1) + C]: box, objectness if ``objectness``, class scores.
+
+    ``transposed``: [B, 4 + C, N]. With objectness a score is objectness times class score.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    kind: Literal["joined"] = "joined"
+    output: OutputName = 0
+    transposed: bool = False
+    objectness: bool = False
+    box_form: BoxForm = "cxcywh"
+    coordinates: Coordinates = "pixels"
+    score_form: Literal["probability", "sigmoid"] = "probability"
+
+
+@dataclass(frozen=True, slots=True)
+class SeparateOutputs:
+    """Boxes [B, N, 4] and scores [B, N, C (+ 1)], before NMS.
+
+    ``background`` says where a column for it stands. With ``priors``, a ``.npy`` file of f32[N, 4]
+    (cxcywh, in ``coordinates``), boxes are SSD deltas: centre offsets in units of the prior's size
+    times ``variances[:2]``, log sizes times ``variances[2:]``.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    kind: Literal["separate"] = "separate"
+    boxes: OutputName = "boxes"
+    scores: OutputName = "scores"
+    box_form: BoxForm = "xyxy"
+    coordinates: Coordinates = "pixels"
+    score_form: ScoreKind = "probability"
+    background: Literal["none", "first", "last"] = "none"
+    priors: str | None = None
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class FinalOutputs:
+    """NMS is inside: boxes [B, K, 4], scores [B, K], labels [B, K], of which ``count`` [B] are real.
+
+    ``first_label`` is the number that the first class has.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    kind: Literal["final"] = "final"
+    boxes: OutputName = "boxes"
+    scores: OutputName = "scores"
+    labels: OutputName = "labels"
+    count: OutputName | None = None
+    box_form: BoxForm = "xyxy"
+    coordinates: Coordinates = "pixels"
+    first_label: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOutput:
+    """NMS is inside: rows of numbers, [B, K, columns], or [K, columns] with a column ``image``."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    kind: Literal["rows"] = "rows"
+    output: OutputName = 0
+    columns: tuple[Column, ...] = ("x1", "y1", "x2", "y2", "score", "label")
+    coordinates: Coordinates = "pixels"
+    first_label: int = 0
+
+    def __post_init__(self) -> None:
+        missing = {"x1", "y1", "x2", "y2", "score", "label"} - set(self.columns)
+        if missing:
+            raise ConfigError(f"outputs.columns: got {list(self.columns)}, {sorted(missing)} lack")
+
+
+Outputs = JoinedOutput | SeparateOutputs | FinalOutputs | RowsOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """What happens to boxes that come without NMS; ``iou`` none: nothing is suppressed.
+
+    The score threshold is inclusive; ``candidates`` (box, class) pairs an image enter.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    score_threshold: float = 0.01
+    iou: float | None = 0.45
+    candidates: int = 1000
+    max_detections: int = 300
+
+    def __post_init__(self) -> None:
+        iou_fits = self.iou is None or 0 < self.iou <= 1
+        if not 0 <= self.score_threshold < 1 or not iou_fits:
+            raise ConfigError(
+                f"nms: got score_threshold {self.score_threshold}, iou {self.iou}, "
+                "wanted 0 <= score_threshold < 1 and 0 < iou <= 1"
+            )
+        if min(self.candidates, self.max_detections) < 1:
+            raise ConfigError("nms: candidates and max_detections must be 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class GraphConfig:
+    """All of it; ``classes`` empty: from the file's metadata or ``--classes``."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    outputs: Outputs = field(default_factory=JoinedOutput)
+    input: GraphInput = field(default_factory=GraphInput)
+    nms: Suppression = field(default_factory=Suppression)
+    classes: tuple[str, ...] = ()
+    model: str | None = None
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "yolov5": {"outputs": {"kind": "joined", "objectness": True}, "nms": {"iou": 0.45}},
+    "yolov8": {"outputs": {"kind": "joined", "transposed": True}, "nms": {"iou": 0.7}},
+    "rtdetr": {
+        "outputs": {"kind": "joined", "coordinates": "unit"},
+        "input": {"resize": "stretch"},
+        "nms": {"iou": None},
+    },
+    "ssd": {
+        "outputs": {"kind": "separate", "score_form": "softmax", "background": "first"},
+        "input": {
+            "resize": "stretch",
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+        },
+        "nms": {"iou": 0.45, "candidates": 400, "max_detections": 200},
+    },
+}
+"""yolov5: one output [B, N, 5 + C]. yolov8 (and its later kin): [B, 4 + C, N]. rtdetr as Ultralytics
+exports it: [B, 300, 4 + C], unit cxcywh. ssd: raw deltas and logits, priors from a file."""
+
+
+def graph_config(values: Mapping[str, Any], where: str) -> GraphConfig:
+    """Build a configuration from plain values, laid over the preset that they name.
+
+    Raises:
+        ConfigError: an unknown preset or key, or a wrong value; ``where`` names the file.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    own = dict(values)
+    preset = own.pop("preset", None)
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"{where}: preset {preset!r}, wanted one of {', '.join(PRESETS)}")
+    merged = _lay_over(PRESETS[preset] if preset else {}, own)
+    if isinstance(merged.get("outputs"), Mapping):
+        merged["outputs"] = {"kind": "joined", **merged["outputs"]}
+    try:
+        return TypeAdapter(GraphConfig).validate_python(merged)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first(error.errors(), merged)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def load_graph_config(path: Path) -> GraphConfig:
+    """Read a YAML description; ``classes`` may name a file beside it.
+
+    Raises:
+        ConfigError: missing, no YAML mapping, or see :func:`graph_config`.
+    """
+    import yaml
+
+    from hardmine.inference.class_names import read_classes
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: wanted a mapping, got {type(values).__name__}")
+    if isinstance(values.get("classes"), str):
+        values["classes"] = list(read_classes(path.parent / values["classes"]))
+    return graph_config(values, str(path))
+
+
+def _lay_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {key: dict(v) if isinstance(v, Mapping) else v for key, v in base.items()}
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            replaces = "kind" in value and value["kind"] != old.get("kind")
+            merged[key] = dict(value) if replaces else {**old, **value}
+        else:
+            merged[key] = value
+    return merged
+
+
+def _first(errors: list[Any], values: Mapping[str, Any]) -> str:
+    """Return the fault that matters: that of the ``kind`` of outputs which was asked for."""
+    outputs = values.get("outputs")
+    kind = outputs.get("kind") if isinstance(outputs, Mapping) else None
+    names = {
+        "joined": "JoinedOutput",
+        "separate": "SeparateOutputs",
+        "final": "FinalOutputs",
+        "rows": "RowsOutput",
+    }
+    if kind is not None and kind not in names:
+        return f"outputs.kind: got {kind!r}, wanted one of {', '.join(names)}"
+    own = [e for e in errors if e["loc"][0] != "outputs" or names.get(str(kind)) in e["loc"]]
+    first = (own or errors)[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in names.values())
+    return f"{where}: {first['msg']}, got {first['input']!r}"

@@ -1,0 +1,296 @@
+"""Graphs of any origin (ONNX, OpenVINO) as detectors."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardmine.data.resize import Resize
+from hardmine.errors import CheckpointError, ConfigError, HardmineError
+from hardmine.inference.detector import BatchScores, top_scores
+from hardmine.inference.graph.graph_config import (
+    GraphConfig,
+    JoinedOutput,
+    SeparateOutputs,
+    graph_config,
+    load_graph_config,
+)
+from hardmine.inference.graph.graph_outputs import (
+    Array,
+    boxes_and_scores,
+    final_detections,
+    suppress,
+)
+from hardmine.recipes.checkpoint import file_digest
+from hardmine.types import Detections
+
+METADATA_KEY = "hardmine"
+"""Where our own exports carry their configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input of a graph: its name, shape (``None`` where dynamic) and numpy type."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Session(Protocol):
+    """A loaded graph."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """The inputs in order."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the exporter wrote into the file."""
+        ...
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs by name, in order."""
+        ...
+
+
+class GraphDetector:
+    """A graph with what must be known of it."""
+
+    def __init__(
+        self, session: Session, config: GraphConfig, path: Path, priors: Array | None = None
+    ) -> None:
+        self._session = session
+        self._path = path
+        self._priors = priors
+        self._image, self._size = _ports(session.inputs, config, path)
+        height, width = _canvas(self._image, config, session.metadata, path)
+        self._config = config
+        self.categories = config.classes
+        how = config.input
+        self.resize = Resize(height, width, how.resize, how.fill, how.side)
+        facts = json.dumps(asdict(config), sort_keys=True)
+        key = f"{file_digest(path)}:{facts}:{height}x{width}"
+        self.model_id = hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    @property
+    def config(self) -> GraphConfig:
+        """The configuration with classes."""
+        return self._config
+
+    def score(self, images: Tensor) -> BatchScores:
+        """Return the highest class probability of each image; no NMS where the graph has none."""
+        return self.score_and_detect(images, math.inf)[0]
+
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Return detections in canvas pixels."""
+        return self.score_and_detect(images, -1.0)[1]
+
+    def score_and_detect(
+        self, images: Tensor, floor: float
+    ) -> tuple[BatchScores, list[Detections]]:
+        """Return scores, and the detections of the images that reach ``floor``, from one run."""
+        parts = []
+        with _about(self._path):
+            for found, size in self._runs(images):
+                parts.append(self._read(found, size, floor))
+        scores = torch.cat([part for part, _, _ in parts])[: len(images)]
+        labels = torch.cat([part for _, part, _ in parts])[: len(images)]
+        detections = [item for _, _, part in parts for item in part][: len(images)]
+        if len(detections) < len(images):
+            raise CheckpointError(f"{self._path}: {len(detections)} results, {len(images)} images")
+        return BatchScores(scores, labels, torch.full_like(labels, -1)), detections
+
+    def _read(
+        self, found: dict[str, Array], size: int, floor: float
+    ) -> tuple[Tensor, Tensor, list[Detections]]:
+        """Return scores and labels of a run's images, and detections of those that reach a floor."""
+        height, width = self.resize.height, self.resize.width
+        if not isinstance(self._config.outputs, JoinedOutput | SeparateOutputs):
+            done = final_detections(found, self._config, height, width, size)
+            top = top_scores(done)
+            reached = (top.scores >= floor).tolist()
+            kept = [d if r else Detections.none() for d, r in zip(done, reached, strict=True)]
+            return top.scores, top.labels, kept
+        boxes, scores = boxes_and_scores(found, self._config, height, width, self._priors)
+        best, label = torch.from_numpy(np.ascontiguousarray(scores.max(axis=1))).max(1)
+        kept = [
+            suppress(b, s, height, width, self._config.nms) if top >= floor else Detections.none()
+            for b, s, top in zip(boxes, scores, best.tolist(), strict=True)
+        ]
+        return best, label + 1, kept
+
+    def _runs(self, images: Tensor) -> list[tuple[dict[str, Array], int]]:
+        """Run the graph, in pieces of its own batch size when that is fixed (the last one filled)."""
+        pixels = _pixels(images, self._config, self._image)
+        fixed = self._image.shape[0] if self._image.shape else None
+        size = fixed or len(pixels)
+        results = []
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            lacking = size - len(part)
+            if lacking:
+                part = np.concatenate([part, np.repeat(part[-1:], lacking, axis=0)])
+            feed = {self._image.name: part}
+            if self._size is not None:
+                canvas = np.array([self.resize.width, self.resize.height], self._size.dtype)
+                feed[self._size.name] = np.tile(canvas, (len(part), 1))
+            results.append((self._session.run(feed), len(part)))
+        return results
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Put the file's name before what is said of its outputs."""
+    try:
+        yield
+    except HardmineError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def open_graph(
+    session: Session,
+    path: Path,
+    description: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    fallback: Sequence[str] = (),
+) -> GraphDetector:
+    """Make a detector of a loaded graph.
+
+    Args:
+        path: the graph's file.
+        description: a preset's name or a YAML file; when not given, the YAML beside the graph
+            (``model.yaml`` for ``model.onnx``), or what our own export wrote into it.
+        classes: names in the order of the model's numbers; over those of the description, which go
+            over those in the file (Ultralytics writes ``names``).
+        fallback: names where there are none of these.
+
+    Raises:
+        ConfigError: nothing describes the graph, or the description is faulty.
+        CheckpointError: the graph is not as described.
+    """
+    config, folder = _describe(session, path, description)
+    if classes is not None:
+        if config.classes and len(config.classes) != len(classes):
+            raise ConfigError(
+                f"{path}: described with {len(config.classes)} classes, "
+                f"--classes gives {len(classes)}"
+            )
+        config = replace(config, classes=tuple(classes))
+    if not config.classes:
+        config = replace(config, classes=_names_inside(session.metadata) or tuple(fallback))
+    if not config.classes:
+        raise ConfigError(f"{path}: has no class names; give 'classes' in its YAML or --classes")
+    return GraphDetector(session, config, path, _priors(config, folder))
+
+
+def _describe(
+    session: Session, path: Path, description: str | Path | None
+) -> tuple[GraphConfig, Path]:
+    from hardmine.inference.graph.graph_config import PRESETS
+
+    if description is not None and str(description) in PRESETS:
+        return graph_config({"preset": str(description)}, str(path)), path.parent
+    beside = path.with_suffix(".yaml")
+    if description is not None or beside.exists():
+        chosen = Path(description) if description is not None else beside
+        return load_graph_config(chosen), chosen.parent
+    if METADATA_KEY in session.metadata:
+        values = json.loads(session.metadata[METADATA_KEY])
+        return graph_config(values, f"{path} (metadata)"), path.parent
+    raise ConfigError(
+        f"{path}: nothing says what its outputs mean; put {beside.name} beside it, or name a "
+        f"preset as {path.name}:{'|'.join(PRESETS)} (see docs/detectors.md)"
+    )
+
+
+def _names_inside(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Read the class names that Ultralytics writes as the text of a Python dict or list."""
+    try:
+        names = ast.literal_eval(metadata.get("names", ""))
+    except (ValueError, SyntaxError):
+        return ()
+    if isinstance(names, dict):
+        return tuple(str(names[key]) for key in sorted(names))
+    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+
+
+def _priors(config: GraphConfig, folder: Path) -> Array | None:
+    outputs = config.outputs
+    if not isinstance(outputs, SeparateOutputs) or outputs.priors is None:
+        return None
+    path = folder / outputs.priors
+    try:
+        priors = np.load(path, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not readable as priors ({error})") from None
+    if priors.ndim != 2 or priors.shape[1] != 4:
+        raise ConfigError(f"{path}: got priors of shape {priors.shape}, wanted [N, 4] (cxcywh)")
+    return np.asarray(priors, np.float32)
+
+
+def _ports(inputs: Sequence[Port], config: GraphConfig, path: Path) -> tuple[Port, Port | None]:
+    by_name = {port.name: port for port in inputs}
+    size_name, name = config.input.size_name, config.input.name
+    for wanted in (name, size_name):
+        if wanted is not None and wanted not in by_name:
+            raise CheckpointError(f"{path}: no input {wanted!r}; has {', '.join(by_name)}")
+    size = by_name[size_name] if size_name else None
+    images = [port for port in inputs if port is not size]
+    image = by_name[name] if name else images[0]
+    if len(images) > 1:
+        raise CheckpointError(
+            f"{path}: has inputs {', '.join(by_name)}; one image input is supported, and "
+            "'input.size_name' for one that takes the size"
+        )
+    return image, size
+
+
+def _canvas(
+    image: Port, config: GraphConfig, metadata: Mapping[str, str], path: Path
+) -> tuple[int, int]:
+    """Return (height, width): as configured, else as the graph or its metadata fixes them."""
+    at = (2, 3) if config.input.layout == "nchw" else (1, 2)
+    inside = [image.shape[i] if len(image.shape) == 4 else None for i in at]
+    if None in inside:
+        try:
+            sides = ast.literal_eval(metadata.get("imgsz", ""))
+            inside = [int(sides[0]), int(sides[1])]
+        except (ValueError, SyntaxError, TypeError, IndexError):
+            pass
+    given = (config.input.height, config.input.width)
+    chosen = [g or i for g, i in zip(given, inside, strict=True)]
+    fixed = [image.shape[i] if len(image.shape) == 4 else None for i in at]
+    for side, want in zip(chosen, fixed, strict=True):
+        if side is None:
+            raise ConfigError(f"{path}: takes any size; give input.height and input.width")
+        if want is not None and side != want:
+            raise ConfigError(f"{path}: takes {fixed[0]}x{fixed[1]}, described as {given}")
+    return int(chosen[0] or 0), int(chosen[1] or 0)
+
+
+def _pixels(images: Tensor, config: GraphConfig, port: Port) -> Array:
+    """Return u8[B, 3, H, W] as the graph wants it."""
+    how = config.input
+    values: Array = images.cpu().numpy()
+    if how.channels == "bgr":
+        values = values[:, ::-1]
+    if port.dtype != "uint8":
+        mean = np.array(how.mean, np.float32).reshape(3, 1, 1)
+        std = np.array(how.std, np.float32).reshape(3, 1, 1)
+        values = ((values.astype(np.float32) / how.divide_by - mean) / std).astype(port.dtype)
+    if how.layout == "nhwc":
+        values = values.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(values)

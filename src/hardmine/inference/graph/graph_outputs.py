@@ -1,0 +1,264 @@
+"""From a foreign graph's outputs to detections on the canvas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hardmine.errors import CheckpointError
+from hardmine.inference.graph.graph_config import (
+    BoxForm,
+    Coordinates,
+    FinalOutputs,
+    GraphConfig,
+    JoinedOutput,
+    OutputName,
+    RowsOutput,
+    SeparateOutputs,
+    Suppression,
+)
+from hardmine.types import Detections
+
+_MAX_LOG = math.log(1000.0 / 16)
+"""Limit of a decoded ln(w / p_w): keeps exp finite."""
+
+Array = NDArray[Any]
+Found = Mapping[str, Array]
+"""A graph's outputs by name, in its order."""
+
+
+def final_detections(
+    found: Found, config: GraphConfig, height: int, width: int, batch: int
+) -> list[Detections]:
+    """Return each image's detections in canvas pixels, best first, of a graph with NMS inside.
+
+    Args:
+        found: the outputs of one batch of ``batch`` images.
+        height, width: of the canvas.
+
+    Raises:
+        CheckpointError: outputs that are not as the configuration says.
+    """
+    outputs = config.outputs
+    classes, most = len(config.classes), config.nms.max_detections
+    if isinstance(outputs, FinalOutputs):
+        results = _final(found, outputs, height, width, classes)
+    else:
+        assert isinstance(outputs, RowsOutput)
+        results = _rows(found, outputs, height, width, classes, batch)
+    return [Detections(d.boxes[:most], d.scores[:most], d.labels[:most]) for d in results]
+
+
+def boxes_and_scores(
+    found: Found, config: GraphConfig, height: int, width: int, priors: Array | None = None
+) -> tuple[Array, Array]:
+    """Return f32[B, N, 4] xyxy canvas pixels and f32[B, N, C] probabilities, before NMS."""
+    outputs = config.outputs
+    if isinstance(outputs, JoinedOutput):
+        boxes, scores = _split(pick(found, outputs.output), outputs)
+    else:
+        assert isinstance(outputs, SeparateOutputs)
+        boxes = _rank3(pick(found, outputs.boxes), "boxes")
+        scores = _probabilities(_rank3(pick(found, outputs.scores), "scores"), outputs)
+        if outputs.priors is not None:
+            boxes = _undo_deltas(boxes, priors, outputs.variances)
+    if boxes.shape[:2] != scores.shape[:2] or boxes.shape[2] != 4:
+        raise CheckpointError(f"boxes {boxes.shape} and scores {scores.shape} do not go together")
+    if scores.shape[2] != len(config.classes):
+        raise CheckpointError(
+            f"the model gives {scores.shape[2]} class scores, the configuration names "
+            f"{len(config.classes)} classes: {', '.join(config.classes[:6])}"
+        )
+    form: BoxForm = "cxcywh" if _has_priors(outputs) else outputs.box_form
+    return to_xyxy_pixels(boxes, form, outputs.coordinates, height, width), scores
+
+
+def _has_priors(outputs: Any) -> bool:
+    return isinstance(outputs, SeparateOutputs) and outputs.priors is not None
+
+
+def pick(found: Found, name: OutputName) -> Array:
+    """Return an output by name or position, as float32.
+
+    Raises:
+        CheckpointError: there is none; the message lists those that are there.
+    """
+    names = list(found)
+    if isinstance(name, int) and 0 <= name < len(names):
+        name = names[name]
+    if name not in found:
+        raise CheckpointError(f"no output {name!r}; has {', '.join(names)}")
+    return np.asarray(found[str(name)], np.float32)
+
+
+def _rank3(values: Array, what: str) -> Array:
+    if values.ndim == 4 and values.shape[2] == 1:  # [B, N, 1, 4], as some exporters write it
+        values = values[:, :, 0]
+    if values.ndim != 3:
+        raise CheckpointError(f"{what}: got shape {values.shape}, wanted [B, N, values]")
+    return values
+
+
+def _split(values: Array, outputs: JoinedOutput) -> tuple[Array, Array]:
+    values = _rank3(values, "output")
+    if outputs.transposed:
+        values = values.transpose(0, 2, 1)
+    start = 5 if outputs.objectness else 4
+    if values.shape[2] <= start:
+        raise CheckpointError(
+            f"got {values.shape[2]} values a box, wanted more than {start}; is it transposed?"
+        )
+    scores = values[..., start:]
+    if outputs.score_form == "sigmoid":
+        scores = _sigmoid(scores)
+    if outputs.objectness:
+        objectness = values[..., 4:5]
+        scores = scores * (_sigmoid(objectness) if outputs.score_form == "sigmoid" else objectness)
+    return values[..., :4], scores
+
+
+def _probabilities(values: Array, outputs: SeparateOutputs) -> Array:
+    if outputs.score_form == "softmax":
+        shifted = np.exp(values - values.max(axis=-1, keepdims=True))
+        values = shifted / shifted.sum(axis=-1, keepdims=True)
+    elif outputs.score_form == "sigmoid":
+        values = _sigmoid(values)
+    if outputs.background == "none":
+        return values
+    return values[..., 1:] if outputs.background == "first" else values[..., :-1]
+
+
+def _sigmoid(values: Array) -> Array:
+    return torch.from_numpy(np.ascontiguousarray(values)).sigmoid().numpy()
+
+
+def _undo_deltas(
+    deltas: Array, priors: Array | None, variances: tuple[float, float, float, float]
+) -> Array:
+    if priors is None or priors.shape != deltas.shape[1:]:
+        got = None if priors is None else priors.shape
+        raise CheckpointError(f"priors {got} for deltas {deltas.shape}, wanted {deltas.shape[1:]}")
+    scaled = deltas * np.array(variances, np.float32)
+    centre = priors[:, :2] + scaled[..., :2] * priors[:, 2:]
+    size = priors[:, 2:] * np.exp(np.minimum(scaled[..., 2:], _MAX_LOG))
+    return np.concatenate([centre, size], axis=-1)
+
+
+def to_xyxy_pixels(
+    boxes: Array, form: BoxForm, coordinates: Coordinates, height: int, width: int
+) -> Array:
+    """Return boxes [..., 4] of any form as xyxy canvas pixels, f32."""
+    a, b = boxes[..., :2], boxes[..., 2:]
+    if form == "cxcywh":
+        low, high = a - b / 2, a + b / 2
+    elif form == "xywh":
+        low, high = a, a + b
+    elif form == "yxyx":
+        low, high = a[..., ::-1], b[..., ::-1]
+    else:
+        low, high = a, b
+    scale = (width, height) if coordinates == "unit" else (1, 1)
+    return np.concatenate([low, high], axis=-1) * np.array([*scale, *scale], np.float32)
+
+
+def suppress(
+    boxes: Array, scores: Array, height: int, width: int, limits: Suppression
+) -> Detections:
+    """Return one image's detections after class-wise NMS.
+
+    Args:
+        boxes: f32[N, 4] xyxy canvas pixels.
+        scores: f32[N, C]; every class counts at every box, not only the best one.
+    """
+    from torchvision.ops import batched_nms
+
+    num_classes = scores.shape[1]
+    flat = torch.from_numpy(np.ascontiguousarray(scores)).flatten()
+    top, index = flat.topk(min(limits.candidates, flat.numel()))
+    passed = top >= limits.score_threshold
+    top, index = top[passed], index[passed]
+    inside = _clip(boxes, height, width)
+    chosen = torch.from_numpy(inside)[index // num_classes]
+    label = index % num_classes + 1
+    real = (chosen[:, 2:] > chosen[:, :2]).all(1)
+    top, label, chosen = top[real], label[real], chosen[real]
+    if limits.iou is None:
+        keep = torch.arange(len(top))[: limits.max_detections]
+    else:
+        keep = batched_nms(chosen, top, label, limits.iou)[: limits.max_detections]
+    return Detections(chosen[keep].numpy(), top[keep].numpy(), label[keep].numpy())
+
+
+def _clip(boxes: Array, height: int, width: int) -> Array:
+    limit = np.array([width, height, width, height], np.float32)
+    clipped: Array = np.clip(boxes, 0, limit).astype(np.float32)
+    return clipped
+
+
+def _final(
+    found: Found, outputs: FinalOutputs, height: int, width: int, num_classes: int
+) -> list[Detections]:
+    boxes, scores = pick(found, outputs.boxes), pick(found, outputs.scores)
+    labels = pick(found, outputs.labels)
+    if scores.ndim == 1:  # an exporter of one image at a time leaves the batch out
+        boxes, scores, labels = boxes[None], scores[None], labels[None]
+    if boxes.shape != (*scores.shape, 4) or labels.shape != scores.shape:
+        raise CheckpointError(
+            f"boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape} do not go together"
+        )
+    count = None if outputs.count is None else pick(found, outputs.count).reshape(-1)
+    results = []
+    for i in range(len(scores)):
+        stop = scores.shape[1] if count is None else int(count[i])
+        corners = to_xyxy_pixels(
+            boxes[i, :stop], outputs.box_form, outputs.coordinates, height, width
+        )
+        label = labels[i, :stop].round().astype(np.int64) - outputs.first_label + 1
+        results.append(_sorted(corners, scores[i, :stop], label, height, width, num_classes))
+    return results
+
+
+def _rows(
+    found: Found, outputs: RowsOutput, height: int, width: int, num_classes: int, batch: int
+) -> list[Detections]:
+    values = pick(found, outputs.output)
+    by_name = {name: i for i, name in enumerate(outputs.columns)}
+    if values.shape[-1] != len(outputs.columns):
+        raise CheckpointError(
+            f"got {values.shape[-1]} values a row, wanted {len(outputs.columns)}: "
+            f"{', '.join(outputs.columns)}"
+        )
+    if "image" in by_name:
+        flat = values.reshape(-1, values.shape[-1])
+        parts: Sequence[Array] = [flat[flat[:, by_name["image"]] == i] for i in range(batch)]
+    else:
+        parts = list(values if values.ndim == 3 else values[None])
+    results = []
+    for part in parts:
+        corners = part[:, [by_name[name] for name in ("x1", "y1", "x2", "y2")]]
+        boxes = to_xyxy_pixels(corners, "xyxy", outputs.coordinates, height, width)
+        label = part[:, by_name["label"]].round().astype(np.int64) - outputs.first_label + 1
+        score = part[:, by_name["score"]]
+        results.append(_sorted(boxes, score, label, height, width, num_classes))
+    return results
+
+
+def _sorted(
+    boxes: Array, scores: Array, labels: Array, height: int, width: int, num_classes: int
+) -> Detections:
+    """Put the best first; empty places (score 0 or no area) are left out."""
+    inside = _clip(boxes, height, width)
+    real = (scores > 0) & (inside[:, 2:] > inside[:, :2]).all(axis=1)
+    inside, scores, labels = inside[real], scores[real], labels[real]
+    if len(labels) and not 1 <= labels.min() <= labels.max() <= num_classes:
+        raise CheckpointError(
+            f"the model gives labels {int(labels.min())}..{int(labels.max())} (counted from 1), "
+            f"the configuration names {num_classes} classes; see 'first_label'"
+        )
+    order = np.argsort(-scores, kind="stable")
+    return Detections(inside[order], scores[order].astype(np.float32), labels[order])

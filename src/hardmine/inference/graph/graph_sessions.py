@@ -1,0 +1,121 @@
+"""Loading graphs: ONNX files on ONNX Runtime, OpenVINO IR on OpenVINO."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hardmine.errors import CheckpointError, MissingExtraError
+from hardmine.inference.graph.graph_detector import Port
+from hardmine.inference.graph.graph_outputs import Array
+from hardmine.inference.runtimes.openvino_runtime import import_openvino
+
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+}
+
+
+class OnnxSession:
+    """An ONNX file on ONNX Runtime."""
+
+    def __init__(self, path: Path, device: str | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtraError(
+                f"{path}: needs onnxruntime; pip install 'hardmine[onnx]'"
+            ) from None
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = torch.get_num_threads()
+        settings.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, settings, providers=_providers(onnxruntime, device)
+            )
+        except Exception as error:  # noqa: BLE001  (the library's errors have no common root)
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path}: not a readable ONNX file ({reason})") from None
+        self.inputs = tuple(_port(path, port) for port in self._session.get_inputs())
+        self._outputs = [port.name for port in self._session.get_outputs()]
+        facts = self._session.get_modelmeta().custom_metadata_map
+        self.metadata: Mapping[str, str] = dict(facts)
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs by name, in order."""
+        return dict(zip(self._outputs, self._session.run(None, dict(feed)), strict=True))
+
+
+def _providers(onnxruntime: Any, device: str | None) -> list[str]:
+    there = onnxruntime.get_available_providers()
+    cuda = device is not None and device.startswith("cuda")
+    return [
+        *(["CUDAExecutionProvider"] if cuda and "CUDAExecutionProvider" in there else []),
+        "CPUExecutionProvider",
+    ]
+
+
+def _port(path: Path, port: Any) -> Port:
+    if port.type not in _TYPES:
+        raise CheckpointError(f"{path}: input {port.name!r} is {port.type}, which is not supported")
+    shape = tuple(side if isinstance(side, int) else None for side in port.shape)
+    return Port(port.name, shape, _TYPES[port.type])
+
+
+class OpenVinoSession:
+    """An OpenVINO IR (``.xml`` with its ``.bin``), in float32."""
+
+    def __init__(self, path: Path) -> None:
+        openvino = import_openvino()
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+            settings = {
+                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            }
+            self._compiled = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path}: not a readable OpenVINO model ({reason})") from None
+        self.inputs = tuple(
+            Port(port.get_any_name(), _static(port.get_partial_shape()), _numpy_name(port))
+            for port in model.inputs
+        )
+        self._outputs = [port.get_any_name() for port in model.outputs]
+        self._of_thread = threading.local()
+        self.metadata: Mapping[str, str] = _rt_info(model)
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs by name, in order."""
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        found = self._of_thread.request.infer(dict(feed))
+        values = [np.array(found[i]) for i in range(len(self._outputs))]
+        return dict(zip(self._outputs, values, strict=True))
+
+
+def _static(shape: Any) -> tuple[int | None, ...]:
+    return tuple(side.get_length() if side.is_static else None for side in shape)
+
+
+def _numpy_name(port: Any) -> str:
+    return str(np.dtype(port.get_element_type().to_dtype()))
+
+
+def _rt_info(model: Any) -> dict[str, str]:
+    if not model.has_rt_info(["hardmine"]):
+        return {}
+    return {"hardmine": str(model.get_rt_info(["hardmine"]).astype(str))}

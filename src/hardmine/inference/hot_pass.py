@@ -1,0 +1,61 @@
+"""The first cut: every image of a pool through the hot pass, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hardmine.data.resize import Resize
+from hardmine.inference.image_loading import batched, one_core_each, run_ordered
+from hardmine.inference.loading import ImageItem, Loaded, load_item
+from hardmine.inference.runtimes.runtime import Scorer
+from hardmine.types import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class HotScore:
+    """One image's first cut: the score is near the exact one, and nothing was decoded."""
+
+    name: str
+    score: float
+    label: int
+    level: int
+    phash: int
+
+
+def first_cut(
+    scorer: Scorer, resize: Resize, items: Iterable[ImageItem | Problem]
+) -> Iterator[list[HotScore | Problem]]:
+    """Yield the results of one batch after the other, in order.
+
+    Args:
+        items: images, and problems met while they were listed, which are passed on.
+    """
+
+    def work(batch: Sequence[ImageItem | Problem]) -> list[HotScore | Problem]:
+        return score_batch(scorer, resize, batch)
+
+    with one_core_each():
+        yield from run_ordered(batched(items, scorer.batch_size), work, scorer.workers)
+
+
+def score_batch(
+    scorer: Scorer, resize: Resize, batch: Sequence[ImageItem | Problem]
+) -> list[HotScore | Problem]:
+    """Return the first cut of a few images."""
+    read = [
+        item if isinstance(item, Problem) else load_item(item, resize, hashed=True)
+        for item in batch
+    ]
+    loaded = [item for item in read if isinstance(item, Loaded)]
+    scored = iter(_score(scorer, loaded) if loaded else ())
+    return [item if isinstance(item, Problem) else next(scored) for item in read]
+
+
+def _score(scorer: Scorer, loaded: Sequence[Loaded]) -> Iterator[HotScore]:
+    found = scorer.score(np.stack([item.pixels for item in loaded]))
+    columns = (found.scores.tolist(), found.labels.tolist(), found.levels.tolist())
+    for item, score, label, level in zip(loaded, *columns, strict=True):
+        yield HotScore(item.name, score, label, level, item.phash)

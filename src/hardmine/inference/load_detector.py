@@ -1,0 +1,123 @@
+"""One line of text that names any detector."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardmine.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from hardmine.inference.detector import Detector
+
+FORMS = (
+    "weights (.safetensors) or a run folder; model.onnx[:PRESET|YAML]; model.xml (OpenVINO); "
+    "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json or a folder of them)"
+)
+
+_OF_A_RUN = ("last.safetensors", "recipe.yaml", "metrics.json")
+_TORCHVISION = re.compile(r"torchvision:(?P<name>\w+)(:(?P<weights>.+?))?(@(?P<side>\d+))?")
+_GRAPH = re.compile(r"(?P<path>.+?\.(onnx|xml))(:(?P<how>.+))?", re.IGNORECASE)
+
+
+def open_detector(
+    spec: str | Path,
+    device: str | None = None,
+    *,
+    classes: Path | Sequence[str] | None = None,
+    fallback: Sequence[str] = (),
+) -> Detector:
+    """Return the detector that a line names.
+
+    Args:
+        spec: one of
+
+            - ``run/last.safetensors`` or the run folder: our own checkpoint;
+            - ``torchvision:fasterrcnn_resnet50_fpn[:WEIGHTS|none][@SIDE]``: a state dict's path,
+              ``none`` (random, the default), or a name that torchvision downloads;
+            - ``model.onnx`` (described by ``model.yaml`` beside it or by its own metadata),
+              ``model.onnx:yolov8`` (a preset) or ``model.onnx:other.yaml``; ``.xml`` likewise;
+            - ``detections.json`` or a folder of such files: no model, only its answers.
+        device: a torch device; chosen when not given.
+        classes: class names, or a file with them, over those that the model brings.
+        fallback: class names for a model that brings none.
+
+    Raises:
+        CheckpointError: missing, unreadable or not as described.
+        ConfigError: no such form, or nothing says what the outputs or the classes are.
+    """
+    text = str(spec)
+    found = _TORCHVISION.fullmatch(text)
+    if found:
+        return _torchvision(found, device, classes or fallback or None)
+    if text.startswith("torchvision:"):
+        raise ConfigError(f"{text}: wanted torchvision:NAME[:WEIGHTS|none][@SIDE]")
+    graph = _GRAPH.fullmatch(text)
+    if graph:
+        return _graph(Path(graph["path"]), graph["how"], device, classes, fallback)
+    path = Path(text)
+    if not path.exists():
+        raise CheckpointError(f"{text}: no such file; wanted {FORMS}")
+    if path.suffix.lower() == ".json" or _holds_predictions(path):
+        from hardmine.inference.predictions_file import load_predictions
+
+        return load_predictions(path, classes or fallback or None)
+    from hardmine.inference.checkpoint_detector import load_detector
+
+    return load_detector(path, device)
+
+
+def named_path(spec: str) -> Path | None:
+    """Return the file that a line names, or nothing for a model without one."""
+    if spec.startswith("torchvision:"):
+        return None
+    graph = _GRAPH.fullmatch(spec)
+    return Path(graph["path"] if graph else spec)
+
+
+def _torchvision(
+    found: re.Match[str], device: str | None, classes: Path | Sequence[str] | None
+) -> Detector:
+    from hardmine.device import choose_device
+    from hardmine.inference.torchvision_detector import load_torchvision
+
+    side = None if found["side"] is None else int(found["side"])
+    return load_torchvision(
+        found["name"],
+        found["weights"] or "none",
+        choose_device(device),
+        classes=_names(classes),
+        side=side,
+    )
+
+
+def _graph(
+    path: Path,
+    how: str | None,
+    device: str | None,
+    classes: Path | Sequence[str] | None,
+    fallback: Sequence[str],
+) -> Detector:
+    from hardmine.inference.graph.graph_detector import Session, open_graph
+    from hardmine.inference.graph.graph_sessions import OnnxSession, OpenVinoSession
+
+    onnx = path.suffix.lower() == ".onnx"
+    session: Session = OnnxSession(path, device) if onnx else OpenVinoSession(path)
+    return open_graph(session, path, how, _names(classes), fallback)
+
+
+def _names(classes: Path | Sequence[str] | None) -> tuple[str, ...] | None:
+    from hardmine.inference.class_names import read_classes
+
+    if classes is None:
+        return None
+    return read_classes(classes) if isinstance(classes, Path) else tuple(classes)
+
+
+def _holds_predictions(path: Path) -> bool:
+    """True for a folder of json files without weights in it."""
+    if not path.is_dir() or any((path / name).exists() for name in _OF_A_RUN):
+        return False
+    return any(path.glob("*.json"))

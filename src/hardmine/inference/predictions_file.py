@@ -1,0 +1,289 @@
+"""Predictions files of any framework: they enter the loop at ranking, with no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from hardmine.data.resize import Resize
+from hardmine.data.splits.near_duplicates import hash_images
+from hardmine.errors import ConfigError, DataError
+from hardmine.inference.detector import BatchScores
+from hardmine.inference.predict import ScoredImage
+from hardmine.types import Detections, Problem
+
+_NO_CANVAS = Resize(1, 1)
+_CHUNK = 64
+
+Box = tuple[float, str | int, tuple[float, float, float, float]]
+"""Score, class by name or number, xyxy pixels of the original image."""
+
+
+@dataclass
+class Predictions:
+    """What a file says, as a detector whose answers are looked up by the image's path.
+
+    An image is found by the longest tail of its path that the file names, by its stem (Ultralytics,
+    mmdetection), or by its file name where that is unique; one that the file does not name has no
+    detection.
+    """
+
+    path: Path
+    categories: tuple[str, ...]
+    model_id: str
+    by_name: Mapping[str, Detections]
+    resize: Resize = field(default=_NO_CANVAS)
+
+    def look(self, image: Path) -> Detections:
+        """Return the detections of one image, best first."""
+        name = self._name_of(image)
+        return Detections.none() if name is None else self.by_name[name]
+
+    def names(self, image: Path) -> bool:
+        """True when the file says something of the image."""
+        return self._name_of(image) is not None
+
+    def _name_of(self, image: Path) -> str | None:
+        parts = image.parts
+        for start in range(len(parts)):
+            name = "/".join(parts[start:]).replace("//", "/")
+            if name in self.by_name:
+                return name
+        number = str(int(image.stem)) if image.stem.isdecimal() else image.stem
+        for name in (image.stem, number):
+            if name in self.by_name:
+                return name
+        return self._by_file_name.get(image.name)
+
+    @cached_property
+    def _by_file_name(self) -> dict[str, str]:
+        """Names without their folders, where that leaves them different: the file may come from
+        another machine.
+        """
+        counts = Counter(Path(name).name for name in self.by_name)
+        return {Path(n).name: n for n in self.by_name if counts[Path(n).name] == 1}
+
+    def score(self, images: Tensor) -> BatchScores:
+        """Refuse: a file cannot look at pixels."""
+        raise ConfigError(f"{self.path}: a predictions file cannot be run on pictures")
+
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Refuse: a file cannot look at pixels."""
+        raise ConfigError(f"{self.path}: a predictions file cannot be run on pictures")
+
+    def detect_images(
+        self,
+        paths: Sequence[Path],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Detections]:
+        """Return the detections of every image, in order."""
+        found = [self.look(path) for path in paths]
+        if progress is not None:
+            progress(len(found), len(paths))
+        return found
+
+    def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
+        """Yield every image's score in order; pictures are read for their perceptual hash only."""
+        for start in range(0, len(paths), _CHUNK):
+            chunk = paths[start : start + _CHUNK]
+            for path, phash in zip(chunk, hash_images(chunk), strict=True):
+                if phash is None:
+                    yield Problem("image_unreadable", str(path), -1, "not readable as a picture")
+                    continue
+                found = self.look(path)
+                score = float(found.scores[0]) if len(found) else 0.0
+                label = int(found.labels[0]) if len(found) else 0
+                yield ScoredImage(path, score, label, -1, found, phash)
+
+
+def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) -> Predictions:
+    """Read a predictions file, or a folder of one json per image (mmdetection).
+
+    Forms, recognised by looking: COCO results (``image_id``, ``category_id``, ``bbox`` xywh,
+    ``score``; with ``file_name`` and ``category`` as ``hardmine predict --json`` writes them, or with
+    stems as ids as Ultralytics does); a COCO file whose annotations have scores; Ultralytics'
+    ``Results.to_json`` lists (``name``, ``confidence``, ``box``) by image; mmdetection's
+    ``{"bboxes", "scores", "labels"}`` by image.
+
+    Args:
+        classes: names, or a file with them; a COCO json also gives the images' names by id.
+
+    Raises:
+        DataError: no such form, an entry that is faulty (named by its index), or no class names.
+    """
+    from hardmine.inference.class_names import read_classes
+
+    images: dict[str, str] = {}
+    names: tuple[str, ...] | None = None
+    numbers: dict[int, str] = {}
+    if isinstance(classes, Path):
+        names = read_classes(classes)
+        images, numbers = _coco_tables(classes)
+    elif classes is not None:
+        names = tuple(classes)
+    tree = _folder(path) if path.is_dir() else _json(path)
+    if isinstance(tree, Mapping) and "annotations" in tree:
+        more, own = _tables(tree)
+        images, numbers = {**images, **more}, {**own, **numbers}
+        names = names or tuple(own[number] for number in sorted(own)) or None
+        tree = tree["annotations"]
+    rows = _Reader(path, images).read(tree)
+    categories, number_of = _categories(rows, names, numbers, path)
+    by_name = {name: _detections(boxes, number_of, path) for name, boxes in rows.items()}
+    digest = hashlib.sha256(repr((categories, sorted(images.items()))).encode())
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        digest.update(file.read_bytes())
+    return Predictions(path, categories, digest.hexdigest()[:16], by_name)
+
+
+@dataclass
+class _Reader:
+    path: Path
+    images: Mapping[str, str]
+
+    def read(self, tree: Any) -> dict[str, list[Box]]:
+        """Return the boxes by image name, whichever known form ``tree`` has."""
+        rows: dict[str, list[Box]] = defaultdict(list)
+        if isinstance(tree, list):
+            for index, row in enumerate(tree):
+                where = f"{self.path}[{index}]"
+                rows[self._name(row, where)].append(_coco_row(row, where))
+        elif isinstance(tree, Mapping):
+            for name, value in tree.items():
+                rows[str(name)] = _of_image(value, f"{self.path}[{name}]")
+        else:
+            raise DataError(f"{self.path}: got {type(tree).__name__}, wanted detections")
+        return dict(rows)
+
+    def _name(self, row: Any, where: str) -> str:
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}: got {type(row).__name__}, wanted a detection")
+        image_id = row.get("image_id")
+        name = row.get("file_name") or self.images.get(str(image_id)) or image_id
+        if name is None:
+            raise DataError(f"{where}: has no image_id and no file_name")
+        return str(name)
+
+
+def _coco_row(row: Mapping[str, Any], where: str) -> Box:
+    try:
+        x, y, width, height = (float(value) for value in row["bbox"])
+        kind: str | int = str(row["category"]) if "category" in row else int(row["category_id"])
+        return _checked(float(row["score"]), kind, (x, y, x + width, y + height), where)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: wanted category_id, bbox [x, y, width, height] and score, "
+            f"got {type(error).__name__}: {error}"
+        ) from None
+
+
+def _of_image(value: Any, where: str) -> list[Box]:
+    """Read one image's entry: mmdetection's mapping of lists, or Ultralytics' list of mappings."""
+    try:
+        if isinstance(value, Mapping):
+            columns = value["bboxes"], value["scores"], value["labels"]
+            return [
+                _checked(float(score), int(label) + 1, _corners(box), f"{where}[{i}]")
+                for i, (box, score, label) in enumerate(zip(*columns, strict=True))
+            ]
+        boxes = []
+        for i, row in enumerate(value):
+            corners = _corners([row["box"][key] for key in ("x1", "y1", "x2", "y2")])
+            kind: str | int = str(row["name"]) if "name" in row else int(row["class"]) + 1
+            boxes.append(_checked(float(row["confidence"]), kind, corners, f"{where}[{i}]"))
+        return boxes
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"{where}: wanted bboxes, scores and labels, or a list of name, confidence and box, "
+            f"got {type(error).__name__}: {error}"
+        ) from None
+
+
+def _corners(box: Sequence[Any]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2
+
+
+def _checked(
+    score: float, kind: str | int, box: tuple[float, float, float, float], where: str
+) -> Box:
+    if not all(math.isfinite(value) for value in (score, *box)):
+        raise DataError(f"{where}: score or box is not finite")
+    if not 0 <= score <= 1:
+        raise DataError(f"{where}: score {score}, wanted a probability from 0 to 1")
+    return score, kind, box
+
+
+def _categories(
+    rows: Mapping[str, Sequence[Box]],
+    names: tuple[str, ...] | None,
+    numbers: Mapping[int, str],
+    path: Path,
+) -> tuple[tuple[str, ...], dict[str | int, int]]:
+    """Return the class names and the label of each name and number that the rows hold."""
+    kinds = {kind for boxes in rows.values() for _, kind, _ in boxes}
+    if names is None:
+        if any(isinstance(kind, int) for kind in kinds) or not kinds:
+            raise DataError(
+                f"{path}: names its classes by number only; give --classes with their names "
+                "(a text file, a YOLO data.yaml or a COCO json)"
+            )
+        names = tuple(sorted(str(kind) for kind in kinds))
+    label_of: dict[str | int, int] = {name: i for i, name in enumerate(names, start=1)}
+    for number, name in (numbers or dict(enumerate(names, start=1))).items():
+        if name in label_of:
+            label_of[number] = label_of[name]
+    unknown = sorted(str(kind) for kind in kinds if kind not in label_of)
+    if unknown:
+        raise DataError(
+            f"{path}: has detections of class {', '.join(unknown[:6])}, which is none of "
+            f"{len(names)} ({', '.join(names[:6])}); COCO ids count from 1"
+        )
+    return names, label_of
+
+
+def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int], path: Path) -> Detections:
+    if not boxes:
+        return Detections.none()
+    ordered = sorted(boxes, key=lambda box: -box[0])
+    return Detections(
+        np.array([box for _, _, box in ordered], np.float32),
+        np.array([score for score, _, _ in ordered], np.float32),
+        np.array([label_of[kind] for _, kind, _ in ordered], np.int64),
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a predictions file ({error})") from None
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    files = sorted(path.glob("*.json"))
+    if not files:
+        raise DataError(f"{path}: no .json file with predictions in it")
+    return {file.stem: _json(file) for file in files}
+
+
+def _coco_tables(path: Path) -> tuple[dict[str, str], dict[int, str]]:
+    tree = _json(path) if path.suffix.lower() == ".json" else None
+    return _tables(tree) if isinstance(tree, Mapping) else ({}, {})
+
+
+def _tables(tree: Mapping[str, Any]) -> tuple[dict[str, str], dict[int, str]]:
+    """Return a COCO file's image names by id and class names by id."""
+    images = {str(entry["id"]): str(entry["file_name"]) for entry in tree.get("images", ())}
+    names = {int(entry["id"]): str(entry["name"]) for entry in tree.get("categories", ())}
+    return images, names

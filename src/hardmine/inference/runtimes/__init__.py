@@ -1,0 +1,1 @@
+"""Runtimes of fast scoring: torch, OpenVINO, ONNX Runtime."""

@@ -1,0 +1,115 @@
+"""Runtimes of the hot pass: the same network at the machine's best speed, in lower precision.
+
+What they give is a first cut: images that rank are scored again by the detector itself in float32.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hardmine.errors import ConfigError, MissingExtraError
+from hardmine.inference.checkpoint_detector import TorchDetector
+from hardmine.inference.detector import BatchScores, Detector
+
+RuntimeName = Literal["auto", "torch", "openvino", "onnxruntime"]
+RUNTIMES: tuple[str, ...] = get_args(RuntimeName)
+
+_EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
+
+
+class Scorer(Protocol):
+    """Scores batches of images, from any number of threads at once.
+
+    ``name`` says runtime and precision, ``workers`` how many threads keep it busy, ``batch_size`` how
+    many images at once suit it.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def workers(self) -> int: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+
+    def score(self, pixels: NDArray[np.uint8]) -> BatchScores:
+        """Score u8[B, H, W, 3]."""
+        ...
+
+
+class OwnScorer:
+    """A detector's own ``score``, one call at a time: for models that have no network of ours."""
+
+    name = "the detector's own"
+    workers = 2
+    batch_size = 16
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._turn = Lock()
+
+    def score(self, pixels: NDArray[np.uint8]) -> BatchScores:
+        """Score u8[B, H, W, 3]."""
+        with self._turn:
+            return self._detector.score(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+
+
+def make_scorer(detector: Detector, runtime: str = "auto", cache: Path | None = None) -> Scorer:
+    """Return the hot pass of a detector.
+
+    Args:
+        runtime: ``auto`` takes OpenVINO on a CPU where it is installed, else torch; a detector that
+            is not one of our checkpoints scores by itself.
+        cache: folder in which converted networks are kept, by the weights' digest.
+
+    Raises:
+        ConfigError: an unknown runtime, or one that this detector or device has not.
+        MissingExtraError: the runtime is not installed.
+    """
+    chosen = choose_runtime(detector, runtime)
+    if not isinstance(detector, TorchDetector):
+        return OwnScorer(detector)
+    if chosen == "openvino":
+        from hardmine.inference.runtimes.openvino_runtime import OpenVINOScorer
+
+        return OpenVINOScorer(detector, cache)
+    if chosen == "onnxruntime":
+        from hardmine.inference.runtimes.onnx_runtime import OnnxScorer
+
+        return OnnxScorer(detector, cache)
+    from hardmine.inference.runtimes.torch_runtime import make_torch_scorer
+
+    return make_torch_scorer(detector)
+
+
+def choose_runtime(detector: Detector, runtime: str) -> str:
+    """Return the name of the runtime that ``auto`` stands for, or the one asked for.
+
+    Raises:
+        ConfigError: an unknown runtime, or one that this detector or device has not.
+        MissingExtraError: the runtime is not installed.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"runtime: got {runtime!r}, wanted one of {', '.join(RUNTIMES)}")
+    ours = isinstance(detector, TorchDetector)
+    on_cpu = isinstance(detector, TorchDetector) and detector.device.type == "cpu"
+    if runtime == "auto":
+        return "openvino" if on_cpu and find_spec("openvino") is not None else "torch"
+    if runtime in _EXTRAS:
+        if not ours or not on_cpu:
+            what = "this detector" if not ours else "a GPU"
+            raise ConfigError(
+                f"runtime: {runtime} runs our checkpoints on a CPU, not {what}; use 'torch'"
+            )
+        if find_spec(runtime) is None:
+            extra = _EXTRAS[runtime]
+            raise MissingExtraError(
+                f"runtime {runtime} is not installed: pip install 'hardmine[{extra}]'"
+            )
+    return runtime

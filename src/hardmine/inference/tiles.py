@@ -1,0 +1,191 @@
+"""Large images in overlapping tiles, for objects that would be too small on one canvas."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hardmine.data.images import read_image
+from hardmine.data.splits.near_duplicates import perceptual_hash
+from hardmine.errors import ConfigError, DataError
+from hardmine.inference.detector import BatchScores, Detector
+from hardmine.inference.images import FileDetector
+from hardmine.inference.parity import iou_with
+from hardmine.inference.predict import ScoredImage
+from hardmine.types import F32, Detections, Mask, Problem
+
+SAME_IOU = 0.5
+"""IoU from which two detections of a class in different tiles are one, inclusive."""
+INSIDE = 0.7
+"""Share of the smaller box inside the larger from which it counts as a cut-off part, inclusive."""
+DEFAULT_OVERLAP = 0.2
+
+_BATCH = 16
+
+Window = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Squares of ``size`` pixels that share ``overlap`` of their side with the next ones.
+
+    An object of up to ``overlap`` times ``size`` pixels lies whole in at least one of them.
+    """
+
+    size: int
+    overlap: float = DEFAULT_OVERLAP
+
+    def __post_init__(self) -> None:
+        if self.size < 16:
+            raise ConfigError(f"tile: got {self.size}, wanted 16 pixels or more")
+        if not 0 <= self.overlap < 1:
+            raise ConfigError(f"overlap: got {self.overlap}, wanted a share from 0 to below 1")
+
+    def windows(self, width: int, height: int) -> list[Window]:
+        """Return xyxy windows, row by row; the last ones end at the image's edge."""
+        return [
+            (x, y, min(x + self.size, width), min(y + self.size, height))
+            for y in self._starts(height)
+            for x in self._starts(width)
+        ]
+
+    def _starts(self, length: int) -> list[int]:
+        if length <= self.size:
+            return [0]
+        step = max(1, int(self.size * (1 - self.overlap)))
+        return [*range(0, length - self.size, step), length - self.size]
+
+
+class TiledDetector:
+    """A detector that looks at image files tile by tile; detections of all tiles become one list."""
+
+    def __init__(self, detector: Detector, tiles: Tiles) -> None:
+        self._detector = detector
+        self._tiles = tiles
+        self.categories = detector.categories
+        self.resize = detector.resize
+        key = f"{detector.model_id}:{tiles}:{SAME_IOU}:{INSIDE}"
+        self.model_id = hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    def score(self, images: Tensor) -> BatchScores:
+        """Score canvases, whole: tiles exist for files only."""
+        return self._detector.score(images)
+
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Detect on canvases, whole: tiles exist for files only."""
+        return self._detector.detect(images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the detector's own features of canvases, whole.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        from hardmine.inference.features import FeatureDetector
+
+        if not isinstance(self._detector, FeatureDetector):
+            raise ConfigError("diverse: this detector gives no features; our own checkpoints do")
+        return self._detector.features(images)
+
+    def detect_images(
+        self, paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
+    ) -> list[Detections]:
+        """Return the detections of every image, in order, in pixels of the original image.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        results = []
+        for path in paths:
+            results.append(self._look(read_image(path)))
+            if progress is not None:
+                progress(len(results), len(paths))
+        return results
+
+    def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
+        """Yield every image's score in order, or why it cannot be read."""
+        for path in paths:
+            try:
+                image = read_image(path)
+            except DataError as error:
+                reason = str(error).removeprefix(f"{path}: ")
+                yield Problem("image_unreadable", str(path), -1, reason)
+                continue
+            found = self._look(image)
+            score = float(found.scores[0]) if len(found) else 0.0
+            label = int(found.labels[0]) if len(found) else 0
+            phash = perceptual_hash(image)
+            yield ScoredImage(path, score, label, -1, found, phash, str(path))
+
+    def _look(self, image: Image.Image) -> Detections:
+        windows = self._tiles.windows(*image.size)
+        parts: list[Detections] = []
+        for start in range(0, len(windows), _BATCH):
+            parts += self._detect(image, windows[start : start + _BATCH])
+        return merge_tiles(parts)
+
+    def _detect(self, image: Image.Image, windows: Sequence[Window]) -> list[Detections]:
+        loaded = [self.resize.apply(image.crop(window)) for window in windows]
+        canvases = torch.from_numpy(np.stack([canvas for canvas, _ in loaded])).permute(0, 3, 1, 2)
+        results = []
+        rows = zip(self._detector.detect(canvases), loaded, windows, strict=True)
+        for found, (_, placement), (x, y, _, _) in rows:
+            corner = np.array([x, y, x, y], np.float32)
+            results.append(replace(found, boxes=placement.inverse(found.boxes) + corner))
+        return results
+
+
+def tiled(detector: Detector, size: int | None, overlap: float | None) -> Detector:
+    """Return the detector, looking at tiles where a size is given.
+
+    Raises:
+        ConfigError: impossible tiles, or a predictions file, which has no use for them.
+    """
+    if size is None:
+        if overlap is not None:
+            raise ConfigError("overlap goes with tile: give the tile's size")
+        return detector
+    if isinstance(detector, FileDetector):
+        raise ConfigError("tile: a predictions file is not run on pictures")
+    return TiledDetector(detector, Tiles(size, DEFAULT_OVERLAP if overlap is None else overlap))
+
+
+def merge_tiles(parts: Sequence[Detections]) -> Detections:
+    """Return the detections of all tiles, best first, each object once.
+
+    Within a class and between tiles a detection gives way to a better one that it overlaps by an IoU
+    of .5, or of which it is a part (or which is a part of it) by .7 of the smaller one: an object
+    that a tile's edge cuts is seen as a part there. Within a tile the detector's own suppression
+    has been.
+    """
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
+    labels = np.concatenate([np.zeros(0, np.int64), *(part.labels for part in parts)])
+    tile = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    order = np.argsort(-scores, kind="stable")
+    alive: Mask = np.asarray((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    kept: list[int] = []
+    for i in order:
+        if not alive[i]:
+            continue
+        kept.append(int(i))
+        rivals = alive & (labels == labels[i]) & (tile != tile[i])
+        same = (iou_with(boxes[i], boxes) >= SAME_IOU) | (_inside(boxes[i], boxes) >= INSIDE)
+        alive &= ~(rivals & same)
+    return Detections(boxes[kept], scores[kept], labels[kept])
+
+
+def _inside(box: F32, boxes: F32) -> F32:
+    """Return the intersection as a share of the smaller of the two boxes."""
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    shared = np.prod(np.maximum(sides, 0), axis=1)
+    smaller = np.minimum(np.prod(box[2:] - box[:2]), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    share: F32 = np.divide(shared, smaller, out=np.zeros(len(boxes), np.float32), where=smaller > 0)
+    return share

@@ -1,0 +1,135 @@
+"""torchvision's detection models by name and weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hardmine.data.resize import Resize
+from hardmine.errors import CheckpointError, ConfigError
+from hardmine.inference.class_names import choose_classes
+from hardmine.inference.torchvision_network import TorchvisionDetector
+from hardmine.recipes.checkpoint import file_digest
+
+SCORE_FLOOR = 0.01
+"""Detections below are not returned; torchvision's own floor of .05 would hide what ranking needs."""
+
+_DEFAULT_SIDE = 800
+_SEED = 0
+
+
+def load_torchvision(
+    name: str,
+    weights: str,
+    device: torch.device,
+    *,
+    classes: Sequence[str] | None = None,
+    side: int | None = None,
+) -> TorchvisionDetector:
+    """Build one of torchvision's detection models, on a canvas that its own transform leaves alone.
+
+    Args:
+        name: such as ``fasterrcnn_resnet50_fpn``.
+        weights: a file with a state dict, ``none`` for random ones (fixed seed), or the name of
+            torchvision's own (``COCO_V1``, ``DEFAULT``), which are downloaded.
+        classes: names of the labels 1, 2, …; those of the model's COCO weights when not given.
+        side: canvas side in pixels; SSD models have their own, the others 800 unless given.
+
+    Raises:
+        ConfigError: no such model or weights, or a number of classes that does not fit them.
+        CheckpointError: unreadable weights, or those of another model.
+    """
+    from torchvision.models import get_model
+
+    own = _own_weights(name)
+    published = None if weights == "none" or Path(weights).exists() else _choose(own, weights, name)
+    known = _categories(own)
+    fixed = tuple(known) if published is not None else None
+    names = choose_classes(classes, fixed or (None if classes else known), f"torchvision:{name}")
+    torch.manual_seed(_SEED)
+    model = get_model(name, weights=published, weights_backbone=None, num_classes=len(names) + 1)
+    identity = f"torchvision:{name}:{weights}"
+    if published is None and weights != "none":
+        _load_state(model, Path(weights), name)
+        identity = f"{identity}:{file_digest(Path(weights))}"
+    resize = _take_over_resize(model, side, name)
+    _lower_threshold(model)
+    key = f"{identity}:{names}:{resize}:{SCORE_FLOOR}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    model.eval().to(device)
+    return TorchvisionDetector(
+        lambda images: model(list(images / 255.0)), names, digest, resize, device
+    )
+
+
+def _own_weights(name: str) -> Any:
+    from torchvision.models import detection as models
+    from torchvision.models import get_model_weights, list_models
+
+    known = list_models(module=models)
+    if name not in known:
+        raise ConfigError(f"torchvision:{name}: no such detection model; has {', '.join(known)}")
+    return get_model_weights(name)
+
+
+def _choose(own: Any, weights: str, name: str) -> Any:
+    names = [entry.name for entry in own]
+    if weights == "DEFAULT":
+        return own.DEFAULT
+    if weights not in names:
+        raise ConfigError(
+            f"torchvision:{name}:{weights}: no such file, and not 'none', 'DEFAULT' or one of "
+            f"{', '.join(names)}"
+        )
+    return own[weights]
+
+
+def _categories(own: Any) -> tuple[str, ...]:
+    return tuple(own.DEFAULT.meta["categories"][1:])  # label 0 is background
+
+
+def _load_state(model: nn.Module, path: Path, name: str) -> None:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  (unpickling raises many kinds)
+        raise CheckpointError(
+            f"{path}: not a readable state dict ({type(error).__name__}); nothing in it was run"
+        ) from None
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]  # what torchvision's reference scripts save
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"{path}: weights do not fit torchvision's {name} ({reason})"
+        ) from None
+
+
+def _take_over_resize(model: Any, side: int | None, name: str) -> Resize:
+    """Return the canvas, and make the model's own transform keep images of that size as they are."""
+    transform = model.transform
+    mean = tuple(round(255 * value) for value in transform.image_mean)
+    fixed = transform.fixed_size
+    if fixed is not None:
+        if side is not None and (side, side) != tuple(fixed):
+            raise ConfigError(f"torchvision:{name}: takes {fixed[0]} px only, got @{side}")
+        return Resize(fixed[1], fixed[0], "stretch")
+    chosen = side or _DEFAULT_SIDE
+    transform.min_size, transform.max_size = (chosen,), chosen
+    return Resize(chosen, chosen, "letterbox", (mean[0], mean[1], mean[2]))
+
+
+def _lower_threshold(model: Any) -> None:
+    target = model.roi_heads if hasattr(model, "roi_heads") else model
+    target.score_thresh = SCORE_FLOOR

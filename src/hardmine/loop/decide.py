@@ -1,0 +1,124 @@
+"""From candidates to negatives: on the user's word for a pool, or by a person's verdicts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hardmine.files import write_text
+from hardmine.loop.arm import Handed
+from hardmine.loop.options import ARMS, MINED, RANDOM
+from hardmine.mining.candidates_file import name_inside
+from hardmine.mining.pool_store import PoolStore
+from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
+from hardmine.types import Dataset, ImageRecord, ImageState
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """``candidates`` is the file to judge, ``verdicts`` where the filled-in CSV is expected."""
+
+    round_number: int
+    candidates: Path
+    verdicts: Path
+    num_images: int
+
+    def __str__(self) -> str:
+        return (
+            f"round {self.round_number} waits for verdicts on {self.num_images} images: fill in the"
+            f" verdict column of {self.candidates} (empty, contains_object, ignore, unsure), save "
+            f"it as {self.verdicts}, then start the same command again with --resume"
+        )
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Says which of the images handed out are empty.
+
+    ``accept`` is "auto" or the CSV of verdicts; verdicts go into the store, append-only, and count
+    from there: a file of a later round need not repeat those of an earlier one.
+    """
+
+    accept: Path | Literal["auto"]
+    store: PoolStore
+    root: Path
+    pool: Dataset
+
+    def decide(
+        self, round_number: int, handed: Mapping[str, Handed]
+    ) -> dict[str, list[ImageRecord]] | Waiting:
+        """Return each arm's new negatives, or what to wait for.
+
+        The random arm gets no more than the mined one, so that the two differ in choice alone.
+
+        Raises:
+            DataError: the CSV is faulty or half filled in.
+        """
+        images = list(dict.fromkeys(image for part in handed.values() for image in part.images))
+        if self.accept != "auto":
+            waiting = self._take_verdicts(self.accept, round_number, images, handed)
+            if waiting is not None:
+                return waiting
+        states = self._states(images)
+        for part in handed.values():
+            self._write(part, states)
+        records = {str(record.path): record for record in self.pool.records}
+        accepted = {
+            arm: [records[i].with_state(states[i]) for i in part.images if states[i].is_negative]
+            for arm, part in handed.items()
+        }
+        if MINED in accepted and RANDOM in accepted:
+            accepted[RANDOM] = accepted[RANDOM][: len(accepted[MINED])]
+        return accepted
+
+    def _take_verdicts(
+        self, path: Path, round_number: int, images: Sequence[str], handed: Mapping[str, Handed]
+    ) -> Waiting | None:
+        mentioned: set[str] = set()
+        if path.exists():
+            ever = {image for arm in ARMS for image in self.store.mined(arm)} | set(images)
+            known = {image: image for image in ever}
+            known |= {name_inside(image, self.pool.root): image for image in ever}
+            verdicts = read_verdicts(path, known)
+            model_id = next(iter(handed.values())).model_id if handed else ""
+            store_verdicts(self.store, verdicts, str(path), model_id)
+            mentioned = set(verdicts)
+        missing = undecided(images, set(self.store.decisions()), path, mentioned)
+        if not missing:
+            return None
+        sheet = self.root / f"candidates-round-{round_number}.csv"
+        self._write_sheet(sheet, missing, handed)
+        return Waiting(round_number, sheet, path, len(missing))
+
+    def _write_sheet(
+        self, sheet: Path, missing: Sequence[str], handed: Mapping[str, Handed]
+    ) -> None:
+        """Write one file to fill in for all arms; an image that two arms hold comes once."""
+        wanted = {name_inside(image, self.pool.root) for image in missing}
+        rows: dict[str, list[str]] = {}
+        for part in handed.values():
+            with (part.folder / "candidates.csv").open(encoding="utf-8", newline="") as handle:
+                header, *lines = csv.reader(handle)
+            for line in lines:
+                if line[0] in wanted:
+                    rows.setdefault(line[0], line)
+        write_text(sheet, _to_csv([header, *rows.values()]))
+
+    def _states(self, images: Sequence[str]) -> dict[str, ImageState]:
+        decided = self.store.decisions()
+        taken = ImageState.ASSUMED_EMPTY if self.accept == "auto" else ImageState.UNREVIEWED
+        return {i: decided[i].verdict.state if i in decided else taken for i in images}
+
+    def _write(self, part: Handed, states: Mapping[str, ImageState]) -> None:
+        rows = [[name_inside(i, self.pool.root), states[i].value] for i in part.images]
+        write_text(part.folder / "decisions.csv", _to_csv([["image", "state"], *rows]))
+
+
+def _to_csv(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,24 @@
+"""The versions and the machine that figures come from."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+import hardmine
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "accelerate",
+    "faster-coco-eval",
+    "numpy",
+    "pillow",
+)
+
+
+def describe_machine() -> dict[str, str]:
+    """Return the versions and the machine that the figures come from."""
+    versions = {name: version(name) for name in _PACKAGES}
+    head = {"hardmine": hardmine.__version__, "python": platform.python_version()}
+    return {**head, "machine": platform.platform(), **versions}

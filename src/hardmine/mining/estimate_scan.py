@@ -1,0 +1,131 @@
+"""How long a scan would take, from a small sample; nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardmine.errors import DataError
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.scan import Tally, iter_fresh
+from hardmine.mining.sources.pool_source import open_source
+from hardmine.types import Dataset, Problem
+
+if TYPE_CHECKING:
+    from hardmine.inference.detector import Detector
+    from hardmine.inference.hot_pass import HotScore
+    from hardmine.inference.loading import ImageItem
+    from hardmine.inference.runtimes.runtime import Scorer
+
+SAMPLE = 128
+_SECONDS = 10.0
+"""A slow detector looks at fewer images than the sample: no new batch is awaited after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """``images`` in the pool (``None``: only reading all of it would tell), of which ``done`` need no
+    scan; ``rate`` images a second of the hot pass on ``sample`` of the others, of which
+    ``unreadable`` could not be read.
+    """
+
+    images: int | None
+    rate: float
+    sample: int
+    unreadable: int
+    runtime: str
+    done: int = 0
+
+    @property
+    def seconds(self) -> float | None:
+        """The scan's duration; scoring the top again comes on top of it."""
+        if self.images is None:
+            return None
+        return (self.images - self.done) / self.rate if self.sample else 0.0
+
+    def __str__(self) -> str:
+        what = "an unknown number of" if self.images is None else f"{self.images:,}"
+        if not self.sample:
+            return f"{what} images, all of them scanned before"
+        before = f", {self.done:,} of them scanned before" if self.done else ""
+        rest = "scan the others" if self.done else "scan"
+        lasts = "" if self.seconds is None else f", about {_duration(self.seconds)} to {rest}"
+        bad = f", {self.unreadable} of them unreadable" if self.unreadable else ""
+        return (
+            f"{what} images{before}{lasts} at {_rate(self.rate)} images/s "
+            f"({self.runtime}, measured on {self.sample}{bad})"
+        )
+
+
+def estimate_scan(
+    detector: Detector,
+    pool: Dataset | Path | str,
+    *,
+    out: Path | None = None,
+    runtime: str = "auto",
+    sample: int = SAMPLE,
+) -> Estimate:
+    """Run the hot pass over the first images of a pool, for some ten seconds at most.
+
+    Args:
+        out: folder whose store says what this model has scanned before; nothing is written there.
+
+    Raises:
+        ConfigError: a runtime that this detector has not.
+        DataError: there is no such pool, or no image in it.
+    """
+    from hardmine.inference.runtimes.runtime import make_scorer
+
+    source = open_source(pool)
+    images, tally = source.count(), Tally()
+    with ExitStack() as stack:
+        left: Iterator[ImageItem | Problem] = source.items()
+        if out is not None and (out / "pool.sqlite").exists():
+            store = stack.enter_context(PoolStore(out / "pool.sqlite", read_only=True))
+            left = iter_fresh(source, store, detector.model_id, tally)
+        items = list(islice(left, sample))
+        if images is not None:
+            deque(left, maxlen=0)  # counts what was scanned before
+    if not items:
+        if not tally.skipped:
+            raise DataError(f"{source.name}: no image in the pool")
+        return Estimate(images, 0.0, 0, 0, "", tally.skipped)
+    scorer = make_scorer(detector, runtime)
+    rate, results = _measure(scorer, detector, items)
+    bad = sum(isinstance(result, Problem) for result in results)
+    return Estimate(images, rate, len(results), bad, scorer.name, tally.skipped)
+
+
+def _measure(
+    scorer: Scorer, detector: Detector, items: Sequence[ImageItem | Problem]
+) -> tuple[float, list[HotScore | Problem]]:
+    """Return images a second, and what became of those images that were looked at."""
+    from hardmine.inference.hot_pass import first_cut
+
+    for _ in first_cut(scorer, detector.resize, items[: scorer.batch_size]):
+        pass  # the first batch pays for setting up
+    start = time.perf_counter()
+    results: list[HotScore | Problem] = []
+    seconds = 0.0
+    for batch in first_cut(scorer, detector.resize, items):
+        results += batch
+        seconds = time.perf_counter() - start
+        if seconds > _SECONDS:
+            break
+    return len(results) / max(seconds, 1e-9), results
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

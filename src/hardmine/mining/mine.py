@@ -1,0 +1,258 @@
+"""Mine a pool: scan it with a detector and hand out the images on which it fires hardest."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardmine.disk import clear_disk_errors
+from hardmine.mining.candidates_file import candidate_of, write_candidates
+from hardmine.mining.explain_ranking import Explanation, explain_image
+from hardmine.mining.hand import Hand, Limits
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.rank_options import RankOptions
+from hardmine.mining.scan_scan import ScoreImages
+from hardmine.mining.scanning import Notify, scan
+from hardmine.mining.sources.loading import load_excluded
+from hardmine.types import Dataset, PoolScore, Problem
+
+if TYPE_CHECKING:
+    from hardmine.inference.detector import Detector
+
+DEFAULT_MIN_SCORE = 0.05
+_ARM = "mine"
+
+
+@dataclass(frozen=True, slots=True)
+class MiningResult:
+    """What mining found.
+
+    ``candidates`` hardest first; ``scanned`` images that have a score; ``problems`` images that
+    could not be read; ``duplicates_grouped`` images passed over as near-duplicates of a harder one
+    or of one handed out before, or as its alarm in the same place; ``leaks`` pairs (pool image, the
+    excluded image that it repeats); ``similar`` what each candidate stands for.
+    """
+
+    candidates: tuple[PoolScore, ...]
+    scanned: int
+    problems: tuple[Problem, ...]
+    duplicates_grouped: int
+    leaks: tuple[tuple[str, str], ...]
+    similar: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    alarms: Mapping[str, int] = field(default_factory=dict)
+    """How many alarms at or above the floor each candidate has."""
+
+
+def mine(
+    detector: Detector | Path | str,
+    pool: Dataset | Path | str,
+    *,
+    top: int | None = None,
+    fraction: float | None = None,
+    min_score: float | None = None,
+    out: Path | str | None = None,
+    exclude: Sequence[Dataset | Path | str] = (),
+    rank: RankOptions | None = None,
+    score_images: ScoreImages | None = None,
+    device: str | None = None,
+    runtime: str = "auto",
+    ray: str | None = None,
+    notify: Notify | None = None,
+) -> MiningResult:
+    """Rank a pool by how hard a detector fires on it.
+
+    The same model on the same pool gives the same answer again; what an earlier model was given
+    from the same ``out`` is not handed out twice, and neither is an image that a person decided on.
+
+    Args:
+        detector: a detector, or what names one (``inference.load_detector.open_detector``).
+        pool: a folder of images (searched recursively), a glob, a ``.txt`` list, a tar or zip
+            archive, a URL that fsspec or Arrow reads, or a dataset.
+        top: hand out at most so many; all that fire when neither this nor ``fraction`` is given.
+        fraction: hand out at most this share of the scanned images, in (0, 1].
+        min_score: lowest score, inclusive, in [0, 1]; .05 when not given, and 0 means 0.
+        out: folder for ``candidates.csv``, ``candidates.json`` and the store ``pool.sqlite``, from
+            which a killed scan goes on; nothing is kept when not given.
+        exclude: datasets, their files or folders of images; pool images that repeat one of theirs
+            are leaks, not mined.
+        rank: the rule, groups, quotas and variety; the highest score when not given.
+        device: where the checkpoint runs; chosen when not given.
+        score_images: scores every image in full instead of a first cut.
+        runtime: of the first cut: "auto", "torch", "openvino" or "onnxruntime".
+        ray: address of a Ray cluster to scan on: ``local``, ``auto``, its head's, or ``find``: the one
+            that answers, else this machine.
+        notify: told (what, done, total) as the work goes; a total of 0 is unknown.
+
+    Raises:
+        ConfigError: contradictory or impossible limits.
+        DataError: the pool is empty or unreadable, the disk is full, or another run uses ``out``.
+    """
+    with _scanned(
+        detector,
+        pool,
+        limits=Limits(top, fraction, DEFAULT_MIN_SCORE if min_score is None else min_score),
+        options=rank or RankOptions(),
+        out=out,
+        exclude=exclude,
+        score_images=score_images,
+        device=device,
+        runtime=runtime,
+        ray=ray,
+        notify=notify,
+    ) as (hand, folder):
+        return _hand_out(hand, folder)
+
+
+def explain(
+    detector: Detector | Path | str,
+    pool: Dataset | Path | str,
+    image: Path | str,
+    *,
+    top: int | None = None,
+    fraction: float | None = None,
+    min_score: float | None = None,
+    out: Path | str | None = None,
+    exclude: Sequence[Dataset | Path | str] = (),
+    rank: RankOptions | None = None,
+    score_images: ScoreImages | None = None,
+    device: str | None = None,
+    runtime: str = "auto",
+    ray: str | None = None,
+    notify: Notify | None = None,
+) -> Explanation:
+    """Say why an image of a pool is where it is; nothing is handed out.
+
+    Images that are not scored yet are scored first. See :func:`mine` for the other arguments.
+
+    Raises:
+        DataError: the image is not in the pool, or could not be read.
+    """
+    with _scanned(
+        detector,
+        pool,
+        limits=Limits(top, fraction, DEFAULT_MIN_SCORE if min_score is None else min_score),
+        options=rank or RankOptions(),
+        out=out,
+        exclude=exclude,
+        score_images=score_images,
+        device=device,
+        runtime=runtime,
+        ray=ray,
+        notify=notify,
+    ) as (hand, _):
+        return explain_image(hand, str(image))
+
+
+@contextmanager
+def _scanned(
+    detector: Detector | Path | str,
+    pool: Dataset | Path | str,
+    *,
+    limits: Limits,
+    options: RankOptions,
+    out: Path | str | None,
+    exclude: Sequence[Dataset | Path | str],
+    score_images: ScoreImages | None,
+    device: str | None,
+    runtime: str,
+    ray: str | None,
+    notify: Notify | None,
+) -> Iterator[tuple[Hand, Path]]:
+    """Scan what is not scored yet and give the pool with the folder of its store."""
+    eye = _load(detector, device) if isinstance(detector, (str, Path)) else detector
+    with ExitStack() as stack:
+        folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(clear_disk_errors(folder))
+        store = stack.enter_context(PoolStore(folder / "pool.sqlite"))
+        if ray is not None:
+            from hardmine.mining.ray_scan import ray_cluster
+
+            stack.enter_context(ray_cluster(ray))
+        scanned = scan(
+            eye,
+            pool,
+            store,
+            runtime=runtime,
+            cache=folder / "runtimes",
+            score_images=score_images,
+            ray=ray is not None,
+            notify=notify or _silent,
+        )
+        yield (
+            Hand(
+                eye,
+                scanned.source,
+                store,
+                limits,
+                options,
+                scanned.summary.scanned,
+                scanned.score_again,
+                _taken(store, eye.model_id),
+                [load_excluded(other) for other in exclude],
+                problems=scanned.problems,
+                progress=partial(notify or _silent, "score again in float32"),
+            ),
+            folder,
+        )
+
+
+def _taken(store: PoolStore, model_id: str) -> Mapping[str, str]:
+    """Return the images handed out by other models or decided on, with what is to be said of them."""
+    mined = store.mined(_ARM).items()
+    told = {image: f"handed out before (model {m})" for image, m in mined if m != model_id}
+    decided = store.decisions().items()
+    return told | {image: f"decided: {d.verdict.value} by {d.who}" for image, d in decided}
+
+
+def _hand_out(hand: Hand, folder: Path) -> MiningResult:
+    """Choose from what was scanned, write it down and return it."""
+    chosen, entries = hand.choose()
+    bad = [p for p in hand.store.problems(hand.model_id) if hand.source.holds(p.file)]
+    result = MiningResult(
+        tuple(entries[image].score for image in chosen.images),
+        hand.scanned,
+        tuple(dict.fromkeys((*hand.problems, *bad))),
+        chosen.num_similar,
+        hand.leaks,
+        chosen.similar,
+        {image: len(entries[image].alarms) for image in chosen.images},
+    )
+    _write(hand, folder, result)
+    hand.store.add_mined(_ARM, 0, chosen.images, hand.model_id)
+    return result
+
+
+def _write(hand: Hand, folder: Path, result: MiningResult) -> None:
+    names, floor, root = hand.detector.categories, hand.limits.min_score, hand.source.root
+    rows = [
+        candidate_of(score, hand.store, names, floor, root, result.similar[score.image])
+        for score in result.candidates
+    ]
+    write_candidates(
+        folder,
+        rows,
+        names,
+        pool=str(root),
+        model_id=hand.model_id,
+        min_score=floor,
+        rank=asdict(hand.options),
+        scanned=result.scanned,
+        duplicates_grouped=result.duplicates_grouped,
+        problems=[str(problem) for problem in result.problems],
+        leaks=[list(pair) for pair in result.leaks],
+    )
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total
+
+
+def _load(checkpoint: Path | str, device: str | None) -> Detector:
+    from hardmine.inference.load_detector import open_detector
+
+    return open_detector(checkpoint, device)

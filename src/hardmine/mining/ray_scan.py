@@ -1,0 +1,244 @@
+"""Scanning on many machines: Ray Data with a pool of actors that hold the model.
+
+The driver lists the pool and is the only writer of the store; names go out in blocks, results come back
+as they are ready. What a dead machine had in hand is handed to another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hardmine.errors import ConfigError, DataError, MissingExtraError
+from hardmine.inference.image_loading import batched
+from hardmine.mining.ray_worker import Worker, read_rows
+from hardmine.mining.scan import Tally, count_in_background, iter_fresh, record
+from hardmine.types import Detections, PoolScore, Problem
+
+if TYPE_CHECKING:
+    from hardmine.inference.detector import Detector
+    from hardmine.inference.hot_pass import HotScore
+    from hardmine.inference.loading import ImageItem
+    from hardmine.mining.pool_store import PoolStore
+    from hardmine.mining.rescoring import ScoreAgain
+    from hardmine.mining.scan_scan import ScanSummary
+    from hardmine.mining.sources.pool_source import Source
+
+LOCAL = "local"
+"""The address that starts Ray on this machine alone."""
+FIND = "find"
+"""The address of the cluster that this machine knows (as ``auto``); where none answers, ``local``."""
+
+Row = tuple[PoolScore, Detections] | Problem
+
+_WINDOW = 200_000
+"""Names handed to one execution: what the driver holds in memory."""
+_BLOCK = 64
+_ATTEMPTS = 3
+_HERE = 128
+"""Fewer images than these are scored again by the driver: starting actors would take longer."""
+
+_ANSWER_SECONDS = 10.0
+_LAST_PORT = 65535
+
+_log = logging.getLogger("hardmine")
+
+
+@contextmanager
+def ray_cluster(address: str) -> Iterator[None]:
+    """Connect to a Ray cluster, or start Ray on this machine; leave an existing connection alone.
+
+    Nothing about the use is sent to Ray's makers from what is started here.
+
+    Args:
+        address: ``local``, ``auto``, ``find`` (auto, else local) or that of a cluster's head.
+
+    Raises:
+        ConfigError: not an address.
+        MissingExtraError: Ray is not installed.
+        DataError: no cluster answers there.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtraError("--ray needs Ray: pip install 'hardmine[ray]'") from None
+    if ray.is_initialized():
+        yield
+        return
+    _connect(ray, address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    if address == FIND:
+        try:
+            return _connect(ray, "auto")
+        except DataError:
+            _log.warning("no Ray cluster answers: Ray runs on this machine alone")
+            return _connect(ray, LOCAL)
+    _check_address(os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address)
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == LOCAL:
+        quiet["include_dashboard"] = False
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise DataError(f"--ray {address}: no cluster answers ({error})") from None
+    return None
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray itself would try for minutes."""
+    if address in {LOCAL, "auto"} or ("://" in address and not address.startswith("ray://")):
+        return
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d{1,5})", address)
+    if found is None or int(found[2]) > _LAST_PORT:
+        raise ConfigError(f"--ray: got {address!r}, wanted local, auto or HOST:PORT")
+    try:
+        socket.create_connection((found[1], int(found[2])), _ANSWER_SECONDS).close()
+    except OSError as error:
+        raise DataError(f"--ray {address}: no cluster answers ({error})") from None
+
+
+class RayPool:
+    """Actors with one detector, over all machines of the cluster that is connected.
+
+    Args:
+        runtime: of the first cut, on each worker.
+    """
+
+    def __init__(self, detector: Detector, runtime: str = "auto") -> None:
+        import ray
+
+        self._model_id = detector.model_id
+        self._detector = ray.put(detector)
+        self._runtime = runtime
+        have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self._gpus = int(have.get("GPU", 0)) if _on_cuda(detector) else 0
+        cores = max(1, int(have.get("CPU", 1)))
+        self._actors = self._gpus or cores
+        self._cores = max(1, cores // self._gpus) if self._gpus else 1
+
+    def first_cut(self, items: Iterable[ImageItem | Problem]) -> Iterator[list[HotScore | Problem]]:
+        """Yield first cuts as they come, in no order; problems are passed on."""
+        from hardmine.inference.hot_pass import HotScore
+
+        for window in batched(items, _WINDOW):
+            yield [item for item in window if isinstance(item, Problem)]
+            names = [_name_of(item) for item in window if not isinstance(item, Problem)]
+            for rows in self._all(names, self._runtime):
+                yield [
+                    row
+                    if isinstance(row, Problem)
+                    else HotScore(
+                        row[0].image, row[0].score, row[0].label, row[0].level, row[0].phash
+                    )
+                    for row in rows
+                ]
+
+    def score_in_full(
+        self, names: Sequence[str]
+    ) -> Iterator[tuple[PoolScore, Detections] | Problem]:
+        """Yield images scored in float32 and decoded, in no order."""
+        for rows in self._all(names, None):
+            yield from rows
+
+    def _all(self, names: Sequence[str], runtime: str | None) -> Iterator[list[Row]]:
+        """Yield the rows of all names, each once; what a broken execution left is run again."""
+        import ray
+
+        left = dict.fromkeys(names)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                for table in self._execute(list(left), runtime):
+                    rows = read_rows(table, self._model_id, exact=runtime is None)
+                    fresh = [row for row in rows if _image(row) in left]
+                    for row in fresh:
+                        del left[_image(row)]
+                    yield fresh
+            except ray.exceptions.RayTaskError as error:
+                raise DataError(f"a Ray worker failed: {error.cause or error}") from error
+            except ray.exceptions.RayError as error:
+                _log.warning("Ray: %s; %d images are left, attempt %d", error, len(left), attempt)
+            if not left:
+                return
+        raise DataError(f"Ray gave no result for {len(left)} images in {_ATTEMPTS} attempts")
+
+    def _execute(self, names: Sequence[str], runtime: str | None) -> Iterator[Any]:
+        import pyarrow
+        import ray
+
+        _be_quiet(ray.data.DataContext.get_current())
+        blocks = [pyarrow.table({"image": part}) for part in batched(names, _BLOCK)]
+        if not blocks:
+            return
+        actors = min(self._actors, len(blocks))
+        results = ray.data.from_arrow(blocks).map_batches(
+            Worker,
+            fn_constructor_args=(self._detector, runtime, self._cores),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=self._cores,
+            num_gpus=1 if self._gpus else None,
+        )
+        yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def scan_with_ray(
+    source: Source,
+    store: PoolStore,
+    pool: RayPool,
+    model_id: str,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> ScanSummary:
+    """Do on a cluster what ``first_scan.scan_source`` does on one machine."""
+    tally = Tally()
+    count_in_background(source, tally)
+    fresh = iter_fresh(source, store, model_id, tally)
+    return record(pool.first_cut(fresh), store, model_id, tally, progress)
+
+
+def score_again_with(pool: RayPool, here: ScoreAgain) -> ScoreAgain:
+    """Return what scores many images on the cluster and a few (``here``) without it."""
+
+    def score_again(names: Sequence[str]) -> Iterable[tuple[PoolScore, Detections] | Problem]:
+        return here(names) if len(names) < _HERE else pool.score_in_full(names)
+
+    return score_again
+
+
+def _name_of(item: ImageItem) -> str:
+    if item.held:
+        raise DataError(
+            f"{item.name}: archives that can only be read from front to back (compressed or remote "
+            "tar) cannot be divided among machines; unpack them, or use uncompressed tar or zip"
+        )
+    return item.name
+
+
+def _image(row: Row) -> str:
+    return row.file if isinstance(row, Problem) else row[0].image
+
+
+def _on_cuda(detector: Detector) -> bool:
+    device = getattr(detector, "device", None)
+    return getattr(device, "type", "") == "cuda"
+
+
+def _be_quiet(context: Any) -> None:
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""Where the images of a pool come from: folders, lists, archives, URLs."""

@@ -1,0 +1,174 @@
+"""Images inside tar and zip archives (WebDataset shards are tar archives)."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import IO, cast
+
+from hardmine.data.images import IMAGE_SUFFIXES
+from hardmine.errors import DataError
+from hardmine.inference.loading import ImageItem
+from hardmine.mining.sources.remote import is_url, open_remote
+from hardmine.types import Problem
+
+INSIDE = "!/"
+"""Stands between an archive's name and a member's."""
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
+_KEPT_OPEN = 8
+
+
+def is_archive(name: str) -> bool:
+    """Say whether a name is that of a tar or zip archive."""
+    return name.lower().endswith((*_TAR, ".zip"))
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One archive; ``random`` when members can be read in any order without reading the rest."""
+
+    name: str
+    random: bool
+    _offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of an uncompressed tar archive, member to (first byte, length); filled as it is listed."""
+
+    @staticmethod
+    def of(name: str) -> Archive:
+        """Return the archive of a name, the same object again as long as it is in use."""
+        return _archive(name)
+
+    @property
+    def is_zip(self) -> bool:
+        """Say whether it is a zip archive."""
+        return self.name.lower().endswith(".zip")
+
+    def members(self) -> Iterator[ImageItem]:
+        """Yield the images, in the archive's order.
+
+        Raises:
+            tarfile.TarError, zipfile.BadZipFile, OSError: it ends early, or is none.
+        """
+        if self.is_zip:
+            yield from self._zip_members()
+        elif self.random:
+            yield from self._tar_members()
+        else:
+            yield from self._stream_members()
+
+    def read(self, member: str) -> bytes:
+        """Return a member's bytes.
+
+        Raises:
+            DataError: no such member, or the archive is broken.
+        """
+        try:
+            if self.is_zip:
+                return _zip(self.name).read(member)
+            if self.random:
+                if member not in self._offsets:
+                    for _ in self._tar_members():
+                        pass
+                return self._read_at(*self._offsets[member])
+            wanted = f"{self.name}{INSIDE}{member}"
+            return next(_bytes(item) for item in self._stream_members() if item.name == wanted)
+        except (KeyError, StopIteration):
+            raise DataError(f"{self.name}{INSIDE}{member}: no such member") from None
+        except _BROKEN as error:
+            raise DataError(f"{self.name}{INSIDE}{member}: broken archive ({error})") from None
+
+    def _zip_members(self) -> Iterator[ImageItem]:
+        for entry in _zip(self.name).infolist():
+            if not entry.is_dir() and _is_image(entry.filename):
+                yield self._item(entry.filename)
+
+    def _tar_members(self) -> Iterator[ImageItem]:
+        with tarfile.open(self.name, "r:") as archive:
+            while (entry := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # else every header is kept
+                if entry.isreg() and _is_image(entry.name):
+                    self._offsets[entry.name] = (entry.offset_data, entry.size)
+                    yield self._item(entry.name)
+
+    def _stream_members(self) -> Iterator[ImageItem]:
+        with _open(self.name) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+            while (entry := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]
+                if entry.isreg() and _is_image(entry.name):
+                    data = cast(IO[bytes], archive.extractfile(entry)).read()
+                    if len(data) < entry.size:
+                        raise tarfile.ReadError("unexpected end of data")
+                    yield ImageItem(
+                        f"{self.name}{INSIDE}{entry.name}", partial(_same, data), held=True
+                    )
+
+    def _item(self, member: str) -> ImageItem:
+        return ImageItem(f"{self.name}{INSIDE}{member}", partial(self.read, member))
+
+    def _read_at(self, first: int, length: int) -> bytes:
+        with open(self.name, "rb") as stream:  # noqa: PTH123
+            data = os.pread(stream.fileno(), length, first)
+        if len(data) < length:
+            raise EOFError("it ends early")
+        return data
+
+
+def iter_members(name: str) -> Iterator[ImageItem | Problem]:
+    """Yield the images of an archive, and at its end what is wrong with it, if anything is."""
+    count = 0
+    try:
+        for item in Archive.of(name).members():
+            count += 1
+            yield item
+    except FileNotFoundError:
+        yield Problem("archive_missing", name, -1, "no such file")
+    except _BROKEN as error:
+        reason = f"broken or ends early, after {count} images ({error})"
+        yield Problem("archive_broken", name, -1, reason)
+
+
+def read_member(name: str) -> bytes:
+    """Return the bytes of ``archive!/member``.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    archive, _, member = name.partition(INSIDE)
+    return Archive.of(archive).read(member)
+
+
+@lru_cache(_KEPT_OPEN)
+def _archive(name: str) -> Archive:
+    plain = name.lower().endswith((".tar", ".zip"))
+    return Archive(name, plain and (not is_url(name) or name.lower().endswith(".zip")))
+
+
+@lru_cache(_KEPT_OPEN)
+def _zip(name: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(open_remote(name) if is_url(name) else name)
+
+
+@contextmanager
+def _open(name: str) -> Iterator[IO[bytes]]:
+    with open_remote(name) if is_url(name) else open(name, "rb") as stream:  # noqa: PTH123
+        yield stream
+
+
+def _is_image(member: str) -> bool:
+    base = os.path.basename(member)  # noqa: PTH119
+    return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def _same(data: bytes) -> bytes:
+    return data
+
+
+def _bytes(item: ImageItem) -> bytes:
+    assert item.read is not None
+    return item.read()

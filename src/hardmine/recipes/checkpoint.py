@@ -1,0 +1,150 @@
+"""Checkpoints: weights in safetensors, with recipe and classes beside them as text.
+
+Loading one executes nothing; anything that is not such a file is refused with one line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import hardmine
+from hardmine.errors import CheckpointError, ConfigError
+from hardmine.files import write_atomic
+from hardmine.models.network import Network, make_network
+from hardmine.recipes.recipe import Recipe, current_form, recipe_from_dict, recipe_to_dict
+
+_FORMAT = "hardmine-1"
+
+
+def save_checkpoint(
+    path: Path, state: dict[str, Tensor], recipe: Recipe, categories: tuple[str, ...]
+) -> None:
+    """Write weights, recipe and classes to ``path`` atomically."""
+    from safetensors.torch import save_file
+
+    metadata = {
+        "format": _FORMAT,
+        "version": hardmine.__version__,
+        "recipe": json.dumps(recipe_to_dict(recipe)),
+        "categories": json.dumps(list(categories)),
+    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    write_atomic(path, lambda part: save_file(tensors, part, metadata))
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the weights file that a path names: itself, or a run directory's last weights."""
+    return path / "last.safetensors" if path.is_dir() else path
+
+
+def is_checkpoint(path: Path) -> bool:
+    """True when a file is a checkpoint of ours, whatever its recipe.
+
+    Raises:
+        CheckpointError: missing, or a truncated ``.safetensors`` file.
+    """
+    return path.suffix == ".safetensors" and _metadata(path).get("format") == _FORMAT
+
+
+def read_metadata(path: Path) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe and the classes of a checkpoint.
+
+    Raises:
+        CheckpointError: missing, truncated, or not written by Hardmine.
+    """
+    metadata = _metadata(path)
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: not a Hardmine checkpoint (no {_FORMAT!r} mark)")
+    try:
+        values, categories = json.loads(metadata["recipe"]), json.loads(metadata["categories"])
+        if not isinstance(values, dict):
+            raise ValueError(f"recipe: got {type(values).__name__}, wanted a mapping")
+        if not isinstance(categories, list) or not all(isinstance(c, str) for c in categories):
+            raise ValueError(f"categories: got {categories!r}, wanted a list of names")
+        return recipe_from_dict(current_form(values)), tuple(categories)
+    except (KeyError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path}: unreadable recipe or classes ({error})") from None
+
+
+def load_checkpoint(path: Path) -> tuple[Network, Recipe]:
+    """Return the model (evaluation mode, CPU) and its recipe.
+
+    Raises:
+        CheckpointError: missing, truncated, foreign, or weights that do not fit the recipe.
+    """
+    recipe, categories = read_metadata(path)
+    try:
+        model = make_network(recipe.model, categories)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its network cannot be built ({error})") from None
+    load_weights_into(model, path)
+    return model.eval(), recipe
+
+
+def load_weights_into(model: Network, path: Path) -> None:
+    """Load a checkpoint's weights into ``model``.
+
+    Raises:
+        CheckpointError: other classes or another architecture.
+    """
+    from safetensors.torch import load_file
+
+    recipe, categories = read_metadata(path)
+    if categories != model.categories:
+        raise CheckpointError(
+            f"{path}: has classes {list(categories)}, wanted {list(model.categories)}"
+        )
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"{path}: weights of {recipe.model.name!r} do not fit {model.config.name!r} ({reason})"
+        ) from None
+
+
+def file_digest(path: Path) -> str:
+    """Return the first 16 hex digits of a file's SHA-256: the identity of a set of weights."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what an exact resume needs (tensors and plain values) atomically."""
+    write_atomic(path, lambda part: torch.save(state, part))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what :func:`save_state` wrote; no code in the file is executed.
+
+    Raises:
+        CheckpointError: truncated or foreign.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  (unpickling raises many kinds)
+        raise CheckpointError(
+            f"{path}: unreadable training state ({type(error).__name__}); "
+            "remove it to start the run again"
+        ) from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: got {type(state).__name__}, wanted a training state")
+    return state
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from None

@@ -1,0 +1,208 @@
+"""Where a training's starting weights come from, and how they are taken over.
+
+A file may hold an ImageNet network (the backbone starts from it), a whole torchvision SSD, or a
+Hardmine checkpoint; the latter two bring neck and heads too, with class weights reused by class name.
+Nothing is fetched unless a name is given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+from torch import Tensor
+
+from hardmine.errors import CheckpointError, ConfigError, DataError
+from hardmine.models.backbones.backbone import SmallNetConfig, TimmConfig, VggConfig
+from hardmine.models.network import Network
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.models.state_dict import read_state_dict
+from hardmine.models.torchvision_network import TorchvisionConfig
+from hardmine.recipes.checkpoint import find_checkpoint, is_checkpoint, read_metadata
+from hardmine.recipes.class_transfer import transfer_classes
+from hardmine.recipes.recipe import Recipe
+from hardmine.recipes.torchvision_ssd_weights import (
+    MODELS,
+    as_torchvision,
+    coco_categories,
+    is_torchvision_ssd,
+    translate,
+)
+
+DEFAULT_NAME = "imagenet"
+"""The name that stands for the library's best ImageNet weights of the backbone."""
+
+DETECTOR_NAME = "torchvision"
+"""The name that stands for torchvision's COCO weights of the whole detector."""
+
+_log = logging.getLogger(__name__)
+
+
+def find_weights(weights: Path | str | None, model: SSDConfig | TorchvisionConfig) -> Path | None:
+    """Return the weights file to start a model from; ``None`` for random weights.
+
+    Args:
+        weights: a file, or a run folder; "none" (or ``None``); "imagenet"; the name of a set of
+            torchvision weights such as "IMAGENET1K_V1"; or "torchvision" for a whole detector trained
+            on COCO. A name is downloaded once into the library's own folder.
+        model: what the weights are for; one of torchvision's detectors has names of its own, such as
+            "COCO_V1", the best of which "imagenet" and "torchvision" give.
+
+    Raises:
+        ConfigError: neither a file nor a known name.
+        DataError: the download failed.
+    """
+    if weights is None or str(weights) == "none":
+        return None
+    path = find_checkpoint(Path(weights))
+    if path.is_file():
+        return path.resolve()
+    if path.suffix or len(path.parts) > 1:
+        raise ConfigError(f"weights: no file {weights}; give a path, a name, or none")
+    name = str(weights)
+    if isinstance(model, TorchvisionConfig):
+        return _download(_url(DEFAULT_NAME if name == DETECTOR_NAME else name, model.name))
+    if name == DETECTOR_NAME:
+        return _download(_detector_url(model.name))
+    backbone = model.backbone
+    if isinstance(backbone, SmallNetConfig):
+        raise ConfigError(
+            f"weights: got {weights}, but a {backbone.kind!r} backbone has no named ones"
+        )
+    if isinstance(backbone, TimmConfig):
+        return _download_timm(backbone.name, name)
+    network = "vgg16" if isinstance(backbone, VggConfig) else backbone.name
+    if name == DEFAULT_NAME and isinstance(backbone, VggConfig):
+        name = "IMAGENET1K_FEATURES"  # the set that was trained on Caffe's pixels, as SSD's was
+    return _download(_url(name, network))
+
+
+def match_recipe(recipe: Recipe, weights: Path | None) -> Recipe:
+    """Return ``recipe`` with the network that its starting weights belong to.
+
+    Only a torchvision detector changes anything: see ``torchvision_ssd``.
+
+    Raises:
+        CheckpointError: unreadable weights.
+        ConfigError: a torchvision detector for a model that torchvision does not have.
+    """
+    if weights is None or isinstance(recipe.model, TorchvisionConfig) or is_checkpoint(weights):
+        return recipe
+    state = read_state_dict(weights)
+    return as_torchvision(recipe, state) if is_torchvision_ssd(state) else recipe
+
+
+def load_starting_weights(model: Network, path: Path) -> None:
+    """Fill a new model from a file of any of the three kinds.
+
+    Which classes of a detector were taken over is told in one line.
+
+    Raises:
+        CheckpointError: unreadable, unsafe, or weights of another architecture.
+    """
+    if not isinstance(model, SSD):
+        model.load_pretrained(path)
+    elif is_checkpoint(path):
+        recipe, categories = read_metadata(path)
+        _take_over(model, read_state_dict(path), categories, path, recipe.model.name)
+    else:
+        state = read_state_dict(path)
+        if is_torchvision_ssd(state):
+            _take_over(model, translate(state, model, path), coco_categories(), path, "torchvision")
+        else:
+            model.load_pretrained(path)
+
+
+def _take_over(
+    model: SSD, state: Mapping[str, Tensor], categories: tuple[str, ...], path: Path, what: str
+) -> None:
+    try:
+        filled = transfer_classes(state, categories, model)
+        model.load_state_dict(filled)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"{path}: weights of {what!r} do not fit {model.config.name!r} ({reason})"
+        ) from None
+    if categories != model.categories:
+        known = [name for name in model.categories if name in categories]
+        new = [name for name in model.categories if name not in categories]
+        _log.warning(
+            "%s: class weights reused for %s; new at random: %s",
+            path,
+            ", ".join(known) or "none",
+            ", ".join(new) or "none",
+        )
+
+
+def _detector_url(name: str) -> str:
+    from torchvision.models import get_model_weights
+
+    if name not in MODELS:
+        raise ConfigError(
+            f"weights: torchvision has no detector {name!r}, only {' and '.join(MODELS)}"
+        )
+    return str(get_model_weights(name).DEFAULT.url)
+
+
+def _url(name: str, network: str) -> str:
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(network)
+    if name == DEFAULT_NAME:
+        return str(known.DEFAULT.url)
+    names = [member.name for member in known]
+    if name not in names:
+        wanted = ", ".join([DEFAULT_NAME, *names, "none"])
+        raise ConfigError(
+            f"weights of {network}: got {name!r}, no such file; wanted one of {wanted}"
+        )
+    return str(known[name].url)
+
+
+def _download(url: str) -> Path:
+    from torch import hub
+
+    target = Path(hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    expected = hub.HASH_REGEX.search(target.name)
+    prefix = expected.group(1) if expected else None
+    try:
+        hub.download_url_to_file(url, str(target), prefix, progress=False)
+    except (URLError, OSError, RuntimeError) as error:
+        raise DataError(
+            f"{url}: download failed ({error}); without a network give --weights PATH or none"
+        ) from None
+    return target
+
+
+def _download_timm(network: str, name: str) -> Path:
+    """Fetch a timm network's weights from the Hugging Face hub into its cache."""
+    import timm
+
+    if name != DEFAULT_NAME:
+        raise ConfigError(
+            f"weights of timm {network}: got {name!r}, wanted a file, {DEFAULT_NAME} or none"
+        )
+    config = timm.get_pretrained_cfg(network)
+    if config is None or not config.hf_hub_id:
+        raise ConfigError(f"weights of timm {network}: none are published; give a file or none")
+    try:
+        return _fetch_from_hub(str(config.hf_hub_id))
+    except Exception as error:  # noqa: BLE001  (the hub's client raises many kinds)
+        reason = str(error).strip().splitlines()[0][:120] or type(error).__name__
+        raise DataError(
+            f"{config.hf_hub_id}: download failed ({reason}); without a network give "
+            "--weights PATH or none"
+        ) from None
+
+
+def _fetch_from_hub(repository: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(repository, "model.safetensors"))

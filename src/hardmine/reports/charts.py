@@ -1,0 +1,171 @@
+"""Curves as inline SVG that follows the page's colours, light or dark.
+
+matplotlib draws with marker colours, which are replaced by CSS variables afterwards, so that one
+picture serves both themes. Nothing in the result refers to an address outside the page.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hardmine.reports.content import ALARMS, CurveLine, ReportRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LEAST_FPPI, _LEAST_MISS_RATE = 1e-3, 1e-3
+"""Where the logarithmic axes end; a value of 0 is drawn there."""
+_INK, _GRID = "#010203", "#010204"
+_ARMS = tuple(f"#0102{shade:02x}" for shade in range(0x10, 0x16))
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hardmine",
+    "text.parse_math": False,  # names of arms are not formulas
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+    "lines.linewidth": 2.2,
+    "lines.markersize": 6,
+}
+
+
+def arm_order(names: Sequence[str]) -> list[str]:
+    """Return the arms, each once, ``mined`` first: the order of their colours."""
+    known = [name for name in ("mined", "random", "none") if name in names]
+    return [*known, *dict.fromkeys(name for name in names if name not in known)]
+
+
+def alarms_figure(rows: Sequence[ReportRow]) -> str:
+    """Return alarms per image against round, a line and an interval band per arm."""
+    points = [
+        (row, row.figures.get(ALARMS), row.figures.get("interval") or (None, None)) for row in rows
+    ]
+    return _by_round(points, "alarms per image at recall 0.8", "alarms", floor=0.0)
+
+
+def ap50_figure(rows: Sequence[ReportRow]) -> str:
+    """Return AP50 against round, a line and an interval band per arm."""
+    points = [
+        (row, row.figures.get("AP50"), row.figures.get("AP50_interval") or (None, None))
+        for row in rows
+    ]
+    return _by_round(points, "AP50", "ap50")
+
+
+def miss_rate_figure(lines: Sequence[CurveLine], arms: Sequence[str]) -> str:
+    """Return miss rate against false alarms per image, both axes logarithmic.
+
+    A line named ``ARM`` or ``ARM, …`` has its arm's colour; others are dashed.
+    """
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    def draw(axes: Axes) -> None:
+        floor = 1.0
+        for line in lines:
+            xs = [max(x, _LEAST_FPPI) for x, _ in line.points]
+            ys = [max(y, _LEAST_MISS_RATE) for _, y in line.points]
+            floor = min([floor, *ys])
+            arm = line.name.partition(",")[0]
+            color = _ARMS[arms.index(arm) % len(_ARMS)] if arm in arms else _INK
+            suffix = "" if line.log_average is None else f" ({line.log_average:.3f})"
+            style = "solid" if arm in arms else "dashed"
+            label = f"{line.name}{suffix}"
+            axes.step(xs, ys, where="post", color=color, linestyle=style, label=label)
+        axes.set(xscale="log", yscale="log", xlim=(_LEAST_FPPI, 1e1), ylim=(floor * 0.8, 1.0))
+        axes.set(xlabel="false alarms per negative image", ylabel="miss rate")
+        axes.axvspan(1e-2, 1e0, color=_GRID, alpha=0.3, linewidth=0)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_locator(FixedLocator([0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.legend(loc="lower left")
+
+    return _draw("missrate", "miss rate against false alarms per image", 4.1, draw)
+
+
+def _by_round(
+    points: Sequence[tuple[ReportRow, float | None, Sequence[float | None]]],
+    label: str,
+    name: str,
+    floor: float | None = None,
+) -> str:
+    from matplotlib.ticker import MaxNLocator
+
+    def draw(axes: Axes) -> None:
+        starts = [point for point in points if point[0].round == 0]
+        for index, arm in enumerate(arm_order([row.arm for row, _, _ in points])):
+            mine = [point for point in points if point[0].arm == arm]
+            if len(starts) == 1 and starts[0] not in mine:
+                mine = [starts[0], *mine]  # every arm branches from round 0's weights
+            _draw_arm(axes, arm, mine, _ARMS[index % len(_ARMS)])
+        axes.set(xlabel="round", ylabel=label)
+        if floor is not None:
+            # A wide band may run off the top rather than flatten the lines.
+            highest = max((value for _, value, _ in points if value is not None), default=1.0)
+            axes.set_ylim(floor, min(axes.get_ylim()[1], 2.5 * highest or 1.0))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="best")
+
+    return _draw(name, f"{label} against round", 3.6, draw)
+
+
+def _draw_arm(
+    axes: Axes,
+    arm: str,
+    points: Sequence[tuple[ReportRow, float | None, Sequence[float | None]]],
+    color: str,
+) -> None:
+    known = sorted(
+        ((row.round, value, ends) for row, value, ends in points if value is not None),
+        key=lambda point: point[0],
+    )
+    rounds, values = [point[0] for point in known], [point[1] for point in known]
+    axes.plot(rounds, values, color=color, marker="o", label=arm)
+    banded = [(x, ends[0], ends[1]) for x, _, ends in known if None not in ends]
+    if banded:
+        xs, low, high = zip(*banded, strict=True)
+        axes.fill_between(xs, low, high, color=color, alpha=0.16, linewidth=0)
+
+
+def _draw(name: str, title: str, height: float, fill: Callable[[Axes], None]) -> str:
+    # The object interface: no pyplot, hence no display and no figures that outlive the call.
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    empty: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, height))
+        bottom = 0.52 / height  # inches for the numbers and the name of the axis
+        fill(figure.add_axes((0.115, bottom, 0.87, 0.965 - bottom)))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
+    return _inline(buffer.getvalue(), name, title)
+
+
+def _inline(text: str, name: str, title: str) -> str:
+    """Return an SVG file's text as an element of the page, in the page's colours."""
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text).replace("xlink:href", "href")
+    # Several figures share a page: ids and the references to them get the figure's name.
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+    attributes = f'class="chart" role="img" aria-label="{title}"'
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', attributes, text, count=1)
+    for index, marker in enumerate(_ARMS):
+        text = text.replace(marker, f"var(--arm-{index})")
+    return text.replace(_INK, "var(--ink-2)").replace(_GRID, "var(--line)")

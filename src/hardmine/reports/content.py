@@ -1,0 +1,135 @@
+"""What a report is made of: plain values, filled by whoever ran the experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hardmine.evaluation.bootstrap import ArmScores
+from hardmine.evaluation.miss_rate import negatives_curve, thin
+from hardmine.evaluation.scored_images import Scored
+from hardmine.types import Detections, Problem
+
+ALARMS = "alarms_per_image_at_recall_0.8"
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One measured detector. ``figures`` is ``Measurement.to_dict()``, or what was read of it.
+
+    A single run has one row, round 0.
+    """
+
+    arm: str
+    round: int
+    train_images: int
+    negatives_added: int
+    figures: Mapping[str, Any]
+
+    def of_set(self, name: str) -> Mapping[str, Any]:
+        """Return the figures of one negative set; empty when it was not measured."""
+        found: Mapping[str, Any] = self.figures.get("negatives", {}).get(name, {})
+        return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Alarms of arm ``a`` over those of arm ``b``, and the difference of AP50 when it was computed.
+
+    ``ratio`` holds the fields of ``RatioInterval``, ``ap50`` those of ``DifferenceInterval``, as
+    plain mappings.
+    """
+
+    a: str
+    b: str
+    negatives: str
+    ratio: Mapping[str, Any]
+    ap50: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image on disk, what was detected on it (original pixels) and a line of text."""
+
+    path: Path
+    detections: Detections
+    caption: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Pictures under a heading. ``total`` counts those that exist, shown or not."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CurveLine:
+    """A miss-rate curve to draw: ``points`` are (false alarms per image, miss rate)."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    log_average: float | None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What a stop rule said: ``round`` and ``reason`` are None when it did not fire."""
+
+    rule: str
+    round: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything on the page. Sections without content are left out."""
+
+    title: str
+    categories: tuple[str, ...]
+    rows: tuple[ReportRow, ...]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    comparisons: tuple[Comparison, ...] = ()
+    mined: tuple[Gallery, ...] = ()
+    worst: Gallery | None = None
+    curves: tuple[CurveLine, ...] = ()
+    stops: tuple[Stop, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    leaks: tuple[str, ...] = ()
+    """One line each: which image of which set is a near-duplicate of which other."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know before trusting the figures."""
+
+
+def curve_line(name: str, val: Scored, negatives: Scored) -> CurveLine | None:
+    """Return a detector's miss-rate curve on a negative set; None where it is undefined."""
+    from hardmine.evaluation.miss_rate import log_average_miss_rate
+
+    arm = ArmScores(val, negatives)
+    curve = negatives_curve(arm.matches, arm.alarms)
+    if curve is None:
+        return None
+    drawn = thin(curve)
+    points = tuple(zip(drawn.fppi.tolist(), drawn.miss_rate.tolist(), strict=True))
+    return CurveLine(name, points, log_average_miss_rate(curve))
+
+
+def worst_alarms(negatives: Scored, *, top: int = 24) -> Gallery:
+    """Return the images without objects on which the detector is surest that there is one."""
+    empty = negatives.without_objects()
+    best = np.array([found.scores.max(initial=0.0) for found in empty.detections])
+    order = [int(i) for i in np.argsort(-best, kind="stable") if best[i] > 0]
+    pictures = tuple(
+        Picture(record.path, empty.detections[i], f"{best[i]:.2f} · {record.path.name}")
+        for i in order[:top]
+        for record in [empty.dataset.records[i]]
+    )
+    return Gallery("Worst remaining alarms", pictures, len(order))

@@ -1,0 +1,165 @@
+"""Boxes on pictures, at the size at which a person looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hardmine.reports.draw import PALETTE
+from hardmine.types import F64, Mask
+
+Colour = tuple[int, int, int]
+INK, PAPER, QUIET = (28, 29, 33), (255, 255, 255), (91, 94, 104)
+
+_MARGIN = 0.18
+"""Of the longer side, around a picture whose boxes may leave it."""
+_OUTLINED = 10
+_OUTSIDE = (74, 77, 86)
+_WRONG = (255, 59, 48)
+
+
+def boxed(
+    image: Image.Image,
+    boxes: F64,
+    names: Sequence[str],
+    longest: int,
+    *,
+    dashed: Mask | None = None,
+    numbers: Sequence[int] | None = None,
+) -> Image.Image:
+    """Return ``image`` with bold, numbered boxes (xyxy, its pixels), its longest side ``longest``.
+
+    ``dashed`` are boxes that are not trained on; ``numbers`` (default 0, 1 …) also decide the colours.
+    """
+    known = range(len(boxes)) if numbers is None else numbers
+    picture, scale = _fit(image, longest)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(max(11, longest / 36))
+    for index, (number, box) in enumerate(zip(known, boxes, strict=True)):
+        if dashed is not None and dashed[index]:
+            dashed_box(draw, box * scale, box_colour(number))
+        else:
+            bold_box(draw, box * scale, box_colour(number))
+    for number, box, name in zip(known, boxes, names, strict=True):
+        tag_box(draw, f"{number} {name}".strip(), box * scale, box_colour(number), font)
+    return picture
+
+
+def reading(image: Image.Image, boxes: F64, sound: Mask, longest: int) -> Image.Image:
+    """Return ``image`` inside a grey margin with boxes that may leave it or be inside out.
+
+    A sound box is drawn in its colour; any other in red and dashed, from corner to corner as its
+    numbers have it, with a diagonal where it is inside out.
+    """
+    margin = _MARGIN * max(image.size)
+    scale = longest / (max(image.size) + 2 * margin)
+    size = [max(1, round((side + 2 * margin) * scale)) for side in image.size]
+    picture = Image.new("RGB", (size[0], size[1]), _OUTSIDE)
+    inner = [max(1, round(side * scale)) for side in image.size]
+    shift = round(margin * scale)
+    picture.paste(image.resize((inner[0], inner[1]), Image.Resampling.BICUBIC), (shift, shift))
+    draw = ImageDraw.Draw(picture)
+    for index, box in enumerate(boxes):
+        if not np.isfinite(box).all():
+            continue
+        placed = (box * scale + shift).clip(-4 * longest, 5 * longest)
+        if sound[index]:
+            bold_box(draw, placed, box_colour(index))
+            continue
+        low, high = np.minimum(placed[:2], placed[2:]), np.maximum(placed[:2], placed[2:])
+        visible = np.concatenate([low, high]).clip(-8, max(size) + 8)
+        dashed_box(draw, visible, _WRONG)
+        if (placed[2:] <= placed[:2]).any():
+            draw.line(tuple(placed.tolist()), fill=_WRONG, width=2)
+    return picture
+
+
+def overlaid(image: Image.Image, boxes: F64, decoded: F64, longest: int) -> Image.Image:
+    """Return ``image`` with boxes in bold and, in thin white over them, what was decoded."""
+    picture = boxed(image, boxes, [""] * len(boxes), longest)
+    scale = longest / max(image.size)
+    draw = ImageDraw.Draw(picture)
+    for box in decoded:
+        x0, y0, x1, y1 = (box * scale).tolist()
+        draw.rectangle((x0, y0, x1, y1), outline=(255, 255, 255), width=1)
+    return picture
+
+
+def by_loss(
+    image: Image.Image, priors: F64, losses: F64, highest: float, boxes: F64, longest: int
+) -> Image.Image:
+    """Return ``image`` with priors (xyxy) drawn from dark blue (no loss) to yellow (``highest``).
+
+    The priors come in ascending order of loss; the last few are outlined, the others are the dots at
+    their centres. The boxes are white.
+    """
+    picture, scale = _fit(image, longest)
+    picture = Image.blend(picture, Image.new("RGB", picture.size, (20, 20, 24)), 0.55)
+    draw = ImageDraw.Draw(picture)
+    plain = len(priors) - _OUTLINED
+    for index, (prior, loss) in enumerate(zip(priors, losses.tolist(), strict=True)):
+        colour = heat(loss / max(highest, 1e-9))
+        x0, y0, x1, y1 = (prior * scale).tolist()
+        if index >= plain:
+            draw.rectangle((x0, y0, x1, y1), outline=colour, width=2)
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline=(255, 255, 255))
+    for box in boxes:
+        bold_box(draw, box * scale, (255, 255, 255))
+    return picture
+
+
+def heat(share: float) -> tuple[int, int, int]:
+    """Return the colour of a share 0..1, dark blue over red to yellow."""
+    stops = np.array([[40, 60, 190], [150, 40, 170], [235, 60, 60], [255, 160, 30], [255, 245, 90]])
+    place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
+    low = min(int(place), len(stops) - 2)
+    mixed = stops[low] + (stops[low + 1] - stops[low]) * (place - low)
+    return int(mixed[0]), int(mixed[1]), int(mixed[2])
+
+
+def _fit(image: Image.Image, longest: int) -> tuple[Image.Image, float]:
+    scale = longest / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC), scale
+
+
+def box_colour(index: int) -> Colour:
+    """Return the colour of an image's box number ``index``."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def bold_box(draw: ImageDraw.ImageDraw, box: F64, colour: Colour) -> None:
+    """Draw a box (xyxy) four pixels wide with a white rim."""
+    x0, y0, x1, y1 = box.tolist()
+    draw.rectangle((x0 - 2, y0 - 2, x1 + 2, y1 + 2), outline=(255, 255, 255), width=1)
+    draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=colour, width=4)
+
+
+def dashed_box(draw: ImageDraw.ImageDraw, box: F64, colour: tuple[int, ...]) -> None:
+    """Draw a box (xyxy) in dashes."""
+    x0, y0, x1, y1 = box.tolist()
+    for start in np.arange(x0, x1, 10.0).tolist():
+        end = min(start + 6, x1)
+        draw.line((start, y0, end, y0), fill=colour, width=2)
+        draw.line((start, y1, end, y1), fill=colour, width=2)
+    for start in np.arange(y0, y1, 10.0).tolist():
+        end = min(start + 6, y1)
+        draw.line((x0, start, x0, end), fill=colour, width=2)
+        draw.line((x1, start, x1, end), fill=colour, width=2)
+
+
+def tag_box(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    box: F64,
+    colour: Colour,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Write a text inside a box's upper left corner, on a patch of its colour."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    x, y = max(0.0, float(box[0])), max(0.0, float(box[1]))
+    draw.rectangle((x, y, x + right - left + 6, y + bottom - top + 6), fill=colour)
+    draw.text((x + 3 - left, y + 3 - top), text, fill=(0, 0, 0), font=font)

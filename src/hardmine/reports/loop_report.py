@@ -1,0 +1,138 @@
+"""The report: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hardmine.files import write_text
+from hardmine.reports import charts as figures
+from hardmine.reports import wording
+from hardmine.reports.content import ALARMS, ReportData, ReportRow
+from hardmine.reports.thumbnails import Budget, Section, shrink_gallery
+
+PICTURE_BYTES = 6_000_000
+PICTURES_PER_GALLERY = 24
+PROBLEMS_LISTED = 200
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline figure: ``before`` is empty when there is nothing to compare with."""
+
+    label: str
+    value: str
+    before: str = ""
+    detail: str = ""
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write ``data`` as one HTML page, atomically.
+
+    The page holds its pictures and styles, runs no script and fetches nothing. Unreadable pictures
+    are named in place; pictures stop at about 6 MB, and what is left out is counted.
+    """
+    write_text(path, render_report(data))
+
+
+def render_report(data: ReportData) -> str:
+    """Return the page as text."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        number=wording.number, rate=wording.rate, limits=wording.limits, count=wording.count
+    )
+    budget = Budget(PICTURE_BYTES)
+    arms = figures.arm_order([row.arm for row in data.rows])
+    page = environment.from_string(_resource("report.html")).render(
+        data=data,
+        style=Markup(_resource("report.css")),
+        arms=arms,
+        tiles=headline(data.rows),
+        charts=[Markup(chart) for chart in _round_charts(data.rows)],
+        miss_rate=Markup(figures.miss_rate_figure(data.curves, arms)) if data.curves else "",
+        sets=_set_names(data.rows),
+        alarms_key=ALARMS,
+        worst=_section(data, budget),
+        mined=[
+            shrink_gallery(gallery, data.categories, budget, limit=PICTURES_PER_GALLERY)
+            for gallery in data.mined
+        ],
+        compare=wording.compare,
+        set_title=wording.set_title,
+        verdict_class=wording.verdict_class,
+        problem_kinds=Counter(problem.kind for problem in data.problems).most_common(),
+        problems=data.problems[:PROBLEMS_LISTED],
+        recipe=json.dumps(data.recipe, indent=2, ensure_ascii=False, default=str),
+    )
+    return page
+
+
+def headline(rows: Sequence[ReportRow]) -> list[Tile]:
+    """Return the figures for the top of the page: first round against the last of one arm."""
+    if not rows:
+        return []
+    arm = figures.arm_order([row.arm for row in rows])[0]
+    first = min(rows, key=lambda row: (row.round, row.arm != arm))
+    last = max((row for row in rows if row.arm == arm), key=lambda row: row.round)
+    was, now = first.figures, last.figures
+    before = was if last is not first else None
+
+    def earlier(key: str, show: Any) -> str:
+        return "" if before is None else str(show(before.get(key)))
+
+    interval = now.get("interval")
+    tiles = [
+        Tile(
+            "alarms per image at recall 0.8",
+            wording.rate(now.get(ALARMS)),
+            earlier(ALARMS, wording.rate),
+            f"95 %: {wording.limits(interval)}"
+            if interval
+            else "recall not reached, or no negatives",
+        ),
+        Tile("AP50", wording.number(now.get("AP50")), earlier("AP50", wording.number)),
+        Tile("AP", wording.number(now.get("AP")), earlier("AP", wording.number)),
+        Tile(
+            "score threshold",
+            wording.number(now.get("score_threshold")),
+            earlier("score_threshold", wording.number),
+            f"recall {wording.number(now.get('recall'))}",
+        ),
+    ]
+    if last.negatives_added:
+        tiles.append(Tile("negatives added", str(last.negatives_added), "", f"arm {arm}"))
+    return tiles
+
+
+def _round_charts(rows: Sequence[ReportRow]) -> list[str]:
+    if len({row.round for row in rows}) < 2:
+        return []
+    charts = [figures.ap50_figure(rows)]
+    if any(row.figures.get(ALARMS) is not None for row in rows):
+        charts.insert(0, figures.alarms_figure(rows))
+    return charts
+
+
+def _set_names(rows: Sequence[ReportRow]) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in row.figures.get("negatives", {}))
+    return list(names)
+
+
+def _section(data: ReportData, budget: Budget) -> Section | None:
+    if data.worst is None:
+        return None
+    return shrink_gallery(data.worst, data.categories, budget, limit=PICTURES_PER_GALLERY)
+
+
+def _resource(name: str) -> str:
+    return (files("hardmine.reports") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,174 @@
+"""The state of a training run: what changes from step to step, and how it is saved and restored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hardmine.device import uses_bf16
+from hardmine.errors import CheckpointError
+from hardmine.files import write_text
+from hardmine.models.depthwise import use_float32_backward
+from hardmine.models.network import Network, make_network
+from hardmine.recipes.checkpoint import (
+    file_digest,
+    load_state,
+    load_weights_into,
+    save_checkpoint,
+    save_state,
+)
+from hardmine.recipes.pretrained_weights import load_starting_weights
+from hardmine.recipes.recipe import Recipe, recipe_to_dict
+from hardmine.training.accelerator import make_accelerator, training_device
+from hardmine.training.objective import make_objective
+from hardmine.training.optimizer import AveragedWeights, learning_rate, make_optimizer
+from hardmine.training.training_log import Journal
+from hardmine.types import Dataset
+
+_READ_EVERY = 20
+"""Steps between two looks at the figures on an accelerator; on a CPU there is nothing to wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a training begins: a checkpoint to continue from, or pretrained weights, or neither."""
+
+    init: Path | None = None
+    weights: Path | None = None
+
+    def load_into(self, model: Network) -> None:
+        """Fill a fresh network.
+
+        Raises:
+            CheckpointError: weights that do not fit.
+        """
+        if self.init is not None:
+            load_weights_into(model, self.init)
+        elif self.weights is not None:
+            load_starting_weights(model, self.weights)
+
+    @property
+    def digest(self) -> str | None:
+        """The identity of what is loaded."""
+        path = self.init or self.weights
+        return file_digest(path) if path else None
+
+
+class Run:
+    """Model, averaged weights, optimiser, journal, and the number of steps that are done."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        out: Path,
+        *,
+        seed: int,
+        total: int,
+        start: Start,
+        device: str | None,
+    ) -> None:
+        self.recipe, self.out, self.seed, self.total = recipe, out, seed, total
+        self.accelerator = make_accelerator(out if recipe.tensorboard else None)
+        self.device = training_device(self.accelerator, device)
+        self.bf16 = uses_bf16(recipe.precision, self.device)
+        self.step, self.best = 0, -math.inf
+        self.validations: list[tuple[int, float]] = []
+        torch.manual_seed(seed)
+        self.model = make_network(recipe.model, dataset.categories)
+        start.load_into(self.model)
+        self.model.to(self.device).to(memory_format=torch.channels_last)
+        self.average = AveragedWeights(self.model, recipe.optim.ema_decay)
+        if self.bf16 and self.device.type == "cpu":
+            use_float32_backward(self.model)
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.wrapped, self.optimizer = self.accelerator.prepare(
+            self.model, self.optimizer, device_placement=[False, False]
+        )
+        self.objective = make_objective(self.model, recipe, bf16=self.bf16, seed=seed)
+        every = 1 if self.device.type == "cpu" else _READ_EVERY
+        self.journal = Journal(every, self.accelerator.log)
+        parts = [dataset.fingerprint, recipe_to_dict(recipe), seed, total, start.digest]
+        self.identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file of the last weights."""
+        return self.out / "last.safetensors"
+
+    def prepare_step(self) -> float:
+        """Set mode, learning rate and random state of the next step; return the rate.
+
+        What draws on torch's generator (dropout, torchvision's samplers) gets the same numbers in step
+        n of a resumed run as in one that was never stopped.
+        """
+        self.wrapped.train()
+        seed = f"{self.seed}-{self.step}-{self.accelerator.process_index}".encode()
+        torch.manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:8], "big"))
+        lr = learning_rate(self.step, self.total, self.recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["scale"]
+        return lr
+
+    def keep_best(self, value: float) -> None:
+        """Note a validation; write ``best.safetensors`` when its value is the highest so far."""
+        self.validations.append((self.step, value))
+        if value > self.best:
+            self.best = value
+            self._write_weights(self.out / "best.safetensors")
+
+    def save(self) -> None:
+        """Write the log, the weights and, last, the state that refers to them."""
+        self.journal.read()
+        write_text(self.out / "log.csv", self.journal.text())
+        if self.validations:
+            rows = "".join(f"{step},{value:.6f}\n" for step, value in self.validations)
+            write_text(self.out / "validation.csv", "step,value\n" + rows)
+        self._write_weights(self.checkpoint)
+        save_state(
+            self.out / "state.pt",
+            {
+                "identity": self.identity,
+                "step": self.step,
+                "best": self.best,
+                "validations": self.validations,
+                "rows": self.journal.rows,
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "objective": self.objective.state,
+            },
+        )
+
+    def restore(self) -> bool:
+        """Load ``state.pt`` when it is there; return whether it was.
+
+        Raises:
+            CheckpointError: the state belongs to another dataset, recipe, seed or starting point.
+        """
+        path = self.out / "state.pt"
+        if not path.exists():
+            return False
+        state = load_state(path)
+        if state.get("identity") != self.identity:
+            raise CheckpointError(
+                f"{path}: belongs to a run with other data, recipe, seed or starting weights; "
+                "choose another --out or leave out --resume"
+            )
+        self.step, self.best, self.journal.rows = state["step"], state["best"], state["rows"]
+        self.validations = state["validations"]
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        carried = state["objective"]
+        self.objective.state = None if carried is None else carried.to(self.device)
+        return True
+
+    def _write_weights(self, path: Path) -> None:
+        state = self.average.module.state_dict()
+        save_checkpoint(path, state, self.recipe, self.model.categories)

@@ -1,0 +1,111 @@
+"""The training loop: plain, resumable to the bit, and the same on one process or many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardmine.errors import DataError
+from hardmine.models.network import Network
+from hardmine.recipes.recipe import Recipe
+from hardmine.training.batches import BatchLoader, BatchPlan
+from hardmine.training.run_state import Run, Start
+from hardmine.types import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training run stands, told after each step; ``loss`` is the last one that was read."""
+
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+
+
+def fit(
+    dataset: Dataset,
+    recipe: Recipe,
+    out: Path,
+    *,
+    seed: int = 0,
+    init: Path | None = None,
+    weights: Path | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    validate: Callable[[Network], float] | None = None,
+    validate_every: int = 0,
+    save_every: int = 100,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Train a detector and return its checkpoint, ``out/last.safetensors``.
+
+    Killed at any moment and called again with ``resume``, it ends with the weights that an undisturbed
+    run gives (on the CPU bit for bit). A finished run is not repeated.
+
+    Args:
+        dataset: labelled images and negatives; images in any other state are left out.
+        recipe: every choice.
+        out: folder for ``last.safetensors``, ``best.safetensors``, ``state.pt`` and ``log.csv``.
+        seed: of the added layers, the batches and the augmentation.
+        init: a checkpoint to continue from (its weights only).
+        weights: pretrained weights; ignored with ``init``.
+        steps: optimiser steps; ``None`` follows ``recipe.epochs``.
+        resume: go on from ``out/state.pt`` when it is there.
+        device: such as "cpu" or "cuda:1"; ``None``: the best there is.
+        validate: called with the averaged model; the highest value is kept as ``best.safetensors``.
+        validate_every: steps between two calls of ``validate``; 0: at the end only.
+        save_every: steps between two saved states.
+        progress: called after each step on the main process.
+
+    Raises:
+        ConfigError: no such device.
+        DataError: no usable image, an image that cannot be read, or a loss that is not finite.
+        CheckpointError: weights that do not fit, or a state of another run.
+    """
+    usable = dataset.with_records([r for r in dataset.records if r.state.is_trainable])
+    if not len(usable):
+        raise DataError(f"{dataset.root}: got 0 usable images of {len(dataset)}, wanted >= 1")
+    num_labelled = sum(len(record.labels) > 0 for record in usable.records)
+    total = steps if steps is not None else recipe.steps(max(1, num_labelled))
+    start = Start(init, weights)
+    run = Run(usable, recipe, out, seed=seed, total=total, start=start, device=device)
+    if resume and run.restore() and run.step == total:
+        return run.checkpoint
+    plan = BatchPlan([len(record.labels) > 0 for record in usable.records], recipe.batch, seed)
+    loader = BatchLoader(usable, plan, recipe.resize, recipe.augment, seed)
+    every = validate_every or total
+    clock = time.monotonic()
+    for step in _train(run, loader):
+        if run.accelerator.is_main_process:
+            if validate is not None and (step % every == 0 or step == total):
+                run.keep_best(validate(run.average.module))
+            if step % save_every == 0 or step == total:
+                run.save()
+            if progress is not None:
+                rate = recipe.batch.size / max(1e-9, time.monotonic() - clock)
+                progress(Progress(step, total, run.journal.last_loss, rate))
+        clock = time.monotonic()
+    run.accelerator.wait_for_everyone()
+    run.accelerator.end_training()
+    return run.checkpoint
+
+
+def _train(run: Run, loader: BatchLoader) -> Iterator[int]:
+    """Do the steps that are left; yield the number of steps done after each of them."""
+    accelerator, clip_norm = run.accelerator, run.recipe.optim.clip_norm
+    rank, world = accelerator.process_index, accelerator.num_processes
+    for batch in loader.batches(run.step, run.total, rank, world):
+        lr = run.prepare_step()
+        loss = run.objective(run.wrapped, batch.to(run.device), run.step, run.total)
+        accelerator.backward(loss.total)
+        accelerator.clip_grad_norm_(run.model.parameters(), clip_norm)
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        run.average.update(run.model)
+        run.step += 1
+        run.journal.note(run.step, loss, lr, batch.image_ids)
+        yield run.step

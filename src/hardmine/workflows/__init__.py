@@ -1,0 +1,1 @@
+"""What a public verb does, from the words of a user to files."""

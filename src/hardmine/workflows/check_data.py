@@ -1,0 +1,159 @@
+"""``check``: a dataset's labels and images, what else must be apart from it, and the shortcut test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hardmine.data.load_dataset import build_splits, load_images, load_splits, read_splits
+from hardmine.data.quality.check_dataset import CheckReport, check_dataset
+from hardmine.data.quality.findings import Finding
+from hardmine.data.quality.repair import Repair, repair
+from hardmine.data.quality.resize_effects import ModelInput
+from hardmine.errors import ConfigError
+from hardmine.evaluation.source_shortcut import MIN_GROUPS, ShortcutReport, find_shortcut
+from hardmine.reports.check_report import write_check_page
+from hardmine.types import Dataset, ImageState
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What was found, and whether the source of an image can be told without its objects."""
+
+    report: CheckReport
+    shortcut: ShortcutReport | None = None
+    notes: tuple[str, ...] = ()
+    repair: Repair | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON knows it."""
+        shortcut = None if self.shortcut is None else self.shortcut.to_dict()
+        changed = None if self.repair is None else len(self.repair.changes)
+        return {
+            **self.report.to_dict(),
+            "shortcut": shortcut,
+            "notes": list(self.notes),
+            "changes": changed,
+        }
+
+
+def run_check(
+    data: Path | str,
+    *,
+    images: Path | str | None = None,
+    empty_is_verified: bool = False,
+    val: Path | str | None = None,
+    against: Mapping[str, Path] | None = None,
+    negatives: Path | str | None = None,
+    model: str | None = None,
+    html: Path | None = None,
+    fix: Path | None = None,
+    link: bool = False,
+    seed: int = 0,
+    progress: Step | None = None,
+) -> CheckResult:
+    """Look at a dataset before training on it.
+
+    Args:
+        val: labelled data with the same classes, looked at as a further split.
+        against: labelled data or folders of images that must not share pictures with it.
+        negatives: images without objects: must not share pictures either, and are put to the
+            shortcut test.
+        model: a named recipe, for whose input boxes may be too small.
+        html: where to write a page with pictures of all that was found.
+        fix: a new folder for a repaired copy of ``data``; with ``link``, hard links to its images.
+
+    Raises:
+        DataError: nothing is recognised at one of the paths.
+        ConfigError: there is no such model.
+    """
+    step = progress or _silent
+    model_input = None if model is None else input_of(model)
+    more = _validation(data, val, images, empty_is_verified)
+    apart = {name: _images_of(path) for name, path in (against or {}).items()}
+    if negatives is not None:
+        apart["negatives"] = load_images(negatives, state=ImageState.VERIFIED_EMPTY)
+    report = check_dataset(
+        data,
+        images=images,
+        empty_is_verified=empty_is_verified,
+        val=more,
+        against=apart,
+        model=model_input,
+        progress=lambda done, total: step("images", done, total),
+    )
+    result = CheckResult(report)
+    if negatives is not None:
+        positives = [*build_splits(report.raws).values(), *more.values()]
+        result = _with_shortcut(report, positives, apart["negatives"], seed, step)
+    if fix is not None:
+        result = replace(result, repair=repair(report.raws, report.seen, fix, link=link))
+    if html is not None:
+        write_check_page(html, result.report, result.shortcut, result.notes)
+    return result
+
+
+def input_of(model: str) -> ModelInput:
+    """Return a named recipe's canvas and the stride of its finest feature map.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    from hardmine.models.ssd import SSD, SSDConfig
+    from hardmine.recipes.named_recipes import named_recipe
+
+    recipe = named_recipe(model)
+    if not isinstance(recipe.model, SSDConfig):
+        raise ConfigError(f"model: {model} has no priors on a grid, wanted an SSD")
+    rows, columns = SSD(recipe.model, ("object",)).priors.level_shapes[0]
+    stride = max(recipe.model.height / rows, recipe.model.width / columns)
+    return ModelInput(model, recipe.resize, stride)
+
+
+def _validation(
+    data: Path | str, val: Path | str | None, images: Path | str | None, empty_is_verified: bool
+) -> dict[str, Dataset]:
+    if val is None:
+        return {}
+    raws = read_splits(data, images=images)
+    names = next(iter(build_splits(raws).values())).categories
+    found = load_splits(val, categories=names, empty_is_verified=empty_is_verified)
+    if len(found) == 1:
+        return {"val" if "val" not in raws else f"val of {val}": next(iter(found.values()))}
+    return {f"val: {name}": dataset for name, dataset in found.items()}
+
+
+def _images_of(path: Path) -> Dataset:
+    """Return all images of a folder or dataset, labels forgotten."""
+    if path.is_dir():
+        return load_images(path)
+    splits = load_splits(path)
+    first = next(iter(splits.values()))
+    return first.with_records([record for ds in splits.values() for record in ds.records])
+
+
+def _with_shortcut(
+    report: CheckReport, positives: list[Dataset], negatives: Dataset, seed: int, step: Step
+) -> CheckResult:
+    merged = positives[0].with_records([record for ds in positives for record in ds.records])
+    found = find_shortcut(
+        merged, negatives, seed=seed, progress=lambda done, total: step("crops", done, total)
+    )
+    if found is None:
+        note = (
+            f"shortcut test left out: it needs {MIN_GROUPS} different images on either side that "
+            "leave room for a crop without objects"
+        )
+        return CheckResult(report, None, (note,))
+    if found.told_apart:
+        finding = Finding("source_told_apart", str(negatives.root), -1, str(found), "negatives")
+        report = replace(report, problems=(*report.problems, finding))
+    return CheckResult(report, found)
+
+
+def _silent(name: str, done: int, total: int) -> None:
+    del name, done, total

@@ -1,0 +1,213 @@
+"""Exporting a checkpoint, and showing that the export gives what the checkpoint gives."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hardmine.errors import ConfigError, DataError
+from hardmine.types import Dataset, ImageState
+from hardmine.workflows.step_cache import Notify, silent
+from hardmine.workflows.training_data import LoadOptions, load_val
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hardmine.inference.checkpoint_detector import TorchDetector
+    from hardmine.inference.detector import Detector
+    from hardmine.inference.parity import Parity
+
+Target = Literal["onnx", "openvino"]
+
+COMPARED_FROM = 0.05
+"""Detections below this score may differ: NMS inside a graph has no limit on its candidates."""
+
+_COMPARED = 32
+_CALIBRATED = 128
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Where the export is and how it compares with torch; ``ap`` and ``ap50`` are (torch, export).
+
+    ``parity`` is none when there were no images to compare on.
+    """
+
+    path: Path
+    megabytes: float
+    parity: Parity | None
+    ap: tuple[float | None, float | None] | None
+    ap50: tuple[float | None, float | None] | None
+
+
+def export_checkpoint(
+    checkpoint: Path | str,
+    *,
+    to: Target = "onnx",
+    out: Path | None = None,
+    with_nms: bool = False,
+    int8: bool = False,
+    calibrate: Path | None = None,
+    data: Path | None = None,
+    images: Path | None = None,
+    progress: Notify | None = None,
+) -> ExportResult:
+    """Write a checkpoint as ONNX or OpenVINO and compare the result with torch.
+
+    Args:
+        checkpoint: weights or their run folder; SSDs only.
+        out: the file; beside the checkpoint when not given.
+        with_nms: suppress inside the graph.
+        int8: quantise convolutions by images of ``calibrate`` (for OpenVINO too, through ONNX).
+        data: labelled images; AP of both is measured on them.
+        images: where the images of ``data`` are, if not beside its file.
+        progress: told (what, done, total).
+
+    Raises:
+        ConfigError: not an SSD, or int8 without images to calibrate on.
+        MissingExtraError: onnx, onnxscript or openvino is not installed.
+    """
+    from hardmine.inference.export import describe, export_onnx, onnx_to_openvino, quantize_onnx
+    from hardmine.inference.load_detector import open_detector
+
+    tell = progress or silent
+    detector = _ssd(checkpoint)
+    if int8 and calibrate is None:
+        raise ConfigError("int8 needs images to calibrate on: --calibrate DIR")
+    path = (out or _beside(Path(checkpoint), to, int8=int8)).resolve()
+    pictures = _pictures(calibrate) if calibrate is not None else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tell("export", 0, 1)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole, small = Path(folder) / "whole.onnx", Path(folder) / "int8.onnx"
+        last = small if int8 else whole
+        export_onnx(detector, path if to == "onnx" and not int8 else whole, with_nms=with_nms)
+        if int8:
+            quantize_onnx(
+                whole,
+                path if to == "onnx" else small,
+                lambda: _canvases(detector, pictures[:_CALIBRATED]),
+            )
+        if to == "openvino":
+            facts = json.dumps(describe(detector, with_nms=with_nms))
+            onnx_to_openvino(last, path, facts)
+    tell("export", 1, 1)
+    exported = open_detector(path, "cpu")
+    size = sum(f.stat().st_size for f in (path, path.with_suffix(".bin")) if f.is_file()) / 1e6
+    if data is not None:
+        val = load_val(data, detector.categories, LoadOptions(images))
+        return _with_ap(path, size, detector, exported, val, tell)
+    parity = _parity(detector, exported, pictures[:_COMPARED], tell) if pictures else None
+    return ExportResult(path, size, parity, None, None)
+
+
+def _ssd(checkpoint: Path | str) -> TorchDetector:
+    from hardmine.inference.checkpoint_detector import TorchDetector, load_detector
+
+    detector = load_detector(Path(checkpoint), "cpu")
+    if not isinstance(detector, TorchDetector):
+        raise ConfigError(f"{checkpoint}: only SSD networks can be exported, not torchvision's own")
+    return detector
+
+
+def _beside(checkpoint: Path, to: Target, *, int8: bool) -> Path:
+    base = checkpoint / "last" if checkpoint.is_dir() else checkpoint.with_suffix("")
+    suffix = ".onnx" if to == "onnx" else ".xml"
+    return base.with_name(f"{base.name}{'-int8' if int8 else ''}{suffix}")
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Return images of a folder, evenly spread."""
+    from hardmine.data.load_dataset import load_images
+
+    records = load_images(folder, state=ImageState.UNREVIEWED, source="calibrate").records
+    if not records:
+        raise DataError(f"{folder}: no readable image to calibrate on")
+    stride = max(1, len(records) // _CALIBRATED)
+    return [record.path for record in records[::stride]]
+
+
+def _canvases(detector: TorchDetector, paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
+    import numpy as np
+
+    from hardmine.data.images import read_picture
+
+    for path in paths:
+        canvas, _ = detector.resize.apply(read_picture(path, detector.resize.cover))
+        yield np.ascontiguousarray(canvas.transpose(2, 0, 1)[None])
+
+
+def _parity(detector: Detector, exported: Detector, paths: Sequence[Path], tell: Notify) -> Parity:
+    from hardmine.inference.parity import compare
+
+    a, b = (_detect(d, paths, tell) for d in (detector, exported))
+    return compare(a, b, COMPARED_FROM)
+
+
+def _detect(detector: Detector, paths: Sequence[Path], tell: Notify) -> Any:
+    from hardmine.inference.images import detect_images
+
+    return detect_images(detector, paths, progress=lambda done, of: tell("compare", done, of))
+
+
+def _with_ap(
+    path: Path,
+    size: float,
+    detector: Detector,
+    exported: Detector,
+    val: Dataset,
+    tell: Notify,
+) -> ExportResult:
+    from hardmine.evaluation.average_precision import average_precision
+    from hardmine.evaluation.scored_images import Scored
+    from hardmine.inference.parity import compare
+
+    paths = [record.path for record in val.records]
+    found = [_detect(d, paths, tell) for d in (detector, exported)]
+    before, after = (average_precision(Scored(val, tuple(f))) for f in found)
+    return ExportResult(
+        path,
+        size,
+        compare(found[0], found[1], COMPARED_FROM),
+        (before.ap, after.ap),
+        (before.ap50, after.ap50),
+    )
+
+
+def check_detector(
+    detector: Detector, pool: Path, reference: Path, *, classes: Path | None, min_score: float
+) -> Parity:
+    """Compare a detector with the detections that its own framework gives.
+
+    Args:
+        pool: a folder of images; those that the reference names are looked at.
+        reference: a predictions file in any form that Hardmine reads.
+        classes: the reference's class names, where it has numbers only.
+
+    Raises:
+        DataError: the reference names none of the images, or other classes.
+    """
+    from hardmine.inference.class_names import require_classes
+    from hardmine.inference.images import detect_images
+    from hardmine.inference.parity import compare
+    from hardmine.inference.predictions_file import load_predictions
+
+    wanted = load_predictions(reference, classes or detector.categories)
+    require_classes(detector.categories, wanted.categories, str(reference), who="the reference")
+    paths = [path for path in _all_pictures(pool) if wanted.names(path)]
+    if not paths:
+        named = next(iter(wanted.by_name), "nothing")
+        raise DataError(f"{reference}: names no image of {pool} (it names {named!r})")
+    return compare(wanted.detect_images(paths), detect_images(detector, paths), min_score)
+
+
+def _all_pictures(folder: Path) -> list[Path]:
+    from hardmine.data.load_dataset import load_images
+
+    images = load_images(folder, state=ImageState.UNREVIEWED, source="check")
+    return [record.path for record in images.records]

@@ -1,0 +1,275 @@
+"""A team's own trainer inside the loop: commands in place of training and, if need be, of detecting.
+
+A command is split into words as a shell does and run without one. Its words may hold
+
+- ``{train_json}``, ``{val_json}``: COCO files; images by absolute path; empty images are negatives
+- ``{classes}``: a file with the class names, one a line
+- ``{weights_out}``: where the trained weights must be; ``{init_weights}``: those to go on from, or
+  ``none``
+- ``{seed}``, ``{steps}``, ``{epochs}``, ``{round}``, ``{arm}``, ``{device}``
+- for predicting: ``{weights}``, ``{images_txt}`` (a path a line), ``{images_json}`` (COCO),
+  ``{predict_json}``: where the predictions must be, in any form that Hardmine reads
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
+from hardmine.files import write_text
+from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
+from hardmine.workflows.commands import check_fields, fill, run_command
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hardmine.data.resize import Resize
+    from hardmine.inference.detector import BatchScores, Detector
+    from hardmine.inference.predict import ScoredImage
+    from hardmine.inference.predictions_file import Predictions
+
+_TRAIN = [
+    "train_json",
+    "val_json",
+    "classes",
+    "weights_out",
+    "init_weights",
+    "seed",
+    "steps",
+    "epochs",
+    "round",
+    "arm",
+    "device",
+]
+_PREDICT = ["weights", "images_txt", "images_json", "predict_json", "classes", "device"]
+_ATTEMPT = "attempt-"
+_ROUND = re.compile(r"round (\d+)(?:, (\w+))?")
+
+
+@dataclass(frozen=True)
+class ExternalTrainer:
+    """A command that trains, and how to load what it writes.
+
+    ``detector`` names the detector of the weights, with ``{weights_out}`` in it.
+    """
+
+    train: str
+    predict: str | None
+    detector: str
+    weights_name: str
+    root: Path
+
+    def __post_init__(self) -> None:
+        check_fields(self.train, "train_command", _TRAIN, ["weights_out"])
+        if self.predict is not None:
+            check_fields(self.predict, "predict_command", _PREDICT, ["weights", "predict_json"])
+        check_fields(self.detector, "detector", ["weights_out", "classes"], ["weights_out"])
+        if Path(self.weights_name).name != self.weights_name:
+            raise ConfigError(f"weights_name: got {self.weights_name!r}, wanted a file name")
+
+    @property
+    def identity(self) -> list[str | None]:
+        """What a training by this trainer depends on."""
+        return [self.train, self.predict, self.detector, self.weights_name]
+
+    @property
+    def val_json(self) -> Path:
+        """The validation images as a COCO file."""
+        return self.root / "prepare" / "val.coco.json"
+
+    @property
+    def classes(self) -> Path:
+        """The class names, one a line."""
+        return self.root / "prepare" / "classes.txt"
+
+    def prepare(self, val: Dataset) -> None:
+        """Write what every round's command is given."""
+        from hardmine.data.formats.coco_write import write_coco
+
+        write_coco(val, self.val_json)
+        write_text(self.classes, "\n".join(val.categories) + "\n")
+
+    def fit(
+        self,
+        dataset: Dataset,
+        recipe: Any,
+        out: Path,
+        *,
+        seed: int,
+        init: Path | None,
+        weights: Path | None,
+        steps: int | None,
+        resume: bool,
+        device: str | None,
+        progress: Callable[[Any], None] | None,
+        label: str = "train",
+    ) -> Path:
+        """Train by the command and return the weights that it wrote.
+
+        It writes into a folder of its own, which is emptied into ``out`` when it has ended well: what a
+        killed or failed command left is never taken for its weights, nor what it writes when it
+        outlives a killed run.
+
+        Raises:
+            CommandError: it failed (its last lines are in the message), or wrote no weights.
+            CheckpointError, DataError: as :meth:`load`, where Hardmine loads the weights itself.
+        """
+        from hardmine.data.formats.coco_write import write_coco
+
+        del resume, progress
+        found = _ROUND.match(label)
+        start = init or weights
+        write_coco(dataset, out / "train.coco.json")
+        for left_over in out.glob(f"{_ATTEMPT}*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        place = Path(tempfile.mkdtemp(prefix=_ATTEMPT, dir=out))
+        values = {
+            "train_json": out / "train.coco.json",
+            "val_json": self.val_json,
+            "classes": self.classes,
+            "weights_out": place / self.weights_name,
+            "init_weights": start or "none",
+            "seed": seed,
+            "steps": steps,
+            "epochs": f"{recipe.epochs:g}",
+            "round": found.group(1) if found else 0,
+            "arm": (found and found.group(2)) or "base",
+            "device": device or "auto",
+        }
+        run_command(self.train, values, out / "train.log", self.root)
+        self._check(place / self.weights_name, out / "train.log", device)
+        _move_all(place, out, last=self.weights_name)
+        return out / self.weights_name
+
+    def _check(self, weights: Path, log: Path, device: str | None) -> None:
+        if not weights.is_file() or not weights.stat().st_size:
+            raise CommandError(
+                f"train_command ended well but wrote no {weights}; its output is in {log}"
+            )
+        if self.predict is None:
+            self.load(weights, device)
+
+    def load(self, checkpoint: Path | str, device: str | None = None) -> Detector:
+        """Return the detector of trained weights, held to the data's classes.
+
+        Raises:
+            CheckpointError: the weights cannot be read as ``detector`` says.
+            DataError: it has other classes than the data.
+        """
+        from hardmine.inference.class_names import read_classes, require_classes
+        from hardmine.inference.load_detector import open_detector
+
+        names = read_classes(self.classes)
+        weights = Path(checkpoint)
+        if self.predict is not None:
+            return CommandDetector(self, weights, names, device)
+        spec = fill(self.detector, {"weights_out": weights, "classes": self.classes})
+        try:
+            detector = open_detector(spec, device, fallback=names)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} (written by train_command, loaded as {spec})") from None
+        require_classes(detector.categories, names, spec)
+        return detector
+
+
+def _move_all(source: Path, target: Path, *, last: str) -> None:
+    """Move a folder's entries into another one, in place of what bears their names there."""
+    for entry in sorted(source.iterdir(), key=lambda entry: entry.name == last):
+        old = target / entry.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        entry.replace(old)
+    source.rmdir()
+
+
+def make_trainer(
+    train: str, predict: str | None, detector: str | None, weights_name: str | None, root: Path
+) -> ExternalTrainer:
+    """Return the trainer of those commands, defaults filled in.
+
+    Raises:
+        ConfigError: a field that is not known, or one that must be there and is not.
+    """
+    return ExternalTrainer(
+        train, predict, detector or "{weights_out}", weights_name or "last.safetensors", root
+    )
+
+
+class CommandDetector:
+    """Trained weights behind a command that writes predictions: it takes files, not pixels."""
+
+    def __init__(
+        self, trainer: ExternalTrainer, weights: Path, names: tuple[str, ...], device: str | None
+    ) -> None:
+        from hardmine.data.resize import Resize
+        from hardmine.recipes.checkpoint import file_digest
+
+        self._trainer = trainer
+        self._weights = weights
+        self._device = device
+        self.categories = names
+        self.resize: Resize = Resize(1, 1)
+        key = f"{file_digest(weights)}:{trainer.predict}"
+        self.model_id = hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    def score(self, images: Tensor) -> BatchScores:
+        """Refuse: a command takes files."""
+        raise ConfigError("predict_command takes files, not pixels")
+
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Refuse: a command takes files."""
+        raise ConfigError("predict_command takes files, not pixels")
+
+    def detect_images(
+        self, paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
+    ) -> list[Detections]:
+        """Return the detections of every image, in order."""
+        return self._predict(paths).detect_images(paths, progress)
+
+    def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
+        """Yield every image's score in order."""
+        return self._predict(paths).score_images(paths)
+
+    def _predict(self, paths: Sequence[Path]) -> Predictions:
+        from hardmine.inference.predictions_file import load_predictions
+
+        trainer = self._trainer
+        assert trainer.predict is not None
+        with tempfile.TemporaryDirectory(prefix="hardmine-predict-") as name:
+            folder = Path(name)
+            images = folder / "images.json"
+            _write_images(paths, self.categories, folder)
+            values = {
+                "weights": self._weights,
+                "images_txt": folder / "images.txt",
+                "images_json": images,
+                "predict_json": folder / "found.json",
+                "classes": trainer.classes,
+                "device": self._device or "auto",
+            }
+            run_command(trainer.predict, values, self._weights.parent / "predict.log", trainer.root)
+            if not (folder / "found.json").is_file():
+                raise CommandError("predict_command ended well but wrote no {predict_json}")
+            return load_predictions(folder / "found.json", images)
+
+
+def _write_images(paths: Sequence[Path], names: tuple[str, ...], folder: Path) -> None:
+    from hardmine.data.formats.coco_write import write_coco
+    from hardmine.data.images import image_size
+
+    records = []
+    for path in paths:
+        try:
+            width, height = image_size(path)
+        except DataError:  # found again, and told, by who reads the picture
+            continue
+        records.append(ImageRecord.empty(path, width, height, ImageState.UNREVIEWED))
+    write_coco(Dataset(names, tuple(records), folder), folder / "images.json")
+    write_text(folder / "images.txt", "".join(f"{record.path}\n" for record in records))

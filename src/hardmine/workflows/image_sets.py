@@ -1,0 +1,177 @@
+"""Three sets of negatives, apart by near-duplicate group: mined from, for stopping, final."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardmine.errors import DataError
+from hardmine.mining.candidates_file import name_inside
+from hardmine.types import Dataset, ImageRecord, ImageState, Problem
+from hardmine.workflows.readable import drop_unreadable, hash_once
+from hardmine.workflows.step_cache import Steps
+
+STOP_SHARE = 0.3
+"""Share of the pool that the stop rules look at when the final set is given apart."""
+STOP_AND_FINAL_SHARES = (0.2, 0.3)
+"""Shares for stopping and for the final figures when the pool is all there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A negative that repeats an image of a set that it must be apart from; it was left out."""
+
+    image: str
+    repeats: str
+    sets: str
+    """Such as "pool/val"."""
+
+    def __str__(self) -> str:
+        return f"{self.image} repeats {self.repeats} ({self.sets}); it was left out"
+
+
+@dataclass(frozen=True)
+class LoopSets:
+    """``train`` and ``val``; ``mine_from`` as the pool came; ``stop`` and ``final`` in a negative
+    state. ``group_of`` gives the near-duplicate group of each image that may be mined.
+    """
+
+    train: Dataset
+    val: Dataset
+    mine_from: Dataset
+    stop: Dataset
+    final: Dataset
+    group_of: Mapping[str, int]
+    leaks: tuple[Leak, ...]
+    problems: tuple[Problem, ...]
+
+
+def divide_sets(
+    train: Dataset, val: Dataset, pool: Dataset, final: Dataset, steps: Steps, *, seed: int
+) -> LoopSets:
+    """Divide the negatives and leave out what repeats an image of another set.
+
+    Pool images that repeat a training, validation or final image are leaks, and so are final images
+    that repeat a training or validation image. Images that do not decode are problems. The division
+    goes by a hash of the seed and of names inside the pool: the same wherever the pool lies.
+
+    Args:
+        final: held out by the user; an empty dataset when the pool is all there is.
+
+    Raises:
+        DataError: nothing is left to train on, to mine from or to measure on.
+    """
+    good, group_of, problems = read_all(
+        {"train": train, "val": val, "final": final, "pool": pool}, steps
+    )
+    kept_final, final_leaks = set_apart(good, "final", ("train", "val"), group_of)
+    kept_pool, pool_leaks = set_apart(good, "pool", ("train", "val", "final"), group_of)
+    shares = (STOP_SHARE, 0.0) if len(final) else STOP_AND_FINAL_SHARES
+    mine_from, stop, from_pool = _divide(kept_pool, group_of, shares, pool.root, seed)
+    measured = (final, kept_final) if len(final) else (pool, from_pool)
+    sizes = {
+        "train on": len(good["train"]),
+        "validate on": len(good["val"]),
+        "mine from": len(mine_from),
+        "stop by": len(stop),
+        "measure on": len(measured[1]),
+    }
+    _require(sizes, pool)
+    return LoopSets(
+        good["train"],
+        good["val"],
+        pool.with_records(mine_from),
+        _as_empty(pool, stop, train.categories),
+        _as_empty(*measured, train.categories),
+        {str(record.path): group_of[str(record.path)] for record in mine_from},
+        (*final_leaks, *pool_leaks),
+        problems,
+    )
+
+
+def read_all(
+    parts: Mapping[str, Dataset], steps: Steps
+) -> tuple[dict[str, Dataset], dict[str, int], tuple[Problem, ...]]:
+    """Return the datasets of images that decode, each image's group, and all problems."""
+    from hardmine.data.splits.near_duplicates import group_duplicates
+
+    hashes = hash_once(parts.values(), steps)
+    good: dict[str, Dataset] = {}
+    problems: list[Problem] = []
+    for name, part in parts.items():
+        good[name], found = drop_unreadable(part, hashes)
+        problems += found
+    known = {path: value for path, value in hashes.items() if value is not None}
+    groups = group_duplicates(list(known.values()))
+    return good, dict(zip(known, groups, strict=True)), tuple(problems)
+
+
+def set_apart(
+    good: Mapping[str, Dataset],
+    name: str,
+    others: Sequence[str],
+    group_of: Mapping[str, int],
+) -> tuple[list[ImageRecord], list[Leak]]:
+    """Return the records of ``name`` that repeat none of the other sets', and the leaks."""
+    owners: dict[int, tuple[str, str]] = {}
+    for other in others:
+        for record in good[other].records:
+            owners.setdefault(group_of[str(record.path)], (str(record.path), other))
+    kept, leaks = [], []
+    for record in good[name].records:
+        owner = owners.get(group_of[str(record.path)])
+        if owner is None:
+            kept.append(record)
+        else:
+            leaks.append(Leak(str(record.path), owner[0], f"{name}/{owner[1]}"))
+    return kept, leaks
+
+
+def _divide(
+    records: Sequence[ImageRecord],
+    group_of: Mapping[str, int],
+    shares: tuple[float, float],
+    root: Path,
+    seed: int,
+) -> tuple[list[ImageRecord], list[ImageRecord], list[ImageRecord]]:
+    """Return what to mine from, the stopping set and the final set, groups whole."""
+    members: dict[int, list[ImageRecord]] = {}
+    for record in records:
+        members.setdefault(group_of[str(record.path)], []).append(record)
+    groups = sorted(members.values(), key=lambda group: _draw(group, root, seed))
+    wanted = [round(share * len(records)) for share in shares]
+    parts: list[set[str]] = [set(), set()]
+    for group in groups:
+        for part, size in zip(parts, wanted, strict=True):
+            if len(part) < size:
+                part.update(str(record.path) for record in group)
+                break
+    stop, final = ([r for r in records if str(r.path) in part] for part in parts)
+    rest = [r for r in records if str(r.path) not in parts[0] | parts[1]]
+    return rest, stop, final
+
+
+def _draw(group: Sequence[ImageRecord], root: Path, seed: int) -> bytes:
+    name = min(name_inside(str(record.path), root) for record in group)
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def _as_empty(
+    like: Dataset, records: Sequence[ImageRecord], categories: tuple[str, ...]
+) -> Dataset:
+    empty = [
+        record if record.state.is_negative else record.with_state(ImageState.ASSUMED_EMPTY)
+        for record in records
+    ]
+    return Dataset(categories, tuple(empty), like.root)
+
+
+def _require(sizes: Mapping[str, int], pool: Dataset) -> None:
+    for purpose, size in sizes.items():
+        if size == 0:
+            raise DataError(
+                f"{pool.root}: no image is left to {purpose} after the pool's {len(pool)} are "
+                f"divided ({dict(sizes)})"
+            )

@@ -1,0 +1,205 @@
+"""What a user names as data, turned into a training and a validation set."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hardmine.errors import ConfigError, DataError
+from hardmine.types import Dataset, ImageState
+from hardmine.workflows.step_cache import Steps
+
+DataLike = Dataset | Path | str
+DEFAULT_VAL_FRACTION = 0.3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How labelled data is read: where a COCO file's ``images`` lie, and whether an image without
+    annotations counts as verified empty.
+    """
+
+    images: Path | None = None
+    empty_is_verified: bool = False
+
+    def keywords(self) -> dict[str, Any]:
+        """Return them as keywords of ``load_dataset``."""
+        return {"images": self.images, "empty_is_verified": self.empty_is_verified}
+
+
+@dataclass(frozen=True)
+class TrainVal:
+    """The labelled images to train on and those to measure on."""
+
+    train: Dataset
+    val: Dataset
+    leaks: tuple[tuple[str, str], ...] = field(default=())
+    """Pairs (training image, validation image) that are near-duplicates."""
+
+
+def load_train_val(
+    data: DataLike,
+    val: DataLike | float | None,
+    steps: Steps,
+    *,
+    seed: int,
+    options: LoadOptions | None = None,
+) -> TrainVal:
+    """Load the data and its validation part.
+
+    Args:
+        val: a dataset; or the share of ``data`` to split off, duplicate groups whole; or ``None``:
+            the part called "val" that the data comes with, otherwise a share of .2.
+
+    Raises:
+        ConfigError: the share is not between 0 and 1.
+        DataError: unreadable data, or no labelled image in one of the two.
+    """
+    how = options or LoadOptions()
+    parts = _parts(data, how)
+    train = parts.get("train") or parts.get("all") or next(iter(parts.values()))
+    if isinstance(val, (Dataset, Path, str)):
+        held = _align(val, train, how)
+    elif val is None and len(parts.get("val", ())) > 0:
+        held = parts["val"]
+    else:
+        fraction = DEFAULT_VAL_FRACTION if val is None else float(val)
+        train, held = _split(train, fraction, steps, seed)
+    train, held = _trainable(train, "training"), _trainable(held, "validation")
+    return TrainVal(train, held, _leaks(train, held, steps))
+
+
+def load_val(data: DataLike, categories: tuple[str, ...], options: LoadOptions) -> Dataset:
+    """Return the images to measure on: the data's part "val", or "test", or all of it.
+
+    Raises:
+        DataError: unreadable data, other classes, or no labelled image.
+    """
+    from hardmine.data.load_dataset import load_splits
+
+    if isinstance(data, Dataset):
+        parts = {"all": data}
+    else:
+        keywords = options.keywords()
+        parts = load_splits(Path(data).resolve(), categories=categories, **keywords)
+    names = [name for name in ("val", "test", "all", *parts) if name in parts]
+    chosen = parts[names[0]]
+    for problem in chosen.problems:
+        if problem.kind == "class_unknown":
+            raise DataError(f"the detector does not know a class of the data: {problem}")
+    if chosen.categories != categories:
+        raise DataError(
+            f"{chosen.root}: classes {list(chosen.categories)}, wanted {list(categories)}"
+        )
+    return _trainable(chosen, "validation")
+
+
+def load_negatives(data: DataLike | None, categories: tuple[str, ...], source: str) -> Dataset:
+    """Return images that the user vouches to hold no object; an empty set for ``None``.
+
+    Raises:
+        DataError: a folder without a readable image, or a dataset with labelled objects.
+    """
+    from hardmine.data.load_dataset import load_images
+
+    if data is None:
+        return Dataset(categories, (), Path())
+    if isinstance(data, Dataset):
+        images = data
+    else:
+        root = Path(data).resolve()
+        images = load_images(root, state=ImageState.ASSUMED_EMPTY, source=source)
+    if not images.records:
+        raise DataError(f"{images.root}: no readable image for {source}")
+    records = []
+    for record in images.records:
+        if len(record.boxes):
+            raise DataError(f"{record.path}: holds {len(record.boxes)} boxes, wanted no objects")
+        empty = record.state.is_negative
+        records.append(record if empty else record.with_state(ImageState.ASSUMED_EMPTY))
+    return replace(images, categories=categories, records=tuple(records))
+
+
+def _parts(data: DataLike, how: LoadOptions) -> dict[str, Dataset]:
+    from hardmine.data.load_dataset import load_splits
+
+    if isinstance(data, Dataset):
+        return {"all": data}
+    return load_splits(Path(data).resolve(), **how.keywords())
+
+
+def _align(val: DataLike, train: Dataset, how: LoadOptions) -> Dataset:
+    from hardmine.data.load_dataset import load_dataset
+
+    if not isinstance(val, Dataset):
+        options = how.keywords()
+        val = load_dataset(Path(val).resolve(), categories=train.categories, **options)
+    if val.categories != train.categories:
+        raise DataError(
+            f"{val.root}: classes {list(val.categories)}, wanted those of the training data "
+            f"{list(train.categories)}"
+        )
+    return val
+
+
+def _split(train: Dataset, fraction: float, steps: Steps, seed: int) -> tuple[Dataset, Dataset]:
+    from hardmine.data.splits.split import split_dataset
+
+    if not 0 < fraction < 1:
+        raise ConfigError(f"val is {fraction}: give a share between 0 and 1, or a dataset")
+    index = {str(record.path): i for i, record in enumerate(train.records)}
+
+    def compute(_: Path) -> dict[str, list[int]]:
+        parts = split_dataset(train, {"train": 1 - fraction, "val": fraction}, seed)
+        return {
+            name: sorted(index[str(record.path)] for record in part.records)
+            for name, part in parts.items()
+        }
+
+    inputs = {"data": train.fingerprint, "fraction": fraction, "seed": seed}
+    chosen = steps.run("prepare/split", inputs, compute)
+    return train.subset(chosen["train"]), train.subset(chosen["val"])
+
+
+def _trainable(data: Dataset, role: str) -> Dataset:
+    """Drop images whose truth is not known, loudly; at least one labelled image must remain."""
+    kept = [record for record in data.records if record.state.is_trainable]
+    if len(kept) < len(data):
+        _log.warning(
+            "%s: %d of %d %s images are unreviewed or set aside and are not used",
+            data.root,
+            len(data) - len(kept),
+            len(data),
+            role,
+        )
+    if count_labelled(kept) == 0:
+        raise DataError(f"{data.root}: no labelled image among the {len(data)} {role} images")
+    return data.with_records(kept)
+
+
+def count_labelled(records: Any) -> int:
+    """Return how many records are labelled."""
+    return sum(record.state is ImageState.LABELLED for record in records)
+
+
+def _leaks(train: Dataset, val: Dataset, steps: Steps) -> tuple[tuple[str, str], ...]:
+    from hardmine.data.splits.split import find_leaks
+
+    def compute(_: Path) -> list[list[str]]:
+        return [
+            [str(train.records[i].path), str(val.records[j].path)]
+            for i, j in find_leaks(train, val)
+        ]
+
+    inputs = {"train": train.fingerprint, "val": val.fingerprint}
+    pairs = steps.run("prepare/leaks", inputs, compute)
+    if pairs:
+        first = " and ".join(pairs[0])
+        _log.warning(
+            "%d near-duplicates of validation images are trained on: %s", len(pairs), first
+        )
+    return tuple((a, b) for a, b in pairs)
