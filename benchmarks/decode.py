@@ -27,7 +27,7 @@ from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.files import write_json
 from hardmine.machine import describe_machine
 from hardmine.models.box_coder import encode_boxes
-from hardmine.models.decode import DecodeConfig, decode_detections
+from hardmine.models.postprocess import DecodeConfig, decode_detections
 from hardmine.models.priors import caffe_priors, make_priors
 from hardmine.types import Detections, Priors, RawOutput, ScoreForm
 

@@ -28,7 +28,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from hardmine.files import write_json
-from hardmine.losses.loss import LossConfig, MultiBoxLoss
+from hardmine.losses.multibox_loss import LossConfig, MultiBoxLoss
 from hardmine.machine import describe_machine
 from hardmine.types import Batch, Priors, RawOutput, ScoreForm
 

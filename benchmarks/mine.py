@@ -33,15 +33,22 @@ from torch import Tensor, nn
 from hardmine.files import write_json
 from hardmine.inference.checkpoint_detector import TorchDetector, load_detector
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.image_loading import batched, count_cores, one_core_each, run_ordered
-from hardmine.inference.loading import ImageItem, Loaded, load_item, stack
+from hardmine.inference.image_loading import (
+    ImageItem,
+    Loaded,
+    batched,
+    count_cores,
+    load_item,
+    one_core_each,
+    run_ordered,
+    stack,
+)
 from hardmine.inference.predict import DECODE_FLOOR, score_on_canvas
 from hardmine.inference.runtimes.runtime import make_scorer
 from hardmine.machine import describe_machine
-from hardmine.mining.full import score_in_full
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.rescoring import ExactRanking
-from hardmine.mining.scan import scan_source
+from hardmine.mining.scan import scan_source, score_in_full
 from hardmine.mining.sources.pool_source import FolderSource
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import named_recipe

@@ -32,8 +32,8 @@ from torchvision.models import get_model
 
 from hardmine.files import write_json
 from hardmine.machine import describe_machine
-from hardmine.models.backbones.backbone import VggConfig
-from hardmine.models.decode import DecodeConfig, decode_detections
+from hardmine.models.backbones.vgg import VggConfig
+from hardmine.models.postprocess import DecodeConfig, decode_detections
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import Recipe

@@ -27,10 +27,9 @@ import numpy as np
 
 from hardmine.files import write_json
 from hardmine.machine import describe_machine
-from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.pool_store import INDEXES, PoolStore
 from hardmine.mining.rescoring import ExactRanking
 from hardmine.mining.scan import Tally, iter_fresh, scan_source
-from hardmine.mining.schema import INDEXES
 from hardmine.types import Detections, PoolScore
 
 RESULT = Path(__file__).parent / "results" / "store.json"
@@ -45,7 +44,7 @@ class Names:
         self.name, self.root, self._count = "names", Path("/"), count
 
     def items(self) -> Iterator[Any]:
-        from hardmine.inference.loading import ImageItem
+        from hardmine.inference.image_loading import ImageItem
 
         return (ImageItem(name_of(i)) for i in range(self._count))
 
@@ -115,8 +114,8 @@ def time_top(folder: Path, rows: int) -> dict[str, float]:
 def victim(path: Path, images: int) -> None:
     """Scan with a detector that takes a hundredth of a millisecond; notes what it scored."""
     from hardmine.data.resize import Resize
-    from hardmine.inference import hot_pass
-    from hardmine.inference.hot_pass import HotScore
+    from hardmine.inference import fast_scoring as hot_pass
+    from hardmine.inference.fast_scoring import HotScore
 
     def batch_of(scorer: Any, resize: Any, batch: Any) -> list[HotScore]:
         time.sleep(0.002)

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from hardmine.cli import failures
-from hardmine.data.formats.coco_write import write_coco
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.cli import console as failures
+from hardmine.data.formats.coco import write_coco
+from hardmine.models.backbones.small_net import SmallNetConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.network import make_network
 from hardmine.models.ssd import SSDConfig

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from hardmine.cli import failures
+from hardmine.cli import console as failures
 from hardmine.errors import ConfigError
 from hardmine.evaluation.measurement import Measurement
 from hardmine.loop.decide import Waiting
 from hardmine.loop.loop import LoopResult
 from hardmine.mining.mine import MiningResult
-from hardmine.mining.rank_options import RankOptions
+from hardmine.mining.mine_options import RankOptions
 from hardmine.workflows.train_and_evaluate import TrainResult
 
 Cli = Callable[..., tuple[int, str, str]]

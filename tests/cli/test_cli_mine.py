@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hardmine.cli import failures
+from hardmine.cli import console as failures
 from hardmine.errors import ConfigError
 from hardmine.inference.load_detector import open_detector
 from hardmine.mining.estimate_scan import Estimate, estimate_scan

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hardmine.cli import failures
+from hardmine.cli import console as failures
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import load_recipe

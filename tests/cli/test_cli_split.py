@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.cli import failures
+from hardmine.cli import console as failures
 from hardmine.data.load_dataset import load_dataset, load_splits
 
 Cli = Callable[..., tuple[int, str, str]]

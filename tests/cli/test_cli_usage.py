@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from hardmine.cli import failures, options
+from hardmine.cli import console as failures
+from hardmine.cli import options
 from hardmine.cli.main import run
 from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
 

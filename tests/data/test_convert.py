@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import kinds, picture, put_image, put_text, states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_files import kinds, picture, put_image, put_text, states
 from hardmine.data.convert import FORMATS, convert, unique_names
 from hardmine.data.load_dataset import load_dataset, load_splits
 from hardmine.errors import ConfigError, DataError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hardmine.demo.canvas import Canvas
-from hardmine.demo.families import CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS, Family
+from hardmine.demo.items import CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS, Family
 
 EVERY = (*TARGETS, *LOOK_ALIKES, *HELD_OUT_ONLY, *CLUTTER)
 

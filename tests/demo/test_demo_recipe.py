@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
-from hardmine.demo.families import CATEGORIES
-from hardmine.demo.recipe import SIDE, fridge160
+from hardmine.demo.items import CATEGORIES
+from hardmine.demo.run_demo import SIDE, fridge160
 from hardmine.demo.world import draw_image
 from hardmine.models.ssd import SSD
 from hardmine.recipes.recipe import recipe_from_dict, recipe_to_dict

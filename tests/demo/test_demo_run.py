@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hardmine.demo.recipe import fridge160
-from hardmine.demo.run_demo import run_demo
+from hardmine.demo.run_demo import fridge160, run_demo
 from hardmine.demo.world import WorldSizes
 from hardmine.errors import HardmineError
 from hardmine.recipes.recipe import BranchConfig

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hardmine.demo import scene as scenes
-from hardmine.demo.families import CATEGORIES, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS
+from hardmine.demo.items import CATEGORIES, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS
 from hardmine.demo.scene import MIN_VISIBLE, Scene, _Picture, _Place, _put, _visible_objects
 from hardmine.demo.world import SPLITS, draw_image
 

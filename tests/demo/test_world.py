@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hardmine.data.load_dataset import load_dataset
-from hardmine.demo.families import CATEGORIES
+from hardmine.demo.items import CATEGORIES
 from hardmine.demo.world import WorldSizes, draw_image, draw_world
 from hardmine.types import ImageState
 

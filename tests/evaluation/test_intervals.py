@@ -14,9 +14,9 @@ from hardmine.evaluation.intervals import (
     ap50_statistic,
     bootstrap_interval,
     percentile_limits,
+    poisson_limits,
     recall_statistic,
 )
-from hardmine.evaluation.limits import poisson_limits
 from hardmine.evaluation.paired import (
     paired_difference,
     paired_difference_over_seeds,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardmine.evaluation.limits import poisson_limits, poisson_ratio_limits
+from hardmine.evaluation.intervals import poisson_limits, poisson_ratio_limits
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loop_fakes import World, rows_of, run, sheet_of, trained_on
 
 from hardmine.errors import DataError
 from hardmine.mining.pool_store import PoolStore
 from hardmine.types import Verdict
+from loop_fakes import World, rows_of, run, sheet_of, trained_on
 
 pytestmark = pytest.mark.usefixtures("no_page")
 

@@ -11,26 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loop_fakes import World, draw, run, sheet_of
 
-from hardmine.data.load_dataset import load_images
+from hardmine.data.formats.image_folder import load_images
 from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
-from hardmine.inference.images import score_images
-from hardmine.inference.predict import _Exact
+from hardmine.inference.predict import _Exact, score_images
 from hardmine.inference.runtimes import runtime
 from hardmine.loop.arm import Arm, Miner
 from hardmine.loop.options import LoopOptions
+from hardmine.mining.image_selection import rank_hardest
+from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.rank import rank_hardest
-from hardmine.mining.rank_options import RankOptions
-from hardmine.mining.scan_scan import scan_pool
+from hardmine.mining.scan import scan_pool
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.cached_measurement import Result
 from hardmine.workflows.cached_training import Model
 from hardmine.workflows.image_sets import LoopSets
 from hardmine.workflows.replaceable import Tools, default_tools
 from hardmine.workflows.step_cache import Steps
+from loop_fakes import World, draw, run, sheet_of
 from tiny_models import tiny_detector
 
 DETECTOR = tiny_detector()
@@ -193,7 +192,7 @@ def test_a_score_in_full_hangs_on_nothing_but_the_image(pool: Dataset) -> None:
             sizes.append(len(images))
             return super()._look(images)
 
-    from hardmine.inference.loading import ImageItem
+    from hardmine.inference.image_loading import ImageItem
 
     items = [ImageItem(str(record.path)) for record in pool.records[:21]]
     found = [r for b in Sized(DETECTOR, floor=0.01, hashed=True).over(items, 16) for r in b]

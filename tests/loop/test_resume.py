@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from loop_fakes import World, run
 from safetensors.torch import save_file
 
 from hardmine import files
+from loop_fakes import World, run
 
 pytestmark = pytest.mark.usefixtures("no_page")
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from hardmine.losses.loss import LossConfig, MultiBoxLoss
+from hardmine.losses.multibox_loss import LossConfig, MultiBoxLoss
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.losses.normalizers import ByBatch, ByImage, ByMovingAverage, BySelected
 from hardmine.recipes.recipe import Recipe

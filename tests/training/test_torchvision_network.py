@@ -16,12 +16,12 @@ from torch import Tensor
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.inference.checkpoint_detector import load_detector
 from hardmine.inference.predict import detect_on_canvas, score_on_canvas
-from hardmine.losses.loss import LossConfig
+from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
-from hardmine.models.decode import DecodeConfig
+from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.torchvision_network import TorchvisionConfig, TorchvisionNetwork
 from hardmine.recipes.checkpoint import load_weights_into
-from hardmine.recipes.named_recipes import named_recipe
+from hardmine.recipes.named_recipes import fasterrcnn_resnet50_fpn, named_recipe
 from hardmine.recipes.recipe import (
     BatchConfig,
     OptimConfig,
@@ -29,7 +29,6 @@ from hardmine.recipes.recipe import (
     recipe_from_dict,
     recipe_to_dict,
 )
-from hardmine.recipes.torchvision_recipes import fasterrcnn_resnet50_fpn
 from hardmine.training.objective import TorchvisionObjective, make_targets
 from hardmine.training.trainer import Progress, fit
 from hardmine.types import Batch, Dataset

@@ -22,14 +22,12 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from hardmine.augment.alarms import Alarm, AlarmPasteConfig, alarm_paste
-from hardmine.augment.augment_config import NO_AUGMENT, AugmentConfig
-from hardmine.augment.chain import Augmenter
+from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, Augmenter
 from hardmine.augment.colour import distort
 from hardmine.augment.geometry import draw_view
 from hardmine.augment.mosaic import MosaicConfig, mosaic
 from hardmine.augment.occlusion import OcclusionConfig, occlude
-from hardmine.augment.paste import CopyPasteConfig, copy_paste
+from hardmine.augment.paste import Alarm, AlarmPasteConfig, CopyPasteConfig, alarm_paste, copy_paste
 from hardmine.augment.sample import Donors, Sample, Source
 from hardmine.data.images import Picture
 from hardmine.data.resize import Colour, Resize

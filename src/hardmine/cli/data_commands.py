@@ -34,7 +34,7 @@ def convert(
     from hardmine.data.convert import convert as convert_splits
     from hardmine.data.formats.labelling_tools import LABELLING
     from hardmine.data.load_dataset import load_splits
-    from hardmine.mining.to_label import hand_over
+    from hardmine.mining.candidates_file import hand_over
 
     console = Console(quiet=quiet)
     if to in LABELLING:
@@ -94,7 +94,7 @@ def split(
     quiet: options.Quiet = False,
 ) -> None:
     """Split labelled data: classes spread evenly, near-copies on one side; writes COCO and lists."""
-    from hardmine.data.splits.split_files import parse_fractions, split_files
+    from hardmine.data.splits.split import parse_fractions, split_files
 
     console = Console(quiet=quiet)
     result = split_files(

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.console import Console
-from hardmine.cli.failures import usage_error
+from hardmine.cli.console import Console, usage_error
 
 
 def inspect(

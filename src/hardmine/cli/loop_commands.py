@@ -7,13 +7,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hardmine.cli import external, options, ranking, scanning
-from hardmine.cli.console import Console
-from hardmine.cli.failures import usage_error
-from hardmine.mining.rank_options import RankOptions
+from hardmine.cli import options
+from hardmine.cli import options as external
+from hardmine.cli import options as ranking
+from hardmine.cli import options as scanning
+from hardmine.cli.console import Console, usage_error
+from hardmine.cli.option_flags import expand_options
+from hardmine.mining.mine_options import RankOptions
 
 
-@ranking.ranked
+@expand_options
 def mine(
     checkpoint: options.Checkpoint,
     pool: Annotated[
@@ -95,7 +98,7 @@ def mine(
     show_mining(console, result, detector.categories, out)
 
 
-@ranking.ranked
+@expand_options
 def loop(
     data: options.Data,
     *,

@@ -19,13 +19,12 @@ from hardmine.cli import (
     loop_commands,
     model_commands,
     priors_commands,
+    recipe_commands,
 )
-from hardmine.cli import recipe_commands as zoo_commands
-from hardmine.cli import recipe_commands_recipe_commands as recipe_commands
 from hardmine.cli.check_command import check
-from hardmine.cli.failures import DONE, USAGE, exit_code, explain, is_expected
+from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected
 from hardmine.cli.inspect_command import inspect
-from hardmine.cli.scanning import fill_in_ray
+from hardmine.cli.options import fill_in_ray
 
 _EXIT_CODES = "Exit codes: 0 done, 1 failure, 2 usage, 3 a gate not met, 130 interrupted."
 
@@ -76,7 +75,7 @@ app.command()(data_commands.split)
 app.command()(export_commands.export)
 app.command("check-detector")(export_commands.check_detector)
 app.command()(recipe_commands.recipe)
-app.command()(zoo_commands.models)
+app.command()(recipe_commands.models)
 app.add_typer(priors_commands.priors)
 app.command()(inspect)
 

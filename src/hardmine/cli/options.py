@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hardmine.cli.failures import usage_error
+from hardmine.cli.console import usage_error
 
 if TYPE_CHECKING:
+    from hardmine.inference.detector import Detector
     from hardmine.recipes.recipe import Recipe as RecipeValue
     from hardmine.types import Dataset
 
@@ -260,3 +263,105 @@ def one_split(data: Path, split: str | None, images: Path | None = None) -> Data
     if chosen not in found:
         raise DataError(f"{data}: has the splits {', '.join(found)}; not {chosen!r}")
     return found[chosen]
+
+
+# The options of ``loop`` for a trainer that is not Hardmine's.
+
+TrainCommand = Annotated[
+    str | None,
+    typer.Option(
+        "--train-command",
+        metavar="COMMAND",
+        help="Train by your own command, such as 'python train.py {train_json} {weights_out}'; also "
+        "{val_json} {classes} {init_weights} {seed} {steps} {epochs} {round} {arm} {device}.",
+    ),
+]
+PredictCommand = Annotated[
+    str | None,
+    typer.Option(
+        "--predict-command",
+        metavar="COMMAND",
+        help="Predict by your own command: {weights} {images_txt} or {images_json}, {predict_json}.",
+    ),
+]
+DetectorOf = Annotated[
+    str | None,
+    typer.Option(
+        "--detector",
+        metavar="SPEC",
+        help="How trained weights are loaded, such as '{weights_out}:yolov8'; as CHECKPOINT of mine.",
+    ),
+]
+WeightsName = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-name",
+        metavar="NAME",
+        help="File name of the weights that the command writes (last.safetensors; best.onnx).",
+    ),
+]
+
+
+# Options of ``mine`` that say how a pool is scanned.
+
+_FIND = "find"
+_ADDRESS = re.compile(r"auto|local|find|(ray://)?[^/]+:\d+")
+
+Runtime = Annotated[
+    Literal["auto", "torch", "openvino", "onnxruntime"],
+    typer.Option(
+        "--runtime",
+        help="What runs the first cut; auto takes OpenVINO on a CPU where it is installed.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Scan on a Ray cluster: HOST:PORT of its head, 'auto', or 'local' for this machine; "
+        "without an address on the cluster that answers, else on this machine.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say how many images are left and how long they would take."),
+]
+
+
+def fill_in_ray(arguments: Sequence[str]) -> list[str]:
+    """Give a ``--ray`` that no address follows its value, so that it does not take the next word."""
+    return [
+        f"--ray={_FIND}" if word == "--ray" and not _ADDRESS.fullmatch(after) else word
+        for word, after in pairwise([*arguments, ""])
+    ]
+
+
+def estimate(detector: Detector, pool: str, out: Path, runtime: str, ray: str | None) -> str:
+    """Return what a dry run says."""
+    from hardmine.mining.estimate_scan import estimate_scan
+
+    where = "" if ray is None else ", on this machine alone"
+    return f"{estimate_scan(detector, pool, out=out, runtime=runtime)}{where}"
+
+
+# The options that say how a pool is ranked, the same for ``mine`` and ``loop``.
+
+LowestScore = Annotated[
+    float | None,
+    typer.Option(
+        "--min-score",
+        metavar="S",
+        min=0.0,
+        max=1.0,
+        help="Lowest score of an image that is handed out; .05 if not given, and 0 means 0.",
+    ),
+]
+Explain = Annotated[
+    str | None,
+    typer.Option(
+        "--explain",
+        metavar="IMAGE",
+        help="Say why this image is where it is, and hand out nothing.",
+    ),
+]

@@ -7,12 +7,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.console import Console
-from hardmine.cli.failures import usage_error
+from hardmine.cli.console import Console, usage_error
 
 if TYPE_CHECKING:
     from hardmine.recipes.model_catalogue import LevelCard, ModelCard
     from hardmine.recipes.recipe import Recipe
+
+# ``recipe``: a recipe as YAML.
+
+
+def recipe(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|CHECKPOINT",
+            help="A named recipe, or weights (or a run folder) whose recipe is wanted; the default "
+            "recipe if not given.",
+        ),
+    ] = None,
+    *,
+    file: options.Recipe = None,
+    settings: options.Settings = None,
+) -> None:
+    """Print a whole recipe as YAML, which '--recipe' reads back."""
+    from hardmine.workflows.cached_training import recipe_text
+
+    typer.echo(recipe_text(options.any_recipe(name, file, settings)), nl=False)
+
 
 _COLUMNS = (
     "model",

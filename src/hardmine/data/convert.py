@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hardmine.data.formats.coco_write import write_coco
+from hardmine.data.formats.coco import write_coco
 from hardmine.data.formats.writers import write_voc, write_yolo
 from hardmine.data.load_dataset import load_splits
 from hardmine.errors import ConfigError, DataError

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.demo.canvas import Canvas, Color
-from hardmine.demo.families import TARGETS, Family
+from hardmine.demo.items import TARGETS, Family
 from hardmine.types import F32, I64
 
 MIN_VISIBLE = 0.6

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hardmine.data.formats.coco_write import write_coco
-from hardmine.demo.families import CATEGORIES, CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS
+from hardmine.data.formats.coco import write_coco
+from hardmine.demo.items import CATEGORIES, CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS
 from hardmine.demo.scene import Scene, SceneKind, draw_scene
 from hardmine.errors import ConfigError
 from hardmine.files import write_atomic, write_json

@@ -21,8 +21,8 @@ from hardmine.evaluation.intervals import (
     alarms_statistic,
     finite,
     percentile_limits,
+    poisson_ratio_limits,
 )
-from hardmine.evaluation.limits import poisson_ratio_limits
 from hardmine.evaluation.operating_point import find_threshold
 from hardmine.types import F64
 

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from hardmine.device import choose_device
 from hardmine.inference.detector import BatchScores, Detector
-from hardmine.inference.torchvision_network import TorchvisionDetector
-from hardmine.models.decode import (
+from hardmine.inference.torchvision_detector import TorchvisionDetector
+from hardmine.models.network import Network
+from hardmine.models.postprocess import (
     AnyDecodeConfig,
     DecodeConfig,
     decode_detections,
     foreground_scores,
 )
-from hardmine.models.network import Network
 from hardmine.models.ssd import SSD
 from hardmine.models.torchvision_network import TorchvisionNetwork
 from hardmine.recipes.checkpoint import file_digest, find_checkpoint, load_checkpoint

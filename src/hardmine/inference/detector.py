@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hardmine.data.resize import Resize
-from hardmine.types import Detections
+from hardmine.errors import ConfigError, DataError
+from hardmine.inference.image_loading import ImageItem, Loaded, batched, load_item, stack
+from hardmine.types import Detections, Problem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,3 +77,40 @@ def top_scores(found: list[Detections]) -> BatchScores:
         torch.tensor([label for _, label in best], dtype=torch.int64),
         torch.full((len(best),), -1, dtype=torch.int64),
     )
+
+
+# Features of whole images, for telling variety from repetition.
+
+_BATCH = 16
+
+
+@runtime_checkable
+class FeatureDetector(Protocol):
+    """A detector that can say what an image looks like to it."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return f32[B, D] for u8[B, 3, H, W], the same D for every image."""
+        ...
+
+
+def pooled_features(detector: Detector, items: Sequence[ImageItem]) -> NDArray[np.float32]:
+    """Return f32[N, D]: the detector's own features of each image.
+
+    Raises:
+        ConfigError: the detector has none.
+        DataError: an image cannot be read.
+    """
+    if not isinstance(detector, FeatureDetector):
+        raise ConfigError(
+            "diverse: this detector gives no features (a method features(images) -> f32[B, D]); "
+            "our own checkpoints do"
+        )
+    parts = []
+    for batch in batched(items, _BATCH):
+        read = [load_item(item, detector.resize, hashed=False) for item in batch]
+        loaded = [item for item in read if isinstance(item, Loaded)]
+        if len(loaded) < len(read):
+            raise DataError(str(next(item for item in read if isinstance(item, Problem))))
+        images = stack(loaded)
+        parts.append(detector.features(images).float().cpu().numpy())
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)

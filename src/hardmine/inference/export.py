@@ -16,11 +16,11 @@ from hardmine.boxes import clip_boxes
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.files import write_atomic
 from hardmine.inference.checkpoint_detector import TorchDetector
-from hardmine.inference.fast_scoring import quiet_export
 from hardmine.inference.graph.graph_detector import METADATA_KEY
 from hardmine.inference.runtimes.openvino_runtime import import_openvino
+from hardmine.inference.runtimes.scoring_network import quiet_export
 from hardmine.models.box_coder import decode_boxes
-from hardmine.models.decode import DecodeConfig, foreground_scores
+from hardmine.models.postprocess import DecodeConfig, foreground_scores
 
 _COLUMNS = ("image", "x1", "y1", "x2", "y2", "score", "label")
 _OPSET = 18

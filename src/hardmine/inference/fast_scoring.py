@@ -1,54 +1,67 @@
-"""The network of the hot pass: pixels in, an image's hardness out; no box decoding, no NMS.
-
-Suppression never removes an image's best box, so the highest foreground probability over the priors is
-the score of the best detection (DESIGN, section 5). The last convolution and the softmax are in float32
-even where the rest is not: rounded probabilities tie.
-"""
+"""Fast scoring: every image of a pool through the scoring network, in bounded memory."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from hardmine.models.decode import foreground_scores
+from hardmine.data.resize import Resize
+from hardmine.inference.image_loading import (
+    ImageItem,
+    Loaded,
+    batched,
+    load_item,
+    one_core_each,
+    run_ordered,
+)
+from hardmine.inference.runtimes.runtime import Scorer
+from hardmine.types import Problem
 
 
-class HotNetwork(nn.Module):
-    """Wraps a detector's network: u8[B, H, W, 3] to ``scores`` f32[B], ``labels`` i64[B] in 1..C and
-    ``priors`` i64[B], the prior that the score comes from.
+@dataclass(frozen=True, slots=True)
+class HotScore:
+    """One image's first cut: the score is near the exact one, and nothing was decoded."""
+
+    name: str
+    score: float
+    label: int
+    level: int
+    phash: int
+
+
+def first_cut(
+    scorer: Scorer, resize: Resize, items: Iterable[ImageItem | Problem]
+) -> Iterator[list[HotScore | Problem]]:
+    """Yield the results of one batch after the other, in order.
+
+    Args:
+        items: images, and problems met while they were listed, which are passed on.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+    def work(batch: Sequence[ImageItem | Problem]) -> list[HotScore | Problem]:
+        return score_batch(scorer, resize, batch)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores, labels and priors."""
-        output = self.network(images.permute(0, 3, 1, 2))
-        scores, labels = foreground_scores(output).max(-1)  # [B, A]
-        best, prior = scores.max(1)
-        return best, labels.gather(1, prior[:, None])[:, 0] + 1, prior
+    with one_core_each():
+        yield from run_ordered(batched(items, scorer.batch_size), work, scorer.workers)
 
 
-def export_one(network: nn.Module, height: int, width: int) -> torch.export.ExportedProgram:
-    """Return the graph of :class:`HotNetwork` for one image at a time, on the CPU."""
-    hot = HotNetwork(network).eval()
-    with torch.no_grad(), quiet_export():
-        return torch.export.export(hot, (example(height, width),), strict=False)
+def score_batch(
+    scorer: Scorer, resize: Resize, batch: Sequence[ImageItem | Problem]
+) -> list[HotScore | Problem]:
+    """Return the first cut of a few images."""
+    read = [
+        item if isinstance(item, Problem) else load_item(item, resize, hashed=True)
+        for item in batch
+    ]
+    loaded = [item for item in read if isinstance(item, Loaded)]
+    scored = iter(_score(scorer, loaded) if loaded else ())
+    return [item if isinstance(item, Problem) else next(scored) for item in read]
 
 
-def example(height: int, width: int) -> Tensor:
-    """Return one black image u8[1, H, W, 3]."""
-    return torch.zeros(1, height, width, 3, dtype=torch.uint8)
-
-
-@contextmanager
-def quiet_export() -> Iterator[None]:
-    """Hide what exporters warn of: their own deprecated calls."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _score(scorer: Scorer, loaded: Sequence[Loaded]) -> Iterator[HotScore]:
+    found = scorer.score(np.stack([item.pixels for item in loaded]))
+    columns = (found.scores.tolist(), found.labels.tolist(), found.levels.tolist())
+    for item, score, label, level in zip(loaded, *columns, strict=True):
+        yield HotScore(item.name, score, label, level, item.phash)

@@ -7,13 +7,27 @@ for a stage that is slower than the others, and nothing is handed over between s
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hardmine.data.images import decode_image, read_picture
+from hardmine.data.resize import Placement, Resize
+from hardmine.data.splits.near_duplicates import perceptual_hash
+from hardmine.errors import DataError
+from hardmine.types import Detections, Problem
 
 AHEAD = 2
 """Batches that wait beside those that are worked on."""
@@ -75,3 +89,98 @@ def one_core_each() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+# From an encoded image to the model's canvas: what every pass over images begins with.
+
+UNREACHABLE = "image_unreachable"
+"""The kind of problem that may be gone another time."""
+
+
+class UnreachableError(DataError):
+    """Storage that does not answer: the image itself may be fine."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageItem:
+    """An image that can be read: ``name`` is what the store and people call it; ``read`` returns the
+    encoded file (``None``: a file on this machine of that name) or raises ``DataError``; ``held``
+    says that it is in memory already.
+    """
+
+    name: str
+    read: Callable[[], bytes] | None = None
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """``pixels`` u8[H, W, 3] on the model's canvas; ``phash`` 0 when it was not asked for."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    placement: Placement
+    phash: int
+
+    def undo(self, detections: Detections) -> Detections:
+        """Return detections in pixels of the original image."""
+        return replace(detections, boxes=self.placement.inverse(detections.boxes))
+
+
+def load_item(item: ImageItem, resize: Resize, *, hashed: bool) -> Loaded | Problem:
+    """Read, decode and resize one image, or say why it cannot be."""
+    try:
+        if item.read is None:
+            picture = read_picture(Path(item.name), resize.cover)
+        else:
+            picture = decode_image(item.read(), item.name, resize.cover)
+    except DataError as error:
+        reason = str(error).removeprefix(f"{item.name}: ")
+        kind = UNREACHABLE if isinstance(error, UnreachableError) else "image_unreadable"
+        return Problem(kind, item.name, -1, reason)
+    pixels, placement = resize.apply(picture)
+    return Loaded(item.name, pixels, placement, perceptual_hash(picture.pixels) if hashed else 0)
+
+
+def stack(loaded: Sequence[Loaded]) -> Tensor:
+    """Return u8[B, 3, H, W] (a view of a channels-last block)."""
+    return torch.from_numpy(np.stack([item.pixels for item in loaded])).permute(0, 3, 1, 2)
+
+
+# A device that runs out of memory: halve the batch and go on.
+
+R = TypeVar("R")
+
+_log = logging.getLogger("hardmine")
+
+
+class HalvingBatch(Generic[R]):
+    """Runs batches, smaller ones from the first time that a batch does not fit the device."""
+
+    def __init__(self, run: Callable[[Tensor], R]) -> None:
+        self._run = run
+        self.limit: int | None = None
+        """Images at once; ``None`` as long as every batch fitted."""
+
+    def __call__(self, images: Tensor) -> list[R]:
+        """Return ``run(part)`` for one part after the other of ``images`` [B, ...].
+
+        Raises:
+            torch.OutOfMemoryError: not even one image fits.
+        """
+        if self.limit is not None and len(images) > self.limit:
+            return [result for part in torch.split(images, self.limit) for result in self(part)]
+        try:
+            return [self._run(images)]
+        except torch.OutOfMemoryError:
+            if len(images) < 2:
+                raise
+        self._halve(len(images))
+        return self(images)
+
+    def _halve(self, size: int) -> None:
+        if self.limit is None or self.limit > size // 2:
+            self.limit = size // 2
+            _log.warning("the device is out of memory: going on with batches of %d", self.limit)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -8,15 +8,24 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from hardmine.errors import DataError
 from hardmine.inference.detector import BatchScores, Detector, OnePassDetector, top_scores
-from hardmine.inference.image_loading import batched, count_cores, one_core_each, run_ordered
-from hardmine.inference.loading import ImageItem, Loaded, load_item, stack
-from hardmine.inference.memory import HalvingBatch
+from hardmine.inference.image_loading import (
+    HalvingBatch,
+    ImageItem,
+    Loaded,
+    batched,
+    count_cores,
+    load_item,
+    one_core_each,
+    run_ordered,
+    stack,
+)
 from hardmine.types import Detections, Problem
 
 DECODE_FLOOR = 0.01
@@ -162,3 +171,46 @@ def _fill_up(images: Tensor, size: int) -> Tensor:
     """
     lacking = size - len(images)
     return torch.cat([images, images[-1:].expand(lacking, -1, -1, -1)]) if lacking > 0 else images
+
+
+# Image files through any detector: on its canvas, or looked up in a predictions file.
+
+
+@runtime_checkable
+class FileDetector(Protocol):
+    """A detector that takes files rather than pixels: a predictions file, or a command."""
+
+    def detect_images(
+        self, paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
+    ) -> list[Detections]:
+        """Return the detections of every image, in order, in pixels of the original image."""
+        ...
+
+    def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
+        """Yield every image's score in order, or why it cannot be read."""
+        ...
+
+
+def detect_images(
+    detector: Detector,
+    paths: Sequence[Path],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Detections]:
+    """Return the detections of every image, in order, in pixels of the original image.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    if isinstance(detector, FileDetector):
+        return detector.detect_images(paths, progress)
+    return detect_on_canvas(detector, paths, progress=progress)
+
+
+def score_images(
+    detector: Detector, paths: Sequence[Path], *, batch_size: int = 16
+) -> Iterator[ScoredImage | Problem]:
+    """Yield every image's score in order, or the problem that kept it from being read."""
+    if isinstance(detector, FileDetector):
+        return detector.score_images(paths)
+    return score_on_canvas(detector, paths, batch_size=batch_size)

@@ -16,9 +16,8 @@ from hardmine.data.images import read_image
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores, Detector
-from hardmine.inference.images import FileDetector
 from hardmine.inference.parity import iou_with
-from hardmine.inference.predict import ScoredImage
+from hardmine.inference.predict import FileDetector, ScoredImage
 from hardmine.types import F32, Detections, Mask, Problem
 
 SAME_IOU = 0.5
@@ -88,7 +87,7 @@ class TiledDetector:
         Raises:
             ConfigError: it has none.
         """
-        from hardmine.inference.features import FeatureDetector
+        from hardmine.inference.detector import FeatureDetector
 
         if not isinstance(self._detector, FeatureDetector):
             raise ConfigError("diverse: this detector gives no features; our own checkpoints do")

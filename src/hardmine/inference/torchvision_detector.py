@@ -3,18 +3,67 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hardmine.data.resize import Resize
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.inference.class_names import choose_classes
-from hardmine.inference.torchvision_network import TorchvisionDetector
+from hardmine.inference.detector import BatchScores, top_scores
 from hardmine.recipes.checkpoint import file_digest
+from hardmine.types import Detections
+
+# torchvision's networks as detectors: anybody's by name, and our checkpoints of them.
+
+Found = list[dict[str, Tensor]]
+
+
+class TorchvisionDetector:
+    """A network that answers with torchvision's ``boxes``, ``scores`` and ``labels`` of each image."""
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Found],
+        categories: tuple[str, ...],
+        model_id: str,
+        resize: Resize,
+        device: torch.device,
+    ) -> None:
+        """Take a network for u8[B, 3, H, W] on ``device``, in evaluation mode."""
+        self._network = network
+        self._device = device
+        self.categories = categories
+        self.model_id = model_id
+        self.resize = resize
+
+    def score(self, images: Tensor) -> BatchScores:
+        """Return the best detection of each image: these networks have no cheaper score."""
+        return top_scores(self.detect(images))
+
+    @torch.inference_mode()
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Return detections in canvas pixels, best first."""
+        return [_to_detections(found) for found in self._network(images.to(self._device))]
+
+    def score_and_detect(
+        self, images: Tensor, floor: float
+    ) -> tuple[BatchScores, list[Detections]]:
+        """Return scores, and the detections of the images that reach ``floor``, from one run."""
+        found = self.detect(images)
+        top = top_scores(found)
+        reached = (top.scores >= floor).tolist()
+        return top, [d if r else Detections.none() for d, r in zip(found, reached, strict=True)]
+
+
+def _to_detections(found: dict[str, Tensor]) -> Detections:
+    scores, order = found["scores"].float().sort(descending=True, stable=True)
+    boxes, labels = found["boxes"].float()[order], found["labels"][order]
+    return Detections(boxes.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy())
+
 
 SCORE_FLOOR = 0.01
 """Detections below are not returned; torchvision's own floor of .05 would hide what ranking needs."""

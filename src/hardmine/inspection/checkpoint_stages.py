@@ -15,14 +15,13 @@ from hardmine.inspection.story import Figure, Stage, Table
 from hardmine.inspection.subject import Subject
 from hardmine.losses.loss_functions import class_loss
 from hardmine.losses.multibox_loss import look_at
-from hardmine.losses.rules import select_priors
-from hardmine.models.decode import foreground_scores
+from hardmine.losses.negative_mining import select_priors
+from hardmine.models.postprocess import foreground_scores
 from hardmine.models.ssd import SSD
 from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
 from hardmine.recipes.checkpoint import file_digest, find_checkpoint, load_checkpoint
 from hardmine.recipes.recipe import Recipe
-from hardmine.reports.draw import draw_boxes
-from hardmine.reports.drawing import by_loss
+from hardmine.reports.drawing import by_loss, draw_boxes
 from hardmine.types import F64, Detections
 
 _CANVAS, _LEVEL = 420, 300

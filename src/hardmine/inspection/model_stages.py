@@ -15,9 +15,9 @@ from hardmine.data.images import read_picture
 from hardmine.data.resize import Placement
 from hardmine.inspection.story import Figure, Stage, Table
 from hardmine.inspection.subject import Subject
-from hardmine.losses.assign import assign_priors
+from hardmine.losses.matcher import assign_priors
 from hardmine.models.box_coder import decode_boxes, encode_boxes
-from hardmine.prior_design.pictures import as_matches
+from hardmine.prior_design.coverage_report import as_matches
 from hardmine.prior_design.prior_drawing import prior_sheet
 from hardmine.prior_design.prior_layout import PriorLayout
 from hardmine.recipes.recipe import Recipe

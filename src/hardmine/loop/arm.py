@@ -12,13 +12,12 @@ from typing import Any
 from hardmine.loop.options import RANDOM, LoopOptions
 from hardmine.loop.stopping import RoundPoint
 from hardmine.mining.candidates_file import Candidate, candidate_of, name_inside, write_candidates
-from hardmine.mining.hand import Hand, Limits
+from hardmine.mining.image_selection import Hand, Limits, rank_random
+from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.rank import rank_random
-from hardmine.mining.rank_options import RankOptions
 from hardmine.mining.rescoring import wide_margin
-from hardmine.mining.scan_scan import scan_pool
-from hardmine.mining.scanning import scan
+from hardmine.mining.scan import scan_pool
+from hardmine.mining.scan_dispatch import scan
 from hardmine.types import Detections, ImageRecord, PoolScore
 from hardmine.workflows.cached_measurement import Result
 from hardmine.workflows.cached_training import Model

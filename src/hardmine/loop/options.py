@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from hardmine.errors import ConfigError
 from hardmine.loop.stopping import STOP_RULES
-from hardmine.mining.rank_options import RankOptions
+from hardmine.mining.mine_options import RankOptions
 
 MINED, RANDOM, NONE = "mined", "random", "none"
 ARMS = (MINED, RANDOM, NONE)

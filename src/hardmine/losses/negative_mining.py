@@ -10,9 +10,167 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
+from hardmine.boxes import box_iou
 from hardmine.errors import ConfigError
+from hardmine.types import Assignment, Selection
+
+# Random numbers that belong to an image and a step: no generator, so nothing to save or restore.
+
+_MASK = 0xFFFFFFFF
+_ODD = 0x45D9F3B
+_GOLDEN = 0x9E3779B1
+
+
+def prior_noise(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
+    """Return f32[B, A] in [0, 1), uniform, the same for the same ids, step and seed on any device.
+
+    Args:
+        image_ids (Tensor[B]): i64.
+        num_priors: A.
+        step, seed: any integers >= 0.
+
+    Source: the 32-bit finaliser "lowbias" family (xor-shift and multiply), in i64 without overflow.
+    """
+    image = _mix(_mix(image_ids + _GOLDEN) ^ (_scramble(step) + seed * _ODD & _MASK))
+    prior = torch.arange(num_priors, device=image_ids.device) * _GOLDEN & _MASK
+    bits = _mix(image[:, None] ^ prior)
+    return (bits >> 8).float() / (1 << 24)
+
+
+def _scramble(step: int) -> int:
+    return (step + 1) * _GOLDEN & _MASK
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = x & _MASK
+    x = (((x >> 16) ^ x) * _ODD) & _MASK
+    x = (((x >> 16) ^ x) * _ODD) & _MASK
+    return (x >> 16) ^ x
+
+
+# Taking the n priors of an image that score highest: the step that every selection rule shares.
+
+
+def pick_hardest(score: Tensor, eligible: Tensor, wanted: Tensor) -> Tensor:
+    """Return a mask of the ``wanted`` highest scores among the eligible priors of each row.
+
+    Of equal scores the lower index goes first. A score that is not a number counts as the highest, so
+    that a network that has diverged shows in the loss.
+
+    Args:
+        score (Tensor[B, A]): any float.
+        eligible (Tensor[B, A]): bool.
+        wanted (Tensor[B]): how many at most, >= 0.
+
+    Returns:
+        Tensor[B, A]: bool.
+    """
+    if torch.compiler.is_compiling():
+        picked: Tensor = _pick_op(score, eligible, wanted)
+        return picked
+    return _pick_eager(score, eligible, wanted)
+
+
+def _pick_eager(score: Tensor, eligible: Tensor, wanted: Tensor) -> Tensor:
+    wanted = torch.minimum(wanted.long(), eligible.sum(1))
+    by_value = score.device.type == "cpu"
+    if by_value and not wanted.any():
+        return torch.zeros_like(eligible)
+    ranked = score.nan_to_num(torch.inf).masked_fill_(~eligible, -torch.inf)
+    return pick_by_value(ranked, wanted) if by_value else pick_by_sorting(ranked, wanted)
+
+
+@torch.library.custom_op("hardmine::pick_hardest", mutates_args=())
+def _pick_op(score: Tensor, eligible: Tensor, wanted: Tensor) -> Tensor:
+    """One node of a compiled graph: a compiler has nothing to add to a sort."""
+    return _pick_eager(score, eligible, wanted)
+
+
+@_pick_op.register_fake
+def _(score: Tensor, eligible: Tensor, wanted: Tensor) -> Tensor:
+    return torch.empty_like(eligible)
+
+
+def pick_by_sorting(ranked: Tensor, wanted: Tensor) -> Tensor:
+    """Mark the first ``wanted`` of each row in a stable sort: fixed shapes, for accelerators."""
+    order = ranked.argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(ranked.shape[1], device=order.device).expand_as(order))
+    return rank < wanted[:, None]
+
+
+def pick_by_value(ranked: Tensor, wanted: Tensor) -> Tensor:
+    """Mark what exceeds the last value taken, then its equals from the left; reads values (CPU)."""
+    most = int(wanted.max()) if len(wanted) else 0
+    if most == 0:
+        return torch.zeros_like(ranked, dtype=torch.bool)
+    least = ranked.topk(most, dim=1).values.gather(1, (wanted - 1).clamp(min=0)[:, None])
+    least = least.masked_fill((wanted == 0)[:, None], torch.inf)
+    picked = ranked >= least
+    tied = picked.sum(1) > wanted
+    if tied.any():
+        above, equal = ranked[tied] > least[tied], ranked[tied] == least[tied]
+        places = wanted[tied] - above.sum(1)
+        picked[tied] = above | (equal & (equal.cumsum(1) <= places[:, None]))
+    return picked
+
+
+# Greedy non-maximum suppression inside the miner: one false alarm counts once.
+
+
+def suppress_negatives(
+    boxes: Tensor, score: Tensor, eligible: Tensor, nms_iou: float, candidates: int
+) -> Tensor:
+    """Return which of the ``candidates`` best-scored eligible priors survive greedy NMS.
+
+    A prior falls when its box overlaps that of a better survivor by more than ``nms_iou``; of equal
+    scores the lower index counts as better. Shapes are fixed: the loop runs over the candidates, for
+    all images at once.
+
+    Args:
+        boxes (Tensor[B, A, 4]): xyxy pixels.
+        score (Tensor[B, A]): any float.
+        eligible (Tensor[B, A]): bool.
+        nms_iou, candidates: limits.
+
+    Returns:
+        Tensor[B, A]: bool.
+    """
+    if torch.compiler.is_compiling():
+        kept: Tensor = _suppress_op(boxes, score, eligible, nms_iou, candidates)
+        return kept
+    return _suppress(boxes, score, eligible, nms_iou, candidates)
+
+
+def _suppress(
+    boxes: Tensor, score: Tensor, eligible: Tensor, nms_iou: float, candidates: int
+) -> Tensor:
+    ranked = score.nan_to_num(torch.inf).masked_fill(~eligible, -torch.inf)
+    order = ranked.argsort(dim=1, descending=True, stable=True)[:, :candidates]  # [B, K]
+    kept = eligible.gather(1, order)
+    chosen = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    falls = box_iou(chosen, chosen) > nms_iou  # [B, K, K]: row overlaps column
+    for row in range(order.shape[1]):
+        kept[:, row + 1 :] &= ~(falls[:, row, row + 1 :] & kept[:, row, None])
+    return torch.zeros_like(eligible).scatter_(1, order, kept)
+
+
+@torch.library.custom_op("hardmine::suppress", mutates_args=())
+def _suppress_op(
+    boxes: Tensor, score: Tensor, eligible: Tensor, nms_iou: float, candidates: int
+) -> Tensor:
+    """One node of a compiled graph, so that the loop over candidates is not unrolled."""
+    return _suppress(boxes, score, eligible, nms_iou, candidates)
+
+
+@_suppress_op.register_fake
+def _(boxes: Tensor, score: Tensor, eligible: Tensor, nms_iou: float, candidates: int) -> Tensor:
+    return torch.empty_like(eligible)
+
 
 _MOST_CANDIDATES = 1024
 
@@ -221,3 +379,159 @@ def _check_nms(nms_iou: float | None, candidates: int) -> None:
             f"selection.nms_candidates: got {candidates}, wanted 1..{_MOST_CANDIDATES} "
             "(every pair of them is compared)"
         )
+
+
+# The selection rules at work: from what a batch's priors cost to the masks that enter the loss.
+#
+# No rule reads a value on the host (``pick_hardest`` and the miner's NMS know ways of their own for the
+# CPU), and none loops over images.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedPriors:
+    """What a rule chooses from; nothing here carries a gradient.
+
+    ``background`` f32[B, A] is −log p(background), ``rank`` f32[B, A] what the rule ranks by,
+    ``boxes`` f32[B, A, 4] the decoded predictions (``None`` unless the rule suppresses), ``level``
+    i64[A], ``num_levels`` their number, ``image_ids`` i64[B]; ``step`` of ``steps`` says how far the
+    training is, ``seed`` whose it is.
+    """
+
+    assignment: Assignment
+    background: Tensor
+    rank: Tensor
+    level: Tensor
+    num_levels: int
+    image_ids: Tensor
+    boxes: Tensor | None = None
+    step: int = 0
+    steps: int = 1
+    seed: int = 0
+
+    @property
+    def negatives(self) -> Tensor:
+        """Background priors that are not ignored, bool[B, A]."""
+        return self.assignment.labels == 0
+
+    @property
+    def positives(self) -> Tensor:
+        """Priors with an object, bool[B, A]."""
+        return self.assignment.labels > 0
+
+    def noise(self) -> Tensor:
+        """Return f32[B, A] in [0, 1), anew in each step, the same after a restart."""
+        return prior_noise(self.image_ids, len(self.level), self.step, self.seed)
+
+
+@torch.no_grad()
+def select_priors(view: RankedPriors, config: SelectionConfig) -> Selection:
+    """Choose the priors that enter the loss.
+
+    Returns:
+        Selection: masks bool[B, A], disjoint, never true on an ignored prior. Of equal ranks the prior
+        with the lower index goes first.
+
+    Raises:
+        ValueError: ranks and labels differ in shape.
+
+    Source: Liu et al. 2016, "SSD", section 2.2, for the ratio; docs/differences.md for the others.
+    """
+    wanted = tuple(view.assignment.labels.shape)
+    for name, values in (("background", view.background), ("rank", view.rank)):
+        if tuple(values.shape) != wanted:
+            raise ValueError(f"{name}: got shape {tuple(values.shape)}, wanted {wanted}")
+    if isinstance(config, AllConfig):
+        return Selection(view.positives, view.negatives)
+    if isinstance(config, HardExamplesConfig):
+        return _hard_examples(view, config)
+    chosen = _negatives(view, config)
+    if config.floor and not _reaches_floor(config):
+        chosen = _fill(view, chosen, config.floor)
+    return Selection(view.positives, chosen)
+
+
+def _negatives(
+    view: RankedPriors,
+    config: RandomConfig
+    | RatioConfig
+    | BatchRatioConfig
+    | BandConfig
+    | LevelQuotaConfig
+    | MixedConfig,
+) -> Tensor:
+    """Return the background priors that a rule takes before the floor, bool[B, A]."""
+    quota = _floor_of(view.positives.sum(1) * config.neg_to_pos_ratio)  # [B]
+    if isinstance(config, RatioConfig):
+        if _reaches_floor(config):
+            quota = quota.clamp(min=config.floor)
+        return pick_hardest(view.rank, _survivors(view, view.negatives, config), quota)
+    if isinstance(config, RandomConfig):
+        return pick_hardest(view.noise(), view.negatives, quota.clamp(min=config.count))
+    if isinstance(config, BandConfig):
+        iou = view.assignment.iou
+        band = view.negatives & (iou >= config.low) & (iou < config.high)
+        return pick_hardest(view.rank, band, quota)
+    if isinstance(config, LevelQuotaConfig):
+        return _by_level(view, config, quota)
+    if isinstance(config, MixedConfig):
+        share = config.hard_share(view.step, view.steps)
+        hard = pick_hardest(view.rank, view.negatives, _floor_of(quota * share))
+        rest = quota - hard.sum(1)
+        return hard | pick_hardest(view.noise(), view.negatives & ~hard, rest)
+    total = _floor_of(view.positives.sum() * config.neg_to_pos_ratio).clamp(min=config.least)
+    flat = pick_hardest(view.rank.view(1, -1), view.negatives.view(1, -1), total.view(1))
+    return flat.view_as(view.rank)
+
+
+def _hard_examples(view: RankedPriors, config: HardExamplesConfig) -> Selection:
+    chosen = _survivors(view, view.positives | view.negatives, config)
+    if config.count:
+        wanted = torch.full_like(view.image_ids, config.count)
+        chosen = pick_hardest(view.rank, chosen, wanted)
+    positives, negatives = chosen & view.positives, chosen & view.negatives
+    if config.neg_to_pos_ratio is not None:
+        most = _floor_of(positives.sum(1) * config.neg_to_pos_ratio).clamp(min=config.floor)
+        negatives = pick_hardest(view.rank, negatives, most)
+    if config.floor:
+        negatives = _fill(view, negatives, config.floor)
+    return Selection(positives, negatives)
+
+
+def _by_level(view: RankedPriors, config: LevelQuotaConfig, quota: Tensor) -> Tensor:
+    shares = config.shares or (1.0,) * view.num_levels
+    if len(shares) != view.num_levels:
+        raise ConfigError(f"selection.shares: got {len(shares)}, wanted {view.num_levels} (levels)")
+    chosen = torch.zeros_like(view.negatives)
+    for level, share in enumerate(shares):
+        here = view.negatives & (view.level == level)
+        chosen = chosen | pick_hardest(view.rank, here, _floor_of(quota * (share / sum(shares))))
+    left = quota - chosen.sum(1)
+    return chosen | pick_hardest(view.rank, view.negatives & ~chosen, left)
+
+
+def _survivors(
+    view: RankedPriors, eligible: Tensor, config: RatioConfig | HardExamplesConfig
+) -> Tensor:
+    if config.nms_iou is None:
+        return eligible
+    assert view.boxes is not None
+    return suppress_negatives(
+        view.boxes, view.rank, eligible, config.nms_iou, config.nms_candidates
+    )
+
+
+def _reaches_floor(config: SelectionConfig) -> bool:
+    """Return whether filling up to the floor only goes on in the rule's own order."""
+    if not isinstance(config, RatioConfig):
+        return False
+    return config.rank == "background" and config.nms_iou is None
+
+
+def _fill(view: RankedPriors, chosen: Tensor, floor: int) -> Tensor:
+    """Fill each image's negatives up to ``floor`` with its hardest background priors."""
+    missing = (floor - chosen.sum(1)).clamp(min=0)
+    return chosen | pick_hardest(view.background, view.negatives & ~chosen, missing)
+
+
+def _floor_of(value: Tensor) -> Tensor:
+    return value.floor().long()

@@ -19,8 +19,8 @@ from hardmine.types import Dataset, Problem
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
-    from hardmine.inference.hot_pass import HotScore
-    from hardmine.inference.loading import ImageItem
+    from hardmine.inference.fast_scoring import HotScore
+    from hardmine.inference.image_loading import ImageItem
     from hardmine.inference.runtimes.runtime import Scorer
 
 SAMPLE = 128
@@ -106,7 +106,7 @@ def _measure(
     scorer: Scorer, detector: Detector, items: Sequence[ImageItem | Problem]
 ) -> tuple[float, list[HotScore | Problem]]:
     """Return images a second, and what became of those images that were looked at."""
-    from hardmine.inference.hot_pass import first_cut
+    from hardmine.inference.fast_scoring import first_cut
 
     for _ in first_cut(scorer, detector.resize, items[: scorer.batch_size]):
         pass  # the first batch pays for setting up

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from hardmine.errors import DataError
 from hardmine.mining.candidates_file import name_inside
-from hardmine.mining.hand import Hand
-from hardmine.mining.image_selection import Chosen
-from hardmine.mining.rank_options import RULES
+from hardmine.mining.image_selection import Chosen, Hand
+from hardmine.mining.mine_options import RULES
 from hardmine.mining.ranking import Entry, order
 from hardmine.mining.sources.archives import INSIDE
 from hardmine.types import PoolScore

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from hardmine.disk import clear_disk_errors
 from hardmine.mining.candidates_file import candidate_of, write_candidates
 from hardmine.mining.explain_ranking import Explanation, explain_image
-from hardmine.mining.hand import Hand, Limits
+from hardmine.mining.image_selection import Hand, Limits
+from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.rank_options import RankOptions
-from hardmine.mining.scan_scan import ScoreImages
-from hardmine.mining.scanning import Notify, scan
-from hardmine.mining.sources.loading import load_excluded
+from hardmine.mining.scan import ScoreImages
+from hardmine.mining.scan_dispatch import Notify, scan
+from hardmine.mining.sources.pool_source import load_excluded
 from hardmine.types import Dataset, PoolScore, Problem
 
 if TYPE_CHECKING:

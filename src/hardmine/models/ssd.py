@@ -9,13 +9,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.models.backbones.backbone import (
-    BackboneConfig,
-    SmallNet,
-    TapsConfig,
-    make_backbone,
-    probe_channels,
-)
+from hardmine.models.backbones.backbone import BackboneConfig, make_backbone, probe_channels
+from hardmine.models.backbones.feature_taps import TapsConfig
+from hardmine.models.backbones.small_net import SmallNet
 from hardmine.models.head import AnyHeadConfig, HeadConfig, make_head, make_tower
 from hardmine.models.init import InitConfig, NormalInit, init_layers, set_prior_probability
 from hardmine.models.layers import Normalise

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, read_state_dict
-from hardmine.models.decode import DecodeConfig
+from hardmine.models.backbones.feature_taps import IMAGENET_MEAN, IMAGENET_STD
 from hardmine.models.layers import Normalise
+from hardmine.models.postprocess import DecodeConfig
+from hardmine.models.state_dict import read_state_dict
 
 Losses = dict[str, Tensor]
 Found = list[dict[str, Tensor]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hardmine.losses.assign import AssignerConfig, assign_priors
+from hardmine.losses.matcher import AssignerConfig, assign_priors
 from hardmine.prior_design.canvas_boxes import CanvasBoxes
 from hardmine.prior_design.prior_layout import PriorLayout
 from hardmine.prior_design.prior_overlap import BestPrior

@@ -9,10 +9,15 @@ import numpy as np
 
 from hardmine.errors import ConfigError
 from hardmine.prior_design.canvas_boxes import CanvasBoxes, augmented_boxes, boxes_on_canvas, join
-from hardmine.prior_design.clusters import cluster_sizes
 from hardmine.prior_design.coverage import Coverage, measure_coverage
 from hardmine.prior_design.prior_layout import PriorLayout, layout_of_recipe, ssd_config
-from hardmine.prior_design.prior_search import SearchConfig, allowed, box_values, search_shapes
+from hardmine.prior_design.prior_search import (
+    SearchConfig,
+    allowed,
+    box_values,
+    cluster_sizes,
+    search_shapes,
+)
 from hardmine.types import F64, Dataset, ImageState
 
 if TYPE_CHECKING:

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from hardmine.models.backbones.backbone import BackboneConfig, SmallNetConfig, TimmConfig, VggConfig
-from hardmine.models.backbones.feature_taps import Taps
+from hardmine.models.backbones.backbone import BackboneConfig
+from hardmine.models.backbones.feature_taps import Taps, TimmConfig
+from hardmine.models.backbones.small_net import SmallNetConfig
+from hardmine.models.backbones.vgg import VggConfig
 from hardmine.models.network import ModelConfig, make_network
 from hardmine.models.priors import cell_steps
 from hardmine.models.ssd import SSD, SSDConfig

@@ -11,19 +11,47 @@ from collections.abc import Callable, Mapping
 
 from hardmine.augment.chain import AugmentConfig, augment_preset
 from hardmine.errors import ConfigError
-from hardmine.losses.loss import LossConfig
+from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
-from hardmine.models.backbones.backbone import SmallNetConfig, TapsConfig, VggConfig
+from hardmine.models.backbones.feature_taps import TapsConfig
+from hardmine.models.backbones.small_net import SmallNetConfig
+from hardmine.models.backbones.vgg import VggConfig
 from hardmine.models.head import HeadConfig, SharedHeadConfig
 from hardmine.models.init import UniformInit, XavierInit
 from hardmine.models.neck import ExtraLayersConfig, FpnConfig, NoNeckConfig
+from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.priors import CaffePriors, LinearPriors, MultiscalePriors, caffe_priors
 from hardmine.models.ssd import SSDConfig
+from hardmine.models.torchvision_network import TorchvisionConfig
 from hardmine.recipes.recipe import BatchConfig, OptimConfig, Recipe
-from hardmine.recipes.torchvision_recipes import (
-    fasterrcnn_mobilenet_v3_large_320_fpn,
-    fasterrcnn_resnet50_fpn,
-)
+
+# Recipes around torchvision's own detectors.
+
+
+def fasterrcnn_resnet50_fpn() -> Recipe:
+    """Faster R-CNN on ResNet-50 with FPN, 480 px.
+
+    Negatives train its region proposals and its classifier. With pretrained weights set
+    ``model.frozen_norm=true`` and freeze the first stages, as torchvision does.
+    """
+    return _recipe("fasterrcnn_resnet50_fpn", 480)
+
+
+def fasterrcnn_mobilenet_v3_large_320_fpn() -> Recipe:
+    """Faster R-CNN on MobileNetV3 with FPN, 320 px: the one to try on a CPU."""
+    return _recipe("fasterrcnn_mobilenet_v3_large_320_fpn", 320)
+
+
+def _recipe(name: str, side: int) -> Recipe:
+    return Recipe(
+        model=TorchvisionConfig(name=name, height=side, width=side),
+        resize_mode="letterbox",
+        augment=AugmentConfig(max_expand=2.0),
+        batch=BatchConfig(size=4),
+        optim=OptimConfig(lr=2e-4, backbone_lr_scale=1.0, ema_decay=0.99),
+        decode=DecodeConfig(nms_iou=0.5),
+    )
+
 
 _HALF, _VALID = (3, 2, 1), (3, 1, 0)
 """(kernel, stride, padding) of an added level: half the map, or two cells less."""

@@ -16,7 +16,9 @@ from urllib.parse import urlparse
 from torch import Tensor
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
-from hardmine.models.backbones.backbone import SmallNetConfig, TimmConfig, VggConfig
+from hardmine.models.backbones.feature_taps import TimmConfig
+from hardmine.models.backbones.small_net import SmallNetConfig
+from hardmine.models.backbones.vgg import VggConfig
 from hardmine.models.network import Network
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.models.state_dict import read_state_dict

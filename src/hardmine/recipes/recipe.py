@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hardmine.augment.augment_config import AugmentConfig, augment_preset
+from hardmine.augment.chain import AugmentConfig, augment_preset
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError
-from hardmine.losses.loss import LossConfig
-from hardmine.models.decode import AnyDecodeConfig, DecodeConfig
+from hardmine.losses.multibox_loss import LossConfig
 from hardmine.models.network import ModelConfig
+from hardmine.models.postprocess import AnyDecodeConfig, DecodeConfig
 from hardmine.models.ssd import SSDConfig
 from hardmine.models.torchvision_network import TorchvisionConfig
 
@@ -282,3 +282,55 @@ def _refuse_unknown(values: Mapping[str, Any], config: Any, where: str) -> None:
         part = getattr(config, key)
         if is_dataclass(part) and isinstance(value, Mapping):
             _refuse_unknown(value, part, f"{name}.")
+
+
+# Single choices written as ``key.of.the.recipe=value`` and laid over a recipe.
+
+
+def apply_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Return ``recipe`` with the settings laid over it, all at once: their order does not matter.
+
+    Args:
+        settings: such as ``loss.selection.floor=32`` or ``decode.kind=argmax``; what follows the first
+            ``=`` is read as YAML. A part of another ``kind`` starts from that kind's defaults.
+
+    Raises:
+        ConfigError: no ``key=value``, an unknown key, a value of the wrong type, a key that is given
+            twice, or values that contradict each other.
+    """
+    if not settings:
+        return recipe
+    return recipe_from_dict(_as_tree(settings), recipe)
+
+
+def _as_tree(settings: Sequence[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for setting in settings:
+        *parents, last = _split_key(setting)
+        place = tree
+        for part in parents:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"setting {setting!r}: {part!r} is set as a whole already")
+        if last in place:
+            raise ConfigError(f"setting {setting!r}: {last!r} is set already; give it once")
+        place[last] = _read_value(setting)
+    return tree
+
+
+def _split_key(setting: str) -> list[str]:
+    key, equals, _ = setting.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"setting {setting!r}: wanted KEY=VALUE such as loss.selection.floor=32")
+    return parts
+
+
+def _read_value(setting: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(setting.partition("=")[2])
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"setting {setting!r}: the value is no YAML ({reason})") from None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.models.backbones.feature_taps import Taps, TapsConfig
-from hardmine.models.decode import DecodeConfig
+from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.priors import CaffePriors, LinearPriors
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.models.state_dict import read_state_dict

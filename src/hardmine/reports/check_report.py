@@ -18,7 +18,7 @@ from hardmine.data.quality.findings import Box, Finding, Severity, by_severity
 from hardmine.errors import DataError
 from hardmine.evaluation.source_shortcut import ShortcutReport
 from hardmine.files import write_text
-from hardmine.reports.draw import PALETTE
+from hardmine.reports.drawing import PALETTE
 from hardmine.reports.thumbnails import QUALITY, Budget, Thumbnail
 
 PICTURE_BYTES = 8_000_000

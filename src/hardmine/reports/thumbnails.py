@@ -13,7 +13,7 @@ from PIL import Image
 from hardmine.data.images import read_image
 from hardmine.errors import DataError
 from hardmine.reports.content import Gallery, Picture
-from hardmine.reports.draw import draw_boxes
+from hardmine.reports.drawing import draw_boxes
 from hardmine.types import Detections
 
 LONGEST_SIDE = 420

@@ -15,9 +15,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from hardmine.augment.alarms import load_alarms
-from hardmine.augment.chain import AugmentConfig, Augmenter, Sample
-from hardmine.augment.sample import Source
+from hardmine.augment.chain import AugmentConfig, Augmenter
+from hardmine.augment.paste import load_alarms
+from hardmine.augment.sample import Sample, Source
 from hardmine.data.images import Cover, read_picture
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError

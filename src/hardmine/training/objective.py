@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hardmine.losses.loss import Loss, MultiBoxLoss
+from hardmine.losses.multibox_loss import Loss, MultiBoxLoss
 from hardmine.models.network import Network
 from hardmine.models.ssd import SSD
 from hardmine.recipes.recipe import Recipe

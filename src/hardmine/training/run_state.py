@@ -13,7 +13,7 @@ import torch
 from hardmine.device import uses_bf16
 from hardmine.errors import CheckpointError
 from hardmine.files import write_text
-from hardmine.models.depthwise import use_float32_backward
+from hardmine.models.layers import use_float32_backward
 from hardmine.models.network import Network, make_network
 from hardmine.recipes.checkpoint import (
     file_digest,

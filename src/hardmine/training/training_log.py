@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hardmine.errors import DataError
-from hardmine.losses.loss import Loss
+from hardmine.losses.multibox_loss import Loss
 
 FIELDS = ("step", "loss", "classification", "localisation", "positives", "negatives", "lr")
 

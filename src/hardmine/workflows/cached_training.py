@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hardmine.augment.paste import Alarm, write_alarms
 from hardmine.errors import ConfigError
 from hardmine.files import write_text
-from hardmine.types import Dataset
+from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows.replaceable import Tools
 from hardmine.workflows.step_cache import Steps, fingerprint
 
@@ -128,8 +130,7 @@ def choose_recipe(
             recipe and a name; ``epochs`` given twice.
     """
     from hardmine.recipes.named_recipes import named_recipe
-    from hardmine.recipes.recipe import Recipe, load_recipe
-    from hardmine.recipes.settings import apply_settings
+    from hardmine.recipes.recipe import Recipe, apply_settings, load_recipe
 
     if isinstance(recipe, Recipe):
         if model is not None:
@@ -166,3 +167,58 @@ def recipe_text(recipe: Recipe) -> str:
     from hardmine.recipes.recipe import recipe_to_dict
 
     return yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False)
+
+
+# The alarms of an arm's confirmed negatives, for alarm-paste in its own rounds and in any training.
+
+ALARMS = "alarms.json"
+
+
+def write_arm_alarms(
+    steps: Steps, arm: str, number: int, negatives: Sequence[ImageRecord]
+) -> Path | None:
+    """Write what fired on an arm's negatives, in all rounds so far, into ``alarms.json``.
+
+    Args:
+        negatives: the images that were confirmed to hold no object.
+
+    Returns:
+        Path: the file; None when nothing fired (the random arm asks no model).
+    """
+    confirmed = {str(record.path) for record in negatives}
+    folders = [steps.root / "rounds" / f"{arm}-{n}" for n in range(1, number + 1)]
+    alarms = [a for folder in folders for a in _alarms_of(folder) if str(a.image) in confirmed]
+    if not alarms:
+        return None
+
+    def compute(place: Path) -> int:
+        write_alarms(place / ALARMS, alarms)
+        return len(alarms)
+
+    key = f"rounds/{arm}-{number}/alarms"
+    inputs = {"alarms": fingerprint([[str(a.image), *a.box, a.score] for a in alarms])}
+    steps.run(key, inputs, compute, (ALARMS,))
+    return folders[-1] / ALARMS
+
+
+def with_alarms(recipe: Recipe, alarms: Path | None) -> Recipe:
+    """Return the recipe with an arm's own alarms to paste, unless it names others or pastes none."""
+    config = recipe.augment.alarm_paste
+    if alarms is None or config.source is not None or config.probability == 0:
+        return recipe
+    augment = replace(recipe.augment, alarm_paste=replace(config, source=str(alarms)))
+    return replace(recipe, augment=augment)
+
+
+def _alarms_of(folder: Path) -> list[Alarm]:
+    """Return what ``candidates.json`` says fired; its boxes are [x1, y1, x2, y2, score, class]."""
+    try:
+        found = json.loads((folder / "candidates.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    return [
+        Alarm(Path(row["path"]), (box[0], box[1], box[2], box[3]), box[4])
+        for row in found["candidates"]
+        for box in row["boxes"]
+        if box[2] > box[0] and box[3] > box[1]
+    ]

@@ -123,7 +123,7 @@ def _beside(checkpoint: Path, to: Target, *, int8: bool) -> Path:
 
 def _pictures(folder: Path) -> list[Path]:
     """Return images of a folder, evenly spread."""
-    from hardmine.data.load_dataset import load_images
+    from hardmine.data.formats.image_folder import load_images
 
     records = load_images(folder, state=ImageState.UNREVIEWED, source="calibrate").records
     if not records:
@@ -150,7 +150,7 @@ def _parity(detector: Detector, exported: Detector, paths: Sequence[Path], tell:
 
 
 def _detect(detector: Detector, paths: Sequence[Path], tell: Notify) -> Any:
-    from hardmine.inference.images import detect_images
+    from hardmine.inference.predict import detect_images
 
     return detect_images(detector, paths, progress=lambda done, of: tell("compare", done, of))
 
@@ -193,8 +193,8 @@ def check_detector(
         DataError: the reference names none of the images, or other classes.
     """
     from hardmine.inference.class_names import require_classes
-    from hardmine.inference.images import detect_images
     from hardmine.inference.parity import compare
+    from hardmine.inference.predict import detect_images
     from hardmine.inference.predictions_file import load_predictions
 
     wanted = load_predictions(reference, classes or detector.categories)
@@ -207,7 +207,7 @@ def check_detector(
 
 
 def _all_pictures(folder: Path) -> list[Path]:
-    from hardmine.data.load_dataset import load_images
+    from hardmine.data.formats.image_folder import load_images
 
     images = load_images(folder, state=ImageState.UNREVIEWED, source="check")
     return [record.path for record in images.records]

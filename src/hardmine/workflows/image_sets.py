@@ -3,15 +3,71 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hardmine.errors import DataError
 from hardmine.mining.candidates_file import name_inside
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
-from hardmine.workflows.readable import drop_unreadable, hash_once
 from hardmine.workflows.step_cache import Steps
+
+# Hash every image once; what does not decode is set aside before anything is trained.
+
+Hashes = Mapping[str, int | None]
+"""Perceptual hash by path; ``None`` where the image does not decode."""
+
+
+def hash_once(parts: Iterable[Dataset], steps: Steps) -> Hashes:
+    """Hash all images of the datasets; done again only when a file's size or date changes."""
+    from hardmine.data.splits.near_duplicates import hash_images
+
+    paths = list(dict.fromkeys(record.path for part in parts for record in part.records))
+    stats = [_stat(path) for path in paths]
+    digest = hashlib.sha256(repr([str(path) for path in paths] + stats).encode()).hexdigest()
+    values = steps.run(
+        "prepare/hashes", {"files": digest}, lambda _: list(hash_images(paths)), label="hash images"
+    )
+    return dict(zip([str(path) for path in paths], values, strict=True))
+
+
+def _stat(path: Path) -> str:
+    found = path.stat() if path.exists() else None
+    return "" if found is None else f"{found.st_size} {found.st_mtime_ns}"
+
+
+def drop_unreadable(part: Dataset, hashes: Hashes) -> tuple[Dataset, tuple[Problem, ...]]:
+    """Return the dataset without images that do not decode, and all of its problems."""
+    good = [record for record in part.records if hashes[str(record.path)] is not None]
+    bad = tuple(
+        Problem("image_unreadable", str(record.path), -1, "the image does not decode")
+        for record in part.records
+        if hashes[str(record.path)] is None
+    )
+    return part.with_records(good), (*part.problems, *bad)
+
+
+# Object-free crops of the validation images, cut once per run.
+
+
+def crop_set(val: Dataset, steps: Steps, *, seed: int) -> Dataset:
+    """Return the crops as a set of negatives; empty when the objects leave no room for any."""
+    from hardmine.evaluation.object_free_crops import SOURCE, object_free_crops, write_crops
+
+    def compute(folder: Path) -> list[list[Any]]:
+        crops = write_crops(val, object_free_crops(val, seed), folder)
+        return [[r.path.name, r.width, r.height] for r in crops.records]
+
+    folder = steps.root / "prepare" / "crops"
+    inputs = {"val": val.fingerprint, "seed": seed}
+    found = steps.run("prepare/crops/cut", inputs, compute, label="cut object-free crops")
+    records = [
+        ImageRecord.empty(folder / name, width, height, ImageState.VERIFIED_EMPTY, SOURCE)
+        for name, width, height in found
+    ]
+    return Dataset(val.categories, tuple(records), folder)
+
 
 STOP_SHARE = 0.3
 """Share of the pool that the stop rules look at when the final set is given apart."""

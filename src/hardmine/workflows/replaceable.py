@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hardmine.mining.scan_scan import ScoreImages
+from hardmine.mining.scan import ScoreImages
 from hardmine.types import Dataset, Detections
 from hardmine.workflows.external_trainer import ExternalTrainer
 
@@ -63,8 +63,8 @@ class Tools:
 
 def default_tools() -> Tools:
     """Return the package's own training and detection."""
-    from hardmine.inference.images import detect_images
     from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.predict import detect_images
     from hardmine.training.trainer import fit
 
     return Tools(fit, open_detector, detect_images)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gc
 import json
+import mmap
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +18,127 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hardmine.data.formats.coco_fast import read_fast
+import msgspec
+import numpy as np
+
 from hardmine.data.formats.image_folder import measure
 from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
 from hardmine.errors import DataError
-from hardmine.types import ImageState, Problem
+from hardmine.files import write_text
+from hardmine.types import Dataset, ImageRecord, ImageState, Problem
+
+# The quick way through a COCO file without faults: typed decoding, objects straight into columns.
+#
+# Outlines and everything else that is not used are skipped while the text is parsed, without ever
+# becoming Python objects. What does not fit (a missing key, a box of three numbers, an unknown id, a
+# repeated name …) makes `read_fast` give up, and the careful reader below names
+# each fault.
+
+Find = Callable[[str], Path | None]
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: int | str
+    file_name: str
+    width: float = 0
+    height: float = 0
+    hardmine_state: str | None = None
+    hardmine_source: str = ""
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    image_id: int | str
+    category_id: int | str
+    bbox: tuple[float, float, float, float]
+    iscrowd: int = 0
+
+
+class _Category(msgspec.Struct, gc=False):
+    id: int | str
+    name: str
+
+
+class _Coco(msgspec.Struct, gc=False):
+    images: list[_Image]
+    annotations: list[_Annotation] = []
+    categories: list[_Category] = []
+
+
+FastSplit = tuple[list[str], list[RawImage], ObjectTable]
+
+
+def read_fast(
+    file: Path, name: str, choose: Callable[[Sequence[str]], Find], empty: ImageState
+) -> FastSplit | None:
+    """Return class names, images and objects; None where anything is out of the ordinary.
+
+    Args:
+        name: the file, as problems name it.
+        choose: gives the function that finds images, from the names in the file.
+        empty: state of an image without annotations that has none written.
+    """
+    try:
+        data = _decode(file)
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
+        return None
+    names = [category.name for category in data.categories]
+    class_of = {category.id: index for index, category in enumerate(data.categories)}
+    position = {image.id: index for index, image in enumerate(data.images)}
+    if not len(set(names)) == len(class_of) == len(names) or len(position) != len(data.images):
+        return None
+    try:
+        owner = [position[entry.image_id] for entry in data.annotations]
+        classes = [class_of[entry.category_id] for entry in data.annotations]
+    except KeyError:
+        return None
+    images = _images(data.images, name, choose([image.file_name for image in data.images]), empty)
+    return None if images is None else (names, images, _table(data.annotations, owner, classes))
+
+
+def _decode(file: Path) -> _Coco:
+    """Parse the file where the system keeps it, without a copy of the bytes."""
+    with (
+        file.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+        return msgspec.json.decode(text, type=_Coco)
+
+
+def _images(
+    entries: Sequence[_Image], file: str, find: Find, empty: ImageState
+) -> list[RawImage] | None:
+    images: list[RawImage] = []
+    for entry in entries:
+        try:
+            path = find(entry.file_name) if entry.file_name else None
+        except OutsideRootError:
+            return None
+        state = None if entry.hardmine_state is None else parse_state(entry.hardmine_state)
+        if path is None or (state is None) != (entry.hardmine_state is None):
+            return None
+        width, height = (int(side) if 0 < side < 1e9 else 0 for side in (entry.width, entry.height))
+        raw = RawImage(path, file, width, height, state=state, source=entry.hardmine_source)
+        raw.state_if_empty = empty
+        images.append(raw)
+    distinct = {os.fspath(image.path) for image in images}
+    return images if images and len(distinct) == len(images) else None
+
+
+def _table(
+    entries: Sequence[_Annotation], owner: Sequence[int], classes: Sequence[int]
+) -> ObjectTable:
+    values = (value for entry in entries for value in entry.bbox)
+    boxes = np.fromiter(values, np.float64, 4 * len(entries)).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    crowd = np.fromiter((entry.iscrowd != 0 for entry in entries), np.bool_, len(entries))
+    owners = np.array(owner, np.int64)
+    order = np.argsort(owners, kind="stable")
+    return ObjectTable(
+        owners[order], boxes[order], np.array(classes, np.int64)[order], crowd[order], order
+    )
+
 
 STATE_KEY = "hardmine_state"
 SOURCE_KEY = "hardmine_source"
@@ -259,3 +375,67 @@ def _none_found(source: CocoSource, problems: Sequence[Problem]) -> str:
         f"{source.file}: none of its {len(problems)} images can be used (first: "
         f"{problems[0].reason}; looked in {bases}); name their folder with images= (--images)"
     )
+
+
+# Writing COCO files.
+
+
+def write_coco(
+    dataset: Dataset, path: Path | str, *, images_root: Path | str | None = None
+) -> None:
+    """Write a dataset as one standard COCO file, atomically.
+
+    Every record is written with its state under ``hardmine_state``, which other programs skip: to
+    them each image without annotations is a negative, so leave out what must not be trained on.
+
+    Args:
+        images_root: folder that ``file_name`` starts from, default the folder of ``path``. Images
+            outside it get their absolute path.
+    """
+    target = Path(path)
+    root = Path(images_root) if images_root is not None else target.parent
+    images = [_image_entry(r, i, root.absolute()) for i, r in enumerate(dataset.records, start=1)]
+    annotations: list[dict[str, Any]] = []
+    for image_id, record in enumerate(dataset.records, start=1):
+        _add_annotations(annotations, record, image_id)
+    parts = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": n} for i, n in enumerate(dataset.categories, start=1)],
+    }
+    lines = ",\n".join(f'"{key}": {_one_per_line(entries)}' for key, entries in parts.items())
+    write_text(target, f"{{\n{lines}\n}}\n")
+
+
+def _image_entry(record: ImageRecord, image_id: int, root: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "id": image_id,
+        "file_name": relative_name(record.path.absolute(), root),
+        "width": record.width,
+        "height": record.height,
+        STATE_KEY: record.state.value,
+    }
+    return entry | ({SOURCE_KEY: record.source} if record.source else {})
+
+
+def _add_annotations(out: list[dict[str, Any]], record: ImageRecord, image_id: int) -> None:
+    rows = zip(record.boxes.tolist(), record.labels.tolist(), record.ignore.tolist(), strict=True)
+    for (x0, y0, x1, y1), label, ignore in rows:
+        width, height = x1 - x0, y1 - y0
+        out.append(
+            {
+                "id": len(out) + 1,
+                "image_id": image_id,
+                "category_id": label,
+                "bbox": [x0, y0, width, height],
+                "area": width * height,
+                "iscrowd": int(ignore),
+            }
+        )
+
+
+def _one_per_line(entries: Sequence[Mapping[str, Any]]) -> str:
+    if not entries:
+        return "[]"
+    rows = (json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in entries)
+    return "[\n" + ",\n".join(rows) + "\n]"

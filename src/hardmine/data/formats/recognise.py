@@ -13,8 +13,13 @@ from hardmine.data.formats.csv_boxes import CsvSource, looks_like_boxes
 from hardmine.data.formats.image_folder import list_files, list_images
 from hardmine.data.formats.label_validation import RawSplit
 from hardmine.data.formats.voc import VocSource
-from hardmine.data.formats.yolo import YoloSource, looks_like_labels
-from hardmine.data.formats.yolo_config import class_names, load_yaml, read_config
+from hardmine.data.formats.yolo import (
+    YoloSource,
+    class_names,
+    load_yaml,
+    looks_like_labels,
+    read_config,
+)
 from hardmine.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,13 @@ from hardmine.errors import MissingExtraError
 from hardmine.files import write_atomic
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.fast_scoring import HotNetwork, example, quiet_export
 from hardmine.inference.image_loading import count_cores
-from hardmine.inference.runtimes.runtime_cache import cached_path
+from hardmine.inference.runtimes.scoring_network import (
+    HotNetwork,
+    cached_path,
+    example,
+    quiet_export,
+)
 
 
 class OnnxScorer:

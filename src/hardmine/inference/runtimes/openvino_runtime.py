@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from hardmine.errors import MissingExtraError
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.fast_scoring import export_one, quiet_export
 from hardmine.inference.image_loading import count_cores
-from hardmine.inference.runtimes.runtime_cache import cached_path
+from hardmine.inference.runtimes.scoring_network import cached_path, export_one, quiet_export
 
 _TELEMETRY = "openvino_telemetry"
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.fast_scoring import HotNetwork
-from hardmine.inference.image_loading import count_cores
-from hardmine.inference.memory import HalvingBatch
+from hardmine.inference.image_loading import HalvingBatch, count_cores
+from hardmine.inference.runtimes.scoring_network import HotNetwork
 
 _CUDA_BATCH = 64
 _SLOTS = 3

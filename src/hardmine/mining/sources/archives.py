@@ -14,7 +14,7 @@ from typing import IO, cast
 
 from hardmine.data.images import IMAGE_SUFFIXES
 from hardmine.errors import DataError
-from hardmine.inference.loading import ImageItem
+from hardmine.inference.image_loading import ImageItem
 from hardmine.mining.sources.remote import is_url, open_remote
 from hardmine.types import Problem
 

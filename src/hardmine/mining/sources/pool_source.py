@@ -16,10 +16,10 @@ from typing import Protocol
 
 from hardmine.data.images import IMAGE_SUFFIXES
 from hardmine.errors import DataError
-from hardmine.inference.loading import ImageItem
+from hardmine.inference.image_loading import ImageItem
 from hardmine.mining.sources.archives import INSIDE, is_archive, iter_members, read_member
 from hardmine.mining.sources.remote import is_url, list_remote, read_remote
-from hardmine.types import Dataset, Problem
+from hardmine.types import Dataset, ImageState, Problem
 
 _GLOB = frozenset("*?[")
 
@@ -298,3 +298,39 @@ def _walk(folder: str) -> Iterator[str]:
             yield from _walk(entry.path)
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
             yield entry.path
+
+
+# Pools and excluded images as datasets in memory.
+
+
+def load_pool(pool: Dataset | Path | str) -> Dataset:
+    """Return the pool's images by absolute path.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    from hardmine.data.formats.image_folder import load_images
+
+    if isinstance(pool, Dataset):
+        images = pool
+    else:
+        root = Path(pool).resolve()
+        images = load_images(root, state=ImageState.UNREVIEWED, source="pool")
+    if not images.records:
+        seen = f" ({len(images.problems)} unreadable files)" if images.problems else ""
+        raise DataError(f"{images.root}: no readable image in the pool{seen}")
+    return images
+
+
+def load_excluded(data: Dataset | Path | str) -> Dataset:
+    """Return images that must not be mined: a folder's, or those of a labelled dataset's file.
+
+    Raises:
+        DataError: there is no image.
+    """
+    from hardmine.data.load_dataset import load_splits
+
+    if isinstance(data, Dataset) or Path(data).is_dir():
+        return load_pool(data)
+    parts = list(load_splits(Path(data).resolve()).values())
+    return parts[0].with_records([record for part in parts for record in part.records])

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import IO, Any
 
 from hardmine.errors import DataError, MissingExtraError
-from hardmine.inference.loading import ImageItem, UnreachableError
+from hardmine.inference.image_loading import ImageItem, UnreachableError
 from hardmine.types import Problem
 
 _ATTEMPTS = 3

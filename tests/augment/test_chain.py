@@ -1,0 +1,169 @@
+"""The augmentation chain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, augment
+from hardmine.augment.colour import flip, mirror, photometric_matrix
+from hardmine.augment.geometry import View, sample_crop
+from hardmine.augment.sample import Sample
+from hardmine.data.resize import Resize
+from hardmine.errors import ConfigError
+
+CROP = replace(NO_AUGMENT, crop=True)
+
+
+def picture(width: int = 120, height: int = 80) -> Image.Image:
+    return Image.new("RGB", (width, height), "navy")
+
+
+def run(
+    boxes: list[list[float]], config: AugmentConfig, seed: int = 0, mode: str = "stretch"
+) -> Sample:
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    labels, ignore = np.ones(len(boxes), np.int64), np.zeros(len(boxes), bool)
+    resize = Resize(64, 64, mode)  # type: ignore[arg-type]
+    return augment(picture(), array, labels, ignore, resize, config, np.random.default_rng(seed))
+
+
+def test_without_steps_it_is_the_plain_resize() -> None:
+    """Training and mining see identical pixels."""
+    rng = np.random.default_rng(1)
+    image = Image.fromarray(rng.integers(0, 255, (80, 120, 3), np.uint8))
+    for mode in ("stretch", "letterbox"):
+        resize = Resize(64, 64, mode)  # type: ignore[arg-type]
+        boxes = np.array([[12, 8, 60, 40]], np.float32)
+        one = np.ones(1, np.int64), np.zeros(1, bool)
+        sample = augment(image, boxes, *one, resize, NO_AUGMENT, rng)
+        pixels, placement = resize.apply(image)
+        assert (sample.image == pixels).all()
+        assert np.allclose(sample.boxes, placement.forward(boxes), atol=0.5)
+
+
+def test_trap_11_an_image_without_boxes_is_cropped_too() -> None:
+    """Trap: torchvision's RandomIoUCrop never crops one."""
+    window = np.array([0.0, 0, 120, 80])
+    none = np.zeros((0, 4), np.float32)
+    crops = [sample_crop(window, none, CROP, np.random.default_rng(s)) for s in range(300)]
+    whole = sum((crop == window).all() for crop in crops)
+    # One of seven samplers keeps the whole image: 300 / 7 = 43, three deviations are 18.
+    assert 25 <= whole <= 61
+
+
+def test_trap_11_any_box_suffices() -> None:
+    """Trap: a crop needs one box that reaches the IoU, not all of them.
+
+    No crop reaches .6 with both halves of an image. Were both asked for, that sampler would never
+    succeed, and only the free one (a third of such crops at most by chance) and the whole image stay.
+    """
+    halves = np.array([[0, 0, 60, 80], [60, 0, 120, 80]], np.float32)
+    config = replace(CROP, min_overlaps=(0.6,))
+    window = np.array([0.0, 0, 120, 80])
+    reached = 0
+    for seed in range(300):
+        crop = sample_crop(window, halves, config, np.random.default_rng(seed))
+        side = np.minimum(crop[2], halves[:, 2]) - np.maximum(crop[0], halves[:, 0])
+        inter = side.clip(min=0) * (crop[3] - crop[1])
+        area = (crop[2] - crop[0]) * (crop[3] - crop[1])
+        reached += bool((inter / (area + 4800 - inter)).max() >= 0.6)
+    # Chosen in a third of the draws: 100, three deviations are 24; by chance alone about 15.
+    assert reached >= 76
+
+
+def test_crops_stay_inside_with_bounded_sides() -> None:
+    window = np.array([-20.0, -10, 140, 110])
+    for seed in range(100):
+        crop = sample_crop(window, np.zeros((0, 4), np.float32), CROP, np.random.default_rng(seed))
+        assert (crop[:2] >= window[:2] - 1e-9).all()
+        assert (crop[2:] <= window[2:] + 1e-9).all()
+        sides = (crop[2:] - crop[:2]) / (window[2:] - window[:2])
+        assert (sides >= 0.3 / np.sqrt(2) - 1e-9).all()
+        assert 0.5 - 1e-9 <= sides[0] / sides[1] <= 2 + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["stretch", "letterbox"]))
+def test_boxes_stay_on_the_canvas(seed: int, mode: str) -> None:
+    sample = run([[10, 10, 50, 40], [60, 20, 119, 79]], AugmentConfig(), seed, mode)
+    assert sample.image.shape == (64, 64, 3)
+    assert len(sample.boxes) == len(sample.labels) == len(sample.ignore)
+    assert (sample.boxes >= -1e-3).all()
+    assert (sample.boxes <= 64 + 1e-3).all()
+    assert (sample.boxes[:, 2:] > sample.boxes[:, :2]).all()
+
+
+@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
+def test_boxes_follow_the_pixels(mode: str) -> None:
+    """A white square on black is where its box says, whatever the chain did to it."""
+    config = replace(AugmentConfig(), photometric=0.0, random_interpolation=False)
+    image = Image.new("RGB", (120, 80), "black")
+    image.paste("white", (30, 20, 70, 60))
+    boxes = np.array([[30, 20, 70, 60]], np.float32)
+    resize = Resize(96, 96, mode, fill=(0, 0, 0))  # type: ignore[arg-type]
+    seen = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        sample = augment(image, boxes, np.ones(1, np.int64), np.zeros(1, bool), resize, config, rng)
+        if not len(sample.boxes):
+            continue
+        rows, columns = np.nonzero(sample.image[..., 0] > 127)
+        found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert np.abs(sample.boxes[0] - found).max() <= 1.6
+        seen += 1
+    assert seen > 40
+
+
+def test_mirror_golden() -> None:
+    sample = run([[0, 0, 60, 40]], replace(NO_AUGMENT, mirror=1.0))
+    # 0..60 of 120 px becomes 0..32 of 64, mirrored 32..64.
+    assert sample.boxes.tolist() == [[32, 0, 64, 32]]
+
+
+def test_grey_stays_grey_under_saturation_and_hue() -> None:
+    for seed in range(20):
+        matrix = photometric_matrix(1.0, np.random.default_rng(seed))
+        grey = matrix[:, :3] @ np.full(3, 100.0)
+        assert np.ptp(grey) < 1.0
+
+
+def test_settings_out_of_range() -> None:
+    with pytest.raises(ConfigError, match=r"augment.mirror: got 1.5, wanted 0..1"):
+        AugmentConfig(mirror=1.5)
+
+
+def test_padding_keeps_its_colour_and_its_place() -> None:
+    """What evaluation and mining see around the image is what training saw."""
+    config = replace(NO_AUGMENT, photometric=1.0, mirror=0.5, vertical_flip=0.5)
+    image = Image.new("RGB", (120, 80), "navy")
+    boxes = np.array([[0, 0, 120, 80]], np.float32)
+    one = np.ones(1, np.int64), np.zeros(1, bool)
+    resize = Resize(90, 90, "letterbox", fill=(9, 8, 7))
+    for seed in range(12):
+        sample = augment(image, boxes, *one, resize, config, np.random.default_rng(seed))
+        padding = np.concatenate([sample.image[:15], sample.image[75:]])
+        assert (padding == (9, 8, 7)).all()
+        assert sample.boxes.tolist() == [[0, 15, 90, 75]]
+        assert sample.inner == (0, 15, 90, 75)
+
+
+def test_flips_move_the_image_on_its_canvas() -> None:
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
+    sample = Sample(np.zeros((10, 20, 3), np.uint8), *nothing, inner=(2, 1, 10, 5))
+    assert mirror(sample).inner == (10, 1, 18, 5)
+    assert flip(sample).inner == (2, 5, 10, 9)
+
+
+def test_a_small_crop_asks_for_a_larger_decode() -> None:
+    resize = Resize(64, 64)
+    small = np.array([100.0, 100, 225, 200])  # an eighth and a tenth of 1,000 x 1,000
+    view = View(1000, 1000, small, resize, Image.Resampling.BILINEAR, small)
+    assert view.cover == (8 * 64, 10 * 64)
+    large = np.array([-500.0, -500, 1500, 1500])
+    assert replace(view, window=large).cover == (64, 64)  # never less than the plain resize

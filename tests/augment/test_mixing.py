@@ -1,0 +1,439 @@
+"""Mosaic, copy-paste, alarm-paste and occlusion; presets; the trace."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hardmine.augment.chain import (
+    AUGMENT_PRESETS,
+    NO_AUGMENT,
+    Augmenter,
+    augment_preset,
+    trace_augment,
+)
+from hardmine.augment.mosaic import MosaicConfig, mosaic
+from hardmine.augment.occlusion import OcclusionConfig, covered_share, occlude
+from hardmine.augment.paste import (
+    Alarm,
+    AlarmPasteConfig,
+    CopyPasteConfig,
+    alarm_paste,
+    copy_paste,
+    load_alarms,
+    read_alarms,
+    write_alarms,
+)
+from hardmine.augment.sample import Sample, Source
+from hardmine.data.images import Cover, Picture
+from hardmine.data.resize import Mode, Resize
+from hardmine.errors import ConfigError, DataError
+from hardmine.recipes.recipe import recipe_from_dict
+
+RESIZE = Resize(64, 96)
+NO_BOX = np.zeros((0, 4), np.float32)
+
+
+def source(boxes: list[list[float]], width: int = 120, height: int = 80, seed: int = 0) -> Source:
+    """A grey noise picture on which every box is red (label 1) or blue (label 2), by turns."""
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(90, 110, (height, width, 3), np.uint8))
+    for number, box in enumerate(boxes):
+        image.paste(("red", "blue")[number % 2], tuple(int(v) for v in box))
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    labels = np.arange(len(boxes), dtype=np.int64) % 2 + 1
+    return Source(Picture.of(image), array, labels, np.zeros(len(boxes), bool))
+
+
+class Given:
+    """Donors in memory; what was asked for is noted."""
+
+    def __init__(self, *sources: Source) -> None:
+        self.sources, self.asked = sources, list[bool]()
+
+    def draw(self, rng: np.random.Generator, *, objects: bool, cover: Cover) -> Source:
+        self.asked.append(objects)
+        fitting = [s for s in self.sources if (len(s.boxes) > 0) == objects]
+        return fitting[int(rng.integers(len(fitting)))]
+
+
+ONE = source([[20, 10, 60, 50]])
+DONORS = Given(source([[5, 5, 45, 45], [70, 20, 110, 60]], seed=1), source([], 60, 90, seed=2), ONE)
+
+
+def on_canvas(boxes: list[list[float]], width: int = 96, height: int = 64) -> Sample:
+    given = source(boxes, width, height)
+    image = np.asarray(given.picture.pixels)
+    return Sample(image, given.boxes, given.labels, given.ignore)
+
+
+def draw(
+    config_name: str, seed: int, mode: Mode = "stretch", boxes: list[list[float]] | None = None
+) -> Sample:
+    given = source([[20, 10, 60, 50]] if boxes is None else boxes)
+    augmenter = Augmenter(Resize(64, 96, mode), augment_preset(config_name), DONORS)
+    rng = np.random.default_rng(seed)
+    return augmenter.draw(lambda _: given.picture, given.boxes, given.labels, given.ignore, rng)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["none", "light", "ssd", "strong"]),
+    st.integers(0, 10_000),
+    st.sampled_from(["stretch", "letterbox", "shortest", "inscribe"]),
+    st.lists(
+        st.tuples(*[st.floats(0, 70), st.floats(0, 40), st.floats(3, 50), st.floats(3, 40)]),
+        max_size=4,
+    ),
+)
+def test_boxes_lie_on_the_canvas(
+    preset: str, seed: int, mode: Mode, corners: list[tuple[float, float, float, float]]
+) -> None:
+    boxes = [[x, y, x + w, y + h] for x, y, w, h in corners]
+    sample = draw(preset, seed, mode, boxes)
+    assert sample.image.shape == (64, 96, 3)
+    assert sample.image.dtype == np.uint8
+    assert sample.boxes.dtype == np.float32
+    assert len(sample.boxes) == len(sample.labels) == len(sample.ignore)
+    assert (sample.boxes >= -1e-3).all()
+    assert (sample.boxes <= np.array([96, 64, 96, 64]) + 1e-3).all()
+    assert (sample.boxes[:, 2:] > sample.boxes[:, :2]).all()
+    assert set(sample.labels.tolist()) <= {1, 2}
+    if not boxes:
+        assert len(sample.boxes) == 0, "an image without objects stays one"
+    if preset == "none":
+        assert sample.labels.tolist() == [1 + i % 2 for i in range(len(boxes))]
+
+
+def test_the_same_sample_for_the_same_generator() -> None:
+    for seed in range(30):
+        one, other = draw("strong", seed), draw("strong", seed)
+        assert (one.image == other.image).all()
+        assert (one.boxes == other.boxes).all()
+
+
+def test_a_mixing_step_leaves_the_other_draws_alone() -> None:
+    """With occlusion switched on, boxes are those of the plain chain."""
+    plain = augment_preset("ssd")
+    occluding = replace(plain, occlusion=OcclusionConfig(probability=1.0))
+    for seed in range(20):
+        a, b = (
+            Augmenter(RESIZE, config).draw(
+                lambda _: ONE.picture,
+                ONE.boxes,
+                ONE.labels,
+                ONE.ignore,
+                np.random.default_rng(seed),
+            )
+            for config in (plain, occluding)
+        )
+        assert (a.boxes == b.boxes).all()
+
+
+@pytest.mark.parametrize("preset", list(AUGMENT_PRESETS))
+def test_a_trace_ends_with_what_training_sees(preset: str) -> None:
+    seen: set[str] = set()
+    for seed in range(25):
+        augmenter = Augmenter(RESIZE, augment_preset(preset), DONORS)
+        rng = np.random.default_rng(seed)
+        steps = trace_augment(ONE.picture, ONE.boxes, ONE.labels, ONE.ignore, augmenter, rng)
+        sample = draw(preset, seed)
+        assert steps[0].name == "read"
+        assert (steps[0].boxes == ONE.boxes).all()
+        assert (steps[-1].image == sample.image).all()
+        assert (steps[-1].boxes == sample.boxes).all()
+        for step in steps:
+            high, wide = step.image.shape[:2]
+            assert (step.boxes <= np.array([wide, high, wide, high]) + 0.51).all()
+        seen.update(step.name for step in steps)
+    assert ("mosaic" in seen) == (preset == "strong")
+    assert {"read", "resize"} <= seen
+
+
+# Mosaic.
+
+
+def test_a_mosaic_shows_every_kept_box() -> None:
+    config = MosaicConfig(probability=1.0)
+    for seed in range(40):
+        sample = mosaic(ONE, config, RESIZE, np.random.default_rng(seed), DONORS)
+        for box, label in zip(sample.boxes, sample.labels, strict=True):
+            x0, y0, x1, y1 = (round(float(v)) for v in box)
+            inside = sample.image[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1].reshape(-1, 3).astype(int)
+            if len(inside):
+                colour = [255, 0, 0] if label == 1 else [0, 0, 255]
+                assert np.abs(np.median(inside, 0) - colour).max() < 12
+
+
+def test_images_without_objects_make_a_mosaic_without_any() -> None:
+    donors = Given(*DONORS.sources)
+    empty = DONORS.sources[1]
+    sample = mosaic(empty, MosaicConfig(), RESIZE, np.random.default_rng(0), donors)
+    assert sample.boxes.shape == (0, 4)
+    assert donors.asked == [False] * 3
+
+
+def test_what_is_left_of_a_cut_box() -> None:
+    """A box that fills the image: a tile at full zoom shows a part of it, to be ignored."""
+    whole = source([[0, 0, 120, 80]])
+    config = MosaicConfig(max_zoom=4.0, min_visible=0.3)
+    rng = np.random.default_rng(0)
+    samples = [mosaic(whole, config, RESIZE, rng, Given(whole)) for _ in range(20)]
+    ignore = np.concatenate([s.ignore for s in samples])
+    assert 0 < ignore.sum() < len(ignore)
+    kept = [s.boxes[~s.ignore] for s in samples]
+    # At zoom z, 96 z x 64 z canvas pixels make the whole box; .3 of 96 x 64 at zoom 1.
+    assert min((b[:, 2:] - b[:, :2]).prod(1).min() for b in kept if len(b)) > 0.3 * 0.3**2 * 96 * 64
+
+
+# Copy-paste.
+
+
+def test_pasted_objects_lie_in_their_boxes() -> None:
+    config = CopyPasteConfig(probability=1.0, same_image=0.0, max_cover=0.0, max_objects=1)
+    pasted = 0
+    for seed in range(40):
+        before = on_canvas([[2, 2, 30, 30]])
+        after = copy_paste(before, config, RESIZE, np.random.default_rng(seed), DONORS)
+        assert (after.boxes[0] == before.boxes[0]).all()
+        assert not after.ignore.any()
+        for box, label in zip(after.boxes[1:], after.labels[1:], strict=True):
+            x0, y0, x1, y1 = (round(float(v)) for v in box)
+            inside = after.image[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1].astype(int)
+            colour = [255, 0, 0] if label == 1 else [0, 0, 255]
+            assert np.abs(np.median(inside, (0, 1)) - colour).max() < 12
+            alike = (np.abs(after.image.astype(int) - colour) < 12).all(-1)
+            alike[y0 - 1 if y0 else 0 : y1 + 1, x0 - 1 if x0 else 0 : x1 + 1] = False
+            alike[2:30, 2:30] = False  # the object that was there
+            assert not alike.any(), "more than the box is of its colour"
+            pasted += 1
+        if len(after.boxes) > 1:
+            assert (covered_share(after.boxes[:1], after.boxes[1].astype(float)) == 0).all()
+    assert pasted > 15
+
+
+def test_the_edge_of_a_pasted_object_fades() -> None:
+    white = Image.new("RGB", (120, 80), "white")
+    boxes = np.array([[40, 20, 80, 60]], np.float32)
+    donor = Source(Picture.of(white), boxes, np.ones(1, np.int64), np.zeros(1, bool))
+    config = CopyPasteConfig(
+        probability=1.0, same_image=0.0, max_objects=1, scale=(1, 1), feather=0.25, onto_empty=True
+    )
+    before = Sample(
+        np.zeros((64, 96, 3), np.uint8), NO_BOX, np.zeros(0, np.int64), np.zeros(0, bool)
+    )
+    for seed in range(10):
+        after = copy_paste(before, config, RESIZE, np.random.default_rng(seed), Given(donor))
+        x0, y0, x1, y1 = (round(float(v)) for v in after.boxes[0])
+        if x0 < 10:
+            continue
+        assert (after.image[y0:y1, x0:x1] > 240).all()
+        row = after.image[(y0 + y1) // 2, x0 - 8 : x0, 0].astype(int)
+        # 8 px of margin (a quarter of 32): from nearly nothing to nearly all, in equal steps of 32.
+        assert np.abs(np.diff(row) - 255 / 8).max() < 2
+        return
+    raise AssertionError("no place away from the border was drawn")
+
+
+def test_objects_of_the_image_itself() -> None:
+    config = CopyPasteConfig(probability=1.0, same_image=1.0)
+    before = on_canvas([[2, 2, 30, 30]])
+    after = copy_paste(before, config, RESIZE, np.random.default_rng(1), None)
+    assert len(after.boxes) > 1
+    assert set(after.labels.tolist()) == {1}
+
+
+def test_pasted_objects_hide_no_more_than_allowed_in_all() -> None:
+    config = CopyPasteConfig(probability=1.0, max_objects=8, max_cover=0.3, scale=(0.4, 0.8))
+    for seed in range(30):
+        before = on_canvas([[2, 2, 50, 60], [52, 4, 94, 40]])
+        after = copy_paste(before, config, RESIZE, np.random.default_rng(seed), DONORS)
+        grid = np.zeros((640, 960), bool)  # tenths of a pixel
+        for x0, y0, x1, y1 in after.boxes[2:] * 10:
+            grid[round(y0) : round(y1), round(x0) : round(x1)] = True
+        for x0, y0, x1, y1 in (before.boxes * 10).astype(int):
+            assert grid[y0:y1, x0:x1].mean() <= 0.31
+
+
+def test_an_image_without_objects_stays_one_unless_asked() -> None:
+    empty = Sample(
+        np.zeros((64, 96, 3), np.uint8), NO_BOX, np.zeros(0, np.int64), np.zeros(0, bool)
+    )
+    config = CopyPasteConfig(probability=1.0)
+    assert copy_paste(empty, config, RESIZE, np.random.default_rng(0), DONORS) is empty
+    filled = copy_paste(
+        empty, replace(config, onto_empty=True), RESIZE, np.random.default_rng(0), DONORS
+    )
+    assert len(filled.boxes)
+
+
+def test_a_part_that_shows_another_object_is_not_pasted() -> None:
+    overlapping = Given(source([[10, 10, 60, 60], [20, 20, 50, 50]]))
+    config = CopyPasteConfig(probability=1.0, same_image=0.0, feather=0.0)
+    for seed in range(10):
+        after = copy_paste(
+            on_canvas([[2, 2, 10, 10]]), config, RESIZE, np.random.default_rng(seed), overlapping
+        )
+        # The large box shows all of the small one; the small one shows .36 of the large one.
+        assert len(after.boxes) == 1
+
+
+# Alarm-paste.
+
+
+@pytest.fixture
+def alarms(tmp_path: Path) -> tuple[Alarm, ...]:
+    image = Image.new("RGB", (120, 80), "grey")
+    image.paste((0, 255, 0), (30, 20, 70, 60))
+    image.save(tmp_path / "negative.png")
+    rows = [
+        {"image": "negative.png", "bbox": [30, 20, 40, 40], "score": 0.9, "category": "thing"},
+        {"image": str(tmp_path / "negative.png"), "bbox": [30, 20, 20, 20], "score": 0.1},
+    ]
+    (tmp_path / "alarms.json").write_text(json.dumps(rows))
+    return read_alarms(tmp_path / "alarms.json")
+
+
+def test_alarms_lie_beside_objects(alarms: tuple[Alarm, ...]) -> None:
+    config = AlarmPasteConfig(probability=1.0, max_cover=0.1)
+    shown = 0
+    for seed in range(40):
+        before = on_canvas([[2, 2, 40, 40]])
+        after = alarm_paste(before, config, RESIZE, np.random.default_rng(seed), alarms)
+        assert (after.boxes == before.boxes).all()
+        green = (after.image[..., 1] > 200) & (after.image[..., 0] < 60)
+        assert green[2:40, 2:40].mean() <= 0.1
+        shown += bool(green.sum() > 30)
+    assert shown > 25
+
+
+def test_not_even_the_edge_of_an_alarm_hides_an_object(alarms: tuple[Alarm, ...]) -> None:
+    config = AlarmPasteConfig(probability=1.0, max_cover=0.0, feather=0.5)
+    changed = 0
+    for seed in range(40):
+        before = on_canvas([[30, 2, 60, 62]])
+        after = alarm_paste(before, config, RESIZE, np.random.default_rng(seed), alarms)
+        assert (after.image[2:62, 30:60] == before.image[2:62, 30:60]).all()
+        changed += after is not before
+    assert changed > 5
+
+
+def test_alarms_need_a_source_and_an_object(alarms: tuple[Alarm, ...]) -> None:
+    config = AlarmPasteConfig(probability=1.0)
+    empty = on_canvas([])
+    rng = np.random.default_rng(0)
+    assert alarm_paste(empty, config, RESIZE, rng, alarms) is empty
+    assert load_alarms(config) == ()
+    full = on_canvas([[2, 2, 40, 40]])
+    assert alarm_paste(full, config, RESIZE, rng, ()) is full
+
+
+def test_alarm_file_round_trip_and_floor(tmp_path: Path, alarms: tuple[Alarm, ...]) -> None:
+    assert alarms[0].box == (30, 20, 70, 60)
+    assert alarms[0].image == tmp_path / "negative.png"
+    path = tmp_path / "again.json"
+    write_alarms(path, alarms)
+    assert read_alarms(path) == alarms
+    config = AlarmPasteConfig(probability=0.5, source=str(path), min_score=0.5)
+    assert load_alarms(config) == alarms[:1]
+    # .1 is below half of .9, the image's best
+    assert load_alarms(AlarmPasteConfig(probability=0.5, source=str(path))) == alarms[:1]
+    everything = AlarmPasteConfig(probability=0.5, source=str(path), min_share=0.0)
+    assert load_alarms(everything) == alarms
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{}", "got dict, wanted a list of alarms"),
+        ("[{]", "not a readable file of alarms"),
+        ('[{"image": "a", "bbox": [0, 0, 4]}]', r"alarms.json\[0\]: got .* wanted image, bbox"),
+        ('[{"image": "a", "bbox": [0, 0, 4, 0]}]', r"\[0\]: bbox .* wanted a width and height"),
+        ("[3]", r"alarms.json\[0\]: got 3"),
+        (None, "not a readable file of alarms"),
+    ],
+)
+def test_faulty_alarm_files(tmp_path: Path, content: str | None, reason: str) -> None:
+    path = tmp_path / "alarms.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=reason):
+        read_alarms(path)
+
+
+# Occlusion.
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.05, 0.9))
+def test_part_of_every_object_stays_visible(seed: int, max_cover: float) -> None:
+    config = OcclusionConfig(probability=1.0, min_cover=0.05, max_cover=max_cover)
+    boxes = [[4, 4, 60, 50], [10, 10, 30, 30], [50, 20, 92, 60]]
+    before = on_canvas(boxes)
+    before = replace(before, image=np.full_like(before.image, 7))
+    after = occlude(
+        before, replace(config, fills=("mean",)), (200, 0, 0), np.random.default_rng(seed)
+    )
+    assert (after.boxes == before.boxes).all()
+    changed = (after.image != 7).any(-1)
+    for x0, y0, x1, y1 in boxes:
+        assert changed[y0:y1, x0:x1].mean() <= max_cover + 1e-6
+
+
+def test_all_fills_occur_and_lie_on_objects_only() -> None:
+    config = OcclusionConfig(probability=1.0)
+    before = on_canvas([[20, 10, 70, 50]])
+    images = [
+        occlude(before, config, (1, 2, 3), np.random.default_rng(seed)).image for seed in range(30)
+    ]
+    outside = np.ones((64, 96), bool)
+    outside[10:50, 20:70] = False
+    for image in images:
+        changed = (image != before.image).any(-1)
+        assert not changed[outside].any()
+        assert changed.sum() <= 0.4 * 50 * 40
+    assert any((i == (1, 2, 3)).all(-1).sum() > 100 for i in images)
+
+
+def test_no_box_no_patch() -> None:
+    empty = on_canvas([])
+    assert (
+        occlude(empty, OcclusionConfig(probability=1), (0, 0, 0), np.random.default_rng(0)) is empty
+    )
+
+
+# Presets and settings.
+
+
+def test_a_preset_in_a_recipe() -> None:
+    assert recipe_from_dict({"augment": "strong"}).augment == AUGMENT_PRESETS["strong"]
+    chosen = recipe_from_dict({"augment": {"preset": "none", "mosaic": {"probability": 0.5}}})
+    assert chosen.augment == replace(NO_AUGMENT, mosaic=MosaicConfig(probability=0.5))
+    with pytest.raises(ConfigError, match=r"got preset 'heavy', wanted one of none, light"):
+        recipe_from_dict({"augment": "heavy"})
+    with pytest.raises(ConfigError, match=r"unknown key 'augment.mosaic.probabilty'"):
+        recipe_from_dict({"augment": {"mosaic": {"probabilty": 0.5}}})
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: MosaicConfig(probability=2), "augment.mosaic.probability: got 2"),
+        (lambda: MosaicConfig(centre=0.7), "got centre 0.7"),
+        (lambda: CopyPasteConfig(scale=(2, 1)), "augment.copy_paste.scale"),
+        (lambda: CopyPasteConfig(max_objects=0), "got max_objects 0"),
+        (lambda: AlarmPasteConfig(max_cover=1.0), "augment.alarm_paste: got max_side"),
+        (lambda: OcclusionConfig(min_cover=0.5), "got min_cover 0.5"),
+        (lambda: OcclusionConfig(fills=("snow",)), "wanted some of"),
+    ],
+)
+def test_settings_out_of_range(build: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build()  # type: ignore[operator]

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_files import (
+    coco,
+    coco_box,
+    coco_image,
+    kinds,
+    put_image,
+    put_text,
+    states,
+)
+from hardmine.data.formats.coco import write_coco
+from hardmine.data.load_dataset import load_dataset
+from hardmine.errors import DataError
+from hardmine.types import Dataset, ImageRecord, ImageState
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with the images a.jpg, b.jpg and cam1/c.jpg, all 40 x 30."""
+    for seed, name in enumerate(("a.jpg", "b.jpg", "cam1/c.jpg")):
+        put_image(tmp_path / "images" / name, seed)
+    return tmp_path
+
+
+def load(root: Path, text: str, **options) -> Dataset:
+    return load_dataset(put_text(root / "annotations" / "train.json", text), **options)
+
+
+def test_boxes_labels_and_crowds(root: Path) -> None:
+    annotations = [
+        coco_box(7, [1, 2, 10, 20], 90, iscrowd=0),
+        coco_box(7, [3.5, 4, 5, 6], 18, iscrowd=1),
+    ]
+    categories = [{"id": 90, "name": "toothbrush"}, {"id": 18, "name": "dog"}]
+    dataset = load(root, coco([coco_image(7, "a.jpg")], annotations, categories))
+    record = dataset.records[0]
+    assert dataset.categories == ("toothbrush", "dog")
+    assert record.path == root / "images" / "a.jpg"
+    np.testing.assert_array_equal(record.boxes, [[1, 2, 11, 22], [3.5, 4, 8.5, 10]])
+    assert record.labels.tolist() == [1, 2]
+    assert record.ignore.tolist() == [False, True]
+    assert record.state is ImageState.LABELLED
+    assert dataset.problems == ()
+
+
+def test_without_annotations_an_image_is_unreviewed_and_that_is_said(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = coco([coco_image(1, "a.jpg"), coco_image(2, "b.jpg")], [coco_box(1, [1, 2, 3, 4])])
+    with caplog.at_level(logging.WARNING):
+        dataset = load(root, text)
+    assert states(dataset) == {"a.jpg": ImageState.LABELLED, "b.jpg": ImageState.UNREVIEWED}
+    assert "1 of 2 images" in caplog.text
+    verified = load(root, text, empty_is_verified=True)
+    assert states(verified)["b.jpg"] is ImageState.VERIFIED_EMPTY
+
+
+def test_a_state_key_decides(root: Path) -> None:
+    images = [
+        coco_image(1, "a.jpg", hardmine_state="assumed_empty"),
+        coco_image(2, "b.jpg", hardmine_state="contains_object"),
+        coco_image(3, "cam1/c.jpg", hardmine_state="nonsense"),
+    ]
+    dataset = load(root, coco(images), empty_is_verified=True)
+    assert states(dataset) == {
+        "a.jpg": ImageState.ASSUMED_EMPTY,
+        "b.jpg": ImageState.CONTAINS_OBJECT,
+        "c.jpg": ImageState.VERIFIED_EMPTY,
+    }
+    assert [(p.kind, p.index) for p in dataset.problems] == [("state_unknown", 2)]
+    assert "assumed_empty" in dataset.problems[0].reason
+
+
+def test_repeated_ids_leave_both_images_unreviewed(root: Path) -> None:
+    images = [coco_image(1, "a.jpg"), coco_image(2, "cam1/c.jpg"), coco_image(1, "b.jpg")]
+    annotations = [coco_box(1, [1, 2, 3, 4]), coco_box(2, [1, 2, 3, 4])]
+    dataset = load(root, coco(images, annotations), empty_is_verified=True)
+    assert states(dataset) == {
+        "a.jpg": ImageState.UNREVIEWED,
+        "c.jpg": ImageState.LABELLED,
+        "b.jpg": ImageState.UNREVIEWED,
+    }
+    assert [len(record.boxes) for record in dataset.records] == [0, 1, 0]
+    assert [(p.kind, p.index) for p in dataset.problems] == [("image_id_repeated", 2)]
+    assert "a.jpg" in dataset.problems[0].reason
+    assert "b.jpg" in dataset.problems[0].reason
+
+
+def test_a_file_listed_twice_is_one_image_with_all_objects(root: Path) -> None:
+    images = [coco_image(1, "a.jpg"), coco_image(2, "a.jpg")]
+    annotations = [
+        coco_box(1, [1, 2, 3, 4]),
+        coco_box(2, [1, 2, 3, 4]),
+        coco_box(2, [5, 6, 7, 8]),
+    ]
+    dataset = load(root, coco(images, annotations))
+    assert len(dataset) == 1
+    np.testing.assert_array_equal(dataset.records[0].boxes, [[1, 2, 4, 6], [5, 6, 12, 14]])
+    assert kinds(dataset) == ["file_repeated", "box_repeated"]
+
+
+def test_annotations_that_fit_nothing_are_named(root: Path) -> None:
+    annotations = [
+        coco_box(1, [1, 2, 3, 4]),
+        coco_box(99, [1, 2, 3, 4]),
+        coco_box(1, [1, 2, 3, 4], category=77),
+        coco_box(1, [1, 2, 3]),
+        coco_box(1, ["x", 2, 3, 4]),
+        {"image_id": 1, "category_id": 1},
+        "not an annotation",
+        coco_box(1, [10**400, 2, 3, 4]),
+    ]
+    dataset = load(root, coco([coco_image(1, "a.jpg")], annotations))
+    assert [(p.kind, p.index) for p in dataset.problems] == [
+        ("image_id_unknown", 1),
+        ("class_unknown", 2),
+        ("box_malformed", 3),
+        ("box_malformed", 4),
+        ("box_malformed", 5),
+        ("box_malformed", 6),
+        ("box_malformed", 7),
+    ]
+    assert all(p.file == "annotations/train.json" for p in dataset.problems)
+    assert "99" in dataset.problems[0].reason
+    assert "77" in dataset.problems[1].reason
+    assert "a.jpg" in dataset.problems[2].reason
+    assert len(dataset.records[0].boxes) == 1
+
+
+def test_bad_boxes_are_named_with_their_index_and_image(root: Path) -> None:
+    annotations = [
+        coco_box(1, [1, 2, 3, 4]),
+        coco_box(1, [float("nan"), 2, 3, 4]),
+        coco_box(1, [1, 2, float("inf"), 4]),
+        coco_box(1, [30, 2, -10, 4]),
+        coco_box(1, [5, 6, 0, 4]),
+        coco_box(1, [400, 6, 10, 4]),
+    ]
+    dataset = load(root, coco([coco_image(1, "a.jpg")], annotations))
+    assert [(p.kind, p.index) for p in dataset.problems] == [
+        ("box_nan", 1),
+        ("box_infinite", 2),
+        ("box_inverted", 3),
+        ("box_empty", 4),
+        ("box_outside", 5),
+    ]
+    assert str(dataset.problems[2]) == (
+        "annotations/train.json[3]: xmax 20 < xmin 30 (image a.jpg)"
+    )
+
+
+def test_an_image_whose_only_box_is_bad_is_no_negative(root: Path) -> None:
+    text = coco([coco_image(1, "a.jpg")], [coco_box(1, [5, 6, 0, 4])])
+    assert states(load(root, text, empty_is_verified=True))["a.jpg"] is ImageState.UNREVIEWED
+
+
+def test_names_outside_the_root_are_not_followed(root: Path) -> None:
+    secret = put_image(root.parent / f"{root.name}-secret.jpg")
+    images = [
+        coco_image(1, "a.jpg"),
+        coco_image(2, f"../../{secret.name}"),
+        coco_image(3, str(secret)),
+    ]
+    dataset = load(root, coco(images, [coco_box(2, [1, 2, 3, 4])]))
+    assert [(p.kind, p.index) for p in dataset.problems] == [
+        ("path_outside", 1),
+        ("path_outside", 2),
+    ]
+    assert len(dataset) == 1
+
+
+def test_missing_images_and_malformed_entries_are_named(root: Path) -> None:
+    images = [
+        coco_image(1, "a.jpg"),
+        coco_image(2, "gone.jpg"),
+        {"id": 3},
+        "nonsense",
+        coco_image([4], "b.jpg"),
+    ]
+    dataset = load(root, coco(images, [coco_box(2, [1, 2, 3, 4])]))
+    assert [(p.kind, p.index) for p in dataset.problems] == [
+        ("image_missing", 1),
+        ("image_malformed", 2),
+        ("image_malformed", 3),
+        ("image_malformed", 4),
+    ]
+
+
+def test_repeated_and_malformed_categories(root: Path) -> None:
+    categories = [
+        {"id": 1, "name": "cat"},
+        {"id": 2, "name": "cat"},
+        {"id": 1, "name": "dog"},
+        {"id": 5},
+    ]
+    annotations = [coco_box(1, [1, 2, 3, 4], 2)]
+    dataset = load(root, coco([coco_image(1, "a.jpg")], annotations, categories))
+    assert kinds(dataset) == ["category_repeated", "category_repeated", "category_malformed"]
+    assert dataset.records[0].labels.tolist() == [1]
+
+
+def test_when_no_image_is_found_the_error_says_where_it_looked(root: Path) -> None:
+    with pytest.raises(DataError, match=r"none of its 1 images .*gone\.jpg.*--images"):
+        load(root, coco([coco_image(1, "gone.jpg")]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("[1]", "got list"),
+        ('{"a": 1}', "got keys a"),
+        ('{"images": [], "annotations": {}}', "got dict under 'annotations'"),
+    ],
+)
+def test_a_file_that_is_not_coco_is_one_clear_line(root: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load(root, text)
+    assert "train.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_size_is_read_from_the_image(root: Path) -> None:
+    images = [{"id": 1, "file_name": "a.jpg"}, coco_image(2, "b.jpg") | {"width": "wide"}]
+    dataset = load(root, coco(images))
+    assert [(r.width, r.height) for r in dataset.records] == [(40, 30), (40, 30)]
+
+
+def test_images_can_be_elsewhere(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = coco([coco_image(1, "cam1/c.jpg")])
+    file = put_text(tmp_path_factory.mktemp("labels") / "x.json", text)
+    dataset = load_dataset(file, images=root / "images")
+    assert dataset.records[0].path == root / "images" / "cam1" / "c.jpg"
+
+
+def test_the_folder_in_which_most_names_exist_is_taken(root: Path) -> None:
+    put_image(root / "train" / "a.jpg", 5)
+    images = [coco_image(1, "a.jpg"), coco_image(2, "b.jpg")]
+    dataset = load(root, coco(images))
+    assert [r.path.parent.name for r in dataset.records] == ["images", "images"]
+
+
+def record(
+    path: Path, state: ImageState, boxes: list[list[float]], source: str = ""
+) -> ImageRecord:
+    return ImageRecord(
+        path,
+        40,
+        30,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.ones(len(boxes), np.int64),
+        np.zeros(len(boxes), np.bool_),
+        state,
+        source,
+    )
+
+
+def test_written_files_are_standard_and_come_back_exactly(root: Path) -> None:
+    pycocotools = pytest.importorskip("pycocotools.coco")
+    records = (
+        record(root / "images" / "a.jpg", ImageState.LABELLED, [[0.1, 0.2, 10.3, 20.7]], "yard"),
+        record(root / "images" / "b.jpg", ImageState.ASSUMED_EMPTY, []),
+    )
+    dataset = Dataset(("cat", "dog"), records, root)
+    path = root / "annotations" / "out.json"
+    write_coco(dataset, path, images_root=root / "images")
+    again = load_dataset(path)
+    assert again.fingerprint == dataset.fingerprint
+    assert [r.source for r in again.records] == ["yard", ""]
+    oracle = pycocotools.COCO(str(path))
+    assert oracle.getAnnIds() == [1]
+    assert [c["name"] for c in oracle.loadCats(oracle.getCatIds())] == ["cat", "dog"]
+    assert oracle.loadAnns([1])[0]["bbox"] == pytest.approx([0.1, 0.2, 10.2, 20.5], abs=1e-5)
+
+
+def test_file_names_are_relative_where_they_can_be(root: Path, tmp_path: Path) -> None:
+    inside = record(root / "images" / "a.jpg", ImageState.UNREVIEWED, [])
+    outside = record(Path("/elsewhere/b.jpg"), ImageState.UNREVIEWED, [])
+    path = root / "out.json"
+    write_coco(Dataset((), (inside, outside), root), path)
+    names = [image["file_name"] for image in json.loads(path.read_text())["images"]]
+    assert names == ["images/a.jpg", "/elsewhere/b.jpg"]
+
+
+def test_a_failed_write_leaves_the_old_file(root: Path) -> None:
+    path = put_text(root / "out.json", "old")
+    bad = record(root / "images" / "a.jpg", ImageState.LABELLED, [[0, 0, float("nan"), 1]])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_coco(Dataset(("cat",), (bad,), root), path)
+    assert path.read_text() == "old"
+    assert sorted(p.name for p in root.iterdir()) == ["images", "out.json"]

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_files import by_name, kinds, put_image, put_text, states
+from hardmine.data.load_dataset import load_dataset, load_splits
+from hardmine.errors import DataError
+from hardmine.types import Dataset, ImageState
+
+HEADER = "image,xmin,ymin,xmax,ymax,label\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with the images a.png, b.png and images/cam1/c.png, all 40 x 30."""
+    for seed, name in enumerate(("a.png", "b.png", "images/cam1/c.png")):
+        put_image(tmp_path / name, seed)
+    return tmp_path
+
+
+def load(root: Path, text: str, name: str = "labels.csv", **options) -> Dataset:
+    return load_dataset(put_text(root / name, text), **options)
+
+
+def test_boxes_classes_and_empty_images(root: Path) -> None:
+    text = (
+        HEADER + "a.png,1,2,11,22,dog\na.png,3.5,4,8.5,10,cat\nb.png,,,,,\ncam1/c.png,1,1,9,9,cat\n"
+    )
+    dataset = load(root, text)
+    assert dataset.categories == ("cat", "dog")
+    records = by_name(dataset)
+    np.testing.assert_array_equal(records["a.png"].boxes, [[1, 2, 11, 22], [3.5, 4, 8.5, 10]])
+    assert records["a.png"].labels.tolist() == [2, 1]
+    assert records["c.png"].path == root / "images" / "cam1" / "c.png"
+    assert states(dataset)["b.png"] is ImageState.VERIFIED_EMPTY
+    assert dataset.problems == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,40,30,cat,1,2,11,22\n",
+        "\ufeffPath;X1;Y1;X2;Y2;Class_Name\na.png;1;2;11;22;cat\n",
+        "image\txmin\tymin\txmax\tymax\tlabel\na.png\t1\t2\t11\t22\tcat\n",
+        "a.png,1,2,11,22,cat\n",
+        'image,xmin,ymin,xmax,ymax,label\n"a.png"," 1",2,11,22,"cat"\n\n',
+        HEADER + "a.png,1,2,11,22,cat\n./a.png,1,2,11,22,cat\n",  # one file, two spellings
+    ],
+)
+def test_the_usual_headers_or_none(root: Path, text: str) -> None:
+    record = load(root, text).records[0]
+    np.testing.assert_array_equal(record.boxes, [[1, 2, 11, 22]])
+    assert (record.width, record.height) == (40, 30)
+
+
+def test_each_fault_has_its_line(root: Path) -> None:
+    lines = [
+        "a.png,1,2,11,22,cat",
+        "a.png,1,x,11,22,cat",
+        "a.png,1,2,11",
+        "a.png,1,2,11,22,",
+        "a.png,20,2,10,22,cat",
+        "a.png,nan,2,10,22,cat",
+        "gone.png,1,2,3,4,cat",
+        "gone.png,1,2,3,4,cat",
+        "../../etc/passwd,1,2,3,4,cat",
+        ",1,2,3,4,cat",
+    ]
+    dataset = load(root, HEADER + "\n".join(lines))
+    assert [(p.kind, p.index) for p in dataset.problems] == [
+        ("box_malformed", 1),
+        ("box_malformed", 2),
+        ("class_unknown", 3),
+        ("image_missing", 6),
+        ("path_outside", 8),
+        ("image_missing", 9),
+        ("box_inverted", 4),
+        ("box_nan", 5),
+    ]
+    assert {p.file for p in dataset.problems} == {"labels.csv"}
+    assert len(dataset.records[0].boxes) == 1
+
+
+def test_an_image_that_lost_all_boxes_is_no_negative(root: Path) -> None:
+    dataset = load(
+        root, HEADER + "a.png,20,2,10,22,cat\nb.png,oops,,,,cat\nimages/cam1/c.png,,,,,\n"
+    )
+    assert states(dataset) == {
+        "a.png": ImageState.UNREVIEWED,
+        "b.png": ImageState.UNREVIEWED,
+        "c.png": ImageState.VERIFIED_EMPTY,
+    }
+
+
+def test_states_and_ignored_objects(root: Path) -> None:
+    header = "image,xmin,ymin,xmax,ymax,label,state,ignore\n"
+    text = "a.png,1,2,3,4,cat,,1\nb.png,,,,,,unreviewed,\nimages/cam1/c.png,,,,,,nonsense,\n"
+    dataset = load(root, header + text)
+    assert dataset.records[0].ignore.tolist() == [True]
+    assert states(dataset)["b.png"] is ImageState.UNREVIEWED
+    assert kinds(dataset) == ["state_unknown"]
+
+
+def test_a_folder_is_recognised_by_its_csv_files(root: Path) -> None:
+    put_text(root / "train_labels.csv", HEADER + "a.png,1,2,11,22,cat\n")
+    put_text(root / "val_labels.csv", HEADER + "b.png,1,2,11,22,dog\n")
+    put_text(root / "notes.csv", "what,when\nnothing,never\n")
+    splits = load_splits(root)
+    assert {name: len(ds) for name, ds in splits.items()} == {"train": 1, "val": 1}
+    assert splits["val"].categories == ("cat", "dog")
+    put_text(root / "train_more.csv", HEADER + "a.png,1,2,11,22,cat\n")
+    with pytest.raises(DataError, match="several CSV files for 'train'"):
+        load_splits(root)
+
+
+def test_images_elsewhere(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    labels = tmp_path_factory.mktemp("labels")
+    put_text(labels / "boxes.csv", HEADER + "cam1/c.png,1,2,11,22,cat\n")
+    for path in (labels, labels / "boxes.csv"):
+        dataset = load_dataset(path, images=root / "images")
+        assert dataset.records[0].path == root / "images" / "cam1" / "c.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "first line ''"),
+        ("hello\n", "wanted image,xmin,ymin,xmax,ymax,label"),
+        ("image,xmin,ymin,xmax,ymax\na.png,1,2,3,4\n", "first line 'image,xmin"),
+        (HEADER, "none of its images"),
+        (HEADER + "gone.png,1,2,3,4,cat\n", "no image 'gone.png'.*--images"),
+        ("\x00" * 10, "first line|cannot be read"),
+    ],
+)
+def test_what_is_no_table_of_boxes_is_one_clear_line(root: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load(root, text)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_files import put_text
+from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    put_text(tmp_path / "secret.jpg", "s")
+    put_text(tmp_path / "root" / "a.jpg", "a")
+    put_text(tmp_path / "root" / "cam 1" / "b.jpg", "b")
+    return tmp_path
+
+
+def test_finds_names_below_the_root(tree: Path) -> None:
+    finder = ImageFinder(tree / "root")
+    assert finder.find("a.jpg") == tree / "root" / "a.jpg"
+    assert finder.find("./cam 1/../cam 1/b.jpg") == tree / "root" / "cam 1" / "b.jpg"
+    assert finder.find("cam 1\\b.jpg") == tree / "root" / "cam 1" / "b.jpg"
+    assert finder.find(str(tree / "root" / "a.jpg")) == tree / "root" / "a.jpg"
+    assert finder.find("c.jpg") is None
+    assert finder.find("cam 1") is None  # a folder is no image
+
+
+def test_bases_are_tried_in_order(tree: Path) -> None:
+    finder = ImageFinder(tree / "root", [tree / "root" / "cam 1", tree / "root"])
+    assert finder.find("b.jpg") == tree / "root" / "cam 1" / "b.jpg"
+    assert finder.find("a.jpg") == tree / "root" / "a.jpg"
+    assert finder.find("../a.jpg") == tree / "root" / "a.jpg"  # leaves the base, not the root
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "cam 1/../../secret.jpg", "..\\secret.jpg"])
+def test_names_that_leave_the_root_are_refused(tree: Path, name: str) -> None:
+    with pytest.raises(OutsideRootError, match="outside"):
+        ImageFinder(tree / "root").find(name)
+
+
+def test_absolute_names_outside_are_refused(tree: Path) -> None:
+    with pytest.raises(OutsideRootError, match=r"secret\.jpg"):
+        ImageFinder(tree / "root").find(str(tree / "secret.jpg"))
+
+
+def test_a_sibling_whose_name_starts_alike_is_outside(tree: Path) -> None:
+    put_text(tree / "root2" / "x.jpg", "x")
+    with pytest.raises(OutsideRootError):
+        ImageFinder(tree / "root").find("../root2/x.jpg")
+
+
+def test_links_out_of_the_root_are_refused_and_links_within_are_not(tree: Path) -> None:
+    (tree / "root" / "out.jpg").symlink_to(tree / "secret.jpg")
+    (tree / "root" / "in.jpg").symlink_to(tree / "root" / "a.jpg")
+    (tree / "root" / "folder").symlink_to(tree)
+    finder = ImageFinder(tree / "root")
+    with pytest.raises(OutsideRootError, match=r"link to .*secret\.jpg"):
+        finder.find("out.jpg")
+    with pytest.raises(OutsideRootError):
+        finder.find("folder/secret.jpg")
+    assert finder.find("in.jpg") == tree / "root" / "in.jpg"
+
+
+def test_a_root_that_is_itself_a_link_is_fine(tree: Path) -> None:
+    (tree / "link").symlink_to(tree / "root")
+    assert ImageFinder(tree / "link").find("a.jpg") == tree / "link" / "a.jpg"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(["..", ".", "cam 1", "a.jpg", "secret.jpg", "", "/"]), max_size=6))
+def test_whatever_the_name_nothing_outside_is_returned(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str]
+) -> None:
+    base = tmp_path_factory.getbasetemp() / "names"
+    if not base.exists():
+        put_text(base / "secret.jpg", "s")
+        put_text(base / "root" / "a.jpg", "a")
+    try:
+        found = ImageFinder(base / "root").find("/".join(parts))
+    except OutsideRootError:
+        return
+    assert found is None or found.resolve().is_relative_to((base / "root").resolve())
+
+
+def test_relative_name() -> None:
+    assert relative_name(Path("/d/cam/a.jpg"), Path("/d")) == "cam/a.jpg"
+    assert relative_name(Path("/e/a.jpg"), Path("/d")) == "/e/a.jpg"

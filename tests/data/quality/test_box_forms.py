@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_files import coco, coco_box, coco_image, put_image, put_text, voc_object, voc_xml
+from hardmine.data.formats.label_validation import RawImage, RawSplit
+from hardmine.data.quality.box_forms import FORMS, is_sound, judge_form, to_xyxy, written_numbers
+from hardmine.data.quality.check_dataset import check_dataset
+from hardmine.data.quality.findings import Severity, severity_of
+
+SIZE = (640, 480)
+SMALL = (64, 48)
+N = 60
+
+
+def true_boxes(seed: int = 0, n: int = N, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Boxes of all sizes, anywhere inside the image."""
+    rng = np.random.default_rng(seed)
+    extent = rng.uniform(0.1, 0.6, (n, 2)) * size
+    low = rng.random((n, 2)) * (np.array(size) - extent)
+    return np.concatenate([low, low + extent], axis=1)
+
+
+def written_as(form: str, boxes: np.ndarray) -> np.ndarray:
+    """Invert `to_xyxy` by hand."""
+    x0, y0, x1, y1 = boxes.T
+    w, h = x1 - x0, y1 - y0
+    numbers = {
+        "xyxy": (x0, y0, x1, y1),
+        "xywh": (x0, y0, w, h),
+        "cxcywh": ((x0 + x1) / 2, (y0 + y1) / 2, w, h),
+        "yxyx": (y0, x0, y1, x1),
+        "yxhw": (y0, x0, h, w),
+        "xxyy": (x0, x1, y0, y1),
+        "x1y1x0y0": (x1, y1, x0, y0),
+    }
+    plain = form.removesuffix("_shares")
+    if form != plain:
+        return written_as(plain, boxes / np.tile(SIZE, 2))
+    return np.stack(numbers[plain], axis=1)
+
+
+def split_of(numbers: np.ndarray, declared: str = "xyxy") -> RawSplit:
+    """What a reader gives that takes the numbers to be of the declared form."""
+    boxes = to_xyxy(declared, numbers, np.tile(SIZE, (len(numbers), 1)))
+    image = RawImage(Path("a.jpg"), "a.xml", *SIZE)
+    image.objects = [(*box, 0, False, i) for i, box in enumerate(boxes.tolist())]
+    return RawSplit(Path(), ["cat"], [image], [], form=declared)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_reads_back_what_it_wrote(form: str) -> None:
+    boxes = true_boxes()
+    back = to_xyxy(form, written_as(form, boxes), np.tile(SIZE, (N, 1)))
+    np.testing.assert_allclose(back, boxes, atol=1e-9)
+
+
+@pytest.mark.parametrize("declared", ["xyxy", "xywh", "cxcywh_shares"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_form_that_was_written_is_named(form: str, declared: str) -> None:
+    verdict = judge_form(split_of(written_as(form, true_boxes()), declared))
+    assert verdict is not None
+    assert verdict.best == form
+    assert verdict.doubtful == (form != declared)
+    assert verdict.sound[form] == 1.0
+
+
+@pytest.mark.parametrize("declared", ["xyxy", "xywh", "cxcywh_shares"])
+def test_written_numbers_undo_the_reader(declared: str) -> None:
+    numbers = written_as(declared, true_boxes())
+    back, sizes = written_numbers(split_of(numbers, declared))
+    np.testing.assert_allclose(back, numbers, atol=1e-9)
+    assert sizes.tolist() == [list(SIZE)] * N
+
+
+def test_a_box_is_sound_inside_its_image_and_with_an_extent() -> None:
+    boxes = [
+        [0, 0, 10, 10],
+        [-6.4, 0, 10, 10],  # 1 % of 640 over the edge: still sound
+        [-6.5, 0, 10, 10],
+        [0, 0, 1.9, 10],
+        [10, 0, 0, 10],
+        [600, 400, 646, 484.8],
+    ]
+    sound = is_sound(np.array(boxes, np.float64), np.tile(SIZE, (len(boxes), 1)).astype(float))
+    assert sound.tolist() == [True, True, False, False, False, True]
+
+
+def test_sloppy_boxes_and_few_boxes_prove_nothing() -> None:
+    boxes = true_boxes()
+    boxes[:4, 2] = 700  # 4 of 60 pass the right edge by 60 px: no other form explains the rest
+    verdict = judge_form(split_of(boxes))
+    assert verdict is not None
+    assert not verdict.doubtful
+    assert judge_form(split_of(written_as("xywh", true_boxes(n=7)))) is None
+    nan = np.full((N, 4), np.nan)
+    assert judge_form(split_of(nan)) is None
+
+
+@pytest.mark.parametrize(("worse", "named"), [(2, "yxyx"), (3, "xyxy")])
+def test_another_form_must_be_five_times_better(worse: int, named: str) -> None:
+    """Ten boxes are unsound as xyxy; as yxyx 2 are (a fifth of that) or 3 (more)."""
+    both = np.tile([10, 10, 50, 50], (100, 1))
+    high = np.tile([10, 400, 50, 600], (10, 1))  # y to 600 of 480, or x to 600 of 640
+    wide = np.tile([400, 10, 600, 50], (worse, 1))  # the other way round
+    verdict = judge_form(split_of(np.concatenate([both, high, wide]).astype(float)))
+    assert verdict is not None
+    assert verdict.best == named
+
+
+def test_square_images_do_not_tell_x_from_y() -> None:
+    """Nothing is claimed where both readings are sound."""
+    boxes = true_boxes() * 0.4
+    verdict = judge_form(split_of(written_as("yxyx", boxes)))
+    assert verdict is not None
+    assert verdict.best == "xyxy"
+
+
+def test_check_names_the_form_and_calls_it_an_error(tmp_path: Path) -> None:
+    """VOC files that hold x y width height: most boxes come out inverted or outside."""
+    for i, box in enumerate(written_as("xywh", true_boxes(n=12, size=SMALL))):
+        put_image(tmp_path / f"{i}.png", i, SMALL)
+        put_text(tmp_path / f"{i}.xml", voc_xml([voc_object("cat", box.tolist())], size=SMALL))
+    report = check_dataset(tmp_path)
+    (found,) = (p for p in report.problems if p.kind.startswith("box_form"))
+    assert "read as xmin ymin width height, in pixels, 100%" in found.reason
+    assert severity_of(found) in (Severity.ERROR, Severity.WARNING)
+    assert report.to_dict()["forms"]["all"]["best"] == "xywh"
+
+
+def test_coco_corners_are_recognised(tmp_path: Path) -> None:
+    images = [coco_image(i, f"{i}.png", width=64, height=48) for i in range(12)]
+    for i in range(12):
+        put_image(tmp_path / f"{i}.png", i, SMALL)
+    annotations = [coco_box(i, box.tolist()) for i, box in enumerate(true_boxes(n=12, size=SMALL))]
+    report = check_dataset(put_text(tmp_path / "all.json", coco(images, annotations)))
+    assert report.forms["all"].declared == "xywh"
+    assert report.forms["all"].best == "xyxy"
+    located = [p for p in report.problems if p.kind in ("box_clipped", "box_outside")]
+    assert located
+    first = located[0]
+    assert first.image == tmp_path / f"{first.index}.png"
+    assert len(first.boxes) == 1

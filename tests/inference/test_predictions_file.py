@@ -1,0 +1,147 @@
+"""Predictions files of several frameworks, read into the same detections."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardmine.errors import ConfigError, DataError
+from hardmine.inference.load_detector import open_detector
+from hardmine.inference.predict import ScoredImage, detect_images, score_images
+from hardmine.inference.predictions_file import Predictions, load_predictions
+from hardmine.types import Problem
+
+A, B = [10.0, 20.0, 40.0, 60.0], [1.0, 2.0, 3.0, 4.0]  # xyxy; as xywh 10 20 30 40 and 1 2 2 2
+CAT, DOG = 0.75, 0.5
+
+
+def coco(image_id: object, number: int, score: float, **more: object) -> dict[str, object]:
+    box = [10, 20, 30, 40] if number == 1 else [1, 2, 2, 2]
+    return {"image_id": image_id, "category_id": number, "bbox": box, "score": score, **more}
+
+
+def ultralytics(name: str, kind: int, score: float, box: list[float]) -> dict[str, object]:
+    corners = dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))
+    return {"name": name, "class": kind, "confidence": score, "box": corners}
+
+
+TABLE = {
+    "images": [{"id": 7, "file_name": "sub/a.jpg"}],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+}
+FORMS: dict[str, tuple[Any, Any]] = {
+    "COCO results, names from the annotations": ([coco(7, 2, DOG), coco(7, 1, CAT)], TABLE),
+    "a COCO file with scores": ({**TABLE, "annotations": [coco(7, 2, DOG), coco(7, 1, CAT)]}, None),
+    "Ultralytics val: the stem as id": ([coco("a", 1, CAT), coco("a", 2, DOG)], ["cat", "dog"]),
+    "Ultralytics val: with file names": (
+        [coco(0, 1, CAT, file_name="a.jpg"), coco(0, 2, DOG, file_name="a.jpg")],
+        ["cat", "dog"],
+    ),
+    "hardmine predict --json": (
+        [
+            coco(None, 1, CAT, file_name="/there/pool/sub/a.jpg", category="cat"),
+            coco(None, 2, DOG, file_name="/there/pool/sub/a.jpg", category="dog"),
+        ],
+        None,
+    ),
+    "Ultralytics to_json by image": (
+        {"sub/a.jpg": [ultralytics("cat", 0, CAT, A), ultralytics("dog", 1, DOG, B)]},
+        None,
+    ),
+    "mmdetection by image": (
+        {"a": {"labels": [1, 0], "scores": [DOG, CAT], "bboxes": [B, A]}},
+        ["cat", "dog"],
+    ),
+}
+
+
+def write(folder: Path, tree: Any, classes: Any) -> tuple[Path, Path | list[str] | None]:
+    path = folder / "found.json"
+    path.write_text(json.dumps(tree))
+    if not isinstance(classes, dict):
+        return path, classes
+    (folder / "truth.json").write_text(json.dumps(classes))
+    return path, folder / "truth.json"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_detections(tmp_path: Path, form: str) -> None:
+    path, classes = write(tmp_path, *FORMS[form])
+    found = load_predictions(path, classes)
+    assert found.categories == ("cat", "dog")
+    seen = found.look(Path("/here/pool/sub/a.jpg"))
+    np.testing.assert_allclose(seen.boxes, [A, B])
+    assert seen.scores.tolist() == [CAT, DOG]
+    assert seen.labels.tolist() == [1, 2]
+    assert len(found.look(Path("/here/pool/sub/other.jpg"))) == 0
+    assert not found.names(Path("/here/pool/sub/other.jpg"))
+
+
+def test_a_folder_of_one_file_per_image(tmp_path: Path) -> None:
+    """mmdetection's inferencer writes preds/NAME.json."""
+    for name, score in (("a", CAT), ("b", DOG)):
+        entry = {"labels": [0], "scores": [score], "bboxes": [A]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(entry))
+    found = open_detector(tmp_path, classes=["cat"])
+    assert isinstance(found, Predictions)
+    assert [float(found.look(Path(f"{n}.png")).scores[0]) for n in "ab"] == [CAT, DOG]
+
+
+def test_a_numeric_stem_is_found_with_its_zeros(tmp_path: Path) -> None:
+    path, classes = write(tmp_path, [coco(42, 1, CAT)], ["cat"])
+    assert len(load_predictions(path, classes).look(Path("000042.jpg"))) == 1
+
+
+def test_equal_names_in_two_folders_are_not_confused(tmp_path: Path) -> None:
+    rows = [coco(None, 1, s, file_name=f"{f}/a.jpg") for f, s in (("one", 0.9), ("two", 0.2))]
+    path, classes = write(tmp_path, rows, ["cat", "dog"])
+    found = load_predictions(path, classes)
+    assert float(found.look(Path("/x/one/a.jpg")).scores[0]) == pytest.approx(0.9)
+    assert float(found.look(Path("/x/two/a.jpg")).scores[0]) == pytest.approx(0.2)
+    assert len(found.look(Path("/x/three/a.jpg"))) == 0
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ([coco(1, 1, CAT), {"image_id": 1}], r"found\.json\[1\]: wanted category_id"),
+        ([coco(1, 1, 1.5)], r"\[0\]: score 1\.5, wanted a probability"),
+        ([coco(1, 1, float("nan"))], "not finite"),
+        ([{**coco(1, 1, CAT), "bbox": [1, 2, 3]}], r"\[0\]: wanted"),
+        ([coco(None, 1, CAT)], "no image_id and no file_name"),
+        ([coco(1, 3, CAT)], "class 3, which is none of 2 .cat, dog.; COCO ids count from 1"),
+        ([3], "got int, wanted a detection"),
+        ({"a": {"labels": [0], "scores": [], "bboxes": []}}, r"\[a\]: wanted bboxes"),
+        ({"a": [{"name": "cat"}]}, r"\[a\]: wanted .* list of name, confidence and box"),
+        ("text", "got str, wanted detections"),
+    ],
+)
+def test_a_fault_is_named_with_its_place(tmp_path: Path, tree: Any, message: str) -> None:
+    path, _ = write(tmp_path, tree, None)
+    with pytest.raises(DataError, match=message):
+        load_predictions(path, ["cat", "dog"])
+
+
+def test_classes_by_number_need_names(tmp_path: Path) -> None:
+    path, _ = write(tmp_path, [coco(1, 1, CAT)], None)
+    with pytest.raises(DataError, match="by number only; give --classes"):
+        load_predictions(path)
+
+
+def test_pictures_are_looked_up_and_the_unreadable_are_problems(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 60), "red").save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    path, classes = write(tmp_path, [coco("a", 1, CAT)], ["cat"])
+    found = open_detector(path, classes=classes)
+    first, second = score_images(found, [tmp_path / "a.png", tmp_path / "b.png"])
+    assert isinstance(first, ScoredImage)
+    assert (first.score, first.label, len(first.detections)) == (CAT, 1, 1)
+    assert isinstance(second, Problem)
+    assert [len(d) for d in detect_images(found, [tmp_path / "a.png"])] == [1]
+    with pytest.raises(ConfigError, match="cannot be run on pictures"):
+        found.score(None)  # type: ignore[arg-type]

@@ -1,0 +1,393 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardmine.data.load_dataset import load_dataset
+from hardmine.errors import ConfigError, DataError
+from hardmine.files import write_atomic
+from hardmine.types import ImageState
+from loop_fakes import World, draw, labelled, pool_of, rows_of, run, sheet_of, trained_on
+
+pytestmark = pytest.mark.usefixtures("no_page")
+
+
+def kinds(names: list[str]) -> set[str]:
+    return {name.split("-")[0] for name in names}
+
+
+def test_each_round_mines_what_the_last_model_still_fires_on(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = run(inputs, out, World())
+    rows = rows_of(out)
+    assert list(result.rows) == rows
+    # .15 * 20 labelled = 3 a round
+    assert [row["negatives_added"] for row in rows] == [0, 3, 3, 3]
+    assert [row["negatives_total"] for row in rows] == [0, 3, 6, 9]
+    assert [row["train_images"] for row in rows] == [20, 23, 26, 29]
+    # Kind k fires with .95 - k / 10 until it was trained on, with a fifth of it afterwards.
+    assert [kinds(sheet_of(out, "mined", n)) for n in (1, 2, 3)] == [{"k0"}, {"k1"}, {"k2"}]
+
+
+def test_the_figures_of_a_row(inputs: dict[str, Any], tmp_path: Path) -> None:
+    run(inputs, tmp_path / "run", World(), rounds=1)
+    first, second = rows_of(tmp_path / "run")
+    assert {
+        "arm",
+        "round",
+        "train_images",
+        "negatives_added",
+        "AP",
+        "AP50",
+        "recall",
+        "alarms_per_image_at_recall_0.8",
+        "interval",
+        "score_threshold",
+    } <= set(first)
+    # 10 objects with scores .900, .899 … .891: recall .8 is reached at the eighth, .893. Of the 12
+    # held-out pictures two, .95 and .94, score as much: 2 / 12 an image, and none once k0 is known.
+    assert first["score_threshold"] == pytest.approx(0.893)
+    assert first["alarms_per_image_at_recall_0.8"] == pytest.approx(2 / 12)
+    assert first["recall_at_first_threshold"] == 0.8
+    assert second["alarms_per_image_at_recall_0.8"] == 0
+    assert set(first["negatives"]) == {"held_out", "stop"}  # 16 px boxes in 32 px leave no crop
+
+
+def test_crops_of_validation_images_are_measured_beside(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    import numpy as np
+
+    small = [
+        replace(record, boxes=np.array([[0, 0, 6, 6]], np.float32))
+        for record in inputs["val"].records
+    ]
+    inputs["val"] = inputs["val"].with_records(small)
+    world = World()
+    real = world.detect_images
+
+    def detect(detector: Any, paths: Any, *, progress: Any = None) -> Any:
+        renamed = [Path("k5-40-0.png") if "crops" in str(path) else path for path in paths]
+        return real(detector, renamed, progress=progress)
+
+    world.detect_images = detect  # type: ignore[method-assign]
+    run(inputs, tmp_path / "run", world, rounds=1)
+    assert rows_of(tmp_path / "run")[0]["negatives"]["crops"]["images"] >= 10
+
+
+def test_all_arms_branch_from_the_same_weights_with_equal_steps(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out, world = tmp_path / "run", World()
+    run(inputs, out, world, rounds=2, arms=("none", "random", "mined"))
+    base, *branches = world.trainings
+    assert base["init"] is None
+    assert {branch["init"] for branch in branches} == {
+        next((out / "models").glob("*")).parent / rows_of(out)[0]["model"] / "last.safetensors"
+    }
+    assert len({branch["steps"] for branch in branches}) == 1
+    assert len({branch["seed"] for branch in branches}) == 1
+    # mined and random twice each; none has the same inputs in both rounds and is trained once
+    assert sorted(branch["images"] for branch in branches) == [20, 23, 23, 26, 26]
+    rows = {(row["arm"], row["round"]): row for row in rows_of(out)}
+    assert len(rows) == 9
+    assert rows["none", 1]["model"] == rows["none", 2]["model"]
+    assert rows["none", 2]["negatives_total"] == 0
+    assert rows["random", 2]["negatives_total"] == rows["mined", 2]["negatives_total"] == 6
+
+
+def test_steps_come_from_the_labelled_images_of_round_zero(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    from hardmine.recipes.named_recipes import named_recipe
+
+    base = named_recipe("small160")
+    recipe = replace(base, epochs=16.0, branch=replace(base.branch, epochs=8.0))
+    for retrain, expected in (("branch", 5), ("continue", 5), ("fresh", 10)):
+        world = World()
+        run(inputs, tmp_path / retrain, world, rounds=2, recipe=recipe, retrain=retrain)
+        # batches of 32: 16 * 20 / 32 = 10 steps at first, 8 * 20 / 32 = 5 in a branch
+        assert [t["steps"] for t in world.trainings] == [10, expected, expected]
+
+
+def test_fresh_starts_anew_and_continue_goes_on(inputs: dict[str, Any], tmp_path: Path) -> None:
+    fresh, on = World(), World()
+    run(inputs, tmp_path / "fresh", fresh, rounds=2, retrain="fresh")
+    assert [t["init"] for t in fresh.trainings] == [None, None, None]
+    run(inputs, tmp_path / "on", on, rounds=2, retrain="continue")
+    models = [row["model"] for row in rows_of(tmp_path / "on")]
+    inits = [t["init"].parent.name for t in on.trainings if t["init"]]
+    assert inits == models[:2]
+    assert len({t["seed"] for t in on.trainings}) == 3
+
+
+def test_no_image_is_handed_out_twice_and_none_lies_outside_the_mined_set(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    run(inputs, out, World(), arms=("mined", "random"))
+    metrics = json.loads((out / "metrics.json").read_text())
+    # 60 in the pool, 30 % for stopping
+    assert metrics["sets"]["images"] == {
+        "train": 20,
+        "val": 10,
+        "mined_from": 42,
+        "stop": 18,
+        "held_out": 12,
+    }
+    for arm in ("mined", "random"):
+        handed = [name for n in (1, 2, 3) for name in sheet_of(out, arm, n)]
+        assert len(handed) == len(set(handed)) == 9
+
+
+def test_near_duplicates_are_handed_out_once_over_all_rounds(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    pool = tmp_path / "copies"
+    for i in range(12):
+        for copy in range(3):  # kind 9 is never learned from kind 8
+            draw(pool / f"k{i}-{90 - i:02}-{copy}.png", 100 + i)
+    inputs["pool"] = pool
+    out = tmp_path / "run"
+    run(inputs, out, World(), rounds=2)
+    handed = sheet_of(out, "mined", 1) + sheet_of(out, "mined", 2)
+    assert len(handed) == len(kinds(handed)) == 6
+    assert (
+        rows_of(out)[1]["mining"]["near_duplicates_passed_over"] == 6
+    )  # two copies of each of three
+
+
+def test_images_that_the_pool_shares_with_other_sets_are_left_out(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    draw(inputs["pool"] / "k7-99-copy-of-val.png", 2000)
+    draw(inputs["pool"] / "k8-99-copy-of-train.png", 1000)
+    draw(inputs["pool"] / "k9-99-copy-of-final.png", 9000)
+    out = tmp_path / "run"
+    run(inputs, out, World(), rounds=1, arms=("mined", "random"))
+    leaks = json.loads((out / "metrics.json").read_text())["sets"]["leaks"]
+    assert sorted(leak["sets"] for leak in leaks) == ["pool/final", "pool/train", "pool/val"]
+    handed = [n for arm in ("mined", "random") for n in sheet_of(out, arm, 1)]
+    assert not [name for name in handed if "copy-of" in name]
+
+
+def test_every_round_writes_a_coco_file_that_reads_back(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    run(inputs, out, World(), rounds=2)
+    assert trained_on(out, "mined", 2) == sheet_of(out, "mined", 1) + sheet_of(out, "mined", 2)
+    data = load_dataset(out / "rounds" / "mined-2" / "train.coco.json", images=tmp_path)
+    assert data.count_states() == {ImageState.LABELLED: 20, ImageState.ASSUMED_EMPTY: 6}
+    first = load_dataset(out / "rounds" / "round-0" / "train.coco.json", images=tmp_path)
+    assert len(first) == 20
+
+
+def test_what_still_fires_after_training_comes_back_for_a_second_look(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    world = World()
+    real = world.load_detector
+
+    def stubborn(checkpoint: Path, device: str | None = None) -> Any:
+        from dataclasses import replace
+
+        return replace(real(checkpoint, device), learned=frozenset())
+
+    tools = world.tools()
+    from dataclasses import replace
+
+    out = tmp_path / "run"
+    run(inputs, out, world, rounds=1, tools=replace(tools, load_detector=stubborn))
+    with (out / "rounds" / "mined-1" / "second_look.csv").open(newline="") as handle:
+        again = [row["image"] for row in csv.DictReader(handle)]
+    assert again == sheet_of(out, "mined", 1)
+    assert rows_of(out)[1]["second_look"] == 3
+    run(inputs, tmp_path / "learns", World(), rounds=1)
+    assert rows_of(tmp_path / "learns")[1]["second_look"] == 0
+
+
+def test_quarantine_sets_aside_what_scores_too_high(inputs: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(inputs, out, World(), rounds=1, quarantine=0.86)
+    assert len(sheet_of(out, "mined", 1)) == 3
+    assert all(int(name.split("-")[1]) < 86 for name in sheet_of(out, "mined", 1))
+    aside = json.loads((out / "rounds" / "mined-1" / "quarantine.json").read_text())["candidates"]
+    assert all(row["score"] >= 0.86 for row in aside)
+    assert rows_of(out)[1]["mining"]["quarantined"] == len(aside) > 0
+
+
+def test_a_pool_on_which_nothing_fires_any_more_ends_the_loop(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    inputs["pool"] = pool_of(tmp_path / "one", 1, 30, 7000)
+    out = tmp_path / "run"
+    result = run(inputs, out, World(), stop="guarded", min_score=0.5, arms=("mined", "random"))
+    assert result.stopped is not None
+    assert "nothing is left to mine" in result.stopped
+    assert [(row["arm"], row["round"]) for row in result.rows] == [
+        ("mined", 0),
+        ("random", 0),
+        ("mined", 1),
+        ("random", 1),
+    ]
+    kept_on = run(inputs, out, World(), min_score=0.5, rounds=2, resume=True)
+    assert kept_on.stopped is None
+    assert [row["negatives_total"] for row in kept_on.rows] == [0, 3, 3]
+
+
+def test_the_guard_ends_the_loop_and_the_metrics_say_what_each_rule_would_have_done(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    inputs["pool"] = pool_of(tmp_path / "weak", 6, 20, 7000)
+    for path in sorted(inputs["pool"].iterdir()):  # all below the threshold: alarms cannot fall
+        kind, score, number = path.stem.split("-")
+        path.rename(path.with_name(f"{kind}-{int(score) // 2}-{number}.png"))
+    result = run(inputs, tmp_path / "run", World(), stop="guarded", rounds=5)
+    assert result.stopped is not None
+    assert result.stopped.startswith("round 2, mined, guarded rule: alarms fell only within")
+    assert result.rows[-1]["round"] == 2
+    rules = json.loads((tmp_path / "run" / "metrics.json").read_text())["stop_rules"]["mined"]
+    assert rules["guarded"]["round"] == 2
+    assert rules["recipe"]["round"] == 1
+    never = run(inputs, tmp_path / "run", World(), stop="never", rounds=3, resume=True)
+    assert never.stopped is None
+    assert never.rows[-1]["round"] == 3
+
+
+def test_the_stop_rules_look_at_the_stopping_set_and_never_at_the_final_one() -> None:
+    from hardmine.loop.round_summary import point_of
+    from hardmine.workflows.cached_measurement import Result
+    from hardmine.workflows.cached_training import Model
+
+    part = {"alarms_per_image_at_recall_0.8": 1.0, "interval": [0.5, None]}
+    figures = {
+        "AP": 0.5,
+        "AP50": 0.6,
+        "max_recall": 0.7,
+        "negatives": {"stop": part, "held_out": {}},
+    }
+    point = point_of(Result(Model("k", Path()), Path(), figures))
+    assert (point.alarms, point.interval, point.recall) == (1.0, None, 0.7)
+
+
+def test_comparisons_pair_the_arms(inputs: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(inputs, out, World(), rounds=1, arms=("mined", "random", "none"))
+    rows = json.loads((out / "metrics.json").read_text())["comparisons"]
+    pairs = {(r["arm"], r["round"], r["against_arm"], r["against_round"]) for r in rows}
+    assert pairs == {
+        ("mined", 1, "random", 1),
+        ("mined", 1, "none", 1),
+        ("random", 1, "none", 1),
+        ("mined", 1, "mined", 0),
+        ("random", 1, "random", 0),
+        ("none", 1, "none", 0),
+    }
+    assert {r["negatives"] for r in rows} == {"held_out", "stop"}
+    assert all({"ratio", "ap50"} <= set(r) for r in rows)
+
+
+def test_the_twin_arms_run_alone_too(inputs: dict[str, Any], tmp_path: Path) -> None:
+    none = run(inputs, tmp_path / "none", World(), rounds=1, arms=("none",), stop="guarded")
+    assert [row["train_images"] for row in none.rows] == [20, 20]
+    drawn = run(inputs, tmp_path / "random", World(), rounds=1, arms=("random",))
+    assert [row["negatives_added"] for row in drawn.rows] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"rounds": 0}, "rounds: got 0"),
+        ({"add": 0.0}, r"add: got 0\.0"),
+        ({"add": 1.5}, r"add: got 1\.5"),
+        ({"retrain": "again"}, "retrain: got 'again', wanted one of branch, fresh, continue"),
+        ({"stop": "now"}, "stop: got 'now', wanted one of recipe, guarded, never"),
+        ({"arms": ()}, r"arms: got \[\]"),
+        ({"arms": ("mined", "mined")}, "arms: got"),
+        ({"arms": ("hard",)}, r"arms: got \['hard'\]"),
+        ({"min_score": -0.1}, "min_score"),
+        ({"quarantine": 2.0}, "quarantine"),
+        ({"weights": "nowhere.pth"}, r"weights: no file nowhere\.pth"),
+        ({"val": 1.5}, r"val is 1\.5"),
+    ],
+)
+def test_impossible_options_are_refused(
+    inputs: dict[str, Any], tmp_path: Path, option: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(inputs, tmp_path / "run", World(), **option)
+
+
+def test_a_directory_with_a_run_needs_resume(inputs: dict[str, Any], tmp_path: Path) -> None:
+    run(inputs, tmp_path / "run", World(), rounds=1)
+    with pytest.raises(ConfigError, match="holds a run already; go on with --resume"):
+        run(inputs, tmp_path / "run", World(), rounds=1)
+
+
+def test_more_rounds_can_be_added_to_a_finished_run(inputs: dict[str, Any], tmp_path: Path) -> None:
+    world = World()
+    run(inputs, tmp_path / "run", World(), rounds=1)
+    run(inputs, tmp_path / "run", world, rounds=2, resume=True)
+    assert world.calls.count("fit") == 1
+    run(inputs, tmp_path / "whole", World(), rounds=2)
+    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "whole")
+
+
+def test_an_empty_pool_or_a_second_run_is_one_clear_error(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):  # what failed before anything was done does not count as a run
+        with pytest.raises(DataError, match="empty: no image"):
+            run({**inputs, "pool": tmp_path / "empty"}, tmp_path / "run", World())
+
+    from hardmine.mining.pool_store import PoolStore
+
+    with (
+        PoolStore(tmp_path / "run" / "pool.sqlite"),
+        pytest.raises(DataError, match="another run is writing"),
+    ):
+        run(inputs, tmp_path / "run", World(), resume=True)
+
+
+def test_negatives_with_labelled_objects_are_refused(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    inputs["negatives"] = labelled(tmp_path / "objects", 3, 400)
+    with pytest.raises(DataError, match=r"object-000\.png: holds 1 boxes, wanted no objects"):
+        run(inputs, tmp_path / "run", World())
+
+
+def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_later(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from hardmine import files
+
+    writes = []
+
+    def full(path: Path, write: Any) -> None:
+        writes.append(path)
+        if len(writes) > 20:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomic(path, write)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="no space left"):
+        patch.setattr(files, "write_atomic", full)
+        run(inputs, out, World(), rounds=1)
+    run(inputs, out, World(), rounds=1, resume=True)
+    run(inputs, tmp_path / "whole", World(), rounds=1)
+    assert rows_of(out) == rows_of(tmp_path / "whole")

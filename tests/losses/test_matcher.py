@@ -1,0 +1,161 @@
+"""Assignment: bipartite first, then by threshold."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hardmine.boxes import box_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
+from hardmine.errors import ConfigError
+from hardmine.losses.matcher import AssignerConfig, assign_priors
+from hardmine.types import Assignment, Batch, Priors
+
+
+def make_priors(boxes: list[list[float]]) -> Priors:
+    cxcywh = xyxy_to_cxcywh(torch.tensor(boxes))
+    return Priors(cxcywh, torch.zeros(len(boxes), dtype=torch.int64), ((1, len(boxes)),))
+
+
+def make_batch(
+    boxes: list[list[list[float]]], labels: list[list[int]], ignore: list[list[bool]] | None = None
+) -> Batch:
+    slots = max(1, *(len(row) for row in boxes))
+    padded = torch.zeros(len(boxes), slots, 4)
+    codes = torch.zeros(len(boxes), slots, dtype=torch.int64)
+    skip = torch.zeros(len(boxes), slots, dtype=torch.bool)
+    for i, row in enumerate(boxes):
+        if row:
+            padded[i, : len(row)] = torch.tensor(row)
+            codes[i, : len(row)] = torch.tensor(labels[i])
+            if ignore:
+                skip[i, : len(row)] = torch.tensor(ignore[i])
+    images = torch.zeros(len(boxes), 3, 1, 1, dtype=torch.uint8)
+    return Batch(images, padded, codes, skip, torch.arange(len(boxes)))
+
+
+def slow_assign(batch: Batch, priors: Priors, threshold: float) -> list[list[tuple[int, int]]]:
+    """Per-element oracle, written from the definition: (label, box index or −1) of each prior."""
+    corners = cxcywh_to_xyxy(priors.cxcywh)
+    out = []
+    for b in range(len(batch.labels)):
+        real = [
+            g
+            for g in range(batch.labels.shape[1])
+            if batch.labels[b, g] > 0 and not batch.ignore[b, g]
+        ]
+        iou = {
+            (g, a): float(box_iou(batch.boxes[b, g][None], corners[a][None]))
+            for g in range(batch.labels.shape[1])
+            for a in range(len(corners))
+        }
+        result = [(0, -1)] * len(corners)
+        boxes_left, priors_left = set(real), set(range(len(corners)))
+        while boxes_left and priors_left:
+            g, a = max(
+                ((g, a) for g in boxes_left for a in priors_left),
+                key=lambda p: (iou[p], -p[0] * len(corners) - p[1]),
+            )
+            if iou[g, a] <= 1e-6:
+                break
+            result[a] = (int(batch.labels[b, g]), g)
+            boxes_left.discard(g)
+            priors_left.discard(a)
+        for a in priors_left:
+            best = max(real, key=lambda g: (iou[g, a], -g), default=None)
+            if best is not None and iou[best, a] >= threshold:
+                result[a] = (int(batch.labels[b, best]), best)
+            elif any(
+                iou[g, a] >= threshold for g in range(batch.ignore.shape[1]) if batch.ignore[b, g]
+            ):
+                result[a] = (-1, -1)
+        out.append(result)
+    return out
+
+
+def pairs(assignment: Assignment) -> list[list[tuple[int, int]]]:
+    return [
+        [(int(lab), int(box) if lab > 0 else -1) for lab, box in zip(labs, boxes, strict=True)]
+        for labs, boxes in zip(assignment.labels, assignment.box_index, strict=True)
+    ]
+
+
+def test_two_boxes_sharing_one_best_prior_both_match() -> None:
+    """Trap: forced matching in torchvision's matcher loses one of them."""
+    priors = make_priors([[0, 0, 10, 10], [40, 0, 60, 20]])
+    batch = make_batch([[[0, 0, 9, 10], [0, 0, 30, 10]]], [[1, 2]])
+    # Box 0 has IoU .9 with prior 0; box 1 has 1/3 with prior 0 and nothing left but prior 1, IoU 0.
+    assert pairs(assign_priors(batch, priors, AssignerConfig()))[0] == [(1, 0), (0, -1)]
+    touching = make_priors([[0, 0, 10, 10], [20, 0, 60, 20]])
+    # Now prior 1 shares 10 x 10 with box 1: it gets it although IoU = 100 / (300 + 800 − 100) = .1.
+    assert pairs(assign_priors(batch, touching, AssignerConfig()))[0] == [(1, 0), (2, 1)]
+
+
+def test_a_box_that_overlaps_no_prior_takes_none() -> None:
+    """Trap: argmax over zeros is index 0."""
+    priors = make_priors([[0, 0, 10, 10], [20, 0, 30, 10]])
+    result = assign_priors(make_batch([[[100, 100, 120, 120]]], [[1]]), priors, AssignerConfig())
+    assert result.labels.tolist() == [[0, 0]]
+
+
+def test_image_without_boxes() -> None:
+    priors = make_priors([[0, 0, 10, 10]])
+    result = assign_priors(make_batch([[], [[0, 0, 10, 10]]], [[], [3]]), priors, AssignerConfig())
+    assert result.labels.tolist() == [[0], [3]]
+    assert result.iou.tolist() == [[0.0], [1.0]]
+
+
+def test_threshold_is_inclusive() -> None:
+    # 10 x 10 in 10 x 20: IoU = 100 / 200 = .5 exactly; the other prior wins the forced match.
+    priors = make_priors([[0, 0, 10, 20], [0, 0, 10, 10]])
+    batch = make_batch([[[0, 0, 10, 10]]], [[1]])
+    assert assign_priors(batch, priors, AssignerConfig(0.5)).labels.tolist() == [[1, 1]]
+    assert assign_priors(batch, priors, AssignerConfig(0.51)).labels.tolist() == [[0, 1]]
+
+
+def test_ignored_boxes_and_band() -> None:
+    priors = make_priors([[0, 0, 10, 10], [50, 0, 60, 10], [0, 0, 10, 25]])
+    batch = make_batch([[[0, 0, 10, 10], [50, 0, 60, 10]]], [[1, 1]], [[False, True]])
+    # Prior 1 lies on the ignored box; prior 2 has IoU 100 / 250 = .4 with box 0.
+    assert assign_priors(batch, priors, AssignerConfig()).labels.tolist() == [[1, -1, 0]]
+    band = AssignerConfig(0.5, ignore_above=0.4)
+    assert assign_priors(batch, priors, band).labels.tolist() == [[1, -1, -1]]
+
+
+def test_all_boxes_ignored() -> None:
+    priors = make_priors([[0, 0, 10, 10], [50, 0, 60, 10]])
+    batch = make_batch([[[0, 0, 10, 10]]], [[1]], [[True]])
+    assert assign_priors(batch, priors, AssignerConfig()).labels.tolist() == [[-1, 0]]
+
+
+CORNER = st.integers(0, 12)
+BOX = st.tuples(CORNER, CORNER, st.integers(2, 10), st.integers(2, 10)).map(
+    lambda b: [float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[3])]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(BOX, st.integers(1, 3), st.booleans()), max_size=4),
+        min_size=1,
+        max_size=3,
+    ),
+    st.lists(BOX, min_size=1, max_size=8, unique_by=tuple),
+)
+def test_equal_to_the_slow_loop(
+    images: list[list[tuple[list[float], int, bool]]], prior_boxes: list[list[float]]
+) -> None:
+    batch = make_batch(
+        [[b for b, _, _ in image] for image in images],
+        [[n for _, n, _ in image] for image in images],
+        [[s for _, _, s in image] for image in images],
+    )
+    priors = make_priors(prior_boxes)
+    assert pairs(assign_priors(batch, priors, AssignerConfig())) == slow_assign(batch, priors, 0.5)
+
+
+def test_contradictory_thresholds() -> None:
+    with pytest.raises(ConfigError, match="ignore_above"):
+        AssignerConfig(0.5, ignore_above=0.6)

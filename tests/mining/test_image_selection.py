@@ -1,0 +1,420 @@
+"""Ranking rules, quotas, groups, repeats and variety, each against a slow reading of its words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from hardmine.errors import ConfigError
+from hardmine.mining.image_selection import Chooser, Chosen, k_center
+from hardmine.mining.mine_options import RULES, RankOptions
+from hardmine.mining.ranking import Entry, class_margin, first_cut, hardness, order
+from hardmine.types import Detections, PoolScore
+
+Alarm = tuple[float, int, tuple[float, float, float, float]]
+BOX = (10.0, 10.0, 30.0, 30.0)
+
+
+def detections(alarms: list[Alarm]) -> Detections:
+    rows = sorted(alarms, key=lambda a: -a[0])
+    return Detections(
+        np.array([b for _, _, b in rows], np.float32).reshape(-1, 4),
+        np.array([s for s, _, _ in rows], np.float32),
+        np.array([c for _, c, _ in rows], np.int64),
+    )
+
+
+def entry(image: str, alarms: list[Alarm], name: str = "") -> Entry:
+    found = detections(alarms)
+    top = (float(found.scores[0]), int(found.labels[0])) if alarms else (0.0, 0)
+    score = PoolScore(image, top[0], top[1], len(alarms), 0, 0, "m")
+    return Entry(score, name or image, found)
+
+
+def simple(image: str, score: float, label: int = 1, name: str = "") -> Entry:
+    return entry(image, [(score, label, BOX)], name)
+
+
+def choose(entries: list[Entry], count: int | None = None, **more: object) -> Chosen:
+    barred = more.pop("barred", {})
+    before = more.pop("before", {})
+    groups = more.pop("groups", None) or {e.image: i for i, e in enumerate(entries)}
+    features = more.pop("features", None)
+    options = RankOptions(**more)  # type: ignore[arg-type]
+    chooser = Chooser(entries, options, count, groups, barred, before, features)  # type: ignore[arg-type]
+    return chooser.choose()
+
+
+# The rules.
+
+
+def test_the_rules_by_hand() -> None:
+    far = (60.0, 60.0, 90.0, 90.0)
+    one = detections([(0.6, 1, BOX), (0.3, 2, BOX), (0.45, 1, far)])
+    assert hardness("score", one, 0.5) == pytest.approx(0.6)
+    assert hardness("alarms", one, 0.5) == 3
+    assert hardness("sum", one, 0.5) == pytest.approx(1.35)
+    # At the best box .6 and .3 leave .1 for background: .6 - .3.
+    assert class_margin(one) == pytest.approx(0.3)
+    # .45 lies .05 from .5, nearer than .6.
+    assert hardness("uncertainty", one, 0.5) == pytest.approx(-0.05)
+
+
+def test_the_margin_of_one_class_is_to_background() -> None:
+    assert class_margin(detections([(0.55, 1, BOX)])) == pytest.approx(0.1)  # .55 - .45
+    assert class_margin(detections([(0.2, 1, BOX)])) == pytest.approx(0.6)  # .8 - .2
+    # Sigmoid scores may add up to more than 1: background has nothing left.
+    assert class_margin(detections([(0.9, 1, BOX), (0.8, 2, BOX)])) == pytest.approx(0.1)
+
+
+def slow_key(rule: str, alarms: list[Alarm], threshold: float) -> float:
+    """The larger, the harder; alarms as written, in any order."""
+    scores = [np.float32(s).item() for s, _, _ in alarms]
+    if rule == "score":
+        return max(scores)
+    if rule == "alarms":
+        return len(scores)
+    if rule == "sum":
+        return sum(sorted(scores, reverse=True))
+    if rule == "uncertainty":
+        return -min(abs(s - threshold) for s in scores)
+    top = max(scores)
+    best: dict[int, float] = {}
+    for (_, label, _), score in zip(alarms, scores, strict=True):  # all boxes are in one place
+        best[label] = max(best.get(label, 0), score)
+    likeliest = sorted([*best.values(), max(0.0, 1 - sum(best.values()))], reverse=True)
+    assert top in likeliest
+    return likeliest[1] - likeliest[0]
+
+
+alarm_lists = st.lists(
+    st.tuples(st.floats(0.0625, 1, width=32), st.integers(1, 3), st.just(BOX)), max_size=4
+)
+pools = st.lists(st.tuples(alarm_lists, st.integers(0, 3), st.integers(0, 2)), max_size=10)
+
+
+@given(pools, st.sampled_from(RULES), st.sampled_from([0.2, 0.5]))
+def test_the_order_is_that_of_a_slow_sort(
+    rows: list[tuple[list[Alarm], int, int]], rule: str, threshold: float
+) -> None:
+    entries = [entry(f"{i:02}", alarms) for i, (alarms, _, _) in enumerate(rows)]
+    got = [e.image for e, _ in order(entries, RankOptions(rule=rule, threshold=threshold))]  # type: ignore[arg-type]
+    keys = {
+        f"{i:02}": (slow_key(rule, alarms, threshold), max(s for s, _, _ in alarms))
+        for i, (alarms, _, _) in enumerate(rows)
+        if alarms
+    }
+    assert set(got) == set(keys)
+    for a, b in pairwise(got):
+        assert keys[a][0] >= keys[b][0] - 1e-6
+        if abs(keys[a][0] - keys[b][0]) < 1e-9 and abs(keys[a][1] - keys[b][1]) < 1e-9:
+            assert a < b
+
+
+@settings(max_examples=150)
+@given(
+    pools,
+    st.one_of(st.none(), st.integers(0, 6)),
+    st.one_of(st.none(), st.integers(1, 2)),
+    st.one_of(st.none(), st.integers(1, 2)),
+    st.booleans(),
+    st.sets(st.integers(0, 9)),
+)
+def test_the_choice_is_that_of_a_slow_reading_of_the_rules(
+    rows: list[tuple[list[Alarm], int, int]],
+    count: int | None,
+    quota_class: int | None,
+    quota_group: int | None,
+    per_class: bool,
+    barred: set[int],
+) -> None:
+    entries = [
+        entry(f"{i:02}", alarms, f"cam{camera}/{i:02}.jpg")
+        for i, (alarms, _, camera) in enumerate(rows)
+    ]
+    duplicate = {f"{i:02}": group for i, (_, group, _) in enumerate(rows)}
+    camera_of = {f"{i:02}": f"cam{camera}" for i, (_, _, camera) in enumerate(rows)}
+    gone = {f"{i:02}" for i in barred}
+    got = choose(
+        entries,
+        count,
+        groups=duplicate,
+        barred=dict.fromkeys(gone, "gone"),
+        per_class=per_class,
+        quota_class=quota_class,
+        quota_group=quota_group,
+        group="folder",
+        repeats=False,
+    )
+    options = RankOptions()
+    labels = sorted({int(c) for e in entries for c in e.alarms.labels}) if per_class else [None]
+    lists = {label: [e for e, _ in order(entries, options, label)] for label in labels}
+    taken: list[str] = []
+    classes: Counter[int] = Counter()
+    cameras: Counter[str] = Counter()
+    while any(lists.values()):
+        for label in labels:  # each class in turn takes its next image that may be taken
+            while lists[label]:
+                one = lists[label].pop(0)
+                image, kind = one.image, label or int(one.alarms.labels[0])
+                fits = (
+                    image not in gone
+                    and image not in taken
+                    and all(duplicate[image] != duplicate[other] for other in taken)
+                    and (count is None or len(taken) < count)
+                    and (quota_class is None or classes[kind] < quota_class)
+                    and (quota_group is None or cameras[camera_of[image]] < quota_group)
+                )
+                if fits:
+                    taken.append(image)
+                    classes[kind] += 1
+                    cameras[camera_of[image]] += 1
+                    break
+    assert list(got.images) == taken
+    firing = {e.image for e in entries}
+    assert set(got.reasons) | set(got.images) == firing
+    assert not set(got.reasons) & set(got.images)
+
+
+# What is left out, and why.
+
+
+def test_trap_13_nothing_without_detection_nothing_twice_no_duplicates_no_leaks() -> None:
+    entries = [simple(name, 0.9 - i / 10) for i, name in enumerate("abcdef")]
+    entries.append(entry("silent", []))
+    got = choose(
+        entries,
+        groups={"a": 0, "b": 0, "c": 2, "d": 3, "e": 4, "f": 5, "silent": 6},
+        barred={"c": "handed out before (model x)", "e": "leak: repeats val.jpg"},
+        before={3: "earlier"},
+    )
+    assert got.images == ("a", "f")
+    assert got.similar["a"] == ("b",)
+    assert got.num_similar == 2
+    assert got.reasons == {
+        "b": "near-duplicate of a",
+        "c": "handed out before (model x)",
+        "d": "near-duplicate of earlier",
+        "e": "leak: repeats val.jpg",
+        "silent": "no alarm at or above the floor",
+    }
+
+
+def test_trap_14_a_floor_of_zero_is_zero() -> None:
+    rows = [PoolScore(f"{i}", s, 1, 1, 0, 0, "m") for i, s in enumerate((0.5, 0.01, 0.0))]
+    taken = first_cut(rows, RankOptions(), size=None, min_score=0.0)
+    assert [row.image for row in taken.rows] == ["0", "1", "2"]
+    assert taken.whole
+    assert len(first_cut(rows, RankOptions(), size=None, min_score=0.01).rows) == 2
+
+
+def test_beyond_the_count_duplicates_are_still_counted() -> None:
+    entries = [simple(name, 0.9 - i / 10) for i, name in enumerate("abc")]
+    got = choose(entries, 1, groups={"a": 0, "b": 1, "c": 0})
+    assert got.images == ("a",)
+    assert got.similar["a"] == ("c",)
+    assert got.reasons["b"] == "beyond the 1 asked for"
+
+
+def test_a_rare_class_gets_its_turn() -> None:
+    entries = [simple(f"common{i}", 0.9 - i / 100) for i in range(5)] + [simple("rare", 0.2, 2)]
+    assert "rare" not in choose(entries, 3).images
+    assert choose(entries, 3, per_class=True).images == ("common0", "rare", "common1")
+
+
+def test_quotas_say_so() -> None:
+    entries = [simple(f"{i}", 0.9 - i / 10, 1, f"cam{i % 2}/{i}.jpg") for i in range(4)]
+    got = choose(entries, group="folder", quota_group=1, repeats=False)
+    assert got.images == ("0", "1")
+    assert got.reasons["2"] == "the quota of 1 for group 'cam0' is used up"
+    assert choose(entries, quota_class=3).images == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "group"),
+    [
+        ("folder", "site/cam1/a.jpg", "site/cam1"),
+        ("folder", "a.jpg", "."),
+        (r"cam\d+", "x_cam12_07.jpg", "cam12"),
+        (r"(cam\d)_", "x_cam1_07.jpg", "cam1"),
+        (r"cam\d+", "other.jpg", ""),
+        (None, "cam1/a.jpg", ""),
+    ],
+)
+def test_groups(pattern: str | None, name: str, group: str) -> None:
+    assert RankOptions(group=pattern).group_of(name) == group
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": "luck"}, "'luck', wanted one of score, alarms"),
+        ({"quota_class": 0}, "quota_class: got 0"),
+        ({"quota_group": 2}, "quota_group needs group"),
+        ({"group": "("}, "is no pattern"),
+        ({"threshold": 1.5}, "threshold: got 1.5"),
+    ],
+)
+def test_contradictory_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RankOptions(**options)  # type: ignore[arg-type]
+
+
+# The rock that a fixed camera sees every day.
+
+
+def scene(folder: Path, name: str, day: int, *, rock: int = 1) -> str:
+    """A camera's view: a blocky landscape that changes by the day, a rock that stays."""
+    rng = np.random.default_rng(day)
+    pixels = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((16, 16, 1)))
+    look = np.random.default_rng(1000 + rock).integers(0, 200, (6, 6, 3))
+    pixels[40:88, 40:88] = np.kron(look, np.ones((8, 8, 1))) + 8 * day  # the light changes
+    noise = rng.normal(0, 4, pixels.shape)
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return str(path)
+
+
+ROCK = (40.0, 40.0, 88.0, 88.0)
+JITTERED = (44.0, 38.0, 90.0, 86.0)
+
+
+def test_the_same_alarm_in_the_same_place_is_handed_out_once(tmp_path: Path) -> None:
+    rows = [
+        ("cam1/1.png", 1, 1, ROCK, 0.9),
+        ("cam1/2.png", 2, 1, JITTERED, 0.8),
+        ("cam1/3.png", 3, 2, ROCK, 0.7),  # something else stands there
+        ("cam1/4.png", 4, 1, (0.0, 0.0, 30.0, 30.0), 0.6),  # another place
+        ("cam2/5.png", 5, 1, ROCK, 0.5),  # another camera
+        ("cam1/6.png", 6, 1, ROCK, 0.4),
+    ]
+    entries = [
+        entry(scene(tmp_path, name, day, rock=rock), [(score, 1, box)], name)
+        for name, day, rock, box, score in rows
+    ]
+    got = choose(entries, group="folder")
+    assert [Path(i).name for i in got.images] == ["1.png", "3.png", "4.png", "5.png"]
+    first = entries[0].image
+    assert [Path(i).name for i in got.similar[first]] == ["2.png", "6.png"]
+    assert got.reasons[entries[1].image] == f"the same alarm in the same place as in {first}"
+    assert got.num_similar == 2
+    assert len(choose(entries, group="folder", repeats=False).images) == 6
+    assert len(choose(entries).images) == 6  # without groups nobody knows what a camera is
+
+
+def test_another_class_in_the_same_place_is_another_alarm(tmp_path: Path) -> None:
+    entries = [
+        entry(scene(tmp_path, f"cam1/{i}.png", i), [(0.9 - i / 10, i, ROCK)], f"cam1/{i}.png")
+        for i in (1, 2)
+    ]
+    assert len(choose(entries, group="folder").images) == 2
+
+
+# Variety.
+
+
+def unit(rows: NDArray[Any]) -> NDArray[np.float64]:
+    return np.array([r / max(float(np.linalg.norm(r)), 1e-12) for r in rows.astype(np.float64)])
+
+
+def gap(rows: NDArray[np.float64], i: int, centers: Sequence[int]) -> float:
+    """Return how far a row is from the nearest center."""
+    return min((float(np.linalg.norm(rows[i] - rows[j])) for j in centers), default=9.0)
+
+
+def radius(rows: NDArray[np.float64], centers: Sequence[int]) -> float:
+    """Return the largest such gap: what k-center makes small."""
+    return max(gap(rows, i, centers) for i in range(len(rows)))
+
+
+def slow_k_center(rows: NDArray[np.float64], count: int, refused: set[int]) -> list[int]:
+    """Farthest first, from the definition: the first row, then the one farthest from all taken."""
+    chosen: list[int] = []
+    left = list(range(len(rows)))
+    while left and len(chosen) < count:
+        far = max(left, key=lambda i: (gap(rows, i, chosen), -i))
+        left.remove(far)
+        if far not in refused:
+            chosen.append(far)
+    return chosen
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9), st.sets(st.integers(0, 8)))
+def test_k_center_is_the_slow_greedy_choice(
+    seed: int, size: int, count: int, refused: set[int]
+) -> None:
+    features = np.random.default_rng(seed).normal(size=(size, 3)).astype(np.float32)
+    wanted = slow_k_center(unit(features), count, refused)
+    assert k_center(features, count, lambda i: i not in refused) == wanted
+    assert k_center(7 * features, count, lambda i: i not in refused) == wanted  # by direction
+
+
+def test_of_equally_far_rows_the_harder_one_is_taken() -> None:
+    axes = np.eye(4, dtype=np.float32)  # all √2 apart, exactly
+    assert k_center(axes, 3, lambda i: True) == slow_k_center(unit(axes), 3, set()) == [0, 1, 2]
+    assert k_center(axes[[0, 0, 1]], 3, lambda i: True) == [0, 2, 1]  # a copy comes last
+    assert k_center(axes[:0], 3, lambda i: True) == []
+
+
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 4), st.integers(2, 3))
+def test_it_covers_within_twice_the_optimum(seed: int, size: int, count: int, width: int) -> None:
+    """Gonzalez's bound, against the best of all choices of as many rows."""
+    rng = np.random.default_rng(seed)
+    spread = 0.02 + rng.integers(0, 2)  # tight bunches, or all over
+    bunches = rng.normal(size=(3, width))[rng.integers(0, 3, size)]
+    features = (bunches + spread * rng.normal(size=(size, width))).astype(np.float32)
+    rows, count = unit(features), min(count, size)
+    best = min(radius(rows, centers) for centers in combinations(range(size), count))
+    assert radius(rows, k_center(features, count, lambda i: True)) <= 2 * best + 1e-9
+
+
+def test_variety_beats_five_looks_at_one_thing() -> None:
+    entries = [simple(f"{i}", 0.9 - i / 100) for i in range(8)]
+    vectors = {f"{i}": [1.0, i / 1000, 0.0] for i in range(8)}
+    vectors["6"], vectors["7"] = [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
+
+    def features(images: object) -> np.ndarray:
+        return np.array([vectors[i] for i in images], np.float32)  # type: ignore[attr-defined]
+
+    got = choose(entries, 3, diverse=True, features=features)
+    assert got.images == ("0", "6", "7")
+    assert got.reasons["1"] == "others that fire as hard look less like what is chosen"
+    got = choose(entries, 3, diverse=True, features=features, quota_class=2)
+    assert got.images == ("0", "6")
+    # Only four times as many as asked for are looked at.
+    assert choose(entries, 1, diverse=True, features=features).images == ("0",)
+
+
+# The first cut.
+
+
+def test_the_cut_stops_reading_when_it_is_full() -> None:
+    rows = iter([PoolScore(f"{i}", 1 - i / 10, 1, 1, 0, 0, "m") for i in range(10)])
+    cut = first_cut(rows, RankOptions(), size=3, min_score=0.0)
+    assert ([row.image for row in cut.rows], cut.whole) == (["0", "1", "2"], False)
+    assert len(list(rows)) == 6
+
+
+def test_the_cut_of_uncertainty_lies_on_both_sides_of_the_threshold() -> None:
+    rows = [PoolScore(f"{i}", 1 - i / 10, 1, 1, 0, 0, "m") for i in range(10)]
+    options = RankOptions(rule="uncertainty", threshold=0.65)
+    cut = first_cut(rows, options, size=2, min_score=0.0)  # 1, .9, .8, .7 | .6, .5, .4, …
+    assert [row.image for row in cut.rows] == ["2", "3", "4", "5"]
+
+
+def test_the_cut_per_class_holds_as_many_of_each() -> None:
+    rows = [PoolScore(f"{i}", 1 - i / 10, 1 + (i > 6), 1, 0, 0, "m") for i in range(10)]
+    cut = first_cut(rows, RankOptions(per_class=True), size=2, min_score=0.0)
+    assert [row.image for row in cut.rows] == ["0", "1", "7", "8"]
+    assert not cut.whole

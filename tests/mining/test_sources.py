@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fsspec
+import pytest
+from PIL import Image
+
+from hardmine.data.resize import Resize
+from hardmine.errors import DataError, MissingExtraError
+from hardmine.inference.image_loading import UNREACHABLE, ImageItem, Loaded, load_item
+from hardmine.mining.sources import remote as sources_remote
+from hardmine.mining.sources.pool_source import ListSource, Source, open_image, open_source
+from hardmine.types import Problem
+
+RESIZE = Resize(16, 16)
+
+
+def picture(red: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 16), (red, 9, 9)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+FILES = {"a.jpg": picture(15), "sub/b.jpg": picture(95), "sub/c.JPG": picture(205)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "pool"
+    for name, data in {**FILES, "notes.txt": b"hello", ".hidden.jpg": b"x"}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def write_tar(path: Path, mode: Any = "w", files: dict[str, bytes] = FILES) -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, data in {**files, "a.json": b"{}"}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def reds(source: Source) -> dict[str, int]:
+    """Return each image's mean red, by name; a problem's is -1."""
+    result = {}
+    for item in source.items():
+        loaded = item if isinstance(item, Problem) else load_item(item, RESIZE, hashed=False)
+        name = loaded.file if isinstance(loaded, Problem) else loaded.name
+        result[name] = round(loaded.pixels[..., 0].mean()) if isinstance(loaded, Loaded) else -1
+    return result
+
+
+def check(source: Source, prefix: str) -> None:
+    """Every image is there, found again by its name alone, and belongs to the source."""
+    assert {n.removeprefix(prefix): r // 10 for n, r in reds(source).items()} == {
+        "a.jpg": 1,
+        "sub/b.jpg": 9,
+        "sub/c.JPG": 20,
+    }
+    for item in source.items():
+        assert isinstance(item, ImageItem)
+        assert source.holds(item.name)
+        again = load_item(open_image(item.name), RESIZE, hashed=False)
+        first = load_item(item, RESIZE, hashed=False)
+        assert isinstance(again, Loaded) and isinstance(first, Loaded)
+        assert (again.pixels == first.pixels).all()
+
+
+def test_folder(folder: Path) -> None:
+    source = open_source(folder)
+    check(source, f"{folder}/")
+    assert source.count() == 3
+    assert not source.holds(f"{folder}x/a.jpg")
+    assert not source.holds(f"{folder}/gone.jpg")
+
+
+def test_folder_is_listed_lazily(folder: Path) -> None:
+    walk = open_source(folder).items()
+    next(walk)
+    (folder / "sub" / "d.jpg").write_bytes(picture(50))
+    assert f"{folder}/sub/d.jpg" in [i.name for i in walk if isinstance(i, ImageItem)]
+
+
+def test_glob(folder: Path) -> None:
+    source = open_source(f"{folder}/**/*.[jJ]*")
+    check(source, f"{folder}/")
+    assert source.root == folder
+    assert not source.holds(f"{folder}/notes.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("x.tar", "w"), ("x.tar.gz", "w:gz"), ("x.tgz", "w:gz")]
+)
+def test_tar(tmp_path: Path, name: str, mode: str) -> None:
+    path = write_tar(tmp_path / name, mode)
+    check(open_source(path), f"{path}!/")
+
+
+def test_zip(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in FILES.items():
+            archive.writestr(name, data)
+    check(open_source(path), f"{path}!/")
+
+
+def test_shards_by_glob(tmp_path: Path) -> None:
+    for i in range(3):
+        write_tar(tmp_path / f"shard-{i}.tar", files={f"{i}.jpg": picture(40 * i)})
+    names = list(reds(open_source(f"{tmp_path}/shard-*.tar")))
+    assert sorted(names) == [f"{tmp_path}/shard-{i}.tar!/{i}.jpg" for i in range(3)]
+
+
+def test_list(folder: Path, tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "s.tar", files={"t.jpg": picture(120)})
+    listing = tmp_path / "pool.txt"
+    listing.write_text(f"# the pool\npool/a.jpg\n\n{folder}/sub/b.jpg\ns.tar\npool/gone.jpg\n")
+    source = open_source(listing)
+    found = reds(source)
+    assert found == {
+        f"{folder}/a.jpg": pytest.approx(15, abs=3),
+        f"{folder}/sub/b.jpg": pytest.approx(95, abs=3),
+        f"{shard}!/t.jpg": pytest.approx(120, abs=3),
+        f"{folder}/gone.jpg": -1,
+    }
+    assert all(source.holds(name) for name in found)
+    assert source.count() is None  # an archive is among the lines
+    listing.write_text("pool/a.jpg\npool/notes.txt\n")
+    assert isinstance(open_source(listing), ListSource)
+    assert list(reds(open_source(listing)).values()) == [pytest.approx(15, abs=3), -1]
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_urls(folder: Path, scheme: str) -> None:
+    if scheme == "memory":
+        system = fsspec.filesystem("memory")
+        for name, data in {**FILES, "notes.txt": b"hello"}.items():
+            system.pipe(f"/urls/{name}", data)
+        root = (
+            "memory:///urls"
+            if "memory:///" in system.unstrip_protocol("/urls")
+            else "memory://urls"
+        )
+    else:
+        root = f"file://{folder}"
+        (folder / ".hidden.jpg").unlink()
+    check(open_source(root), f"{root}/")
+
+
+def test_an_archive_behind_a_url(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "s.tar")
+    check(open_source(f"file://{path}"), f"file://{path}!/")
+
+
+@pytest.fixture
+def bucket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Arrow reads buckets of two schemes: one that fsspec does not know, one whose driver is absent."""
+    fs = pytest.importorskip("pyarrow.fs")
+    (folder / ".hidden.jpg").unlink()
+    asked: list[str] = []
+
+    def from_uri(url: str) -> tuple[Any, str]:
+        asked.append(url)
+        if url not in ("viewfs://photos/", "gs://photos/"):
+            raise OSError("no such host")
+        return fs.SubTreeFileSystem(str(folder.parent), fs.LocalFileSystem()), folder.name
+
+    monkeypatch.setattr(fs, "FileSystem", SimpleNamespace(from_uri=from_uri))
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    sources_remote._arrow_root.cache_clear()
+    yield asked
+    sources_remote._arrow_root.cache_clear()
+
+
+@pytest.mark.parametrize("root", ["viewfs://photos", "gs://photos"])
+def test_file_systems_that_only_arrow_reads(folder: Path, bucket: list[str], root: str) -> None:
+    check(open_source(root), f"{root}/")
+    assert bucket == [f"{root}/"]  # connected once, not for every image
+    (one,) = open_source(f"{root}/su*/b.jpg").items()
+    assert isinstance(one, ImageItem)
+    assert one.name == f"{root}/sub/b.jpg"
+    assert open_source(root).holds(one.name)
+    assert open_image(one.name).read() == FILES["sub/b.jpg"]  # type: ignore[misc]
+    write_tar(folder / "sub" / "s.tar")
+    check(open_source(f"{root}/sub/s.tar"), f"{root}/sub/s.tar!/")
+    with pytest.raises(DataError, match="no such file"):
+        sources_remote.read_remote(f"{root}/gone.jpg")
+    with pytest.raises(DataError, match="nothing there"):
+        list(open_source(f"{root}/gone").items())
+    with pytest.raises(DataError, match=r"elsewhere/: cannot be reached \(no such host\)"):
+        list(open_source(f"{root[:-6]}elsewhere/x").items())
+
+
+def test_without_a_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.setattr(sources_remote, "_arrow_root", lambda url: None)
+    with pytest.raises(MissingExtraError, match="need a driver for it"):
+        list(open_source("gs://photos").items())
+
+
+def test_arrow_and_fsspec_name_the_same_files(folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    url = f"file://{folder}"
+    place = sources_remote._connect_by_arrow(url)
+    assert place is not None
+    system, path, url_of = place
+    by_arrow = sorted(url_of(name) for name in sources_remote._list(system, path))
+    assert by_arrow == sorted(sources_remote.list_remote(url))
+    assert sources_remote._connect_by_arrow("nosuchscheme://x/y") is None
+
+
+def test_a_shard_that_ends_early(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "s.tar")
+    data = path.read_bytes()
+    cut = data.index(FILES["sub/c.JPG"]) + 40
+    path.write_bytes(data[:cut])
+    *good, last = open_source(path).items()
+    assert [i.name for i in good if isinstance(i, ImageItem)][:2] == [
+        f"{path}!/a.jpg",
+        f"{path}!/sub/b.jpg",
+    ]
+    assert isinstance(last, Problem)
+    assert (last.kind, last.file) == ("archive_broken", str(path))
+    assert "ends early" in last.reason
+    packed = write_tar(tmp_path / "t.tar.gz", "w:gz").read_bytes()
+    (tmp_path / "s.tar.gz").write_bytes(packed[: len(packed) // 2])
+    *_, last = open_source(tmp_path / "s.tar.gz").items()
+    assert isinstance(last, Problem) and last.kind == "archive_broken"
+
+
+def test_an_archive_that_is_none(tmp_path: Path) -> None:
+    for name in ("x.tar", "x.zip", "x.tar.gz"):
+        (tmp_path / name).write_bytes(b"no archive at all" * 99)
+        (only,) = open_source(tmp_path / name).items()
+        assert isinstance(only, Problem) and only.kind == "archive_broken"
+
+
+def test_a_url_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources_remote, "_PAUSE_S", 0.0)
+    with pytest.raises(DataError, match="nothing there"):
+        list(open_source("memory://nowhere-at-all").items())
+    with pytest.raises(DataError, match="cannot be reached"):
+        list(open_source("nosuchscheme://host/x").items())
+
+    class Broken:
+        def cat_file(self, path: str) -> bytes:
+            raise OSError("connection refused")
+
+    monkeypatch.setattr(sources_remote, "_connect", lambda url: (Broken(), url, str))
+    problem = load_item(open_image("s3://bucket/a.jpg"), RESIZE, hashed=False)
+    assert isinstance(problem, Problem)
+    assert (problem.kind, "connection refused" in problem.reason) == (UNREACHABLE, True)
+
+
+@pytest.mark.parametrize("name", ["gone", "a.jpg", "list.csv"])
+def test_what_is_no_pool(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(FILES["a.jpg"])
+    with pytest.raises(DataError, match=r"wanted a folder, a glob, a \.txt list"):
+        open_source(tmp_path / name)
+
+
+def test_names_do_not_change_with_the_working_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    before = list(reds(open_source("pool")))
+    monkeypatch.chdir(folder)
+    assert list(reds(open_source(os.curdir))) == before

@@ -1,0 +1,128 @@
+"""Coverage: figures by hand, and the training's assignment over whole images as the oracle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hardmine.boxes import box_iou, cxcywh_to_xyxy
+from hardmine.data.resize import Resize
+from hardmine.errors import DataError
+from hardmine.losses.matcher import AssignerConfig, assign_priors
+from hardmine.models.priors import LinearPriors, make_priors
+from hardmine.prior_design.assigned_priors import as_batch
+from hardmine.prior_design.canvas_boxes import CanvasBoxes, boxes_on_canvas
+from hardmine.prior_design.coverage import measure_coverage
+from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout, layout_from_priors
+from hardmine.types import Dataset, ImageRecord, ImageState
+
+
+def canvas_boxes(boxes: list[list[float]], image: list[int] | None = None) -> CanvasBoxes:
+    array = np.array(boxes, np.float64)
+    where = np.array(image if image is not None else range(len(array)), np.int64)
+    return CanvasBoxes(array, np.ones(len(array), np.int64), where, ("thing",))
+
+
+def one_level(rows: int, step: float, *shapes: tuple[float, float]) -> PriorLayout:
+    side = int(rows * step)
+    grid = LevelGrid(rows, rows, step / 2, step / 2, step, step, np.array(shapes, np.float64))
+    return PriorLayout((grid,), side, side)
+
+
+def test_coverage_by_hand() -> None:
+    """2 × 2 cells of 100 px with priors of 100 × 100 at centres 50 and 150.
+
+    Box 0, 0..100 × 0..100, is a prior: IoU 1, 1 match (the neighbours share an edge only).
+    Box 1, 50..150 × 0..100, lies between two cells: each overlaps 50 × 100, 5000 / 15000 = 1/3. Its
+    shape fits, so it is on a level; what it gets is forced.
+    Box 2, 40..60 × 40..60, has a shape IoU of 400 / 10000 = .04: on no level, forced.
+    """
+    layout = one_level(2, 100, (100, 100))
+    boxes = canvas_boxes([[0, 0, 100, 100], [50, 0, 150, 100], [40, 40, 60, 60]])
+    found = measure_coverage(boxes, layout)
+    assert found.best.iou.tolist() == pytest.approx([1, 1 / 3, 0.04])
+    assert found.assigned.tolist() == [1, 1, 1]
+    assert found.forced_only.tolist() == [False, True, True]
+    assert found.no_level.tolist() == [False, False, True]
+    rows = {(row.category, row.size): row for row in found.rows()}
+    assert set(rows) == {("all", "small"), ("all", "large"), ("all", "all")}
+    total = rows["all", "all"]
+    assert (total.boxes, total.forced_only, total.no_level, total.unmatched) == (3, 2, 1, 0)
+    assert total.reach == pytest.approx(1 / 3)
+    assert total.mean_iou == pytest.approx((1 + 1 / 3 + 0.04) / 3)
+    assert total.median == pytest.approx(1 / 3)
+    assert total.matches == 1.0
+    level = found.level_rows()[0]
+    assert (level.priors, level.best_for, level.matches) == (4, 3, 1)
+
+
+def test_a_box_that_overlaps_no_prior_is_unmatched() -> None:
+    # One prior of 10 × 10 in the middle of 100 px; the box lies in the corner.
+    found = measure_coverage(canvas_boxes([[0, 0, 8, 8]]), one_level(1, 100, (10, 10)))
+    assert found.total().unmatched == 1
+    assert found.total().forced_only == 0
+
+
+def test_two_boxes_share_one_prior() -> None:
+    # Both boxes of the image reach the one prior: the better keeps it, the other goes without.
+    layout = one_level(1, 100, (50, 50))
+    boxes = canvas_boxes([[25, 25, 75, 75], [30, 25, 80, 75]], [0, 0])
+    assert measure_coverage(boxes, layout).assigned.tolist() == [1, 0]
+    apart = canvas_boxes([[25, 25, 75, 75], [30, 25, 80, 75]], [0, 1])
+    assert measure_coverage(apart, layout).assigned.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.5, 0.6])
+def test_assigned_priors_equal_those_of_the_training(threshold: float) -> None:
+    """Images of 1 to 6 boxes, many of them overlapping, each through ``assign_priors`` alone."""
+    rng = np.random.default_rng(7)
+    priors = make_priors(LinearPriors(), [(10, 10), (5, 5), (3, 3)], 160, 160)
+    layout = layout_from_priors(priors, 160, 160)
+    image = np.repeat(np.arange(120), rng.integers(1, 7, 120))
+    size = np.exp(rng.normal(3.9, 0.5, (len(image), 2))).clip(28, 150)
+    low = rng.random((len(image), 2)) * (160 - size)
+    boxes = CanvasBoxes(
+        np.concatenate([low, low + size], 1), np.ones(len(image), np.int64), image, ("thing",)
+    )
+    found = measure_coverage(boxes, layout, threshold).assigned
+    corners, compared = cxcywh_to_xyxy(priors.cxcywh).double(), 0
+    for index in range(120):
+        rows = np.flatnonzero(image == index)
+        iou = box_iou(torch.from_numpy(boxes.boxes[rows]), corners)
+        first, second = iou.topk(2, dim=1).values.unbind(1)
+        if (first - second).min() < 1e-6:
+            continue  # equally good priors: which one is taken is rounding
+        batch = as_batch(boxes, [rows], len(rows))
+        result = assign_priors(batch, priors, AssignerConfig(iou_threshold=threshold))
+        given = result.box_index[0][result.labels[0] > 0].bincount(minlength=len(rows))
+        assert found[rows].tolist() == given.tolist(), index
+        compared += 1
+    assert compared > 40
+
+
+def test_boxes_go_through_the_resize_and_ignored_ones_stay_out(tmp_path: Path) -> None:
+    record = ImageRecord(
+        tmp_path / "a.jpg",
+        200,
+        100,
+        np.array([[20, 10, 60, 30], [0, 0, 10, 10]], np.float32),
+        np.array([1, 1]),
+        np.array([False, True]),
+        ImageState.LABELLED,
+    )
+    empty = ImageRecord.empty(tmp_path / "b.jpg", 10, 10, ImageState.VERIFIED_EMPTY)
+    dataset = Dataset(("thing",), (empty, record), tmp_path)
+    boxes = boxes_on_canvas(dataset, Resize(100, 100))
+    assert boxes.boxes.tolist() == [[10, 10, 30, 30]]  # x · 100/200, y · 100/100
+    assert (boxes.image.tolist(), boxes.size_class.tolist()) == ([1], [0])
+    with pytest.raises(DataError, match="no labelled box in 1 images"):
+        boxes_on_canvas(dataset.subset([0]), Resize(100, 100))
+
+
+def test_sizes_change_at_32_and_96_squared() -> None:
+    sides = [31.9, 32, 95.9, 96]
+    boxes = canvas_boxes([[0, 0, side, side] for side in sides])
+    assert boxes.size_class.tolist() == [0, 1, 1, 2]

@@ -1,0 +1,93 @@
+"""Checkpoints that are not what they should be: one line, nothing executed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hardmine.errors import CheckpointError
+from hardmine.models.backbones.feature_taps import Taps, TapsConfig
+from hardmine.models.ssd import SSD
+from hardmine.models.state_dict import read_state_dict
+from hardmine.recipes.checkpoint import (
+    load_checkpoint,
+    load_state,
+    load_weights_into,
+    save_checkpoint,
+)
+from hardmine.recipes.recipe import Recipe
+
+
+class Bomb:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.mkdir, (self.target,))
+
+
+def make(path: Path, recipe: Recipe, categories: tuple[str, ...] = ("a",)) -> Path:
+    model = SSD(recipe.model, categories)
+    save_checkpoint(path, model.state_dict(), recipe, categories)
+    return path
+
+
+def test_round_trip(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    model = SSD(tiny_recipe.model, ("a", "b")).eval()
+    save_checkpoint(tmp_path / "x.safetensors", model.state_dict(), tiny_recipe, ("a", "b"))
+    again, recipe = load_checkpoint(tmp_path / "x.safetensors")
+    images = torch.randint(0, 255, (2, 3, 48, 48), dtype=torch.uint8)
+    assert torch.equal(model(images).class_logits, again(images).class_logits)
+    assert recipe == tiny_recipe
+
+
+def test_missing_truncated_foreign(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    path = make(tmp_path / "x.safetensors", tiny_recipe)
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_checkpoint(tmp_path / "y.safetensors")
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_checkpoint(cut)
+    save_file({"w": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="not a Hardmine checkpoint"):
+        load_checkpoint(tmp_path / "foreign.safetensors")
+
+
+def test_other_classes_and_another_architecture(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    path = make(tmp_path / "x.safetensors", tiny_recipe)
+    with pytest.raises(CheckpointError, match=r"has classes \['a'\], wanted \['b'\]"):
+        load_weights_into(SSD(tiny_recipe.model, ("b",)), path)
+    with pytest.raises(CheckpointError, match="'tiny' do not fit 'ssdlite320_mobilenet_v2'"):
+        load_weights_into(SSD(Recipe().model, ("a",)), path)
+
+
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
+    trap = tmp_path / "made_by_code"
+    for name in ("weights.pth", "state.pt"):
+        torch.save({"w": Bomb(trap)}, tmp_path / name)
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Bomb(trap)))
+    for name in ("weights.pth", "bare.pth"):
+        with pytest.raises(CheckpointError, match="not a readable weights file"):
+            read_state_dict(tmp_path / name)
+    with pytest.raises(CheckpointError, match="unreadable training state"):
+        load_state(tmp_path / "state.pt")
+    assert not trap.exists()
+
+
+def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
+    taps = Taps(TapsConfig())
+    torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "few.pth")
+    with pytest.raises(CheckpointError, match="lacks 311 of the backbone's tensors"):
+        taps.load_weights(tmp_path / "few.pth")
+    state = dict(taps.rest.state_dict())
+    state["features.0.0.weight"] = torch.zeros(2, 3, 3, 3)
+    torch.save(state, tmp_path / "shape.pth")
+    with pytest.raises(CheckpointError, match=r"has shape \(2, 3, 3, 3\), wanted \(32, 3, 3, 3\)"):
+        taps.load_weights(tmp_path / "shape.pth")

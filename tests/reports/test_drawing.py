@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardmine.reports.drawing import PALETTE, draw_boxes
+from hardmine.types import Detections
+
+
+def found(*rows: tuple[float, ...]) -> Detections:
+    table = np.array(rows, np.float32).reshape(-1, 6)
+    return Detections(table[:, 2:], table[:, 0], table[:, 1].astype(np.int64))
+
+
+def test_box_lies_where_it_should_and_the_input_is_untouched() -> None:
+    image = Image.new("RGB", (260, 260), "white")
+    drawn = draw_boxes(image, found((0.9, 1, 50, 100, 200, 220)), ("thing",))
+    for edge in ((50, 160), (200, 160), (120, 100), (120, 220)):
+        assert drawn.getpixel(edge) == PALETTE[0]
+    assert drawn.getpixel((120, 160)) == (255, 255, 255)
+    assert np.asarray(image).min() == 255
+
+
+def test_label_stands_above_the_box_or_inside_its_top() -> None:
+    image = Image.new("RGB", (260, 260), "white")
+    above = draw_boxes(image, found((0.9, 1, 50, 100, 200, 220)), ("thing",))
+    assert above.getpixel((51, 95)) == PALETTE[0]
+    inside = draw_boxes(image, found((0.9, 1, 50, 0, 200, 220)), ("thing",))
+    assert inside.getpixel((53, 4)) == PALETTE[0]
+
+
+def test_classes_have_colours_and_the_best_is_on_top() -> None:
+    image = Image.new("RGB", (260, 260), "white")
+    two = found((0.9, 1, 50, 100, 200, 220), (0.3, 2, 50, 100, 200, 220))
+    drawn = draw_boxes(image, two, ("a", "b"))
+    assert drawn.getpixel((50, 200)) == PALETTE[0]
+    only = draw_boxes(image, found((0.3, 2, 50, 100, 200, 220)), ("a", "b"))
+    assert only.getpixel((50, 200)) == PALETTE[1]
+    ninth = draw_boxes(image, found((0.3, 9, 50, 100, 200, 220)), tuple("abcdefghi"))
+    assert ninth.getpixel((50, 200)) == PALETTE[0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (0.9, 1, -50, -50, 900, 900),
+        (0.9, 1, 30, 30, 30, 30),
+        (0.9, 1, 500, 500, 600, 600),
+        (0.9, 1, 39, 29, 40, 30),
+    ],
+    ids=["larger than the image", "a point", "outside", "in the corner"],
+)
+@pytest.mark.parametrize("size", [(40, 30), (1, 1), (300, 2)])
+def test_any_box_on_any_image(row: tuple[float, ...], size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    assert draw_boxes(image, found(row), ("a long name of a class",)).size == size
+
+
+def test_nothing_to_draw() -> None:
+    image = Image.new("RGB", (20, 20), "red")
+    assert np.array_equal(np.asarray(draw_boxes(image, found(), ("a",))), np.asarray(image))
+
+
+def test_grey_becomes_colour() -> None:
+    assert draw_boxes(Image.new("L", (50, 50)), found((0.9, 1, 5, 5, 20, 20)), ("a",)).mode == "RGB"
+
+
+def test_a_thumbnail_shows_clear_boxes_only() -> None:
+    from hardmine.reports.thumbnails import _best
+
+    scores = np.array([0.2, 0.9, 0.5, 0.44, 0.9, 0.8, 0.7, 0.6], np.float32)
+    found = Detections(np.zeros((8, 4), np.float32), scores, np.ones(8, np.int64))
+    # Half of .9 is .45: .44 and .2 are clutter; of the six others the best five are drawn.
+    assert _best(found, 5).scores.tolist() == pytest.approx([0.9, 0.9, 0.8, 0.7, 0.6])
+    assert _best(found.at_least(0.85), 5).scores.tolist() == pytest.approx([0.9, 0.9])
+    assert len(_best(Detections.none(), 5)) == 0

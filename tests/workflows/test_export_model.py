@@ -1,0 +1,275 @@
+"""Exports give what torch gives, in the package and without it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hardmine.cli.main import run as cli
+from hardmine.data.formats.coco import write_coco
+from hardmine.errors import ConfigError
+from hardmine.inference.load_detector import open_detector
+from hardmine.inference.parity import compare
+from hardmine.inference.predict import detect_images
+from hardmine.models.backbones.small_net import SmallNetConfig
+from hardmine.models.head import HeadConfig
+from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.postprocess import DecodeConfig
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.recipes.checkpoint import save_checkpoint
+from hardmine.recipes.recipe import Recipe
+from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+from hardmine.workflows.export_model import ExportResult, export_checkpoint
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+DOC = Path(__file__).parents[2] / "docs" / "export.md"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random network of 48 x 64 px on a letterbox; six pictures, labelled by its best detection.
+
+    With this seed no two of its detections tie and no IoU lies within rounding of .45, so that every
+    one of them must be found again.
+    """
+    root = tmp_path_factory.mktemp("export")
+    recipe = replace(
+        Recipe(),
+        model=SSDConfig(
+            name="tiny",
+            height=48,
+            width=64,
+            backbone=SmallNetConfig(widths=(8, 12, 16), depths=(1, 1, 1), num_taps=2),
+            neck=ExtraLayersConfig(widths=(16,), depthwise=False),
+            head=HeadConfig(depthwise=False),
+        ),
+        resize_mode="letterbox",
+        decode=DecodeConfig(score_threshold=0.05, candidates=9999, max_detections=9999),
+    )
+    torch.manual_seed(0)
+    model = SSD(recipe.model, ("a", "b"))
+    for head, std in ((model.class_head, 0.4), (model.box_head, 0.05)):
+        for name, value in head.named_parameters():
+            torch.nn.init.normal_(value, std=std)
+            if head is model.class_head and name.endswith("bias"):
+                value.data[::3] += 4.5  # background: 622 detections are left
+    save_checkpoint(root / "run" / "last.safetensors", model.state_dict(), recipe, ("a", "b"))
+    noise, sizes = np.random.default_rng(0), []
+    for i, size in enumerate([(64, 48), (100, 40), (30, 90), (64, 64), (320, 240), (47, 49)]):
+        pixels = noise.integers(0, 256, (*size[::-1], 3)) // 2 + noise.integers(0, 128, 3)
+        path = root / "pool" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+        sizes.append((path, size))
+    paths = [path for path, _ in sizes]
+    records = [
+        ImageRecord(
+            path,
+            *size,
+            found.boxes[:1],
+            found.labels[:1],
+            np.zeros(len(found.boxes[:1]), np.bool_),
+            ImageState.LABELLED,
+        )
+        for (path, size), found in zip(
+            sizes, detect_images(open_detector(root / "run", "cpu"), paths), strict=True
+        )
+    ]
+    write_coco(Dataset(("a", "b"), tuple(records), root / "pool"), root / "pool" / "data.json")
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exported_once() -> Iterator[None]:
+    """torch's exporter takes seconds: the network's graph is made once, what is put on it anew."""
+    from hardmine.inference import export
+
+    with pytest.MonkeyPatch.context() as patch:
+        make, made = export._to_onnx, {}
+
+        def once(detector: Any) -> Any:
+            if detector.model_id not in made:
+                made[detector.model_id] = make(detector)
+            return copy.deepcopy(made[detector.model_id])
+
+        patch.setattr(export, "_to_onnx", once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def onnx_file(world: Path) -> ExportResult:
+    return export_checkpoint(
+        world / "run", out=world / "plain.onnx", data=world / "pool" / "data.json"
+    )
+
+
+def pictures(world: Path) -> list[Path]:
+    return sorted((world / "pool").glob("*.png"))
+
+
+def by_torch(world: Path) -> list[Detections]:
+    return detect_images(open_detector(world / "run", "cpu"), pictures(world))
+
+
+def must_agree(result: ExportResult) -> None:
+    parity = result.parity
+    assert parity is not None
+    assert (parity.matched, parity.missing, parity.extra) == (622, 0, 0)
+    assert parity.score < 1e-5
+    assert parity.box < 1e-3
+
+
+def test_the_export_agrees_with_torch_and_has_its_ap(world: Path, onnx_file: ExportResult) -> None:
+    must_agree(onnx_file)
+    assert onnx_file.ap is not None
+    assert onnx_file.ap[0] == onnx_file.ap[1]
+    assert onnx_file.ap[0] is not None and onnx_file.ap[0] > 0.05
+
+
+def test_the_file_says_how_it_is_used(world: Path, onnx_file: ExportResult) -> None:
+    exported, ours = open_detector(onnx_file.path, "cpu"), open_detector(world / "run", "cpu")
+    assert (exported.categories, exported.resize) == (ours.categories, ours.resize)
+    images = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8)
+    np.testing.assert_allclose(exported.score(images).scores, ours.score(images).scores, atol=1e-5)
+
+
+def test_openvino_and_nms_inside_agree_too(world: Path) -> None:
+    pytest.importorskip("openvino")
+    result = export_checkpoint(
+        world / "run", to="openvino", with_nms=True, out=world / "nms.xml", calibrate=world / "pool"
+    )
+    must_agree(result)
+    found = detect_images(open_detector(world / "nms.xml", "cpu"), pictures(world))
+    again = compare(by_torch(world), found, 0.05)
+    assert (again.matched, again.missing, again.extra) == (622, 0, 0)
+
+
+def test_eight_bits_are_near(world: Path, onnx_file: ExportResult) -> None:
+    del onnx_file
+    result = export_checkpoint(
+        world / "run", int8=True, calibrate=world / "pool", out=world / "small.onnx"
+    )
+    assert b"QuantizeLinear" in result.path.read_bytes()
+    assert result.parity is not None
+    assert result.parity.matched > 20
+    assert 1e-5 < result.parity.score < 0.3
+
+
+def test_openvino_in_eight_bits_is_near_and_near_the_onnx_file(world: Path) -> None:
+    """It is made from the quantised ONNX file, and must give what that one gives."""
+    pytest.importorskip("openvino")
+    result = export_checkpoint(
+        world / "run", to="openvino", int8=True, calibrate=world / "pool", out=world / "small.xml"
+    )
+    assert "FakeQuantize" in result.path.read_text()
+    assert result.parity is not None
+    assert result.parity.matched > 500
+    assert result.parity.missing + result.parity.extra < 50  # 15 were
+    assert 1e-5 < result.parity.score < 0.1  # .031 was
+    export_checkpoint(world / "run", int8=True, calibrate=world / "pool", out=world / "same.onnx")
+    images = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8)
+    ours, onnx, openvino = (
+        open_detector(world / name, "cpu").score(images).scores
+        for name in ("run", "same.onnx", "small.xml")
+    )
+    assert (onnx - openvino).abs().max() < 0.5 * (ours - openvino).abs().max() + 1e-3
+
+
+def test_what_cannot_be_done_is_one_line(world: Path) -> None:
+    with pytest.raises(ConfigError, match="needs images to calibrate on"):
+        export_checkpoint(world / "run", int8=True)
+    assert cli(["export", str(world / "run"), "--to", "onnx", "--out", "x.xml"]) == 2
+    assert cli(["export", str(world / "run"), "--to", "onnx", "--int8"]) == 2
+
+
+def test_the_script_in_the_documentation_gives_the_same(
+    world: Path, onnx_file: ExportResult, tmp_path: Path
+) -> None:
+    script = re.search(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
+    assert script is not None
+    (tmp_path / "script.py").write_text(script.group(1))
+    matched = 0
+    for i in (0, 2):  # as wide as the canvas, and upright
+        path = pictures(world)[i]
+        words = [sys.executable, "-I", str(tmp_path / "script.py"), str(onnx_file.path), str(path)]
+        out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        rows = [line.split() for line in out.splitlines()]
+        found = Detections(
+            np.array([[float(v) for v in row[2:]] for row in rows], np.float32).reshape(-1, 4),
+            np.array([float(row[1]) for row in rows], np.float32),
+            np.array(["ab".index(row[0]) + 1 for row in rows], np.int64),
+        )
+        parity = compare([by_torch(world)[i].at_least(0.3)], [found], 0.301)
+        assert (parity.missing, parity.extra) == (0, 0)
+        matched += parity.matched
+        assert parity.score < 1e-3
+        assert parity.box < 0.2
+    assert matched > 1
+
+
+def test_the_commands(
+    world: Path, onnx_file: ExportResult, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The export is predicted with, mined with, and checked against what torch finds."""
+    model, pool = str(onnx_file.path), str(world / "pool")
+    capfd.readouterr()
+    assert cli(["predict", str(world / "run"), pool, "--json", "--min-score", "0.05", "-q"]) == 0
+    reference = tmp_path / "torch.json"
+    reference.write_text(capfd.readouterr().out)
+    check = ["check-detector", model, pool, "--reference", str(reference)]
+    assert cli(check) == 0
+    assert "0 missing, 0 extra" in capfd.readouterr().out
+    rows = json.loads(reference.read_text())
+    best = max(rows, key=lambda row: row["score"])
+    best["score"] -= 0.05
+    reference.write_text(json.dumps(rows))
+    assert cli(check) == 3
+    said = capfd.readouterr()
+    assert "largest difference: score 0.05" in said.out
+    assert "does not give what" in said.err
+    out = tmp_path / "mined"
+    assert cli(["mine", model, pool, "--top", "3", "--out", str(out), "-q"]) == 0
+    assert len((out / "candidates.csv").read_text().splitlines()) == 4
+
+
+def test_parity_counts_what_only_one_side_has() -> None:
+    def found(*rows: tuple[float, float, int]) -> Detections:
+        boxes = np.array([[x, 0, x + 10, 10] for _, x, _ in rows], np.float32).reshape(-1, 4)
+        scores = np.array([s for s, _, _ in rows], np.float32)
+        return Detections(boxes, scores, np.array([c for _, _, c in rows], np.int64))
+
+    a = found((0.9, 0, 1), (0.8, 50, 1), (0.51, 100, 1), (0.3, 0, 1))
+    b = found((0.8, 1, 1), (0.7, 50, 2), (0.49, 100, 1), (0.6, 200, 1))
+    parity = compare([a], [b], 0.5)
+    # .9 and .8 match, one pixel apart; .51 and .49 are one detection; class 2 and x = 200 are extra.
+    assert (parity.matched, parity.missing, parity.extra) == (2, 1, 2)
+    assert (parity.score, parity.box) == (pytest.approx(0.1), pytest.approx(1))
+    assert compare([b], [a], 0.5).extra == 1
+
+
+def test_a_model_with_other_classes_than_the_data_is_one_line(
+    world: Path, onnx_file: ExportResult, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = json.loads((world / "pool" / "data.json").read_text())
+    table["categories"] = [{"id": 1, "name": "a"}, {"id": 2, "name": "moose"}]
+    data = world / "pool" / "moose.json"
+    data.write_text(json.dumps(table))
+    words = ["val", str(onnx_file.path), str(data), "--out", str(tmp_path / "val"), "-q"]
+    assert cli(words) == 1
+    err = capfd.readouterr().err.strip()
+    assert len(err.splitlines()) == 1
+    assert "does not know a class of the data" in err
+    assert "'moose', wanted one of a, b" in err

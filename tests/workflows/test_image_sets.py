@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardmine.data.formats.image_folder import load_images
+from hardmine.errors import DataError
+from hardmine.loop.arm import Arm, Miner
+from hardmine.loop.options import LoopOptions
+from hardmine.mining.pool_store import PoolStore
+from hardmine.types import Dataset, ImageState
+from hardmine.workflows.cached_measurement import Result
+from hardmine.workflows.cached_training import Model
+from hardmine.workflows.image_sets import LoopSets, divide_sets
+from hardmine.workflows.step_cache import Steps
+from loop_fakes import World, draw, labelled, pool_of
+
+
+def divide(tmp_path: Path, seed: int = 0, **parts: Any) -> LoopSets:
+    train = parts.get("train") or labelled(tmp_path / "train", 4, 100)
+    val = parts.get("val") or labelled(tmp_path / "val", 3, 200, "val")
+    folder = parts.get("pool") or pool_of(tmp_path / "pool", 4, 10, 1000)
+    pool = load_images(folder, source="pool")
+    final = parts.get("final") or Dataset(("thing",), (), tmp_path)
+    return divide_sets(train, val, pool, final, Steps(tmp_path / "run"), seed=seed)
+
+
+def held_out(tmp_path: Path) -> Dataset:
+    return load_images(pool_of(tmp_path / "held", 2, 5, 5000), state=ImageState.ASSUMED_EMPTY)
+
+
+def names(data: Dataset) -> set[str]:
+    return {record.path.name for record in data.records}
+
+
+def test_a_pool_alone_is_divided_in_three(tmp_path: Path) -> None:
+    sets = divide(tmp_path)
+    # 40 images: .2 for stopping, .3 final, the rest to mine from
+    assert [len(p) for p in (sets.mine_from, sets.stop, sets.final)] == [20, 8, 12]
+    assert not names(sets.mine_from) & names(sets.stop) | names(sets.stop) & names(sets.final)
+    assert {r.state for r in sets.mine_from.records} == {ImageState.UNREVIEWED}
+    assert {r.state for p in (sets.stop, sets.final) for r in p.records} == {
+        ImageState.ASSUMED_EMPTY
+    }
+    assert set(sets.group_of) == {str(r.path) for r in sets.mine_from.records}
+
+
+def test_with_a_final_set_given_the_pool_is_divided_in_two(tmp_path: Path) -> None:
+    final = held_out(tmp_path)
+    sets = divide(tmp_path, final=final)
+    assert [len(p) for p in (sets.mine_from, sets.stop, sets.final)] == [28, 12, 10]
+    assert names(sets.final) == names(final)
+
+
+def test_the_division_goes_by_the_seed_and_not_by_where_the_pool_lies(tmp_path: Path) -> None:
+    first = names(divide(tmp_path).stop)
+    assert names(divide(tmp_path, seed=1).stop) != first
+    shutil.move(tmp_path / "pool", tmp_path / "elsewhere" / "pool2")
+    assert names(divide(tmp_path, pool=tmp_path / "elsewhere" / "pool2").stop) == first
+
+
+def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
+    folder = tmp_path / "pool"
+    for i in range(30):
+        for copy in range(2):
+            draw(folder / f"k0-50-{i}-{copy}.png", 1000 + i)
+    sets = divide(tmp_path, pool=folder)
+    side = {}
+    for part in (sets.mine_from, sets.stop, sets.final):
+        for record in part.records:
+            pair = record.path.stem.rsplit("-", 1)[0]
+            assert side.setdefault(pair, id(part)) == id(part)
+    assert len(side) == 30
+
+
+def test_what_repeats_another_set_is_left_out_and_named(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path / "pool", 4, 10, 1000)
+    final = held_out(tmp_path)
+    draw(pool / "of-train.png", 100)
+    draw(pool / "of-val.png", 201)
+    draw(pool / "of-final.png", 5000)
+    draw(tmp_path / "held2" / "of-train.png", 101)
+    more = load_images(tmp_path / "held2", state=ImageState.ASSUMED_EMPTY)
+    final = replace(final, records=(*final.records, *more.records))
+    sets = divide(tmp_path, pool=pool, final=final)
+    told = {(Path(k.image).name, Path(k.repeats).name, k.sets) for k in sets.leaks}
+    assert told == {
+        ("of-train.png", "object-001.png", "final/train"),
+        ("of-train.png", "object-000.png", "pool/train"),
+        ("of-val.png", "val-001.png", "pool/val"),
+        ("of-final.png", "k0-95-00.png", "pool/final"),
+    }
+    assert len(sets.final) == 10
+    assert len(sets.mine_from) + len(sets.stop) == 40
+    assert "repeats" in str(sets.leaks[0])
+
+
+def test_what_does_not_decode_is_set_aside_and_named(tmp_path: Path) -> None:
+    train = labelled(tmp_path / "train", 4, 100)
+    bad = train.records[1].path
+    bad.write_bytes(bad.read_bytes()[:100])
+    sets = divide(tmp_path, train=train)
+    assert len(sets.train) == 3
+    assert [problem.file for problem in sets.problems] == [str(bad)]
+
+
+def test_a_pool_that_is_too_small_or_all_leaks_is_a_clear_error(tmp_path: Path) -> None:
+    draw(tmp_path / "one" / "k0-50-0.png", 1)
+    with pytest.raises(DataError, match="no image is left to stop by"):
+        divide(tmp_path, pool=tmp_path / "one")
+    draw(tmp_path / "leaks" / "copy.png", 100)
+    with pytest.raises(DataError, match="no image is left to mine from"):
+        divide(tmp_path, pool=tmp_path / "leaks")
+
+
+def test_images_are_hashed_once_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hardmine.data.splits import near_duplicates as phash
+
+    calls: list[int] = []
+    real = phash.hash_images
+
+    def counted(paths: Any) -> list[int | None]:
+        calls.append(len(paths))
+        return real(paths)
+
+    monkeypatch.setattr(phash, "hash_images", counted)
+    train = labelled(tmp_path / "train", 4, 100)
+    val = labelled(tmp_path / "val", 3, 200, "val")
+    pool = load_images(pool_of(tmp_path / "pool", 4, 10, 1000))
+    final = Dataset(("thing",), (), tmp_path)
+    for _ in range(2):
+        divide_sets(train, val, pool, final, Steps(tmp_path / "run"), seed=0)
+    assert calls == [47]
+    train.records[0].path.write_bytes(train.records[1].path.read_bytes() + b"more")
+    divide_sets(train, val, pool, final, Steps(tmp_path / "run"), seed=0)
+    assert calls == [47, 47]
+
+
+def test_what_was_handed_out_before_decides_what_comes_next(tmp_path: Path) -> None:
+    sets, steps = divide(tmp_path), Steps(tmp_path / "run")
+    nothing = Result(Model("key", tmp_path), tmp_path, {})
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        miner = Miner(steps, World().tools(), sets, store, LoopOptions())
+        first = miner.hand_out(Arm("random", nothing), 2, 3).images
+        other = Arm("random", nothing, handed_out=list(first))
+        assert not set(miner.hand_out(other, 2, 3).images) & set(first)

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hardmine import evaluate, train
+from hardmine.errors import ConfigError, DataError, GateError
+from hardmine.types import Dataset, ImageState
+from hardmine.workflows.step_cache import Steps
+from hardmine.workflows.training_data import count_labelled, load_train_val
+from loop_fakes import World, draw, labelled, pool_of
+
+SMALL: dict[str, Any] = {"draws": 5, "model": "small160"}
+
+
+def checkpoint(folder: Path, *learned: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "last.safetensors"
+    path.write_text(json.dumps({"learned": learned}))
+    return path
+
+
+def metrics_of(out: Path) -> Any:
+    return json.loads((out / "metrics.json").read_text())
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Dataset:
+    return labelled(tmp_path / "data", 20, 1000)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    return pool_of(tmp_path / "held", 6, 2, 9000)
+
+
+@pytest.mark.usefixtures("no_page")
+def test_train_splits_trains_measures_and_writes_it_down(
+    data: Dataset, held: Path, tmp_path: Path
+) -> None:
+    out, world = tmp_path / "run", World()
+    result = train(data, val=0.2, negatives=held, out=out, tools=world.tools(), **SMALL)
+    # .2 of 20 are held out for validation
+    assert world.trainings[0]["images"] == 16
+    assert result.checkpoint == out / "last.safetensors"
+    assert result.measurement.images == 4
+    assert str(result) == f"checkpoint: {out}/last.safetensors\nreport: {out}/report.html"
+    figures = metrics_of(out)["measurement"]
+    assert figures["negatives"]["held_out"]["images"] == 12
+    # the eighth of ten … here the fourth of four scores: every threshold lies below .9, so .95 and
+    # .94 of kind 0 fire: 2 alarms on 12 images
+    assert figures["negatives"]["held_out"]["alarms"] == 2
+    for name in ("recipe.yaml", "report.html", "detections/val.json", "detections/held_out.json"):
+        assert (out / name).is_file()
+
+
+@pytest.mark.usefixtures("no_page")
+def test_train_negatives_are_trained_on_and_negatives_never(
+    data: Dataset, held: Path, tmp_path: Path
+) -> None:
+    more = pool_of(tmp_path / "more", 1, 5, 7000)
+    out, world = tmp_path / "run", World()
+    result = train(
+        data, negatives=held, train_negatives=more, out=out, tools=world.tools(), **SMALL
+    )
+    # .3 of 20 are held out when nothing is said
+    assert world.trainings[0]["images"] == 14 + 5
+    assert json.loads(result.checkpoint.read_text())["learned"] == ["k0"]
+    assert metrics_of(out)["train_negatives"] == 5
+    assert metrics_of(out)["measurement"]["negatives"]["held_out"]["alarms"] == 0
+
+
+@pytest.mark.usefixtures("no_page")
+def test_held_out_images_that_were_trained_on_are_left_out_and_reported(
+    data: Dataset, held: Path, tmp_path: Path
+) -> None:
+    more = pool_of(tmp_path / "more", 1, 1, 9000)  # the same picture as one of those held out
+    out = tmp_path / "run"
+    train(data, negatives=held, train_negatives=more, out=out, tools=World().tools(), **SMALL)
+    metrics = metrics_of(out)
+    assert metrics["measurement"]["negatives"]["held_out"]["images"] == 11
+    assert len(metrics["leaks"]) == 1
+    assert "held_out/train" in metrics["leaks"][0]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_picture_that_does_not_decode_is_not_trained_on_and_is_named(
+    data: Dataset, tmp_path: Path
+) -> None:
+    bad = data.records[3].path
+    bad.write_bytes(bad.read_bytes()[:200])
+    out, world = tmp_path / "run", World()
+    val = labelled(tmp_path / "val", 4, 2000, "val")
+    train(data, val=val, out=out, tools=world.tools(), **SMALL)
+    assert world.trainings[0]["images"] == 19
+    assert metrics_of(out)["problems"] == [f"{bad}: the image does not decode"]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_run_directory_is_not_written_over(data: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(data, out=out, tools=World().tools(), **SMALL)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(data, out=out, tools=World().tools(), **SMALL)
+    train(data, out=out, resume=True, tools=World().tools(), **SMALL)
+
+
+def test_evaluate_measures_and_draws_the_page(data: Dataset, held: Path, tmp_path: Path) -> None:
+    weights = checkpoint(tmp_path / "w")
+    out = tmp_path / "val"
+    measurement = evaluate(weights, data, negatives=held, out=out, draws=5, tools=World().tools())
+    # 20 objects with scores .900 … .881; recall .8 at the sixteenth: .885; .95 and .94 fire
+    assert measurement.score_threshold == pytest.approx(0.885)
+    assert measurement.negatives["held_out"].at_recall is not None
+    assert measurement.negatives["held_out"].at_recall.alarms == 2
+    page = (out / "report.html").read_text()
+    assert "held-out images" in page
+    assert metrics_of(out)["measurement"]["AP50"] == 1.0
+
+
+@pytest.mark.usefixtures("no_page")
+@pytest.mark.parametrize(
+    ("gates", "missed"),
+    [
+        ({"max_alarms": 2 / 12, "min_ap50": 1.0}, None),  # both inclusive
+        ({"max_alarms": 0.16}, "alarms per image at recall 0.8: got 0.1667, wanted at most 0.16"),
+        ({"min_ap50": 1.01}, "AP50: got 1.0000, wanted at least 1.01"),
+        ({"max_alarms": 0.0, "min_ap50": 2.0}, "at most 0; AP50"),
+    ],
+)
+def test_gates(
+    data: Dataset, held: Path, tmp_path: Path, gates: dict[str, float], missed: str | None
+) -> None:
+    weights = checkpoint(tmp_path / "w")
+    keywords: dict[str, Any] = {"out": tmp_path / "val", "draws": 5, "tools": World().tools()}
+    if missed is None:
+        evaluate(weights, data, negatives=held, **keywords, **gates)
+        return
+    with pytest.raises(GateError, match=missed):
+        evaluate(weights, data, negatives=held, **keywords, **gates)
+    assert metrics_of(tmp_path / "val")["measurement"]["AP50"] == 1.0  # written all the same
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_gate_on_a_recall_that_is_not_reached_fails(
+    data: Dataset, held: Path, tmp_path: Path
+) -> None:
+    world = World()
+
+    def blind(detector: Any, paths: Sequence[Path], *, progress: Any = None) -> Any:
+        from hardmine.types import Detections
+
+        return [Detections.none() for _ in paths]
+
+    tools = replace(world.tools(), detect_images=blind)
+    with pytest.raises(GateError, match="got undefined, wanted at most 5"):
+        evaluate(
+            checkpoint(tmp_path / "w"),
+            data,
+            negatives=held,
+            max_alarms=5.0,
+            out=tmp_path / "val",
+            draws=5,
+            tools=tools,
+        )
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_gate_without_negatives_fails(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="got undefined"):
+        evaluate(
+            checkpoint(tmp_path / "w"),
+            data,
+            max_alarms=5.0,
+            out=tmp_path / "val",
+            draws=5,
+            tools=World().tools(),
+        )
+
+
+def test_unreviewed_images_are_left_out_and_labelled_ones_must_remain(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unseen = [r.with_state(ImageState.UNREVIEWED) for r in data.records[:5]]
+    mixed = data.with_records([*unseen, *data.records[5:]])
+    val = labelled(tmp_path / "val", 4, 2000, "val")
+    both = load_train_val(mixed, val, Steps(tmp_path / "run"), seed=0)
+    assert count_labelled(both.train.records) == len(both.train) == 15
+    assert "5 of 20 training images are unreviewed or set aside" in caplog.text
+    with pytest.raises(DataError, match="no labelled image among the 5 training images"):
+        load_train_val(data.with_records(unseen), val, Steps(tmp_path / "run"), seed=0)
+
+
+def test_validation_images_that_repeat_training_images_are_reported(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    val = labelled(tmp_path / "val", 4, 1003, "val")  # pictures 3 … 6 of the training set
+    both = load_train_val(data, val, Steps(tmp_path / "run"), seed=0)
+    assert [Path(a).name for a, _ in both.leaks] == [f"object-{i:03}.png" for i in (3, 4, 5, 6)]
+    assert "4 near-duplicates of validation images are trained on" in caplog.text
+
+
+def test_a_split_keeps_near_duplicates_together_and_is_the_same_again(tmp_path: Path) -> None:
+    data = labelled(tmp_path / "data", 20, 1000)
+    for i in range(10):
+        draw(data.records[i + 10].path, 1000 + i)  # ten pairs
+    one = load_train_val(data, 0.3, Steps(tmp_path / "a"), seed=4)
+    two = load_train_val(data, 0.3, Steps(tmp_path / "b"), seed=4)
+    assert one.val.fingerprint == two.val.fingerprint
+    assert len(one.train) + len(one.val) == 20
+    assert one.leaks == ()
+    numbers = {int(r.path.stem.split("-")[1]) % 10 for r in one.val.records}
+    assert len(one.val) == 2 * len(numbers)
+
+
+def test_other_classes_are_refused(data: Dataset, tmp_path: Path) -> None:
+    val = replace(labelled(tmp_path / "val", 4, 2000, "val"), categories=("other",))
+    with pytest.raises(DataError, match=r"classes \['other'\], wanted those of the training data"):
+        load_train_val(data, val, Steps(tmp_path / "run"), seed=0)
+    with pytest.raises(DataError, match=r"classes \['other'\], wanted \['thing'\]"):
+        evaluate(checkpoint(tmp_path / "w"), val, out=tmp_path / "val", tools=World().tools())
+
+
+@pytest.mark.usefixtures("no_page")
+def test_crops_stand_beside_when_objects_leave_room(data: Dataset, tmp_path: Path) -> None:
+    small = [replace(r, boxes=np.array([[0, 0, 6, 6]], np.float32)) for r in data.records]
+    world = World()
+    real = world.detect_images
+
+    def detect(detector: Any, paths: Sequence[Path], *, progress: Any = None) -> Any:
+        names = [Path("k5-40-0.png") if "crops" in str(path) else path for path in paths]
+        return real(detector, names, progress=progress)
+
+    tools = replace(world.tools(), detect_images=detect)
+    measurement = evaluate(
+        checkpoint(tmp_path / "w"),
+        data.with_records(small),
+        out=tmp_path / "val",
+        draws=5,
+        tools=tools,
+    )
+    assert set(measurement.negatives) == {"crops"}
+    assert measurement.negatives["crops"].images >= 20
