@@ -1,5 +1,10 @@
 """The exception tree. Every message says what was got, what was wanted and where."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class HardmineError(Exception):
     """Root of all errors that a user's input can cause; the command line prints it as one line."""
@@ -27,3 +32,19 @@ class CommandError(HardmineError):
 
 class GateError(HardmineError):
     """A measured value misses a gate that the user set (exit code 3)."""
+
+
+def did_you_mean(got: object, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'epochs'?"`` for the known name that is nearest, else nothing."""
+    near = difflib.get_close_matches(str(got), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def not_one_of(where: str, got: object, known: Iterable[str]) -> str:
+    """Return the message for a name that is unknown: what was given, what may be given, the nearest.
+
+    ``not_one_of("model", "small16", ["small160"])`` is ``"model: got 'small16', wanted one of
+    small160; did you mean 'small160'?"``.
+    """
+    names = list(known)
+    return f"{where}: got {got!r}, wanted one of {', '.join(names)}{did_you_mean(got, names)}"

@@ -8,23 +8,34 @@ one new field (and the code that uses it)::
     class MineOptions:
         top: int | None = option(None, "Hand out the N hardest images.", metavar="N", minimum=1)
 
+        def __post_init__(self) -> None:
+            check_options(self)
+
 A field may hold another options value (``rank: RankOptions``); its fields then count as fields of the
 outer value, and their names must differ.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
+from enum import Enum
 from functools import wraps
-from typing import Any, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from hardmine.errors import ConfigError
+from hardmine.errors import ConfigError, did_you_mean, not_one_of
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+Panel = Literal["Options", "Data", "Pool", "Loop", "Ranking", "Training", "Output", "Advanced"]
+"""The groups of options in help texts, in the order in which they are shown.
+
+"Options" is the group that comes first: the few that everybody needs. "Advanced" holds what few need.
+"""
 _KEY = "option"
 
 
@@ -34,10 +45,11 @@ class OptionInfo:
 
     Attributes:
         help: one or two whole sentences.
-        flags: names on the command line (``("--top",)``); made from the field's name when empty.
+        flags: names on the command line (``("--out", "-o")``); made from the field's name when empty.
         metavar: what stands for the value in help texts.
         panel: the group of options that help texts show it in.
         minimum, maximum: limits of a number, inclusive.
+        above: limit of a number that the number itself may not reach.
         negated: the flag sets the field to False.
         parse: reads the text of the command line; the field's type reads it when not given.
         complete: values to offer, for shell completion and for "did you mean".
@@ -47,9 +59,10 @@ class OptionInfo:
     help: str
     flags: tuple[str, ...] = ()
     metavar: str | None = None
-    panel: str = "Options"
+    panel: Panel = "Options"
     minimum: float | None = None
     maximum: float | None = None
+    above: float | None = None
     negated: bool = False
     parse: Callable[[str], Any] | None = None
     complete: Callable[[], list[str]] | None = None
@@ -59,7 +72,7 @@ class OptionInfo:
 def option(default: Any, help: str, **info: Any) -> Any:
     """Return a dataclass field with that default, described by an :class:`OptionInfo`."""
     metadata = {_KEY: OptionInfo(help, **info)}
-    if callable(default) and isinstance(default, type):
+    if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
 
@@ -70,22 +83,48 @@ def info_of(described: Field[Any]) -> OptionInfo | None:
     return found if isinstance(found, OptionInfo) else None
 
 
+def field_types(cls: type) -> dict[str, Any]:
+    """Return the type of each field of an options class."""
+    hints = get_type_hints(cls)
+    return {item.name: hints[item.name] for item in fields(cls)}
+
+
 def nested_options(cls: type) -> dict[str, type]:
     """Return the fields of an options class that hold another options value, with its class."""
-    hints = get_type_hints(cls)
     return {
-        item.name: hints[item.name]
-        for item in fields(cls)
-        if isinstance(hints[item.name], type) and is_dataclass(hints[item.name])
+        name: hint
+        for name, hint in field_types(cls).items()
+        if isinstance(hint, type) and is_dataclass(hint)
     }
 
 
-def option_names(cls: type) -> Iterator[str]:
-    """Yield every name that :func:`build` accepts: the fields, and those of nested options."""
+def option_fields(cls: type) -> Iterator[Field[Any]]:
+    """Yield the fields of an options class, each nested options value replaced by its own fields."""
+    nested = nested_options(cls)
     for item in fields(cls):
-        yield item.name
-    for inner in nested_options(cls).values():
-        yield from option_names(inner)
+        if item.name in nested:
+            yield from option_fields(nested[item.name])
+        else:
+            yield item
+
+
+def option_names(cls: type) -> list[str]:
+    """Return every name that :func:`build` accepts: the fields, and those of nested options.
+
+    Raises:
+        TypeError: two fields of one name; the class is wrong.
+    """
+    names = [item.name for item in option_fields(cls)] + list(_all_nested(cls))
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise TypeError(f"{cls.__name__}: two options are named {', '.join(sorted(twice))}")
+    return names
+
+
+def _all_nested(cls: type) -> Iterator[str]:
+    for name, inner in nested_options(cls).items():
+        yield name
+        yield from _all_nested(inner)
 
 
 def build(cls: type[T], values: Mapping[str, Any], base: T | None = None) -> T:
@@ -97,22 +136,70 @@ def build(cls: type[T], values: Mapping[str, Any], base: T | None = None) -> T:
     Raises:
         ConfigError: a name that is no field; the nearest one is named.
     """
-    known = list(option_names(cls))
+    known = option_names(cls)
     for name in values:
         if name not in known:
             raise ConfigError(f"{cls.__name__}: no option {name!r}{did_you_mean(name, known)}")
-    own = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+    own = field_types(cls)
     given = {name: value for name, value in values.items() if name in own}
     start = base if base is not None else cls()
     for name, inner in nested_options(cls).items():
-        deeper = {k: v for k, v in values.items() if k not in own and k in option_names(inner)}
+        accepted = option_names(inner)
+        deeper = {key: value for key, value in values.items() if key in accepted}
         if deeper:
             given[name] = build(inner, deeper, given.get(name, getattr(start, name)))
     return replace(start, **given) if given else start  # type: ignore[type-var]
 
 
+def check_options(value: Any) -> None:
+    """Check the fields of an options value against the limits and choices that they declare.
+
+    Raises:
+        ConfigError: a number outside its limits, or a value that is none of a ``Literal``'s.
+    """
+    hints = field_types(type(value))
+    for item in fields(value):
+        got, info = getattr(value, item.name), info_of(item)
+        if info is None or got is None:
+            continue
+        choices = choices_of(hints[item.name])
+        if choices and got not in choices:
+            raise ConfigError(not_one_of(item.name, got, map(str, choices)))
+        if isinstance(got, int | float) and not within_limits(got, info):
+            raise ConfigError(f"{item.name}: got {got}, wanted {limits_text(info)}")
+
+
+def within_limits(number: float, info: OptionInfo) -> bool:
+    """True when a number is within the limits of its field, if it has any; NaN never is."""
+    return (
+        (info.minimum is None or number >= info.minimum)
+        and (info.maximum is None or number <= info.maximum)
+        and (info.above is None or number > info.above)
+    )
+
+
+def limits_text(info: OptionInfo) -> str:
+    """Return the limits of a number in words, such as ``above 0 and at most 1``."""
+    parts = [("above", info.above), ("at least", info.minimum), ("at most", info.maximum)]
+    return " and ".join(f"{word} {limit:g}" for word, limit in parts if limit is not None)
+
+
+def choices_of(hint: Any) -> tuple[Any, ...]:
+    """Return the values of a ``Literal`` type, or of one that may also be ``None``; else nothing."""
+    bare = without_none(hint)
+    return get_args(bare) if get_origin(bare) is Literal else ()
+
+
+def without_none(hint: Any) -> Any:
+    """Return ``X`` for the type ``X | None``, any other type as it is."""
+    if get_origin(hint) in (Union, types.UnionType):
+        left = [each for each in get_args(hint) if each is not type(None)]
+        return left[0] if len(left) == 1 else hint
+    return hint
+
+
 def changed_options(value: Any) -> dict[str, Any]:
-    """Return plain values of the fields that differ from their defaults.
+    """Return the fields that differ from their defaults, as plain values that JSON can hold.
 
     Identities (fingerprints of steps, ``model_id``) are made from these, so that a field that is added
     later changes none of them as long as nobody uses it.
@@ -123,17 +210,22 @@ def changed_options(value: Any) -> dict[str, Any]:
         mine, usual = getattr(value, item.name), getattr(default, item.name)
         if mine == usual:
             continue
-        if is_dataclass(mine) and type(mine) is type(usual):
-            found[item.name] = changed_options(mine)
-        else:
-            found[item.name] = asdict(mine) if is_dataclass(mine) else mine  # type: ignore[arg-type]
+        nested = is_dataclass(mine) and type(mine) is type(usual)
+        found[item.name] = changed_options(mine) if nested else plain(mine)
     return found
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    """Return "; did you mean 'epochs'?" for the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def plain(value: Any) -> Any:
+    """Return a value as JSON holds it: dataclasses as objects, tuples as lists, paths as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
 
 
 def takes_options(cls: type) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -141,25 +233,57 @@ def takes_options(cls: type) -> Callable[[Callable[..., R]], Callable[..., R]]:
 
     ``mine(detector, pool, top=30)`` is ``mine(detector, pool, options=MineOptions(top=30))``. Fields
     given beside ``options`` change it. An unknown keyword raises ``TypeError`` naming the nearest one.
+    ``help()`` and editors show the fields as keyword-only parameters with their defaults.
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
-        signature = inspect.signature(function)
-        names = [name for name in option_names(cls) if name not in signature.parameters]
+        signature = _with_fields(inspect.signature(function), cls)
+        own = inspect.signature(function).parameters
+        whole_values = set(_all_nested(cls))
 
         @wraps(function)
         def call(*args: Any, **given: Any) -> R:
-            values = {name: given.pop(name) for name in names if name in given}
-            known = [*signature.parameters, *names]
-            for name in given:
+            values: dict[str, Any] = {}
+            for name in set(given) - set(own):
                 if name not in signature.parameters:
-                    raise TypeError(
-                        f"{function.__name__}() has no argument {name!r}{did_you_mean(name, known)}"
-                    )
+                    near = did_you_mean(name, signature.parameters)
+                    raise TypeError(f"{function.__name__}() has no argument {name!r}{near}")
+                value = given.pop(name)
+                if value is not None or name not in whole_values:
+                    values[name] = value
             if values:
                 given["options"] = build(cls, values, given.get("options"))
             return function(*args, **given)
 
+        call.__signature__ = signature  # type: ignore[attr-defined]
         return call
 
     return decorate
+
+
+def _with_fields(signature: inspect.Signature, cls: type) -> inspect.Signature:
+    """Return a signature with a keyword-only parameter for each option it does not name itself."""
+    own = signature.parameters
+    added = [
+        _keyword(item.name, item.type, default_of(item))
+        for item in option_fields(cls)
+        if item.name not in own
+    ]
+    added += [
+        _keyword(name, f"{inner.__name__} | None", None)
+        for name, inner in nested_options(cls).items()
+        if name not in own
+    ]
+    return signature.replace(parameters=[*own.values(), *added])
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def default_of(item: Field[Any]) -> Any:
+    """Return the default of a field; ``inspect.Parameter.empty`` where it has none."""
+    if item.default is not MISSING:
+        return item.default
+    return inspect.Parameter.empty if item.default_factory is MISSING else item.default_factory()

@@ -1,17 +1,51 @@
-"""Command-line flags made from options values (``option_fields``): no option is written twice."""
+"""Command-line flags made from options values (``option_fields``): no option is written twice.
+
+:func:`expand_options` makes the flags, :class:`Command` shows them in groups.
+"""
 
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from functools import wraps
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
-from hardmine.option_fields import OptionInfo, build, info_of, nested_options
+from hardmine.option_fields import (
+    OptionInfo,
+    Panel,
+    build,
+    default_of,
+    field_types,
+    info_of,
+    limits_text,
+    nested_options,
+    within_limits,
+    without_none,
+)
+
+PANELS: tuple[Panel, ...] = get_args(Panel)
+
+
+class Command(TyperCommand):
+    """A command whose help shows its options in groups, always in the order of :data:`PANELS`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the arguments, then the options group by group."""
+        params = super().get_params(ctx)
+        for param in params:
+            if isinstance(param, TyperOption) and param.is_flag:
+                param.metavar = ""  # typer would show <bool> where no value is wanted
+        return sorted(params, key=_place)
+
+
+def _place(param: Any) -> int:
+    if not isinstance(param, TyperOption):
+        return -1
+    return PANELS.index(param.rich_help_panel or "Options")
 
 
 def expand_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -49,30 +83,30 @@ class _Flag:
         self.name = described.name
         self._info = info
         self._hint = hint
-        self._many = get_origin(_bare(hint)) is tuple and info.parse is None
-        make = described.default_factory
-        self._default = described.default if make is MISSING else make()
+        self._many = get_origin(without_none(hint)) is tuple and info.parse is None
+        self._default = default_of(described)
 
     def parameter(self) -> inspect.Parameter:
         info, hint, default = self._info, self._hint, self._default
-        name = self.name.replace("_", "-")
-        declared = info.flags or (f"--{name}",)
         extra: dict[str, Any] = {}
         if info.parse is not None:
             extra["parser"] = info.parse
             hint = str if default is not None else str | None
-        if info.negated:
+            default = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        elif info.negated:
             default = False
-        if self._many:
-            hint, default = list[get_args(_bare(hint))[0]] | None, None  # type: ignore[misc]
+        elif self._many:
+            hint, default = list[get_args(without_none(hint))[0]] | None, None  # type: ignore[misc]
         if info.complete is not None:
-            extra["autocompletion"] = _completing(info.complete)
-        option = typer.Option(
-            *declared,
+            extra["autocompletion"] = completing(info.complete)
+        if info.above is not None:
+            extra["callback"] = self._check_limits
+        declared = typer.Option(
+            *(info.flags or ("--" + self.name.replace("_", "-"),)),
             help=info.help,
             metavar=info.metavar,
             min=info.minimum,
-            max=info.maximum,
+            max=info.maximum if info.above is None else None,
             rich_help_panel=info.panel,
             **extra,
         )
@@ -80,8 +114,14 @@ class _Flag:
             self.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=Annotated[hint, option],
+            annotation=Annotated[hint, declared],
         )
+
+    def _check_limits(self, value: float | None) -> float | None:
+        """Refuse what typer's own limits, which are inclusive, let through."""
+        if value is not None and not within_limits(value, self._info):
+            raise typer.BadParameter(f"{value} is not {limits_text(self._info)}")
+        return value
 
     def value(self, given: Any) -> Any:
         if self._info.negated:
@@ -92,27 +132,18 @@ class _Flag:
 
 
 def _flags(cls: type) -> list[_Flag]:
-    hints = get_type_hints(cls)
-    inner = nested_options(cls)
     found: list[_Flag] = []
     for item in fields(cls):
-        info = info_of(item)
-        if item.name in inner:
-            found += _flags(inner[item.name])
-        elif info is not None and info.on_command_line:
-            found.append(_Flag(item, info, hints[item.name]))
+        if item.name in nested_options(cls):
+            found += _flags(nested_options(cls)[item.name])
+        elif (info := info_of(item)) is not None and info.on_command_line:
+            found.append(_Flag(item, info, field_types(cls)[item.name]))
     return found
 
 
-def _bare(hint: Any) -> Any:
-    """Return the type without ``None``."""
-    if get_origin(hint) in (Union, types.UnionType):
-        left = [each for each in get_args(hint) if each is not type(None)]
-        return left[0] if len(left) == 1 else hint
-    return hint
+def completing(values: Callable[[], list[str]]) -> Callable[[str], list[str]]:
+    """Return what typer asks for the completions of a half-written word."""
 
-
-def _completing(values: Callable[[], list[str]]) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
         return [value for value in values() if value.startswith(incomplete)]
 

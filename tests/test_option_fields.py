@@ -1,0 +1,215 @@
+"""Options that describe themselves: built by name, nested, compared with their defaults, shown."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pydoc
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from hardmine.errors import ConfigError, did_you_mean, not_one_of
+from hardmine.mining.mine_options import RankOptions
+from hardmine.option_fields import (
+    build,
+    changed_options,
+    check_options,
+    info_of,
+    limits_text,
+    option,
+    option_names,
+    takes_options,
+)
+
+
+@dataclass(frozen=True)
+class Inner:
+    rule: Literal["score", "sum"] = option("score", "Which rule ranks.")
+    quota: int | None = option(None, "How many of a class.", minimum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class Outer:
+    share: float = option(0.15, "A share.", above=0, maximum=1)
+    rank: Inner = field(default_factory=Inner)
+    names: tuple[str, ...] = option(("a",), "Some names.")
+    where: Path | None = option(None, "A folder.")
+    extra: dict[str, int] = option(dict, "A value made anew for each.")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+# Building.
+
+
+def test_fields_and_nested_fields_are_built_by_name() -> None:
+    built = build(Outer, {"share": 0.5, "rule": "sum"})
+    assert built == Outer(share=0.5, rank=Inner("sum"))
+    assert build(Outer, {}) == Outer()
+
+
+def test_a_base_keeps_what_is_not_named() -> None:
+    base = Outer(0.5, Inner("sum", 3), ("x", "y"))
+    assert build(Outer, {"quota": 4}, base) == Outer(0.5, Inner("sum", 4), ("x", "y"))
+    assert build(Outer, {}, base) is base
+
+
+def test_a_whole_nested_value_is_the_base_of_its_fields() -> None:
+    assert build(Outer, {"rank": Inner("sum", 3), "quota": 5}).rank == Inner("sum", 5)
+
+
+def test_an_unknown_name_says_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"Outer: no option 'rul'; did you mean 'rule'\?$"):
+        build(Outer, {"rul": "sum"})
+    with pytest.raises(ConfigError, match=r"no option 'zzz'$"):
+        build(Outer, {"zzz": 1})
+
+
+def test_names_are_those_of_all_levels() -> None:
+    assert set(option_names(Outer)) == {
+        "share", "rank", "rule", "quota", "names", "where", "extra"
+    }  # fmt: skip
+
+
+def test_one_name_on_two_levels_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Twice:
+        quota: int = option(1, "The outer one.")
+        rank: Inner = field(default_factory=Inner)
+
+    with pytest.raises(TypeError, match="Twice: two options are named quota"):
+        build(Twice, {"quota": 2})
+
+
+def test_defaults_made_by_a_class_are_not_shared() -> None:
+    assert Outer().extra == {}
+    assert Outer().extra is not Outer().extra
+
+
+# Limits and choices.
+
+
+@pytest.mark.parametrize("share", [0.001, 1.0])
+def test_within_the_limits(share: float) -> None:
+    assert Outer(share).share == share
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.001, float("nan")])
+def test_outside_the_limits(share: float) -> None:
+    with pytest.raises(ConfigError, match=f"share: got {share}, wanted above 0 and at most 1"):
+        Outer(share)
+
+
+def test_limits_are_inclusive_and_none_has_no_limits() -> None:
+    assert Inner(quota=1).quota == 1
+    assert Inner(quota=None).quota is None
+    with pytest.raises(ConfigError, match="quota: got 0, wanted at least 1"):
+        Inner(quota=0)
+
+
+def test_a_value_that_is_no_choice_says_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"rule: got 'scor', wanted one of score, sum; did you mean 'score'\?"
+    ):
+        Inner("scor")  # type: ignore[arg-type]
+
+
+def test_limits_in_words() -> None:
+    info = info_of(Outer.__dataclass_fields__["share"])
+    assert info is not None
+    assert limits_text(info) == "above 0 and at most 1"
+    assert info.help == "A share."
+
+
+@pytest.mark.parametrize(
+    ("got", "text"), [("epoch", "; did you mean 'epochs'?"), ("x", ""), (3, "")]
+)
+def test_did_you_mean(got: object, text: str) -> None:
+    assert did_you_mean(got, ["epochs", "seed"]) == text
+
+
+def test_not_one_of() -> None:
+    assert not_one_of("to", "yol", iter(["coco", "yolo"])) == (
+        "to: got 'yol', wanted one of coco, yolo; did you mean 'yolo'?"
+    )
+
+
+# What differs from the defaults.
+
+
+def test_changed_options_are_plain_and_nested() -> None:
+    value = Outer(0.5, Inner(quota=2), ("a", "b"), Path("x/y"))
+    changed = changed_options(value)
+    assert changed == {"share": 0.5, "rank": {"quota": 2}, "names": ["a", "b"], "where": "x/y"}
+    assert json.loads(json.dumps(changed)) == changed
+
+
+def test_defaults_have_no_changed_options() -> None:
+    assert changed_options(Outer()) == {}
+    assert changed_options(RankOptions()) == {}
+
+
+def test_a_nested_value_of_another_class_is_told_whole() -> None:
+    @dataclass(frozen=True)
+    class Other:
+        depth: int = 2
+        file: Path = Path("f")
+
+    @dataclass(frozen=True)
+    class Holder:
+        part: Any = None
+
+    assert changed_options(Holder(Other())) == {"part": {"depth": 2, "file": "f"}}
+
+
+# Functions that take the fields as keywords.
+
+
+@takes_options(Outer)
+def verb(pool: str, *, share: float = 0.3, options: Outer | None = None) -> tuple[float, Outer]:
+    """Do something with a pool."""
+    return share, options or Outer()
+
+
+def test_keywords_become_the_options() -> None:
+    assert verb("p", quota=3, names=("z",)) == (0.3, Outer(rank=Inner(quota=3), names=("z",)))
+    assert verb("p", options=Outer(0.2), rule="sum") == (0.3, Outer(0.2, Inner("sum")))
+    assert verb("p", rank=Inner("sum")) == (0.3, Outer(rank=Inner("sum")))
+    assert verb("p", rank=None)[1] == Outer()
+    assert verb("p") == (0.3, Outer())
+
+
+def test_a_parameter_of_the_function_itself_stays_its_own() -> None:
+    assert verb("p", share=0.9) == (0.9, Outer())
+
+
+def test_an_unknown_keyword_says_the_nearest() -> None:
+    with pytest.raises(TypeError, match=r"verb\(\) has no argument 'quote'; did you mean 'quota'?"):
+        verb("p", quote=3)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'pool'"):
+        verb(quota=3)
+
+
+def test_help_shows_the_fields_as_keywords_with_their_defaults() -> None:
+    signature = inspect.signature(verb)
+    assert list(signature.parameters) == [
+        "pool", "share", "options", "rule", "quota", "names", "where", "extra", "rank"
+    ]  # fmt: skip
+    quota = signature.parameters["quota"]
+    assert (quota.kind, quota.default) == (inspect.Parameter.KEYWORD_ONLY, None)
+    assert quota.annotation == "int | None"
+    assert signature.parameters["names"].default == ("a",)
+    assert signature.parameters["share"].default == 0.3  # the function's own
+    assert signature.parameters["rank"].annotation == "Inner | None"
+    shown = pydoc.plain(pydoc.render_doc(verb))
+    assert "verb(" in shown
+    assert "quota: 'int | None' = None" in shown
+    assert "Do something with a pool." in shown
+    assert signature.bind("p", rule="sum").arguments == {"pool": "p", "rule": "sum"}
