@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hardmine.finding_kinds import FindingKind
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -94,14 +96,20 @@ class ImageRecord:
 class Problem:
     """A fault in the data that was met and not silently dropped.
 
-    ``kind`` is a short stable slug (``box_inverted``, ``image_truncated`` …), ``file`` the file that
-    holds the fault, ``index`` the object's position in it (−1: the file itself).
+    ``kind`` is a row of `FindingKind` (``box_inverted``, ``image_truncated`` …), ``file`` the file
+    that holds the fault, ``index`` the object's position in it (−1: the file itself).
+
+    Raises:
+        ValueError: there is no such kind.
     """
 
-    kind: str
+    kind: FindingKind
     file: str
     index: int
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", FindingKind.named(self.kind))
 
     def __str__(self) -> str:
         where = self.file if self.index < 0 else f"{self.file}[{self.index}]"

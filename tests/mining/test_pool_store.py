@@ -78,7 +78,7 @@ def test_all_survives_closing(tmp_path: Path) -> None:
 def test_pending_leaves_out_what_this_model_scored_or_failed_on(tmp_path: Path) -> None:
     with PoolStore(tmp_path / "pool.sqlite") as store:
         fill(store, ("a", 0.5))
-        store.add_scores([], [Problem("x", "bad", -1, "r")], model_id="m")
+        store.add_scores([], [Problem("image_missing", "bad", -1, "r")], model_id="m")
         assert store.pending("m", ["c", "bad", "a", "b"]) == ["c", "b"]
         assert store.pending("other", ["bad", "a"]) == ["bad", "a"]
         assert store.pending("m", []) == []
@@ -126,7 +126,7 @@ def test_a_second_writer_is_told_and_a_reader_is_let_in(tmp_path: Path) -> None:
 def test_a_batch_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
     with PoolStore(tmp_path / "pool.sqlite") as store:
         fill(store, ("a", 0.5))
-        broken: Any = Problem("kind", "file", -1, None)  # type: ignore[arg-type]
+        broken: Any = Problem("image_missing", "file", -1, None)  # type: ignore[arg-type]
         with pytest.raises(sqlite3.IntegrityError):
             store.add_scores([(score_of("b", 0.5), found(0.5))], [broken], model_id="m")
         assert [s.image for s in store.iter_ranked("m")] == ["a"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hardmine.finding_kinds import FindingKind
 from hardmine.reports import loop_report as page
 from hardmine.reports.charts import arm_order
 from hardmine.reports.content import (
@@ -217,14 +218,14 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         mined=(Gallery(HOSTILE, (picture(tmp_path / "gone.jpg", HOSTILE),), 1, HOSTILE),),
         curves=(CurveLine(HOSTILE, ((0.0, 1.0), (0.3, 0.5)), None),),
         stops=(Stop(HOSTILE, 1, HOSTILE),),
-        problems=(Problem(HOSTILE, HOSTILE, 0, HOSTILE),),
+        problems=(Problem(FindingKind.LABEL_BROKEN, HOSTILE, 0, HOSTILE),),
         leaks=(HOSTILE,),
         notes=(HOSTILE,),
         comparisons=(Comparison(HOSTILE, HOSTILE, HOSTILE, ratio(ratio=None, note=HOSTILE)),),
     )
     text = render_report(hostile)
     assert "<script" not in text
-    assert words(text).count(HOSTILE) >= 12
+    assert words(text).count(HOSTILE) >= 11
 
 
 def test_dollar_signs_in_names_are_not_formulas(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def _show_shortcut(console: Console, shortcut: ShortcutReport) -> None:
 
 
 def _judge(result: CheckResult, data: str, strict: bool) -> None:
-    from hardmine.data.quality.findings import Severity
+    from hardmine.finding_kinds import Severity
 
     errors = result.report.count(Severity.ERROR)
     warnings = result.report.count(Severity.WARNING)

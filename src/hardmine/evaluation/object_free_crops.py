@@ -17,6 +17,7 @@ import numpy as np
 from hardmine.data.images import read_image
 from hardmine.errors import DataError
 from hardmine.files import write_atomic
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 SOURCE = "object_free_crops"
@@ -120,7 +121,7 @@ def write_crops(dataset: Dataset, windows: Sequence[CropWindow], folder: Path) -
         try:
             crop = read_image(record.path).crop(box)
         except DataError as error:
-            problems.append(Problem("image_unreadable", str(record.path), -1, str(error)))
+            problems.append(Problem(FindingKind.IMAGE_UNREADABLE, str(record.path), -1, str(error)))
             continue
         write_atomic(folder / name, partial(crop.save, format="PNG"))
         state = ImageState.VERIFIED_EMPTY

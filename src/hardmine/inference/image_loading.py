@@ -27,6 +27,7 @@ from hardmine.data.images import decode_image, read_picture
 from hardmine.data.resize import Placement, Resize
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import Detections, Problem
 
 AHEAD = 2
@@ -93,7 +94,7 @@ def one_core_each() -> Iterator[None]:
 
 # From an encoded image to the model's canvas: what every pass over images begins with.
 
-UNREACHABLE = "image_unreachable"
+UNREACHABLE = FindingKind.IMAGE_UNREACHABLE
 """The kind of problem that may be gone another time."""
 
 
@@ -136,7 +137,7 @@ def load_item(item: ImageItem, resize: Resize, *, hashed: bool) -> Loaded | Prob
             picture = decode_image(item.read(), item.name, resize.cover)
     except DataError as error:
         reason = str(error).removeprefix(f"{item.name}: ")
-        kind = UNREACHABLE if isinstance(error, UnreachableError) else "image_unreadable"
+        kind = UNREACHABLE if isinstance(error, UnreachableError) else FindingKind.IMAGE_UNREADABLE
         return Problem(kind, item.name, -1, reason)
     pixels, placement = resize.apply(picture)
     return Loaded(item.name, pixels, placement, perceptual_hash(picture.pixels) if hashed else 0)

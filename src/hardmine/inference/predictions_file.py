@@ -18,6 +18,7 @@ from torch import Tensor
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_images
 from hardmine.errors import ConfigError, DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.predict import ScoredImage
 from hardmine.types import Detections, Problem
@@ -98,7 +99,9 @@ class Predictions:
             chunk = paths[start : start + _CHUNK]
             for path, phash in zip(chunk, hash_images(chunk), strict=True):
                 if phash is None:
-                    yield Problem("image_unreadable", str(path), -1, "not readable as a picture")
+                    yield Problem(
+                        FindingKind.IMAGE_UNREADABLE, str(path), -1, "not readable as a picture"
+                    )
                     continue
                 found = self.look(path)
                 score = float(found.scores[0]) if len(found) else 0.0

@@ -15,6 +15,7 @@ from torch import Tensor
 from hardmine.data.images import read_image
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import ConfigError, DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores, Detector
 from hardmine.inference.parity import iou_with
 from hardmine.inference.predict import FileDetector, ScoredImage
@@ -115,7 +116,7 @@ class TiledDetector:
                 image = read_image(path)
             except DataError as error:
                 reason = str(error).removeprefix(f"{path}: ")
-                yield Problem("image_unreadable", str(path), -1, reason)
+                yield Problem(FindingKind.IMAGE_UNREADABLE, str(path), -1, reason)
                 continue
             found = self._look(image)
             score = float(found.scores[0]) if len(found) else 0.0

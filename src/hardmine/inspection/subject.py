@@ -20,6 +20,7 @@ from hardmine.data.quality.box_forms import (
     written_numbers,
 )
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import F64, I64, Dataset, ImageRecord, Mask, Problem
 
 _ORIENTATION = 0x0112
@@ -121,7 +122,7 @@ def open_subject(labels: Labels, index: int) -> Subject:
         for p in labels.dataset.problems
         if p.file == raw.file and (p.index in labels.places[rows] or p.index < 0)
     ]
-    faults = {p.index: p for p in mine if p.kind != "box_clipped"}
+    faults = {p.index: p for p in mine if p.kind != FindingKind.BOX_CLIPPED}
     fate = tuple(
         f"left out: {faults[place].kind}" if place in faults else "used"
         for place in labels.places[rows].tolist()

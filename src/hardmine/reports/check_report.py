@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw
 
 from hardmine.data.images import read_image
 from hardmine.data.quality.check_dataset import CheckReport
-from hardmine.data.quality.findings import Box, Finding, Severity, by_severity
+from hardmine.data.quality.findings import Box, Finding, by_severity
 from hardmine.errors import DataError
 from hardmine.evaluation.source_shortcut import ShortcutReport
 from hardmine.files import write_text
+from hardmine.finding_kinds import FindingKind, Severity
 from hardmine.reports.drawing import PALETTE
 from hardmine.reports.thumbnails import QUALITY, Budget, Thumbnail
 
@@ -35,43 +36,11 @@ _PAPER = (214, 214, 214)
 class KindSection:
     """All findings of one kind, ready for the page."""
 
-    severity: Severity
-    kind: str
-    title: str
+    kind: FindingKind
     count: int
     thumbnails: tuple[Thumbnail, ...]
     lines: tuple[str, ...]
     more: int
-
-
-_TITLES = {
-    "box_below_stride": "Boxes smaller than one cell of the model's finest map",
-    "box_clipped": "Boxes that pass the edge of their image",
-    "box_copied": "The same box in many images",
-    "box_empty": "Boxes without width or height",
-    "box_form": "Boxes in another form than their format's",
-    "box_form_doubtful": "Boxes that another form would explain better",
-    "box_infinite": "Boxes that are infinite",
-    "box_inverted": "Boxes with swapped corners",
-    "box_malformed": "Boxes that are not four numbers",
-    "box_nan": "Boxes that are not numbers",
-    "box_outside": "Boxes outside their image",
-    "box_repeated": "Boxes written twice",
-    "box_size_odd": "Boxes much larger or smaller than their class",
-    "box_twice": "Objects labelled twice",
-    "box_two_classes": "Objects with two classes",
-    "box_whole_image": "Boxes that cover the whole image",
-    "class_empty": "Classes without an object",
-    "class_rare": "Rare classes",
-    "class_unknown": "Unknown classes",
-    "duplicate_images": "Near-copies within a split",
-    "image_grey": "Images without colour",
-    "image_turned": "Images turned by their EXIF orientation",
-    "images_unreviewed": "Images that nobody reviewed",
-    "size_differs": "Images of another size than their label says",
-    "source_told_apart": "Positives and negatives are told apart without the objects",
-    "split_leak": "Near-copies in more than one split",
-}
 
 
 def write_check_page(
@@ -103,10 +72,7 @@ def render_check_page(
         shortcut=shortcut,
         notes=notes,
         style=Markup(_resource("report.css")),
-        sections=[
-            _section(severity, kind, found, budget)
-            for severity, kind, found in by_severity(report.problems)
-        ],
+        sections=[_section(kind, found, budget) for kind, found in by_severity(report.problems)],
         counts={severity: report.count(severity) for severity in Severity},
     )
 
@@ -131,9 +97,7 @@ def picture_of(finding: Finding) -> Thumbnail | None:
     return Thumbnail(f"data:image/jpeg;base64,{code}", *strip.size, str(finding))
 
 
-def _section(
-    severity: Severity, kind: str, found: Sequence[Finding], budget: Budget
-) -> KindSection:
+def _section(kind: FindingKind, found: Sequence[Finding], budget: Budget) -> KindSection:
     shown: list[Thumbnail] = []
     for finding in found:
         if len(shown) == PICTURES_PER_KIND:
@@ -142,9 +106,8 @@ def _section(
         if thumbnail is not None and budget.take(len(thumbnail.uri)):
             shown.append(thumbnail)
     lines = tuple(_line(finding) for finding in found[:LISTED_PER_KIND])
-    title = _TITLES.get(kind, kind.replace("_", " ").capitalize())
     more = max(0, len(found) - LISTED_PER_KIND)
-    return KindSection(severity, kind, title, len(found), tuple(shown), lines, more)
+    return KindSection(kind, len(found), tuple(shown), lines, more)
 
 
 def _line(finding: Finding) -> str:

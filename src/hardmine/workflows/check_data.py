@@ -15,6 +15,7 @@ from hardmine.data.quality.repair import Repair, repair
 from hardmine.data.quality.resize_effects import ModelInput
 from hardmine.errors import ConfigError
 from hardmine.evaluation.source_shortcut import MIN_GROUPS, ShortcutReport, find_shortcut
+from hardmine.finding_kinds import FindingKind
 from hardmine.reports.check_report import write_check_page
 from hardmine.types import Dataset, ImageState
 
@@ -151,7 +152,9 @@ def _with_shortcut(
         )
         return CheckResult(report, None, (note,))
     if found.told_apart:
-        finding = Finding("source_told_apart", str(negatives.root), -1, str(found), "negatives")
+        finding = Finding(
+            FindingKind.SOURCE_TOLD_APART, str(negatives.root), -1, str(found), "negatives"
+        )
         report = replace(report, problems=(*report.problems, finding))
     return CheckResult(report, found)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.mining.candidates_file import name_inside
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 from hardmine.workflows.step_cache import Steps
@@ -41,7 +42,7 @@ def drop_unreadable(part: Dataset, hashes: Hashes) -> tuple[Dataset, tuple[Probl
     """Return the dataset without images that do not decode, and all of its problems."""
     good = [record for record in part.records if hashes[str(record.path)] is not None]
     bad = tuple(
-        Problem("image_unreadable", str(record.path), -1, "the image does not decode")
+        Problem(FindingKind.IMAGE_UNREADABLE, str(record.path), -1, "the image does not decode")
         for record in part.records
         if hashes[str(record.path)] is None
     )

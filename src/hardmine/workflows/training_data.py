@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.errors import ConfigError, DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.step_cache import Steps
 
@@ -89,7 +90,7 @@ def load_val(data: DataLike, categories: tuple[str, ...], options: LoadOptions) 
     names = [name for name in ("val", "test", "all", *parts) if name in parts]
     chosen = parts[names[0]]
     for problem in chosen.problems:
-        if problem.kind == "class_unknown":
+        if problem.kind == FindingKind.CLASS_UNKNOWN:
             raise DataError(f"the detector does not know a class of the data: {problem}")
     if chosen.categories != categories:
         raise DataError(

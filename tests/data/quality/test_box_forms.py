@@ -9,7 +9,7 @@ from data_files import coco, coco_box, coco_image, put_image, put_text, voc_obje
 from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.data.quality.box_forms import FORMS, is_sound, judge_form, to_xyxy, written_numbers
 from hardmine.data.quality.check_dataset import check_dataset
-from hardmine.data.quality.findings import Severity, severity_of
+from hardmine.finding_kinds import Severity
 
 SIZE = (640, 480)
 SMALL = (64, 48)
@@ -127,7 +127,7 @@ def test_check_names_the_form_and_calls_it_an_error(tmp_path: Path) -> None:
     report = check_dataset(tmp_path)
     (found,) = (p for p in report.problems if p.kind.startswith("box_form"))
     assert "read as xmin ymin width height, in pixels, 100%" in found.reason
-    assert severity_of(found) in (Severity.ERROR, Severity.WARNING)
+    assert found.kind.severity in (Severity.ERROR, Severity.WARNING)
     assert report.to_dict()["forms"]["all"]["best"] == "xywh"
 
 

@@ -21,8 +21,8 @@ from data_files import (
 from hardmine.data.formats.image_folder import load_images
 from hardmine.data.load_dataset import load_splits
 from hardmine.data.quality.check_dataset import CheckReport, check_dataset
-from hardmine.data.quality.findings import Severity, severity_of
 from hardmine.errors import DataError
+from hardmine.finding_kinds import Severity
 
 SIZE = (40, 30)
 
@@ -69,7 +69,7 @@ def test_images_that_cannot_be_decoded_are_errors(tmp_path: Path) -> None:
         "text.jpg": "image_not_image",
     }
     assert not report.ok
-    assert all(severity_of(problem) is Severity.ERROR for problem in report.problems)
+    assert all(problem.kind.severity is Severity.ERROR for problem in report.problems)
 
 
 def test_odd_images_are_noted_and_do_no_harm(tmp_path: Path) -> None:

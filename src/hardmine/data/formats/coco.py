@@ -27,6 +27,7 @@ from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
 from hardmine.errors import DataError
 from hardmine.files import write_text
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 # The quick way through a COCO file without faults: typed decoding, objects straight into columns.
@@ -201,14 +202,16 @@ class _CocoReader:
             image_id = entry.get("id") if isinstance(entry, dict) else None
             if not name or not isinstance(image_id, int | str):
                 reason = f"image {name!r} with id {image_id!r}, wanted a file_name and an id"
-                self._report("image_malformed", index, reason)
+                self._report(FindingKind.IMAGE_MALFORMED, index, reason)
                 continue
             raw = self._image(entry, name, index, find)
             if raw is None:
                 # Its annotations are collected and forgotten with it: one problem, not hundreds.
                 self.by_id.setdefault(image_id, RawImage(Path(name), self.file))
             elif raw.path in by_path:
-                self._report("file_repeated", index, f"{name} is listed before; objects are merged")
+                self._report(
+                    FindingKind.FILE_REPEATED, index, f"{name} is listed before; objects are merged"
+                )
                 self.by_id.setdefault(image_id, by_path[raw.path])
             else:
                 by_path[raw.path] = raw
@@ -226,7 +229,7 @@ class _CocoReader:
             f"id {image_id} of {raw.path.name} is also that of {other.path.name}: their objects "
             "cannot be told apart, both are unreviewed"
         )
-        self._report("image_id_repeated", index, reason)
+        self._report(FindingKind.IMAGE_ID_REPEATED, index, reason)
         other.rejected += 1
         raw.rejected += 1
         self.by_id[image_id] = RawImage(raw.path, self.file)
@@ -237,10 +240,10 @@ class _CocoReader:
         try:
             path = find(name)
         except OutsideRootError as error:
-            self._report("path_outside", index, str(error))
+            self._report(FindingKind.PATH_OUTSIDE, index, str(error))
             return None
         if path is None:
-            self._report("image_missing", index, f"no image {name}")
+            self._report(FindingKind.IMAGE_MISSING, index, f"no image {name}")
             return None
         raw = RawImage(path, self.file, state_if_empty=self.empty)
         raw.width, raw.height = _pixels(entry.get("width")), _pixels(entry.get("height"))
@@ -249,7 +252,9 @@ class _CocoReader:
         raw.state = None if state is None else parse_state(state)
         if state is not None and raw.state is None:
             wanted = ", ".join(ImageState)
-            self._report("state_unknown", index, f"{name}: state {state!r}, wanted one of {wanted}")
+            self._report(
+                FindingKind.STATE_UNKNOWN, index, f"{name}: state {state!r}, wanted one of {wanted}"
+            )
         return raw
 
     def read_annotations(
@@ -277,22 +282,28 @@ class _CocoReader:
                 repeated = category_id in class_of or name in names
                 class_of.setdefault(category_id, names.setdefault(name, len(names)))
             except (KeyError, TypeError):
-                self._report("category_malformed", index, f"category {entry!r} lacks id or name")
+                self._report(
+                    FindingKind.CATEGORY_MALFORMED, index, f"category {entry!r} lacks id or name"
+                )
                 continue
             if repeated:
                 reason = f"category {name!r} with id {category_id} repeats a name or an id"
-                self._report("category_repeated", index, reason)
+                self._report(FindingKind.CATEGORY_REPEATED, index, reason)
         return list(names), class_of
 
     def _reject(self, entry: Any, index: int, class_of: Mapping[Any, int]) -> None:
         """Say what is wrong with an annotation; its image must not become a negative."""
         if not isinstance(entry, dict):
-            self._report("box_malformed", index, f"annotation {entry!r}, wanted an object")
+            self._report(
+                FindingKind.BOX_MALFORMED, index, f"annotation {entry!r}, wanted an object"
+            )
             return
         image_id = entry.get("image_id")
         raw = self.by_id.get(image_id) if isinstance(image_id, int | str) else None
         if raw is None:
-            self._report("image_id_unknown", index, f"image_id {image_id!r} is that of no image")
+            self._report(
+                FindingKind.IMAGE_ID_UNKNOWN, index, f"image_id {image_id!r} is that of no image"
+            )
             return
         raw.rejected += 1
         category = entry.get("category_id")
@@ -300,12 +311,12 @@ class _CocoReader:
         if isinstance(box, list) and len(box) == 4 and category not in list(class_of):
             known = ", ".join(map(str, class_of)) or "(no categories)"
             reason = f"category_id {category!r} of image {raw.path.name}, wanted one of {known}"
-            self._report("class_unknown", index, reason)
+            self._report(FindingKind.CLASS_UNKNOWN, index, reason)
         else:
             reason = f"bbox {box!r} of image {raw.path.name}, wanted four numbers x y width height"
-            self._report("box_malformed", index, reason)
+            self._report(FindingKind.BOX_MALFORMED, index, reason)
 
-    def _report(self, kind: str, index: int, reason: str) -> None:
+    def _report(self, kind: FindingKind, index: int, reason: str) -> None:
         self.problems.append(Problem(kind, self.file, index, reason))
 
 

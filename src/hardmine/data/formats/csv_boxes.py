@@ -18,6 +18,7 @@ from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, rel
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageState, Problem
 
 _BOX = ("xmin", "ymin", "xmax", "ymax")
@@ -132,10 +133,12 @@ class _CsvReader:
             x0, y0, x1, y1 = map(float, written)
         except ValueError:
             reason = f"box {' '.join(written)!r} of {raw.path.name}, wanted xmin ymin xmax ymax"
-            self._reject(raw, "box_malformed", index, reason)
+            self._reject(raw, FindingKind.BOX_MALFORMED, index, reason)
             return
         if not label:
-            self._reject(raw, "class_unknown", index, f"no label for a box of {raw.path.name}")
+            self._reject(
+                raw, FindingKind.CLASS_UNKNOWN, index, f"no label for a box of {raw.path.name}"
+            )
             return
         number = self.names.setdefault(label, len(self.names))
         ignore = cell("ignore").lower() in ("1", "true", "yes")
@@ -149,10 +152,10 @@ class _CsvReader:
         try:
             path = self.finder.find(name) if name else None
         except OutsideRootError as error:
-            self._report("path_outside", index, str(error))
+            self._report(FindingKind.PATH_OUTSIDE, index, str(error))
         else:
             if path is None:
-                self._report("image_missing", index, f"no image {name!r}")
+                self._report(FindingKind.IMAGE_MISSING, index, f"no image {name!r}")
             else:
                 state = ImageState.VERIFIED_EMPTY
                 raw = RawImage(path, self.file, state_if_empty=state)
@@ -165,7 +168,9 @@ class _CsvReader:
         state = parse_state(text)
         if state is None:
             wanted = ", ".join(ImageState)
-            self._report("state_unknown", index, f"state {text!r}, wanted one of {wanted}")
+            self._report(
+                FindingKind.STATE_UNKNOWN, index, f"state {text!r}, wanted one of {wanted}"
+            )
         else:
             raw.state = state
 
@@ -181,11 +186,11 @@ class _CsvReader:
                 first.rejected += raw.rejected
         return list(by_path.values())
 
-    def _reject(self, raw: RawImage, kind: str, index: int, reason: str) -> None:
+    def _reject(self, raw: RawImage, kind: FindingKind, index: int, reason: str) -> None:
         raw.rejected += 1
         self._report(kind, index, reason)
 
-    def _report(self, kind: str, index: int, reason: str) -> None:
+    def _report(self, kind: FindingKind, index: int, reason: str) -> None:
         self.problems.append(Problem(kind, self.file, index, reason))
 
 

@@ -11,6 +11,7 @@ from hardmine.data.formats.image_paths import plain_path, relative_name
 from hardmine.data.formats.label_validation import RawImage
 from hardmine.data.images import IMAGE_SUFFIXES, image_size
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 THREADS = 8
@@ -18,10 +19,10 @@ THREADS = 8
 
 
 _FAULTS = (
-    ("zero bytes", "image_zero_bytes"),
-    ("no such file", "image_missing"),
-    ("truncated", "image_truncated"),
-    ("not an image", "image_not_image"),
+    ("zero bytes", FindingKind.IMAGE_ZERO_BYTES),
+    ("no such file", FindingKind.IMAGE_MISSING),
+    ("truncated", FindingKind.IMAGE_TRUNCATED),
+    ("not an image", FindingKind.IMAGE_NOT_IMAGE),
 )
 """What `hardmine.data.images` says of a file, and the kind of problem that it is."""
 
@@ -69,7 +70,7 @@ def read_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | DataError]:
 def image_problem(path: Path, root: Path, error: Exception) -> Problem:
     """Return the problem of an image that cannot be read."""
     reason = str(error).removeprefix(f"{path}: ")
-    kind = next((k for words, k in _FAULTS if words in reason), "image_unreadable")
+    kind = next((k for words, k in _FAULTS if words in reason), FindingKind.IMAGE_UNREADABLE)
     return Problem(kind, relative_name(path, root), -1, reason)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.files import write_json
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageState, Problem
 
 STATES_FILE = "hardmine.json"
@@ -53,14 +54,14 @@ def read_marks(folder: Path, root: Path, problems: list[Problem]) -> dict[str, M
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["images"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        problems.append(Problem("states_broken", name, -1, f"cannot be read ({error!r})"))
+        problems.append(Problem(FindingKind.STATES_BROKEN, name, -1, f"cannot be read ({error!r})"))
         return {}
     marks: dict[str, Mark] = {}
     for index, (image, entry) in enumerate(entries):
         try:
             marks[image] = _mark(entry)
         except (TypeError, ValueError, AttributeError) as error:
-            problems.append(Problem("state_unknown", name, index, f"{image}: {error}"))
+            problems.append(Problem(FindingKind.STATE_UNKNOWN, name, index, f"{image}: {error}"))
     return marks
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import F32, F64, I64, Dataset, ImageRecord, ImageState, Mask, Problem
 
 CLIP_TOLERANCE = 1.0
@@ -27,22 +28,22 @@ _MIX = np.random.default_rng(0).integers(1, 2**62, 6) | 1
 """Odd multipliers that spread a row of six integers over 64 bits."""
 
 _FINE, _NAN, _INFINITE, _INVERTED, _EMPTY, _OUTSIDE, _CLASS, _REPEATED = range(8)
-_KINDS = (
-    "",
-    "box_nan",
-    "box_infinite",
-    "box_inverted",
-    "box_empty",
-    "box_outside",
-    "class_unknown",
-    "box_repeated",
+_KINDS: tuple[FindingKind | None, ...] = (
+    None,
+    FindingKind.BOX_NAN,
+    FindingKind.BOX_INFINITE,
+    FindingKind.BOX_INVERTED,
+    FindingKind.BOX_EMPTY,
+    FindingKind.BOX_OUTSIDE,
+    FindingKind.CLASS_UNKNOWN,
+    FindingKind.BOX_REPEATED,
 )
 
 
 class LabelError(DataError):
     """A label file that cannot be used at all; ``kind`` is the kind of `Problem` it becomes."""
 
-    def __init__(self, kind: str, reason: str) -> None:
+    def __init__(self, kind: FindingKind, reason: str) -> None:
         super().__init__(reason)
         self.kind = kind
 
@@ -153,7 +154,7 @@ def build_dataset(raw: RawSplit, categories: Sequence[str]) -> Dataset:
     problems = [*raw.problems]
     for row in np.flatnonzero((fault != _FINE) | (overhang > CLIP_TOLERANCE)).tolist():
         image = images[table.owner[row]]
-        kind = _KINDS[fault[row]] or "box_clipped"
+        kind = _KINDS[fault[row]] or FindingKind.BOX_CLIPPED
         name = raw.names[table.classes[row]]
         reason = _reason(kind, table.boxes[row], sizes[row], name, categories)
         place = int(table.places[row])
@@ -244,7 +245,9 @@ def _cut(
 def _state(image: RawImage, total: int, kept: int, problems: list[Problem]) -> ImageState:
     if image.state is not None and image.state.is_negative and total:
         reason = f"state is {image.state.value} but {total} objects are labelled; now unreviewed"
-        problems.append(Problem("state_contradicted", image.file, -1, _with_image(reason, image)))
+        problems.append(
+            Problem(FindingKind.STATE_CONTRADICTED, image.file, -1, _with_image(reason, image))
+        )
         return ImageState.UNREVIEWED
     if total and not kept and image.state in (None, ImageState.LABELLED):
         return ImageState.UNREVIEWED
@@ -259,20 +262,20 @@ def _with_image(reason: str, image: RawImage) -> str:
     return reason if stem == image.path.stem else f"{reason} (image {image.path.name})"
 
 
-def _reason(kind: str, box: F64, size: F64, name: str, categories: Sequence[str]) -> str:
+def _reason(kind: FindingKind, box: F64, size: F64, name: str, categories: Sequence[str]) -> str:
     x0, y0, x1, y1 = (f"{value:.7g}" for value in box)
     where = f"box {x0} {y0} {x1} {y1}"
-    if kind == "class_unknown":
+    if kind is FindingKind.CLASS_UNKNOWN:
         return f"class {name!r}, wanted one of {', '.join(categories) or '(no classes)'}"
-    if kind in ("box_inverted", "box_empty"):
-        sign = "<" if kind == "box_inverted" else "="
-        bad_x = box[2] < box[0] or (kind == "box_empty" and box[2] == box[0])
+    if kind in (FindingKind.BOX_INVERTED, FindingKind.BOX_EMPTY):
+        sign = "<" if kind == FindingKind.BOX_INVERTED else "="
+        bad_x = box[2] < box[0] or (kind == FindingKind.BOX_EMPTY and box[2] == box[0])
         return f"xmax {x1} {sign} xmin {x0}" if bad_x else f"ymax {y1} {sign} ymin {y0}"
     image = f"the image of {size[0]:.0f} x {size[1]:.0f}"
     return {
-        "box_nan": f"{where} is not a number",
-        "box_infinite": f"{where} is infinite",
-        "box_outside": f"{where} lies outside {image}",
-        "box_clipped": f"{where} clipped to {image}",
-        "box_repeated": f"{where} repeats an earlier object of this image",
+        FindingKind.BOX_NAN: f"{where} is not a number",
+        FindingKind.BOX_INFINITE: f"{where} is infinite",
+        FindingKind.BOX_OUTSIDE: f"{where} lies outside {image}",
+        FindingKind.BOX_CLIPPED: f"{where} clipped to {image}",
+        FindingKind.BOX_REPEATED: f"{where} repeats an earlier object of this image",
     }[kind]

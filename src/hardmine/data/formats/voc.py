@@ -24,6 +24,7 @@ from hardmine.data.formats.image_folder import list_files, list_images, measure,
 from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
 from hardmine.data.formats.image_states import NO_MARK, Mark, read_marks
 from hardmine.data.formats.label_validation import LabelError, RawImage, RawSplit
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageState, Problem
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -80,7 +81,7 @@ class _VocReader:
             elif label is not None:
                 strays.append(label)
             elif not found and self.source.list_file is not None:
-                self._report("image_missing", self.source.list_file, f"no image {name}.*")
+                self._report(FindingKind.IMAGE_MISSING, self.source.list_file, f"no image {name}.*")
         for label in strays:
             self._follow(label, pairs)
         return pairs
@@ -99,7 +100,9 @@ class _VocReader:
         written = self._written_name(label)
         best = next((path for path in found if path.name == written), found[0])
         rest = ", ".join(path.name for path in found if path != best)
-        self._report("label_ambiguous", label, f"given to {best.name}; {rest} stays without")
+        self._report(
+            FindingKind.LABEL_AMBIGUOUS, label, f"given to {best.name}; {rest} stays without"
+        )
         return best
 
     def _follow(self, label: Path, pairs: dict[Path, Path | None]) -> None:
@@ -108,13 +111,15 @@ class _VocReader:
         try:
             image = self.finder.find(written) if written else None
         except OutsideRootError as error:
-            self._report("path_outside", label, f"<filename> {error}")
+            self._report(FindingKind.PATH_OUTSIDE, label, f"<filename> {error}")
             return
         if image is None:
-            self._report("image_missing", label, f"no image {label.stem}.* and none at {written!r}")
+            self._report(
+                FindingKind.IMAGE_MISSING, label, f"no image {label.stem}.* and none at {written!r}"
+            )
         elif (other := pairs.get(image)) is not None:
             reason = f"left out: its image {image.name} has {other.name} already"
-            self._report("label_ambiguous", label, reason)
+            self._report(FindingKind.LABEL_AMBIGUOUS, label, reason)
         else:
             pairs[image] = label
 
@@ -151,14 +156,14 @@ class _VocReader:
                 x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{key}") or "") for key in _CORNERS)
             except ValueError:
                 reason = f"<bndbox> of {name!r} lacks one of {', '.join(_CORNERS)} as a number"
-                self.problems.append(Problem("box_malformed", raw.file, index, reason))
+                self.problems.append(Problem(FindingKind.BOX_MALFORMED, raw.file, index, reason))
                 raw.rejected += 1
                 continue
             label = self.names.setdefault(name, len(self.names))
             ignore = difficult or index in mark.ignore
             raw.objects.append((x0 - first, y0 - first, x1, y1, label, ignore, index))
 
-    def _report(self, kind: str, file: Path, reason: str) -> None:
+    def _report(self, kind: FindingKind, file: Path, reason: str) -> None:
         name = relative_name(file, self.source.root)
         self.problems.append(Problem(kind, name, -1, reason))
 
@@ -173,12 +178,14 @@ def _parse(path: Path) -> Element:
     try:
         root = parse(path).getroot()
     except DefusedXmlException as error:
-        raise LabelError("label_entities", f"XML with entities is refused ({error})") from None
+        raise LabelError(
+            FindingKind.LABEL_ENTITIES, f"XML with entities is refused ({error})"
+        ) from None
     except (ParseError, OSError, ValueError, LookupError) as error:
-        raise LabelError("label_broken", f"not readable as XML ({error})") from None
+        raise LabelError(FindingKind.LABEL_BROKEN, f"not readable as XML ({error})") from None
     if root is None or root.tag != "annotation":
         found = "nothing" if root is None else f"<{root.tag}>"
-        raise LabelError("label_broken", f"holds {found}, wanted <annotation>")
+        raise LabelError(FindingKind.LABEL_BROKEN, f"holds {found}, wanted <annotation>")
     return root
 
 

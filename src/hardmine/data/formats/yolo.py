@@ -21,6 +21,7 @@ from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, rel
 from hardmine.data.formats.image_states import NO_MARK, Mark, read_marks
 from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageState, Problem
 
 # The ``data.yaml`` of a YOLO dataset, and its lists of class names.
@@ -178,12 +179,16 @@ class _YoloReader:
             stem = stem_name(path, images)
             label = labels / f"{stem}.txt"
             if stem in stems and label.is_file():
-                self._report("label_ambiguous", label, f"serves {stems[stem].name} and {path.name}")
+                self._report(
+                    FindingKind.LABEL_AMBIGUOUS, label, f"serves {stems[stem].name} and {path.name}"
+                )
             stems[stem] = path
             yield path, (label, marks.get(relative_name(path, images), NO_MARK))
         for label in list_files(labels, {".txt"}):
             if stem_name(label, labels) not in stems and looks_like_labels(label):
-                self._report("image_missing", label, f"no image {stem_name(label, labels)}.*")
+                self._report(
+                    FindingKind.IMAGE_MISSING, label, f"no image {stem_name(label, labels)}.*"
+                )
 
     def _list(self, entry: Path) -> Iterator[tuple[Path, tuple[Path, Mark]]]:
         """Yield the images that a text file names."""
@@ -192,10 +197,10 @@ class _YoloReader:
             try:
                 path = finder.find(line.strip())
             except OutsideRootError as error:
-                self._report("path_outside", entry, str(error), index)
+                self._report(FindingKind.PATH_OUTSIDE, entry, str(error), index)
                 continue
             if path is None:
-                self._report("image_missing", entry, f"no image {line.strip()}", index)
+                self._report(FindingKind.IMAGE_MISSING, entry, f"no image {line.strip()}", index)
             else:
                 yield path, (_label_folder(path.parent) / f"{path.stem}.txt", NO_MARK)
 
@@ -207,7 +212,7 @@ class _YoloReader:
             raw.file = self._name(raw.path)
             return
         except OSError as error:
-            self._report("label_broken", label, f"cannot be read ({error.strerror})")
+            self._report(FindingKind.LABEL_BROKEN, label, f"cannot be read ({error.strerror})")
             raw.rejected += 1
             return
         raw.state_if_empty = ImageState.VERIFIED_EMPTY
@@ -217,12 +222,12 @@ class _YoloReader:
             try:
                 number, (x0, y0, x1, y1) = parse_line(line)
             except ValueError as error:
-                self._report("box_malformed", label, str(error), index)
+                self._report(FindingKind.BOX_MALFORMED, label, str(error), index)
                 raw.rejected += 1
                 continue
             if not 0 <= number < self.limit:
                 reason = f"class {number}, wanted 0 to {self.limit - 1}"
-                self._report("class_unknown", label, reason, index)
+                self._report(FindingKind.CLASS_UNKNOWN, label, reason, index)
                 raw.rejected += 1
                 continue
             self.highest = max(self.highest, number)
@@ -233,7 +238,7 @@ class _YoloReader:
     def _name(self, path: Path) -> str:
         return relative_name(path, self.source.root)
 
-    def _report(self, kind: str, file: Path, reason: str, index: int = -1) -> None:
+    def _report(self, kind: FindingKind, file: Path, reason: str, index: int = -1) -> None:
         self.problems.append(Problem(kind, self._name(file), index, reason))
 
 

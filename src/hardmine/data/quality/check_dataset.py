@@ -17,7 +17,7 @@ from hardmine.data.quality.box_forms import (
     to_xyxy,
     written_numbers,
 )
-from hardmine.data.quality.findings import Box, Finding, Severity, by_severity, severity_of
+from hardmine.data.quality.findings import Box, Finding, by_severity
 from hardmine.data.quality.image_checks import (
     CopyGroup,
     Inspected,
@@ -27,9 +27,8 @@ from hardmine.data.quality.image_checks import (
 )
 from hardmine.data.quality.label_checks import find_suspects
 from hardmine.data.quality.resize_effects import ModelInput, SizeMixture, find_small, size_mixture
+from hardmine.finding_kinds import FindingKind, Severity
 from hardmine.types import Dataset, ImageState, Problem
-
-__all__ = ["CheckReport", "Severity", "SplitCounts", "check_dataset", "severity_of"]
 
 ROWS_PER_KIND = 20
 SOUND = 0.9
@@ -77,7 +76,7 @@ class CheckReport:
 
     def count(self, severity: Severity) -> int:
         """Return the number of problems of a severity."""
-        return sum(severity_of(problem) is severity for problem in self.problems)
+        return sum(problem.kind.severity is severity for problem in self.problems)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON knows it."""
@@ -109,8 +108,8 @@ class CheckReport:
         if self.copy_pairs:
             lines.append(f"near-copies: {self.copy_pairs} pairs in {self.copy_groups} groups")
         several = len(self.splits) > 1
-        for severity, kind, found in by_severity(self.problems):
-            lines.append(f"{severity.value}: {len(found)} x {kind}")
+        for kind, found in by_severity(self.problems):
+            lines.append(f"{kind.severity}: {len(found)} x {kind}")
             lines += [_problem_row(problem, several) for problem in found[:limit]]
             if len(found) > limit:
                 lines.append(f"  … {len(found) - limit} more (--json and --html list all)")
@@ -208,13 +207,17 @@ def _label_findings(
     found = locate(split, dataset.problems, raw)
     if raw is not None and form is not None and form.doubtful:
         # A tenth of boxes without sense spoils training; less may be sloppiness.
-        kind = "box_form" if form.sound[form.declared] < SOUND else "box_form_doubtful"
+        kind = (
+            FindingKind.BOX_FORM
+            if form.sound[form.declared] < SOUND
+            else FindingKind.BOX_FORM_DOUBTFUL
+        )
         path, boxes = _example(raw, form)
         found.append(Finding(kind, split, -1, str(form), split, path, boxes))
     unreviewed = dataset.count_states().get(ImageState.UNREVIEWED, 0)
     if unreviewed:
         reason = f"{unreviewed} of {len(dataset)} images are unreviewed: not trained on"
-        found.append(Finding("images_unreviewed", split, -1, reason, split))
+        found.append(Finding(FindingKind.IMAGES_UNREVIEWED, split, -1, reason, split))
     found += find_suspects(split, dataset)
     return found + (find_small(split, dataset, model) if model is not None else [])
 
@@ -237,7 +240,7 @@ def locate(split: str, problems: Sequence[Problem], raw: RawSplit | None) -> lis
     for p in problems:
         # In COCO the index counts images in some kinds and annotations in others.
         path, box = where.get((p.file, p.index), (None, None))
-        if not p.kind.startswith(("box_", "class_unknown")):
+        if not p.kind.about_box:
             path, box = (path, None) if p.index < 0 else (None, None)
         boxes = (box,) if box is not None else ()
         found.append(Finding(p.kind, p.file, p.index, p.reason, split, path, boxes))

@@ -4,49 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from hardmine.finding_kinds import FindingKind, Severity
 from hardmine.types import Problem
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels."""
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    ERROR = "error"
-    """Something was rejected, or would spoil training or measuring."""
-    WARNING = "warning"
-    """Probably not what was meant; used all the same."""
-    INFO = "info"
-    """Handled; good to know."""
-
-
-_WARNINGS = frozenset(
-    {
-        "box_below_stride",
-        "box_clipped",
-        "box_copied",
-        "box_form_doubtful",
-        "box_repeated",
-        "box_size_odd",
-        "box_twice",
-        "box_two_classes",
-        "box_whole_image",
-        "category_repeated",
-        "class_empty",
-        "class_rare",
-        "duplicate_images",
-        "file_repeated",
-        "images_unreviewed",
-        "label_ambiguous",
-        "source_told_apart",
-    }
-)
-_INFOS = frozenset({"image_16bit", "image_animated", "image_cmyk", "image_grey", "image_turned"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +29,7 @@ class Finding(Problem):
         """Return everything as JSON knows it; numbers that JSON lacks become null."""
         return {
             "kind": self.kind,
-            "severity": severity_of(self).value,
+            "severity": self.kind.severity.value,
             "split": self.split,
             "file": self.file,
             "index": self.index,
@@ -84,7 +49,7 @@ class Notes:
 
     def add(
         self,
-        kind: str,
+        kind: FindingKind,
         file: str,
         reason: str,
         *,
@@ -97,22 +62,13 @@ class Notes:
         self.found.append(Finding(kind, file, index, reason, self.split, image, plain))
 
 
-def severity_of(problem: Problem) -> Severity:
-    """Return how much a problem matters."""
-    if problem.kind in _WARNINGS:
-        return Severity.WARNING
-    return Severity.INFO if problem.kind in _INFOS else Severity.ERROR
-
-
-def by_severity(problems: Sequence[Finding]) -> Iterator[tuple[Severity, str, list[Finding]]]:
-    """Yield (severity, kind, findings), errors first, kinds in the order of their first finding."""
-    for severity in Severity:
-        kinds: dict[str, list[Finding]] = {}
-        for problem in problems:
-            if severity_of(problem) is severity:
-                kinds.setdefault(problem.kind, []).append(problem)
-        for kind, found in kinds.items():
-            yield severity, kind, found
+def by_severity(problems: Sequence[Finding]) -> Iterator[tuple[FindingKind, list[Finding]]]:
+    """Yield each kind with its findings, errors first, kinds in the order of their first finding."""
+    kinds: dict[FindingKind, list[Finding]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.kind, []).append(problem)
+    rank = list(Severity)
+    yield from sorted(kinds.items(), key=lambda item: rank.index(item[0].severity))
 
 
 def _finite(value: float) -> float | None:

@@ -17,6 +17,7 @@ from hardmine.data.images import read_image
 from hardmine.data.quality.findings import Finding
 from hardmine.data.splits.near_duplicates import group_duplicates, perceptual_hash
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord
 
 _THREADS = 4
@@ -94,7 +95,7 @@ def describe_copies(
         names = ", ".join(
             f"{image.name} ({image.split})" if leaks else image.name for image in rest
         )
-        kind = "split_leak" if leaks else "duplicate_images"
+        kind = FindingKind.SPLIT_LEAK if leaks else FindingKind.DUPLICATE_IMAGES
         reason = f"near-copy{f' in {first.split}' if leaks else ''} of {names}"
         others = tuple(image.record.path for image in rest)
         path = first.record.path
@@ -111,7 +112,7 @@ def is_grey(picture: Image.Image) -> bool:
 def _inspect(split: str, root: Path, record: ImageRecord) -> Inspected:
     name = relative_name(record.path, root)
 
-    def finding(kind: str, reason: str) -> Finding:
+    def finding(kind: FindingKind, reason: str) -> Finding:
         return Finding(kind, name, -1, reason, split, record.path)
 
     try:
@@ -124,25 +125,25 @@ def _inspect(split: str, root: Path, record: ImageRecord) -> Inspected:
     if picture.size != (record.width, record.height):
         width, height = picture.size
         reason = f"image is {width} x {height}, its label says {record.width} x {record.height}"
-        found.append(finding("size_differs", reason))
+        found.append(finding(FindingKind.SIZE_DIFFERS, reason))
     grey = is_grey(picture)
     if grey:
-        found.append(finding("image_grey", "holds no colour"))
+        found.append(finding(FindingKind.IMAGE_GREY, "holds no colour"))
     look = perceptual_hash(picture)
     return Inspected(split, name, record, look, picture.size, grey, tuple(found))
 
 
-def _peculiarities(path: Path) -> list[tuple[str, str]]:
+def _peculiarities(path: Path) -> list[tuple[FindingKind, str]]:
     """Return what other programs may stumble over in an image that can be read."""
     with Image.open(path) as image:
-        found: list[tuple[str, str]] = []
+        found: list[tuple[FindingKind, str]] = []
         if image.mode == "CMYK":
-            found.append(("image_cmyk", "CMYK colours, read as RGB"))
+            found.append((FindingKind.IMAGE_CMYK, "CMYK colours, read as RGB"))
         if image.mode.startswith("I;16") or image.mode == "I":
-            found.append(("image_16bit", "16 bits a pixel, scaled to 8"))
+            found.append((FindingKind.IMAGE_16BIT, "16 bits a pixel, scaled to 8"))
         if getattr(image, "is_animated", False):
-            found.append(("image_animated", "animated, only the first frame is used"))
+            found.append((FindingKind.IMAGE_ANIMATED, "animated, only the first frame is used"))
         turn = image.getexif().get(_ORIENTATION, 1)
         if turn != 1:
-            found.append(("image_turned", f"EXIF orientation {turn}, turned upright"))
+            found.append((FindingKind.IMAGE_TURNED, f"EXIF orientation {turn}, turned upright"))
     return found

@@ -9,6 +9,7 @@ import numpy as np
 
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.quality.findings import Finding, Notes
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import F32, F64, I64, Dataset, Mask
 
 RARE = 0.1
@@ -94,11 +95,13 @@ class _Suspects:
         most = max(counts.values(), default=0)
         for label, name in enumerate(self.dataset.categories, start=1):
             if counts[label] == 0:
-                self.notes.add("class_empty", self.notes.split, f"no object of class {name!r}")
+                self.notes.add(
+                    FindingKind.CLASS_EMPTY, self.notes.split, f"no object of class {name!r}"
+                )
             elif counts[label] < RARE * most:
                 common = self.dataset.categories[counts.most_common(1)[0][0] - 1]
                 reason = f"{counts[label]} of class {name!r} against {most} of {common!r}"
-                self.notes.add("class_rare", self.notes.split, reason)
+                self.notes.add(FindingKind.CLASS_RARE, self.notes.split, reason)
 
     def sizes(self) -> None:
         """Compare each box's share of its image with those of its class."""
@@ -115,13 +118,15 @@ class _Suspects:
                     times = max(share[row] / usual, usual / share[row])
                     word = "larger" if score > 0 else "smaller"
                     reason = f"{name} {times:.0f} times {word} than usual (robust z {score:+.1f})"
-                    self._note("box_size_odd", row, reason)
+                    self._note(FindingKind.BOX_SIZE_ODD, row, reason)
 
     def whole_images(self) -> None:
         extent = self.table.boxes[:, 2:] - self.table.boxes[:, :2]
         covers = (extent >= WHOLE * self.table.sizes).all(axis=1)
         for row in np.flatnonzero(covers).tolist():
-            self._note("box_whole_image", row, f"{self._name(row)} covers the whole image")
+            self._note(
+                FindingKind.BOX_WHOLE_IMAGE, row, f"{self._name(row)} covers the whole image"
+            )
 
     def pairs(self) -> None:
         """Find objects labelled twice: boxes of one image that are nearly the same."""
@@ -136,7 +141,7 @@ class _Suspects:
 
     def _pair(self, a: int, b: int, owner: int) -> None:
         one, two = self._name(a), self._name(b)
-        kind = "box_twice" if one == two else "box_two_classes"
+        kind = FindingKind.BOX_TWICE if one == two else FindingKind.BOX_TWO_CLASSES
         place = int(self.table.place[a])
         reason = f"{two} on the place of object {place}" + ("" if one == two else f" ({one})")
         record = self.dataset.records[owner]
@@ -155,12 +160,12 @@ class _Suspects:
         for key, row, times in zip(rows, first.tolist(), number.tolist(), strict=True):
             whole = (key[2:4] - key[:2] >= WHOLE * key[4:]).all()
             if times >= least and not whole:
-                self._note("box_copied", row, f"the same box in {times} images")
+                self._note(FindingKind.BOX_COPIED, row, f"the same box in {times} images")
 
     def _name(self, row: int) -> str:
         return self.dataset.categories[int(self.table.labels[row]) - 1]
 
-    def _note(self, kind: str, row: int, reason: str) -> None:
+    def _note(self, kind: FindingKind, row: int, reason: str) -> None:
         record = self.dataset.records[int(self.table.owner[row])]
         self.notes.add(
             kind,

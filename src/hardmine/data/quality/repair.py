@@ -25,6 +25,7 @@ from hardmine.data.quality.box_forms import FORMS, judge_form, to_xyxy, written_
 from hardmine.data.quality.image_checks import Inspected, group_copies
 from hardmine.data.quality.label_checks import find_suspects
 from hardmine.files import write_text
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, Mask
 
 CHANGES_FILE = "changes.csv"
@@ -112,31 +113,10 @@ def _mend_boxes(split: str, raw: RawSplit, changes: list[Change]) -> RawSplit:
     return replace(raw, table=replace(table, boxes=boxes))
 
 
-_WORDS = {
-    "box_clipped": "box clipped",
-    "category_malformed": "class left out",
-    "category_repeated": "classes merged",
-    "file_repeated": "objects merged",
-    "image_id_repeated": "image unreviewed",
-    "label_ambiguous": "label given to one image",
-    "state_contradicted": "image unreviewed",
-}
-
-
 def _judged(split: str, dataset: Dataset) -> list[Change]:
     """Turn what reading and judging left out or altered into changes."""
 
-    def change(kind: str, index: int) -> str:
-        if kind in _WORDS:
-            return _WORDS[kind]
-        if kind.startswith(("image_", "path_")):
-            return "image left out"
-        return "box removed" if index >= 0 else "label not used"
-
-    return [
-        Change(split, p.file, p.index, change(p.kind, p.index), "", "", p.reason)
-        for p in dataset.problems
-    ]
+    return [Change(split, p.file, p.index, p.kind.fix, "", "", p.reason) for p in dataset.problems]
 
 
 def _leaks(seen: Sequence[Inspected]) -> dict[tuple[str, Path], Inspected]:
@@ -214,7 +194,7 @@ def _without_doubles(split: str, dataset: Dataset, changes: list[Change]) -> Dat
     """Remove the second label of objects that are labelled twice with one class."""
     double: dict[Path, dict[int, str]] = {}
     for problem in find_suspects(split, dataset):
-        if problem.kind == "box_twice" and problem.image is not None:
+        if problem.kind is FindingKind.BOX_TWICE and problem.image is not None:
             double.setdefault(problem.image, {})[problem.index] = problem.reason
     records: list[ImageRecord] = []
     for record in dataset.records:

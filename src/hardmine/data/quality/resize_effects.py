@@ -13,6 +13,7 @@ from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.quality.findings import Finding, Notes
 from hardmine.data.quality.label_checks import flatten
 from hardmine.data.resize import Resize
+from hardmine.finding_kinds import FindingKind
 from hardmine.types import F64, Dataset
 
 COMMON_SIZES = 5
@@ -116,7 +117,14 @@ def find_small(split: str, dataset: Dataset, model: ModelInput) -> list[Finding]
             )
             name = relative_name(record.path, dataset.root)
             boxes = [record.boxes[place].tolist()]
-            notes.add("box_below_stride", name, reason, index=place, image=record.path, boxes=boxes)
+            notes.add(
+                FindingKind.BOX_BELOW_STRIDE,
+                name,
+                reason,
+                index=place,
+                image=record.path,
+                boxes=boxes,
+            )
     return notes.found
 
 

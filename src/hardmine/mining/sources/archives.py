@@ -14,6 +14,7 @@ from typing import IO, cast
 
 from hardmine.data.images import IMAGE_SUFFIXES
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import ImageItem
 from hardmine.mining.sources.remote import is_url, open_remote
 from hardmine.types import Problem
@@ -127,10 +128,10 @@ def iter_members(name: str) -> Iterator[ImageItem | Problem]:
             count += 1
             yield item
     except FileNotFoundError:
-        yield Problem("archive_missing", name, -1, "no such file")
+        yield Problem(FindingKind.ARCHIVE_MISSING, name, -1, "no such file")
     except _BROKEN as error:
         reason = f"broken or ends early, after {count} images ({error})"
-        yield Problem("archive_broken", name, -1, reason)
+        yield Problem(FindingKind.ARCHIVE_BROKEN, name, -1, reason)
 
 
 def read_member(name: str) -> bytes:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from hardmine.data.images import IMAGE_SUFFIXES
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import ImageItem
 from hardmine.mining.sources.archives import INSIDE, is_archive, iter_members, read_member
 from hardmine.mining.sources.remote import is_url, list_remote, read_remote
@@ -282,7 +283,9 @@ def _expand(names: Iterable[str], *, strict: bool = True) -> Iterator[ImageItem 
         elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
             yield open_image(name)
         elif strict and not os.path.isdir(name):  # noqa: PTH112
-            yield Problem("image_not_image", name, -1, "no suffix of an image or an archive")
+            yield Problem(
+                FindingKind.IMAGE_NOT_IMAGE, name, -1, "no suffix of an image or an archive"
+            )
 
 
 def _walk(folder: str) -> Iterator[str]:

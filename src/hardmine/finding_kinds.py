@@ -1,0 +1,414 @@
+"""Every kind of fault or oddity that data can have: one row for each.
+
+A row says how much the kind matters, what a page calls it, what it means and what to do, and what
+`hardmine check --fix` does about it. Reports, pages, the table in docs/data.md and the tests are made
+from these rows; a `Problem` of any other kind cannot be made.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    ERROR = "error"
+    """Something was rejected, or would spoil training or measuring."""
+    WARNING = "warning"
+    """Probably not what was meant; used all the same."""
+    INFO = "info"
+    """Handled; good to know."""
+
+
+_ERROR, _WARNING, _INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
+
+
+class FindingKind(StrEnum):
+    """A kind of finding. Its value is the name that reports, JSON and databases use.
+
+    Each row: name, severity, heading for a page, what it means and what to do, and what ``--fix``
+    does (empty: it leaves the finding for a person to judge).
+    """
+
+    severity: Severity
+    heading: str
+    help: str
+    fix: str
+
+    def __new__(
+        cls, name: str, severity: Severity, heading: str, help: str, fix: str = ""
+    ) -> FindingKind:
+        """Return the member that a row describes."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.severity, member.heading, member.help, member.fix = severity, heading, help, fix
+        return member
+
+    @classmethod
+    def named(cls, name: str) -> FindingKind:
+        """Return the kind of that name.
+
+        Raises:
+            ValueError: there is no such kind.
+        """
+        member = cls._value2member_map_.get(name)
+        if isinstance(member, cls):
+            return member
+        raise ValueError(f"got a finding of kind {name!r}, wanted a row of FindingKind")
+
+    @property
+    def about_box(self) -> bool:
+        """True when the index of such a finding counts objects, not images or classes."""
+        return self.startswith("box_") or self is FindingKind.CLASS_UNKNOWN
+
+    # Images that cannot be used.
+    IMAGE_MISSING = (
+        "image_missing",
+        _ERROR,
+        "Images that are missing",
+        "A label names an image that is not there; check its name, or give the folder (--images).",
+        "image left out",
+    )
+    IMAGE_ZERO_BYTES = (
+        "image_zero_bytes",
+        _ERROR,
+        "Image files of zero bytes",
+        "The file is empty; copy it again.",
+        "image left out",
+    )
+    IMAGE_TRUNCATED = (
+        "image_truncated",
+        _ERROR,
+        "Truncated images",
+        "The file ends too early; copy it again.",
+        "image left out",
+    )
+    IMAGE_NOT_IMAGE = (
+        "image_not_image",
+        _ERROR,
+        "Files that are no images",
+        "The content is of no known image format.",
+        "image left out",
+    )
+    IMAGE_UNREADABLE = (
+        "image_unreadable",
+        _ERROR,
+        "Images that cannot be read",
+        "The file is damaged, or it may not be read; the reason names the fault.",
+        "image left out",
+    )
+    IMAGE_UNREACHABLE = (
+        "image_unreachable",
+        _ERROR,
+        "Images that were not reached",
+        "The storage did not answer; the image itself may be fine.",
+    )
+    IMAGE_MALFORMED = (
+        "image_malformed",
+        _ERROR,
+        "Entries of images without a name or an id",
+        "The entry lacks what labels need to refer to it; its objects are lost.",
+        "image left out",
+    )
+    PATH_OUTSIDE = (
+        "path_outside",
+        _ERROR,
+        "Names of files outside the data's folder",
+        "A label file may only name files below the data's root.",
+        "image left out",
+    )
+    ARCHIVE_MISSING = (
+        "archive_missing",
+        _ERROR,
+        "Archives that are missing",
+        "There is no such archive.",
+    )
+    ARCHIVE_BROKEN = (
+        "archive_broken",
+        _ERROR,
+        "Broken archives",
+        "The archive cannot be read to its end; the images before the fault are used.",
+    )
+
+    # Images that are read, and that other programs may stumble over.
+    IMAGE_CMYK = (
+        "image_cmyk",
+        _INFO,
+        "Images in CMYK colours",
+        "Read as RGB; other programs may show other colours.",
+    )
+    IMAGE_16BIT = (
+        "image_16bit",
+        _INFO,
+        "Images of 16 bits",
+        "Read as 8 bits.",
+    )
+    IMAGE_ANIMATED = (
+        "image_animated",
+        _INFO,
+        "Animated images",
+        "Only the first frame is used.",
+    )
+    IMAGE_TURNED = (
+        "image_turned",
+        _INFO,
+        "Images turned by their EXIF orientation",
+        "Read upright, as a person sees them; boxes are taken to be drawn on the upright picture.",
+    )
+    IMAGE_GREY = (
+        "image_grey",
+        _INFO,
+        "Images without colour",
+        "The picture holds no colour; a set of both kinds may be told apart by that alone.",
+    )
+    SIZE_DIFFERS = (
+        "size_differs",
+        _ERROR,
+        "Images of another size than their label says",
+        "The boxes were drawn on a picture of another size and may lie elsewhere.",
+        "size and boxes turned or scaled; of another shape: image unreviewed",
+    )
+
+    # Boxes that were rejected, or altered while reading.
+    BOX_NAN = (
+        "box_nan",
+        _ERROR,
+        "Boxes that are not numbers",
+        "A side of the box is NaN; the box is not used.",
+        "box removed",
+    )
+    BOX_INFINITE = (
+        "box_infinite",
+        _ERROR,
+        "Boxes that are infinite",
+        "A side of the box is infinite; the box is not used.",
+        "box removed",
+    )
+    BOX_INVERTED = (
+        "box_inverted",
+        _ERROR,
+        "Boxes with swapped corners",
+        "The right edge lies left of the left one, or the lower above the upper; not used.",
+        "box removed",
+    )
+    BOX_EMPTY = (
+        "box_empty",
+        _ERROR,
+        "Boxes without width or height",
+        "The box covers nothing; it is not used.",
+        "box removed",
+    )
+    BOX_OUTSIDE = (
+        "box_outside",
+        _ERROR,
+        "Boxes outside their image",
+        "No part of the box lies inside the image; it is not used.",
+        "box removed",
+    )
+    BOX_MALFORMED = (
+        "box_malformed",
+        _ERROR,
+        "Boxes that are not four numbers",
+        "The entry has another shape than a box; it is not used.",
+        "box removed",
+    )
+    BOX_CLIPPED = (
+        "box_clipped",
+        _WARNING,
+        "Boxes that pass the edge of their image",
+        "The box is cut at the image's edge.",
+        "box clipped",
+    )
+    BOX_REPEATED = (
+        "box_repeated",
+        _WARNING,
+        "Boxes written twice",
+        "The same box and class again; the repetition is not used.",
+        "box removed",
+    )
+
+    # Boxes that were accepted and look wrong.
+    BOX_FORM = (
+        "box_form",
+        _ERROR,
+        "Boxes in another form than their format's",
+        "Read in another form nearly all boxes fit their images, as written few do. In the picture: "
+        "the first box as it was read, the second as the other form has it.",
+        "box read anew",
+    )
+    BOX_FORM_DOUBTFUL = (
+        "box_form_doubtful",
+        _WARNING,
+        "Boxes that another form would explain better",
+        "Some boxes fit only when read in another form. In the picture: the first box as it was "
+        "read, the second as the other form has it.",
+        "box read anew",
+    )
+    BOX_TWICE = (
+        "box_twice",
+        _WARNING,
+        "Objects labelled twice",
+        "Two boxes of one class in an image, with an IoU of .95 or more.",
+        "box removed",
+    )
+    BOX_TWO_CLASSES = (
+        "box_two_classes",
+        _WARNING,
+        "Objects with two classes",
+        "Two boxes of different classes in an image, with an IoU of .95 or more.",
+    )
+    BOX_COPIED = (
+        "box_copied",
+        _WARNING,
+        "The same box in many images",
+        "One box, to the pixel, in 5 or more images and a tenth of them: a default nobody moved?",
+    )
+    BOX_SIZE_ODD = (
+        "box_size_odd",
+        _WARNING,
+        "Boxes much larger or smaller than their class",
+        "The log of the box's share of the image is 4.5 robust deviations from its class's median "
+        "(classes with 20 boxes or more).",
+    )
+    BOX_WHOLE_IMAGE = (
+        "box_whole_image",
+        _WARNING,
+        "Boxes that cover the whole image",
+        "The box covers 98 % of the width and of the height.",
+    )
+    BOX_BELOW_STRIDE = (
+        "box_below_stride",
+        _WARNING,
+        "Boxes smaller than one cell of the model's finest map",
+        "With --model: after the model's resize the box is smaller than one cell of its finest map.",
+    )
+
+    # Classes and what is known of the images.
+    CLASS_UNKNOWN = (
+        "class_unknown",
+        _ERROR,
+        "Unknown classes",
+        "The object is of a class that is not in the class list; it is not used.",
+        "box removed",
+    )
+    CLASS_EMPTY = (
+        "class_empty",
+        _WARNING,
+        "Classes without an object",
+        "The class list names a class that no object has.",
+    )
+    CLASS_RARE = (
+        "class_rare",
+        _WARNING,
+        "Rare classes",
+        "The class has fewer objects than a tenth of the commonest class's.",
+    )
+    CATEGORY_MALFORMED = (
+        "category_malformed",
+        _ERROR,
+        "Categories without a name or an id",
+        "The category cannot be used; its objects are lost.",
+        "class left out",
+    )
+    CATEGORY_REPEATED = (
+        "category_repeated",
+        _WARNING,
+        "Categories listed twice",
+        "A name or an id is listed again; the classes are taken as one.",
+        "classes merged",
+    )
+    IMAGES_UNREVIEWED = (
+        "images_unreviewed",
+        _WARNING,
+        "Images that nobody reviewed",
+        "Images without labels that nobody verified as empty are not trained on "
+        "(--empty-is-verified says that somebody did).",
+    )
+
+    # Label files that cannot be trusted.
+    LABEL_BROKEN = (
+        "label_broken",
+        _ERROR,
+        "Broken label files",
+        "The file cannot be read; its image is unreviewed.",
+        "label not used",
+    )
+    LABEL_ENTITIES = (
+        "label_entities",
+        _ERROR,
+        "XML files that define entities",
+        "Such a file can be made to fill the memory; it is not read.",
+        "label not used",
+    )
+    LABEL_AMBIGUOUS = (
+        "label_ambiguous",
+        _WARNING,
+        "Labels that fit several images",
+        "Several images have the name that the label file stands for; one of them gets it.",
+        "label given to one image",
+    )
+    FILE_REPEATED = (
+        "file_repeated",
+        _WARNING,
+        "Images listed twice",
+        "The label file lists an image again; their objects are joined.",
+        "objects merged",
+    )
+    IMAGE_ID_REPEATED = (
+        "image_id_repeated",
+        _ERROR,
+        "Ids of two images",
+        "Two images have one id: their objects cannot be told apart, and both are unreviewed.",
+        "image unreviewed",
+    )
+    IMAGE_ID_UNKNOWN = (
+        "image_id_unknown",
+        _ERROR,
+        "Objects of no image",
+        "The object's image_id is that of no image; it is not used.",
+        "box removed",
+    )
+    STATE_UNKNOWN = (
+        "state_unknown",
+        _ERROR,
+        "Unknown states",
+        "The state is none of the known ones; it is not used.",
+        "state not used",
+    )
+    STATES_BROKEN = (
+        "states_broken",
+        _ERROR,
+        "Broken files of states",
+        "The file of states beside the labels cannot be read; it is not used.",
+        "states not used",
+    )
+    STATE_CONTRADICTED = (
+        "state_contradicted",
+        _ERROR,
+        "Images called empty that hold objects",
+        "The state says that the image is empty, and objects are labelled; it is unreviewed.",
+        "image unreviewed",
+    )
+
+    # Images that are alike.
+    DUPLICATE_IMAGES = (
+        "duplicate_images",
+        _WARNING,
+        "Near-copies within a split",
+        "Pictures of one split that look the same (perceptual hash, 6 bits of 64 or fewer).",
+    )
+    SPLIT_LEAK = (
+        "split_leak",
+        _ERROR,
+        "Near-copies in more than one split",
+        "Pictures that look the same in two of the sets given: DATA's splits, --val, --against, "
+        "--negatives. What is trained on must not be measured on.",
+        "image left out",
+    )
+    SOURCE_TOLD_APART = (
+        "source_told_apart",
+        _WARNING,
+        "Positives and negatives are told apart without the objects",
+        "With --negatives: the shortcut test (below) tells the two sets apart by their background.",
+    )
