@@ -31,7 +31,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from hardmine.files import write_json
-from hardmine.inference.checkpoint_detector import TorchDetector, load_detector
+from hardmine.inference.checkpoint_detector import TorchDetector, load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
     ImageItem,
@@ -344,7 +344,7 @@ def main(argv: list[str] | None = None) -> int:
         scan_for_memory(options.memory)
         return 0
     if options.weights:
-        loaded = load_detector(options.weights, "cpu")
+        loaded = load_checkpoint_detector(options.weights, "cpu")
         assert isinstance(loaded, TorchDetector)
         detector = loaded
     else:

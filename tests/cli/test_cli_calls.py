@@ -197,7 +197,7 @@ def test_mine_tells_a_floor_of_zero_from_none_given(
     wanted: float | None,
 ) -> None:
     detector = SimpleNamespace(categories=("raccoon",))
-    loaded = spy("hardmine.inference.checkpoint_detector.load_detector", detector)
+    loaded = spy("hardmine.inference.checkpoint_detector.load_checkpoint_detector", detector)
     called = spy("hardmine.mining.mine.mine", MiningResult((), 3, (), 0, ()))
     code, out, _ = cli("mine weights.safetensors pool --fraction 0.5 --exclude data", given)
     assert code == 0

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hardmine.cli import console as failures
 from hardmine.errors import ConfigError
-from hardmine.inference.load_detector import open_detector
+from hardmine.inference.load_detector import load_detector
 from hardmine.mining.estimate_scan import Estimate, estimate_scan
 from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import save_checkpoint
@@ -64,7 +64,7 @@ def test_a_dry_run_counts_only_what_is_left(cli: Cli, work: Path) -> None:
     assert " to scan the others at " in out
     assert Path("o/pool.sqlite").read_bytes() == before
     assert out.endswith(", measured on 10)\n")  # the broken one is among those scanned before
-    few = estimate_scan(open_detector("tiny.safetensors"), "pool", out=Path("o"), sample=4)
+    few = estimate_scan(load_detector("tiny.safetensors"), "pool", out=Path("o"), sample=4)
     assert (few.images, few.done, few.sample) == (21, 11, 4)  # counted beyond the sample
     assert cli(words)[0] == 0
     code, out, _ = cli(f"{words} --dry-run")

@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms
 
 from hardmine.errors import CheckpointError, ConfigError, HardmineError
 from hardmine.inference.graph.graph_detector import GraphDetector
-from hardmine.inference.load_detector import open_detector
+from hardmine.inference.load_detector import load_detector
 from hardmine.types import Detections
 
 SIDE, CELLS, CLASSES = 64, 4, 2
@@ -35,7 +35,7 @@ def weights(*shape: int, seed: int, scale: float = 0.3) -> torch.Tensor:
 
 
 def opened(spec: Path | str) -> GraphDetector:
-    detector = open_detector(spec, "cpu")
+    detector = load_detector(spec, "cpu")
     assert isinstance(detector, GraphDetector)
     return detector
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import CheckpointError, DataError
-from hardmine.inference.checkpoint_detector import load_detector
+from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.predict import ScoredImage, detect_on_canvas, score_on_canvas
 from hardmine.models.backbones.small_net import SmallNetConfig
@@ -127,7 +127,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_score_is_the_top_of_the_decoded_list(checkpoint: Path) -> None:
     """Suppression cannot change the highest score: the hot path needs no decoding."""
-    detector = load_detector(checkpoint)
+    detector = load_checkpoint_detector(checkpoint)
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (5, 3, 48, 64), dtype=torch.uint8, generator=generator)
     scores, found = detector.score(images), detector.detect(images)
@@ -138,7 +138,10 @@ def test_score_is_the_top_of_the_decoded_list(checkpoint: Path) -> None:
 
 
 def test_a_run_directory_is_a_checkpoint(checkpoint: Path) -> None:
-    by_file, by_folder = load_detector(checkpoint), load_detector(checkpoint.parent)
+    by_file, by_folder = (
+        load_checkpoint_detector(checkpoint),
+        load_checkpoint_detector(checkpoint.parent),
+    )
     assert by_file.model_id == by_folder.model_id
     assert by_file.categories == ("a", "b")
     assert (by_file.resize.height, by_file.resize.width) == (48, 64)
@@ -146,4 +149,4 @@ def test_a_run_directory_is_a_checkpoint(checkpoint: Path) -> None:
 
 def test_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
-        load_detector(tmp_path)
+        load_checkpoint_detector(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hardmine.errors import ConfigError, DataError
-from hardmine.inference.load_detector import open_detector
+from hardmine.inference.load_detector import load_detector
 from hardmine.inference.predict import ScoredImage, detect_images, score_images
 from hardmine.inference.predictions_file import Predictions, load_predictions
 from hardmine.types import Problem
@@ -87,7 +87,7 @@ def test_a_folder_of_one_file_per_image(tmp_path: Path) -> None:
     for name, score in (("a", CAT), ("b", DOG)):
         entry = {"labels": [0], "scores": [score], "bboxes": [A]}
         (tmp_path / f"{name}.json").write_text(json.dumps(entry))
-    found = open_detector(tmp_path, classes=["cat"])
+    found = load_detector(tmp_path, classes=["cat"])
     assert isinstance(found, Predictions)
     assert [float(found.look(Path(f"{n}.png")).scores[0]) for n in "ab"] == [CAT, DOG]
 
@@ -137,7 +137,7 @@ def test_pictures_are_looked_up_and_the_unreadable_are_problems(tmp_path: Path) 
     Image.new("RGB", (60, 60), "red").save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     path, classes = write(tmp_path, [coco("a", 1, CAT)], ["cat"])
-    found = open_detector(path, classes=classes)
+    found = load_detector(path, classes=classes)
     first, second = score_images(found, [tmp_path / "a.png", tmp_path / "b.png"])
     assert isinstance(first, ScoredImage)
     assert (first.score, first.label, len(first.detections)) == (CAT, 1, 1)

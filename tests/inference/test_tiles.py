@@ -153,7 +153,8 @@ def test_the_command_line_looks_at_tiles(
     from hardmine.cli.main import run
 
     monkeypatch.setattr(
-        "hardmine.inference.checkpoint_detector.load_detector", lambda path, device: Red()
+        "hardmine.inference.checkpoint_detector.load_checkpoint_detector",
+        lambda path, device: Red(),
     )
     (tmp_path / "pool").mkdir()
     paint(tmp_path / "pool" / "a.png", (256, 180), (110, 30, 150, 50))

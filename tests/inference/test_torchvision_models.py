@@ -10,7 +10,7 @@ import torch
 from torchvision.models import get_model
 
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.inference.load_detector import open_detector
+from hardmine.inference.load_detector import load_detector
 
 SMALL = "fasterrcnn_mobilenet_v3_large_320_fpn"
 NAMES = ("cat", "dog")
@@ -35,7 +35,7 @@ def test_detections_are_those_of_the_model_itself(name: str, tmp_path: Path) -> 
     if owner is model:  # else every class starts at .01
         torch.nn.init.zeros_(model.head.classification_head.cls_logits.bias)
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    detector = open_detector(f"torchvision:{name}:{tmp_path}/w.pth@96", "cpu", classes=NAMES)
+    detector = load_detector(f"torchvision:{name}:{tmp_path}/w.pth@96", "cpu", classes=NAMES)
     assert detector.categories == NAMES
     assert (detector.resize.height, detector.resize.mode) == (96, "letterbox")
     generator = torch.Generator().manual_seed(1)
@@ -56,10 +56,10 @@ def test_detections_are_those_of_the_model_itself(name: str, tmp_path: Path) -> 
 
 
 def test_without_a_file_the_weights_are_random_and_the_classes_those_of_coco() -> None:
-    detector = open_detector("torchvision:ssdlite320_mobilenet_v3_large", "cpu")
+    detector = load_detector("torchvision:ssdlite320_mobilenet_v3_large", "cpu")
     assert (detector.categories[0], len(detector.categories)) == ("person", 90)
     assert (detector.resize.width, detector.resize.mode) == (320, "stretch")
-    again = open_detector("torchvision:ssdlite320_mobilenet_v3_large:none", "cpu")
+    again = load_detector("torchvision:ssdlite320_mobilenet_v3_large:none", "cpu")
     assert detector.model_id == again.model_id
 
 
@@ -74,13 +74,13 @@ def test_without_a_file_the_weights_are_random_and_the_classes_those_of_coco() -
 )
 def test_a_wrong_name_is_one_line(spec: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        open_detector(spec, "cpu")
+        load_detector(spec, "cpu")
 
 
 def test_weights_of_something_else(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="weights do not fit torchvision's"):
-        open_detector(f"torchvision:{SMALL}:{weights}", "cpu", classes=("one",))
+        load_detector(f"torchvision:{SMALL}:{weights}", "cpu", classes=("one",))
     bad = tmp_path / "bad.pth"
     bad.write_bytes(b"no pickle")
     with pytest.raises(CheckpointError, match="not a readable state dict"):
-        open_detector(f"torchvision:{SMALL}:{bad}", "cpu", classes=NAMES)
+        load_detector(f"torchvision:{SMALL}:{bad}", "cpu", classes=NAMES)

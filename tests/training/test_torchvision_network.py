@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.inference.checkpoint_detector import load_detector
+from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 from hardmine.inference.predict import detect_on_canvas, score_on_canvas
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
@@ -146,7 +146,7 @@ def test_exact_resume_and_a_detector_from_the_checkpoint(
         "-1",
     ]
 
-    detector = load_detector(whole, "cpu")
+    detector = load_checkpoint_detector(whole, "cpu")
     paths = [record.path for record in squares.records[:3]]
     found = detect_on_canvas(detector, paths)
     scored = list(score_on_canvas(detector, paths))

@@ -20,7 +20,7 @@ from PIL import Image
 from hardmine.cli.main import run as cli
 from hardmine.data.formats.coco import write_coco
 from hardmine.errors import ConfigError
-from hardmine.inference.load_detector import open_detector
+from hardmine.inference.load_detector import load_detector
 from hardmine.inference.parity import compare
 from hardmine.inference.predict import detect_images
 from hardmine.models.backbones.small_net import SmallNetConfig
@@ -85,7 +85,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ImageState.LABELLED,
         )
         for (path, size), found in zip(
-            sizes, detect_images(open_detector(root / "run", "cpu"), paths), strict=True
+            sizes, detect_images(load_detector(root / "run", "cpu"), paths), strict=True
         )
     ]
     write_coco(Dataset(("a", "b"), tuple(records), root / "pool"), root / "pool" / "data.json")
@@ -121,7 +121,7 @@ def pictures(world: Path) -> list[Path]:
 
 
 def by_torch(world: Path) -> list[Detections]:
-    return detect_images(open_detector(world / "run", "cpu"), pictures(world))
+    return detect_images(load_detector(world / "run", "cpu"), pictures(world))
 
 
 def must_agree(result: ExportResult) -> None:
@@ -140,7 +140,7 @@ def test_the_export_agrees_with_torch_and_has_its_ap(world: Path, onnx_file: Exp
 
 
 def test_the_file_says_how_it_is_used(world: Path, onnx_file: ExportResult) -> None:
-    exported, ours = open_detector(onnx_file.path, "cpu"), open_detector(world / "run", "cpu")
+    exported, ours = load_detector(onnx_file.path, "cpu"), load_detector(world / "run", "cpu")
     assert (exported.categories, exported.resize) == (ours.categories, ours.resize)
     images = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8)
     np.testing.assert_allclose(exported.score(images).scores, ours.score(images).scores, atol=1e-5)
@@ -152,7 +152,7 @@ def test_openvino_and_nms_inside_agree_too(world: Path) -> None:
         world / "run", to="openvino", with_nms=True, out=world / "nms.xml", calibrate=world / "pool"
     )
     must_agree(result)
-    found = detect_images(open_detector(world / "nms.xml", "cpu"), pictures(world))
+    found = detect_images(load_detector(world / "nms.xml", "cpu"), pictures(world))
     again = compare(by_torch(world), found, 0.05)
     assert (again.matched, again.missing, again.extra) == (622, 0, 0)
 
@@ -182,7 +182,7 @@ def test_openvino_in_eight_bits_is_near_and_near_the_onnx_file(world: Path) -> N
     export_checkpoint(world / "run", int8=True, calibrate=world / "pool", out=world / "same.onnx")
     images = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8)
     ours, onnx, openvino = (
-        open_detector(world / name, "cpu").score(images).scores
+        load_detector(world / name, "cpu").score(images).scores
         for name in ("run", "same.onnx", "small.xml")
     )
     assert (onnx - openvino).abs().max() < 0.5 * (ours - openvino).abs().max() + 1e-3

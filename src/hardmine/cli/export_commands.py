@@ -120,11 +120,11 @@ def check_detector(
 ) -> None:
     """Compare a foreign detector with what its own framework finds; exit 3 when they differ."""
     from hardmine.errors import GateError
-    from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.load_detector import load_detector
     from hardmine.workflows.export_model import check_detector as check
 
     console = Console(quiet=quiet, verbose=verbose)
-    detector = open_detector(checkpoint, device, classes=classes)
+    detector = load_detector(checkpoint, device, classes=classes)
     parity = check(detector, pool, reference, classes=classes, min_score=min_score)
     console.result(str(parity))
     differs = parity.score > max_score or parity.box > max_box

@@ -65,13 +65,13 @@ def mine(
     options.share(fraction, "--fraction")
     import hardmine
     from hardmine.cli.tables import show_mining
-    from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.load_detector import load_detector
     from hardmine.inference.tiles import tiled
     from hardmine.mining.mine import explain as explain_one
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
-        detector = tiled(open_detector(checkpoint, device, classes=classes), tile, overlap)
+        detector = tiled(load_detector(checkpoint, device, classes=classes), tile, overlap)
         keywords: dict[str, Any] = {
             "top": top,
             "fraction": fraction,

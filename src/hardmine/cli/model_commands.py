@@ -171,11 +171,11 @@ def predict(
     verbose: options.Verbose = False,
 ) -> None:
     """Run a detector over images and print what it finds."""
-    from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.load_detector import load_detector
     from hardmine.inference.tiles import tiled
 
     console = Console(quiet=quiet, verbose=verbose)
-    detector = tiled(open_detector(checkpoint, device, classes=classes), tile, overlap)
+    detector = tiled(load_detector(checkpoint, device, classes=classes), tile, overlap)
     predict_images(
         console,
         detector,

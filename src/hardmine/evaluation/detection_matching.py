@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.evaluation.scored_images import Scored
+from hardmine.numpy_boxes import box_area, box_intersection, divide_area
 from hardmine.types import F32, F64, I64, Detections, ImageRecord, Mask
 
 BACKGROUND_IOU = 0.1
@@ -126,14 +127,9 @@ def overlaps(boxes: F32, objects: F32, ignore: Mask) -> F64:
 
     Boxes without area overlap nothing.
     """
-    a, b = boxes.astype(np.float64), objects.astype(np.float64)
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    intersection = np.prod(np.maximum(sides, 0.0), axis=2)  # [K, G]
-    area_a, area_b = np.prod(a[:, 2:] - a[:, :2], axis=1), np.prod(b[:, 2:] - b[:, :2], axis=1)
-    union: F64 = area_a[:, None] + np.where(ignore[None, :], 0.0, area_b[None, :] - intersection)
-    share: F64 = np.zeros(intersection.shape)
-    np.divide(intersection, union, out=share, where=union > 0)
-    return share
+    shared = box_intersection(boxes, objects)  # [K, G]
+    union = box_area(boxes)[:, None] + box_area(objects)[None, :] - shared
+    return divide_area(shared, np.where(ignore[None, :], box_area(boxes)[:, None], union))
 
 
 def _match_greedily(overlap: F64, ignore: Mask, threshold: float) -> NDArray[np.int8]:

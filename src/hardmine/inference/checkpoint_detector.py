@@ -85,7 +85,7 @@ class TorchDetector:
         return output
 
 
-def load_detector(path: Path, device: str | None = None) -> Detector:
+def load_checkpoint_detector(path: Path, device: str | None = None) -> Detector:
     """Load a checkpoint for inference.
 
     Args:

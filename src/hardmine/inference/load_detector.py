@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hardmine.errors import CheckpointError, ConfigError
 
@@ -22,7 +23,7 @@ _TORCHVISION = re.compile(r"torchvision:(?P<name>\w+)(:(?P<weights>.+?))?(@(?P<s
 _GRAPH = re.compile(r"(?P<path>.+?\.(onnx|xml))(:(?P<how>.+))?", re.IGNORECASE)
 
 
-def open_detector(
+def load_detector(
     spec: str | Path,
     device: str | None = None,
     *,
@@ -64,9 +65,9 @@ def open_detector(
         from hardmine.inference.predictions_file import load_predictions
 
         return load_predictions(path, classes or fallback or None)
-    from hardmine.inference.checkpoint_detector import load_detector
+    from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 
-    return load_detector(path, device)
+    return load_checkpoint_detector(path, device)
 
 
 def named_path(spec: str) -> Path | None:
@@ -121,3 +122,10 @@ def _holds_predictions(path: Path) -> bool:
     if not path.is_dir() or any((path / name).exists() for name in _OF_A_RUN):
         return False
     return any(path.glob("*.json"))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open_detector":
+        warnings.warn("open_detector is now load_detector", DeprecationWarning, stacklevel=2)
+        return load_detector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hardmine.types import F32, Detections, Mask
+from hardmine.numpy_boxes import box_iou
+from hardmine.types import Detections, Mask
 
 SAME_BOX = 0.5
 """IoU from which two boxes of a class may be the same detection."""
@@ -79,7 +79,7 @@ def _best(wanted: Detections, i: int, got: Detections, free: Mask) -> int | None
     same = free & (got.labels == wanted.labels[i])
     if not same.any():
         return None
-    overlap = np.where(same, iou_with(wanted.boxes[i], got.boxes), -1.0)
+    overlap = np.where(same, box_iou(wanted.boxes[i : i + 1], got.boxes)[0], -1.0)
     j = int(overlap.argmax())
     return j if overlap[j] >= SAME_BOX else None
 
@@ -90,17 +90,5 @@ def _near_floor(wanted: Detections, got: Detections, free: Mask, min_score: floa
     count = 0
     for j in np.flatnonzero(free & (got.scores >= min_score)):
         same = below & (wanted.labels == got.labels[j])
-        count += bool(same.any() and (iou_with(got.boxes[j], wanted.boxes)[same] >= SAME_BOX).any())
+        count += bool((box_iou(got.boxes[j : j + 1], wanted.boxes[same]) >= SAME_BOX).any())
     return count
-
-
-def iou_with(box: F32, boxes: F32) -> NDArray[np.float64]:
-    """Return the IoU of one box (f32[4], xyxy) with others (f32[N, 4]); without area it is 0."""
-    one, many = box.astype(np.float64), boxes.astype(np.float64)
-    sides = np.minimum(one[2:], many[:, 2:]) - np.maximum(one[:2], many[:, :2])
-    shared = np.prod(np.maximum(sides, 0), axis=1)
-    union = np.prod(one[2:] - one[:2]) + np.prod(many[:, 2:] - many[:, :2], axis=1) - shared
-    overlap: NDArray[np.float64] = np.divide(
-        shared, union, out=np.zeros(len(many)), where=union > 0
-    )
-    return overlap

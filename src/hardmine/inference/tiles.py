@@ -17,8 +17,8 @@ from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import ConfigError, DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores, Detector
-from hardmine.inference.parity import iou_with
 from hardmine.inference.predict import FileDetector, ScoredImage
+from hardmine.numpy_boxes import box_iou
 from hardmine.types import F32, Detections, Mask, Problem
 
 SAME_IOU = 0.5
@@ -177,7 +177,9 @@ def merge_tiles(parts: Sequence[Detections]) -> Detections:
             continue
         kept.append(int(i))
         rivals = alive & (labels == labels[i]) & (tile != tile[i])
-        same = (iou_with(boxes[i], boxes) >= SAME_IOU) | (_inside(boxes[i], boxes) >= INSIDE)
+        same = (box_iou(boxes[i : i + 1], boxes)[0] >= SAME_IOU) | (
+            _inside(boxes[i], boxes) >= INSIDE
+        )
         alive &= ~(rivals & same)
     return Detections(boxes[kept], scores[kept], labels[kept])
 

@@ -70,7 +70,7 @@ def mine(
     from the same ``out`` is not handed out twice, and neither is an image that a person decided on.
 
     Args:
-        detector: a detector, or what names one (``inference.load_detector.open_detector``).
+        detector: a detector, or what names one (``hardmine.load_detector``).
         pool: a folder of images (searched recursively), a glob, a ``.txt`` list, a tar or zip
             archive, a URL that fsspec or Arrow reads, or a dataset.
         top: hand out at most so many; all that fire when neither this nor ``fraction`` is given.
@@ -253,6 +253,6 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def _load(checkpoint: Path | str, device: str | None) -> Detector:
-    from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.load_detector import load_detector
 
-    return open_detector(checkpoint, device)
+    return load_detector(checkpoint, device)

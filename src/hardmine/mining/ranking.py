@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hardmine.inference.parity import iou_with
 from hardmine.mining.mine_options import RankOptions, RuleName
+from hardmine.numpy_boxes import box_iou
 from hardmine.types import Detections, PoolScore
 
 # What a ranking of a pool is asked for; light enough for a command line to import.
@@ -38,7 +38,7 @@ def hardness(rule: RuleName, alarms: Detections, threshold: float) -> float:
 
 def class_margin(alarms: Detections) -> float:
     """Return the difference between the two likeliest classes at the best box, background included."""
-    place = iou_with(alarms.boxes[0], alarms.boxes) >= SAME_PLACE
+    place = box_iou(alarms.boxes[:1], alarms.boxes)[0] >= SAME_PLACE
     best: dict[int, float] = {}
     for label, score in zip(alarms.labels[place], alarms.scores[place], strict=True):
         best[int(label)] = max(best.get(int(label), 0.0), float(score))

@@ -12,8 +12,8 @@ from PIL import Image
 from hardmine.data.images import read_image
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import DataError
-from hardmine.inference.parity import iou_with
 from hardmine.mining.ranking import SAME_PLACE, Entry
+from hardmine.numpy_boxes import box_iou
 
 MAX_DISTANCE = 14
 """Bits of 64 by which two looks at one place may differ (inclusive); unlike places differ by 32 on
@@ -34,7 +34,7 @@ class Places:
         """
         box, opened = _best_box(entry, label), None
         for place in self.known.get((group, label), ()):
-            if iou_with(place.box, box[None])[0] < SAME_PLACE:
+            if box_iou(place.box[None], box[None])[0, 0] < SAME_PLACE:
                 continue
             opened = opened or _open(entry.image)
             if opened is None or not place.look():

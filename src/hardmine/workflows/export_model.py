@@ -73,7 +73,7 @@ def export_checkpoint(
         MissingExtraError: onnx, onnxscript or openvino is not installed.
     """
     from hardmine.inference.export import describe, export_onnx, onnx_to_openvino, quantize_onnx
-    from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.load_detector import load_detector
 
     tell = progress or silent
     detector = _ssd(checkpoint)
@@ -97,7 +97,7 @@ def export_checkpoint(
             facts = json.dumps(describe(detector, with_nms=with_nms))
             onnx_to_openvino(last, path, facts)
     tell("export", 1, 1)
-    exported = open_detector(path, "cpu")
+    exported = load_detector(path, "cpu")
     size = sum(f.stat().st_size for f in (path, path.with_suffix(".bin")) if f.is_file()) / 1e6
     if data is not None:
         val = load_val(data, detector.categories, LoadOptions(images))
@@ -107,9 +107,9 @@ def export_checkpoint(
 
 
 def _ssd(checkpoint: Path | str) -> TorchDetector:
-    from hardmine.inference.checkpoint_detector import TorchDetector, load_detector
+    from hardmine.inference.checkpoint_detector import TorchDetector, load_checkpoint_detector
 
-    detector = load_detector(Path(checkpoint), "cpu")
+    detector = load_checkpoint_detector(Path(checkpoint), "cpu")
     if not isinstance(detector, TorchDetector):
         raise ConfigError(f"{checkpoint}: only SSD networks can be exported, not torchvision's own")
     return detector

@@ -230,7 +230,7 @@ class ExternalTrainer:
             DataError: it has other classes than the data.
         """
         from hardmine.inference.class_names import read_classes, require_classes
-        from hardmine.inference.load_detector import open_detector
+        from hardmine.inference.load_detector import load_detector
 
         names = read_classes(self.classes)
         weights = Path(checkpoint)
@@ -238,7 +238,7 @@ class ExternalTrainer:
             return CommandDetector(self, weights, names, device)
         spec = fill(self.detector, {"weights_out": weights, "classes": self.classes})
         try:
-            detector = open_detector(spec, device, fallback=names)
+            detector = load_detector(spec, device, fallback=names)
         except CheckpointError as error:
             raise CheckpointError(f"{error} (written by train_command, loaded as {spec})") from None
         require_classes(detector.categories, names, spec)

@@ -63,8 +63,8 @@ class Tools:
 
 def default_tools() -> Tools:
     """Return the package's own training and detection."""
-    from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.load_detector import load_detector
     from hardmine.inference.predict import detect_images
     from hardmine.training.trainer import fit
 
-    return Tools(fit, open_detector, detect_images)
+    return Tools(fit, load_detector, detect_images)

@@ -325,7 +325,7 @@ def evaluate(
     """Measure a detector on labelled images and, with ``negatives``, its alarms on empty ones.
 
     Args:
-        checkpoint: a detector, or what names one (``inference.load_detector.open_detector``).
+        checkpoint: a detector, or what names one (``hardmine.load_detector``).
         data: labelled images; of data with splits, the validation part (or the test part).
         out: gets ``metrics.json``, detections and ``report.html``.
         max_alarms: most alarms per negative image at recall .8; an undefined value misses it.
@@ -359,9 +359,9 @@ def _detector(
         return given
     if classes is None:
         return tools.load_detector(given, device)
-    from hardmine.inference.load_detector import open_detector
+    from hardmine.inference.load_detector import load_detector
 
-    return open_detector(given, device, classes=classes)
+    return load_detector(given, device, classes=classes)
 
 
 def check_gates(
