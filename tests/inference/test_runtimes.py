@@ -210,7 +210,7 @@ def test_openvino_sends_and_writes_nothing(tmp_path: Path) -> None:
         socket.create_connection = refuse
         socket.getaddrinfo = refuse
         from tiny_models import tiny_detector
-        from hardmine.detect.runtime import make_scorer
+        from hardmine.inference.runtimes.runtime import make_scorer
         make_scorer(tiny_detector(), "openvino")
         assert "openvino" in sys.modules
         assert not any(name.startswith("openvino_telemetry") for name in sys.modules)

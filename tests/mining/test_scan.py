@@ -101,8 +101,8 @@ VICTIM = """
     import sys, time
     from pathlib import Path
     from types import SimpleNamespace
-    from hardmine.pool.scan import scan_pool
-    from hardmine.pool.store import PoolStore
+    from hardmine.mining.scan import scan_pool
+    from hardmine.mining.pool_store import PoolStore
     from hardmine.types import Detections
 
     def slow(detector, paths, *, batch_size):
