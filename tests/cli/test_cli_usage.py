@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,10 +15,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.main import get_command
 
 from hardmine.cli import console as failures
 from hardmine.cli import options
-from hardmine.cli.main import run
+from hardmine.cli.main import app, run
 from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,10 +78,29 @@ def test_help_lists_every_command_and_the_exit_codes(cli: Cli) -> None:
     assert "3 a gate not met" in out
 
 
-def test_no_command_shows_the_help_and_is_a_usage_error(cli: Cli) -> None:
-    code, out, _ = cli()
-    assert code == failures.USAGE
+def test_no_command_shows_the_loop_in_five_lines_and_is_a_usage_error(cli: Cli) -> None:
+    code, out, err = cli()
+    assert (code, err) == (failures.USAGE, "")
     assert "Usage: hardmine" in out
+    steps = [line.split() for line in out.splitlines() if re.match(r"  \d\. ", line)]
+    assert [words[1] for words in steps] == ["train", "mine", "confirm", "retrain", "measure"]
+    assert "hardmine -h" in out
+
+
+def commands_shown(cli: Cli) -> list[str]:
+    """Return the command lines that are shown without a command."""
+    lines = re.findall(r"(?<=\s)hardmine [a-z].*", cli()[1])
+    return [line for line in lines if " -h" not in line]
+
+
+def test_what_is_shown_without_a_command_would_be_accepted(cli: Cli) -> None:
+    shown = commands_shown(cli)
+    assert len(shown) == 6
+    for line in shown:
+        name, *words = shlex.split(line)[1:]
+        command = get_command(app).commands[name]
+        known = {option for param in command.params for option in param.opts}
+        assert {word for word in words if word.startswith("-")} <= known
 
 
 def test_version(cli: Cli) -> None:
@@ -96,9 +118,15 @@ def test_module_and_exit_status_of_the_process() -> None:
 @pytest.mark.parametrize(
     ("line", "part"),
     [
-        ("fly", "No such command 'fly'"),
-        ("--colour", "No such option: --colour"),
-        ("train data --epoch 3", "No such option: --epoch"),
+        ("fly", "No such command 'fly'; 'hardmine -h' lists all commands"),
+        ("traim data", "No such command 'traim'. Did you mean 'train'?"),
+        ("--colour", "No such option: --colour; 'hardmine -h' lists all options"),
+        ("train data --epoch 3", "No such option: --epoch; did you mean '--epochs'?"),
+        ("loop data --pol pool", "No such option: --pol; did you mean '--pool'?"),
+        ("train data -x", "No such option: -x; 'hardmine train -h' lists all options"),
+        ("train data --lr 1", "No such option: --lr; did you mean '--set optim.lr=0.001'?"),
+        ("train data --conf 1", "No such option: --conf; 'hardmine train -h' lists all"),
+        ("predict weights.safetensors pool --conf 1", "did you mean '--min-score'?"),
         ("train", "Missing argument 'DATA'"),
         ("train nowhere", "path 'nowhere' does not exist"),
         ("train data --epochs 0", "'--epochs': Input should be greater than or equal to 1"),
@@ -126,7 +154,12 @@ def test_module_and_exit_status_of_the_process() -> None:
         ("loop data", "Missing option '--pool'"),
         ("loop data --pool nowhere", "'nowhere' does not exist"),
         ("loop data --pool pool --add 0", "0.0 is not above 0 and at most 1"),
-        ("loop data --pool pool --retrain never", "'never' is not one of"),
+        (
+            "loop data --pool pool --retrain contine",
+            "'--retrain': 'contine' is not one of 'branch', 'fresh', 'continue'; did you mean "
+            "'continue'?",
+        ),
+        ("mine weights.safetensors pool --rank sums", "; did you mean 'sum'?"),
         ("loop data --pool pool --arms mined,lucky", "'mined,lucky' is not a list of mined"),
         ("loop data --pool pool --arms mined,mined", "each once"),
         ("loop data --pool pool --rounds 0", "'--rounds': Input should be greater"),
@@ -134,7 +167,7 @@ def test_module_and_exit_status_of_the_process() -> None:
         ("predict weights.safetensors", "Missing argument 'IMAGE|DIR"),
         ("predict weights.safetensors nowhere.jpg", "'nowhere.jpg' does not exist"),
         ("convert data out", "Missing option '--to'"),
-        ("convert data out --to csv", "'csv' is not one of"),
+        ("convert data out --to csv", "'csv' is not one of 'coco', "),
     ],
 )
 def test_usage_mistakes(cli: Cli, files: Path, line: str, part: str) -> None:

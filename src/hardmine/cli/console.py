@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from hardmine.errors import ConfigError, GateError, HardmineError
+from hardmine.errors import ConfigError, GateError, HardmineError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -232,7 +233,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was finished is kept, and the same command with --resume goes on"
     if isinstance(error, typer.TyperException):
-        return _one_line(error.format_message())
+        return _one_line(_explain_usage(error))
     if isinstance(error, HardmineError):
         return _one_line(str(error))
     if isinstance(error, OSError):
@@ -244,6 +245,50 @@ def explain(error: BaseException) -> str:
         f"unexpected {type(error).__name__}: {detail} "
         "(a fault in hardmine; run again with --debug for the traceback)"
     )
+
+
+_NO_CHOICE = re.compile(r"Value error, (?P<got>'.*') is not one of (?P<choices>'.*')\.")
+_ELSEWHERE: Final = {
+    "--conf": "--min-score",
+    "--gpu": "--device",
+    "--iterations": "--epochs",
+    "--learning-rate": "--set optim.lr=0.001",
+    "--lr": "--set optim.lr=0.001",
+    "--pretrained": "--weights",
+    "--project": "--out",
+    "--threads": "--workers",
+}
+"""Options of other programs, and what says the same here."""
+
+
+def _explain_usage(error: typer.TyperException) -> str:
+    """Return a usage message that names the option or choice which is nearest to what was typed."""
+    wrong = getattr(error, "option_name", None)
+    if wrong is not None and error.message.startswith("No such option"):
+        return error.message + _nearest_option(wrong, error)
+    text = error.format_message()
+    if text.startswith("No such command") and text.endswith("."):
+        return f"{text[:-1]}; '{_command_of(error)} -h' lists all commands"
+    found = _NO_CHOICE.search(text)
+    if found is None:
+        return text
+    choices = [choice.strip("' ") for choice in found["choices"].split(",")]
+    near = did_you_mean(found["got"].strip("'"), choices)
+    return f"{text[: found.start()]}{found['got']} is not one of {found['choices']}{near}"
+
+
+def _nearest_option(wrong: str, error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    known = [] if context is None else [o for p in context.command.params for o in p.opts]
+    other = _ELSEWHERE.get(wrong)
+    if other is not None and other.split()[0] in known:
+        return f"; did you mean {other!r}?"
+    return did_you_mean(wrong, known) or f"; '{_command_of(error)} -h' lists all options"
+
+
+def _command_of(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return "hardmine" if context is None else str(context.command_path)
 
 
 def _explain_os_error(error: OSError) -> str:

@@ -134,12 +134,7 @@ def loop(
             "--retrain", help="Each round from round 0's weights, anew, or from the last."
         ),
     ] = "branch",
-    arms: Annotated[
-        str,
-        typer.Option(
-            "--arms", metavar="A,B", help="mined, and its twins random and none, with commas."
-        ),
-    ] = "mined",
+    arms: options.Arms = "mined",
     stop: Annotated[
         Literal["guarded", "recipe", "never"],
         typer.Option("--stop", help="The rule that may end the loop early; the report shows both."),
@@ -223,9 +218,7 @@ def demo(
     *,
     out: options.Out = Path("runs/demo"),
     seed: options.Seed = 0,
-    arms: Annotated[
-        str, typer.Option("--arms", metavar="A,B", help="As in 'hardmine loop'.")
-    ] = "mined",
+    arms: options.Arms = "mined",
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:

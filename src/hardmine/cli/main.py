@@ -7,7 +7,7 @@ line on stderr; a fault of the program shows its traceback with ``--debug``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -24,16 +24,31 @@ from hardmine.cli import (
 from hardmine.cli.check_command import check
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected
 from hardmine.cli.inspect_command import inspect
+from hardmine.cli.option_flags import Command, Group
 from hardmine.cli.options import fill_in_ray
 
 _EXIT_CODES = "Exit codes: 0 done, 1 failure, 2 usage, 3 a gate not met, 130 interrupted."
+_THE_LOOP = """\
+Usage: hardmine COMMAND …
+
+The loop, step by step:
+  1. train     hardmine train DATA --val 0.2 --out runs/first
+  2. mine      hardmine mine runs/first POOL --top 30 --out runs/mined
+  3. confirm   keep the images of runs/mined/candidates.csv that really hold no object, say in EMPTY
+  4. retrain   hardmine train DATA --val 0.2 --train-negatives EMPTY --out runs/second
+  5. measure   hardmine val runs/second TEST --negatives HELD_OUT
+
+All steps, round after round:   hardmine loop DATA --pool POOL --negatives HELD_OUT
+A demonstration without data:   hardmine demo
+All commands, all options:      hardmine -h, hardmine COMMAND -h"""
+_LOOP, _DATA, _MODELS = "The loop", "Data", "Models and detectors"
 
 app = typer.Typer(
     name="hardmine",
+    cls=Group,
     help="Train object detectors that stop over-firing.",
     epilog=_EXIT_CODES,
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -59,29 +74,33 @@ def options(
     """Train object detectors that stop over-firing."""
     del version, debug  # --version has acted; run() has taken --debug off the line
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        typer.echo(_THE_LOOP)
         raise typer.Exit(USAGE)
 
 
-app.command()(loop_commands.demo)
-app.command()(check)
-app.command()(model_commands.train)
-app.command()(model_commands.val)
-app.command()(loop_commands.mine)
-app.command()(loop_commands.loop)
-app.command()(model_commands.predict)
-app.command()(data_commands.convert)
-app.command()(data_commands.split)
-app.command()(export_commands.export)
-app.command("check-detector")(export_commands.check_detector)
-app.command()(recipe_commands.recipe)
-app.command()(recipe_commands.models)
-app.add_typer(priors_commands.priors)
-app.command()(inspect)
+def _add(command: Callable[..., None], panel: str, name: str | None = None) -> None:
+    app.command(name, cls=Command, rich_help_panel=panel)(command)
+
+
+_add(loop_commands.demo, _LOOP)
+_add(model_commands.train, _LOOP)
+_add(model_commands.val, _LOOP)
+_add(loop_commands.mine, _LOOP)
+_add(loop_commands.loop, _LOOP)
+_add(check, _DATA)
+_add(data_commands.convert, _DATA)
+_add(data_commands.split, _DATA)
+_add(inspect, _DATA)
+_add(model_commands.predict, _MODELS)
+_add(export_commands.export, _MODELS)
+_add(export_commands.check_detector, _MODELS, "check-detector")
+_add(recipe_commands.models, _MODELS)
+_add(recipe_commands.recipe, _MODELS)
+app.add_typer(priors_commands.priors, rich_help_panel=_MODELS)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; every failure has been told on stderr."""
+    """Run one command line and return its exit code; a failure is one line on stderr."""
     debug = "--debug" in arguments
     try:
         words = [item for item in fill_in_ray(arguments) if item != "--debug"]

@@ -12,8 +12,9 @@ from functools import wraps
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from hardmine.cli.completion import listed, starting_with
 from hardmine.option_fields import (
     OptionInfo,
     Panel,
@@ -35,11 +36,22 @@ class Command(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the arguments, then the options group by group."""
-        params = super().get_params(ctx)
-        for param in params:
-            if isinstance(param, TyperOption) and param.is_flag:
-                param.metavar = ""  # typer would show <bool> where no value is wanted
-        return sorted(params, key=_place)
+        return _in_groups(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """A command that holds others, with the same help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options."""
+        return _in_groups(super().get_params(ctx))
+
+
+def _in_groups(params: list[Any]) -> list[Any]:
+    for param in params:
+        if isinstance(param, TyperOption) and param.is_flag:
+            param.metavar = ""  # typer would show <bool> where no value is wanted
+    return sorted(params, key=_place)
 
 
 def _place(param: Any) -> int:
@@ -98,7 +110,8 @@ class _Flag:
         elif self._many:
             hint, default = list[get_args(without_none(hint))[0]] | None, None  # type: ignore[misc]
         if info.complete is not None:
-            extra["autocompletion"] = completing(info.complete)
+            several = info.parse is not None and isinstance(self._default, tuple)
+            extra["autocompletion"] = (listed if several else starting_with)(info.complete)
         if info.above is not None:
             extra["callback"] = self._check_limits
         declared = typer.Option(
@@ -139,12 +152,3 @@ def _flags(cls: type) -> list[_Flag]:
         elif (info := info_of(item)) is not None and info.on_command_line:
             found.append(_Flag(item, info, field_types(cls)[item.name]))
     return found
-
-
-def completing(values: Callable[[], list[str]]) -> Callable[[str], list[str]]:
-    """Return what typer asks for the completions of a half-written word."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [value for value in values() if value.startswith(incomplete)]
-
-    return complete

@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hardmine.cli.completion import (
+    detector_words,
+    listed,
+    recipe_names,
+    setting_words,
+    starting_with,
+)
 from hardmine.cli.console import usage_error
 
 if TYPE_CHECKING:
@@ -25,6 +32,16 @@ def _device(name: str | None) -> str | None:
 
 
 ARMS = ("mined", "random", "none")
+
+Arms = Annotated[
+    str,
+    typer.Option(
+        "--arms",
+        metavar="A,B",
+        autocompletion=listed(lambda: ARMS),
+        help="The arms to run, with commas between them: mined, and the control arms random and none.",
+    ),
+]
 
 Data = Annotated[
     Path,
@@ -50,6 +67,7 @@ Checkpoint = Annotated[
     typer.Argument(
         metavar="CHECKPOINT",
         callback=_detector_spec,
+        autocompletion=detector_words,
         help="Weights (.safetensors) or their run folder; model.onnx[:PRESET|YAML]; model.xml; "
         "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json).",
     ),
@@ -125,7 +143,22 @@ Weights = Annotated[
     ),
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="A named recipe's network.")
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        autocompletion=starting_with(recipe_names),
+        help="A named recipe; 'hardmine models' lists them.",
+    ),
+]
+NameOrCheckpoint = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="NAME|CHECKPOINT",
+        autocompletion=starting_with(recipe_names),
+        help="A named recipe, or weights (or a run folder) whose recipe is wanted; the default "
+        "recipe if not given.",
+    ),
 ]
 Recipe = Annotated[
     Path | None,
@@ -142,6 +175,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        autocompletion=setting_words,
         help="Lay one choice over the recipe, such as loss.selection.floor=32 (the value is YAML); "
         "may be repeated. 'hardmine recipe' prints all keys.",
     ),

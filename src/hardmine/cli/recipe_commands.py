@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 
 def recipe(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME|CHECKPOINT",
-            help="A named recipe, or weights (or a run folder) whose recipe is wanted; the default "
-            "recipe if not given.",
-        ),
-    ] = None,
+    name: options.NameOrCheckpoint = None,
     *,
     file: options.Recipe = None,
     settings: options.Settings = None,
