@@ -270,7 +270,7 @@ def _page(
     title: str, layout: PriorLayout, coverage: Coverage, figure: bytes, shown: Sequence[_Shown]
 ) -> str:
     return render_template(
-        "hardmine.design",
+        "hardmine.prior_design",
         "coverage.html",
         title=title,
         layout=layout,
