@@ -213,3 +213,20 @@ def test_help_shows_the_fields_as_keywords_with_their_defaults() -> None:
     assert "quota: 'int | None' = None" in shown
     assert "Do something with a pool." in shown
     assert signature.bind("p", rule="sum").arguments == {"pool": "p", "rule": "sum"}
+
+
+def test_none_means_the_default_where_a_field_cannot_hold_it() -> None:
+    assert verb("p", rule=None, names=None, quota=None)[1] == Outer()
+    assert verb("p", options=Outer(rank=Inner("sum", 3)), rule=None, quota=None)[1] == Outer(
+        rank=Inner("sum")
+    )
+
+
+@takes_options(Outer, renamed={"notify": "progress"})
+def told(*, options: Outer | None = None, progress: int = 0) -> tuple[Outer | None, int]:
+    return options, progress
+
+
+def test_a_former_name_is_taken_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match=r"told\(\): notify is now called progress"):
+        assert told(notify=4) == (None, 4)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import inspect
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
@@ -54,6 +55,8 @@ class OptionInfo:
         parse: reads the text of the command line; the field's type reads it when not given.
         complete: values to offer, for shell completion and for "did you mean".
         on_command_line: whether the command line has it at all.
+        command_line_type: what the command line reads, where the library takes more than that.
+        exists: the command line refuses a path that is not there.
     """
 
     help: str
@@ -67,6 +70,8 @@ class OptionInfo:
     parse: Callable[[str], Any] | None = None
     complete: Callable[[], list[str]] | None = None
     on_command_line: bool = True
+    command_line_type: type | None = None
+    exists: bool = False
 
 
 def option(default: Any, help: str, **info: Any) -> Any:
@@ -228,28 +233,43 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def takes_options(cls: type) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def takes_options(
+    cls: type, renamed: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Let a function with a keyword ``options: cls | None`` also take each field as a keyword.
 
     ``mine(detector, pool, top=30)`` is ``mine(detector, pool, options=MineOptions(top=30))``. Fields
-    given beside ``options`` change it. An unknown keyword raises ``TypeError`` naming the nearest one.
-    ``help()`` and editors show the fields as keyword-only parameters with their defaults.
+    given beside ``options`` change it; ``None`` for a field that cannot hold it means its default. An
+    unknown keyword raises ``TypeError`` naming the nearest one. ``help()`` and editors show the fields
+    as keyword-only parameters with their defaults.
+
+    Args:
+        renamed: former names of keywords, each with its present name; a call that uses a former name
+            gives a ``DeprecationWarning``.
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
         signature = _with_fields(inspect.signature(function), cls)
         own = inspect.signature(function).parameters
-        whole_values = set(_all_nested(cls))
+        never_none = set(_never_none(cls))
 
         @wraps(function)
         def call(*args: Any, **given: Any) -> R:
+            for old, new in (renamed or {}).items():
+                if old in given:
+                    warnings.warn(
+                        f"{function.__name__}(): {old} is now called {new}",
+                        DeprecationWarning,
+                        stacklevel=2,
+                    )
+                    given[new] = given.pop(old)
             values: dict[str, Any] = {}
             for name in set(given) - set(own):
                 if name not in signature.parameters:
                     near = did_you_mean(name, signature.parameters)
                     raise TypeError(f"{function.__name__}() has no argument {name!r}{near}")
                 value = given.pop(name)
-                if value is not None or name not in whole_values:
+                if value is not None or name not in never_none:
                     values[name] = value
             if values:
                 given["options"] = build(cls, values, given.get("options"))
@@ -259,6 +279,15 @@ def takes_options(cls: type) -> Callable[[Callable[..., R]], Callable[..., R]]:
         return call
 
     return decorate
+
+
+def _never_none(cls: type) -> Iterator[str]:
+    """Yield the names of the fields, nested ones included, whose type has no ``None``."""
+    for name, hint in field_types(cls).items():
+        if type(None) not in get_args(hint) and hint is not Any:
+            yield name
+    for inner in nested_options(cls).values():
+        yield from _never_none(inner)
 
 
 def _with_fields(signature: inspect.Signature, cls: type) -> inspect.Signature:

@@ -18,7 +18,7 @@ from hardmine.evaluation.measurement import Measurement
 from hardmine.loop.decide import Waiting
 from hardmine.loop.loop import LoopResult
 from hardmine.mining.mine import MiningResult
-from hardmine.mining.mine_options import RankOptions
+from hardmine.mining.mine_options import MineOptions, RankOptions
 from hardmine.workflows.train_and_evaluate import TrainResult
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -74,8 +74,17 @@ def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, 
         "retrain": "fresh",
         "arms": ("mined", "none"),
         "stop": "never",
-        "min_score": 0.0,
-        "rank": RankOptions("sum", True, 3, "folder", 2, False, 0.25, True),
+        "rank": RankOptions(
+            rule="sum",
+            min_score=0.0,
+            per_class=True,
+            quota_class=3,
+            group="folder",
+            quota_group=2,
+            repeats=False,
+            threshold=0.25,
+            diverse=True,
+        ),
         "quarantine": None,
         "model": None,
         "recipe": None,
@@ -188,13 +197,13 @@ def test_val_prints_what_it_measured_even_when_a_gate_is_missed(
     assert part in err
 
 
-@pytest.mark.parametrize(("given", "wanted"), [("", None), ("--min-score 0", 0.0)])
+@pytest.mark.parametrize(("given", "wanted"), [("", 0.05), ("--min-score 0", 0.0)])
 def test_mine_tells_a_floor_of_zero_from_none_given(
     cli: Cli,
     files: Path,
     spy: Callable[[str, Any], Spy],
     given: str,
-    wanted: float | None,
+    wanted: float,
 ) -> None:
     detector = SimpleNamespace(categories=("raccoon",))
     loaded = spy("hardmine.inference.checkpoint_detector.load_checkpoint_detector", detector)
@@ -203,10 +212,9 @@ def test_mine_tells_a_floor_of_zero_from_none_given(
     assert code == 0
     assert "0 images handed out, 3 scanned" in out
     assert loaded.arguments == {"path": Path("weights.safetensors"), "device": None}
-    assert called.arguments["min_score"] == wanted
-    assert called.arguments["top"] is None
-    assert called.arguments["fraction"] == 0.5
-    assert called.arguments["exclude"] == [Path("data")]
+    assert called.arguments["options"] == MineOptions(
+        fraction=0.5, exclude=(Path("data"),), rank=RankOptions(min_score=wanted)
+    )
     assert called.arguments["out"] == Path("runs/mine")
 
 

@@ -150,7 +150,7 @@ def test_ray_takes_an_address_and_never_the_pool(
     asked: list[Any] = []
 
     def mine(detector: Any, pool: Any, **more: Any) -> Any:
-        asked.append((pool, more["ray"]))
+        asked.append((pool, more["options"].ray))
         raise ConfigError("enough")
 
     monkeypatch.setattr("hardmine.mine", mine)

@@ -90,7 +90,7 @@ def exact(miner: Miner, folder: Path, count: int, taken: tuple[str, ...]) -> lis
     chosen = rank_hardest(
         rows,
         count=count,
-        min_score=miner.options.min_score,
+        min_score=miner.options.rank.min_score,
         group_of=miner.sets.group_of,
         taken=[*taken, *held],
     ).chosen
@@ -103,8 +103,8 @@ def exact(miner: Miner, folder: Path, count: int, taken: tuple[str, ...]) -> lis
     ("count", "options"),
     [
         (10, LoopOptions()),
-        (60, LoopOptions(min_score=0.3)),
-        (1000, LoopOptions(min_score=0.5)),
+        (60, LoopOptions(rank=RankOptions(min_score=0.3))),
+        (1000, LoopOptions(rank=RankOptions(min_score=0.5))),
         (12, LoopOptions(quarantine=0.9)),
     ],
 )
@@ -163,7 +163,7 @@ def test_killed_in_the_first_cut_or_after_it(
     def mine(root: Path, n: int) -> str:
         with monkeypatch.context() as patch, PoolStore(root / "pool.sqlite") as store:
             dying = Dying(patch, n)
-            miner = miner_of(root, pool, store, LoopOptions(min_score=0.2))
+            miner = miner_of(root, pool, store, LoopOptions(rank=RankOptions(min_score=0.2)))
             try:
                 miner.hand_out(arm_of(root), 1, 20)
             except KeyboardInterrupt:

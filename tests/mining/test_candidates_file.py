@@ -8,12 +8,17 @@ import pytest
 from PIL import Image
 
 from hardmine.errors import DataError
+from hardmine.mining import candidates_file
 from hardmine.mining.candidates_file import (
+    COLUMNS,
     Candidate,
+    Column,
     hand_over,
     is_candidates_file,
     read_candidates,
+    read_rows,
     write_candidates,
+    write_rows,
 )
 from hardmine.types import Detections
 
@@ -67,3 +72,46 @@ def test_broken_files(candidates: Path, tmp_path: Path) -> None:
     candidates.write_text(json.dumps({"candidates": [entry]}))
     with pytest.raises(DataError, match="none of its 1 images"):
         read_candidates(candidates)
+
+
+# The columns.
+
+
+def test_a_column_is_one_row_from_which_the_file_is_made(
+    candidates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    width = Column("width", "How wide the first alarm is.", lambda c: f"{c.alarms.boxes[0][2]:g}")
+    monkeypatch.setattr(candidates_file, "COLUMNS", (COLUMNS[0], width, *COLUMNS[1:]))
+    alarms = Detections(
+        np.array([[0, 2, 14, 12]], np.float32), np.ones(1, np.float32), np.ones(1, np.int64)
+    )
+    write_candidates(tmp_path / "new", [Candidate("c.png", "c.png", 0.9, "cat", alarms)], ("cat",))
+    text = (tmp_path / "new" / "candidates.csv").read_text()
+    assert (
+        text == "image,width,score,class,num_alarms,similar,verdict\nc.png,14,0.900000,cat,1,0,\n"
+    )
+
+    # A file of the version before is read by its header, and its rows stand under the new one.
+    folders = (candidates.parent, tmp_path / "new")
+    rows = [row for folder in folders for row in read_rows(folder / "candidates.csv")]
+    write_rows(tmp_path / "both.csv", rows)
+    lines = (tmp_path / "both.csv").read_text().splitlines()
+    assert lines[0] == text.splitlines()[0]
+    assert lines[1] == "a.png,,0.900000,dog,2,0,"
+    assert lines[-1] == text.splitlines()[1]
+
+
+def test_rows_that_do_not_fit_their_header_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "candidates.csv"
+    path.write_text("image,score\na.png,0.5\nb.png,0.4,dog\n")
+    with pytest.raises(DataError, match=r"candidates.csv:3: got 3 values, wanted 2"):
+        read_rows(path)
+    path.write_text("name,score\na.png,0.5\n")
+    with pytest.raises(DataError, match=r"candidates.csv:1: got columns \['name', 'score'\]"):
+        read_rows(path)
+
+
+def test_the_documentation_has_every_column() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    table = page.partition("| column | what it holds |\n|---|---|\n")[2].partition("\n\n")[0]
+    assert table.splitlines() == [f"| `{column.name}` | {column.help} |" for column in COLUMNS]

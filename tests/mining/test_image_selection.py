@@ -212,10 +212,10 @@ def test_trap_13_nothing_without_detection_nothing_twice_no_duplicates_no_leaks(
 
 def test_trap_14_a_floor_of_zero_is_zero() -> None:
     rows = [PoolScore(f"{i}", s, 1, 1, 0, 0, "m") for i, s in enumerate((0.5, 0.01, 0.0))]
-    taken = first_cut(rows, RankOptions(), size=None, min_score=0.0)
+    taken = first_cut(rows, RankOptions(min_score=0.0), size=None)
     assert [row.image for row in taken.rows] == ["0", "1", "2"]
     assert taken.whole
-    assert len(first_cut(rows, RankOptions(), size=None, min_score=0.01).rows) == 2
+    assert len(first_cut(rows, RankOptions(min_score=0.01), size=None).rows) == 2
 
 
 def test_beyond_the_count_duplicates_are_still_counted() -> None:
@@ -401,20 +401,20 @@ def test_variety_beats_five_looks_at_one_thing() -> None:
 
 def test_the_cut_stops_reading_when_it_is_full() -> None:
     rows = iter([PoolScore(f"{i}", 1 - i / 10, 1, 1, 0, 0, "m") for i in range(10)])
-    cut = first_cut(rows, RankOptions(), size=3, min_score=0.0)
+    cut = first_cut(rows, RankOptions(min_score=0), size=3)
     assert ([row.image for row in cut.rows], cut.whole) == (["0", "1", "2"], False)
     assert len(list(rows)) == 6
 
 
 def test_the_cut_of_uncertainty_lies_on_both_sides_of_the_threshold() -> None:
     rows = [PoolScore(f"{i}", 1 - i / 10, 1, 1, 0, 0, "m") for i in range(10)]
-    options = RankOptions(rule="uncertainty", threshold=0.65)
-    cut = first_cut(rows, options, size=2, min_score=0.0)  # 1, .9, .8, .7 | .6, .5, .4, …
+    options = RankOptions(rule="uncertainty", threshold=0.65, min_score=0)
+    cut = first_cut(rows, options, size=2)  # 1, .9, .8, .7 | .6, .5, .4, …
     assert [row.image for row in cut.rows] == ["2", "3", "4", "5"]
 
 
 def test_the_cut_per_class_holds_as_many_of_each() -> None:
     rows = [PoolScore(f"{i}", 1 - i / 10, 1 + (i > 6), 1, 0, 0, "m") for i in range(10)]
-    cut = first_cut(rows, RankOptions(per_class=True), size=2, min_score=0.0)
+    cut = first_cut(rows, RankOptions(per_class=True, min_score=0), size=2)
     assert [row.image for row in cut.rows] == ["0", "1", "7", "8"]
     assert not cut.whole

@@ -21,15 +21,34 @@ from hardmine.types import Decision, Detections, Problem, Verdict
 
 @dataclass
 class Eye:
-    """A detector; its scores are made by ``look``."""
+    """A detector of files: it scores a picture by its mean red."""
 
     model_id: str = "m"
     categories: tuple[str, ...] = ("jar", "cup")
+    resize: Any = None
+
+    def score(self, images: Any) -> Any:
+        raise NotImplementedError
+
+    def detect(self, images: Any) -> Any:
+        raise NotImplementedError
+
+    def detect_images(self, paths: Any, progress: Any = None) -> Any:
+        raise NotImplementedError
+
+    def score_images(self, paths: Any) -> Iterator[Any]:
+        return look(paths)
 
 
-def look(detector: Any, paths: Any, *, batch_size: int = 16) -> Iterator[Any]:
-    """Score a picture by its mean red, and decode a box when that is .01 or more."""
-    del detector, batch_size
+class Blind(Eye):
+    """Reads no image."""
+
+    def score_images(self, paths: Any) -> Iterator[Any]:
+        return (Problem("image_missing", str(path), -1, "gone") for path in paths)
+
+
+def look(paths: Any) -> Iterator[Any]:
+    """Decode a box when the mean red is .01 or more."""
     for path in paths:
         try:
             image = Image.open(path).convert("RGB")
@@ -76,7 +95,7 @@ def pool(tmp_path: Path) -> Path:
 
 
 def run(pool: Any, **more: Any) -> Any:
-    return mine(more.pop("eye", Eye()), pool, score_images=look, **more)
+    return mine(more.pop("eye", Eye()), pool, **more)
 
 
 def names(result: Any) -> list[str]:
@@ -115,11 +134,11 @@ def test_min_score_zero_is_zero_and_not_the_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"top": 2, "fraction": 0.5}, "give one of them"),
-        ({"top": 0}, "top is 0"),
-        ({"fraction": 0.0}, r"fraction is 0\.0"),
-        ({"fraction": 1.5}, r"fraction is 1\.5"),
-        ({"min_score": 1.01}, r"min_score is 1\.01"),
+        ({"top": 2, "fraction": 0.5}, "exclude each other"),
+        ({"top": 0}, "top: got 0"),
+        ({"fraction": 0.0}, r"fraction: got 0\.0"),
+        ({"fraction": 1.5}, r"fraction: got 1\.5"),
+        ({"min_score": 1.01}, r"min_score: got 1\.01"),
     ],
 )
 def test_impossible_limits_are_refused(pool: Path, limits: dict[str, Any], message: str) -> None:
@@ -191,13 +210,8 @@ def test_an_empty_pool_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no readable image"):
         run(tmp_path / "pool")
     draw(tmp_path / "pool" / "gone.png", 9, 1)
-
-    def fails(detector: Any, paths: Any, *, batch_size: int = 16) -> Iterator[Any]:
-        del detector, batch_size
-        return (Problem("image_missing", str(path), -1, "gone") for path in paths)
-
     with pytest.raises(DataError, match="none of the pool's 1 images"):
-        mine(Eye(), tmp_path / "pool", score_images=fails)
+        run(tmp_path / "pool", eye=Blind())
 
 
 def test_two_runs_on_one_store(pool: Path, tmp_path: Path) -> None:

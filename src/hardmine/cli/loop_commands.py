@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from hardmine.cli import options
 from hardmine.cli import options as external
-from hardmine.cli import options as ranking
-from hardmine.cli import options as scanning
-from hardmine.cli.console import Console, usage_error
+from hardmine.cli.console import Console
 from hardmine.cli.option_flags import expand_options
-from hardmine.mining.mine_options import RankOptions
+from hardmine.mining.mine_options import MineOptions, RankOptions
 
 
 @expand_options
@@ -28,41 +26,18 @@ def mine(
         ),
     ],
     *,
-    top: Annotated[
-        int | None, typer.Option("--top", metavar="N", min=1, help="Hand out the N hardest images.")
-    ] = None,
-    fraction: Annotated[
-        float | None,
-        typer.Option("--fraction", metavar="F", help="Hand out this share of the pool's images."),
-    ] = None,
-    min_score: ranking.LowestScore = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--exclude",
-            metavar="DATA",
-            exists=True,
-            help="Images that must not be mined, nor near-duplicates of them (train, val, test: a "
-            "folder or a dataset's file); may be repeated.",
-        ),
-    ] = None,
-    rank: RankOptions,
-    explain: ranking.Explain = None,
+    request: MineOptions,
+    explain: options.Explain = None,
     classes: options.Classes = None,
     tile: options.Tile = None,
     overlap: options.Overlap = None,
     out: options.Out = Path("runs/mine"),
     device: options.Device = None,
-    runtime: scanning.Runtime = "auto",
-    ray: scanning.Ray = None,
-    dry_run: scanning.DryRun = False,
+    dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Rank a pool of images by how hard the detector fires on them."""
-    if top is not None and fraction is not None:
-        raise usage_error("'--top' and '--fraction' exclude each other: give one of them")
-    options.share(fraction, "--fraction")
     import hardmine
     from hardmine.cli.tables import show_mining
     from hardmine.inference.load_detector import load_detector
@@ -72,23 +47,12 @@ def mine(
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
         detector = tiled(load_detector(checkpoint, device, classes=classes), tile, overlap)
-        keywords: dict[str, Any] = {
-            "top": top,
-            "fraction": fraction,
-            "min_score": min_score,
-            "out": out,
-            "exclude": exclude or (),
-            "rank": rank,
-            "runtime": runtime,
-            "ray": ray,
-            "notify": step,
-        }
         if dry_run:
-            found = scanning.estimate(detector, pool, out, runtime, ray)
+            found = options.estimate(detector, pool, out, request)
         elif explain is not None:
-            told = explain_one(detector, pool, explain, **keywords)
+            told = explain_one(detector, pool, explain, options=request, out=out, progress=step)
         else:
-            result = hardmine.mine(detector, pool, **keywords)
+            result = hardmine.mine(detector, pool, options=request, out=out, progress=step)
     if dry_run:
         console.result(found)
         return
@@ -139,7 +103,6 @@ def loop(
         Literal["guarded", "recipe", "never"],
         typer.Option("--stop", help="The rule that may end the loop early; the report shows both."),
     ] = "guarded",
-    min_score: ranking.LowestScore = None,
     rank: RankOptions,
     quarantine: Annotated[
         float | None,
@@ -190,7 +153,6 @@ def loop(
             retrain=retrain,
             arms=chosen_arms,
             stop=stop,
-            min_score=min_score,
             rank=rank,
             quarantine=quarantine,
             model=model,

@@ -108,7 +108,10 @@ class _Flag:
         elif info.negated:
             default = False
         elif self._many:
-            hint, default = list[get_args(without_none(hint))[0]] | None, None  # type: ignore[misc]
+            each = info.command_line_type or get_args(without_none(hint))[0]
+            hint, default = list[each] | None, None  # type: ignore[valid-type]
+        elif info.command_line_type is not None:
+            hint = info.command_line_type if default is not None else info.command_line_type | None
         if info.complete is not None:
             several = info.parse is not None and isinstance(self._default, tuple)
             extra["autocompletion"] = (listed if several else starting_with)(info.complete)
@@ -121,6 +124,7 @@ class _Flag:
             min=info.minimum,
             max=info.maximum if info.above is None else None,
             rich_help_panel=info.panel,
+            exists=info.exists,
             **extra,
         )
         return inspect.Parameter(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,7 @@ from hardmine.cli.console import usage_error
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
+    from hardmine.mining.mine_options import MineOptions
     from hardmine.recipes.recipe import Recipe as RecipeValue
     from hardmine.types import Dataset
 
@@ -341,22 +342,6 @@ WeightsName = Annotated[
 _FIND = "find"
 _ADDRESS = re.compile(r"auto|local|find|(ray://)?[^/]+:\d+")
 
-Runtime = Annotated[
-    Literal["auto", "torch", "openvino", "onnxruntime"],
-    typer.Option(
-        "--runtime",
-        help="What runs the first cut; auto takes OpenVINO on a CPU where it is installed.",
-    ),
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        "--ray",
-        metavar="[ADDRESS]",
-        help="Scan on a Ray cluster: HOST:PORT of its head, 'auto', or 'local' for this machine; "
-        "without an address on the cluster that answers, else on this machine.",
-    ),
-]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Say how many images are left and how long they would take."),
@@ -371,26 +356,14 @@ def fill_in_ray(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def estimate(detector: Detector, pool: str, out: Path, runtime: str, ray: str | None) -> str:
+def estimate(detector: Detector, pool: str, out: Path, options: MineOptions) -> str:
     """Return what a dry run says."""
     from hardmine.mining.estimate_scan import estimate_scan
 
-    where = "" if ray is None else ", on this machine alone"
-    return f"{estimate_scan(detector, pool, out=out, runtime=runtime)}{where}"
+    where = "" if options.ray is None else ", on this machine alone"
+    return f"{estimate_scan(detector, pool, out=out, runtime=options.runtime)}{where}"
 
 
-# The options that say how a pool is ranked, the same for ``mine`` and ``loop``.
-
-LowestScore = Annotated[
-    float | None,
-    typer.Option(
-        "--min-score",
-        metavar="S",
-        min=0.0,
-        max=1.0,
-        help="Lowest score of an image that is handed out; .05 if not given, and 0 means 0.",
-    ),
-]
 Explain = Annotated[
     str | None,
     typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Any
 from hardmine.loop.options import RANDOM, LoopOptions
 from hardmine.loop.stopping import RoundPoint
 from hardmine.mining.candidates_file import Candidate, candidate_of, name_inside, write_candidates
-from hardmine.mining.image_selection import Hand, Limits, rank_random
-from hardmine.mining.mine_options import RankOptions
+from hardmine.mining.image_selection import Hand, rank_random
+from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.rescoring import wide_margin
 from hardmine.mining.scan import scan_pool
 from hardmine.mining.scan_dispatch import scan
+from hardmine.option_fields import changed_options
 from hardmine.types import Detections, ImageRecord, PoolScore
 from hardmine.workflows.cached_measurement import Result
 from hardmine.workflows.cached_training import Model
@@ -91,11 +92,10 @@ class Miner:
         else:
             inputs |= {
                 "model": arm.model.key,
-                "min_score": self.options.min_score,
+                "min_score": self.options.rank.min_score,
                 "quarantine": self.options.quarantine,
             }
-            if self.options.rank != RankOptions():  # absent as long as there was no choice
-                inputs["rank"] = asdict(self.options.rank)
+            inputs |= self._ranking_inputs()
             compute = partial(self._mine, arm, count, round_number)
         key = f"rounds/{arm.name}-{round_number}/mine"
         label = f"round {round_number}, {arm.name}: mine"
@@ -110,6 +110,15 @@ class Miner:
             self.steps.root / "rounds" / f"{arm.name}-{round_number}",
             found["model_id"],
         )
+
+    def _ranking_inputs(self) -> dict[str, Any]:
+        """Return what was chosen of the ranking, without the score that is named apart.
+
+        What was not chosen is absent, so that an option that is added later mines nothing anew.
+        """
+        chosen = changed_options(self.options.rank)
+        chosen.pop("min_score", None)
+        return {"rank": chosen} if chosen else {}
 
     def _draw_random(self, arm: Arm, count: int, folder: Path) -> dict[str, Any]:
         pool = self.sets.mine_from
@@ -135,13 +144,15 @@ class Miner:
             self.steps.notify(f"{label}: {what}", done, total)
 
         pool, kit = self.sets.mine_from, self.tools
-        scanned = scan(detector, pool, self.store, score_images=kit.score_images, notify=told)
+        options = MineOptions(top=count, rank=self.options.rank)
+        scanned = scan(
+            detector, pool, self.store, options, score_images=kit.score_images, notify=told
+        )
         hand = Hand(
             detector,
             scanned.source,
             self.store,
-            Limits(count, None, self.options.min_score),
-            self.options.rank,
+            options,
             scanned.summary.scanned,
             scanned.score_again,
             dict.fromkeys(arm.handed_out, "handed out before"),
@@ -174,10 +185,10 @@ class Miner:
         self, rows: Sequence[PoolScore], similar: Mapping[str, Sequence[str]] | None = None
     ) -> list[Candidate]:
         """Return those images with what fired on them."""
-        floor, root = self.options.min_score, self.sets.mine_from.root
+        rank, root = self.options.rank, self.sets.mine_from.root
         return [
             candidate_of(
-                row, self.store, self.categories, floor, root, (similar or {}).get(row.image, ())
+                row, self.store, self.categories, rank, root, (similar or {}).get(row.image, ())
             )
             for row in rows
         ]
@@ -198,7 +209,7 @@ class Miner:
             self.categories,
             pool=str(self.sets.mine_from.root),
             model_id=model_id,
-            min_score=self.options.min_score,
+            min_score=self.options.rank.min_score,
             duplicates_grouped=duplicates,
             quarantined=list(held),
         )
@@ -218,9 +229,15 @@ class Miner:
         Args:
             threshold: the score at the reference recall; the mining floor when it is not reached.
         """
-        level = self.options.min_score if threshold is None else threshold
+        rank = self.options.rank
+        rank = rank if threshold is None else replace(rank, min_score=threshold)
         images = [str(record.path) for record in arm.negatives]
-        inputs = {"model": arm.model.key, "images": fingerprint(images), "threshold": level}
+        inputs = {
+            "model": arm.model.key,
+            "images": fingerprint(images),
+            "threshold": rank.min_score,
+        }
+        inputs |= self._ranking_inputs()
         folder = f"rounds/{arm.name}-{round_number}"
 
         def compute(place: Path) -> list[str]:
@@ -229,12 +246,14 @@ class Miner:
             scan_pool(detector, paths, self.store, score_images=self.tools.score_images)
             root, wanted = self.sets.mine_from.root, set(images)
             trained_on = [
-                candidate_of(row, self.store, self.categories, level, root)
+                candidate_of(row, self.store, self.categories, rank, root)
                 for row in self.store.iter_ranked(detector.model_id)
                 if row.image in wanted
             ]
             still = [candidate for candidate in trained_on if len(candidate.alarms)]
-            write_candidates(place, still, self.categories, name="second_look", threshold=level)
+            write_candidates(
+                place, still, self.categories, name="second_look", threshold=rank.min_score
+            )
             return [candidate.path for candidate in still]
 
         return tuple(self.steps.run(f"{folder}/second_look", inputs, compute, ("second_look.csv",)))

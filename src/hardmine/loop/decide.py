@@ -12,7 +12,7 @@ from typing import Literal
 from hardmine.files import write_text
 from hardmine.loop.arm import Handed
 from hardmine.loop.options import ARMS, MINED, RANDOM
-from hardmine.mining.candidates_file import name_inside
+from hardmine.mining.candidates_file import name_inside, read_rows, write_rows
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
 from hardmine.types import Dataset, ImageRecord, ImageState
@@ -99,14 +99,12 @@ class Decider:
     ) -> None:
         """Write one file to fill in for all arms; an image that two arms hold comes once."""
         wanted = {name_inside(image, self.pool.root) for image in missing}
-        rows: dict[str, list[str]] = {}
+        rows: dict[str, dict[str, str]] = {}
         for part in handed.values():
-            with (part.folder / "candidates.csv").open(encoding="utf-8", newline="") as handle:
-                header, *lines = csv.reader(handle)
-            for line in lines:
-                if line[0] in wanted:
-                    rows.setdefault(line[0], line)
-        write_text(sheet, _to_csv([header, *rows.values()]))
+            for row in read_rows(part.folder / "candidates.csv"):
+                if row["image"] in wanted:
+                    rows.setdefault(row["image"], row)
+        write_rows(sheet, rows.values())
 
     def _states(self, images: Sequence[str]) -> dict[str, ImageState]:
         decided = self.store.decisions()

@@ -39,7 +39,6 @@ from hardmine.loop.round_summary import (
 )
 from hardmine.loop.stopping import STOP_RULES
 from hardmine.machine import describe_machine
-from hardmine.mining.mine import DEFAULT_MIN_SCORE
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import load_pool
@@ -251,7 +250,7 @@ class Course:
             return None
         return (
             f"round {number}, {self.options.leader}: nothing is left to mine that scores "
-            f"{self.options.min_score} or more"
+            f"{self.options.rank.min_score} or more"
         )
 
     def _why_stop(self, arms: Sequence[Arm], number: int) -> str | None:
@@ -348,7 +347,7 @@ def run_loop(
         arms: "mined", "random" (as many images as mined added) and "none".
         stop: the rule that may end the loop early, looking at the first of those arms; "never"
             runs all rounds and only reports what the rules would have said.
-        min_score: lowest score of a mined image, inclusive; .05 when not given, and 0 means 0.
+        min_score: as in ``rank``, whose value it changes when given.
         rank: the rule, groups, quotas and variety of the mined arm; the highest score when not given.
         quarantine: set candidates aside that score this or more; off when not given.
         settings: choices laid over the recipe, each as ``loss.selection.floor=32``.
@@ -368,6 +367,9 @@ def run_loop(
         ConfigError: contradictory options, or ``out`` holds a run and ``resume`` is not given.
         DataError: unusable data, an empty pool, a faulty CSV, a full disk, another run in ``out``.
     """
+    ranked = rank or RankOptions()
+    if min_score is not None:
+        ranked = replace(ranked, min_score=min_score)
     options = LoopOptions(
         rounds=rounds,
         add=add,
@@ -375,11 +377,10 @@ def run_loop(
         retrain=retrain,
         arms=tuple(arms),
         stop=stop,
-        min_score=DEFAULT_MIN_SCORE if min_score is None else min_score,
         quarantine=quarantine,
         seed=seed,
         draws=draws,
-        rank=rank or RankOptions(),
+        rank=ranked,
     )
     chosen = choose_recipe(model, recipe, epochs, settings)
     if train_command is None:

@@ -22,8 +22,8 @@ class LoopOptions:
     """How a loop goes.
 
     ``add`` is the share of round 0's labelled images that a round adds; ``accept`` is "auto" or the
-    CSV of verdicts; ``min_score`` the lowest score of a mined image, inclusive; ``rank`` how the
-    mined arm's images are ranked and chosen.
+    CSV of verdicts; ``rank`` what counts as an alarm, and how the mined arm's images are ranked and
+    selected.
     """
 
     rounds: int = 3
@@ -32,7 +32,6 @@ class LoopOptions:
     retrain: Retrain = "branch"
     arms: tuple[str, ...] = (MINED,)
     stop: StopChoice = "guarded"
-    min_score: float = 0.05
     quarantine: float | None = None
     seed: int = 0
     draws: int = 1000
@@ -51,9 +50,10 @@ class LoopOptions:
             raise ConfigError(
                 f"stop: got {self.stop!r}, wanted one of {', '.join([*STOP_RULES, 'never'])}"
             )
-        for name, score in (("min_score", self.min_score), ("quarantine", self.quarantine)):
-            if score is not None and not 0 <= score <= 1:
-                raise ConfigError(f"{name}: got {score}, wanted a probability from 0 to 1")
+        if self.quarantine is not None and not 0 <= self.quarantine <= 1:
+            raise ConfigError(
+                f"quarantine: got {self.quarantine}, wanted a probability from 0 to 1"
+            )
         self._check_arms()
 
     def _check_arms(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,9 @@ from hardmine.data.images import image_size
 from hardmine.data.load_dataset import load_splits
 from hardmine.errors import DataError
 from hardmine.files import write_json, write_text
+from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.types import Detections, ImageRecord, ImageState, PoolScore
-
-COLUMNS = ("image", "score", "class", "num_alarms", "similar", "verdict")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,16 +55,93 @@ class Candidate:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of ``candidates.csv``: its name, what it holds, and its value of a candidate."""
+
+    name: str
+    help: str
+    value: Callable[[Candidate], str]
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column(
+        "image",
+        "The image's path inside the pool; inside an archive, its name there.",
+        lambda candidate: candidate.image,
+    ),
+    Column(
+        "score",
+        "The highest score of any class in the image, from 0 to 1; empty for an image drawn at random.",
+        lambda candidate: "" if candidate.score is None else f"{candidate.score:.6f}",
+    ),
+    Column("class", "The class of that score.", lambda candidate: candidate.category),
+    Column(
+        "num_alarms",
+        "How many detections of the image count as alarms.",
+        lambda candidate: str(len(candidate.alarms)),
+    ),
+    Column(
+        "similar",
+        "How many other images this one stands for: near-duplicates of it, and repeats of its alarm in "
+        "the same place. They are named in `candidates.json`.",
+        lambda candidate: str(len(candidate.similar)),
+    ),
+    Column(
+        "verdict",
+        "Empty. A person fills in `empty`, `contains_object`, `ignore` or `unsure`.",
+        lambda candidate: "",
+    ),
+)
+"""The columns in their order: header, rows and documentation are made from these."""
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write rows of ``candidates.csv``, each with a value for every one of :data:`COLUMNS`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.name for column in COLUMNS])
+    writer.writerows([[row[column.name] for column in COLUMNS] for row in rows])
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a ``candidates.csv``, of this or of an earlier version, by the names in its header.
+
+    A column that the file lacks is empty in every row, and one that is not among :data:`COLUMNS` is
+    left out, so that rows of several versions can be written under one header.
+
+    Raises:
+        DataError: the file cannot be read, its header has no column ``image``, or a row has another
+            number of values than the header.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error})") from None
+    header = lines[0] if lines else []
+    if "image" not in header:
+        raise DataError(f"{path}:1: got columns {header}, wanted those of candidates.csv")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(header):
+            raise DataError(f"{path}:{number}: got {len(line)} values, wanted {len(header)}")
+        values = dict(zip(header, line, strict=True))
+        rows.append({column.name: values.get(column.name, "") for column in COLUMNS})
+    return rows
+
+
 def candidate_of(
     score: PoolScore,
     store: PoolStore,
     categories: Sequence[str],
-    min_score: float,
+    rank: RankOptions,
     root: Path,
     similar: Sequence[str] = (),
 ) -> Candidate:
-    """Return a scored image with its stored boxes at or above ``min_score``."""
-    alarms = store.alarms(score.model_id, score.image).at_least(min_score)
+    """Return a scored image with those of its stored boxes that count as alarms."""
+    alarms = rank.alarms(store.alarms(score.model_id, score.image))
     name = _name(categories, score.label)
     others = tuple(name_inside(image, root) for image in similar)
     inside = name_inside(score.image, root)
@@ -99,15 +175,10 @@ def write_candidates(
     """
     rows = [candidate.to_dict(categories) for candidate in candidates]
     write_json(folder / f"{name}.json", {**facts, "candidates": rows})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        score = "" if row["score"] is None else f"{row['score']:.6f}"
-        counts = (row["num_alarms"], len(row["similar"]))
-        writer.writerow((row["image"], score, row["class"], *counts, ""))
     path = folder / f"{name}.csv"
-    write_text(path, text.getvalue())
+    write_rows(
+        path, [{column.name: column.value(each) for column in COLUMNS} for each in candidates]
+    )
     return path
 
 

@@ -72,12 +72,12 @@ def explain_image(hand: Hand, image: str) -> Explanation:
         row.score,
         _category(hand, row),
         tuple(float(v) for v in alarms.boxes[0]) if len(alarms) else None,
-        len(alarms.at_least(hand.limits.min_score)),
+        len(hand.rank.alarms(alarms)),
         _ranks(hand, entries, entry),
-        hand.options.group_of(inside),
+        hand.rank.group_of(inside),
         _verdict(hand, chosen, row),
         tuple(name_inside(other, hand.source.root) for other in chosen.similar.get(name, ())),
-        hand.limits.min_score,
+        hand.rank.min_score,
     )
 
 
@@ -104,7 +104,7 @@ def _ranks(
         return {}
     ranks: dict[str, tuple[int, int]] = {}
     for rule in RULES:
-        rows = order(list(entries.values()), replace(hand.options, rule=rule))
+        rows = order(list(entries.values()), replace(hand.rank, rule=rule))
         place = next(i for i, (other, _) in enumerate(rows, 1) if other.image == entry.image)
         ranks[rule] = (place, len(rows))
     return ranks
@@ -119,6 +119,6 @@ def _verdict(hand: Hand, chosen: Chosen, row: PoolScore) -> str:
         return f"not handed out: {hand.barred[image]}"
     if image in chosen.reasons:
         return f"not handed out: {chosen.reasons[image]}"
-    if row.score < hand.limits.min_score:
-        return f"not handed out: its score is below {hand.limits.min_score:g}"
+    if row.score < hand.rank.min_score:
+        return f"not handed out: its score is below {hand.rank.min_score:g}"
     return "not handed out: too many others score higher for it to be looked at"

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hardmine.errors import ConfigError
 from hardmine.mining.candidates_file import name_inside
-from hardmine.mining.mine_options import RankOptions
+from hardmine.mining.mine_options import MineOptions, RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.ranking import Cut, Entry, cut_size, first_cut, order
 from hardmine.mining.repeated_alarms import Places
@@ -333,30 +332,6 @@ class Chooser:
 _ROWS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many to hand out and from which score on."""
-
-    top: int | None
-    fraction: float | None
-    min_score: float
-
-    def __post_init__(self) -> None:
-        top, fraction = self.top, self.fraction
-        if top is not None and fraction is not None:
-            raise ConfigError(f"top {top} and fraction {fraction} are both given: give one of them")
-        if top is not None and top < 1:
-            raise ConfigError(f"top is {top}: give 1 or more")
-        if fraction is not None and not 0 < fraction <= 1:
-            raise ConfigError(f"fraction is {fraction}: give a share above 0 and up to 1")
-        if not 0 <= self.min_score <= 1:
-            raise ConfigError(f"min_score is {self.min_score}: give a probability from 0 to 1")
-
-    def count(self, scanned: int) -> int | None:
-        """Return how many to hand out of ``scanned`` images; ``None`` for all."""
-        return self.top if self.fraction is None else max(1, round(self.fraction * scanned))
-
-
 @dataclass(frozen=True)
 class Hand:
     """A scanned pool and how to choose from it."""
@@ -364,8 +339,7 @@ class Hand:
     detector: Detector
     source: Source
     store: PoolStore
-    limits: Limits
-    options: RankOptions
+    options: MineOptions
     scanned: int
     """How many of the pool's images have a score."""
     score_again: ScoreAgain
@@ -385,13 +359,18 @@ class Hand:
         """The model that scored."""
         return self.detector.model_id
 
+    @property
+    def rank(self) -> RankOptions:
+        """What counts as an alarm, and how images are ranked by their alarms."""
+        return self.options.rank
+
     def choose(self) -> tuple[Chosen, dict[str, Entry]]:
         """Return the choice, and the cut that it comes from.
 
         The cut grows until it gives as many as are asked for, or holds all that fire.
         """
-        count = self.limits.count(self.scanned)
-        size = cut_size(count, self.options)
+        count = self.options.count(self.scanned)
+        size = cut_size(count, self.rank)
         while True:
             cut = self.cut(size)
             entries = {row.image: self._entry(row) for row in cut.rows}
@@ -402,8 +381,7 @@ class Hand:
 
     def cut(self, size: int | None) -> Cut:
         """Return the first cut of that size, all of it at full precision."""
-        rows = self.ranking(self.limits.min_score, size)
-        return first_cut(rows, self.options, size=size, min_score=self.limits.min_score)
+        return first_cut(self.ranking(self.rank.min_score, size), self.rank, size=size)
 
     def ranking(self, floor: float, expect: int | None = None) -> ExactRanking:
         """Return the pool's exact ranking, as far as a score reaches the floor."""
@@ -430,13 +408,13 @@ class Hand:
         return row
 
     def _entry(self, row: PoolScore) -> Entry:
-        alarms = self.store.alarms(self.model_id, row.image).at_least(self.limits.min_score)
+        alarms = self.rank.alarms(self.store.alarms(self.model_id, row.image))
         return Entry(row, name_inside(row.image, self.source.root), alarms)
 
     def _chooser(self, entries: Sequence[Entry], count: int | None) -> Chooser:
         groups = self._groups([entry.score for entry in entries])
         before = {groups[image]: image for image in self.taken if image in groups}
-        return Chooser(entries, self.options, count, groups, self.barred, before, self._features)
+        return Chooser(entries, self.rank, count, groups, self.barred, before, self._features)
 
     def _groups(self, rows: Sequence[PoolScore]) -> Mapping[str, int]:
         """Return the near-duplicate group of each of those images and of what was taken before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING
 from hardmine.disk import clear_disk_errors
 from hardmine.mining.candidates_file import candidate_of, write_candidates
 from hardmine.mining.explain_ranking import Explanation, explain_image
-from hardmine.mining.image_selection import Hand, Limits
-from hardmine.mining.mine_options import RankOptions
+from hardmine.mining.image_selection import Hand
+from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.scan import ScoreImages
 from hardmine.mining.scan_dispatch import Notify, scan
 from hardmine.mining.sources.pool_source import load_excluded
+from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, PoolScore, Problem
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
 
-DEFAULT_MIN_SCORE = 0.05
 _ARM = "mine"
 
 
@@ -45,24 +44,18 @@ class MiningResult:
     leaks: tuple[tuple[str, str], ...]
     similar: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     alarms: Mapping[str, int] = field(default_factory=dict)
-    """How many alarms at or above the floor each candidate has."""
+    """How many alarms each candidate has."""
 
 
+@takes_options(MineOptions, renamed={"notify": "progress"})
 def mine(
     detector: Detector | Path | str,
     pool: Dataset | Path | str,
     *,
-    top: int | None = None,
-    fraction: float | None = None,
-    min_score: float | None = None,
+    options: MineOptions | None = None,
     out: Path | str | None = None,
-    exclude: Sequence[Dataset | Path | str] = (),
-    rank: RankOptions | None = None,
-    score_images: ScoreImages | None = None,
     device: str | None = None,
-    runtime: str = "auto",
-    ray: str | None = None,
-    notify: Notify | None = None,
+    progress: Notify | None = None,
 ) -> MiningResult:
     """Rank a pool by how hard a detector fires on it.
 
@@ -73,57 +66,33 @@ def mine(
         detector: a detector, or what names one (``hardmine.load_detector``).
         pool: a folder of images (searched recursively), a glob, a ``.txt`` list, a tar or zip
             archive, a URL that fsspec or Arrow reads, or a dataset.
-        top: hand out at most so many; all that fire when neither this nor ``fraction`` is given.
-        fraction: hand out at most this share of the scanned images, in (0, 1].
-        min_score: lowest score, inclusive, in [0, 1]; .05 when not given, and 0 means 0.
+        options: how many images, which not, and by which ranking; each field of
+            :class:`~hardmine.mining.mine_options.MineOptions` and of its ``rank`` is a keyword too,
+            such as ``top=30`` or ``min_score=0.2``.
         out: folder for ``candidates.csv``, ``candidates.json`` and the store ``pool.sqlite``, from
             which a killed scan goes on; nothing is kept when not given.
-        exclude: datasets, their files or folders of images; pool images that repeat one of theirs
-            are leaks, not mined.
-        rank: the rule, groups, quotas and variety; the highest score when not given.
-        device: where the checkpoint runs; chosen when not given.
-        score_images: scores every image in full instead of a first cut.
-        runtime: of the first cut: "auto", "torch", "openvino" or "onnxruntime".
-        ray: address of a Ray cluster to scan on: ``local``, ``auto``, its head's, or ``find``: the one
-            that answers, else this machine.
-        notify: told (what, done, total) as the work goes; a total of 0 is unknown.
+        device: where a detector that is named runs; chosen when not given.
+        progress: called with (what, done, total) as the work goes; a total of 0 is unknown.
 
     Raises:
-        ConfigError: contradictory or impossible limits.
+        ConfigError: contradictory or impossible options.
         DataError: the pool is empty or unreadable, the disk is full, or another run uses ``out``.
     """
-    with _scanned(
-        detector,
-        pool,
-        limits=Limits(top, fraction, DEFAULT_MIN_SCORE if min_score is None else min_score),
-        options=rank or RankOptions(),
-        out=out,
-        exclude=exclude,
-        score_images=score_images,
-        device=device,
-        runtime=runtime,
-        ray=ray,
-        notify=notify,
-    ) as (hand, folder):
+    request = options or MineOptions()
+    with _scanned(detector, pool, request, out, device, progress) as (hand, folder):
         return _hand_out(hand, folder)
 
 
+@takes_options(MineOptions, renamed={"notify": "progress"})
 def explain(
     detector: Detector | Path | str,
     pool: Dataset | Path | str,
     image: Path | str,
     *,
-    top: int | None = None,
-    fraction: float | None = None,
-    min_score: float | None = None,
+    options: MineOptions | None = None,
     out: Path | str | None = None,
-    exclude: Sequence[Dataset | Path | str] = (),
-    rank: RankOptions | None = None,
-    score_images: ScoreImages | None = None,
     device: str | None = None,
-    runtime: str = "auto",
-    ray: str | None = None,
-    notify: Notify | None = None,
+    progress: Notify | None = None,
 ) -> Explanation:
     """Say why an image of a pool is where it is; nothing is handed out.
 
@@ -132,19 +101,8 @@ def explain(
     Raises:
         DataError: the image is not in the pool, or could not be read.
     """
-    with _scanned(
-        detector,
-        pool,
-        limits=Limits(top, fraction, DEFAULT_MIN_SCORE if min_score is None else min_score),
-        options=rank or RankOptions(),
-        out=out,
-        exclude=exclude,
-        score_images=score_images,
-        device=device,
-        runtime=runtime,
-        ray=ray,
-        notify=notify,
-    ) as (hand, _):
+    request = options or MineOptions()
+    with _scanned(detector, pool, request, out, device, progress) as (hand, _):
         return explain_image(hand, str(image))
 
 
@@ -152,50 +110,35 @@ def explain(
 def _scanned(
     detector: Detector | Path | str,
     pool: Dataset | Path | str,
-    *,
-    limits: Limits,
-    options: RankOptions,
+    options: MineOptions,
     out: Path | str | None,
-    exclude: Sequence[Dataset | Path | str],
-    score_images: ScoreImages | None,
     device: str | None,
-    runtime: str,
-    ray: str | None,
-    notify: Notify | None,
+    progress: Notify | None,
 ) -> Iterator[tuple[Hand, Path]]:
     """Scan what is not scored yet and give the pool with the folder of its store."""
     eye = _load(detector, device) if isinstance(detector, (str, Path)) else detector
+    notify = progress or _silent
     with ExitStack() as stack:
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(clear_disk_errors(folder))
         store = stack.enter_context(PoolStore(folder / "pool.sqlite"))
-        if ray is not None:
+        if options.ray is not None:
             from hardmine.mining.ray_scan import ray_cluster
 
-            stack.enter_context(ray_cluster(ray))
-        scanned = scan(
-            eye,
-            pool,
-            store,
-            runtime=runtime,
-            cache=folder / "runtimes",
-            score_images=score_images,
-            ray=ray is not None,
-            notify=notify or _silent,
-        )
+            stack.enter_context(ray_cluster(options.ray))
+        scanned = scan(eye, pool, store, options, cache=folder / "runtimes", notify=notify)
         yield (
             Hand(
                 eye,
                 scanned.source,
                 store,
-                limits,
                 options,
                 scanned.summary.scanned,
                 scanned.score_again,
                 _taken(store, eye.model_id),
-                [load_excluded(other) for other in exclude],
+                [load_excluded(other) for other in options.exclude],
                 problems=scanned.problems,
-                progress=partial(notify or _silent, "score again in float32"),
+                progress=partial(notify, "score again in float32"),
             ),
             folder,
         )
@@ -228,9 +171,9 @@ def _hand_out(hand: Hand, folder: Path) -> MiningResult:
 
 
 def _write(hand: Hand, folder: Path, result: MiningResult) -> None:
-    names, floor, root = hand.detector.categories, hand.limits.min_score, hand.source.root
+    names, rank, root = hand.detector.categories, hand.options.rank, hand.source.root
     rows = [
-        candidate_of(score, hand.store, names, floor, root, result.similar[score.image])
+        candidate_of(score, hand.store, names, rank, root, result.similar[score.image])
         for score in result.candidates
     ]
     write_candidates(
@@ -239,8 +182,8 @@ def _write(hand: Hand, folder: Path, result: MiningResult) -> None:
         names,
         pool=str(root),
         model_id=hand.model_id,
-        min_score=floor,
-        rank=asdict(hand.options),
+        min_score=rank.min_score,
+        rank=asdict(rank),
         scanned=result.scanned,
         duplicates_grouped=result.duplicates_grouped,
         problems=[str(problem) for problem in result.problems],

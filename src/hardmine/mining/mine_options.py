@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hardmine.errors import ConfigError
-from hardmine.option_fields import option
+from hardmine.inference.runtimes.runtime_names import RuntimeName
+from hardmine.option_fields import check_options, option
 
-PANEL = "Ranking"
+if TYPE_CHECKING:
+    from hardmine.types import Detections
+
 RuleName = Literal["score", "alarms", "sum", "margin", "uncertainty"]
-
-
 RULES: tuple[RuleName, ...] = get_args(RuleName)
 
 
 @dataclass(frozen=True, slots=True)
 class RankOptions:
-    """How a pool is ranked, and what is left out of the list.
+    """What counts as an alarm, how a pool is ranked by its alarms, and what is left out of the list.
 
-    Rules, on the alarms at or above the score floor:
+    Rules, on the detections that count as alarms (:meth:`alarms`):
 
     - ``score``: the highest score;
     - ``alarms``: how many there are;
@@ -36,16 +38,25 @@ class RankOptions:
         "Hardest first by: score (the highest), alarms (how many), sum (of the scores of the alarms), "
         "margin (how close the two best classes are), uncertainty (how close to --threshold).",
         flags=("--rank",),
-        panel=PANEL,
+        panel="Ranking",
+    )
+    min_score: float = option(
+        0.05,
+        "Lowest score of a detection that counts as an alarm, and so of an image that is handed out; "
+        "0 means 0.",
+        metavar="S",
+        minimum=0,
+        maximum=1,
+        panel="Ranking",
     )
     per_class: bool = option(
         False,
         "Rank each class by its own alarms; hand out one image of each class in turn.",
         flags=("--per-class",),
-        panel=PANEL,
+        panel="Ranking",
     )
     quota_class: int | None = option(
-        None, "At most N images of a class.", metavar="N", minimum=1, panel=PANEL
+        None, "At most N images of a class.", metavar="N", minimum=1, panel="Ranking"
     )
     group: str | None = option(
         None,
@@ -53,44 +64,46 @@ class RankOptions:
         "match) in the name of the image inside the pool is its group. The same alarm in the same place "
         "of a group is then handed out once.",
         metavar="folder|REGEX",
-        panel=PANEL,
+        panel="Ranking",
     )
     quota_group: int | None = option(
-        None, "At most N images of a group.", metavar="N", minimum=1, panel=PANEL
+        None, "At most N images of a group.", metavar="N", minimum=1, panel="Ranking"
     )
     repeats: bool = option(
         True,
         "Hand out the same alarm in the same place each time.",
         flags=("--keep-repeats",),
         negated=True,
-        panel=PANEL,
+        panel="Ranking",
     )
     """Whether the same false alarm in the same place of a group's images is counted once."""
     threshold: float = option(
-        0.5, "The score of --rank uncertainty.", metavar="S", minimum=0, maximum=1, panel=PANEL
+        0.5, "The score of --rank uncertainty.", metavar="S", minimum=0, maximum=1, panel="Ranking"
     )
     diverse: bool = option(
         False,
         "Of four times as many hard images, take those that look least alike.",
         flags=("--diverse",),
-        panel=PANEL,
+        panel="Ranking",
     )
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ConfigError(f"rank: got {self.rule!r}, wanted one of {', '.join(RULES)}")
-        for name, quota in (("class", self.quota_class), ("group", self.quota_group)):
-            if quota is not None and quota < 1:
-                raise ConfigError(f"quota_{name}: got {quota}, wanted 1 or more")
+        check_options(self)
         if self.quota_group is not None and self.group is None:
             raise ConfigError("quota_group needs group: what makes a group (folder, or a pattern)")
-        if not 0 <= self.threshold <= 1:
-            raise ConfigError(f"threshold: got {self.threshold}, wanted a score from 0 to 1")
         if self.group not in (None, "folder"):
             try:
                 re.compile(self.group)
             except re.error as error:
                 raise ConfigError(f"group: {self.group!r} is no pattern ({error})") from None
+
+    def alarms(self, found: Detections) -> Detections:
+        """Return the detections that count as alarms; the only place that decides it.
+
+        Args:
+            found: what the store keeps of one image, best first.
+        """
+        return found.at_least(self.min_score)
 
     def group_of(self, name: str) -> str:
         """Return the group of an image by its name inside the pool; "" when it has none."""
@@ -102,3 +115,54 @@ class RankOptions:
         if found is None:
             return ""
         return found.group(1) or "" if found.re.groups else found.group(0)
+
+
+@dataclass(frozen=True, slots=True)
+class MineOptions:
+    """What mining a pool is asked for: how many images, which not, by which ranking, run how.
+
+    ``top`` and ``fraction`` exclude each other; with neither, every image that fires is handed out.
+    """
+
+    top: int | None = option(None, "Hand out the N hardest images.", metavar="N", minimum=1)
+    fraction: float | None = option(
+        None, "Hand out this share of the pool's images.", metavar="F", above=0, maximum=1
+    )
+    exclude: tuple[Any, ...] = option(
+        (),
+        "Images that must not be mined, nor near-duplicates of them (train, val, test: a folder or a "
+        "dataset's file); may be repeated.",
+        metavar="DATA",
+        panel="Pool",
+        command_line_type=Path,
+        exists=True,
+    )
+    """Each a ``Dataset``, or the path of a dataset's file or of a folder of images."""
+    rank: RankOptions = option(RankOptions, "How the pool is ranked.")
+    runtime: RuntimeName = option(
+        "auto",
+        "What runs the fast scan; auto takes OpenVINO on a CPU where it is installed.",
+        panel="Advanced",
+    )
+    ray: str | None = option(
+        None,
+        "Scan on a Ray cluster: HOST:PORT of its head, 'auto', or 'local' for this machine; without "
+        "an address on the cluster that answers, else on this machine.",
+        metavar="[ADDRESS]",
+        panel="Advanced",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        top, fraction = self.top, self.fraction
+        if top is not None and fraction is not None:
+            raise ConfigError(
+                f"top {top} and fraction {fraction} exclude each other: give one of them"
+            )
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+
+    def count(self, scanned: int) -> int | None:
+        """Return how many images to hand out of ``scanned``; ``None`` for all that fire."""
+        if self.fraction is None:
+            return self.top
+        return max(1, round(self.fraction * scanned))

@@ -113,9 +113,7 @@ def cut_size(count: int | None, options: RankOptions) -> int | None:
     return count + max(_SPARE, count // 10) if plain else max(CUT, _TIMES * count)
 
 
-def first_cut(
-    ranked: Iterable[PoolScore], options: RankOptions, *, size: int | None, min_score: float
-) -> Cut:
+def first_cut(ranked: Iterable[PoolScore], options: RankOptions, *, size: int | None) -> Cut:
     """Take the rows that can come out on top.
 
     ``score``, ``alarms``, ``sum`` and ``margin`` look at the ``size`` highest scores; ``uncertainty``
@@ -124,14 +122,13 @@ def first_cut(
     Args:
         ranked: a model's rows, highest score first; read no further than needed.
         size: ``None`` for all.
-        min_score: lowest score, inclusive.
     """
     high: deque[PoolScore] = deque(maxlen=size)
     low: list[PoolScore] = []
     counts: Counter[int] = Counter()
     dropped = False
     for row in ranked:
-        if row.score < min_score:
+        if row.score < options.min_score:
             break
         counts[row.label] += 1
         if options.rule == "uncertainty" and row.score >= options.threshold:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardmine.errors import DataError
+from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.rescoring import ScoreAgain
 from hardmine.mining.sources.pool_source import (
@@ -49,20 +50,18 @@ def scan(
     detector: Detector,
     pool: Dataset | Path | str,
     store: PoolStore,
+    options: MineOptions,
     *,
-    runtime: str = "auto",
     cache: Path | None = None,
     score_images: ScoreImages | None = None,
-    ray: bool = False,
     notify: Notify,
 ) -> Scanned:
     """Score what this model has not scored yet: a first cut, or in full where that costs the same.
 
     Args:
-        runtime: of the first cut; ``inference.runtimes.runtime.RUNTIMES``.
+        options: the runtime of the first cut, and whether it runs on the Ray cluster that is connected.
         cache: folder for converted networks.
         score_images: scores all images in full, instead of a first cut.
-        ray: on the Ray cluster that is connected.
 
     Raises:
         ConfigError: a runtime that this detector has not.
@@ -74,10 +73,10 @@ def scan(
     from hardmine.inference.runtimes.runtime import make_scorer
 
     source = open_source(pool)
-    if ray:
-        return _scan_with_ray(detector, source, store, runtime, notify)
+    if options.ray is not None:
+        return _scan_with_ray(detector, source, store, options.runtime, notify)
     notify("prepare", 0, 1)
-    scorer = make_scorer(detector, runtime, cache)
+    scorer = make_scorer(detector, options.runtime, cache)
     notify("prepare", 1, 1)
     told = partial(notify, f"scan ({scorer.name})")
     summary = scan_source(source, store, scorer, detector.resize, detector.model_id, progress=told)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.detector import BatchScores, Detector
-
-RuntimeName = Literal["auto", "torch", "openvino", "onnxruntime"]
-RUNTIMES: tuple[str, ...] = get_args(RuntimeName)
+from hardmine.inference.runtimes.runtime_names import RUNTIMES
 
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
 
