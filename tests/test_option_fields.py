@@ -156,7 +156,9 @@ def test_defaults_have_no_changed_options() -> None:
     assert changed_options(RankOptions()) == {}
 
 
-def test_a_nested_value_of_another_class_is_told_whole() -> None:
+def test_a_nested_value_of_another_class_names_itself_and_its_own_changes() -> None:
+    """So that two classes whose fields all have their defaults still differ."""
+
     @dataclass(frozen=True)
     class Other:
         depth: int = 2
@@ -166,7 +168,18 @@ def test_a_nested_value_of_another_class_is_told_whole() -> None:
     class Holder:
         part: Any = None
 
-    assert changed_options(Holder(Other())) == {"part": {"depth": 2, "file": "f"}}
+    assert changed_options(Holder(Other())) == {"part": {"kind": "Other"}}
+    changed = changed_options(Holder(Other(file=Path("g"))))
+    assert changed == {"part": {"kind": "Other", "file": "g"}}
+
+
+def test_a_field_without_a_default_always_counts() -> None:
+    @dataclass(frozen=True)
+    class Needs:
+        name: str
+        depth: int = 2
+
+    assert changed_options(Needs("a")) == {"name": "a"}
 
 
 # Functions that take the fields as keywords.

@@ -1,13 +1,18 @@
-"""Which device to compute on, and whether bf16 pays there."""
+"""Which device to compute on, and what it can do: bf16, compiled code."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
 
 from hardmine.errors import ConfigError
+
+_COMPILERS = ("g++", "clang++", "cl")
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -30,6 +35,22 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     device computes in it natively.
     """
     return precision == "bf16" or (precision == "auto" and _has_fast_bf16(device))
+
+
+def require_compiler(device: torch.device) -> None:
+    """Hold that ``torch.compile`` can make code for a device.
+
+    Raises:
+        ConfigError: no C++ compiler for the CPU, or no Triton for a GPU.
+    """
+    if device.type == "cuda":
+        if find_spec("triton") is None:
+            raise ConfigError("compile: Triton is not installed: pip install triton")
+    elif which(os.environ.get("CXX", "")) is None and not any(map(which, _COMPILERS)):
+        raise ConfigError(
+            f"compile: found no C++ compiler ({', '.join(_COMPILERS)} or the one that CXX names); "
+            "install one, or train without compile"
+        )
 
 
 def _has_fast_bf16(device: torch.device) -> bool:

@@ -203,21 +203,37 @@ def without_none(hint: Any) -> Any:
     return hint
 
 
-def changed_options(value: Any) -> dict[str, Any]:
+def changed_options(value: Any, usual: Any = None) -> dict[str, Any]:
     """Return the fields that differ from their defaults, as plain values that JSON can hold.
 
     Identities (fingerprints of steps, ``model_id``) are made from these, so that a field that is added
-    later changes none of them as long as nobody uses it.
+    later changes none of them as long as nobody uses it. A field that holds another dataclass than
+    usual names its ``kind`` (or its class) and what differs from that class's defaults; a field without
+    a default is always there.
+
+    Args:
+        usual: a value of the same class to compare with; the defaults when not given.
     """
-    default = type(value)()
     found: dict[str, Any] = {}
     for item in fields(value):
-        mine, usual = getattr(value, item.name), getattr(default, item.name)
-        if mine == usual:
+        mine = getattr(value, item.name)
+        normal = _default_of(item) if usual is None else getattr(usual, item.name)
+        if mine == normal:
             continue
-        nested = is_dataclass(mine) and type(mine) is type(usual)
-        found[item.name] = changed_options(mine) if nested else plain(mine)
+        if not is_dataclass(mine) or isinstance(mine, type):
+            found[item.name] = plain(mine)
+        elif type(mine) is type(normal):
+            found[item.name] = changed_options(mine, normal)
+        else:
+            kind = getattr(mine, "kind", type(mine).__name__)
+            found[item.name] = {"kind": kind, **changed_options(mine)}
     return found
+
+
+def _default_of(item: Field[Any]) -> Any:
+    if item.default_factory is not MISSING:
+        return item.default_factory()
+    return item.default
 
 
 def plain(value: Any) -> Any:

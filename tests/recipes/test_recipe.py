@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from hardmine.errors import ConfigError
-from hardmine.losses.loss_functions import SmoothL1Config
+from hardmine.losses.loss_functions import GIoUConfig, SmoothL1Config
 from hardmine.losses.multibox_loss import LossConfig
+from hardmine.losses.negative_mining import MixedConfig
 from hardmine.models.backbones.small_net import SmallNetConfig
 from hardmine.models.init import NormalInit, XavierInit
 from hardmine.models.ssd import SSDConfig
@@ -22,6 +23,7 @@ from hardmine.recipes.recipe import (
     current_form,
     load_recipe,
     recipe_from_dict,
+    recipe_identity,
     recipe_to_dict,
 )
 
@@ -163,3 +165,34 @@ def test_unknown_model_lists_the_known() -> None:
 def test_steps() -> None:
     # 40 passes over 160 images in batches of 16.
     assert Recipe(epochs=40).steps(160) == 400
+
+
+def test_an_identity_holds_only_what_differs_from_the_defaults() -> None:
+    assert recipe_identity(Recipe()) == {}
+    assert recipe_identity(replace(Recipe(), epochs=7.0)) == {"epochs": 7.0}
+    loss = LossConfig(selection=MixedConfig(ramp=0.25), localisation=GIoUConfig())
+    assert recipe_identity(replace(Recipe(), loss=loss)) == {
+        "loss": {"selection": {"kind": "mixed", "ramp": 0.25}, "localisation": {"kind": "giou"}}
+    }
+
+
+def test_a_new_field_with_a_default_changes_no_identity() -> None:
+    """A copy of the class with one more field stands for the next version."""
+    recipe = named_recipe("ssd300_vgg16")
+    newer = make_dataclass(
+        "Recipe", [("added", int, field(default=3))], bases=(Recipe,), frozen=True, slots=True
+    )
+    values = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
+    assert recipe_identity(newer(**values)) == recipe_identity(recipe)
+    assert recipe_identity(newer(**values, added=4))["added"] == 4
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_different_recipes_have_different_identities(name: str) -> None:
+    identity = recipe_identity(named_recipe(name))
+    assert all(identity != recipe_identity(named_recipe(other)) for other in {*RECIPES} - {name})
+
+
+def test_a_network_of_torchvision_is_not_compiled() -> None:
+    with pytest.raises(ConfigError, match="compile: the shapes inside fasterrcnn_resnet50_fpn"):
+        replace(named_recipe("fasterrcnn_resnet50_fpn"), compile=True)

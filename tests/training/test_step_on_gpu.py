@@ -25,7 +25,7 @@ def test_no_step_waits_for_the_device(tiny_recipe: Recipe, tmp_path: Path) -> No
 
     def step() -> None:
         lr = run.prepare_step()
-        loss = run.objective(run.wrapped, batch, run.step, run.total)
+        loss = run.objective(run.network, batch, run.step, run.total)
         run.accelerator.backward(loss.total)
         run.accelerator.clip_grad_norm_(run.model.parameters(), 10.0)
         run.optimizer.step()

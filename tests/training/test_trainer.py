@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +22,7 @@ from hardmine.errors import CheckpointError, ConfigError, DataError
 from hardmine.models.network import make_network
 from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import load_checkpoint
-from hardmine.recipes.recipe import OptimConfig, Recipe, recipe_from_dict
+from hardmine.recipes.recipe import OptimConfig, Recipe, recipe_from_dict, recipe_to_dict
 from hardmine.training.optimizer import AveragedWeights, learning_rate
 from hardmine.training.trainer import Progress, fit
 from hardmine.types import Dataset, ImageState, ScoreForm
@@ -296,3 +298,61 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
         DataError, match=r"loss (nan|inf) at step \d+, images \[.*\]; lower optim\.lr"
     ):
         fit(squares, wild, tmp_path, steps=8)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize("kind", ["ratio", "mixed"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_training_gives_the_same_weights(
+    squares: Dataset,
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """Through aot_eager: the graphs, forward and backward, without a C++ compiler's minute."""
+    made: list[object] = []
+    compile_with = torch.compile
+
+    def traced(function: object) -> object:
+        made.append(function)
+        return compile_with(function, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
+    torch.compiler.reset()
+    recipe = recipe_from_dict({"loss": {"selection": {"kind": kind}}}, tiny_recipe)
+    plain = fit(squares, recipe, tmp_path / "plain", steps=4)
+    assert not made
+    compiled = fit(squares, replace(recipe, compile=True), tmp_path / "compiled", steps=4)
+    assert len(made) == 2  # the network and the loss
+    first, second = load_file(plain), load_file(compiled)
+    assert first.keys() == second.keys()
+    for key, values in first.items():
+        assert torch.allclose(values.float(), second[key].float(), atol=1e-4), key
+
+
+def test_compiling_without_a_compiler_is_one_clear_error(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match="compile: found no C\\+\\+ compiler"):
+        fit(squares, replace(tiny_recipe, compile=True), tmp_path, steps=1, device="cpu")
+
+
+def test_a_state_of_an_earlier_version_is_taken_up(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    """Its identity was made from the whole recipe, which had no ``compile`` then."""
+    whole = fit(squares, tiny_recipe, tmp_path / "whole", steps=4)
+    with pytest.raises(InterruptError):
+        fit(squares, tiny_recipe, tmp_path / "cut", steps=4, save_every=2, progress=stop_at(3))
+    path = tmp_path / "cut" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    values = recipe_to_dict(tiny_recipe)
+    del values["compile"]
+    parts = [squares.fingerprint, values, 0, 4, None]
+    state["identity"] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    torch.save(state, path)
+    assert same(whole, fit(squares, tiny_recipe, tmp_path / "cut", steps=4, resume=True))

@@ -35,10 +35,28 @@ def prior_noise(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Ten
 
     Source: the 32-bit finaliser "lowbias" family (xor-shift and multiply), in i64 without overflow.
     """
+    if torch.compiler.is_compiling():
+        noise: Tensor = _noise_op(image_ids, num_priors, step, seed)
+        return noise
+    return _noise(image_ids, num_priors, step, seed)
+
+
+def _noise(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
     image = _mix(_mix(image_ids + _GOLDEN) ^ (_scramble(step) + seed * _ODD & _MASK))
     prior = torch.arange(num_priors, device=image_ids.device) * _GOLDEN & _MASK
     bits = _mix(image[:, None] ^ prior)
     return (bits >> 8).float() / (1 << 24)
+
+
+@torch.library.custom_op("hardmine::prior_noise", mutates_args=())
+def _noise_op(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
+    """One node of a compiled graph: a step that is a symbol there makes no kernel of its own."""
+    return _noise(image_ids, num_priors, step, seed)
+
+
+@_noise_op.register_fake
+def _(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
+    return image_ids.new_empty(len(image_ids), num_priors, dtype=torch.float32)
 
 
 def _scramble(step: int) -> int:

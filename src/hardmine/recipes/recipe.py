@@ -15,6 +15,7 @@ from hardmine.models.network import ModelConfig
 from hardmine.models.postprocess import AnyDecodeConfig, DecodeConfig
 from hardmine.models.ssd import SSDConfig
 from hardmine.models.torchvision_network import TorchvisionConfig
+from hardmine.option_fields import changed_options
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -86,6 +87,9 @@ class Recipe:
     epochs: float = 40.0
     """Passes over the images with objects."""
     precision: Precision = "auto"
+    compile: bool = False
+    """Train through ``torch.compile``: quicker steps after a minute of compiling. It needs a C++
+    compiler (on a GPU, Triton), and weights differ from those of an ordinary run by rounding."""
     tensorboard: bool = False
     """Also write event files for TensorBoard into the run's folder."""
 
@@ -109,6 +113,11 @@ class Recipe:
             raise ConfigError(
                 f"loss: {name} computes torchvision's own loss, so no choice in it would have an "
                 "effect; wanted the defaults"
+            )
+        if self.compile:
+            raise ConfigError(
+                f"compile: the shapes inside {name} change with every batch, so that it would be "
+                "compiled again and again; wanted false"
             )
         if self.decode.kind != "per_class":
             raise ConfigError(
@@ -141,6 +150,15 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     plain = _plain(asdict(recipe))
     assert isinstance(plain, dict)
     return plain
+
+
+def recipe_identity(recipe: Recipe) -> dict[str, Any]:
+    """Return, as plain values, what of a recipe differs from the defaults.
+
+    Identities of runs and of their steps are made from it: a field that a later version adds changes
+    none of them as long as its default is kept.
+    """
+    return changed_options(recipe)
 
 
 def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> Recipe:

@@ -30,22 +30,24 @@ class Objective(Protocol):
 
 
 def make_objective(model: Network, recipe: Recipe, *, bf16: bool, seed: int = 0) -> Objective:
-    """Return what ``model`` is trained with: the recipe's loss, or torchvision's own.
+    """Return what ``model`` is trained with: the recipe's loss (compiled where the recipe says so), or
+    torchvision's own.
 
     Args:
         bf16: run the network under autocast; the loss is in float32 either way.
         seed: of selection rules that draw priors at random.
     """
     if isinstance(model, SSD):
-        return PriorObjective(MultiBoxLoss(recipe.loss, model.priors, seed), bf16)
+        return PriorObjective(MultiBoxLoss(recipe.loss, model.priors, seed), bf16, recipe.compile)
     return TorchvisionObjective(bf16)
 
 
 class PriorObjective:
     """Assign, select and weigh the priors of an SSD."""
 
-    def __init__(self, loss: MultiBoxLoss, bf16: bool) -> None:
+    def __init__(self, loss: MultiBoxLoss, bf16: bool, compiled: bool = False) -> None:
         self._loss = loss
+        self._compute = torch.compile(loss.__call__) if compiled else loss
         self._bf16 = bf16
 
     @property
@@ -63,7 +65,8 @@ class PriorObjective:
         """Return the loss at ``step`` of ``steps``."""
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._bf16):
             output = network(batch.images)
-        return self._loss(output, batch, step, steps)
+        loss: Loss = self._compute(output, batch, step, steps)
+        return loss
 
 
 class TorchvisionObjective:

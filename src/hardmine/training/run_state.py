@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from hardmine.device import uses_bf16
+from hardmine.device import require_compiler, uses_bf16
 from hardmine.errors import CheckpointError
 from hardmine.files import write_text
 from hardmine.models.layers import use_float32_backward
@@ -23,7 +25,7 @@ from hardmine.recipes.checkpoint import (
     save_state,
 )
 from hardmine.recipes.pretrained_weights import load_starting_weights
-from hardmine.recipes.recipe import Recipe, recipe_to_dict
+from hardmine.recipes.recipe import Recipe, recipe_identity, recipe_to_dict
 from hardmine.training.accelerator import make_accelerator, training_device
 from hardmine.training.objective import make_objective
 from hardmine.training.optimizer import AveragedWeights, learning_rate, make_optimizer
@@ -90,11 +92,17 @@ class Run:
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, self.optimizer, device_placement=[False, False]
         )
+        self.network: Callable[..., Any] = self.wrapped
+        if recipe.compile:
+            require_compiler(self.device)
+            self.network = torch.compile(self.wrapped)
         self.objective = make_objective(self.model, recipe, bf16=self.bf16, seed=seed)
         every = 1 if self.device.type == "cpu" else _READ_EVERY
         self.journal = Journal(every, self.accelerator.log)
-        parts = [dataset.fingerprint, recipe_to_dict(recipe), seed, total, start.digest]
-        self.identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        self.identity, self._former_identity = (
+            _digest([dataset.fingerprint, form, seed, total, start.digest])
+            for form in (recipe_identity(recipe), _former_form(recipe))
+        )
 
     @property
     def checkpoint(self) -> Path:
@@ -155,7 +163,7 @@ class Run:
         if not path.exists():
             return False
         state = load_state(path)
-        if state.get("identity") != self.identity:
+        if state.get("identity") not in (self.identity, self._former_identity):
             raise CheckpointError(
                 f"{path}: belongs to a run with other data, recipe, seed or starting weights; "
                 "choose another --out or leave out --resume"
@@ -172,3 +180,13 @@ class Run:
     def _write_weights(self, path: Path) -> None:
         state = self.average.module.state_dict()
         save_checkpoint(path, state, self.recipe, self.model.categories)
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _former_form(recipe: Recipe) -> dict[str, Any]:
+    """Return what identified a recipe until November 2026: all of its fields that there were."""
+    values = recipe_to_dict(recipe)
+    return {key: value for key, value in values.items() if key != "compile" or value}

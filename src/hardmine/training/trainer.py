@@ -100,7 +100,7 @@ def _train(run: Run, loader: BatchLoader) -> Iterator[int]:
     rank, world = accelerator.process_index, accelerator.num_processes
     for batch in loader.batches(run.step, run.total, rank, world):
         lr = run.prepare_step()
-        loss = run.objective(run.wrapped, batch.to(run.device), run.step, run.total)
+        loss = run.objective(run.network, batch.to(run.device), run.step, run.total)
         accelerator.backward(loss.total)
         accelerator.clip_grad_norm_(run.model.parameters(), clip_norm)
         run.optimizer.step()
