@@ -16,6 +16,7 @@ from PIL import Image
 
 from hardmine.augment.sample import Sample, Source
 from hardmine.data.resize import Resize
+from hardmine.numpy_boxes import box_iou
 from hardmine.types import F32, F64, Mask
 
 _INTERPOLATIONS = (
@@ -145,7 +146,7 @@ def sample_crop(window: F64, boxes: F32, config: WindowConfig, rng: np.random.Ge
     low = window[:2] + rng.random((*shape, 2)) * (size - sides)
     crops = np.concatenate([low, low + sides], -1)  # [S, T, 4]
     if len(boxes):
-        best = _iou(crops.reshape(-1, 4), boxes.astype(np.float64)).max(1).reshape(shape)
+        best = box_iou(crops.reshape(-1, 4), boxes).max(1).reshape(shape)
         success = best >= conditions[:, None]
     else:
         success = np.ones(shape, bool)
@@ -193,11 +194,3 @@ def _render(source: Source, window: F64, resize: Resize, resample: Image.Resampl
     cut = source.boxes.reshape(-1, 2, 2).clip(limit[0], limit[2])
     moved = (cut * scale + shift).reshape(-1, 4).astype(np.float32)
     return Sample(np.asarray(canvas), moved, source.labels, source.ignore, inner)
-
-
-def _iou(a: F64, b: F64) -> F64:
-    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    inter = size.clip(min=0).prod(-1)
-    areas = [(x[:, 2:] - x[:, :2]).prod(1) for x in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - inter
-    return np.asarray(inter / np.maximum(union, 1e-9))

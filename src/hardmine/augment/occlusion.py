@@ -9,6 +9,7 @@ import numpy as np
 
 from hardmine.augment.sample import Rect, Sample
 from hardmine.errors import ConfigError
+from hardmine.numpy_boxes import box_intersection
 from hardmine.types import F32, F64, U8
 
 Fill = Literal["noise", "mean", "image"]
@@ -75,9 +76,9 @@ def occlude(
 
 def covered_share(boxes: F32, patch: F64) -> F64:
     """Return f64[N]: the share of each box's area (xyxy) that a patch f64[4] hides."""
-    low, high = np.maximum(boxes[:, :2], patch[:2]), np.minimum(boxes[:, 2:], patch[2:])
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return np.asarray((high - low).clip(min=0).prod(1) / np.maximum(area, 1e-9), np.float64)
+    hidden = box_intersection(boxes, patch[None])[:, 0]
+    return np.asarray(hidden / np.maximum(area, 1e-9), np.float64)
 
 
 def _draw_patch(box: F32, config: OcclusionConfig, rng: np.random.Generator) -> Rect:

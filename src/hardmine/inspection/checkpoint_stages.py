@@ -18,6 +18,7 @@ from hardmine.losses.multibox_loss import look_at
 from hardmine.losses.negative_mining import select_priors
 from hardmine.models.postprocess import foreground_scores
 from hardmine.models.ssd import SSD
+from hardmine.numpy_boxes import box_iou
 from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
 from hardmine.recipes.checkpoint import file_digest, find_checkpoint, load_checkpoint
 from hardmine.recipes.recipe import Recipe
@@ -142,13 +143,13 @@ def detected(subject: Subject, prepared: Prepared, trained: Trained) -> Stage:
         best.labels[:_MOST_DETECTIONS],
     )
     names = detector.categories
-    truth = subject.record.boxes.astype(np.float64)
+    overlap = box_iou(found.boxes, subject.record.boxes)
     rows = tuple(
         (
             names[int(found.labels[i]) - 1],
             f"{found.scores[i]:.3f}",
             " ".join(f"{v:.0f}" for v in found.boxes[i].tolist()),
-            f"{_best_overlap(found.boxes[i].astype(np.float64), truth):.2f}",
+            f"{overlap[i].max(initial=0.0):.2f}",
         )
         for i in range(min(_LISTED, len(found)))
     )
@@ -159,15 +160,6 @@ def detected(subject: Subject, prepared: Prepared, trained: Trained) -> Stage:
     table = Table(("class", "score", "xyxy, px of the image", "best IoU with a box"), rows)
     note = f"The checkpoint on the un-augmented image, after NMS: {len(found)} detections in all."
     return Stage("detections", "Detections of the checkpoint", note, (figure,), (table,))
-
-
-def _best_overlap(box: F64, truth: F64) -> float:
-    if not len(truth):
-        return 0.0
-    size = np.minimum(box[2:], truth[:, 2:]) - np.maximum(box[:2], truth[:, :2])
-    inter = size.clip(min=0).prod(axis=1)
-    areas = (truth[:, 2:] - truth[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return float((inter / (areas - inter)).max())
 
 
 def absent(name: str, title: str) -> Stage:

@@ -19,7 +19,7 @@ from hardmine.inspection.subject import (
 )
 from hardmine.prior_design.prior_layout import PriorLayout, layout_of_recipe
 from hardmine.recipes.recipe import Recipe
-from hardmine.reports.page_shell import jpeg_uri, render_template
+from hardmine.reports.page_shell import jpeg_uri, render_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def inspect_images(
         if progress is not None:
             progress(done, len(chosen))
     title = f"{labels.dataset.root.name} through {recipe.model.name}"
-    write_text(out, render_page(title, stories))
+    write_text(out, render_stories(title, stories))
     warnings = [
         f"{story.title}, {stage.title.lower()}: {stage.warning}"
         for story in stories
@@ -129,13 +129,13 @@ class _Shown:
     height: int
 
 
-def render_page(title: str, stories: Sequence[Story]) -> str:
+def render_stories(title: str, stories: Sequence[Story]) -> str:
     """Return the page as text; its pictures are inside it."""
 
     def show(figure: Figure) -> _Shown:
         size = figure.image.size
         return _Shown(jpeg_uri(figure.image), figure.caption, figure.mark, figure.new_row, *size)
 
-    return render_template(
+    return render_page(
         "hardmine.inspection", "inspect.html", title=title, stories=stories, show=show
     )

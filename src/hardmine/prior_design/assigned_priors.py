@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hardmine.losses.matcher import AssignerConfig, assign_priors
+from hardmine.numpy_boxes import box_iou
 from hardmine.prior_design.canvas_boxes import CanvasBoxes
 from hardmine.prior_design.prior_layout import PriorLayout
 from hardmine.prior_design.prior_overlap import BestPrior
@@ -69,15 +70,6 @@ def _compete(boxes: F64, best_priors: F64, reached: Mask, threshold: float) -> M
         edges |= lost | lost.T
     np.fill_diagonal(edges, False)
     return np.asarray(edges)
-
-
-def box_iou(a: F64, b: F64) -> F64:
-    """Return the IoU of every pair, f64[N, M], of xyxy boxes."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = (high - low).clip(min=0).prod(-1)
-    areas = [(part[:, 2:] - part[:, :2]).prod(1) for part in (a, b)]
-    return np.asarray(inter / (areas[0][:, None] + areas[1] - inter))
 
 
 def _components(edges: Mask) -> list[I64]:

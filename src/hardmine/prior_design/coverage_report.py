@@ -22,7 +22,7 @@ from hardmine.prior_design.canvas_boxes import SIZES, CanvasBoxes
 from hardmine.prior_design.coverage import Coverage
 from hardmine.prior_design.prior_drawing import MOST_DRAWN, Matches, prior_sheet
 from hardmine.prior_design.prior_layout import PriorLayout
-from hardmine.reports.page_shell import data_uri, jpeg_uri, png_bytes, render_template
+from hardmine.reports.page_shell import data_uri, jpeg_uri, png_bytes, render_page
 from hardmine.types import I64, Assignment, Dataset
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def write_coverage(
 def _page(
     title: str, layout: PriorLayout, coverage: Coverage, figure: bytes, shown: Sequence[_Shown]
 ) -> str:
-    return render_template(
+    return render_page(
         "hardmine.prior_design",
         "coverage.html",
         title=title,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout
-from hardmine.reports.drawing import INK, PAPER, QUIET, bold_box, box_colour, dashed_box, tag_box
+from hardmine.reports.drawing import bold_box, box_colour, boxed, dashed_box, enlarge, sheet, titled
 from hardmine.types import F64, I64
 
 PANEL = 400
@@ -18,8 +18,6 @@ PANEL = 400
 MOST_DRAWN = 16
 """Matched priors drawn for a box on a level, best first: more would hide the picture."""
 COLUMNS = 4
-
-_MARGIN, _TITLE = 10, 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +50,8 @@ def prior_sheet(
         names: of the boxes' classes, G of them.
         found: over all priors of the layout.
     """
-    panels = [titled(overview(pixels, boxes, names), "boxes on the model's canvas", _counts(found))]
+    overview = boxed(Image.fromarray(pixels), boxes, names, PANEL)
+    panels = [titled(overview, "boxes on the model's canvas", _counts(found))]
     start = 0
     for index, grid in enumerate(layout.levels):
         here = found.on(start, grid.count)
@@ -62,19 +61,7 @@ def prior_sheet(
             f"{grid.step_x:.4g} x {grid.step_y:.4g} px, {len(grid.shapes)} shapes"
         )
         panels.append(titled(level_panel(pixels, boxes, grid, here), title, _counts(here)))
-    return sheet(panels)
-
-
-def overview(pixels: NDArray[np.uint8], boxes: F64, names: Sequence[str]) -> Image.Image:
-    """Return the picture with bold, numbered boxes."""
-    picture, scale = _enlarge(pixels)
-    draw = ImageDraw.Draw(picture)
-    for index, box in enumerate(boxes):
-        bold_box(draw, box * scale, box_colour(index))
-    font = ImageFont.load_default(13)
-    for index, (box, name) in enumerate(zip(boxes * scale, names, strict=True)):
-        tag_box(draw, f"{index} {name}", box, box_colour(index), font)
-    return picture
+    return sheet(panels, COLUMNS)
 
 
 def level_panel(
@@ -86,7 +73,7 @@ def level_panel(
     ignored priors. On a level
     without a match the shapes of one cell are drawn in white, to show what there is.
     """
-    picture, scale = _enlarge(pixels)
+    picture, scale = enlarge(Image.fromarray(pixels), PANEL)
     picture = Image.blend(picture, Image.new("RGB", picture.size, (40, 42, 48)), 0.45)
     layer = Image.new("RGBA", picture.size)
     draw = ImageDraw.Draw(layer)
@@ -104,29 +91,6 @@ def level_panel(
     return picture
 
 
-def titled(picture: Image.Image, title: str, below: str) -> Image.Image:
-    """Return a picture under two lines of text."""
-    framed = Image.new("RGB", (picture.width, picture.height + _TITLE), PAPER)
-    framed.paste(picture, (0, _TITLE))
-    draw = ImageDraw.Draw(framed)
-    draw.text((1, 2), title, fill=INK, font=ImageFont.load_default(14))
-    draw.text((1, 20), below, fill=QUIET, font=ImageFont.load_default(13))
-    return framed
-
-
-def sheet(panels: Sequence[Image.Image], columns: int = COLUMNS) -> Image.Image:
-    """Return panels side by side, row after row, on white."""
-    columns = min(columns, len(panels))
-    width = max(panel.width for panel in panels) + _MARGIN
-    height = max(panel.height for panel in panels) + _MARGIN
-    rows = -(-len(panels) // columns)
-    whole = Image.new("RGB", (columns * width + _MARGIN, rows * height + _MARGIN), PAPER)
-    for index, panel in enumerate(panels):
-        row, column = divmod(index, columns)
-        whole.paste(panel, (_MARGIN + column * width, _MARGIN + row * height))
-    return whole
-
-
 def _counts(found: Matches) -> str:
     total = int((found.box >= 0).sum())
     forced = int(((found.box >= 0) & ~found.reached).sum())
@@ -136,13 +100,6 @@ def _counts(found: Matches) -> str:
     parts = [f"box {i}: {n}" for i, n in enumerate(per_box.tolist()) if n]
     shown = ", ".join(parts[:4]) + (" …" if len(parts) > 4 else "")
     return f"{total} matched ({shown})" + (f", {forced} forced" if forced else "")
-
-
-def _enlarge(pixels: NDArray[np.uint8]) -> tuple[Image.Image, float]:
-    image = Image.fromarray(pixels)
-    scale = PANEL / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC), scale
 
 
 def _draw_cells(

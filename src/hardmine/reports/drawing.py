@@ -1,7 +1,13 @@
-"""Boxes on pictures, at the size at which a person looks at them."""
+"""Pictures with boxes on them, at the size at which a person looks at them.
+
+`draw_boxes` draws detections with class and score. `boxed`, `reading`, `overlaid` and `by_loss` draw
+the boxes of one image for the pages that follow it through each step; `with_margin` shows boxes that
+leave their image; `strip`, `titled` and `sheet` put pictures together.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,12 +16,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hardmine.types import F64, Detections, Mask
 
-# Boxes, classes and scores drawn onto a picture.
-
 if TYPE_CHECKING:
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-PALETTE = (
+Colour = tuple[int, int, int]
+
+PALETTE: tuple[Colour, ...] = (
     (230, 57, 70),
     (255, 183, 3),
     (33, 158, 188),
@@ -25,7 +31,20 @@ PALETTE = (
     (0, 187, 167),
     (251, 133, 0),
 )
-"""Box colours (RGB); class ``label`` takes entry ``(label - 1) % 8``."""
+"""Box colours (RGB); class ``label`` takes entry ``(label - 1) % 8``, box number ``n`` of an image
+entry ``n % 8``."""
+INK, PAPER, QUIET = (28, 29, 33), (255, 255, 255), (91, 94, 104)
+
+_MARGIN = 0.18
+"""Of the longer side, around a picture whose boxes may leave it."""
+_OVERHANG = 0.3
+"""Boxes that leave their image are shown on a margin of up to this share of its sides."""
+_OUTLINED = 10
+"""Priors whose outline `by_loss` draws."""
+_OUTSIDE = (74, 77, 86)
+_BESIDE = (214, 214, 214)
+_WRONG = (255, 59, 48)
+_GAP, _TITLE = 10, 40
 
 
 def draw_boxes(
@@ -67,7 +86,7 @@ def _draw_label(
     draw: ImageDraw.ImageDraw,
     text: str,
     box: tuple[float, float, float, float],
-    color: tuple[int, int, int],
+    color: Colour,
     font: Font,
 ) -> None:
     """Write the text on a patch above the box, or inside its top where there is no room above."""
@@ -85,16 +104,6 @@ def _draw_label(
     draw.text((x + pad - left, y + pad - top), text, fill=ink, font=font)
 
 
-Colour = tuple[int, int, int]
-INK, PAPER, QUIET = (28, 29, 33), (255, 255, 255), (91, 94, 104)
-
-_MARGIN = 0.18
-"""Of the longer side, around a picture whose boxes may leave it."""
-_OUTLINED = 10
-_OUTSIDE = (74, 77, 86)
-_WRONG = (255, 59, 48)
-
-
 def boxed(
     image: Image.Image,
     boxes: F64,
@@ -109,7 +118,7 @@ def boxed(
     ``dashed`` are boxes that are not trained on; ``numbers`` (default 0, 1 …) also decide the colours.
     """
     known = range(len(boxes)) if numbers is None else numbers
-    picture, scale = _fit(image, longest)
+    picture, scale = enlarge(image, longest)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(11, longest / 36))
     for index, (number, box) in enumerate(zip(known, boxes, strict=True)):
@@ -170,7 +179,7 @@ def by_loss(
     The priors come in ascending order of loss; the last few are outlined, the others are the dots at
     their centres. The boxes are white.
     """
-    picture, scale = _fit(image, longest)
+    picture, scale = enlarge(image, longest)
     picture = Image.blend(picture, Image.new("RGB", picture.size, (20, 20, 24)), 0.55)
     draw = ImageDraw.Draw(picture)
     plain = len(priors) - _OUTLINED
@@ -186,7 +195,7 @@ def by_loss(
     return picture
 
 
-def heat(share: float) -> tuple[int, int, int]:
+def heat(share: float) -> Colour:
     """Return the colour of a share 0..1, dark blue over red to yellow."""
     stops = np.array([[40, 60, 190], [150, 40, 170], [235, 60, 60], [255, 160, 30], [255, 245, 90]])
     place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
@@ -195,7 +204,79 @@ def heat(share: float) -> tuple[int, int, int]:
     return int(mixed[0]), int(mixed[1]), int(mixed[2])
 
 
-def _fit(image: Image.Image, longest: int) -> tuple[Image.Image, float]:
+def with_margin(image: Image.Image, boxes: Sequence[Sequence[float]], longest: int) -> Image.Image:
+    """Return ``image``, shrunk to ``longest`` where larger, with thin boxes (xyxy, its pixels).
+
+    Boxes that leave the image get a margin; boxes inside out are drawn as if they were not; boxes
+    with a side that is not finite are left out.
+    """
+    scale = min(1.0, longest / max(image.size))
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    small = image.resize((width, height), Image.Resampling.LANCZOS)
+    drawn = [_ordered(box, scale) for box in boxes if all(map(math.isfinite, box))]
+    left = _overhang([-box[0] for box in drawn], width)
+    top = _overhang([-box[1] for box in drawn], height)
+    right = _overhang([box[2] - width for box in drawn], width)
+    bottom = _overhang([box[3] - height for box in drawn], height)
+    canvas = Image.new("RGB", (left + width + right, top + height + bottom), _BESIDE)
+    canvas.paste(small, (left, top))
+    draw = ImageDraw.Draw(canvas)
+    for index, (x0, y0, x1, y1) in enumerate(drawn):
+        corners = (left + x0, top + y0, max(left + x1, left + x0 + 1), max(top + y1, top + y0 + 1))
+        draw.rectangle(corners, outline=(0, 0, 0), width=4)
+        draw.rectangle(corners, outline=box_colour(index), width=2)
+    return canvas
+
+
+def strip(panels: Sequence[Image.Image], gap: int = 4) -> Image.Image:
+    """Return pictures side by side, centred, with grey between them."""
+    if len(panels) == 1:
+        return panels[0]
+    height = max(panel.height for panel in panels)
+    width = sum(panel.width for panel in panels) + gap * (len(panels) - 1)
+    canvas = Image.new("RGB", (width, height), _BESIDE)
+    x = 0
+    for panel in panels:
+        canvas.paste(panel, (x, (height - panel.height) // 2))
+        x += panel.width + gap
+    return canvas
+
+
+def titled(picture: Image.Image, title: str, below: str) -> Image.Image:
+    """Return a picture under two lines of text."""
+    framed = Image.new("RGB", (picture.width, picture.height + _TITLE), PAPER)
+    framed.paste(picture, (0, _TITLE))
+    draw = ImageDraw.Draw(framed)
+    draw.text((1, 2), title, fill=INK, font=ImageFont.load_default(14))
+    draw.text((1, 20), below, fill=QUIET, font=ImageFont.load_default(13))
+    return framed
+
+
+def sheet(panels: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Return panels side by side, row after row, on white."""
+    columns = min(columns, len(panels))
+    width = max(panel.width for panel in panels) + _GAP
+    height = max(panel.height for panel in panels) + _GAP
+    rows = -(-len(panels) // columns)
+    whole = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), PAPER)
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        whole.paste(panel, (_GAP + column * width, _GAP + row * height))
+    return whole
+
+
+def _ordered(box: Sequence[float], scale: float) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (value * scale for value in box)
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+def _overhang(values: Sequence[float], length: int) -> int:
+    most = max(values, default=0.0)
+    return 0 if most <= 1 else min(round(most) + 3, round(_OVERHANG * length))
+
+
+def enlarge(image: Image.Image, longest: int) -> tuple[Image.Image, float]:
+    """Return an RGB copy whose longest side is ``longest``, and the scale of boxes on it."""
     scale = longest / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.convert("RGB").resize(size, Image.Resampling.BICUBIC), scale
@@ -231,7 +312,7 @@ def tag_box(
     text: str,
     box: F64,
     colour: Colour,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
 ) -> None:
     """Write a text inside a box's upper left corner, on a patch of its colour."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from hardmine.files import write_text
 from hardmine.reports import charts as figures
 from hardmine.reports import wording
 from hardmine.reports.content import ALARMS, ReportData, ReportRow
+from hardmine.reports.page_shell import render_page
 from hardmine.reports.thumbnails import Budget, Section, shrink_gallery
 
 PICTURE_BYTES = 6_000_000
@@ -42,20 +42,20 @@ def write_report(path: Path, data: ReportData) -> None:
 
 def render_report(data: ReportData) -> str:
     """Return the page as text."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        number=wording.number, rate=wording.rate, limits=wording.limits, count=wording.count
-    )
     budget = Budget(PICTURE_BYTES)
     arms = figures.arm_order([row.arm for row in data.rows])
-    page = environment.from_string(_resource("report.html")).render(
+    return render_page(
+        "hardmine.reports",
+        "report.html",
+        filters={
+            "number": wording.number,
+            "rate": wording.rate,
+            "limits": wording.limits,
+            "count": wording.count,
+        },
         data=data,
-        style=Markup(_resource("report.css")),
         arms=arms,
         tiles=headline(data.rows),
         charts=[Markup(chart) for chart in _round_charts(data.rows)],
@@ -74,7 +74,6 @@ def render_report(data: ReportData) -> str:
         problems=data.problems[:PROBLEMS_LISTED],
         recipe=json.dumps(data.recipe, indent=2, ensure_ascii=False, default=str),
     )
-    return page
 
 
 def headline(rows: Sequence[ReportRow]) -> list[Tile]:
@@ -132,7 +131,3 @@ def _section(data: ReportData, budget: Budget) -> Section | None:
     if data.worst is None:
         return None
     return shrink_gallery(data.worst, data.categories, budget, limit=PICTURES_PER_GALLERY)
-
-
-def _resource(name: str) -> str:
-    return (files("hardmine.reports") / "templates" / name).read_text(encoding="utf-8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +12,7 @@ from hardmine.data.images import read_image
 from hardmine.errors import DataError
 from hardmine.reports.content import Gallery, Picture
 from hardmine.reports.drawing import draw_boxes
+from hardmine.reports.page_shell import jpeg_uri
 from hardmine.types import Detections
 
 LONGEST_SIDE = 420
@@ -83,10 +82,8 @@ def shrink(picture: Picture, categories: Sequence[str]) -> Thumbnail:
     stretch = np.array([width / image.width, height / image.height] * 2, np.float32)
     best = _best(picture.detections, BOXES_DRAWN)
     drawn = draw_boxes(small, replace(best, boxes=best.boxes * stretch), categories)
-    buffer = io.BytesIO()
-    drawn.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
-    code = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Thumbnail(f"data:image/jpeg;base64,{code}", width, height, picture.caption)
+    uri = jpeg_uri(drawn, QUALITY, sharp_colours=False)
+    return Thumbnail(uri, width, height, picture.caption)
 
 
 def _best(found: Detections, count: int) -> Detections:

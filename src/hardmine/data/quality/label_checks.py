@@ -10,6 +10,7 @@ import numpy as np
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.quality.findings import Finding, Notes
 from hardmine.finding_kinds import FindingKind
+from hardmine.numpy_boxes import box_iou
 from hardmine.types import F32, F64, I64, Dataset, Mask
 
 RARE = 0.1
@@ -135,7 +136,8 @@ class _Suspects:
             rows, start = np.arange(start, start + number), start + number
             if number < 2:
                 continue
-            same = np.triu(_iou(self.table.boxes[rows]) >= SAME_IOU, 1)
+            boxes = self.table.boxes[rows]
+            same = np.triu(box_iou(boxes, boxes) >= SAME_IOU, 1)
             for a, b in zip(*np.nonzero(same), strict=True):
                 self._pair(int(rows[a]), int(rows[b]), int(owner))
 
@@ -175,14 +177,3 @@ class _Suspects:
             image=record.path,
             boxes=[self.table.boxes[row].tolist()],
         )
-
-
-def _iou(boxes: F32) -> F64:
-    """Return the intersection over union of all pairs, [N, N]."""
-    b = boxes.astype(np.float64)
-    low = np.maximum(b[:, None, :2], b[None, :, :2])
-    high = np.minimum(b[:, None, 2:], b[None, :, 2:])
-    shared = (high - low).clip(min=0).prod(axis=2)
-    area = (b[:, 2:] - b[:, :2]).prod(axis=1)
-    iou: F64 = shared / np.maximum(area[:, None] + area[None, :] - shared, 1e-9)
-    return iou
