@@ -1,8 +1,10 @@
-"""Render the Markdown pages, the command line and the public calls to HTML, and check the links.
+"""Render the Markdown pages, the command line and the public calls to HTML, and check what they cite.
 
     python docs/build.py build/docs
 
-Fails (exit code 1) when a relative link leads nowhere, so that pages stay true as files move.
+Tables in the pages that are made from rows in the code are written anew first. Fails (exit code 1)
+when a link, or a file, test, module, decision or section that a page or a docstring cites, is not
+there, so that texts stay true as files move.
 """
 
 from __future__ import annotations
@@ -12,15 +14,20 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from citations import find_stale, texts_of
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from typer.main import get_command
 
 import hardmine
 from hardmine.cli.main import app
+from hardmine.finding_kinds import FindingKind
 
 ROOT = Path(__file__).resolve().parents[1]
 COVERAGE_MODEL = "ssdlite320_mobilenet_v2"
@@ -39,6 +46,43 @@ th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
          border-bottom: 1px solid #e3e6ea; }
 a { color: #0b5cad; } img { max-width: 100%; }
 """
+
+
+TABLE = re.compile(r"<!-- table: ([\w -]+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
+
+
+def finding_table() -> str:
+    """Return the kinds of findings as a Markdown table."""
+    rows = ["| kind | | meaning | `--fix` |", "|---|---|---|---|"]
+    rows += [
+        f"| `{kind}` | {kind.severity} | {kind.heading}. {kind.help} | {kind.fix} |"
+        for kind in FindingKind
+    ]
+    return "\n".join(rows) + "\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {"finding kinds": finding_table}
+"""What stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->`` in a page."""
+
+
+def with_tables(text: str) -> str:
+    """Return a page's text with its tables as the code has them now."""
+
+    def table(found: re.Match[str]) -> str:
+        return f"<!-- table: {found[1]} -->\n{TABLES[found[1]]()}<!-- end of table -->"
+
+    return TABLE.sub(table, text)
+
+
+def old_tables() -> list[Path]:
+    """Return the pages with a table that is not as the code has it now."""
+    return [p for p in pages() if with_tables(text := p.read_text(encoding="utf-8")) != text]
+
+
+def write_tables() -> None:
+    """Bring the tables of all pages up to date."""
+    for page in old_tables():
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def pages() -> list[Path]:
@@ -70,15 +114,41 @@ def render(page: Path, out: Path) -> tuple[str, list[str]]:
 def _follow(token: Token, attribute: str, page: Path, out: Path, broken: list[str]) -> None:
     link = str(token.attrGet(attribute) or "")
     path, _, anchor = link.partition("#")
-    if not path or re.match(r"[a-z]+:", path):
+    if re.match(r"[a-z]+:", path):
         return
-    found = (page.parent / path).resolve()
+    found = (page.parent / path).resolve() if path else page
     if not found.exists():
         broken.append(f"{page.relative_to(ROOT)}: {link}")
+        return
+    if anchor and found.suffix == ".md" and anchor not in anchors(found):
+        broken.append(f"{page.relative_to(ROOT)}: {link} (no such heading)")
+    if not path:
         return
     to = out.resolve() / target_of(found) if found in pages() else found
     here = (out.resolve() / target_of(page)).parent
     token.attrSet(attribute, os.path.relpath(to, here) + (f"#{anchor}" if anchor else ""))
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what links may name behind ``#``: a page's headings in GitHub's spelling."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+def stale_citations() -> list[str]:
+    """Return what pages, docstrings and comments cite and is not there, each with its place."""
+    stale = [
+        f"{page.relative_to(ROOT)}: {fault}"
+        for page in pages()
+        for fault in find_stale(page.read_text(encoding="utf-8"))
+    ]
+    for folder in ("src", "tests", "benchmarks", "docs"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for line, text in texts_of(path):
+                where = f"{path.relative_to(ROOT)}:{line}"
+                stale += [f"{where}: {fault}" for fault in find_stale(text)]
+    return stale
 
 
 def command_reference() -> str:
@@ -182,12 +252,17 @@ def main(out: Path, data: Path | None = None) -> int:
         broken += faults
     for target, body in bodies.items():
         write(out, target, body, titles)
+    stale = stale_citations()
+    broken += [f"{p.relative_to(ROOT)}: a table is not as the code has it" for p in old_tables()]
     for fault in broken:
-        sys.stderr.write(f"broken link in {fault}\n")
+        sys.stderr.write(f"broken in {fault}\n")
+    for fault in stale:
+        sys.stderr.write(f"cited and not there in {fault}\n")
     sys.stdout.write(f"{len(bodies)} pages in {out}, start at {out / 'index.html'}\n")
-    return 1 if broken else 0
+    return 1 if broken or stale else 0
 
 
 if __name__ == "__main__":
+    write_tables()
     real = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
     sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "build/docs"), real))

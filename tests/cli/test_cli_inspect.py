@@ -33,6 +33,23 @@ def test_a_page_is_written(cli: Cli, block: Path, tmp_path: Path) -> None:
     assert "40.0 50.0 120.0 110.0" in page and "40.0 50.0 80.0 60.0" in page
 
 
+def test_out_is_a_folder_or_the_page_itself(
+    cli: Cli, block: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = "old"
+    Path(written).touch()  # a page that was written under a name without an ending
+    for given, page in (
+        ("--out look", "look/inspect.html"),
+        ("--out deep/look.HTM", "deep/look.HTM"),
+        (f"--out {written}", written),
+        ("", "runs/inspect.html"),
+    ):
+        code, out, _ = cli("inspect", block, "a.png --model small160 --draws 1 -q", given)
+        assert (code, out) == (0, f"page: {page}\n")
+        assert Path(page).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
 def test_mistakes_are_one_line(cli: Cli, block: Path, tmp_path: Path) -> None:
     code, _, err = cli("inspect", block, "nothing.png --model small160")
     assert (code, err) == (

@@ -17,6 +17,7 @@ from typer.main import get_command
 
 import hardmine
 from hardmine.cli.main import app
+from hardmine.finding_kinds import FindingKind
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,6 +93,65 @@ def test_a_broken_link_is_found(builder: ModuleType, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "[gone](docs/gone.md) [up](LICENSE)")
     _, broken = builder.render(page, ROOT / "build")
     assert broken == ["README.md: docs/gone.md"]
+
+
+def test_a_link_to_a_heading_that_is_not_there_is_found(
+    builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "ROOT", tmp_path)
+    page = tmp_path / "README.md"
+    page.write_text(
+        "# What it reads\n## COCO & `YOLO`\n[a](#what-it-reads) [b](#coco--yolo) [c](#gone)"
+    )
+    assert builder.render(page, tmp_path / "build")[1] == ["README.md: #gone (no such heading)"]
+
+
+def test_tables_are_made_from_the_rows(builder: ModuleType) -> None:
+    assert builder.old_tables() == []
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert all(f"\n| `{kind}` | {kind.severity} | {kind.heading}." in page for kind in FindingKind)
+    assert builder.with_tables(page.replace("| `box_nan` |", "| `gone` |")) == page
+
+
+@pytest.mark.parametrize(
+    ("text", "stale"),
+    [
+        ("see `data/images.py` and tests/data/test_images.py", []),
+        ("see `data/pictures.py`", ["data/pictures.py: there is no such file"]),
+        ("pytest tests/losses/test_gone.py", ["tests/losses/test_gone.py: there is no such file"]),
+        ("`core/losses.py` of another project", []),
+        ("`test_gone.py`", ["test_gone.py: there is no file of that name"]),
+        ("`hardmine.data.images.read_image` and `hardmine.json`", []),
+        (
+            "`hardmine.data.images.gone`",
+            ["hardmine.data.images.gone: hardmine.data.images has no gone"],
+        ),
+        ("hardmine.gone.images", ["hardmine.gone.images: hardmine has no gone"]),
+        ("python -m benchmarks.loss", []),
+        (
+            "python -m benchmarks.gone",
+            ["python -m benchmarks.gone: there is no benchmarks/gone.py"],
+        ),
+        ("as decision 4 says", []),
+        ("Decision 99", ["decision 99: there is no docs/decisions/0099-*.md"]),
+        ("Liu et al. 2016, section 2.2", []),
+        ("as DESIGN, section 5 has it", ["'as DESIGN, section 5': a section of no named source"]),
+        ("see § 3", ["'see § 3': a section of no named source"]),
+    ],
+)
+def test_stale_citations_are_found(builder: ModuleType, text: str, stale: list[str]) -> None:
+    assert builder.find_stale(text) == stale
+
+
+def test_docstrings_and_comments_are_searched(builder: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_text('"""One."""\nX = 1\n"""Two."""\nY = "no"  # three\ndef f():\n    """Four."""\n')
+    assert sorted(builder.texts_of(path)) == [
+        (1, "One."),
+        (3, "Two."),
+        (4, "# three"),
+        (6, "Four."),
+    ]
 
 
 def test_commands_of_a_group_are_in_the_reference(builder: ModuleType) -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from hardmine.errors import DataError
+from hardmine.inspection.inspected_image import choose_images, find_image, open_image, read_labels
 from hardmine.inspection.label_stages import as_read, conventions, readings, turn_boxes
-from hardmine.inspection.subject import choose_images, find_image, open_subject, read_labels
 
 Blocks = Callable[[str, Callable[[list[float]], Sequence[float]]], Path]
 
@@ -51,7 +51,7 @@ def test_turned_boxes_are_where_the_turned_picture_shows_them(turn: int) -> None
 
 def test_right_labels_fit_best(blocks: Blocks) -> None:
     labels = read_labels(blocks("right", right))
-    subject = open_subject(labels, 3)
+    subject = open_image(labels, 3)
     stage = readings(subject)
     assert stage is not None
     assert stage.warning == ""
@@ -63,7 +63,7 @@ def test_right_labels_fit_best(blocks: Blocks) -> None:
 def test_mixed_up_labels_are_named_and_drawn(blocks: Blocks) -> None:
     """xyxy in the place of xywh: the boxes reach beyond the image; xyxy fits all of them."""
     labels = read_labels(blocks("mixed", mixed_up))
-    subject = open_subject(labels, 3)
+    subject = open_image(labels, 3)
     stage = readings(subject)
     assert stage is not None
     assert stage.warning.startswith("the labels look mixed up: read as xmin ymin width height")
@@ -78,7 +78,7 @@ def test_mixed_up_labels_are_named_and_drawn(blocks: Blocks) -> None:
 def test_rejected_boxes_are_still_shown(blocks: Blocks) -> None:
     """Inside out: the record loses the box, the page keeps its numbers and says why it is out."""
     labels = read_labels(blocks("inverted", lambda b: [b[0], b[1], b[0] - b[2], 9.0]))
-    subject = open_subject(labels, 0)
+    subject = open_image(labels, 0)
     assert len(subject.record.boxes) == 0
     assert subject.fate == ("left out: box_inverted",)
     stage = as_read(subject)
@@ -87,7 +87,7 @@ def test_rejected_boxes_are_still_shown(blocks: Blocks) -> None:
 
 
 def test_the_table_has_the_line_of_a_yolo_file(blocks: Blocks) -> None:
-    subject = open_subject(read_labels(blocks("right", right)), 0)
+    subject = open_image(read_labels(blocks("right", right)), 0)
     x0, y0, x1, y1 = subject.record.boxes[0].tolist()
     row = as_read(subject).tables[0].rows[0]
     wanted = [(x0 + x1) / 2 / 120, (y0 + y1) / 2 / 90, (x1 - x0) / 120, (y1 - y0) / 90]

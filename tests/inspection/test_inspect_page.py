@@ -14,8 +14,8 @@ import torch
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.inspection.checkpoint_stages import Trained, load_trained, selected
 from hardmine.inspection.inspect_image import InspectOptions, inspect_images
+from hardmine.inspection.inspected_image import InspectedImage, open_image, read_labels
 from hardmine.inspection.model_stages import assigned, augmented, coded, prepare, resized
-from hardmine.inspection.subject import Subject, open_subject, read_labels
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.prior_design.prior_layout import layout_of_recipe
@@ -27,9 +27,9 @@ STAGES = ("read", "forms", "augment", "resize", "assign", "targets", "negatives"
 
 
 @pytest.fixture
-def subject(blocks: Blocks) -> Subject:
+def subject(blocks: Blocks) -> InspectedImage:
     folder = blocks("right", lambda b: [b[0], b[1], b[2] - b[0], b[3] - b[1]])
-    return open_subject(read_labels(folder), 4)
+    return open_image(read_labels(folder), 4)
 
 
 def checkpoint(recipe: Recipe, path: Path) -> Path:
@@ -40,7 +40,9 @@ def checkpoint(recipe: Recipe, path: Path) -> Path:
     return path
 
 
-def test_the_page_holds_all_stages(subject: Subject, tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_the_page_holds_all_stages(
+    subject: InspectedImage, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
     trained = load_trained(checkpoint(tiny_recipe, tmp_path / "w.safetensors"))
     out = tmp_path / "page.html"
     done = inspect_images(
@@ -57,7 +59,7 @@ def test_the_page_holds_all_stages(subject: Subject, tiny_recipe: Recipe, tmp_pa
 
 
 def test_without_a_checkpoint_the_page_says_what_is_missing(
-    subject: Subject, tiny_recipe: Recipe, tmp_path: Path
+    subject: InspectedImage, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     out = tmp_path / "page.html"
     done = inspect_images(subject.labels, tiny_recipe, out, options=InspectOptions("b04", draws=1))
@@ -66,7 +68,7 @@ def test_without_a_checkpoint_the_page_says_what_is_missing(
 
 
 def test_several_images_are_chosen_where_none_is_named(
-    subject: Subject, tiny_recipe: Recipe, tmp_path: Path
+    subject: InspectedImage, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     out = tmp_path / "page.html"
     done = inspect_images(subject.labels, tiny_recipe, out, options=InspectOptions(draws=1))
@@ -74,7 +76,7 @@ def test_several_images_are_chosen_where_none_is_named(
     assert out.read_text(encoding="utf-8").count("<article") == len(done.images)
 
 
-def test_targets_come_back(subject: Subject, tiny_recipe: Recipe) -> None:
+def test_targets_come_back(subject: InspectedImage, tiny_recipe: Recipe) -> None:
     prepared = prepare(subject, tiny_recipe, layout_of_recipe(tiny_recipe))
     assert len(prepared.positives) > 0
     stage = coded(prepared)
@@ -82,7 +84,9 @@ def test_targets_come_back(subject: Subject, tiny_recipe: Recipe) -> None:
     assert sum(int(row[1]) for row in stage.tables[0].rows) == len(prepared.positives)
 
 
-def test_the_assignment_is_that_of_the_training(subject: Subject, tiny_recipe: Recipe) -> None:
+def test_the_assignment_is_that_of_the_training(
+    subject: InspectedImage, tiny_recipe: Recipe
+) -> None:
     prepared = prepare(subject, tiny_recipe, layout_of_recipe(tiny_recipe))
     stage = assigned(subject, prepared, tiny_recipe)
     boxes, levels = stage.tables
@@ -92,7 +96,7 @@ def test_the_assignment_is_that_of_the_training(subject: Subject, tiny_recipe: R
     assert all(total == sum(parts) for total, *parts in counts)
 
 
-def test_the_resize_is_undone(subject: Subject, tiny_recipe: Recipe) -> None:
+def test_the_resize_is_undone(subject: InspectedImage, tiny_recipe: Recipe) -> None:
     prepared = prepare(subject, tiny_recipe, layout_of_recipe(tiny_recipe))
     # 120 × 90 stretched to 48 × 48: x · .4, y · .5333
     wanted = subject.record.boxes * np.array([0.4, 48 / 90, 0.4, 48 / 90])
@@ -100,7 +104,9 @@ def test_the_resize_is_undone(subject: Subject, tiny_recipe: Recipe) -> None:
     assert "x · 0.4000 + 0, y · 0.5333 + 0" in resized(subject, prepared, tiny_recipe).note
 
 
-def test_augmentation_keeps_the_numbers_of_boxes(subject: Subject, tiny_recipe: Recipe) -> None:
+def test_augmentation_keeps_the_numbers_of_boxes(
+    subject: InspectedImage, tiny_recipe: Recipe
+) -> None:
     still = replace(tiny_recipe.augment, photometric=0, expand=0, crop=False, mirror=1.0)
     stage = augmented(subject, replace(tiny_recipe, augment=still), 2, 0)
     captions = [figure.caption for figure in stage.figures]
@@ -109,7 +115,7 @@ def test_augmentation_keeps_the_numbers_of_boxes(subject: Subject, tiny_recipe: 
     assert [figure.new_row for figure in stage.figures] == [True, False, False] * 2
 
 
-def test_selected_negatives_are_the_hardest(subject: Subject, tiny_recipe: Recipe) -> None:
+def test_selected_negatives_are_the_hardest(subject: InspectedImage, tiny_recipe: Recipe) -> None:
     """The ratio rule: three background priors for each positive, those of the largest loss."""
     loss = replace(tiny_recipe.loss, selection=RatioConfig(floor=4))
     recipe = replace(tiny_recipe, loss=loss)

@@ -1,6 +1,6 @@
-"""The augmentation chain: the SSD's own steps fused into one resampling and one colour map, and the
-steps that mix images.
+"""The augmentation chain: which steps run and how strongly, and running them on one image.
 
+The SSD's own steps are fused into one resampling and one colour map; others mix images.
 What is drawn for an image follows from the generator alone. Steps that are switched off draw
 nothing, and the mixing steps draw from a generator of their own: switching one on leaves the others'
 draws as they were.
@@ -25,8 +25,6 @@ from hardmine.data.images import Cover, Picture
 from hardmine.data.resize import Resize
 from hardmine.errors import ConfigError
 from hardmine.types import F32, I64, U8, Mask
-
-# Which augmentation steps run, and how strongly; and four presets.
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +143,20 @@ class Augmenter:
         """Draw one augmented sample.
 
         Args:
-            read: gives the image, told how large it must be at least (see ``read_picture``).
+            read: returns the image, given how large it must be at least (see ``read_picture``).
             boxes: f32[N, 4] xyxy pixels of the image; N may be 0, it is then cropped all the same.
             labels: i64[N].
             ignore: bool[N].
             rng: source of all randomness.
-            note: told what every step left.
+            note: called with each step's name and what it left.
         """
         mixing = rng.spawn(4) if self._mixes else None
-        told = note or _silent
-        sample = self._onto_canvas(read, boxes, labels, ignore, rng, mixing, told)
+        notify = note or _silent
+        sample = self._onto_canvas(read, boxes, labels, ignore, rng, mixing, notify)
         for name, step in self._steps(rng, mixing):
             before, sample = sample, step(sample)
             if sample is not before:
-                told(name, sample)
+                notify(name, sample)
         return replace(sample, image=np.ascontiguousarray(sample.image))
 
     @property
@@ -175,7 +173,7 @@ class Augmenter:
         ignore: Mask,
         rng: np.random.Generator,
         mixing: Sequence[np.random.Generator] | None,
-        told: Note,
+        notify: Note,
     ) -> Sample:
         resize, config = self.resize, self.config.mosaic
         if (
@@ -185,7 +183,7 @@ class Augmenter:
         ):
             source = Source(read(resize.cover), boxes, labels, ignore)
             sample = mosaic(source, config, resize, mixing[0], self.donors)
-            told("mosaic", sample)
+            notify("mosaic", sample)
             return sample
 
         @cache
@@ -195,11 +193,11 @@ class Augmenter:
         picture = read(lambda width, height: view(width, height).cover)
         chosen = view(picture.width, picture.height)
         source = Source(picture, boxes, labels, ignore)
-        if told is not _silent:
+        if notify is not _silent:
             for name, shown in chosen.steps(source):
-                told(name, shown)
+                notify(name, shown)
         sample = chosen.render(source)
-        told("resize", sample)
+        notify("resize", sample)
         return sample
 
     def _steps(

@@ -2,6 +2,11 @@
 
 A part is cut out with some of its surroundings, over which it fades into the image it is laid on: an
 edge that a detector could learn is thus avoided, and what the box holds stays whole.
+
+Copy-paste lays boxed objects of other images, with their boxes. Alarm-paste lays patterns on which a
+detector fired, cut from images that were confirmed to hold no object, beside objects: on its own a
+hard negative only says that nothing is there; beside an object the network must tell the two apart
+in one image.
 """
 
 from __future__ import annotations
@@ -59,6 +64,49 @@ class CopyPasteConfig:
             )
         if not 0.0 <= self.same_image <= 1.0:
             raise ConfigError(f"augment.copy_paste.same_image: got {self.same_image}, wanted 0..1")
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmPasteConfig:
+    """Patches on which the detector fired, from confirmed negatives; nothing without a ``source``."""
+
+    probability: float = 0.0
+    """Of each image with objects."""
+    source: str | None = None
+    """A file of alarms (see :func:`read_alarms`), such as a loop's round writes."""
+    max_patches: int = 2
+    """One to so many are tried."""
+    min_score: float = 0.0
+    """Alarms below are left out."""
+    min_share: float = 0.5
+    """So are those below this share of their image's highest score."""
+    scale: tuple[float, float] = (0.6, 1.4)
+    """Of the size at which the negative itself would show it."""
+    max_side: float = 0.5
+    """Largest side of a patch relative to the canvas."""
+    feather: float = 0.15
+    """Width of the faded surroundings, relative to the box."""
+    max_cover: float = 0.1
+    """Largest share of any object that a patch, surroundings included, may hide."""
+
+    def __post_init__(self) -> None:
+        check_paste("alarm_paste", self.probability, self.scale, self.max_side, self.max_cover)
+        if self.max_patches < 1 or not 0.0 <= self.feather <= 1.0:
+            raise ConfigError(
+                f"augment.alarm_paste: got max_patches {self.max_patches}, feather {self.feather}, "
+                "wanted max_patches >= 1, feather 0..1"
+            )
+        if not 0.0 <= self.min_share <= 1.0:
+            raise ConfigError(f"augment.alarm_paste.min_share: got {self.min_share}, wanted 0..1")
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A box on an image without objects: ``box`` xyxy in pixels of the image as displayed."""
+
+    image: Path
+    box: tuple[float, float, float, float]
+    score: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +171,37 @@ def copy_paste(
         sample, place = pasted
         label, not_ignored = source.labels[chosen : chosen + 1], np.zeros(1, np.bool_)
         sample = sample.with_boxes(place[None], label, not_ignored)
+    return sample
+
+
+def alarm_paste(
+    sample: Sample,
+    config: AlarmPasteConfig,
+    resize: Resize,
+    rng: np.random.Generator,
+    alarms: Sequence[Alarm],
+) -> Sample:
+    """Lay patches beside the objects of an image; its boxes stay as they are.
+
+    Raises:
+        DataError: an alarm's image cannot be read.
+    """
+    if rng.random() >= config.probability or not alarms or not len(sample.boxes):
+        return sample
+    for _ in range(int(rng.integers(1, config.max_patches + 1))):
+        alarm = alarms[int(rng.integers(len(alarms)))]
+        picture = read_picture(alarm.image, sharper(resize.cover))
+        limit = (picture.width, picture.height) * 2
+        box = np.array(alarm.box, np.float64).clip(0, limit)
+        placement = resize.place(picture.width, picture.height)
+        size = (box[2:] - box[:2]) * (placement.scale_x, placement.scale_y)
+        if size.min() < 1:
+            continue
+        size = limit_size(size * rng.uniform(*config.scale), sample, config.max_side)
+        part = Part(picture, box, float(size[0]), float(size[1]), config.feather)
+        pasted = paste_part(sample, part, config.max_cover, rng, whole=True)
+        if pasted is not None:
+            sample = pasted[0]
     return sample
 
 
@@ -214,74 +293,6 @@ def sharper(cover: Cover) -> Cover:
     return twice
 
 
-def check_paste(
-    name: str,
-    probability: float,
-    scale: tuple[float, float],
-    max_side: float,
-    max_cover: float,
-) -> None:
-    """Raise ConfigError when the settings that both kinds of pasting share are out of range."""
-    if not 0.0 <= probability <= 1.0:
-        raise ConfigError(f"augment.{name}.probability: got {probability}, wanted 0..1")
-    if not 0.0 < scale[0] <= scale[1]:
-        raise ConfigError(f"augment.{name}.scale: got {list(scale)}, wanted 0 < low <= high")
-    if not 0.0 < max_side <= 1.0 or not 0.0 <= max_cover < 1.0:
-        raise ConfigError(
-            f"augment.{name}: got max_side {max_side}, max_cover {max_cover}, wanted "
-            "0 < max_side <= 1, 0 <= max_cover < 1"
-        )
-
-
-# Alarm-paste: patterns on which a detector fired wrongly, laid beside objects.
-#
-# On its own a hard negative only says that nothing is there; beside an object the network must tell the
-# two apart in one image. The patterns are cut from images that were confirmed to hold no object.
-
-
-@dataclass(frozen=True, slots=True)
-class AlarmPasteConfig:
-    """Patches on which the detector fired, from confirmed negatives; nothing without a ``source``."""
-
-    probability: float = 0.0
-    """Of each image with objects."""
-    source: str | None = None
-    """A file of alarms (see :func:`read_alarms`), such as a loop's round writes."""
-    max_patches: int = 2
-    """One to so many are tried."""
-    min_score: float = 0.0
-    """Alarms below are left out."""
-    min_share: float = 0.5
-    """So are those below this share of their image's highest score."""
-    scale: tuple[float, float] = (0.6, 1.4)
-    """Of the size at which the negative itself would show it."""
-    max_side: float = 0.5
-    """Largest side of a patch relative to the canvas."""
-    feather: float = 0.15
-    """Width of the faded surroundings, relative to the box."""
-    max_cover: float = 0.1
-    """Largest share of any object that a patch, surroundings included, may hide."""
-
-    def __post_init__(self) -> None:
-        check_paste("alarm_paste", self.probability, self.scale, self.max_side, self.max_cover)
-        if self.max_patches < 1 or not 0.0 <= self.feather <= 1.0:
-            raise ConfigError(
-                f"augment.alarm_paste: got max_patches {self.max_patches}, feather {self.feather}, "
-                "wanted max_patches >= 1, feather 0..1"
-            )
-        if not 0.0 <= self.min_share <= 1.0:
-            raise ConfigError(f"augment.alarm_paste.min_share: got {self.min_share}, wanted 0..1")
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """A box on an image without objects: ``box`` xyxy in pixels of the image as displayed."""
-
-    image: Path
-    box: tuple[float, float, float, float]
-    score: float
-
-
 def read_alarms(path: Path) -> tuple[Alarm, ...]:
     """Read a list of ``{"image": …, "bbox": [x, y, width, height], "score": …}``.
 
@@ -327,37 +338,6 @@ def load_alarms(config: AlarmPasteConfig) -> tuple[Alarm, ...]:
     )
 
 
-def alarm_paste(
-    sample: Sample,
-    config: AlarmPasteConfig,
-    resize: Resize,
-    rng: np.random.Generator,
-    alarms: Sequence[Alarm],
-) -> Sample:
-    """Lay patches beside the objects of an image; its boxes stay as they are.
-
-    Raises:
-        DataError: an alarm's image cannot be read.
-    """
-    if rng.random() >= config.probability or not alarms or not len(sample.boxes):
-        return sample
-    for _ in range(int(rng.integers(1, config.max_patches + 1))):
-        alarm = alarms[int(rng.integers(len(alarms)))]
-        picture = read_picture(alarm.image, sharper(resize.cover))
-        limit = (picture.width, picture.height) * 2
-        box = np.array(alarm.box, np.float64).clip(0, limit)
-        placement = resize.place(picture.width, picture.height)
-        size = (box[2:] - box[:2]) * (placement.scale_x, placement.scale_y)
-        if size.min() < 1:
-            continue
-        size = limit_size(size * rng.uniform(*config.scale), sample, config.max_side)
-        part = Part(picture, box, float(size[0]), float(size[1]), config.feather)
-        pasted = paste_part(sample, part, config.max_cover, rng, whole=True)
-        if pasted is not None:
-            sample = pasted[0]
-    return sample
-
-
 def _alarm(row: Any, path: Path, index: int) -> Alarm:
     try:
         x, y, width, height = (float(value) for value in row["bbox"])
@@ -369,3 +349,22 @@ def _alarm(row: Any, path: Path, index: int) -> Alarm:
     if not (width > 0 and height > 0 and np.isfinite([x, y, width, height]).all()):
         raise DataError(f"{path}[{index}]: bbox {row['bbox']}, wanted a width and height above 0")
     return Alarm(path.parent / image, (x, y, x + width, y + height), score)
+
+
+def check_paste(
+    name: str,
+    probability: float,
+    scale: tuple[float, float],
+    max_side: float,
+    max_cover: float,
+) -> None:
+    """Raise ConfigError when the settings that both kinds of pasting share are out of range."""
+    if not 0.0 <= probability <= 1.0:
+        raise ConfigError(f"augment.{name}.probability: got {probability}, wanted 0..1")
+    if not 0.0 < scale[0] <= scale[1]:
+        raise ConfigError(f"augment.{name}.scale: got {list(scale)}, wanted 0 < low <= high")
+    if not 0.0 < max_side <= 1.0 or not 0.0 <= max_cover < 1.0:
+        raise ConfigError(
+            f"augment.{name}: got max_side {max_side}, max_cover {max_cover}, wanted "
+            "0 < max_side <= 1, 0 <= max_cover < 1"
+        )

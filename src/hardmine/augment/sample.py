@@ -86,4 +86,4 @@ class Donors(Protocol):
 
 
 Note = Callable[[str, Sample], None]
-"""Told a step's name and what it left, after each step that did something."""
+"""Called with a step's name and what it left, after each step that did something."""

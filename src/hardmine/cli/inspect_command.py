@@ -34,8 +34,14 @@ def inspect(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", dir_okay=False, help="The page to write.")
-    ] = Path("runs/inspect.html"),
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR|FILE.html",
+            help="The folder that gets inspect.html; a name that ends in .html is the page itself.",
+        ),
+    ] = Path("runs"),
     split: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +64,7 @@ def inspect(
         )
     from hardmine.inspection.checkpoint_stages import load_trained
     from hardmine.inspection.inspect_image import InspectOptions, inspect_images
-    from hardmine.inspection.subject import read_labels
+    from hardmine.inspection.inspected_image import read_labels
 
     console = Console(quiet=quiet)
     trained = None if checkpoint is None else load_trained(checkpoint)

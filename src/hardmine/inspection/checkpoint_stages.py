@@ -10,9 +10,9 @@ import torch
 
 from hardmine.errors import ConfigError
 from hardmine.inference.checkpoint_detector import TorchDetector
+from hardmine.inspection.inspected_image import InspectedImage
+from hardmine.inspection.inspection_page import Figure, Stage, Table
 from hardmine.inspection.model_stages import Prepared, prior_corners
-from hardmine.inspection.story import Figure, Stage, Table
-from hardmine.inspection.subject import Subject
 from hardmine.losses.loss_functions import class_loss
 from hardmine.losses.multibox_loss import look_at
 from hardmine.losses.negative_mining import select_priors
@@ -131,7 +131,7 @@ def _mean_and_most(losses: F64) -> tuple[str, str]:
 
 
 @torch.inference_mode()
-def detected(subject: Subject, prepared: Prepared, trained: Trained) -> Stage:
+def detected(subject: InspectedImage, prepared: Prepared, trained: Trained) -> Stage:
     """Return what the checkpoint detects, in pixels of the original image."""
     detector = TorchDetector(trained.model, trained.recipe, trained.digest, torch.device("cpu"))
     found = detector.detect(prepared.batch.images)[0]

@@ -1,25 +1,26 @@
-"""The page: one HTML file that follows images through every step."""
+"""Following images through every step, from the label file to the loss, on one page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hardmine.files import write_text
 from hardmine.inspection import checkpoint_stages, label_stages, model_stages
 from hardmine.inspection.checkpoint_stages import Trained
-from hardmine.inspection.story import Figure, Stage, Story
-from hardmine.inspection.subject import (
+from hardmine.inspection.inspected_image import (
     Labels,
     choose_images,
     find_image,
     form_words,
-    open_subject,
+    open_image,
 )
+from hardmine.inspection.inspection_page import ImageStages, Stage, render_inspection
 from hardmine.prior_design.prior_layout import PriorLayout, layout_of_recipe
 from hardmine.recipes.recipe import Recipe
-from hardmine.reports.page_shell import jpeg_uri, render_page
+
+PAGE = "inspect.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class InspectOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Inspected:
+class Inspection:
     """The page, its images and the warnings on it (stage by stage, "image, stage: text")."""
 
     page: Path
@@ -48,15 +49,15 @@ def inspect_images(
     trained: Trained | None = None,
     options: InspectOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Inspected:
+) -> Inspection:
     """Write the page.
 
     Args:
         labels: the split to look into.
         recipe: of the model; that of ``trained`` where there is one.
-        out: the HTML file.
+        out: where the page goes; see `page_path`.
         trained: for the stages that need weights.
-        progress: told (done, total) after each image.
+        progress: called with (done, total) after each image.
 
     Raises:
         DataError: no such image, or it cannot be read.
@@ -68,23 +69,34 @@ def inspect_images(
         chosen = choose_images(labels, how.seed)
     else:
         chosen = [(find_image(labels.dataset, how.image), "")]
-    stories = []
+    page = page_path(out)
+    shown = []
     for done, (index, reason) in enumerate(chosen, start=1):
-        stories.append(_tell(labels, index, reason, recipe, layout, trained, how))
+        shown.append(_stages(labels, index, reason, recipe, layout, trained, how))
         if progress is not None:
             progress(done, len(chosen))
     title = f"{labels.dataset.root.name} through {recipe.model.name}"
-    write_text(out, render_stories(title, stories))
+    write_text(page, render_inspection(title, shown))
     warnings = [
-        f"{story.title}, {stage.title.lower()}: {stage.warning}"
-        for story in stories
-        for stage in story.stages
+        f"{image.title}, {stage.title.lower()}: {stage.warning}"
+        for image in shown
+        for stage in image.stages
         if stage.warning
     ]
-    return Inspected(out, tuple(story.title for story in stories), tuple(warnings))
+    return Inspection(page, tuple(image.title for image in shown), tuple(warnings))
 
 
-def _tell(
+def page_path(out: Path) -> Path:
+    """Return the file that the page is written to.
+
+    ``out`` is a folder, which gets ``inspect.html``; a name that ends in ``.html`` or ``.htm``, or
+    that of an existing file, is the page itself.
+    """
+    is_page = out.suffix.lower() in (".html", ".htm") or out.is_file()
+    return out if is_page else out / PAGE
+
+
+def _stages(
     labels: Labels,
     index: int,
     reason: str,
@@ -92,8 +104,8 @@ def _tell(
     layout: PriorLayout,
     trained: Trained | None,
     how: InspectOptions,
-) -> Story:
-    subject = open_subject(labels, index)
+) -> ImageStages:
+    subject = open_image(labels, index)
     prepared = model_stages.prepare(subject, recipe, layout)
     stages: list[Stage | None] = [
         label_stages.as_read(subject),
@@ -116,26 +128,4 @@ def _tell(
         f"model: {recipe.model.name}",
         *(f"problem: {problem}" for problem in subject.problems),
     )
-    return Story(record.path.name, reason, facts, tuple(s for s in stages if s is not None))
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    uri: str
-    caption: str
-    mark: str
-    new_row: bool
-    width: int
-    height: int
-
-
-def render_stories(title: str, stories: Sequence[Story]) -> str:
-    """Return the page as text; its pictures are inside it."""
-
-    def show(figure: Figure) -> _Shown:
-        size = figure.image.size
-        return _Shown(jpeg_uri(figure.image), figure.caption, figure.mark, figure.new_row, *size)
-
-    return render_page(
-        "hardmine.inspection", "inspect.html", title=title, stories=stories, show=show
-    )
+    return ImageStages(record.path.name, reason, facts, tuple(s for s in stages if s is not None))

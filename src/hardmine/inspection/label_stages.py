@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hardmine.data.quality.box_forms import FORMS
-from hardmine.inspection.story import Figure, Stage, Table
-from hardmine.inspection.subject import Subject, form_words
+from hardmine.inspection.inspected_image import InspectedImage, form_words
+from hardmine.inspection.inspection_page import Figure, Stage, Table
 from hardmine.reports.drawing import boxed, reading
 from hardmine.types import F64, ImageState
 
@@ -19,7 +19,7 @@ _WORTH = 0.2
 """A reading is drawn when at least this share of the split's boxes is sound under it."""
 
 
-def as_read(subject: Subject) -> Stage:
+def as_read(subject: InspectedImage) -> Stage:
     """Return the image as a person sees it, with the boxes that are used."""
     record = subject.record
     names = [subject.labels.dataset.categories[label - 1] for label in record.labels.tolist()]
@@ -66,7 +66,7 @@ def conventions(boxes: F64, width: float, height: float) -> dict[str, F64]:
     }
 
 
-def _convention_table(subject: Subject) -> Table:
+def _convention_table(subject: InspectedImage) -> Table:
     form = subject.labels.raw.form
     boxes = subject.read_as(form)
     coded = conventions(boxes, subject.record.width, subject.record.height)
@@ -82,7 +82,7 @@ def _convention_table(subject: Subject) -> Table:
     return Table(columns, tuple(rows))
 
 
-def readings(subject: Subject) -> Stage | None:
+def readings(subject: InspectedImage) -> Stage | None:
     """Return the same numbers read in other forms, as small pictures; none without boxes."""
     if not len(subject.numbers):
         return None
@@ -108,7 +108,7 @@ def readings(subject: Subject) -> Stage | None:
     return Stage("forms", "Read in another form", note, tuple(figures), (), warning)
 
 
-def _distinct(subject: Subject, declared: str, order: Sequence[str]) -> list[str]:
+def _distinct(subject: InspectedImage, declared: str, order: Sequence[str]) -> list[str]:
     """Return the forms that draw other boxes than the declared one and those before them."""
     seen, kept = [subject.read_as(declared)], []
     for form in order:
@@ -120,7 +120,7 @@ def _distinct(subject: Subject, declared: str, order: Sequence[str]) -> list[str
     return kept
 
 
-def _reading(subject: Subject, form: str, share: float, mark: str) -> Figure:
+def _reading(subject: InspectedImage, form: str, share: float, mark: str) -> Figure:
     boxes = subject.read_as(form)
     sound = subject.soundness(boxes)
     declared = "as declared: " if form == subject.labels.raw.form else "as if "
@@ -138,7 +138,7 @@ def _mark(form: str, best: str, declared: str) -> str:
     return "good" if form == best else ""
 
 
-def _unturned(subject: Subject) -> Figure:
+def _unturned(subject: InspectedImage) -> Figure:
     """Return the boxes as if they were drawn on the picture before it was turned upright."""
     boxes = turn_boxes(
         subject.read_as(subject.labels.raw.form),

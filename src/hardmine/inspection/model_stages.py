@@ -13,8 +13,8 @@ from hardmine.augment.sample import Sample
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.data.images import read_picture
 from hardmine.data.resize import Placement
-from hardmine.inspection.story import Figure, Stage, Table
-from hardmine.inspection.subject import Subject
+from hardmine.inspection.inspected_image import InspectedImage
+from hardmine.inspection.inspection_page import Figure, Stage, Table
 from hardmine.losses.matcher import assign_priors
 from hardmine.models.box_coder import decode_boxes, encode_boxes
 from hardmine.prior_design.coverage_report import as_matches
@@ -56,7 +56,7 @@ class Prepared:
         return (self.assignment.labels[0] > 0).nonzero()[:, 0]
 
 
-def prepare(subject: Subject, recipe: Recipe, layout: PriorLayout) -> Prepared:
+def prepare(subject: InspectedImage, recipe: Recipe, layout: PriorLayout) -> Prepared:
     """Resize the image and assign its boxes to the priors."""
     record = subject.record
     picture = read_picture(record.path, recipe.resize.cover)
@@ -71,7 +71,7 @@ def prepare(subject: Subject, recipe: Recipe, layout: PriorLayout) -> Prepared:
     )
 
 
-def augmented(subject: Subject, recipe: Recipe, draws: int, seed: int) -> Stage:
+def augmented(subject: InspectedImage, recipe: Recipe, draws: int, seed: int) -> Stage:
     """Return what each step of the augmentation leaves, in several draws."""
     record = subject.record
     donors = RecordDonors(subject.labels.dataset.records)
@@ -105,7 +105,7 @@ def augmented(subject: Subject, recipe: Recipe, draws: int, seed: int) -> Stage:
     return Stage("augment", "After each augmentation", note, tuple(figures))
 
 
-def resized(subject: Subject, prepared: Prepared, recipe: Recipe) -> Stage:
+def resized(subject: InspectedImage, prepared: Prepared, recipe: Recipe) -> Stage:
     """Return the canvas that inference sees, and how exactly boxes come back from it."""
     place, record = prepared.placement, subject.record
     back = place.inverse(prepared.boxes)
@@ -137,7 +137,7 @@ def resized(subject: Subject, prepared: Prepared, recipe: Recipe) -> Stage:
     return Stage("resize", "After the resize", note, (figure,), (table,), warning)
 
 
-def assigned(subject: Subject, prepared: Prepared, recipe: Recipe) -> Stage:
+def assigned(subject: InspectedImage, prepared: Prepared, recipe: Recipe) -> Stage:
     """Return priors matched and the assignment of each level."""
     threshold = recipe.loss.assigner.iou_threshold
     matches = as_matches(prepared.assignment, threshold)

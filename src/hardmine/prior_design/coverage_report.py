@@ -1,4 +1,4 @@
-"""Coverage as files: a page, its plots and its pictures."""
+"""Coverage as files: a page, its plots (by matplotlib), and priors drawn over chosen images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from hardmine.data.resize import Resize
 from hardmine.errors import DataError
 from hardmine.files import write_bytes, write_text
 from hardmine.losses.matcher import AssignerConfig, assign_priors
-from hardmine.prior_design.assigned_priors import as_batch
 from hardmine.prior_design.canvas_boxes import SIZES, CanvasBoxes
-from hardmine.prior_design.coverage import Coverage
+from hardmine.prior_design.coverage import Coverage, as_batch
 from hardmine.prior_design.prior_drawing import MOST_DRAWN, Matches, prior_sheet
 from hardmine.prior_design.prior_layout import PriorLayout
 from hardmine.reports.page_shell import data_uri, jpeg_uri, png_bytes, render_page
@@ -28,7 +27,7 @@ from hardmine.types import I64, Assignment, Dataset
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Coverage as curves and points, drawn by matplotlib.
+_log = logging.getLogger(__name__)
 
 _POINTS = 4000
 """Boxes drawn as points; of more, an even sample."""
@@ -127,9 +126,6 @@ def _by_size(
     )
 
 
-# Which images to show, and their priors drawn over them.
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """An image to look at and why: ``rows`` are its boxes."""
@@ -208,9 +204,6 @@ def _figures(coverage: Coverage, rows: Sequence[int] | I64) -> str:
         for i, row in enumerate(list(rows)[:4])
     ]
     return "; ".join(parts) + (" …" if len(rows) > 4 else "")
-
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

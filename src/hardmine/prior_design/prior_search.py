@@ -5,7 +5,11 @@ What is maximised is the mean over boxes of
     best IoU + weight · min(expected matches, enough) / enough
 
 where the expected matches are the priors that reach the threshold: a box needs one very good prior to
-be localised well and a few good ones to be learnt.
+be localised well and a few good ones to be learnt. The candidates come from clusters of box sizes
+under the distance 1 − IoU.
+
+Source of the clustering: Redmon and Farhadi 2017, "YOLO9000", section 2 (k-means with IoU); the
+medians are ours, since a few odd boxes pull a mean away.
 """
 
 from __future__ import annotations
@@ -25,10 +29,9 @@ from hardmine.prior_design.prior_overlap import (
 )
 from hardmine.types import F64
 
-# Clusters of box sizes under the distance 1 − IoU.
-#
-# Source: Redmon and Farhadi 2017, "YOLO9000", section 2 (k-means with IoU); the medians are ours, since
-# a few odd boxes pull a mean away.
+_MOVES = np.array([(w, h) for w in (-1, 0, 1) for h in (-1, 0, 1) if (w, h) != (0, 0)], np.float64)
+_STEPS = (0.2, 0.1, 0.05, 0.025)
+"""How far a shape moves in a round of refining, in ln(w) and ln(h)."""
 
 
 def cluster_sizes(sizes: F64, number: int, seed: int = 0, rounds: int = 30) -> F64:
@@ -62,11 +65,6 @@ def cluster_sizes(sizes: F64, number: int, seed: int = 0, rounds: int = 30) -> F
 
 def _share(distance: F64) -> F64:
     return np.asarray(distance / distance.sum())
-
-
-_MOVES = np.array([(w, h) for w in (-1, 0, 1) for h in (-1, 0, 1) if (w, h) != (0, 0)], np.float64)
-_STEPS = (0.2, 0.1, 0.05, 0.025)
-"""How far a shape moves in a round of refining, in ln(w) and ln(h)."""
 
 
 @dataclass(frozen=True, slots=True)

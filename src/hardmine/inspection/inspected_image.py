@@ -48,9 +48,9 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """One image. ``numbers`` f64[M, 4] are its boxes as written, rejected ones too; ``record`` has
-    those that are used. ``turn`` is the EXIF orientation.
+class InspectedImage:
+    """One image of a split. ``numbers`` f64[M, 4] are its boxes as written, rejected ones too;
+    ``record`` has those that are used. ``turn`` is the EXIF orientation.
     """
 
     labels: Labels
@@ -109,7 +109,7 @@ def read_labels(
     return Labels(dataset, raw, numbers, sizes, table.owner, names, table.places, judge_form(raw))
 
 
-def open_subject(labels: Labels, index: int) -> Subject:
+def open_image(labels: Labels, index: int) -> InspectedImage:
     """Return one image of a split.
 
     Raises:
@@ -127,7 +127,7 @@ def open_subject(labels: Labels, index: int) -> Subject:
         f"left out: {faults[place].kind}" if place in faults else "used"
         for place in labels.places[rows].tolist()
     )
-    return Subject(
+    return InspectedImage(
         labels,
         index,
         record,
