@@ -44,15 +44,14 @@ def candidates(tmp_path: Path) -> Path:
 def test_what_the_model_saw_is_read_back(candidates: Path) -> None:
     for path in (candidates, candidates.with_suffix(".csv")):
         assert is_candidates_file(path)
-        tasks, classes = read_candidates(path)
-        assert classes == ("cat", "dog")
-        assert [t.record.path.name for t in tasks] == ["a.png", "b.png"]
-        first = tasks[0]
-        assert (first.record.width, first.record.height) == (40, 20)
-        np.testing.assert_array_equal(first.record.boxes, [[4, 2, 14, 12], [0, 0, 40, 20]])
-        assert first.record.labels.tolist() == [2, 1]
-        assert first.scores is not None
-        np.testing.assert_allclose(first.scores, [0.9, 0.5])
+        seen, scores = read_candidates(path)
+        assert seen.categories == ("cat", "dog")
+        assert [record.path.name for record in seen.records] == ["a.png", "b.png"]
+        first = seen.records[0]
+        assert (first.width, first.height) == (40, 20)
+        np.testing.assert_array_equal(first.boxes, [[4, 2, 14, 12], [0, 0, 40, 20]])
+        assert first.labels.tolist() == [2, 1]
+        np.testing.assert_allclose(scores[first.path], [0.9, 0.5])
 
 
 @pytest.mark.parametrize("to", ["labelstudio", "cvat", "fiftyone"])

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console
+from hardmine.data.formats.format_table import WRITTEN, LabelFormat, written_format
+from hardmine.errors import ConfigError
+
+_FORMATS = "; ".join(f"{row.name} ({row.words}: {row.written})" for row in WRITTEN)
+
+
+def _format(name: str) -> LabelFormat:
+    try:
+        return written_format(name)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _format_names() -> list[str]:
+    return [row.name for row in WRITTEN]
 
 
 def convert(
@@ -16,8 +31,14 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.")],
     *,
     to: Annotated[
-        Literal["coco", "yolo", "voc", "labelstudio", "cvat", "fiftyone"],
-        typer.Option("--to", help="Format to write; the last three hand images to be labelled."),
+        LabelFormat,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            parser=_format,
+            autocompletion=_format_names,
+            help=f"Format to write: {_FORMATS}.".replace("`", ""),
+        ),
     ],
     link: Annotated[
         bool, typer.Option("--link", help="Hard links to the images instead of copies.")
@@ -32,14 +53,13 @@ def convert(
     becomes predictions.
     """
     from hardmine.data.convert import convert as convert_splits
-    from hardmine.data.formats.labelling_tools import LABELLING
     from hardmine.data.load_dataset import load_splits
     from hardmine.mining.candidates_file import hand_over
 
     console = Console(quiet=quiet)
-    if to in LABELLING:
+    if to.for_labelling:
         given = hand_over(
-            data, out, to, images=images, empty_is_verified=empty_is_verified, link=link
+            data, out, to.name, images=images, empty_is_verified=empty_is_verified, link=link
         )
         console.result(
             f"{given.out}: {given.images} images, {given.annotations} boxes as annotations, "
@@ -47,7 +67,7 @@ def convert(
         )
         return
     splits = load_splits(data, images=images, empty_is_verified=empty_is_verified)
-    done = convert_splits(splits, out, to, link=link)
+    done = convert_splits(splits, out, to.name, link=link)
     images_of = ", ".join(f"{number} {name}" for name, number in done.images.items())
     console.result(
         f"{done.out}: images {images_of}; {done.boxes} boxes ({done.ignored_boxes} ignored)"

@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hardmine.data.formats.coco import write_coco
-from hardmine.data.formats.writers import write_voc, write_yolo
+from hardmine.data.formats.format_table import LabelFormat, written_format
+from hardmine.data.formats.label_format import ALL, SPLITS, LabelSet
 from hardmine.data.load_dataset import load_splits
 from hardmine.errors import ConfigError, DataError
-from hardmine.types import Dataset, ImageRecord
-
-FORMATS = ("coco", "yolo", "voc")
-_SPLITS = frozenset({"train", "val", "test"})
+from hardmine.types import F32, Dataset, ImageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,9 @@ class Conversion:
     images: dict[str, int]
     boxes: int
     ignored_boxes: int
-    """Of ``boxes``; YOLO programs do not know the side file and take these for objects."""
+    """Of ``boxes``; programs that do not know the side file take these for objects."""
+    predicted_boxes: int
+    """Of ``boxes``: those of a model."""
     renamed: int
     """Images whose name was already taken by one from another folder."""
 
@@ -38,36 +37,40 @@ def convert(
     to: str,
     *,
     link: bool = False,
+    scores: Mapping[Path, F32] | None = None,
+    model: str = "hardmine",
 ) -> Conversion:
     """Write a dataset in another format, with a copy of its images.
 
-    The folder appears whole or not at all. Images come to lie in one folder per split (one for all
-    in VOC); where two of different folders share a name, the second is named after its folder too.
+    The folder appears whole or not at all. Images come to lie where the format wants them, mostly in
+    one folder per split; where two of different folders share a name, the second is named after its
+    folder too.
 
     Args:
         data: one dataset, splits by name with the same categories, or a path to read them from.
         out: a folder that is missing or empty.
-        to: ``coco``, ``yolo`` or ``voc``.
+        to: the name of a format that `format_table` can write (``coco``, ``yolo``, ``voc`` …).
         link: make hard links instead of copies, where the file system can.
+        scores: f32[N] by image, for images whose boxes are a model's and not a person's; only formats
+            of labelling programs take them.
+        model: named as the source of those boxes.
 
     Raises:
-        ConfigError: an unknown format, or splits that the format has no name for.
+        ConfigError: an unknown format, or splits or scores that the format has no place for.
         DataError: ``out`` holds something, an image cannot be copied, or the disk is full.
     """
     splits = _splits(data)
     target = Path(out)
-    if to not in FORMATS:
-        raise ConfigError(f"format {to!r}, wanted one of {', '.join(FORMATS)}")
-    if to != "coco" and set(splits) != {"all"} and not _SPLITS.issuperset(splits):
-        wanted = ", ".join(sorted(_SPLITS))
-        raise ConfigError(f"splits {', '.join(splits)}: {to} has names for {wanted} only")
+    row = written_format(to)
+    _check_fits(row, splits, scores)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target}: exists and is not empty, wanted a new folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
         try:
-            renamed = _fill(splits, part, to, link)
+            labels, renamed = _place(splits, part, row, link, scores or {})
+            row.writer.write(replace(labels, model=model), part)
             part.chmod(0o755)
             part.replace(target)
         except BaseException:
@@ -75,7 +78,7 @@ def convert(
             raise
     except OSError as error:
         raise DataError(f"{target}: not converted ({error})") from error
-    return _summary(splits, target, renamed)
+    return _summary(labels, target, renamed)
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
@@ -107,31 +110,38 @@ def _splits(data: Dataset | Mapping[str, Dataset] | Path | str) -> dict[str, Dat
     return splits
 
 
-def _fill(splits: Mapping[str, Dataset], out: Path, to: str, link: bool) -> int:
-    """Write images and labels; return how many images were renamed."""
+def _check_fits(
+    row: LabelFormat, splits: Mapping[str, Dataset], scores: Mapping[Path, F32] | None
+) -> None:
+    if not row.writer.any_split and set(splits) != {ALL} and not set(SPLITS).issuperset(splits):
+        wanted = ", ".join(SPLITS)
+        raise ConfigError(f"splits {', '.join(splits)}: {row.name} has names for {wanted} only")
+    if scores and not row.for_labelling:
+        raise ConfigError(f"format {row.name!r}: has no place for a model's boxes and their scores")
+
+
+def _place(
+    splits: Mapping[str, Dataset],
+    out: Path,
+    row: LabelFormat,
+    link: bool,
+    scores: Mapping[Path, F32],
+) -> tuple[LabelSet, int]:
+    """Copy the images; return the splits with their new paths, and how many images were renamed."""
     records = [(name, record) for name, ds in splits.items() for record in ds.records]
     names = unique_names([record.path for _, record in records])
     moved: dict[str, list[ImageRecord]] = {name: [] for name in splits}
+    moved_scores: dict[Path, F32] = {}
     for (split, record), name in zip(records, names, strict=True):
-        path = _image_folder(out, split, to) / name
+        one = row.for_labelling and len(splits) == 1
+        path = out / row.writer.image_folder(ALL if one else split) / name
         copy_image(record.path, path, link)
         moved[split].append(replace(record, path=path))
+        if record.path in scores:
+            moved_scores[path] = scores[record.path]
     placed = {name: splits[name].with_records(records) for name, records in moved.items()}
-    if to == "yolo":
-        write_yolo(placed, out)
-    elif to == "voc":
-        write_voc(placed, out)
-    else:
-        for name, dataset in placed.items():
-            file = out / "annotations" / f"instances_{name}.json"
-            write_coco(dataset, file, images_root=_image_folder(out, name, to))
-    return sum(name != record.path.name for (_, record), name in zip(records, names, strict=True))
-
-
-def _image_folder(out: Path, split: str, to: str) -> Path:
-    if to == "voc":
-        return out / "JPEGImages"
-    return out / "images" if split == "all" else out / "images" / split
+    renamed = sum(n != record.path.name for (_, record), n in zip(records, names, strict=True))
+    return LabelSet(placed, moved_scores), renamed
 
 
 def copy_image(source: Path, target: Path, link: bool) -> None:
@@ -147,12 +157,13 @@ def copy_image(source: Path, target: Path, link: bool) -> None:
     shutil.copyfile(source, target)
 
 
-def _summary(splits: Mapping[str, Dataset], out: Path, renamed: int) -> Conversion:
-    records = [record for dataset in splits.values() for record in dataset.records]
+def _summary(labels: LabelSet, out: Path, renamed: int) -> Conversion:
+    records = [record for dataset in labels.splits.values() for record in dataset.records]
     return Conversion(
         out,
-        {name: len(dataset) for name, dataset in splits.items()},
+        {name: len(dataset) for name, dataset in labels.splits.items()},
         sum(len(record.labels) for record in records),
         sum(int(record.ignore.sum()) for record in records),
+        sum(len(record.labels) for record in records if record.path in labels.scores),
         renamed,
     )

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from hardmine.data.formats.labelling_tools import Task, tasks_of, write_tasks
+from hardmine.data.convert import convert
 from hardmine.data.images import image_size
 from hardmine.data.load_dataset import load_splits
 from hardmine.errors import DataError
 from hardmine.files import write_json, write_text
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.types import Detections, ImageRecord, ImageState, PoolScore
+from hardmine.types import F32, Dataset, Detections, ImageRecord, ImageState, PoolScore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,13 +201,17 @@ def is_candidates_file(path: Path) -> bool:
         return _KEY in file.read(_PEEK)
 
 
-def read_candidates(path: Path) -> tuple[list[Task], tuple[str, ...]]:
-    """Return the candidates, hardest first, and the class names (sorted) of their boxes.
+def read_candidates(path: Path) -> tuple[Dataset, dict[Path, F32]]:
+    """Return the candidates as images, hardest first, with what the model saw as their boxes.
 
     Images that cannot be read are left out.
 
     Args:
         path: ``candidates.json``, or the ``candidates.csv`` beside it.
+
+    Returns:
+        The images (their classes are the sorted names of the boxes), and the scores f32[N] of the
+        boxes by image.
 
     Raises:
         DataError: broken, or none of the images is there.
@@ -215,17 +219,19 @@ def read_candidates(path: Path) -> tuple[list[Task], tuple[str, ...]]:
     file = path.with_suffix(".json")
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))["candidates"]
-        found = [_task(entry) for entry in entries]
+        found = [_seen_image(entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: not a list of candidates ({error!r})") from None
-    kept = [(task, names) for task, names in found if task is not None]
+    kept = [item for item in found if item is not None]
     if entries and not kept:
         raise DataError(f"{file}: none of its {len(entries)} images can be read")
-    classes = tuple(sorted({name for _, names in kept for name in names}))
+    classes = tuple(sorted({name for _, names, _ in kept for name in names}))
     label_of = {name: label for label, name in enumerate(classes, start=1)}
-    for task, names in kept:
-        task.record.labels[:] = [label_of[name] for name in names]
-    return [task for task, _ in kept], classes
+    for record, names, _ in kept:
+        record.labels[:] = [label_of[name] for name in names]
+    records = tuple(record for record, _, _ in kept)
+    scores = {record.path: seen for record, _, seen in kept}
+    return Dataset(classes, records, file.parent), scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,32 +257,31 @@ def hand_over(
 
     Args:
         data: a dataset as for `load_splits`, or ``candidates.json`` (or the CSV beside it).
-        to: one of `LABELLING`.
+        to: a format that a labelling program takes.
 
     Raises:
-        DataError, ConfigError: as `load_splits`, `read_candidates` and `write_tasks`.
+        DataError, ConfigError: as `load_splits`, `read_candidates` and `convert`.
     """
     if is_candidates_file(data):
-        tasks, categories = read_candidates(data)
+        seen, scores = read_candidates(data)
+        done = convert(seen, out, to, link=link, scores=scores)
     else:
         splits = load_splits(data, images=images, empty_is_verified=empty_is_verified)
-        tasks, categories = tasks_of(splits), next(iter(splits.values())).categories
-    folder = write_tasks(tasks, categories, out, to, link=link)
-    boxes = [0, 0]
-    for task in tasks:
-        boxes[task.scores is not None] += int((~task.record.ignore).sum())
-    return HandOver(folder, len(tasks), *boxes)
+        done = convert(splits, out, to, link=link)
+    annotations = done.boxes - done.ignored_boxes - done.predicted_boxes
+    return HandOver(done.out, sum(done.images.values()), annotations, done.predicted_boxes)
 
 
-def _task(entry: Mapping[str, Any]) -> tuple[Task | None, list[str]]:
+def _seen_image(entry: Mapping[str, Any]) -> tuple[ImageRecord, list[str], F32] | None:
+    """Return an image, the classes and the scores of its boxes; None where it cannot be read."""
     path = Path(entry["path"])
     names = [str(box[5]) for box in entry["boxes"]]
     table = np.array([box[:5] for box in entry["boxes"]], np.float32).reshape(-1, 5)
     try:
         width, height = image_size(path)
     except DataError:
-        return None, names
+        return None
     labels, ignore = np.zeros(len(table), np.int64), np.zeros(len(table), np.bool_)
     state = ImageState.UNREVIEWED
     record = ImageRecord(path, width, height, table[:, :4].copy(), labels, ignore, state)
-    return Task(record, "", table[:, 4].copy()), names
+    return record, names, table[:, 4].copy()

@@ -1,8 +1,13 @@
-"""COCO: one JSON file for many images.
+"""COCO: one JSON file for many images, read and written.
 
 ``iscrowd`` becomes ``ignore``. Category ids are arbitrary; labels follow the order of the list.
 The key ``hardmine_state`` of an image holds its `ImageState`; without it, an image without
 annotations is ``unreviewed``, since COCO cannot say whether anybody looked.
+
+A file without faults is read by typed decoding (`read_fast`): objects go straight into columns, and
+outlines and everything else that is not used are skipped while the text is parsed. What does not fit
+(a missing key, a box of three numbers, an unknown id, a repeated name) makes it give up; the careful
+reader then names each fault.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ import gc
 import json
 import mmap
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,20 +30,87 @@ import numpy as np
 from hardmine.data.formats.image_folder import measure
 from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
 from hardmine.data.formats.image_states import parse_state
+from hardmine.data.formats.label_format import (
+    ALL,
+    LabelFiles,
+    LabelSet,
+    Reader,
+    Writer,
+    below_images,
+    split_of,
+)
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
 from hardmine.errors import DataError
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
-# The quick way through a COCO file without faults: typed decoding, objects straight into columns.
-#
-# Outlines and everything else that is not used are skipped while the text is parsed, without ever
-# becoming Python objects. What does not fit (a missing key, a box of three numbers, an unknown id, a
-# repeated name …) makes `read_fast` give up, and the careful reader below names
-# each fault.
+STATE_KEY = "hardmine_state"
+SOURCE_KEY = "hardmine_source"
+
+_INSTANCES = "instances"
+_BULK = ("segmentation", "keypoints", "caption")
+_PROBES = 200
+"""Image names that are looked up to find out which folder the file names start from."""
 
 Find = Callable[[str], Path | None]
+FastSplit = tuple[list[str], list[RawImage], ObjectTable]
+
+_KEYS = re.compile(rb'"(images|annotations)"\s*:\s*\[')
+_PEEK = 65536
+
+
+def looks_like_coco(path: Path) -> bool:
+    """Return whether the beginning of a file has a list of images or annotations."""
+    with path.open("rb") as file:
+        return _KEYS.search(file.read(_PEEK)) is not None
+
+
+def find_coco(path: Path, images: Path | None = None) -> dict[str, CocoSource]:
+    """Return a COCO file as the only split, with the folders that its images may lie in."""
+    if images is not None:
+        return {ALL: CocoSource(images, path, (images,))}
+    here = path.parent
+    root = here.parent if here.name.lower() == "annotations" else here
+    stem = path.stem.removeprefix(_INSTANCES + "_")
+    names = [stem, split_of(stem) or stem]
+    bases = [root / "images" / name for name in names] + [root / name for name in names]
+    return {ALL: CocoSource(root, path, (*dict.fromkeys(bases), root / "images", here, root))}
+
+
+@dataclass(frozen=True, slots=True)
+class CocoSource:
+    """One COCO file and the folders, below ``root``, that its file names may start from."""
+
+    root: Path
+    file: Path
+    bases: tuple[Path, ...]
+
+    def read(self, *, empty_is_verified: bool = False) -> RawSplit:
+        """Read the file; ``empty_is_verified``: an image without annotations is a negative.
+
+        Raises:
+            DataError: not JSON, not COCO, or none of its images is found.
+        """
+        reader = _CocoReader(self, empty_is_verified)
+        with _collector_paused():
+            fast = read_fast(self.file, reader.file, partial(_choose_base, self), reader.empty)
+            if fast is not None:
+                return self._from_columns(*fast)
+            data = _load(self.file)
+            reader.read_images(data["images"])
+            names = reader.read_annotations(data["annotations"], data["categories"])
+        images = measure(reader.images, self.root, reader.problems)
+        return RawSplit(self.root, names, images, reader.problems, form="xywh")
+
+    def _from_columns(
+        self, names: list[str], images: list[RawImage], table: ObjectTable
+    ) -> RawSplit:
+        problems: list[Problem] = []
+        known = measure(images, self.root, problems)
+        if len(known) < len(images):
+            table = table.of_images([image.width > 0 and image.height > 0 for image in images])
+        return RawSplit(self.root, names, known, problems, form="xywh", table=table)
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -65,9 +138,6 @@ class _Coco(msgspec.Struct, gc=False):
     images: list[_Image]
     annotations: list[_Annotation] = []
     categories: list[_Category] = []
-
-
-FastSplit = tuple[list[str], list[RawImage], ObjectTable]
 
 
 def read_fast(
@@ -139,49 +209,6 @@ def _table(
     return ObjectTable(
         owners[order], boxes[order], np.array(classes, np.int64)[order], crowd[order], order
     )
-
-
-STATE_KEY = "hardmine_state"
-SOURCE_KEY = "hardmine_source"
-
-_BULK = ("segmentation", "keypoints", "caption")
-_PROBES = 200
-"""Image names that are looked up to find out which folder the file names start from."""
-
-
-@dataclass(frozen=True, slots=True)
-class CocoSource:
-    """One COCO file and the folders, below ``root``, that its file names may start from."""
-
-    root: Path
-    file: Path
-    bases: tuple[Path, ...]
-
-    def read(self, *, empty_is_verified: bool = False) -> RawSplit:
-        """Read the file; ``empty_is_verified``: an image without annotations is a negative.
-
-        Raises:
-            DataError: not JSON, not COCO, or none of its images is found.
-        """
-        reader = _CocoReader(self, empty_is_verified)
-        with _collector_paused():
-            fast = read_fast(self.file, reader.file, partial(_choose_base, self), reader.empty)
-            if fast is not None:
-                return self._from_columns(*fast)
-            data = _load(self.file)
-            reader.read_images(data["images"])
-            names = reader.read_annotations(data["annotations"], data["categories"])
-        images = measure(reader.images, self.root, reader.problems)
-        return RawSplit(self.root, names, images, reader.problems, form="xywh")
-
-    def _from_columns(
-        self, names: list[str], images: list[RawImage], table: ObjectTable
-    ) -> RawSplit:
-        problems: list[Problem] = []
-        known = measure(images, self.root, problems)
-        if len(known) < len(images):
-            table = table.of_images([image.width > 0 and image.height > 0 for image in images])
-        return RawSplit(self.root, names, known, problems, form="xywh", table=table)
 
 
 class _CocoReader:
@@ -388,9 +415,6 @@ def _none_found(source: CocoSource, problems: Sequence[Problem]) -> str:
     )
 
 
-# Writing COCO files.
-
-
 def write_coco(
     dataset: Dataset, path: Path | str, *, images_root: Path | str | None = None
 ) -> None:
@@ -450,3 +474,15 @@ def _one_per_line(entries: Sequence[Mapping[str, Any]]) -> str:
         return "[]"
     rows = (json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in entries)
     return "[\n" + ",\n".join(rows) + "\n]"
+
+
+def _write(labels: LabelSet, out: Path) -> None:
+    for name, dataset in labels.splits.items():
+        file = out / "annotations" / f"{_INSTANCES}_{name}.json"
+        write_coco(dataset, file, images_root=out / below_images(name))
+
+
+READER = Reader(
+    files=LabelFiles((".json",), looks_like_coco, find_coco, preferred=_INSTANCES),
+)
+WRITER = Writer(_write, below_images, any_split=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from hardmine.data.formats.image_folder import measure
 from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
 from hardmine.data.formats.image_states import parse_state
+from hardmine.data.formats.label_format import ALL, LabelFiles, Reader, split_of
 from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
@@ -225,3 +226,17 @@ def _delimiter(line: str) -> str:
 def _pixels(text: str) -> int:
     """Return a size, 0 where it is missing or senseless (then the image's header is read)."""
     return int(float(text)) if _is_number(text) and 0 < float(text) < 1e9 else 0
+
+
+def find_csv(path: Path, images: Path | None = None) -> dict[str, CsvSource]:
+    """Return a CSV file as the only split, with the folders that its images may lie in."""
+    if images is not None:
+        return {ALL: CsvSource(images, path, (images,))}
+    here = path.parent
+    root = here.parent if here.name.lower() == "annotations" else here
+    name = split_of(path.stem)
+    own = (root / "images" / name, root / name) if name else ()
+    return {ALL: CsvSource(root, path, (root, *own, root / "images"))}
+
+
+READER = Reader(files=LabelFiles((".csv", ".tsv"), looks_like_boxes, find_csv, after_pairs=True))

@@ -17,7 +17,7 @@ from typing import Any
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.files import write_json
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import ImageState, Problem
+from hardmine.types import ImageRecord, ImageState, Problem
 
 STATES_FILE = "hardmine.json"
 
@@ -72,6 +72,25 @@ def write_marks(folder: Path, marks: Mapping[str, Mark]) -> None:
         path.unlink(missing_ok=True)
         return
     write_json(path, {"images": {name: _entry(mark) for name, mark in marks.items() if mark}})
+
+
+def has_label_file(record: ImageRecord) -> bool:
+    """Return whether other programs may take the image's (lack of) objects at its word."""
+    return bool(len(record.labels)) or record.state.is_trainable
+
+
+def mark_of(record: ImageRecord, ignored: frozenset[int] = frozenset()) -> Mark:
+    """Return what the label file, or its absence, does not say of an image."""
+    implied = ImageState.UNREVIEWED
+    if has_label_file(record):
+        implied = ImageState.LABELLED if len(record.labels) else ImageState.VERIFIED_EMPTY
+    return Mark(None if record.state is implied else record.state, ignored, record.source)
+
+
+def write_plain(path: Path, text: str) -> None:
+    """Write one of many label files; the caller makes their folder appear when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _mark(entry: Mapping[str, Any]) -> Mark:

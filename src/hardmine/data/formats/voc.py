@@ -12,23 +12,37 @@ which is the path on the machine of whoever labelled, is never followed.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from hardmine.data.formats.image_folder import list_files, list_images, measure, stem_name
 from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
-from hardmine.data.formats.image_states import NO_MARK, Mark, read_marks
+from hardmine.data.formats.image_states import (
+    NO_MARK,
+    Mark,
+    has_label_file,
+    mark_of,
+    read_marks,
+    write_marks,
+    write_plain,
+)
+from hardmine.data.formats.label_format import ALL, SPLITS, LabelPerImage, LabelSet, Reader, Writer
 from hardmine.data.formats.label_validation import LabelError, RawImage, RawSplit
+from hardmine.data.formats.yolo import class_names
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import ImageState, Problem
+from hardmine.types import ImageRecord, ImageState, Problem
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _CHALLENGE = "PASCAL VOC"
+_ANNOTATION = re.compile(rb"<annotation[\s>]")
+_PEEK = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +209,70 @@ def _count(text: str | None) -> int:
         return max(0, round(float(text or "")))
     except (ValueError, OverflowError):
         return 0
+
+
+def write_voc(labels: LabelSet, out: Path) -> None:
+    """Write XML files for the images in ``out/JPEGImages``, their splits and ``classes.txt``."""
+    images, folder = out / "JPEGImages", out / "Annotations"
+    folder.mkdir(parents=True, exist_ok=True)
+    marks: dict[str, Mark] = {}
+    for name, dataset in labels.splits.items():
+        for record in dataset.records:
+            if has_label_file(record):
+                path = folder / f"{stem_name(record.path, images)}.xml"
+                write_plain(path, _voc_xml(record, dataset.categories))
+            marks[relative_name(record.path, images)] = mark_of(record, frozenset())
+        if name != ALL:
+            names = [stem_name(record.path, images) for record in dataset.records]
+            text = "".join(f"{stem}\n" for stem in names)
+            write_plain(out / "ImageSets" / "Main" / f"{name}.txt", text)
+    write_marks(folder, marks)
+    write_plain(out / "classes.txt", "".join(f"{name}\n" for name in labels.categories))
+
+
+def _voc_xml(record: ImageRecord, categories: Sequence[str]) -> str:
+    root = Element("annotation")
+    _add(root, "filename", record.path.name)
+    size = SubElement(root, "size")
+    for key, value in (("width", record.width), ("height", record.height), ("depth", 3)):
+        _add(size, key, value)
+    rows = zip(record.boxes.tolist(), record.labels.tolist(), record.ignore.tolist(), strict=True)
+    for box, label, ignore in rows:
+        item = SubElement(root, "object")
+        _add(item, "name", categories[label - 1])
+        _add(item, "difficult", int(ignore))
+        corners = SubElement(item, "bndbox")
+        for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
+            _add(corners, key, int(value) if value.is_integer() else value)
+    indent(root)
+    return tostring(root, encoding="unicode") + "\n"
+
+
+def _add(parent: Element, key: str, value: object) -> None:
+    SubElement(parent, key).text = str(value)
+
+
+def _layout(path: Path) -> dict[str, VocSource]:
+    """Return the splits of a folder laid out as the VOC challenges do."""
+    images, labels = path / "JPEGImages", path / "Annotations"
+    if not (images.is_dir() and labels.is_dir()):
+        return {}
+    files = sorted((path / "ImageSets" / "Main").glob("*.txt"))
+    lists = {file.stem: file for file in files if "_" not in file.stem}  # not aeroplane_train.txt
+    chosen: dict[str, Path] = {name: lists[name] for name in SPLITS if name in lists}
+    if "trainval" in lists and "train" not in chosen:
+        chosen["train"] = lists["trainval"]
+    names = class_names(path)
+    lists = chosen or lists
+    if not lists:
+        return {ALL: VocSource(path, images, labels, None, names)}
+    return {name: VocSource(path, images, labels, file, names) for name, file in lists.items()}
+
+
+def _looks_like_voc(path: Path) -> bool:
+    with path.open("rb") as file:
+        return _ANNOTATION.search(file.read(_PEEK)) is not None
+
+
+READER = Reader(layout=_layout, per_image=LabelPerImage(".xml", _looks_like_voc, VocSource))
+WRITER = Writer(write_voc, lambda split: "JPEGImages")

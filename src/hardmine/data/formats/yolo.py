@@ -18,13 +18,28 @@ import yaml
 
 from hardmine.data.formats.image_folder import list_files, list_images, measure, stem_name
 from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
-from hardmine.data.formats.image_states import NO_MARK, Mark, read_marks
+from hardmine.data.formats.image_states import (
+    NO_MARK,
+    Mark,
+    has_label_file,
+    mark_of,
+    read_marks,
+    write_marks,
+    write_plain,
+)
+from hardmine.data.formats.label_format import (
+    ALL,
+    LabelFiles,
+    LabelPerImage,
+    LabelSet,
+    Reader,
+    Writer,
+    below_images,
+)
 from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import ImageState, Problem
-
-# The ``data.yaml`` of a YOLO dataset, and its lists of class names.
+from hardmine.types import ImageRecord, ImageState, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +94,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise DataError(f"{path}: got {type(config).__name__}, wanted keys such as train and names")
     return config
+
+
+def looks_like_config(path: Path) -> bool:
+    """Return whether a yaml file is called ``data`` or names classes."""
+    return path.stem == "data" or "names" in load_yaml(path)
 
 
 def class_names(folder: Path) -> tuple[str, ...] | None:
@@ -144,6 +164,10 @@ class YoloSource:
     def read(self, *, empty_is_verified: bool = False) -> RawSplit:
         """Read the split; ``empty_is_verified``: an image without label file is a negative."""
         return _YoloReader(self, empty_is_verified).read()
+
+
+def _in_folders(root: Path, images: Path, labels: Path) -> YoloSource:
+    return YoloSource(root, (images,), class_names(root), labels)
 
 
 class _YoloReader:
@@ -289,3 +313,45 @@ def _label_folder(images: Path) -> Path:
     parts[last] = "labels"
     folder = Path(*parts)
     return folder if folder.is_dir() or images.name == "images" else images
+
+
+def write_yolo(labels: LabelSet, out: Path) -> None:
+    """Write label files beside ``out/images``, and a ``data.yaml``.
+
+    The images of split ``train`` lie in ``out/images/train``; those of ``all`` in ``out/images``,
+    which the ``data.yaml`` then calls ``train``.
+    """
+    config: dict[str, object] = {"path": "."}
+    for name, dataset in labels.splits.items():
+        part = "" if name == ALL else name
+        images, folder = out / below_images(name), out / "labels" / part
+        marks: dict[str, Mark] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for record in dataset.records:
+            if has_label_file(record):
+                path = folder / f"{stem_name(record.path, images)}.txt"
+                write_plain(path, "".join(_yolo_lines(record)))
+            ignored = frozenset(record.ignore.nonzero()[0].tolist())
+            marks[relative_name(record.path, images)] = mark_of(record, ignored)
+        write_marks(folder, marks)
+        config[name if part else "train"] = f"images/{part}".rstrip("/")
+    config["names"] = dict(enumerate(labels.categories))
+    write_plain(out / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def _yolo_lines(record: ImageRecord) -> list[str]:
+    lines: list[str] = []
+    for (x0, y0, x1, y1), label in zip(record.boxes.tolist(), record.labels.tolist(), strict=True):
+        cx, width = (x0 + x1) / 2 / record.width, (x1 - x0) / record.width
+        cy, height = (y0 + y1) / 2 / record.height, (y1 - y0) / record.height
+        lines.append(f"{label - 1} {cx:.10g} {cy:.10g} {width:.10g} {height:.10g}\n")
+    return lines
+
+
+READER = Reader(
+    files=LabelFiles(
+        (".yaml", ".yml"), looks_like_config, read_config, preferred="data.", whole=True
+    ),
+    per_image=LabelPerImage(".txt", looks_like_labels, _in_folders),
+)
+WRITER = Writer(write_yolo, below_images)

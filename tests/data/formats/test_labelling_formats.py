@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import parse
 
 import numpy as np
 import pytest
 
-from data_files import put_image, put_text
-from hardmine.data.formats.labelling_tools import Task, tasks_of, write_tasks
-from hardmine.errors import ConfigError, DataError
+from data_files import put_image
+from hardmine.data.convert import convert
+from hardmine.errors import ConfigError
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 
@@ -25,27 +26,35 @@ def record(path: Path, boxes: list[list[float]], state: ImageState) -> ImageReco
     )
 
 
+@dataclass(frozen=True)
+class Handed:
+    """Images to hand over; the last one's boxes are a model's."""
+
+    dataset: Dataset
+    scores: dict[Path, np.ndarray]
+
+    def write(self, out: Path, to: str) -> Path:
+        return convert({"train": self.dataset}, out, to, scores=self.scores, model="m1").out
+
+
 @pytest.fixture
-def tasks(tmp_path: Path) -> list[Task]:
+def handed(tmp_path: Path) -> Handed:
     """A labelled image, an empty one and an unreviewed one, and a model's suggestion."""
     paths = [
         put_image(tmp_path / name, i) for i, name in enumerate(("a.png", "x/a.png", "c d.png"))
     ]
-    train = [
+    records = (
         record(paths[0], [[4, 2, 14, 12], [0, 0, 40, 20]], ImageState.LABELLED),
         record(paths[1], [], ImageState.VERIFIED_EMPTY),
         record(paths[2], [], ImageState.UNREVIEWED),
-    ]
-    seen = record(put_image(tmp_path / "s.png", 7), [[10, 5, 20, 10]], ImageState.UNREVIEWED)
-    splits = {"train": Dataset(("cat", "dog"), tuple(train), tmp_path)}
-    return [*tasks_of(splits), Task(seen, "train", np.array([0.75], np.float32))]
+        record(put_image(tmp_path / "s.png", 7), [[10, 5, 20, 10]], ImageState.UNREVIEWED),
+    )
+    scores = {records[3].path: np.array([0.75], np.float32)}
+    return Handed(Dataset(("cat", "dog"), records, tmp_path), scores)
 
 
-CLASSES = ("cat", "dog")
-
-
-def test_label_studio(tasks: list[Task], tmp_path: Path) -> None:
-    out = write_tasks(tasks, CLASSES, tmp_path / "out", "labelstudio", model="m1")
+def test_label_studio(handed: Handed, tmp_path: Path) -> None:
+    out = handed.write(tmp_path / "out", "labelstudio")
     entries = json.loads((out / "tasks.json").read_text())
     assert [e["data"]["image"] for e in entries] == [
         "/data/local-files/?d=images/a.png",
@@ -83,8 +92,8 @@ def test_label_studio(tasks: list[Task], tmp_path: Path) -> None:
     assert [label.get("value") for label in control] == ["cat", "dog"]
 
 
-def test_cvat(tasks: list[Task], tmp_path: Path) -> None:
-    out = write_tasks(tasks, CLASSES, tmp_path / "out", "cvat")
+def test_cvat(handed: Handed, tmp_path: Path) -> None:
+    out = handed.write(tmp_path / "out", "cvat")
     root = parse(out / "annotations.xml").getroot()
     assert root.findtext("version") == "1.1"
     assert [n.text for n in root.findall("meta/task/labels/label/name")] == ["cat", "dog"]
@@ -98,8 +107,8 @@ def test_cvat(tasks: list[Task], tmp_path: Path) -> None:
     assert [len(image) for image in images] == [2, 0, 0, 1]
 
 
-def test_fiftyone(tasks: list[Task], tmp_path: Path) -> None:
-    out = write_tasks(tasks, CLASSES, tmp_path / "out", "fiftyone")
+def test_fiftyone(handed: Handed, tmp_path: Path) -> None:
+    out = handed.write(tmp_path / "out", "fiftyone")
     data = json.loads((out / "labels.json").read_text())
     assert data["classes"] == ["cat", "dog"]
     assert set(data["labels"]) == {p.stem for p in (out / "data").iterdir()}
@@ -109,9 +118,9 @@ def test_fiftyone(tasks: list[Task], tmp_path: Path) -> None:
     assert data["labels"]["s"][0]["confidence"] == 0.75
 
 
-def test_fiftyone_writes_a_folder_per_split(tasks: list[Task], tmp_path: Path) -> None:
-    more = [*tasks[:1], Task(tasks[1].record, "val")]
-    out = write_tasks(more, CLASSES, tmp_path / "out", "fiftyone", link=True)
+def test_fiftyone_writes_a_folder_per_split(handed: Handed, tmp_path: Path) -> None:
+    splits = {"train": handed.dataset.subset([0]), "val": handed.dataset.subset([1])}
+    out = convert(splits, tmp_path / "out", "fiftyone", link=True).out
     assert sorted(str(p.relative_to(out)) for p in out.rglob("*.*")) == [
         "train/data/a.png",
         "train/labels.json",
@@ -123,18 +132,16 @@ def test_fiftyone_writes_a_folder_per_split(tasks: list[Task], tmp_path: Path) -
 def test_ignored_boxes_are_not_shown(tmp_path: Path) -> None:
     one = record(put_image(tmp_path / "a.png"), [[4, 2, 14, 12]], ImageState.LABELLED)
     one.ignore[:] = True
-    out = write_tasks([Task(one)], CLASSES, tmp_path / "out", "cvat")
+    out = convert(Dataset(("cat",), (one,), tmp_path), tmp_path / "out", "cvat").out
     assert parse(out / "annotations.xml").findall("image/box") == []
 
 
-def test_faults_leave_nothing_behind(tasks: list[Task], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="labelstudio"):
-        write_tasks(tasks, CLASSES, tmp_path / "out", "labelbox")
-    put_text(tmp_path / "full" / "x.txt", "x")
-    with pytest.raises(DataError, match="not empty"):
-        write_tasks(tasks, CLASSES, tmp_path / "full", "cvat")
-    tasks[0].record.path.unlink()
-    with pytest.raises(DataError, match="not written"):
-        write_tasks(tasks, CLASSES, tmp_path / "out", "cvat")
+def test_scores_have_a_place_in_labelling_formats_only(handed: Handed, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'coco': has no place for a model's boxes"):
+        handed.write(tmp_path / "out", "coco")
     assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.glob(".out*"))
+
+
+def test_predictions_are_counted_apart(handed: Handed, tmp_path: Path) -> None:
+    done = convert(handed.dataset, tmp_path / "out", "cvat", scores=handed.scores)
+    assert (done.boxes, done.predicted_boxes) == (3, 1)

@@ -1,0 +1,153 @@
+"""What the module of a label format offers: how its data are found and read, and how they are written.
+
+Each format's module has a ``READER``, a ``WRITER`` or both; `format_table` has its row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from hardmine.data.formats.label_validation import RawSplit
+from hardmine.types import F32, Dataset, ImageRecord
+
+ALL = "all"
+"""The name of the only split of data without splits."""
+SPLITS = ("train", "val", "test")
+
+_CANONICAL = {
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(_CANONICAL)})(?![a-z])")
+
+
+class Source(Protocol):
+    """One split of a dataset that has been found and not read yet."""
+
+    def read(self, *, empty_is_verified: bool = False) -> RawSplit:
+        """Read it."""
+        ...
+
+
+Sources = Mapping[str, Source]
+"""By split name; `ALL` where there are no splits."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFiles:
+    """Files that hold the labels of many images each: of a split (COCO) or a dataset (data.yaml).
+
+    Attributes:
+        suffixes: of such a file, lower case.
+        looks_right: whether a file with one of the suffixes is of this format.
+        sources: the splits in a file; told the folder of images where the user named one.
+        preferred: files whose names start so are taken in place of any others.
+        whole: one file holds all splits; of several, the first is taken.
+        after_pairs: looked for only where no image has a label file of its own.
+    """
+
+    suffixes: tuple[str, ...]
+    looks_right: Callable[[Path], bool]
+    sources: Callable[[Path, Path | None], Sources]
+    preferred: str = ""
+    whole: bool = False
+    after_pairs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPerImage:
+    """A label file for each image, paired by their names.
+
+    Attributes:
+        suffix: of the label files, lower case.
+        looks_right: whether a file with that suffix is of this format; an empty file is of any.
+        source: a split from its root, its folder of images and its folder of label files.
+    """
+
+    suffix: str
+    looks_right: Callable[[Path], bool]
+    source: Callable[[Path, Path, Path], Source]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How data of one format are found and read.
+
+    Attributes:
+        layout: the splits in a folder that is laid out as only this format is; empty if it is not.
+    """
+
+    layout: Callable[[Path], Sources] | None = None
+    files: LabelFiles | None = None
+    per_image: LabelPerImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """What is written: splits with one class list, whose images already lie where they belong.
+
+    ``scores`` f32[N] by image: its boxes are a model's, and these are their scores. ``model`` names
+    the model.
+    """
+
+    splits: Mapping[str, Dataset]
+    scores: Mapping[Path, F32] = field(default_factory=dict)
+    model: str = ""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The class list."""
+        return next(iter(self.splits.values())).categories
+
+    def shown_boxes(self, record: ImageRecord) -> Iterator[tuple[list[float], str, float | None]]:
+        """Yield (xyxy pixels, class, score) of each box that is not to be ignored.
+
+        The score is None where a person drew the box.
+        """
+        given = self.scores.get(record.path)
+        scores = [None] * len(record.labels) if given is None else given.tolist()
+        rows = zip(record.boxes.tolist(), record.labels, scores, record.ignore, strict=True)
+        for box, label, score, ignore in rows:
+            if not ignore:
+                yield box, self.categories[label - 1], score
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """How data are written in one format.
+
+    Attributes:
+        write: writes the labels below a folder in which the images already lie.
+        image_folder: where the images of a split lie below that folder; ``""`` is the folder itself.
+        any_split: splits may have any name; else only those in `SPLITS` and `ALL`.
+    """
+
+    write: Callable[[LabelSet, Path], None]
+    image_folder: Callable[[str], str]
+    any_split: bool = False
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a file or folder name tells of (``train2017`` → ``train``), or None."""
+    words = [_CANONICAL[word] for word in _SPLIT_WORD.findall(name.lower())]
+    return words[0] if words else None
+
+
+def split_folder(name: str) -> str | None:
+    """Return the split that a folder with exactly that name holds, or None."""
+    return _CANONICAL.get(name.lower())
+
+
+def below_images(split: str) -> str:
+    """Return ``images/train`` for the split ``train``, ``images`` for data without splits."""
+    return "images" if split == ALL else f"images/{split}"
