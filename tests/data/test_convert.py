@@ -190,7 +190,7 @@ def test_a_folder_that_holds_something_is_left_alone(pictures: Path, tmp_path: P
 
 def test_unknown_formats_and_splits_without_a_name(pictures: Path, tmp_path: Path) -> None:
     dataset = Dataset((), (record(pictures / "im 0.png", ImageState.UNREVIEWED, []),), pictures)
-    with pytest.raises(ConfigError, match="format 'tfrecord', wanted one of voc, yolo, coco"):
+    with pytest.raises(ConfigError, match="format: got 'tfrecord', wanted one of voc, yolo, coco"):
         convert(dataset, tmp_path / "out", "tfrecord")
     with pytest.raises(ConfigError, match="splits batch1: yolo has names for train, val, test"):
         convert({"batch1": dataset}, tmp_path / "out", "yolo")

@@ -40,7 +40,7 @@ def test_names_are_distinct_and_an_unknown_one_names_the_nearest() -> None:
     assert all(written_format(row.name) is row for row in WRITTEN)
     with pytest.raises(ConfigError, match="did you mean 'coco'"):
         written_format("cocoo")
-    with pytest.raises(ConfigError, match="format 'csv'"):
+    with pytest.raises(ConfigError, match="format: got 'csv'"):
         written_format("csv")  # read only
 
 

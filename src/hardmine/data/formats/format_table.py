@@ -16,8 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hardmine.errors import ConfigError
-from hardmine.option_fields import did_you_mean
+from hardmine.errors import ConfigError, not_one_of
 
 if TYPE_CHECKING:
     from hardmine.data.formats.label_format import Reader, Writer
@@ -129,8 +128,7 @@ def written_format(name: str) -> LabelFormat:
     """
     names = [row.name for row in WRITTEN]
     if name not in names:
-        wanted = f"wanted one of {', '.join(names)}{did_you_mean(name, names)}"
-        raise ConfigError(f"format {name!r}, {wanted}")
+        raise ConfigError(not_one_of("format", name, names))
     return WRITTEN[names.index(name)]
 
 
