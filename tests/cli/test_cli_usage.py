@@ -167,7 +167,7 @@ def test_module_and_exit_status_of_the_process() -> None:
         ("predict weights.safetensors", "Missing argument 'IMAGE|DIR"),
         ("predict weights.safetensors nowhere.jpg", "'nowhere.jpg' does not exist"),
         ("convert data out", "Missing option '--to'"),
-        ("convert data out --to csv", "'csv' is not one of 'coco', "),
+        ("convert data out --to csv", "got 'csv', wanted one of voc"),
     ],
 )
 def test_usage_mistakes(cli: Cli, files: Path, line: str, part: str) -> None:
