@@ -1,9 +1,10 @@
 """The shape of the package: layers, import cycles, and names.
 
 Every import counts, wherever it stands: at the top, inside a function (lazy) or under
-``TYPE_CHECKING``. Only the façade ``hardmine/__init__.py`` is exempt, since it names the public
-calls of the upper layers without importing them; ``from hardmine import train`` counts as an import
-of the module that holds ``train``.
+``TYPE_CHECKING``. Two things are exempt. The façade ``hardmine/__init__.py`` names the public calls of
+the upper layers without importing them; ``from hardmine import train`` counts as an import of the
+module that holds ``train``. And a few values have methods that read, write and show them
+(``data.to_yolo()``), which call ``hardmine.conversions`` when they are used.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "evaluation",
         "mining",
         "reports",
+        "conversions",
         "prior_design inspection review",
         "workflows",
         "loop",
@@ -40,6 +42,9 @@ BLIND = frozenset(
     frozenset(pair.split()) for pair in ("data models", "augment losses", "training inference")
 )
 FACADE = "hardmine"
+CONVERSIONS = "hardmine.conversions"
+"""The methods of values that read, write and show them with the packages above: `data.to_yolo()`."""
+MAY_CONVERT = frozenset({"hardmine.types", "hardmine.mining.mine"})
 MAY_REPEAT = frozenset({"options.py"})
 """File names that their folder makes plain."""
 
@@ -90,7 +95,7 @@ def import_graph() -> dict[str, set[str]]:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
         found = imported_modules(tree, name, path.name == "__init__.py", MODULES)
-        graph[name] = found - {FACADE}
+        graph[name] = found - {FACADE} - ({CONVERSIONS} if name in MAY_CONVERT else set())
     return graph
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -41,14 +42,28 @@ def loaded_after(code: str) -> list[str]:
 
 def test_public_names_are_all_there() -> None:
     assert set(hardmine.__all__) == {"__version__", *hardmine._PUBLIC}
+    assert dir(hardmine) == sorted(hardmine.__all__)
+
+
+def test_type_checkers_see_every_public_name_where_it_is() -> None:
+    tree = ast.parse(Path(hardmine.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = {
+        alias.asname: str(node.module)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name == alias.asname
+    }
+    assert imports == hardmine._PUBLIC
 
 
 @pytest.mark.parametrize("name", sorted(hardmine._PUBLIC))
-def test_public_name_resolves_to_a_documented_function(name: str) -> None:
-    function = getattr(hardmine, name)
-    assert callable(function)
-    assert function.__module__ == hardmine._PUBLIC[name]
-    assert function.__doc__
+def test_public_name_resolves_to_something_documented(name: str) -> None:
+    thing = getattr(hardmine, name)
+    assert callable(thing)
+    assert thing.__module__ == hardmine._PUBLIC[name]
+    assert thing.__doc__
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
@@ -62,8 +77,20 @@ def test_no_package_shadows_a_public_call(name: str) -> None:
     assert find_spec(f"hardmine.{name}") is None
 
 
-def test_import_alone_loads_nothing_heavy() -> None:
-    assert loaded_after("import hardmine") == []
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import hardmine",
+        "import hardmine; dir(hardmine); hardmine.Dataset; hardmine.Detections; hardmine.DataError",
+        "import hardmine; hardmine.MineOptions; hardmine.LoopOptions",
+    ],
+)
+def test_import_alone_loads_nothing_heavy(code: str) -> None:
+    assert loaded_after(code) == []
+
+
+def test_reading_a_dataset_needs_no_torch() -> None:
+    assert "torch" not in loaded_after("import hardmine; hardmine.load_dataset; hardmine.convert")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["loop", "-h"], ["train", "-h"]])

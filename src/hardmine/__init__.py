@@ -1,6 +1,13 @@
 """Hardmine: object detectors that stop over-firing.
 
-The public calls load lazily, so that ``import hardmine`` and ``hardmine --help`` stay quick.
+    >>> data = hardmine.load_dataset("shelf")
+    >>> detector = hardmine.load_detector("shelf/predictions.json")
+    >>> mined = hardmine.mine(detector, "pool", top=2)
+    >>> [Path(candidate.image).name for candidate in mined.candidates]
+    ['p3.png', 'p1.png']
+
+Everything below loads when it is first used, so that ``import hardmine`` is quick and brings neither
+torch nor numpy.
 """
 
 from __future__ import annotations
@@ -9,25 +16,61 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hardmine.data.convert import convert as convert
     from hardmine.data.load_dataset import load_dataset as load_dataset
+    from hardmine.data.splits.split import split as split
+    from hardmine.errors import CheckpointError as CheckpointError
+    from hardmine.errors import CommandError as CommandError
+    from hardmine.errors import ConfigError as ConfigError
+    from hardmine.errors import DataError as DataError
+    from hardmine.errors import GateError as GateError
+    from hardmine.errors import HardmineError as HardmineError
+    from hardmine.errors import MissingExtraError as MissingExtraError
+    from hardmine.inference.load_detector import load_detector as load_detector
     from hardmine.loop.loop import run_loop as run_loop
+    from hardmine.loop.options import LoopOptions as LoopOptions
     from hardmine.mining.mine import mine as mine
+    from hardmine.mining.mine_options import MineOptions as MineOptions
+    from hardmine.mining.mine_options import RankOptions as RankOptions
+    from hardmine.types import Dataset as Dataset
+    from hardmine.types import Detection as Detection
+    from hardmine.types import Detections as Detections
+    from hardmine.types import ImageRecord as ImageRecord
+    from hardmine.types import ImageState as ImageState
+    from hardmine.workflows.check_data import check as check
+    from hardmine.workflows.export_model import export as export
     from hardmine.workflows.train_and_evaluate import evaluate as evaluate
     from hardmine.workflows.train_and_evaluate import train as train
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "evaluate": "hardmine.workflows.train_and_evaluate",
-    "load_dataset": "hardmine.data.load_dataset",
-    "mine": "hardmine.mining.mine",
-    "run_loop": "hardmine.loop.loop",
-    "train": "hardmine.workflows.train_and_evaluate",
+_HOLDS = {
+    "hardmine.data.convert": "convert",
+    "hardmine.data.load_dataset": "load_dataset",
+    "hardmine.data.splits.split": "split",
+    "hardmine.errors": (
+        "CheckpointError CommandError ConfigError DataError GateError HardmineError MissingExtraError"
+    ),
+    "hardmine.inference.load_detector": "load_detector",
+    "hardmine.loop.loop": "run_loop",
+    "hardmine.loop.options": "LoopOptions",
+    "hardmine.mining.mine": "mine",
+    "hardmine.mining.mine_options": "MineOptions RankOptions",
+    "hardmine.types": "Dataset Detection Detections ImageRecord ImageState",
+    "hardmine.workflows.check_data": "check",
+    "hardmine.workflows.export_model": "export",
+    "hardmine.workflows.train_and_evaluate": "evaluate train",
 }
-__all__ = ["__version__", "evaluate", "load_dataset", "mine", "run_loop", "train"]
+_PUBLIC = {name: module for module, names in _HOLDS.items() for name in names.split()}
+"""Where each public name is; a test holds that the imports for type checkers above say the same."""
+__all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'hardmine' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,31 +7,79 @@ from collections.abc import Iterable
 
 
 class HardmineError(Exception):
-    """Root of all errors that a user's input can cause; the command line prints it as one line."""
+    """Root of all errors that a user's input can cause; the command line prints it as one line.
+
+    Example:
+        >>> try:
+        ...     hardmine.load_detector("gone.safetensors")
+        ... except hardmine.HardmineError as error:
+        ...     print(error)
+        gone.safetensors: no such file; wanted ...
+    """
 
 
 class DataError(HardmineError):
-    """An image, label file or dataset that cannot be used."""
+    """An image, label file or dataset that cannot be used.
+
+    Example:
+        >>> Dataset.from_yolo("shelf")
+        Traceback (most recent call last):
+        hardmine.errors.DataError: shelf: got coco data, wanted yolo; load_dataset reads any format
+    """
 
 
 class ConfigError(HardmineError):
-    """A recipe or option with an unknown key, a wrong type or contradictory values."""
+    """A recipe or option with an unknown key, a wrong type or contradictory values.
+
+    Example:
+        >>> data.split({"train": 0.8, "val": 0.8})
+        Traceback (most recent call last):
+        hardmine.errors.ConfigError: fractions {'train': 0.8, 'val': 0.8}: wanted positive shares ...
+    """
 
 
 class CheckpointError(HardmineError):
-    """Weights that do not fit the model, are truncated, or would execute code."""
+    """Weights that do not fit the model, are truncated, or would execute code.
+
+    Example:
+        >>> hardmine.load_detector("gone.safetensors")
+        Traceback (most recent call last):
+        hardmine.errors.CheckpointError: gone.safetensors: no such file; wanted weights ...
+    """
 
 
 class MissingExtraError(HardmineError):
-    """An optional dependency is not installed; the message names the install command."""
+    """An optional dependency is not installed; the message names the install command.
+
+    Example:
+        >>> try:
+        ...     found.to_supervision()
+        ... except hardmine.MissingExtraError as error:
+        ...     print(error)  # supervision is not installed: pip install 'hardmine[supervision]'
+        Detections(...)
+    """
 
 
 class CommandError(HardmineError):
-    """A user's own command (an external trainer) failed; the message holds its last lines."""
+    """A user's own command (an external trainer) failed; the message holds its last lines.
+
+    Example:
+        >>> hardmine.run_loop(
+        ...     "shelf", pool="pool", val=0.25, train_command="false {train_json} {weights_out}"
+        ... )
+        Traceback (most recent call last):
+        hardmine.errors.CommandError: ...
+    """
 
 
 class GateError(HardmineError):
-    """A measured value misses a gate that the user set (exit code 3)."""
+    """A measured value misses a gate that the user set (exit code 3).
+
+    Example:
+        >>> hardmine.evaluate(detector, "shelf", min_ap50=0.99, draws=20)
+        Traceback (most recent call last):
+        hardmine.errors.GateError: gate not met: AP50: got 0..., wanted at least 0.99
+    """
 
 
 def did_you_mean(got: object, known: Iterable[str]) -> str:

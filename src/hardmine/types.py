@@ -8,20 +8,24 @@ numpy (they cross process, file and report borders), batches and raw outputs are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.finding_kinds import FindingKind
+from hardmine.numpy_boxes import box_area, nms
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
+
+    from hardmine.conversions import Conversion
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -31,7 +35,12 @@ Mask = NDArray[np.bool_]
 
 
 class ImageState(StrEnum):
-    """What is known about an image; "not looked at" and "verified empty" are different things."""
+    """What is known about an image; "not looked at" and "verified empty" are different things.
+
+    Example:
+        >>> [state.value for state in ImageState if state.is_trainable]
+        ['labelled', 'verified_empty', 'assumed_empty']
+    """
 
     LABELLED = "labelled"
     VERIFIED_EMPTY = "verified_empty"
@@ -60,6 +69,13 @@ class ImageRecord:
 
     ``boxes`` f32[N, 4] xyxy pixels of the image *as displayed* (EXIF orientation applied), ``labels``
     i64[N] in 1..C, ``ignore`` bool[N] (difficult, crowd). ``source`` names where it came from.
+
+    Example:
+        >>> record = data[0]
+        >>> record.width, record.height, record.labels.tolist(), record.state.value
+        (64, 48, [1], 'labelled')
+        >>> record.with_state(ImageState.IGNORED).state.is_trainable
+        False
     """
 
     path: Path
@@ -116,17 +132,202 @@ class Problem:
         return f"{where}: {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
-    """Images with one class list. ``problems`` tells what reading it rejected and why."""
+    """Images with one class list.
+
+    A dataset is a sequence of :class:`ImageRecord`: it has a length, can be iterated, ``data[3]`` is a
+    record, and ``data[10:20]`` or ``data[mask]`` a smaller dataset. Nothing changes in place. In a
+    notebook it shows its counts and some pictures with their boxes.
+
+    Attributes:
+        categories: class names; ``categories[label - 1]`` names a label (0 is background).
+        records: the images, in the order of the files.
+        root: the folder that the names of the images start from.
+        problems: what reading the dataset rejected, and why.
+
+    Example:
+        >>> data = hardmine.load_dataset("shelf")
+        >>> len(data), data.categories
+        (12, ('bottle', 'can'))
+        >>> data[0].boxes.shape, data[0].state
+        ((1, 4), <ImageState.LABELLED: 'labelled'>)
+        >>> data.subset(lambda record: record.state.is_negative)
+        Dataset(shelf: 4 images (4 verified_empty), no objects)
+    """
 
     categories: tuple[str, ...]
     records: tuple[ImageRecord, ...]
     root: Path
     problems: tuple[Problem, ...] = ()
 
+    @staticmethod
+    def from_coco(
+        path: Path | str, *, images: Path | str | None = None, empty_is_verified: bool = False
+    ) -> Dataset:
+        """Read a COCO file.
+
+        Args:
+            path: the ``.json`` file, or a folder that holds one.
+            images: the folder of images, where it is not found beside the file.
+            empty_is_verified: take images without annotations as verified negatives, not as
+                unreviewed.
+
+        Raises:
+            DataError: this is no COCO file, or it is broken; :func:`hardmine.load_dataset` reads any
+                format and splits.
+
+        Example:
+            >>> Dataset.from_coco("shelf/annotations/instances_all.json")
+            Dataset(shelf: 12 images (8 labelled, 4 verified_empty), 12 objects (bottle 6, can 6))
+        """
+        from hardmine.conversions import read_as
+
+        return read_as("coco", path, images, empty_is_verified)
+
+    @staticmethod
+    def from_yolo(
+        path: Path | str, *, split: str | None = None, images: Path | str | None = None
+    ) -> Dataset:
+        """Read a YOLO dataset.
+
+        Args:
+            path: a ``data.yaml``, or a folder with ``images/`` and ``labels/``.
+            split: which part to read (``train``, ``val``, ``test``) where there are several.
+            images: the folder of images, where it is not found beside the labels.
+
+        Raises:
+            DataError: this is no YOLO dataset, it is broken, or it has no such part.
+
+        Example:
+            >>> out = data.to_yolo("as_yolo").out
+            >>> len(Dataset.from_yolo(out))
+            12
+        """
+        from hardmine.conversions import read_as
+
+        return read_as("yolo", path, images, split=split)
+
+    @staticmethod
+    def from_voc(
+        path: Path | str, *, split: str | None = None, images: Path | str | None = None
+    ) -> Dataset:
+        """Read a Pascal VOC dataset: XML files beside the images or in a folder of their own.
+
+        Args:
+            path: the folder.
+            split: which list of ``ImageSets/Main`` to read, where there are several.
+            images: the folder of images, where it is not found beside the labels.
+
+        Raises:
+            DataError: this is no VOC dataset, it is broken, or it has no such list.
+
+        Example:
+            >>> out = data.to_voc("as_voc").out
+            >>> Dataset.from_voc(out).categories
+            ('bottle', 'can')
+        """
+        from hardmine.conversions import read_as
+
+        return read_as("voc", path, images, split=split)
+
+    @staticmethod
+    def from_csv(path: Path | str, *, images: Path | str | None = None) -> Dataset:
+        """Read a table with one line per object: image, xmin, ymin, xmax, ymax, label, in pixels.
+
+        Args:
+            path: the ``.csv`` or ``.tsv`` file.
+            images: the folder that the names of the images start from, where it is not the file's.
+
+        Raises:
+            DataError: this is no such table, or it is broken.
+
+        Example:
+            >>> Dataset.from_csv("shelf/boxes.csv")
+            Dataset(shelf: 2 images (2 labelled), 2 objects (bottle 1, can 1))
+        """
+        from hardmine.conversions import read_as
+
+        return read_as("csv", path, images)
+
+    def to_coco(self, out: Path | str, *, link: bool = False) -> Conversion:
+        """Write the dataset in COCO's format, states included.
+
+        Args:
+            out: a file name that ends in ``.json``: only the labels are written, and they name the
+                images where they are. Otherwise a new folder, which gets copies of the images too.
+            link: make hard links to the images instead of copies.
+
+        Returns:
+            Conversion: the place, and how many images and boxes were written.
+
+        Raises:
+            DataError: the folder holds something already, or an image cannot be copied.
+
+        Example:
+            >>> data.to_coco("labels.json").boxes
+            12
+            >>> Dataset.from_coco("labels.json").fingerprint == data.fingerprint
+            True
+        """
+        from hardmine.conversions import write_as
+
+        return write_as("coco", self, out, link)
+
+    def to_yolo(self, out: Path | str, *, link: bool = False) -> Conversion:
+        """Write the dataset, with its images, as a YOLO folder with a ``data.yaml``.
+
+        Args:
+            out: a new folder. ``link`` makes hard links to the images instead of copies.
+
+        Raises:
+            DataError: the folder holds something already, or an image cannot be copied.
+
+        Example:
+            >>> data[:4].to_yolo("yolo").images
+            {'all': 4}
+        """
+        from hardmine.conversions import write_as
+
+        return write_as("yolo", self, out, link)
+
+    def to_voc(self, out: Path | str, *, link: bool = False) -> Conversion:
+        """Write the dataset, with its images, as a Pascal VOC folder.
+
+        Args:
+            out: a new folder. ``link`` makes hard links to the images instead of copies.
+
+        Raises:
+            DataError: the folder holds something already, or an image cannot be copied.
+
+        Example:
+            >>> data[:4].to_voc("voc").boxes
+            4
+        """
+        from hardmine.conversions import write_as
+
+        return write_as("voc", self, out, link)
+
     def __len__(self) -> int:
         return len(self.records)
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        return iter(self.records)
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> ImageRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice | Mask | I64 | Sequence[int]) -> Dataset: ...
+
+    def __getitem__(
+        self, index: int | np.integer[Any] | slice | Mask | I64 | Sequence[int]
+    ) -> ImageRecord | Dataset:
+        if isinstance(index, slice):
+            return self.with_records(self.records[index])
+        if isinstance(index, int | np.integer):
+            return self.records[index]
+        return self.subset(index)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -139,9 +340,58 @@ class Dataset:
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def subset(self, indices: Sequence[int]) -> Dataset:
-        """Return the dataset of the given records, in the given order."""
-        return replace(self, records=tuple(self.records[i] for i in indices))
+    def subset(self, chosen: Sequence[int] | I64 | Mask | Callable[[ImageRecord], bool]) -> Dataset:
+        """Return the dataset of some of the images.
+
+        Args:
+            chosen: positions, in the order wanted; or a mask bool[N]; or a function that says of each
+                record whether it is wanted.
+
+        Raises:
+            IndexError: a position does not exist, or the mask has another length.
+
+        Example:
+            >>> [record.path.name for record in data.subset([2, 0])]
+            ['02.png', '00.png']
+            >>> len(data.subset(lambda record: len(record.boxes) > 0))
+            8
+        """
+        if callable(chosen):
+            return self.with_records([record for record in self.records if chosen(record)])
+        positions = _positions(chosen, len(self))
+        return self.with_records([self.records[index] for index in positions])
+
+    def split(
+        self,
+        fractions: Mapping[str, float],
+        *,
+        seed: int = 0,
+        group: str | None = None,
+        by_time: bool = False,
+        gap: float | None = None,
+    ) -> dict[str, Dataset]:
+        """Split the images at random; near-duplicates always stay on one side.
+
+        Args:
+            fractions: the share of each part by its name; positive, with the sum 1.
+            seed: another seed gives another split.
+            group: regular expression; images on whose path its groups match the same (a camera, a
+                site) stay together too.
+            by_time: keep images together that were taken within ``gap`` of each other.
+            gap: seconds, or frame numbers where images have no times.
+
+        Raises:
+            ConfigError: the fractions are not positive or do not sum to 1, or options contradict.
+            DataError: there are fewer groups of images than parts.
+
+        Example:
+            >>> parts = data.split({"train": 0.75, "val": 0.25})
+            >>> {name: len(part) for name, part in parts.items()}
+            {'train': 9, 'val': 3}
+        """
+        from hardmine.conversions import split_as
+
+        return split_as(self, fractions, seed, group, by_time, gap)
 
     def with_records(self, records: Sequence[ImageRecord]) -> Dataset:
         """Return the same class list with other records."""
@@ -153,6 +403,37 @@ class Dataset:
         for record in self.records:
             counts[record.state] = counts.get(record.state, 0) + 1
         return counts
+
+    def count_objects(self) -> dict[str, int]:
+        """Return how many objects each class has, ignored ones left out.
+
+        Example:
+            >>> data.count_objects()
+            {'bottle': 6, 'can': 6}
+        """
+        counts = np.zeros(len(self.categories) + 1, np.int64)
+        for record in self.records:
+            real = record.labels[~record.ignore]
+            counts += np.bincount(real, minlength=len(counts))
+        return dict(zip(self.categories, counts[1:].tolist(), strict=True))
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{count} {state}" for state, count in self.count_states().items())
+        classes = self.count_objects()
+        objects = ", ".join(f"{name} {count}" for name, count in classes.items())
+        total = sum(classes.values())
+        parts = [
+            f"{len(self)} images" + (f" ({states})" if states else ""),
+            f"{total} objects ({objects})" if total else "no objects",
+        ]
+        if self.problems:
+            parts.append(f"{len(self.problems)} problems")
+        return f"Dataset({self.root.name or self.root}: {', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        from hardmine.conversions import dataset_html
+
+        return dataset_html(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,20 +507,79 @@ class Selection:
     negatives: Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class Detection(NamedTuple):
+    """One detection: ``box`` f32[4] xyxy in pixels, ``score`` in [0, 1], ``label`` in 1..C, and the
+    name of its class (``""`` when the names are not known).
+
+    Example:
+        >>> best = found[0]
+        >>> best.category, best.label, best.box.tolist()
+        ('bottle', 1, [40.0, 10.0, 52.0, 42.0])
+    """
+
+    box: F32
+    score: float
+    label: int
+    category: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Detections:
     """One image's detections, best first, in pixels of the original image.
 
-    ``boxes`` f32[K, 4] xyxy, ``scores`` f32[K], ``labels`` i64[K] in 1..C, ``prior`` i64[K].
+    It is a sequence of :class:`Detection`: it has a length, can be iterated, and ``found[0]`` is the
+    best one. ``found["can"]`` are those of a class, ``found[found.scores > 0.5]`` those of a mask, and
+    ``found[:5]`` the five best. Nothing changes in place.
+
+    Attributes:
+        boxes: f32[K, 4] xyxy.
+        scores: f32[K] in [0, 1].
+        labels: i64[K] in 1..C.
+        prior: i64[K], which prior gave the detection; empty where that is not known.
+        categories: class names, ``categories[label - 1]``; empty where they are not known.
+        path: the image file, where it is known; a notebook then shows the picture.
+
+    Example:
+        >>> found = detector.predict("shelf/images/00.png", score_threshold=0.1)
+        >>> found
+        Detections(2: bottle 0.90, can 0.40)
+        >>> found["can"].boxes
+        array([[ 8., 20., 24., 40.]], dtype=float32)
+        >>> for box, score, label, category in found:
+        ...     print(category, round(score, 2))
+        bottle 0.9
+        can 0.4
     """
 
     boxes: F32
     scores: F32
     labels: I64
     prior: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    categories: tuple[str, ...] = ()
+    path: Path | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self._one(index) for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: slice | str | Mask | I64 | Sequence[int]) -> Detections: ...
+
+    def __getitem__(
+        self, index: int | np.integer[Any] | slice | str | Mask | I64 | Sequence[int]
+    ) -> Detection | Detections:
+        if isinstance(index, str):
+            return self.of_class(index)
+        if isinstance(index, slice):
+            return self._take(index)
+        if isinstance(index, int | np.integer):
+            return self._one(int(index))
+        return self._take(np.array(_positions(index, len(self)), np.int64))
 
     @staticmethod
     def none() -> Detections:
@@ -251,11 +591,163 @@ class Detections:
             np.zeros(0, np.int64),
         )
 
+    @staticmethod
+    def from_supervision(found: Any, categories: Sequence[str] = ()) -> Detections:
+        """Take over the detections of ``supervision.Detections``.
+
+        Args:
+            found: ``xyxy``, ``confidence`` (1 where there is none) and ``class_id``, which counts from
+                0 as in ``supervision``. Masks and track ids are left out.
+            categories: class names in the order of ``class_id``.
+
+        Raises:
+            DataError: there is no ``class_id``, or one outside the class names.
+
+        Example:
+            >>> Detections.from_supervision(found.to_supervision(), found.categories)
+            Detections(2: bottle 0.90, can 0.40)
+        """
+        from hardmine.conversions import from_supervision
+
+        return from_supervision(found, tuple(categories))
+
+    def to_supervision(self) -> Any:
+        """Return ``supervision.Detections``: ``class_id`` counts from 0, ``class_name`` is in ``data``.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+
+        Example:
+            >>> found.to_supervision().class_id
+            array([0, 1])
+        """
+        from hardmine.conversions import to_supervision
+
+        return to_supervision(self)
+
+    def to_coco(self, image_id: int | str = 0) -> list[dict[str, Any]]:
+        """Return the detections as COCO results: ``category_id`` is the label, boxes are xywh.
+
+        Example:
+            >>> found["can"].to_coco(image_id=7)
+            [{'image_id': 7, 'category_id': 2, 'bbox': [8.0, 20.0, 16.0, 20.0], 'score': 0.4...}]
+        """
+        boxes = self.boxes.astype(np.float64)
+        boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        return [
+            {"image_id": image_id, "category_id": label, "bbox": box_xywh, "score": score}
+            for label, box_xywh, score in zip(
+                self.labels.tolist(), boxes_xywh.tolist(), self.scores.tolist(), strict=True
+            )
+        ]
+
+    @property
+    def area(self) -> F64:
+        """f64[K], the area of each box in square pixels."""
+        return box_area(self.boxes)
+
     def at_least(self, score: float) -> Detections:
         """Return the detections with a score of ``score`` or more."""
-        keep = self.scores >= score
-        prior = self.prior[keep] if len(self.prior) == len(self.scores) else self.prior
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], prior)
+        return self._take(self.scores >= score)
+
+    def of_class(self, which: str | int) -> Detections:
+        """Return the detections of one class, by its name or its label (1..C).
+
+        Raises:
+            KeyError: no class has that name.
+
+        Example:
+            >>> len(found.of_class("can")), len(found.of_class(1))
+            (1, 1)
+        """
+        if isinstance(which, str):
+            if which not in self.categories:
+                known = ", ".join(self.categories) or "not known here; give the label"
+                raise KeyError(f"no class {which!r}; the classes are {known}")
+            which = self.categories.index(which) + 1
+        return self._take(self.labels == which)
+
+    def with_nms(self, iou_threshold: float = 0.5, *, class_agnostic: bool = False) -> Detections:
+        """Return what non-maximum suppression leaves, best first.
+
+        Args:
+            iou_threshold: a detection is removed when its IoU with a better one exceeds this.
+            class_agnostic: let detections of different classes remove each other too.
+
+        Raises:
+            ValueError: the threshold is outside [0, 1].
+
+        Example:
+            >>> len(found.with_nms(0.5))
+            2
+        """
+        if not 0 <= iou_threshold <= 1:
+            raise ValueError(f"iou_threshold: got {iou_threshold}, wanted 0 to 1")
+        groups = None if class_agnostic else self.labels
+        return self._take(nms(self.boxes, self.scores, iou_threshold, groups))
+
+    def draw(self, image: Path | str | Image.Image | U8 | None = None) -> Image.Image:
+        """Return the picture with each detection's box, class and score.
+
+        Args:
+            image: a file, an RGB picture, or u8[H, W, 3] RGB; the file of ``path`` if not given.
+
+        Raises:
+            ValueError: there is neither ``image`` nor ``path``.
+            DataError: the file cannot be read.
+
+        Example:
+            >>> found.draw().size
+            (64, 48)
+        """
+        from hardmine.conversions import draw
+
+        return draw(self, image)
+
+    def _take(self, rows: slice | Mask | I64) -> Detections:
+        prior = self.prior[rows] if len(self.prior) == len(self.scores) else self.prior
+        return Detections(
+            self.boxes[rows],
+            self.scores[rows],
+            self.labels[rows],
+            prior,
+            self.categories,
+            self.path,
+        )
+
+    def _one(self, index: int) -> Detection:
+        label = int(self.labels[index])
+        return Detection(
+            self.boxes[index], float(self.scores[index]), label, self._category_of(label)
+        )
+
+    def _category_of(self, label: int) -> str:
+        return self.categories[label - 1] if 1 <= label <= len(self.categories) else ""
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{self._category_of(label) or f'label {label}'} {score:.2f}"
+            for label, score in zip(self.labels[:5].tolist(), self.scores[:5].tolist(), strict=True)
+        ]
+        more = ["…"] if len(self) > len(shown) else []
+        return f"Detections({len(self)}{': ' if shown else ''}{', '.join([*shown, *more])})"
+
+    def _repr_html_(self) -> str:
+        from hardmine.conversions import detections_html
+
+        return detections_html(self)
+
+
+def _positions(chosen: Sequence[int] | I64 | Mask, size: int) -> list[int]:
+    """Return positions, of a mask those where it is true."""
+    given = np.asarray(chosen)
+    if given.dtype == np.bool_:
+        if given.shape != (size,):
+            raise IndexError(f"got a mask of shape {given.shape}, wanted ({size},)")
+        return [int(index) for index in np.flatnonzero(given)]
+    if given.size and (given.ndim != 1 or not np.issubdtype(given.dtype, np.integer)):
+        raise TypeError(f"got {chosen!r}, wanted positions (whole numbers) or a mask")
+    return [int(index) for index in given]
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,7 +246,7 @@ def test_errors_out_of_a_command_are_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("hardmine.workflows.check_data.run_check", fail)
+    monkeypatch.setattr("hardmine.workflows.check_data.check", fail)
     got, out, err = cli("check", "data")
     assert (got, out) == (code, "")
     assert part in one_line(err)
@@ -259,7 +259,7 @@ def test_debug_lets_the_traceback_through(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("hardmine.workflows.check_data.run_check", fail)
+    monkeypatch.setattr("hardmine.workflows.check_data.check", fail)
     with pytest.raises(RuntimeError, match="boom"):
         run(line.split())
 

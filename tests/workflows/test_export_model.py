@@ -31,7 +31,7 @@ from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState
-from hardmine.workflows.export_model import ExportResult, export_checkpoint
+from hardmine.workflows.export_model import ExportResult, export
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -111,9 +111,7 @@ def exported_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def onnx_file(world: Path) -> ExportResult:
-    return export_checkpoint(
-        world / "run", out=world / "plain.onnx", data=world / "pool" / "data.json"
-    )
+    return export(world / "run", out=world / "plain.onnx", data=world / "pool" / "data.json")
 
 
 def pictures(world: Path) -> list[Path]:
@@ -148,7 +146,7 @@ def test_the_file_says_how_it_is_used(world: Path, onnx_file: ExportResult) -> N
 
 def test_openvino_and_nms_inside_agree_too(world: Path) -> None:
     pytest.importorskip("openvino")
-    result = export_checkpoint(
+    result = export(
         world / "run", to="openvino", with_nms=True, out=world / "nms.xml", calibrate=world / "pool"
     )
     must_agree(result)
@@ -159,9 +157,7 @@ def test_openvino_and_nms_inside_agree_too(world: Path) -> None:
 
 def test_eight_bits_are_near(world: Path, onnx_file: ExportResult) -> None:
     del onnx_file
-    result = export_checkpoint(
-        world / "run", int8=True, calibrate=world / "pool", out=world / "small.onnx"
-    )
+    result = export(world / "run", int8=True, calibrate=world / "pool", out=world / "small.onnx")
     assert b"QuantizeLinear" in result.path.read_bytes()
     assert result.parity is not None
     assert result.parity.matched > 20
@@ -171,7 +167,7 @@ def test_eight_bits_are_near(world: Path, onnx_file: ExportResult) -> None:
 def test_openvino_in_eight_bits_is_near_and_near_the_onnx_file(world: Path) -> None:
     """It is made from the quantised ONNX file, and must give what that one gives."""
     pytest.importorskip("openvino")
-    result = export_checkpoint(
+    result = export(
         world / "run", to="openvino", int8=True, calibrate=world / "pool", out=world / "small.xml"
     )
     assert "FakeQuantize" in result.path.read_text()
@@ -179,7 +175,7 @@ def test_openvino_in_eight_bits_is_near_and_near_the_onnx_file(world: Path) -> N
     assert result.parity.matched > 500
     assert result.parity.missing + result.parity.extra < 50  # 15 were
     assert 1e-5 < result.parity.score < 0.1  # .031 was
-    export_checkpoint(world / "run", int8=True, calibrate=world / "pool", out=world / "same.onnx")
+    export(world / "run", int8=True, calibrate=world / "pool", out=world / "same.onnx")
     images = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8)
     ours, onnx, openvino = (
         load_detector(world / name, "cpu").score(images).scores
@@ -190,7 +186,7 @@ def test_openvino_in_eight_bits_is_near_and_near_the_onnx_file(world: Path) -> N
 
 def test_what_cannot_be_done_is_one_line(world: Path) -> None:
     with pytest.raises(ConfigError, match="needs images to calibrate on"):
-        export_checkpoint(world / "run", int8=True)
+        export(world / "run", int8=True)
     assert cli(["export", str(world / "run"), "--to", "onnx", "--out", "x.xml"]) == 2
     assert cli(["export", str(world / "run"), "--to", "onnx", "--int8"]) == 2
 

@@ -84,12 +84,12 @@ def check(
     quiet: options.Quiet = False,
 ) -> None:
     """Say what is in a dataset and what is wrong with it, before training; exit 1 on errors."""
-    from hardmine.workflows.check_data import run_check
+    import hardmine
 
     # The report names every problem; the log would name them once more.
     console = Console(quiet=quiet, log=False)
     with console.progress() as step:
-        result = run_check(
+        result = hardmine.check(
             data,
             images=images,
             empty_is_verified=empty_is_verified,

@@ -114,10 +114,11 @@ def split(
     quiet: options.Quiet = False,
 ) -> None:
     """Split labelled data: classes spread evenly, near-copies on one side; writes COCO and lists."""
-    from hardmine.data.splits.split import parse_fractions, split_files
+    import hardmine
+    from hardmine.data.splits.split import parse_fractions
 
     console = Console(quiet=quiet)
-    result = split_files(
+    result = hardmine.split(
         data,
         out,
         parse_fractions(fractions),

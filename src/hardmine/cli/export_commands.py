@@ -56,12 +56,13 @@ def export(
     suffix = ".onnx" if to == "onnx" else ".xml"
     if out is not None and out.suffix != suffix:
         raise usage_error(f"'--out' {out}: wanted a name that ends in {suffix}")
+    import hardmine
     from hardmine.cli.tables import figure
-    from hardmine.workflows.export_model import COMPARED_FROM, export_checkpoint
+    from hardmine.workflows.export_model import COMPARED_FROM
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
-        result = export_checkpoint(
+        result = hardmine.export(
             checkpoint,
             to=to,
             out=out,

@@ -58,6 +58,11 @@ def convert(
     Raises:
         ConfigError: an unknown format, or splits or scores that the format has no place for.
         DataError: ``out`` holds something, an image cannot be copied, or the disk is full.
+
+    Example:
+        >>> written = hardmine.convert("shelf", "shelf_yolo", "yolo")
+        >>> written.images, written.boxes
+        ({'all': 12}, 12)
     """
     splits = _splits(data)
     target = Path(out)

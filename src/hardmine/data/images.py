@@ -146,6 +146,13 @@ def decode_image(data: bytes, name: str, cover: Cover | None = None) -> Picture:
         raise DataError(f"{name}: {_reason(len(data), error)}") from None
 
 
+def as_picture(image: Image.Image) -> Picture:
+    """Return an image that somebody else has opened as :func:`decode_image` would: upright, RGB."""
+    turn = _orientation(image)
+    pixels = _to_rgb(image)
+    return Picture.of(pixels.transpose(_TURNS[turn]) if turn in _TURNS else pixels)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Return (width, height) as displayed, reading the header only.
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hardmine.data.formats.format_table import READ
 from hardmine.data.formats.image_folder import load_images
 from hardmine.data.formats.image_paths import plain_path
 from hardmine.data.formats.label_validation import RawSplit, build_dataset, merge_names
@@ -84,6 +85,10 @@ def load_dataset(
     Raises:
         DataError: as `load_splits`, and where there are several splits and none is chosen, or the
             chosen one does not exist.
+
+    Example:
+        >>> hardmine.load_dataset("shelf")
+        Dataset(shelf: 12 images (8 labelled, 4 verified_empty), 12 objects (bottle 6, can 6))
     """
     found = load_splits(
         path, images=images, categories=categories, empty_is_verified=empty_is_verified
@@ -94,6 +99,17 @@ def load_dataset(
         wanted = "none was chosen" if split is None else f"not {split!r}"
         raise DataError(f"{path}: has the splits {', '.join(found)}; {wanted}")
     return found[split]
+
+
+def recognised_formats(path: Path | str, *, images: Path | str | None = None) -> set[str]:
+    """Return the formats of what is recognised at a path, by their names in `format_table`.
+
+    Raises:
+        DataError: nothing is recognised.
+    """
+    sources = find_sources(plain_path(path), None if images is None else plain_path(images))
+    modules = {type(source).__module__.rpartition(".")[2] for source in sources.values()}
+    return {row.name for row in READ if (row.module or row.name) in modules}
 
 
 def _report(name: str, dataset: Dataset) -> None:

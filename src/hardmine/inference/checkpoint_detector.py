@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hardmine.device import choose_device
-from hardmine.inference.detector import BatchScores, Detector
+from hardmine.inference.detector import BatchScores
+from hardmine.inference.predict import LoadedDetector, PredictMixin
 from hardmine.inference.torchvision_detector import TorchvisionDetector
 from hardmine.models.network import Network
 from hardmine.models.postprocess import (
@@ -24,7 +25,7 @@ from hardmine.recipes.recipe import Recipe
 from hardmine.types import Detections, RawOutput
 
 
-class TorchDetector:
+class TorchDetector(PredictMixin):
     """An SSD on one device. Everything after the network runs in float32.
 
     ``network`` gives raw output for u8[B, 3, H, W], ``decode`` holds its limits, ``model_id`` is the
@@ -85,7 +86,7 @@ class TorchDetector:
         return output
 
 
-def load_checkpoint_detector(path: Path, device: str | None = None) -> Detector:
+def load_checkpoint_detector(path: Path, device: str | None = None) -> LoadedDetector:
     """Load a checkpoint for inference.
 
     Args:
@@ -102,7 +103,9 @@ def load_checkpoint_detector(path: Path, device: str | None = None) -> Detector:
     return detector_of(model, recipe, file_digest(path), chosen)
 
 
-def detector_of(model: Network, recipe: Recipe, model_id: str, device: torch.device) -> Detector:
+def detector_of(
+    model: Network, recipe: Recipe, model_id: str, device: torch.device
+) -> LoadedDetector:
     """Return a network behind the protocol."""
     if isinstance(model, TorchvisionNetwork):
         assert isinstance(recipe.decode, DecodeConfig)  # the recipe sees to it

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardmine.data.images import decode_image, read_picture
+from hardmine.data.images import Picture, decode_image, read_picture
 from hardmine.data.resize import Placement, Resize
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import DataError
@@ -106,12 +106,13 @@ class UnreachableError(DataError):
 class ImageItem:
     """An image that can be read: ``name`` is what the store and people call it; ``read`` returns the
     encoded file (``None``: a file on this machine of that name) or raises ``DataError``; ``held``
-    says that it is in memory already.
+    says that it is in memory already; ``picture`` is the image itself where it is decoded already.
     """
 
     name: str
     read: Callable[[], bytes] | None = None
     held: bool = False
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +132,9 @@ class Loaded:
 def load_item(item: ImageItem, resize: Resize, *, hashed: bool) -> Loaded | Problem:
     """Read, decode and resize one image, or say why it cannot be."""
     try:
-        if item.read is None:
+        if item.picture is not None:
+            picture = item.picture
+        elif item.read is None:
             picture = read_picture(Path(item.name), resize.cover)
         else:
             picture = decode_image(item.read(), item.name, resize.cover)

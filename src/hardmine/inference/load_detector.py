@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hardmine.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from hardmine.inference.detector import Detector
+    from hardmine.inference.predict import LoadedDetector
 
 FORMS = (
     "weights (.safetensors) or a run folder; model.onnx[:PRESET|YAML]; model.xml (OpenVINO); "
@@ -29,8 +29,8 @@ def load_detector(
     *,
     classes: Path | Sequence[str] | None = None,
     fallback: Sequence[str] = (),
-) -> Detector:
-    """Return the detector that a line names.
+) -> LoadedDetector:
+    """Return the detector that a line of text names.
 
     Args:
         spec: one of
@@ -45,9 +45,20 @@ def load_detector(
         classes: class names, or a file with them, over those that the model brings.
         fallback: class names for a model that brings none.
 
+    Returns:
+        LoadedDetector: with ``predict(image, score_threshold=…)``, ``categories`` and ``model_id``.
+
     Raises:
         CheckpointError: missing, unreadable or not as described.
         ConfigError: no such form, or nothing says what the outputs or the classes are.
+        MissingExtraError: the model's runtime is not installed.
+
+    Example:
+        >>> detector = hardmine.load_detector("shelf/predictions.json")
+        >>> detector.categories
+        ('bottle', 'can')
+        >>> detector.predict("shelf/images/00.png", score_threshold=0.5)
+        Detections(1: bottle 0.90)
     """
     text = str(spec)
     found = _TORCHVISION.fullmatch(text)
@@ -80,7 +91,7 @@ def named_path(spec: str) -> Path | None:
 
 def _torchvision(
     found: re.Match[str], device: str | None, classes: Path | Sequence[str] | None
-) -> Detector:
+) -> LoadedDetector:
     from hardmine.device import choose_device
     from hardmine.inference.torchvision_detector import load_torchvision
 
@@ -100,7 +111,7 @@ def _graph(
     device: str | None,
     classes: Path | Sequence[str] | None,
     fallback: Sequence[str],
-) -> Detector:
+) -> LoadedDetector:
     from hardmine.inference.graph.graph_detector import Session, open_graph
     from hardmine.inference.graph.graph_sessions import OnnxSession, OpenVinoSession
 

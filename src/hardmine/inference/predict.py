@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from hardmine.errors import DataError
+from hardmine.data.images import Picture, as_picture
+from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores, Detector, OnePassDetector, top_scores
 from hardmine.inference.image_loading import (
     HalvingBatch,
@@ -26,7 +29,7 @@ from hardmine.inference.image_loading import (
     run_ordered,
     stack,
 )
-from hardmine.types import Detections, Problem
+from hardmine.types import U8, Detections, Problem
 
 DECODE_FLOOR = 0.01
 """Images whose score is below are not decoded while a pool is scanned: they have no detection."""
@@ -61,15 +64,25 @@ def detect_on_canvas(
     Raises:
         DataError: an image cannot be read.
     """
+    items = [ImageItem(str(path)) for path in paths]
+    return _detect_items(detector, items, batch_size, progress)
+
+
+def _detect_items(
+    detector: Detector,
+    items: Sequence[ImageItem],
+    batch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Detections]:
     run = _Exact(detector, floor=None, hashed=False)
     results: list[Detections] = []
-    for batch in run.over((ImageItem(str(path)) for path in paths), batch_size):
+    for batch in run.over(items, batch_size):
         for item in batch:
             if isinstance(item, Problem):
                 raise DataError(str(item))
             results.append(item.detections)
         if progress is not None:
-            progress(len(results), len(paths))
+            progress(len(results), len(items))
     return results
 
 
@@ -214,3 +227,167 @@ def score_images(
     if isinstance(detector, FileDetector):
         return detector.score_images(paths)
     return score_on_canvas(detector, paths, batch_size=batch_size)
+
+
+# One call for a person at a prompt: any image in, detections with class names out.
+
+SCORE_THRESHOLD = 0.3
+ImageLike = Path | str | Image.Image | U8 | Tensor
+"""A file; a picture; u8[H, W, 3] RGB or u8[H, W] grey; or a tensor u8[3, H, W] RGB."""
+ImageList = list[Any] | tuple[Any, ...]
+"""Several of these."""
+
+
+@runtime_checkable
+class PictureDetector(Protocol):
+    """A detector that takes whole pictures and divides them itself."""
+
+    def detect_picture(self, picture: Picture) -> Detections:
+        """Return the detections in pixels of the original image, best first."""
+        ...
+
+
+class PredictMixin:
+    """Gives a detector the method :func:`predict`."""
+
+    @overload
+    def predict(
+        self, images: ImageLike, *, score_threshold: float = ..., batch_size: int = ...
+    ) -> Detections: ...
+
+    @overload
+    def predict(
+        self, images: ImageList, *, score_threshold: float = ..., batch_size: int = ...
+    ) -> list[Detections]: ...
+
+    def predict(
+        self,
+        images: ImageLike | ImageList,
+        *,
+        score_threshold: float = SCORE_THRESHOLD,
+        batch_size: int = 16,
+    ) -> Detections | list[Detections]:
+        """Detect in one image or in a list of them.
+
+        Args:
+            images: a file, a picture, u8[H, W, 3] RGB, a tensor u8[3, H, W] RGB, or a list of these.
+            score_threshold: the lowest score to return, inclusive.
+            batch_size: images that the network takes at once.
+
+        Returns:
+            Detections, best first, in pixels of the original image, with class names; for a list of
+            images a list in the same order.
+
+        Raises:
+            DataError: a file cannot be read, or an array is no image.
+            ConfigError: the detector knows files only and got a picture.
+
+        Example:
+            >>> detector = hardmine.load_detector("shelf/predictions.json")
+            >>> detector.predict("shelf/images/00.png", score_threshold=0.1)
+            Detections(2: bottle 0.90, can 0.40)
+            >>> [len(found) for found in detector.predict([record.path for record in data])]
+            [2, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0]
+        """
+        given: Detector = self  # type: ignore[assignment]
+        return predict(given, images, score_threshold=score_threshold, batch_size=batch_size)
+
+
+class LoadedDetector(Detector, Protocol):
+    """A detector that came from :func:`hardmine.load_detector`: it has ``predict`` too.
+
+    ``categories`` are its class names, ``model_id`` changes whenever its weights or its decoding do.
+    """
+
+    @overload
+    def predict(
+        self, images: ImageLike, *, score_threshold: float = ..., batch_size: int = ...
+    ) -> Detections: ...
+
+    @overload
+    def predict(
+        self, images: ImageList, *, score_threshold: float = ..., batch_size: int = ...
+    ) -> list[Detections]: ...
+
+    def predict(
+        self,
+        images: ImageLike | ImageList,
+        *,
+        score_threshold: float = ...,
+        batch_size: int = ...,
+    ) -> Detections | list[Detections]:
+        """Detect in one image or in a list of them; see :meth:`PredictMixin.predict`."""
+        ...
+
+
+def predict(
+    detector: Detector,
+    images: ImageLike | ImageList,
+    *,
+    score_threshold: float = SCORE_THRESHOLD,
+    batch_size: int = 16,
+) -> Detections | list[Detections]:
+    """Detect in one image or in a list of them with any object that is a `Detector`.
+
+    Arguments, result and errors are those of :meth:`PredictMixin.predict`.
+    """
+    if not 0 <= score_threshold <= 1:
+        raise ConfigError(f"score_threshold: got {score_threshold}, wanted 0 to 1")
+    many = isinstance(images, list | tuple)
+    items = [_as_item(image) for image in (images if many else [images])]  # type: ignore[union-attr]
+    found = [
+        replace(
+            detections.at_least(score_threshold),
+            categories=detector.categories,
+            path=None if item.picture is not None else Path(item.name),
+        )
+        for item, detections in zip(items, _detect_any(detector, items, batch_size), strict=True)
+    ]
+    return found if many else found[0]
+
+
+def _detect_any(
+    detector: Detector, items: Sequence[ImageItem], batch_size: int
+) -> list[Detections]:
+    pictures = [item.picture for item in items if item.picture is not None]
+    if not isinstance(detector, FileDetector):
+        return _detect_items(detector, items, batch_size)
+    if not pictures:
+        return detector.detect_images([Path(item.name) for item in items])
+    if not isinstance(detector, PictureDetector):
+        raise ConfigError("this detector knows images by their files: give paths, not pictures")
+    return [
+        detector.detect_images([Path(item.name)])[0]
+        if item.picture is None
+        else detector.detect_picture(item.picture)
+        for item in items
+    ]
+
+
+def _as_item(image: object) -> ImageItem:
+    """Return an image from anywhere as something that can be loaded.
+
+    Raises:
+        DataError: it is no image.
+    """
+    if isinstance(image, str | Path):
+        return ImageItem(str(image))
+    if isinstance(image, Tensor):
+        image = (
+            image.detach().cpu().numpy().transpose(1, 2, 0) if image.ndim == 3 else image.numpy()
+        )
+    if isinstance(image, np.ndarray):
+        shape = image.shape
+        if (
+            image.dtype != np.uint8
+            or image.ndim not in (2, 3)
+            or (*shape, 3)[2] != 3
+            or not image.size
+        ):
+            raise DataError(
+                f"image: got an array {image.dtype}{list(shape)}, wanted uint8[height, width, 3] RGB"
+            )
+        image = Image.fromarray(np.ascontiguousarray(image))
+    if isinstance(image, Image.Image):
+        return ImageItem("picture", held=True, picture=as_picture(image))
+    raise DataError(f"image: got {type(image).__name__}, wanted a file, a picture or an array")

@@ -20,7 +20,7 @@ from hardmine.data.splits.near_duplicates import hash_images
 from hardmine.errors import ConfigError, DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.predict import ScoredImage
+from hardmine.inference.predict import PredictMixin, ScoredImage
 from hardmine.types import Detections, Problem
 
 _NO_CANVAS = Resize(1, 1)
@@ -31,7 +31,7 @@ Box = tuple[float, str | int, tuple[float, float, float, float]]
 
 
 @dataclass
-class Predictions:
+class Predictions(PredictMixin):
     """What a file says, as a detector whose answers are looked up by the image's path.
 
     An image is found by the longest tail of its path that the file names, by its stem (Ultralytics,

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hardmine.data.images import read_image
+from hardmine.data.images import Picture, read_image
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import ConfigError, DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores, Detector
-from hardmine.inference.predict import FileDetector, ScoredImage
+from hardmine.inference.predict import FileDetector, PredictMixin, ScoredImage
 from hardmine.numpy_boxes import box_iou
 from hardmine.types import F32, Detections, Mask, Problem
 
@@ -63,7 +63,7 @@ class Tiles:
         return [*range(0, length - self.size, step), length - self.size]
 
 
-class TiledDetector:
+class TiledDetector(PredictMixin):
     """A detector that looks at image files tile by tile; detections of all tiles become one list."""
 
     def __init__(self, detector: Detector, tiles: Tiles) -> None:
@@ -123,6 +123,10 @@ class TiledDetector:
             label = int(found.labels[0]) if len(found) else 0
             phash = perceptual_hash(image)
             yield ScoredImage(path, score, label, -1, found, phash, str(path))
+
+    def detect_picture(self, picture: Picture) -> Detections:
+        """Return the detections of one picture, in pixels of the original image."""
+        return self._look(picture.pixels)
 
     def _look(self, image: Image.Image) -> Detections:
         windows = self._tiles.windows(*image.size)

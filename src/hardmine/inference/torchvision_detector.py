@@ -14,6 +14,7 @@ from hardmine.data.resize import Resize
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.inference.class_names import choose_classes
 from hardmine.inference.detector import BatchScores, top_scores
+from hardmine.inference.predict import PredictMixin
 from hardmine.recipes.checkpoint import file_digest
 from hardmine.types import Detections
 
@@ -22,7 +23,7 @@ from hardmine.types import Detections
 Found = list[dict[str, Tensor]]
 
 
-class TorchvisionDetector:
+class TorchvisionDetector(PredictMixin):
     """A network that answers with torchvision's ``boxes``, ``scores`` and ``labels`` of each image."""
 
     def __init__(

@@ -366,6 +366,13 @@ def run_loop(
     Raises:
         ConfigError: contradictory options, or ``out`` holds a run and ``resume`` is not given.
         DataError: unusable data, an empty pool, a faulty CSV, a full disk, another run in ``out``.
+
+    Example:
+        >>> result = hardmine.run_loop(
+        ...     "shelf", pool="pool", val=0.25, recipe="tiny.yaml", rounds=1, draws=20, out="loop"
+        ... )
+        >>> [(row["arm"], row["round"]) for row in result.rows]
+        [('mined', 0), ('mined', 1)]
     """
     ranked = rank or RankOptions()
     if min_score is not None:

@@ -24,6 +24,10 @@ class LoopOptions:
     ``add`` is the share of round 0's labelled images that a round adds; ``accept`` is "auto" or the
     CSV of verdicts; ``rank`` what counts as an alarm, and how the mined arm's images are ranked and
     selected.
+
+    Example:
+        >>> hardmine.LoopOptions(rounds=2, arms=("mined", "random")).leader
+        'mined'
     """
 
     rounds: int = 3

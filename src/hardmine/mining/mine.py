@@ -77,6 +77,11 @@ def mine(
     Raises:
         ConfigError: contradictory or impossible options.
         DataError: the pool is empty or unreadable, the disk is full, or another run uses ``out``.
+
+    Example:
+        >>> mined = hardmine.mine(detector, "pool", top=2)
+        >>> [(Path(one.image).name, round(one.score, 2)) for one in mined.candidates]
+        [('p3.png', 0.95), ('p1.png', 0.7)]
     """
     request = options or MineOptions()
     with _scanned(detector, pool, request, out, device, progress) as (hand, folder):

@@ -31,6 +31,11 @@ class RankOptions:
       which background is one (with what the others leave of 1);
     - ``uncertainty``: the smallest distance first of any alarm to ``threshold``: where truth is
       unknown, the images to look at, also for objects that were missed.
+
+    Example:
+        >>> by_count = hardmine.RankOptions(rule="alarms", group="folder", quota_group=5)
+        >>> len(hardmine.mine(detector, "pool", rank=by_count).candidates)
+        3
     """
 
     rule: RuleName = option(
@@ -122,6 +127,11 @@ class MineOptions:
     """What mining a pool is asked for: how many images, which not, by which ranking, run how.
 
     ``top`` and ``fraction`` exclude each other; with neither, every image that fires is handed out.
+
+    Example:
+        >>> few = hardmine.MineOptions(top=1, rank=hardmine.RankOptions(rule="alarms"))
+        >>> len(hardmine.mine(detector, "pool", options=few).candidates)
+        1
     """
 
     top: int | None = option(None, "Hand out the N hardest images.", metavar="N", minimum=1)

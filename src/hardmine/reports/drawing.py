@@ -67,11 +67,16 @@ def draw_boxes(
     for index in order.tolist():
         label = int(detections.labels[index])
         box = _inside(detections.boxes[index].tolist(), canvas.size)
-        color = PALETTE[(label - 1) % len(PALETTE)]
+        color = palette_colour(label)
         draw.rectangle(box, outline=color, width=line)
         text = f"{categories[label - 1]} {detections.scores[index]:.2f}"
         _draw_label(draw, text, box, color, font)
     return canvas
+
+
+def palette_colour(label: int) -> tuple[int, int, int]:
+    """Return the colour of class ``label`` (1..C)."""
+    return PALETTE[(label - 1) % len(PALETTE)]
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:

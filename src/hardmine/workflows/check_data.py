@@ -43,7 +43,7 @@ class CheckResult:
         }
 
 
-def run_check(
+def check(
     data: Path | str,
     *,
     images: Path | str | None = None,
@@ -72,6 +72,13 @@ def run_check(
     Raises:
         DataError: nothing is recognised at one of the paths.
         ConfigError: there is no such model.
+
+    Example:
+        >>> result = hardmine.check("shelf")
+        >>> for problem in result.report.problems:
+        ...     print(problem)
+        images/01.png[0]: the same box in 6 images
+        images/00.png[0]: the same box in 6 images
     """
     step = progress or _silent
     model_input = None if model is None else input_of(model)

@@ -45,7 +45,7 @@ class ExportResult:
     ap50: tuple[float | None, float | None] | None
 
 
-def export_checkpoint(
+def export(
     checkpoint: Path | str,
     *,
     to: Target = "onnx",
@@ -71,6 +71,12 @@ def export_checkpoint(
     Raises:
         ConfigError: not an SSD, or int8 without images to calibrate on.
         MissingExtraError: onnx, onnxscript or openvino is not installed.
+
+    Example:
+        >>> run = hardmine.train("shelf", val=0.25, recipe="tiny.yaml", out="first", draws=20)
+        >>> result = hardmine.export(run.checkpoint, to="onnx")
+        >>> result.path.name
+        'last.onnx'
     """
     from hardmine.inference.export import describe, export_onnx, onnx_to_openvino, quantize_onnx
     from hardmine.inference.load_detector import load_detector

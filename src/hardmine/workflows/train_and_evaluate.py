@@ -255,6 +255,11 @@ def train(
     Raises:
         ConfigError: contradictory options, or ``out`` holds a run and ``resume`` is not given.
         DataError: unusable data or a full disk.
+
+    Example:
+        >>> run = hardmine.train("shelf", val=0.25, recipe="tiny.yaml", out="first", draws=20)
+        >>> run.checkpoint.name, run.measurement.images
+        ('last.safetensors', 3)
     """
     chosen = choose_recipe(model, recipe, epochs, settings)
     chosen, start = start_from(weights, chosen)
@@ -335,6 +340,11 @@ def evaluate(
     Raises:
         GateError: a gate is not met; everything is written before.
         DataError: unusable data or a full disk.
+
+    Example:
+        >>> measured = hardmine.evaluate(detector, "shelf", negatives="pool", draws=20)
+        >>> measured.objects, measured.negatives["held_out"].images
+        (12, 6)
     """
     root, kit = Path(out).resolve(), tools or default_tools()
     steps = Steps(root, progress or silent)

@@ -1,6 +1,6 @@
 """Splits on which near-copies, one camera's images or neighbours in time never lie on two sides.
 
-`split_dataset`, `split_by_group` and `split_by_time` split records in memory; `split_files` reads
+`split_dataset`, `split_by_group` and `split_by_time` split records in memory; `split` reads
 labelled data and writes each part as files that other programs read.
 """
 
@@ -32,7 +32,7 @@ from hardmine.files import write_text
 from hardmine.types import F64, Dataset, ImageRecord
 
 Pictures = Literal["none", "copy", "link"]
-"""What `split_files` does with the images."""
+"""What `split` does with the images."""
 
 LONGEST_CLIP = 0.5
 """A stretch of time longer than this share of the smallest split may be cut."""
@@ -164,7 +164,7 @@ def parse_fractions(text: str) -> dict[str, float]:
     return found
 
 
-def split_files(
+def split(
     data: Path | str,
     out: Path | str,
     fractions: dict[str, float],
@@ -186,6 +186,13 @@ def split_files(
     Raises:
         ConfigError: contradictory options, or a pattern without a group.
         DataError: nothing recognised, ``out`` holds something, or too few groups.
+
+    Example:
+        >>> result = hardmine.split("shelf", "parts", {"train": 0.75, "val": 0.25})
+        >>> {name: len(part) for name, part in result.splits.items()}
+        {'train': 9, 'val': 3}
+        >>> sorted(path.name for path in Path("parts").iterdir())
+        ['train.json', 'train.txt', 'val.json', 'val.txt']
     """
     if by_time and group is not None:
         raise ConfigError("by time and by group pattern at once: wanted one of them")

@@ -32,6 +32,7 @@ from hardmine.inference.graph.graph_outputs import (
     final_detections,
     suppress,
 )
+from hardmine.inference.predict import PredictMixin
 from hardmine.recipes.checkpoint import file_digest
 from hardmine.types import Detections
 
@@ -66,7 +67,7 @@ class Session(Protocol):
         ...
 
 
-class GraphDetector:
+class GraphDetector(PredictMixin):
     """A graph with what must be known of it."""
 
     def __init__(
