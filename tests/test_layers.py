@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "prior_design inspection review",
         "workflows",
         "loop",
+        "comparison",
         "demo",
         "cli __main__",
     )

@@ -22,6 +22,7 @@ from hardmine.cli import (
     recipe_commands,
 )
 from hardmine.cli.check_command import check
+from hardmine.cli.compare_command import compare
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected
 from hardmine.cli.inspect_command import inspect
 from hardmine.cli.option_flags import Command, Group
@@ -91,6 +92,7 @@ _add(check, _DATA)
 _add(data_commands.convert, _DATA)
 _add(data_commands.split, _DATA)
 _add(inspect, _DATA)
+_add(compare, _MODELS)
 _add(model_commands.predict, _MODELS)
 _add(export_commands.export, _MODELS)
 _add(export_commands.check_detector, _MODELS, "check-detector")

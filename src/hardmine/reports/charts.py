@@ -94,7 +94,7 @@ def miss_rate_figure(lines: Sequence[CurveLine], arms: Sequence[str]) -> str:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.legend(loc="lower left")
 
-    return _draw("missrate", "miss rate against false alarms per image", 4.1, draw)
+    return draw_chart("missrate", "miss rate against false alarms per image", 4.1, draw)
 
 
 def _by_round(
@@ -120,7 +120,7 @@ def _by_round(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="best")
 
-    return _draw(name, f"{label} against round", 3.6, draw)
+    return draw_chart(name, f"{label} against round", 3.6, draw)
 
 
 def _draw_arm(
@@ -141,7 +141,13 @@ def _draw_arm(
         axes.fill_between(xs, low, high, color=color, alpha=0.16, linewidth=0)
 
 
-def _draw(name: str, title: str, height: float, fill: Callable[[Axes], None]) -> str:
+def series_color(index: int) -> str:
+    """Return the colour of a chart's line ``index``: that of the arms, in their order."""
+    return _ARMS[index % len(_ARMS)]
+
+
+def draw_chart(name: str, title: str, height: float, fill: Callable[[Axes], None]) -> str:
+    """Return a chart that ``fill`` draws, as an element of the page: ``height`` in inches."""
     # The object interface: no pyplot, hence no display and no figures that outlive the call.
     import matplotlib
     from matplotlib.figure import Figure

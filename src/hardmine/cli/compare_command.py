@@ -1,0 +1,92 @@
+"""``compare``: several recipes on one data set, with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hardmine.cli import options as shared
+from hardmine.cli.console import Console
+from hardmine.cli.option_flags import expand_options
+from hardmine.comparison.compare_options import CompareOptions, parse_variant
+
+if TYPE_CHECKING:
+    from hardmine.comparison.compare_recipes import Comparison
+
+_SHOWN = ("AP", "AP50", "AP_small", "recall_at_0.1", "alarms_at_0.8", "minutes")
+
+
+@expand_options
+def compare(
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE… DATA",
+            help="Two or more recipes, then the labelled data. A recipe is a name, a YAML file or "
+            "'default', with changes after '+': 'default+loss.selection.kind=level_quota'. With "
+            "--pool, 'loop.' options too: 'default+loop.add=0.5'. The first is the reference.",
+        ),
+    ],
+    *,
+    val: shared.Val = None,
+    negatives: shared.Negatives = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool",
+            metavar="POOL",
+            help="Images to mine from: compare whole loops, not trainings.",
+        ),
+    ] = None,
+    weights: shared.Weights = None,
+    settings: shared.Settings = None,
+    options: CompareOptions,
+    out: shared.Out = Path("runs/compare"),
+    device: shared.Device = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> None:
+    """Train several recipes under one budget and say which differences are real."""
+    *names, data = recipes
+    held_out = shared.data_or_fraction(val)
+    more = "".join(f"+{setting}" for setting in settings or ())
+    variants = [parse_variant(name, more) for name in names]
+    from hardmine.comparison.compare_recipes import compare_recipes
+
+    console = Console(quiet=quiet, verbose=verbose)
+    with console.progress() as step:
+        found = compare_recipes(
+            variants,
+            data,
+            val=held_out,
+            negatives=negatives,
+            pool=pool,
+            weights=weights,
+            options=options,
+            out=out,
+            device=device,
+            progress=step,
+        )
+    if as_json:
+        console.json(found.to_dict())
+        return
+    _show(console, found)
+
+
+def _show(console: Console, found: Comparison) -> None:
+    from hardmine.comparison.compare_summary import COLUMNS
+
+    heads = dict(COLUMNS)
+    shown = [key for key in _SHOWN if any(v.means.get(key) is not None for v in found.variants)]
+    rows = [[item.name, *(_text(item.means.get(key)) for key in shown)] for item in found.variants]
+    console.table(["recipe", *(heads[key] for key in shown)], rows)
+    for line in found.statements:
+        console.result(line)
+    console.result(f"page: {found.out / 'compare.html'}")
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""Comparing recipes and loops on one data set, with paired intervals."""

@@ -1,0 +1,109 @@
+"""What a comparison of recipes is asked for; light, so that the command line can import it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hardmine.errors import ConfigError
+from hardmine.option_fields import option
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One side of a comparison: a recipe with choices laid over it, and options of the loop.
+
+    Attributes:
+        name: as the user wrote it; unique in a comparison.
+        base: the name of a recipe, a YAML file, or "" for the default recipe.
+        settings: choices laid over the recipe, each as ``loss.selection.kind=level_quota``.
+        loop: options of the loop, by the name of their field (``add``, ``retrain``, ``arms`` …).
+    """
+
+    name: str
+    base: str = ""
+    settings: tuple[str, ...] = ()
+    loop: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_variant(text: str, more: str = "") -> Variant:
+    """Read ``BASE[+KEY=VALUE …]``: a recipe and what is laid over it.
+
+    ``ssdlite320_mobilenet_v2+loss.selection.kind=level_quota+loop.add=0.5``: keys that begin with
+    ``loop.`` are options of the loop, all others are choices of the recipe. ``default`` names the
+    default recipe. A label may be put in front: ``quota:default+loss.selection.kind=level_quota``.
+
+    Args:
+        more: changes for every variant of a comparison, each after a ``+``; the variant's own win.
+
+    Raises:
+        ConfigError: a part without ``=``.
+    """
+    label, colon, rest = text.partition(":")
+    if not colon or "+" in label or "=" in label or "/" in label or len(label) < 2:
+        label, rest = text, text
+    base, *own = rest.split("+")
+    choices = [*(choice for choice in more.split("+") if choice), *own]
+    settings: list[str] = []
+    loop: dict[str, Any] = {}
+    for choice in choices:
+        key, equals, value = choice.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r}: got {choice!r} after a '+', wanted KEY=VALUE")
+        if key.startswith("loop."):
+            loop[key.removeprefix("loop.")] = _plain(value)
+        else:
+            settings.append(choice)
+    return Variant(label, "" if base == "default" else base, tuple(settings), loop)
+
+
+def _plain(text: str) -> Any:
+    """Return a number or a truth value where the text is one, else the text."""
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """How recipes are compared: the same data, the same order of images and the same seeds for all."""
+
+    seeds: int = option(
+        3, "Train each recipe with N seeds (0 to N-1).", metavar="N", minimum=1, panel="Training"
+    )
+    epochs: float | None = option(
+        None,
+        "Passes over the images with objects, the same for every recipe; each has its own if not given.",
+        metavar="N",
+        minimum=0.01,
+        panel="Training",
+    )
+    jobs: int = option(
+        1,
+        "Train N cells at a time, each in a process of its own.",
+        metavar="N",
+        minimum=1,
+        panel="Training",
+    )
+    rounds: int = option(
+        3, "Mining rounds of every loop; used with --pool.", metavar="N", minimum=1, panel="Loop"
+    )
+    arm: str = option(
+        "mined",
+        "The arm whose last round is compared; used with --pool.",
+        metavar="ARM",
+        panel="Loop",
+    )
+    draws: int = option(
+        1000, "Bootstrap draws of every interval.", metavar="N", minimum=1, panel="Advanced"
+    )
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or self.jobs < 1 or self.rounds < 1:
+            raise ConfigError(
+                f"compare: got seeds {self.seeds}, jobs {self.jobs}, rounds {self.rounds}, "
+                "wanted 1 or more"
+            )

@@ -1,0 +1,418 @@
+"""Comparing recipes on one's own data: is this change better, or is the difference noise?
+
+Every recipe is trained with the same images in the same order, the same seeds and the same budget, and
+is measured on the same images, so that differences are paired. A *cell* is one recipe with one seed; it
+lies in ``cells/<key>/``, named by the hash of its recipe, data, seed and starting weights. A comparison
+that was killed goes on where it stopped, a cell that two comparisons share is trained once, and a cell
+that fails is named while the others stand.
+
+With a pool, a cell is a whole loop, and what is compared is the last round of one of its arms.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardmine.comparison.compare_options import CompareOptions, Variant
+from hardmine.errors import ConfigError, DataError, HardmineError
+from hardmine.files import write_json
+from hardmine.types import Dataset
+from hardmine.workflows.step_cache import Notify, Steps, fingerprint, silent
+
+if TYPE_CHECKING:
+    from hardmine.evaluation.bootstrap import ArmScores
+
+FEW_DRAWS = 10
+"""Bootstrap draws of a cell by itself; the intervals of a comparison are its own."""
+RECALLS = (0.5, 0.8, 0.9)
+"""Recalls at which alarms are counted."""
+RATES = (0.01, 0.1, 1.0)
+"""Alarms per image at which recall is given."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One recipe trained with one seed: its figures, or why it failed."""
+
+    variant: str
+    seed: int
+    folder: Path
+    minutes: float | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What the cell wrote; :mod:`compare_summary` adds what is shown under ``"shown"``."""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A recipe against the first one, paired over images and seeds.
+
+    ``difference`` and ``ratio`` carry 95 % limits; ``verdict`` is "better", "worse", "no difference
+    shown" or "not measured".
+    """
+
+    figure: str
+    value: float | None
+    reference: float | None
+    low: float | None
+    high: float | None
+    kind: str
+    """``difference`` (value - reference) or ``ratio`` (value / reference)."""
+    verdict: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """The means of a recipe over its seeds, and how it stands against the first recipe."""
+
+    name: str
+    recipe: dict[str, Any]
+    cells: tuple[CellResult, ...]
+    means: dict[str, float | None]
+    contrasts: tuple[Contrast, ...]
+    curve: tuple[tuple[float, float], ...] = ()
+    """(alarms per image, recall), the mean over the seeds."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All recipes, the first of which is the reference."""
+
+    out: Path
+    variants: tuple[VariantSummary, ...]
+    options: CompareOptions
+    sets: dict[str, Any]
+    statements: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for ``compare.json``."""
+        return {
+            "options": asdict(self.options),
+            "sets": self.sets,
+            "statements": list(self.statements),
+            "variants": [
+                {
+                    "name": item.name,
+                    "means": item.means,
+                    "contrasts": [asdict(contrast) for contrast in item.contrasts],
+                    "cells": [{**asdict(cell), "folder": str(cell.folder)} for cell in item.cells],
+                    "curve": [list(point) for point in item.curve],
+                    "recipe": item.recipe,
+                }
+                for item in self.variants
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The data of a comparison: readable images, no near-duplicates between the negatives and the rest."""
+
+    train: Dataset
+    val: Dataset
+    negatives: Dataset | None
+    pool: str | None
+    names: dict[str, Any]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What a process needs in order to train one cell; all of it can be pickled."""
+
+    variant: Variant
+    seed: int
+    folder: Path
+    sets: Sets
+    weights: str | None
+    options: CompareOptions
+    device: str | None
+    threads: int | None = None
+
+
+def compare_recipes(
+    variants: Sequence[Variant],
+    data: Dataset | Path | str,
+    *,
+    val: Dataset | Path | str | float | None = None,
+    negatives: Path | str | None = None,
+    pool: Path | str | None = None,
+    weights: Path | str | None = None,
+    options: CompareOptions | None = None,
+    out: Path | str = Path("runs/compare"),
+    device: str | None = None,
+    progress: Notify | None = None,
+) -> Comparison:
+    """Train every variant with every seed and say which differences are real.
+
+    Args:
+        variants: two or more; the first is the reference that the others are compared with.
+        data: labelled images. ``val``: as of ``train``; the split is drawn once, for all seeds.
+        negatives: images without objects; alarms are counted on them.
+        pool: images to mine from; each cell is then a whole loop.
+        weights: where the backbones start from.
+        out: gets ``cells/``, ``compare.json`` and ``compare.html``; called again, it goes on.
+
+    Raises:
+        ConfigError: fewer than two variants, a name twice, or an unknown recipe or option.
+        DataError: unusable data, or no cell could be trained.
+    """
+    how = options or CompareOptions()
+    names = [variant.name for variant in variants]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ConfigError(f"compare: got {names}, wanted two or more recipes, each once")
+    root, notify = Path(out).resolve(), progress or silent
+    recipes = {variant.name: _recipe_of(variant, how) for variant in variants}
+    sets = _prepare(data, val, negatives, pool, root, notify)
+    cells = [
+        _Cell(
+            variant,
+            seed,
+            root / "cells" / _key(recipes[variant.name], variant, sets, seed, weights, how),
+            sets,
+            None if weights is None else _weights_name(weights),
+            how,
+            device,
+        )
+        for seed in range(how.seeds)
+        for variant in variants
+    ]
+    results = list(_run_all(cells, how.jobs, notify))
+    if all(result.error for result in results):
+        raise DataError(f"compare: every cell failed; the first: {results[0].error}")
+    from hardmine.comparison.compare_summary import summarise
+
+    comparison = summarise(variants, recipes, results, sets, root, how)
+    write_json(root / "compare.json", comparison.to_dict())
+    from hardmine.comparison.compare_report import write_compare_report
+
+    write_compare_report(root / "compare.html", comparison)
+    return comparison
+
+
+def _weights_name(weights: Path | str) -> str:
+    path = Path(str(weights))
+    return str(path.resolve()) if path.exists() else str(weights)
+
+
+def _recipe_of(variant: Variant, options: CompareOptions) -> dict[str, Any]:
+    from hardmine.recipes.recipe import recipe_to_dict
+
+    return recipe_to_dict(_chosen(variant, options))
+
+
+def _chosen(variant: Variant, options: CompareOptions) -> Any:
+    from hardmine.workflows.cached_training import choose_recipe
+
+    is_file = Path(variant.base).suffix in (".yaml", ".yml")
+    return choose_recipe(
+        None if is_file else variant.base or None,
+        Path(variant.base) if is_file else None,
+        options.epochs,
+        variant.settings,
+    )
+
+
+def _key(
+    recipe: dict[str, Any],
+    variant: Variant,
+    sets: Sets,
+    seed: int,
+    weights: Path | str | None,
+    options: CompareOptions,
+) -> str:
+    from hardmine.recipes.checkpoint import file_digest
+
+    start = None
+    if weights is not None:
+        path = Path(str(weights))
+        start = file_digest(path) if path.is_file() else str(weights)
+    values: dict[str, Any] = {
+        "recipe": recipe,
+        "sets": sets.fingerprint,
+        "seed": seed,
+        "weights": start,
+    }
+    if sets.pool is not None:
+        values["loop"] = {"rounds": options.rounds, **variant.loop}
+    return fingerprint(values)
+
+
+def _prepare(
+    data: Dataset | Path | str,
+    val: Dataset | Path | str | float | None,
+    negatives: Path | str | None,
+    pool: Path | str | None,
+    root: Path,
+    notify: Notify,
+) -> Sets:
+    """Split once and leave out what cannot be read or lies in two sets."""
+    from hardmine.workflows.train_and_evaluate import sort_out
+    from hardmine.workflows.training_data import load_negatives, load_train_val
+
+    steps = Steps(root / "prepare", notify)
+    parts = load_train_val(data, val, steps, seed=0)
+    empty = load_negatives(negatives, parts.train.categories, "negatives")
+    good = sort_out({"train": parts.train, "val": parts.val, "held_out": empty}, steps)
+    names = {
+        "train_images": len(good.train),
+        "val_images": len(good.val),
+        "negative_images": len(good.held_out),
+        "pool": None if pool is None else str(pool),
+        "categories": list(parts.train.categories),
+        "left_out": list(good.leak_lines()),
+    }
+    stamp = fingerprint(
+        [good.train.fingerprint, good.val.fingerprint, good.held_out.fingerprint, str(pool)]
+    )
+    where = None if pool is None else str(pool)
+    held = good.held_out if len(good.held_out) else None
+    return Sets(good.train, good.val, held, where, names, stamp)
+
+
+def _run_all(cells: Sequence[_Cell], jobs: int, notify: Notify) -> Iterator[CellResult]:
+    """Yield the results in the order of the cells."""
+    if jobs == 1:
+        for index, cell in enumerate(cells):
+            notify(f"{cell.variant.name}, seed {cell.seed}", index, len(cells))
+            yield _run_cell(cell, notify)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as workers:
+        waiting: dict[Future[CellResult], int] = {
+            workers.submit(_run_alone, cell, threads): index for index, cell in enumerate(cells)
+        }
+        done: dict[int, CellResult] = {}
+        pending = set(waiting)
+        while pending:
+            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                index = waiting[future]
+                done[index] = _result_of(future, cells[index])
+            notify("train the cells", len(done), len(cells))
+    yield from (done[index] for index in range(len(cells)))
+
+
+def _result_of(future: Future[CellResult], cell: _Cell) -> CellResult:
+    try:
+        return future.result()
+    except Exception as error:  # noqa: BLE001 - a process that died is a failed cell, not the end
+        return CellResult(
+            cell.variant.name, cell.seed, cell.folder, error=f"the process died: {error}"
+        )
+
+
+def _run_alone(cell: _Cell, threads: int) -> CellResult:
+    import torch
+
+    torch.set_num_threads(threads)
+    return _run_cell(cell, silent)
+
+
+def _run_cell(cell: _Cell, notify: Notify) -> CellResult:
+    """Train and measure a cell, or find its result; a failure becomes part of the result."""
+    place = cell.folder / "cell.json"
+    known = _read_cell(place)
+    name, seed = cell.variant.name, cell.seed
+    if known is None:
+        start = time.perf_counter()
+        try:
+            run = _run_loop if cell.sets.pool is not None else _run_training
+            known = run(cell, notify)
+        except HardmineError as error:
+            return CellResult(name, seed, cell.folder, error=str(error))
+        except Exception as error:  # noqa: BLE001 - the other cells must stand
+            trace = traceback.format_exc()
+            (cell.folder / "error.txt").write_text(trace, encoding="utf-8")
+            return CellResult(name, seed, cell.folder, error=f"{type(error).__name__}: {error}")
+        known["minutes"] = round((time.perf_counter() - start) / 60, 3)
+        write_json(place, known)
+    return CellResult(name, seed, cell.folder, known["minutes"], known)
+
+
+def _read_cell(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _run_training(cell: _Cell, notify: Notify) -> dict[str, Any]:
+    from hardmine.workflows.train_and_evaluate import train
+
+    train(
+        cell.sets.train,
+        val=cell.sets.val,
+        negatives=cell.sets.negatives,
+        recipe=_chosen(cell.variant, cell.options),
+        weights=cell.weights,
+        out=cell.folder,
+        resume=True,
+        seed=cell.seed,
+        draws=FEW_DRAWS,
+        validations=0,
+        device=cell.device,
+        progress=notify,
+    )
+    metrics = json.loads((cell.folder / "metrics.json").read_text(encoding="utf-8"))
+    return {"measurement": metrics["measurement"], "detections": "detections"}
+
+
+def _run_loop(cell: _Cell, notify: Notify) -> dict[str, Any]:
+    from hardmine.loop.loop import run_loop
+
+    arm = cell.options.arm
+    assert cell.sets.pool is not None
+    run_loop(
+        cell.sets.train,
+        val=cell.sets.val,
+        negatives=cell.sets.negatives,
+        pool=cell.sets.pool,
+        recipe=_chosen(cell.variant, cell.options),
+        weights=cell.weights,
+        rounds=cell.options.rounds,
+        out=cell.folder,
+        resume=True,
+        seed=cell.seed,
+        draws=FEW_DRAWS,
+        device=cell.device,
+        progress=notify,
+        **{"arms": (arm,), "stop": "never", **cell.variant.loop},
+    )
+    rows = json.loads((cell.folder / "rounds.json").read_text(encoding="utf-8"))
+    mine = [row for row in rows if row["arm"] == arm]
+    if not mine:
+        raise ConfigError(f"{cell.variant.name}: no arm {arm!r} among its arms")
+    last = max(mine, key=lambda row: int(row["round"]))
+    added = [row["negatives_added"] for row in mine if row["round"] > 0]
+    first = next(row for row in mine if row["round"] == 0)
+    return {
+        "measurement": last,
+        "round_0": first,
+        "added": added,
+        "detections": f"evaluations/{last['model']}",
+    }
+
+
+def scores_of(cell: CellResult, sets: Sets) -> ArmScores:
+    """Return what a finished cell detected on the validation images and on the negatives."""
+    from hardmine.evaluation.bootstrap import ArmScores
+    from hardmine.evaluation.scored_images import load_detections
+
+    folder = cell.folder / cell.figures["detections"]
+    val = load_detections(folder / "val.json", sets.val)
+    if sets.negatives is None:
+        return ArmScores(val, val.subset([]))
+    return ArmScores(val, load_detections(folder / "held_out.json", sets.negatives))

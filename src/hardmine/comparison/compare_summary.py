@@ -1,0 +1,221 @@
+"""From finished cells to a statement: means over the seeds and paired intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hardmine.comparison.compare_options import CompareOptions, Variant
+from hardmine.comparison.compare_recipes import (
+    RATES,
+    RECALLS,
+    CellResult,
+    Comparison,
+    Contrast,
+    Sets,
+    VariantSummary,
+    scores_of,
+)
+from hardmine.evaluation.alarms import count_alarms, recall_at_alarms
+from hardmine.evaluation.average_precision import average_precision
+from hardmine.evaluation.bootstrap import ArmScores
+from hardmine.evaluation.intervals import ap50_statistic
+from hardmine.evaluation.miss_rate import negatives_curve
+from hardmine.evaluation.operating_point import find_threshold
+from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
+
+COLUMNS = (
+    ("AP", "AP"),
+    ("AP50", "AP50"),
+    ("AP_small", "AP small"),
+    ("AP_medium", "AP medium"),
+    ("AP_large", "AP large"),
+    ("recall_at_0.1", "recall at .1 alarms per image"),
+    ("alarms_at_0.5", "alarms per image at recall .5"),
+    ("alarms_at_0.8", "alarms per image at recall .8"),
+    ("alarms_at_0.9", "alarms per image at recall .9"),
+    ("threshold", "score at recall .8"),
+    ("minutes", "minutes"),
+)
+"""Figures of a recipe: key and heading, in the order in which they are shown."""
+_CURVE_POINTS = np.geomspace(1e-3, 10.0, 60)
+
+
+def summarise(
+    variants: Sequence[Variant],
+    recipes: Mapping[str, dict[str, Any]],
+    results: Sequence[CellResult],
+    sets: Sets,
+    root: Path,
+    options: CompareOptions,
+) -> Comparison:
+    """Return the comparison of all finished cells; the first variant is the reference."""
+    scored = {
+        (cell.variant, cell.seed): scores_of(cell, sets) for cell in results if cell.error is None
+    }
+    figures = {key: figures_of(arm) for key, arm in scored.items()}
+    summaries = []
+    for variant in variants:
+        cells = tuple(
+            _shown(cell, figures.get((cell.variant, cell.seed)))
+            for cell in results
+            if cell.variant == variant.name
+        )
+        done = [cell for cell in cells if cell.error is None]
+        rows = [{**figures[variant.name, c.seed], "minutes": c.minutes} for c in done]
+        pairs = [
+            (scored[variant.name, cell.seed], scored[variants[0].name, cell.seed])
+            for cell in done
+            if (variants[0].name, cell.seed) in scored
+        ]
+        contrasts = () if variant is variants[0] else contrasts_of(pairs, options.draws)
+        curve = mean_curve([scored[variant.name, cell.seed] for cell in done])
+        summaries.append(
+            VariantSummary(
+                variant.name, recipes[variant.name], cells, _means(rows), contrasts, curve
+            )
+        )
+    statements = tuple(_statements(summaries))
+    return Comparison(root, tuple(summaries), options, sets.names, statements)
+
+
+def _shown(cell: CellResult, figures: dict[str, float | None] | None) -> CellResult:
+    if figures is None:
+        return cell
+    shown = {**figures, "minutes": cell.minutes}
+    return replace(cell, figures={**cell.figures, "shown": shown})
+
+
+def figures_of(arm: ArmScores) -> dict[str, float | None]:
+    """Return the figures of one trained detector, by the keys of ``COLUMNS``; None where undefined."""
+    ap = average_precision(arm.val)
+    found: dict[str, float | None] = {
+        "AP": ap.ap,
+        "AP50": ap.ap50,
+        "AP_small": ap.small,
+        "AP_medium": ap.medium,
+        "AP_large": ap.large,
+        "threshold": find_threshold(arm.matches, 0.8),
+    }
+    for row in ap.per_class:
+        found[f"AP50 of {row.name}"] = row.ap50
+    if not arm.alarms.num_images:
+        return found
+    for recall in RECALLS:
+        threshold = find_threshold(arm.matches, recall)
+        rate = None if threshold is None else count_alarms(arm.alarms, threshold).alarms_per_image
+        found[f"alarms_at_{recall:g}"] = rate
+    for limit in RATES:
+        found[f"recall_at_{limit:g}"] = recall_at_alarms(arm.matches, arm.alarms, limit).recall
+    return found
+
+
+def contrasts_of(pairs: Sequence[tuple[ArmScores, ArmScores]], draws: int) -> tuple[Contrast, ...]:
+    """Return AP50 and the alarms at equal recall against the reference, one pair per seed."""
+    if not pairs:
+        return ()
+    gap = paired_difference_over_seeds(pairs, ap50_statistic, draws=draws)
+    found = [
+        Contrast(
+            "AP50",
+            gap.value_a,
+            gap.value_b,
+            gap.low,
+            gap.high,
+            "difference",
+            _verdict(gap.low, gap.high, none=0.0, higher_is_better=True),
+        )
+    ]
+    if all(arm.alarms.num_images for pair in pairs for arm in pair):
+        for recall in RECALLS:
+            ratio = paired_ratio_over_seeds(pairs, recall=recall, draws=draws)
+            found.append(
+                Contrast(
+                    f"alarms_at_{recall:g}",
+                    ratio.per_image_a,
+                    ratio.per_image_b,
+                    ratio.low,
+                    ratio.high,
+                    "ratio",
+                    _verdict(ratio.low, ratio.high, none=1.0, higher_is_better=False),
+                    ratio.note,
+                )
+            )
+    return tuple(found)
+
+
+def _verdict(low: float | None, high: float | None, *, none: float, higher_is_better: bool) -> str:
+    if low is None and high is None:
+        return "not measured"
+    above = low is not None and low > none
+    below = high is not None and high < none
+    if not above and not below:
+        return "no difference shown"
+    return "better" if above == higher_is_better else "worse"
+
+
+def mean_curve(arms: Sequence[ArmScores]) -> tuple[tuple[float, float], ...]:
+    """Return recall against alarms per image, the mean over the seeds; nothing without negatives."""
+    curves = [negatives_curve(arm.matches, arm.alarms) for arm in arms if arm.alarms.num_images]
+    known = [curve for curve in curves if curve is not None]
+    if not known:
+        return ()
+    points = []
+    for rate in _CURVE_POINTS:
+        recalls = [
+            recall_at_alarms(arm.matches, arm.alarms, float(rate)).recall
+            for arm in arms
+            if arm.alarms.num_images
+        ]
+        values = [value for value in recalls if value is not None]
+        if values:
+            points.append((float(rate), float(np.mean(values))))
+    return tuple(points)
+
+
+def _means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    keys = dict.fromkeys(key for row in rows for key in row)
+    found: dict[str, float | None] = {}
+    for key in keys:
+        values = [row.get(key) for row in rows]
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        # A mean over some of the seeds would compare unlike things.
+        found[key] = float(np.mean(known)) if known and len(known) == len(rows) else None
+    return found
+
+
+def _statements(summaries: Sequence[VariantSummary]) -> list[str]:
+    """Return a sentence for each recipe and figure: what differs from the reference beyond noise."""
+    first = summaries[0]
+    said = []
+    for item in summaries[1:]:
+        failed = [cell for cell in item.cells if cell.error is not None]
+        if failed:
+            said.append(
+                f"{item.name}: {len(failed)} of {len(item.cells)} trainings failed: {failed[0].error}"
+            )
+        for contrast in item.contrasts:
+            said.append(_sentence(item.name, first.name, contrast))
+    return said
+
+
+def _sentence(name: str, reference: str, found: Contrast) -> str:
+    what = dict(COLUMNS).get(found.figure, found.figure)
+    if found.value is None or found.reference is None:
+        return f"{name}: {what} is not defined for every seed" + (
+            f" ({found.note})" if found.note else ""
+        )
+    values = f"{found.value:.3f} against {found.reference:.3f} of {reference}"
+    limits = f"95 % of the {found.kind}: {_limit(found.low)} to {_limit(found.high)}"
+    if found.verdict in ("better", "worse"):
+        return f"{name} is {found.verdict} in {what}: {values} ({limits})"
+    return f"{name}: no difference in {what} is shown: {values} ({limits})"
+
+
+def _limit(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
