@@ -116,7 +116,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Sets:
-    """The data of a comparison: readable images, no near-duplicates between the negatives and the rest."""
+    """The data of a comparison: readable images; no negative repeats an image of the other parts."""
 
     train: Dataset
     val: Dataset
@@ -145,7 +145,7 @@ def compare_recipes(
     data: Dataset | Path | str,
     *,
     val: Dataset | Path | str | float | None = None,
-    negatives: Path | str | None = None,
+    negatives: Dataset | Path | str | None = None,
     pool: Path | str | None = None,
     weights: Path | str | None = None,
     options: CompareOptions | None = None,
@@ -251,7 +251,7 @@ def _key(
 def _prepare(
     data: Dataset | Path | str,
     val: Dataset | Path | str | float | None,
-    negatives: Path | str | None,
+    negatives: Dataset | Path | str | None,
     pool: Path | str | None,
     root: Path,
     notify: Notify,

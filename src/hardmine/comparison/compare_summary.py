@@ -43,6 +43,7 @@ COLUMNS = (
     ("minutes", "minutes"),
 )
 """Figures of a recipe: key and heading, in the order in which they are shown."""
+ENOUGH_SEEDS = 3
 _CURVE_POINTS = np.geomspace(1e-3, 10.0, 60)
 
 
@@ -193,6 +194,11 @@ def _statements(summaries: Sequence[VariantSummary]) -> list[str]:
     """Return a sentence for each recipe and figure: what differs from the reference beyond noise."""
     first = summaries[0]
     said = []
+    if len(first.cells) < ENOUGH_SEEDS:
+        said.append(
+            f"{len(first.cells)} seed(s) only: the intervals cover the choice of images, not the luck "
+            f"of a training; {ENOUGH_SEEDS} or more seeds are needed for a claim."
+        )
     for item in summaries[1:]:
         failed = [cell for cell in item.cells if cell.error is not None]
         if failed:

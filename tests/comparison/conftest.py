@@ -1,0 +1,5 @@
+"""The fixtures of a training that takes a second."""
+
+from tiny_training import squares, tiny_recipe
+
+__all__ = ["squares", "tiny_recipe"]

@@ -1,0 +1,153 @@
+"""A comparison: cells are trained once, a failed one is named, differences are paired."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hardmine.comparison.compare_options import CompareOptions, Variant
+from hardmine.comparison.compare_recipes import compare_recipes
+from hardmine.comparison.compare_summary import contrasts_of, figures_of
+from hardmine.errors import ConfigError, DataError
+from hardmine.evaluation.bootstrap import ArmScores
+from hardmine.evaluation.scored_images import Scored
+from hardmine.recipes.recipe import Recipe
+from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+from hardmine.workflows.cached_training import recipe_text
+
+
+@pytest.fixture
+def tiny_yaml(tmp_path: Path, tiny_recipe: Recipe) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(recipe_text(tiny_recipe))
+    return str(path)
+
+
+def run(squares: Dataset, variants: list[Variant], out: Path, seeds: int = 1, jobs: int = 1):
+    options = CompareOptions(seeds=seeds, epochs=1, draws=20, jobs=jobs)
+    empty = squares.subset([8, 9, 10, 11])
+    return compare_recipes(
+        variants,
+        squares.subset([0, 1, 2, 3]),
+        val=squares.subset([4, 5, 6, 7]),
+        negatives=empty,
+        weights="none",
+        options=options,
+        out=out,
+    )
+
+
+def test_a_failed_cell_is_named_and_the_others_stand(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    variants = [
+        Variant("plain", tiny_yaml),
+        Variant("quota", tiny_yaml, ("loss.selection.kind=level_quota",)),
+        Variant(
+            "broken",
+            tiny_yaml,
+            ("augment.alarm_paste.source=absent.json", "augment.alarm_paste.probability=1"),
+        ),
+    ]
+    found = run(squares, variants, tmp_path / "out", seeds=2)
+    plain, quota, broken = found.variants
+    assert [cell.seed for cell in plain.cells] == [0, 1]
+    assert all(cell.error is None for cell in (*plain.cells, *quota.cells))
+    assert all("absent.json" in str(cell.error) for cell in broken.cells)
+    assert quota.means["AP50"] is not None
+    assert quota.contrasts[0].figure == "AP50"
+    assert quota.contrasts[0].reference == pytest.approx(plain.means["AP50"], abs=0.02)
+    assert broken.contrasts == ()
+    assert any(line.startswith("broken: 2 of 2 trainings failed") for line in found.statements)
+    written = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [item["name"] for item in written["variants"]] == ["plain", "quota", "broken"]
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "absent.json" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_finished_cell_is_found_and_not_trained_again(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = [Variant("a", tiny_yaml), Variant("b", tiny_yaml, ("batch.size=2",))]
+    first = run(squares, variants, tmp_path / "out")
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("hardmine.workflows.train_and_evaluate.train", fail)
+    again = run(squares, variants, tmp_path / "out")
+    assert again.to_dict() == first.to_dict()
+
+
+def test_equal_recipes_of_other_names_share_their_cells(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    found = run(squares, [Variant("a", tiny_yaml), Variant("same", tiny_yaml)], tmp_path / "out")
+    assert found.variants[0].cells[0].folder == found.variants[1].cells[0].folder
+    assert found.variants[1].contrasts[0].verdict == "no difference shown"
+
+
+def test_one_recipe_or_one_name_twice_is_refused(squares: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two or more recipes"):
+        run(squares, [Variant("a")], tmp_path)
+    with pytest.raises(ConfigError, match="each once"):
+        run(squares, [Variant("a"), Variant("a")], tmp_path)
+
+
+def test_all_cells_failed_is_an_error(squares: Dataset, tiny_yaml: str, tmp_path: Path) -> None:
+    bad = ("augment.alarm_paste.source=absent.json", "augment.alarm_paste.probability=1")
+    variants = [Variant("a", tiny_yaml, bad), Variant("b", tiny_yaml, (*bad, "batch.size=2"))]
+    with pytest.raises(DataError, match="every cell failed"):
+        run(squares, variants, tmp_path / "out")
+
+
+def scores(offset: float, alarm_scores: list[float], num_images: int = 40) -> ArmScores:
+    """Images with one object each, found at a score; negatives with one alarm each."""
+    records, found = [], []
+    box = np.array([[10, 10, 30, 30]], np.float32)
+    for index in range(num_images):
+        path = Path(f"{index}.jpg")
+        one = np.ones(1, np.int64)
+        records.append(ImageRecord(path, 50, 50, box, one, np.zeros(1, bool), ImageState.LABELLED))
+        score = np.array([0.5 + index / 100], np.float32)
+        found.append(Detections(box + np.float32(offset), score, one))
+    val = Scored(Dataset(("a",), tuple(records), Path()), tuple(found))
+    empty, fired = [], []
+    for index, score in enumerate(alarm_scores):
+        empty.append(ImageRecord.empty(Path(f"n{index}.jpg"), 50, 50, ImageState.VERIFIED_EMPTY))
+        fired.append(Detections(box, np.array([score], np.float32), np.ones(1, np.int64)))
+    return ArmScores(val, Scored(Dataset(("a",), tuple(empty), Path()), tuple(fired)))
+
+
+def test_better_and_worse_are_said_of_the_right_side() -> None:
+    # Threshold at recall .8 of 40 objects: the 32nd best of scores .50 .. .89, that is .58.
+    few = scores(0.0, [0.9] * 5 + [0.1] * 35)  # 5 of 40 negatives fire
+    many = scores(0.0, [0.9] * 30 + [0.1] * 10)  # 30 of 40
+    by_figure = {item.figure: item for item in contrasts_of([(few, many)] * 3, 200)}
+    assert by_figure["AP50"].verdict == "no difference shown"
+    assert by_figure["alarms_at_0.8"].verdict == "better"
+    assert by_figure["alarms_at_0.8"].value == pytest.approx(5 / 40)
+    assert by_figure["alarms_at_0.8"].reference == pytest.approx(30 / 40)
+    turned = {item.figure: item for item in contrasts_of([(many, few)] * 3, 200)}
+    assert turned["alarms_at_0.8"].verdict == "worse"
+    away = scores(15.0, [0.9] * 5 + [0.1] * 35)  # IoU 25 / 775 with the object: nothing is found
+    missed = {item.figure: item for item in contrasts_of([(away, few)] * 3, 200)}
+    assert missed["AP50"].verdict == "worse"
+    assert missed["alarms_at_0.8"].verdict == "not measured"
+
+
+def test_figures_at_several_recalls_and_rates() -> None:
+    arm = scores(0.0, [0.895] * 2 + [0.6] * 8 + [0.1] * 30)
+    found = figures_of(arm)
+    # recall .5: the 20th best score, .70: 2 alarms; recall .8: .58: 10 alarms; recall .9: .54: 10.
+    assert found["alarms_at_0.5"] == pytest.approx(2 / 40)
+    assert found["alarms_at_0.8"] == pytest.approx(10 / 40)
+    assert found["alarms_at_0.9"] == pytest.approx(10 / 40)
+    assert found["threshold"] == pytest.approx(0.58, abs=1e-6)
+    assert found["AP50"] == pytest.approx(1.0)
+    # .1 alarms per image are 4 alarms: the score must stay above .6, which 29 objects reach.
+    assert found["recall_at_0.1"] == pytest.approx(29 / 40)
