@@ -1,0 +1,201 @@
+"""A recipe that fits the data: which model is chosen before a training, and what to say of a pinned one.
+
+Measured on the training boxes as the model sees them (on its canvas): how many boxes of each class some
+prior reaches, how large they are, and how many objects an image holds. A class whose boxes no prior
+reaches is hardly learned, and nothing later in a training says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hardmine.errors import ConfigError
+from hardmine.types import Dataset, ImageState
+
+if TYPE_CHECKING:
+    from hardmine.recipes.recipe import Recipe
+
+AUTO = "auto"
+"""What ``--model`` may say, and what holds when neither a model nor a recipe is named."""
+QUOTA = "loss.selection.kind=level_quota"
+CANDIDATES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("ssdlite320_mobilenet_v2", ()),
+    ("ssd320_mobilenet_v2_fpnlite", (QUOTA,)),
+    ("ssd320_mobilenet_v2_fpnlite", (QUOTA, "model.priors.anchor_scale=2.5")),
+    ("ssd640_mobilenet_v2_fpnlite", (QUOTA,)),
+)
+"""Models that are tried in this order, quickest first, with the choices that go with them."""
+LEAST_REACH = 0.9
+"""Share of a class's boxes that some prior must reach."""
+FEW_BOXES = 5
+"""Classes with fewer boxes say too little."""
+CROWDED = 5.0
+"""Objects per image from which on the levels are shared by one head; see docs/log.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFit:
+    """The boxes of one class on a model's canvas."""
+
+    name: str
+    boxes: int
+    median_side: float
+    """Median of the square root of the area, px."""
+    reach: float
+    """Share of the boxes that some prior reaches at the assigner's IoU."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFit:
+    """How a recipe's priors fit the boxes of a dataset."""
+
+    model: str
+    width: int
+    height: int
+    boxes: int
+    objects_per_image: float
+    reach: float
+    classes: tuple[ClassFit, ...]
+
+    @property
+    def missed(self) -> tuple[ClassFit, ...]:
+        """The classes with too few boxes in reach, the worst first."""
+        known = [item for item in self.classes if item.boxes >= FEW_BOXES]
+        bad = [item for item in known if item.reach < LEAST_REACH]
+        return tuple(sorted(bad, key=lambda item: item.reach))
+
+    @property
+    def worst_reach(self) -> float:
+        """The lowest share over the classes that have enough boxes."""
+        known = [item.reach for item in self.classes if item.boxes >= FEW_BOXES]
+        return min(known, default=self.reach)
+
+
+@dataclass(frozen=True, slots=True)
+class AutoChoice:
+    """The recipe that was chosen, and why in three lines."""
+
+    recipe: Recipe
+    model: str
+    settings: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
+    """Measure a recipe's priors against the labelled boxes; None for a model without priors of its own.
+
+    Raises:
+        DataError: no labelled box.
+    """
+    from hardmine.prior_design.canvas_boxes import boxes_on_canvas
+    from hardmine.prior_design.coverage import measure_coverage
+    from hardmine.prior_design.prior_layout import layout_of_recipe, ssd_config
+
+    try:
+        config = ssd_config(recipe)
+    except ConfigError:
+        return None
+    boxes = boxes_on_canvas(data, recipe.resize)
+    found = measure_coverage(boxes, layout_of_recipe(recipe), recipe.loss.assigner.iou_threshold)
+    reached = found.reaching.sum(axis=1) > 0
+    sides = np.sqrt(boxes.sizes.prod(axis=1))
+    classes = []
+    for label, name in enumerate(data.categories, start=1):
+        mine = boxes.labels == label
+        if mine.any():
+            classes.append(
+                ClassFit(
+                    name,
+                    int(mine.sum()),
+                    float(np.median(sides[mine])),
+                    float(reached[mine].mean()),
+                )
+            )
+    labelled = sum(r.state is ImageState.LABELLED and len(r.boxes) > 0 for r in data.records)
+    return RecipeFit(
+        config.name,
+        config.width,
+        config.height,
+        len(boxes),
+        len(boxes) / max(1, labelled),
+        float(reached.mean()),
+        tuple(classes),
+    )
+
+
+def choose_for(data: Dataset) -> AutoChoice:
+    """Choose the quickest model whose priors reach the boxes of every class.
+
+    Of crowded images the models whose levels share a head are taken, since a head of its own on each
+    level learns a class only where that class is frequent.
+
+    Raises:
+        DataError: no labelled box.
+    """
+    tried: list[tuple[RecipeFit, str, tuple[str, ...], Recipe]] = []
+    for model, settings in CANDIDATES:
+        recipe = _recipe(model, settings)
+        fit = measure_fit(data, recipe)
+        assert fit is not None
+        tried.append((fit, model, settings, recipe))
+        shares_head = len(tried) > 1
+        if not fit.missed and (shares_head or fit.objects_per_image < CROWDED):
+            break
+    else:
+        tried.sort(key=lambda item: -item[0].worst_reach)
+        fit, model, settings, recipe = tried[0]
+    return AutoChoice(recipe, model, settings, _lines(fit, model, settings, tried[0][0]))
+
+
+def _recipe(model: str, settings: tuple[str, ...]) -> Recipe:
+    from hardmine.recipes.named_recipes import named_recipe
+    from hardmine.recipes.recipe import apply_settings
+
+    return apply_settings(named_recipe(model), settings)
+
+
+def _lines(
+    fit: RecipeFit, model: str, settings: tuple[str, ...], first: RecipeFit
+) -> tuple[str, ...]:
+    smallest = min(fit.classes, key=lambda item: item.median_side)
+    side, share, least = smallest.median_side, fit.reach, fit.worst_reach
+    changes = f" with {', '.join(settings)}" if settings else ""
+    if first is fit or not first.missed:
+        crowd = fit.objects_per_image >= CROWDED
+        why = "images are crowded: one head is shared by all levels" if crowd else "its priors fit"
+    else:
+        worst = first.missed[0]
+        why = f"the priors of {first.model} reach {worst.reach:.0%} of the boxes of {worst.name!r}"
+    return (
+        f"model {model}{changes}, chosen for these data (--model NAME pins one): {why}",
+        f"{fit.boxes} boxes, {fit.objects_per_image:.1f} per image; on its {fit.width} x {fit.height} "
+        f"px canvas the smallest class, {smallest.name!r}, has a median side of {side:.0f} px",
+        f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
+    )
+
+
+def warnings_of(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
+    """Return what is likely to go wrong with a recipe that the user pinned, with the way out."""
+    fit = measure_fit(data, recipe)
+    if fit is None or not fit.missed:
+        return ()
+    worst = fit.missed[0]
+    others = f" (and {len(fit.missed) - 1} more classes)" if len(fit.missed) > 1 else ""
+    better = choose_for(data)
+    way = "'hardmine priors fit DATA' finds priors that reach more"
+    if better.model != fit.model:
+        way = f"--model {better.model} reaches {_reach_of(data, better, worst.name):.0%}; {way}"
+    return (
+        f"no prior of {fit.model} reaches {1 - worst.reach:.0%} of the {worst.boxes} boxes of class "
+        f"{worst.name!r}{others}, median side {worst.median_side:.0f} px on the canvas: that class will "
+        f"hardly be learned. {way}",
+    )
+
+
+def _reach_of(data: Dataset, choice: AutoChoice, name: str) -> float:
+    fit = measure_fit(data, choice.recipe)
+    assert fit is not None
+    return next(item.reach for item in fit.classes if item.name == name)
