@@ -11,7 +11,7 @@ from hardmine.comparison.compare_recipes import Comparison
 from hardmine.comparison.compare_summary import COLUMNS
 from hardmine.files import write_text
 from hardmine.reports.charts import draw_chart, series_color
-from hardmine.reports.page_shell import render_template
+from hardmine.reports.page_shell import render_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
         for key in dict.fromkeys(key for v in variants for key in v.means)
         if key.startswith("AP50 of ")
     ]
-    page = render_template(
+    page = render_page(
         "hardmine.comparison",
         "compare.html",
         title="Comparison of recipes",
