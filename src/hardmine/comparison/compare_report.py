@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from hardmine.comparison.compare_recipes import Comparison
 from hardmine.comparison.compare_summary import COLUMNS
+from hardmine.comparison.compare_values import Comparison
 from hardmine.files import write_text
 from hardmine.reports.charts import draw_chart, series_color
 from hardmine.reports.page_shell import render_page

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hardmine.comparison.compare_options import CompareOptions, Variant
-from hardmine.comparison.compare_recipes import (
+from hardmine.comparison.compare_values import (
     RATES,
     RECALLS,
     CellResult,
