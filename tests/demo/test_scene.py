@@ -1,11 +1,22 @@
 """Scenes: what stands where, what stays visible, boxes of the visible part."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hardmine.demo import scene as scenes
 from hardmine.demo.items import CATEGORIES, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS
-from hardmine.demo.scene import MIN_VISIBLE, Scene, _Picture, _Place, _put, _visible_objects
+from hardmine.demo.scene import (
+    MIN_VISIBLE,
+    Scene,
+    SceneKind,
+    _Picture,
+    _Place,
+    _put,
+    _visible_objects,
+    draw_scene,
+)
 from hardmine.demo.world import SPLITS, draw_image
 
 CARTON, CAN = TARGETS[1], TARGETS[2]
@@ -131,3 +142,14 @@ def test_every_object_keeps_its_visible_share(monkeypatch: pytest.MonkeyPatch) -
     ]
     assert min(shares) >= MIN_VISIBLE
     assert min(shares) < 0.95
+
+
+def test_items_of_another_size_keep_their_class() -> None:
+    small = tuple(
+        replace(family, height=(family.height[0] / 3, family.height[1] / 3)) for family in TARGETS
+    )
+    kind = SceneKind(((small, 0.6),), objects=True)
+    found = draw_scene(np.random.default_rng(0), kind)
+    names = [CATEGORIES[label - 1] for label in found.labels]
+    assert names
+    assert names == list(found.families)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.demo.canvas import Canvas, Color
-from hardmine.demo.items import TARGETS, Family
+from hardmine.demo.items import CATEGORIES, Family
 from hardmine.types import F32, I64
 
 MIN_VISIBLE = 0.6
@@ -213,7 +213,7 @@ def _hides(picture: _Picture, rows: slice, columns: slice, cover: NDArray[np.boo
     behind = picture.owner[rows, columns][cover]
     for index in np.unique(behind[behind >= 0]):
         left = np.count_nonzero(picture.owner == index) - np.count_nonzero(behind == index)
-        is_object = picture.families[index] in TARGETS
+        is_object = picture.families[index].name in CATEGORIES
         if is_object and left < MIN_VISIBLE * picture.areas[index]:
             return True
     return False
@@ -241,12 +241,12 @@ def _visible_objects(picture: _Picture) -> tuple[F32, I64]:
     """Return the tight boxes f32[N, 4] and labels i64[N] of the objects' visible pixels."""
     boxes, labels = [], []
     for index, family in enumerate(picture.families):
-        if family not in TARGETS:
+        if family.name not in CATEGORIES:
             continue
         rows, columns = np.nonzero(picture.owner == index)
         box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         boxes.append(box)
-        labels.append(TARGETS.index(family) + 1)
+        labels.append(CATEGORIES.index(family.name) + 1)
     found = np.asarray(boxes, np.float32).reshape(-1, 4)
     return found, np.asarray(labels, np.int64)
 
