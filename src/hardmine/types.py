@@ -358,8 +358,8 @@ class Dataset:
         """
         if callable(chosen):
             return self.with_records([record for record in self.records if chosen(record)])
-        positions = _positions(chosen, len(self))
-        return self.with_records([self.records[index] for index in positions])
+        positions = np.arange(len(self))[_rows(chosen, len(self))]
+        return self.with_records([self.records[index] for index in positions.tolist()])
 
     def split(
         self,
@@ -579,7 +579,7 @@ class Detections:
             return self._take(index)
         if isinstance(index, int | np.integer):
             return self._one(int(index))
-        return self._take(np.array(_positions(index, len(self)), np.int64))
+        return self._take(_rows(index, len(self)))
 
     @staticmethod
     def none() -> Detections:
@@ -738,16 +738,16 @@ class Detections:
         return detections_html(self)
 
 
-def _positions(chosen: Sequence[int] | I64 | Mask, size: int) -> list[int]:
-    """Return positions, of a mask those where it is true."""
+def _rows(chosen: Sequence[int] | I64 | Mask, size: int) -> I64 | Mask:
+    """Return positions or a mask as an array that numpy can index with."""
     given = np.asarray(chosen)
     if given.dtype == np.bool_:
         if given.shape != (size,):
             raise IndexError(f"got a mask of shape {given.shape}, wanted ({size},)")
-        return [int(index) for index in np.flatnonzero(given)]
+        return given
     if given.size and (given.ndim != 1 or not np.issubdtype(given.dtype, np.integer)):
         raise TypeError(f"got {chosen!r}, wanted positions (whole numbers) or a mask")
-    return [int(index) for index in given]
+    return given.astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from eval_worlds import empties, one_object_each, random_scored, record, scored
 
-from hardmine.evaluation.alarms import collect_alarms, count_alarms, recall_at_alarms
+from hardmine.evaluation.alarms import collect_alarms, count_alarms
 from hardmine.evaluation.average_precision import average_precision
 from hardmine.evaluation.bootstrap import (
     ArmScores,
@@ -16,11 +16,10 @@ from hardmine.evaluation.bootstrap import (
     ap50_draws,
     draw_images,
     full_sample,
-    recall_draws,
     threshold_draws,
 )
 from hardmine.evaluation.detection_matching import match
-from hardmine.evaluation.operating_point import threshold_at_recall
+from hardmine.evaluation.operating_point import find_threshold
 from hardmine.evaluation.scored_images import Scored
 
 DRAWS = 25
@@ -44,7 +43,7 @@ def test_thresholds_and_alarms_are_derived_anew_in_each_draw() -> None:
     rates = alarm_draws(one.alarms, draws.negatives, thresholds)
     assert len(set(thresholds.tolist())) > 3
     for d in range(DRAWS):
-        wanted = threshold_at_recall(resample(one.val, draws.val[d]), 0.8)
+        wanted = find_threshold(match(resample(one.val, draws.val[d])), 0.8)
         assert thresholds[d] == (math.inf if wanted is None else wanted)
         if wanted is not None:
             alarms = collect_alarms(resample(one.negatives, draws.negatives[d]))
@@ -70,31 +69,6 @@ def test_ap50_equals_coco_beyond_the_limit_of_detections() -> None:
     one = ArmScores(random_scored(0, 6, 1, clutter=220), empties())
     got = ap50_draws(one.matches, full_sample(one).val)
     assert got[0] == pytest.approx(average_precision(one.val).ap50, abs=1e-9)
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.1, 1.0, 50.0])
-def test_recall_at_a_rate_in_each_draw(rate: float) -> None:
-    one = arm(7)
-    draws = draw_images(one, DRAWS, seed=5)
-    got = recall_draws(one.matches, one.alarms, draws, rate)
-    for d in range(DRAWS):
-        matches = match(resample(one.val, draws.val[d]))
-        alarms = collect_alarms(resample(one.negatives, draws.negatives[d]))
-        assert got[d] == pytest.approx(recall_at_alarms(matches, alarms, rate).recall)
-
-
-def test_recall_looks_past_the_first_alarms_where_a_draw_needs_it() -> None:
-    # 300 alarms, all but the last on the first image: a draw without that image meets none of
-    # them within the first 100.
-    one = ArmScores(
-        one_object_each(0.9, 0.1), empties([0.5 + i / 1000 for i in range(300)], [0.2], [])
-    )
-    draws = draw_images(one, 60, seed=0)
-    got = recall_draws(one.matches, one.alarms, draws, 0.01)
-    for d in range(60):
-        matches = match(resample(one.val, draws.val[d]))
-        alarms = collect_alarms(resample(one.negatives, draws.negatives[d]))
-        assert got[d] == recall_at_alarms(matches, alarms, 0.01).recall
 
 
 def test_the_same_images_and_seed_give_the_same_draws() -> None:
@@ -124,7 +98,6 @@ def test_nothing_to_draw_from() -> None:
     draws = draw_images(nothing, 3, seed=0)
     assert draws.val.shape == (3, 0)
     assert np.isnan(ap50_draws(nothing.matches, draws.val)).all()
-    assert np.isnan(recall_draws(nothing.matches, nothing.alarms, draws, 0.1)).all()
     quiet = ArmScores(one_object_each(0.9), empties([], []))
     draws = draw_images(quiet, 3, seed=0)
     thresholds = threshold_draws(quiet.matches, draws.val, 0.8)

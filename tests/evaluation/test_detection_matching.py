@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
 from eval_worlds import found, record, scored, small_worlds
 from hypothesis import given, settings
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from hardmine.evaluation.detection_matching import Outcome, match, overlaps
-from hardmine.evaluation.scored_images import Scored
+from hardmine.evaluation.scored_images import Scored, ground_truth, result_rows
 from hardmine.types import Detections, ImageRecord
 
 HIT, FALSE, IGNORED = Outcome.HIT, Outcome.FALSE, Outcome.IGNORED
@@ -126,6 +131,61 @@ def slow_overlap(a: np.ndarray, b: np.ndarray, region: bool) -> float:
     common = max(0.0, min(ax1, bx1) - max(ax0, bx0)) * max(0.0, min(ay1, by1) - max(ay0, by0))
     own, other = (ax1 - ax0) * (ay1 - ay0), (bx1 - bx0) * (by1 - by0)
     return common / own if region else common / (own + other - common)
+
+
+# Two objects of 10 x 10, side by side, that overlap a detection equally. The wide detection is 20 x 10:
+# 100 shared of 200, an IoU of .5 with either.
+LEFT, RIGHT, WIDE = (0, 0, 10, 10), (10, 0, 20, 10), (0, 0, 20, 10)
+
+
+@pytest.mark.parametrize(
+    ("objects", "second", "wanted"),
+    [
+        (
+            (LEFT, RIGHT),
+            LEFT,
+            [HIT, HIT],
+        ),  # the wide one takes the last, so the first is still free
+        ((LEFT, RIGHT), RIGHT, [HIT, FALSE]),
+        ((RIGHT, LEFT), LEFT, [HIT, FALSE]),
+        ((RIGHT, LEFT), RIGHT, [HIT, HIT]),
+    ],
+)
+def test_of_two_objects_that_tie_the_last_is_taken(
+    objects: tuple[tuple[int, ...], ...], second: tuple[int, ...], wanted: list[int]
+) -> None:
+    image = record(*((1, *box) for box in objects))
+    detections = found((0.9, 1, *WIDE), (0.8, 1, *second))
+    assert outcomes(image, detections, 1) == wanted
+    assert coco_outcomes(scored([image], [detections])) == wanted
+
+
+def coco_outcomes(world: Scored) -> list[int]:
+    """Return what pycocotools makes of each detection at IoU .5, in the order of `match`."""
+    truth = ground_truth(world.dataset)
+    rows = [row for i, one in enumerate(world.detections) for row in result_rows(i, one)]
+    if not rows:
+        return []
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO()
+        reference.dataset = {"info": {}, **truth}
+        reference.createIndex()
+        run = COCOeval(reference, reference.loadRes(rows), "bbox")
+        run.evaluate()
+    outcome = [-1] * len(rows)
+    for part in run.evalImgs:
+        if part is None or part["aRng"] != run.params.areaRng[0]:
+            continue
+        matched, ignored = part["dtMatches"][0], part["dtIgnore"][0]
+        for number, hit, skip in zip(part["dtIds"], matched, ignored, strict=True):
+            outcome[number - 1] = int(IGNORED if skip else HIT if hit else FALSE)
+    return outcome
+
+
+@settings(deadline=None, max_examples=150)
+@given(small_worlds())
+def test_equals_pycocotools(world: Scored) -> None:
+    assert match(world).outcome.tolist() == coco_outcomes(world)
 
 
 @settings(deadline=None, max_examples=60)

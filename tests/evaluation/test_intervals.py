@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardmine.errors import DataError
-from hardmine.evaluation.bootstrap import ArmScores
+from hardmine.evaluation.bootstrap import ArmScores, Draws
 from hardmine.evaluation.intervals import (
     Interval,
     alarm_interval,
@@ -15,7 +15,6 @@ from hardmine.evaluation.intervals import (
     bootstrap_interval,
     percentile_limits,
     poisson_limits,
-    recall_statistic,
 )
 from hardmine.evaluation.paired import (
     paired_difference,
@@ -215,10 +214,16 @@ def test_no_pairs() -> None:
         paired_ratio_over_seeds([])
 
 
+def recall(arm: ArmScores, draws: Draws) -> np.ndarray:
+    """Return the share of the objects that are hit in each draw; every image holds one."""
+    hits = np.bincount(arm.matches.image[arm.matches.hit], minlength=arm.matches.num_images)
+    return (draws.val @ hits) / draws.val.sum(axis=1)
+
+
 def test_difference_by_hand() -> None:
     a = ArmScores(one_object_each(*[0.9] * 20), empties([]))
     b = ArmScores(one_object_each(*[0.9] * 15, *[None] * 5), empties([]))
-    difference = paired_difference(a, b, recall_statistic(0.1), draws=400)
+    difference = paired_difference(a, b, recall, draws=400)
     assert (difference.value_a, difference.value_b, difference.difference) == (1.0, 0.75, 0.25)
     assert difference.low is not None
     assert difference.high is not None

@@ -9,9 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardmine.evaluation.detection_matching import match
-from hardmine.evaluation.operating_point import hits_needed, recall_at, threshold_at_recall
+from hardmine.evaluation.operating_point import find_threshold, hits_needed, recall_at
 from hardmine.evaluation.scored_images import Scored
 from hardmine.types import ImageState
+
+
+def threshold_at_recall(val: Scored, recall: float) -> float | None:
+    return find_threshold(match(val.with_known_truth()), recall)
 
 
 def test_the_score_of_the_hit_that_reaches_the_recall() -> None:

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from hardmine.data.formats.image_folder import load_images
 from hardmine.data.load_dataset import load_dataset
-from hardmine.evaluation import source_shortcut as traces
+from hardmine.evaluation import source_shortcut as shortcut
 from hardmine.evaluation.source_shortcut import (
     _weighted_auc,
     area_under_curve,
@@ -48,7 +48,7 @@ def test_the_same_source_is_not_told_apart(tmp_path: Path) -> None:
     assert report is not None
     assert not report.told_apart
     assert (report.positives, report.negatives) == (24, 24)
-    assert [f.family for f in report.families] == ["all", *traces.FAMILIES, "pixels"]
+    assert [f.family for f in report.families] == ["all", *shortcut.FAMILIES, "pixels"]
     assert all(f.low <= f.auc <= f.high for f in report.families)
     again = find_shortcut(positives, load_images(tmp_path / "b"))
     assert again == report
@@ -110,16 +110,16 @@ def test_a_wave_lies_in_its_band() -> None:
     x = np.arange(128)
     wave = (128 + 100 * np.sin(2 * np.pi * x / 4)).astype(np.uint8)
     pixels = np.broadcast_to(wave[None, :, None], (128, 128, 3))
-    spectrum = traces.spectrum_traces(np.ascontiguousarray(pixels))
+    spectrum = shortcut.spectrum_features(np.ascontiguousarray(pixels))
     assert int(spectrum.argmax()) == 10
-    assert traces.spectrum_traces(np.zeros((3, 1, 3), np.uint8)).shape == (traces.BANDS,)
+    assert shortcut.spectrum_features(np.zeros((3, 1, 3), np.uint8)).shape == (shortcut.BANDS,)
 
 
 def test_headers_tell_format_and_sampling(tmp_path: Path) -> None:
     scene(1).save(tmp_path / "a.jpg", quality=90, subsampling=0)
     scene(1).save(tmp_path / "b.jpg", quality=50, subsampling=2)
     scene(1).save(tmp_path / "c.png")
-    a, b, c = (traces.encoding_traces(tmp_path / n) for n in ("a.jpg", "b.jpg", "c.png"))
+    a, b, c = (shortcut.encoding_features(tmp_path / n) for n in ("a.jpg", "b.jpg", "c.png"))
     assert (a[0], a[1], c[0], c[1]) == (1, 0, 0, 1)
     assert (a[4], b[6]) == (1, 1)
     assert b[-8] > a[-8] > 0  # mean log of the luma table: coarser at lower quality

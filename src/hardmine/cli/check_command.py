@@ -172,9 +172,9 @@ def _show_shortcut(console: Console, shortcut: ShortcutReport) -> None:
         (f.family, figure(f.auc, 2), f"{f.low:.2f}–{f.high:.2f}", f"{f.accuracy:.0%}")
         for f in shortcut.families
     ]
-    console.table(("traces", "AUC", "95 %", "right"), rows)
+    console.table(("features", "AUC", "95 %", "right"), rows)
     told = "yes: see the warning above" if shortcut.told_apart else "no"
-    console.result(f"told apart: {told} (0.5 is a coin's AUC)")
+    console.result(f"told apart: {told} (an AUC of 0.5 is chance)")
 
 
 def _judge(result: CheckResult, data: str, strict: bool) -> None:

@@ -1,4 +1,4 @@
-"""False alarms: detections on images that hold no object, and stray ones on images that do."""
+"""False alarms on images that hold no object, and false positives on background in images that do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from hardmine.evaluation.detection_matching import Matches
 from hardmine.evaluation.scored_images import Scored
-from hardmine.types import F32, I64
+from hardmine.types import F32, F64, I64
 
 FIXED_SCORES = (0.1, 0.3, 0.5, 0.7, 0.9)
 ALARM_RATES = (0.01, 0.1, 1.0)
@@ -22,6 +22,21 @@ class AlarmScores:
     score: F32
     image: I64
     num_images: int
+
+    def count_at(self, score_threshold: float | F64) -> I64:
+        """Return how many detections are alarms: those of ``score >= score_threshold``.
+
+        All counts of alarms come from here. As in :meth:`hardmine.Detections.at_least`, score and
+        threshold are compared as float32.
+
+        Args:
+            score_threshold: one threshold, or f64[D].
+
+        Returns:
+            i64[] or i64[D]; the alarms are the first ones of ``score`` and ``image``.
+        """
+        wanted = np.asarray(score_threshold, np.float32)
+        return np.asarray(np.searchsorted(-self.score, -wanted, side="right"), np.int64)
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,7 @@ def collect_alarms(negatives: Scored) -> AlarmScores:
 
 def count_alarms(alarms: AlarmScores, score_threshold: float) -> AlarmCount:
     """Count alarms of ``score >= score_threshold``."""
-    count = int(np.count_nonzero(alarms.score >= score_threshold))
+    count = int(alarms.count_at(score_threshold))
     firing = len(np.unique(alarms.image[:count]))
     total = alarms.num_images
     return AlarmCount(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.errors import DataError
+from hardmine.evaluation.detection_matching import objects_per_image
 from hardmine.evaluation.scored_images import Scored, ground_truth, result_rows
 
 _LOGGER = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ class AveragePrecision:
     """AP over IoU .50:.95, at .50 and .75, and by object size; in [0, 1].
 
     Sizes are COCO's, in original pixels: small below 32², medium below 96², large. A value is None
-    when the images hold no such object. At most the 100 best detections an image and class count.
+    when the images hold no such object. Only the 100 best detections per image and class
+    count.
     """
 
     ap: float | None
@@ -61,7 +63,7 @@ def average_precision(val: Scored, negatives: Sequence[Scored] = ()) -> AverageP
         return _nothing(whole)
     results = [row for i, found in enumerate(whole.detections) for row in result_rows(i, found)]
     precision = _evaluate(truth, results)
-    counts = _count_objects(whole)
+    counts = objects_per_image(whole.dataset).sum(axis=0).tolist()
     per_class = tuple(
         ClassAP(
             name,
@@ -116,13 +118,6 @@ def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> NDArray[n
 def _mean(precision: NDArray[np.float64]) -> float | None:
     defined = precision[precision > -1]
     return float(defined.mean()) if defined.size else None
-
-
-def _count_objects(scored: Scored) -> list[int]:
-    counts = np.zeros(len(scored.dataset.categories), np.int64)
-    for record in scored.dataset.records:
-        counts += np.bincount(record.labels[~record.ignore] - 1, minlength=len(counts))
-    return [int(count) for count in counts]
 
 
 def _nothing(scored: Scored) -> AveragePrecision:

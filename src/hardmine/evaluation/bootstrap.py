@@ -1,8 +1,8 @@
-"""What the bootstrap computes in each draw: thresholds, alarms, AP50 and recall.
+"""What the bootstrap computes in each draw: thresholds, alarms and AP50.
 
 A draw resamples images with replacement. It is held as ``counts`` i32[D, N]: how often draw d holds
 image i. The counts depend only on (seed, which set, N), so that two arms measured on the same
-images meet the same draws: that is what makes their comparison paired.
+images get the same draws: that is what makes their comparison paired.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hardmine.evaluation.alarms import AlarmScores, alarms_allowed, collect_alarms
+from hardmine.evaluation.alarms import AlarmScores, collect_alarms
 from hardmine.evaluation.detection_matching import Matches, match
 from hardmine.evaluation.operating_point import hits_needed
 from hardmine.evaluation.scored_images import Scored
@@ -23,15 +23,15 @@ from hardmine.types import F64, I64
 Counts = NDArray[np.int32]
 
 MAX_DETECTIONS = 100
-"""COCO's limit an image and class."""
+"""COCO's limit per image and class."""
 _CELLS = 4_000_000
-"""Draws x detections held in memory at once."""
+"""Draws × detections that are held in memory at once."""
 _VAL, _NEGATIVES = 1, 2
 
 
 @dataclass(frozen=True, eq=False)
 class ArmScores:
-    """What one arm (or round) says of the validation images and of one negative set."""
+    """The detections of one arm (or round) on the validation images and on one negative set."""
 
     val: Scored
     negatives: Scored
@@ -111,8 +111,7 @@ def alarm_draws(alarms: AlarmScores, counts: Counts, thresholds: F64) -> F64:
 
     An unreachable recall is the worst outcome, not a draw without alarms.
     """
-    score = alarms.score.astype(np.float64)
-    above = np.searchsorted(-score, -thresholds, side="right")  # detections with score >= t
+    above = alarms.count_at(thresholds)  # [D]
     reach = int(above.max(initial=0))
     total = np.zeros(len(counts))
     for part in _slices(len(counts), reach):
@@ -123,38 +122,6 @@ def alarm_draws(alarms: AlarmScores, counts: Counts, thresholds: F64) -> F64:
             total[part] = np.where(last > 0, summed[rows, np.maximum(last - 1, 0)], 0)
     rate = total / alarms.num_images if alarms.num_images else np.full(len(counts), np.nan)
     return np.where(np.isinf(thresholds), np.inf, rate)
-
-
-def recall_draws(matches: Matches, alarms: AlarmScores, draws: Draws, rate: float) -> F64:
-    """Return recall at no more than ``rate`` alarms an image a draw, f64[D]; or NaN."""
-    if not alarms.num_images or not matches.num_objects:
-        return np.full(len(draws), np.nan)
-    allowed = alarms_allowed(alarms.num_images, rate)
-    score = matches.score[matches.hit].astype(np.float64)
-    image = matches.image[matches.hit]
-    limits = _first_forbidden(alarms, draws.negatives, allowed)
-    hits = np.zeros(len(draws))
-    for part in _slices(len(draws), len(score)):
-        hits[part] = (draws.val[part][:, image] * (score > limits[part, None])).sum(axis=1)
-    objects = (draws.val @ matches.objects.sum(axis=1)).astype(np.float64)
-    recall = np.full(len(draws), np.nan)
-    np.divide(hits, objects, out=recall, where=objects > 0)
-    return recall
-
-
-def _first_forbidden(alarms: AlarmScores, counts: Counts, allowed: int) -> F64:
-    """Return the highest score that may not fire any more, f64[D]; −inf where all may."""
-    limits = np.full(len(counts), -np.inf)
-    open_draws = np.arange(len(counts))
-    reach = min(2 * allowed + 100, len(alarms.score))
-    while reach and len(open_draws):
-        over = np.cumsum(counts[np.ix_(open_draws, alarms.image[:reach])], axis=1) > allowed
-        found = over.any(axis=1)
-        limits[open_draws[found]] = alarms.score[over.argmax(axis=1)[found]]
-        # Few draws need to look further than twice the alarms allowed.
-        open_draws = open_draws[~found] if reach < len(alarms.score) else open_draws[:0]
-        reach = min(4 * reach, len(alarms.score))
-    return limits
 
 
 def ap50_draws(matches: Matches, counts: Counts) -> F64:

@@ -2,22 +2,24 @@
 
 The rules are those of COCO's evaluation at one IoU: per image and class, detections in the order of
 their scores take the best object that is still free; a second detection of the same object is
-false. An ignored box (difficult, crowd) is a region: a detection of its class that lies on it by
-the IoU threshold's share *of the detection's own area* is neither hit nor miss, however many there
-are.
+false. An ignored box (difficult, crowd) is a region: a detection of its class counts as neither hit nor
+false when the region covers at least the IoU threshold's share of *the detection's own area*, however
+many such detections there are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.evaluation.scored_images import Scored
 from hardmine.numpy_boxes import box_area, box_intersection, divide_area
-from hardmine.types import F32, F64, I64, Detections, ImageRecord, Mask
+from hardmine.types import F32, F64, I64, Dataset, Detections, ImageRecord, Mask
 
 BACKGROUND_IOU = 0.1
 """Below this IoU with every object a detection lies on background (Bolya et al. 2020, TIDE)."""
@@ -71,38 +73,37 @@ class Matches:
 def match(scored: Scored, iou_threshold: float = 0.5) -> Matches:
     """Match every detection to the ground truth at one IoU, inclusive.
 
-    Source: the matching of COCO's evaluation (Lin et al. 2014), pinned to pycocotools in the tests.
+    Of equal scores the earlier detection chooses first, and of equal overlaps it takes the last object.
+
+    Source: the matching of COCO's evaluation (Lin et al. 2014); the tests compare every outcome with
+    pycocotools.
     """
-    num_classes = len(scored.dataset.categories)
-    objects = np.zeros((len(scored), num_classes), np.int64)
-    images: list[I64] = [np.zeros(0, np.int64)]
-    labels: list[I64] = [np.zeros(0, np.int64)]
-    scores: list[F32] = [np.zeros(0, np.float32)]
-    outcomes: list[NDArray[np.int8]] = [np.zeros(0, np.int8)]
-    background: list[Mask] = [np.zeros(0, np.bool_)]
-    for position, (record, found) in enumerate(
-        zip(scored.dataset.records, scored.detections, strict=True)
-    ):
-        real = record.labels[~record.ignore]
-        objects[position] = np.bincount(real - 1, minlength=num_classes)
-        if not len(found):
-            continue
-        order = np.argsort(-found.scores, kind="stable")
-        ordered = Detections(found.boxes[order], found.scores[order], found.labels[order])
-        outcome, touches_none = match_image(record, ordered, iou_threshold)
-        images.append(np.full(len(found), position, np.int64))
-        labels.append(ordered.labels)
-        scores.append(ordered.scores)
-        outcomes.append(outcome)
-        background.append(touches_none)
+    records = scored.dataset.records
+    ordered = [found[np.argsort(-found.scores, kind="stable")] for found in scored.detections]
+    parts = [
+        match_image(record, found, iou_threshold)
+        for record, found in zip(records, ordered, strict=True)
+    ]
     return Matches(
-        np.concatenate(images),
-        np.concatenate(labels),
-        np.concatenate(scores),
-        np.concatenate(outcomes),
-        np.concatenate(background),
-        objects,
+        image=np.repeat(np.arange(len(scored)), [len(found) for found in ordered]),
+        label=_join([found.labels for found in ordered], np.int64),
+        score=_join([found.scores for found in ordered], np.float32),
+        outcome=_join([outcome for outcome, _ in parts], np.int8),
+        background=_join([background for _, background in parts], np.bool_),
+        objects=objects_per_image(scored.dataset),
     )
+
+
+def objects_per_image(dataset: Dataset) -> I64:
+    """Return i64[N, C]: how many objects each image holds of each class, ignored ones left out."""
+    num_classes = len(dataset.categories)
+    real = [record.labels[~record.ignore] - 1 for record in dataset.records]
+    counts = [np.bincount(labels, minlength=num_classes) for labels in real]
+    return np.array(counts, np.int64).reshape(len(dataset), num_classes)
+
+
+def _join(parts: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype), *parts])
 
 
 def match_image(

@@ -54,9 +54,9 @@ def object_free_crops(
     filled by their objects give none.
 
     Args:
-        per_image: most windows an image.
+        per_image: at most so many windows per image.
         min_side: the shorter side of a window is at least this share of the image's shorter side,
-            since small crops, enlarged to the input size, would be told apart by their blur.
+            since small crops, enlarged to the input size, would be recognised by their blur.
         max_aspect: longest over shortest side.
         margin: pixels kept free around each box.
 

@@ -10,12 +10,15 @@ import math
 
 import numpy as np
 
-from hardmine.evaluation.detection_matching import Matches, match
-from hardmine.evaluation.scored_images import Scored
+from hardmine.evaluation.detection_matching import Matches
 
 
-def threshold_at_recall(val: Scored, recall: float) -> float | None:
-    """Return the largest score at which recall at IoU .5, classes pooled, reaches ``recall``.
+def find_threshold(matches: Matches, recall: float) -> float | None:
+    """Return the largest score at which recall, classes pooled, reaches ``recall``.
+
+    Args:
+        matches: detections on images whose labels are known, matched at IoU .5.
+        recall: in (0, 1].
 
     Returns:
         None when no threshold reaches it, or when the images hold no object.
@@ -23,17 +26,12 @@ def threshold_at_recall(val: Scored, recall: float) -> float | None:
     Raises:
         ValueError: ``recall`` is outside (0, 1].
     """
-    return find_threshold(match(val.with_known_truth()), recall)
-
-
-def find_threshold(matches: Matches, recall: float) -> float | None:
-    """Do :func:`threshold_at_recall` on detections that are already matched."""
     needed = hits_needed(matches.num_objects, recall)
     scores = matches.score[matches.hit]
     if not matches.num_objects or len(scores) < needed:
         return None
-    # Cutting at a lower score never undoes a hit, since matching goes by score: the k-th best hit
-    # is where recall reaches k / n. Detections that tie with it come along.
+    # A lower threshold never undoes a hit, since matching goes by score: recall reaches k / n at the
+    # score of the k-th best hit. Detections with the same score come along.
     return float(np.sort(scores)[-needed])
 
 

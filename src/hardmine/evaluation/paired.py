@@ -1,6 +1,6 @@
-"""Two arms (or rounds) compared on the same images: ratios of alarms, differences of others.
+"""Two arms (or rounds) compared on the same images: the ratio of their alarms, the difference of AP50.
 
-Arms that are compared meet the same draws, so what is hard about an image cancels out.
+Arms that are compared get the same draws, so what is hard about an image cancels out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hardmine.evaluation.operating_point import find_threshold
 from hardmine.types import F64
 
 LOW_RATE = 0.05
-"""Alarms an image below which a ratio needs at least ten alarms."""
+"""Alarms per image below which a ratio needs at least ten alarms."""
 _SEED_DRAWS = 3
 
 
@@ -44,9 +44,9 @@ class SeedRatio:
 class RatioInterval:
     """Alarms per image of arm a over those of arm b at one recall, paired.
 
-    ``ratio`` is None where none may be claimed, and ``note`` says why; the limits stand all the same
-    unless a rate is undefined, so that few alarms can still be told from many. Counts and rates are
-    means over the seeds; ``seeds`` holds each of them.
+    ``ratio`` is None where none may be claimed, and ``note`` says why. The limits are given all the
+    same unless a rate is undefined, so that few alarms can still be distinguished from many. Counts
+    and rates are means over the seeds; ``seeds`` holds each of them.
     """
 
     ratio: float | None
@@ -91,9 +91,9 @@ def paired_ratio_over_seeds(
 ) -> RatioInterval:
     """Return the mean alarms of the first arms over those of the second, a pair per seed.
 
-    A draw resamples the seeds and, once for all of them, the images. Three seeds say little of the
-    spread between seeds, so each one's ratio comes along. The rule against ratios of few alarms is
-    held by the mean count per seed, since the seeds share their images.
+    A draw resamples the seeds and, once for all of them, the images. Three seeds say little about the
+    spread between seeds, so the result holds each seed's ratio too. The rule against ratios of few
+    alarms looks at the mean count per seed, since the seeds share their images.
 
     Raises:
         DataError: the arms of a pair were measured on different images.
@@ -119,7 +119,7 @@ def paired_ratio_over_seeds(
     if _too_few(alarms_a, value_a) or _too_few(alarms_b, value_b):
         ratio = None
         note = (
-            f"below {LOW_RATE:g} alarms an image, fewer than {FEW_ALARMS} alarms carry no ratio; "
+            f"below {LOW_RATE:g} alarms per image, fewer than {FEW_ALARMS} alarms allow no ratio; "
             "the limits are the wider of bootstrap and Poisson"
         )
     return RatioInterval(ratio, low, high, alarms_a, alarms_b, value_a, value_b, note, seeds)
@@ -205,7 +205,7 @@ def _mean(values: Sequence[int | None]) -> float | None:
 
 
 def _ratios(a: F64, b: F64) -> F64:
-    """Return a / b in each draw. Equal values, two zeros or infinities too, show none: 1."""
+    """Return a / b in each draw; 1 where both are equal, two zeros or infinities too."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(a == b, 1.0, a / b)
 
@@ -225,7 +225,7 @@ def _why_undefined(
         return f"recall {recall:g} is not reached"
     if rate_a is None or rate_b is None:
         return "there are no negative images"
-    return "" if rate_b else f"fewer than {FEW_ALARMS} alarms carry no ratio"
+    return "" if rate_b else f"fewer than {FEW_ALARMS} alarms allow no ratio"
 
 
 def _widen(

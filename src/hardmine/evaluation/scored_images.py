@@ -1,4 +1,4 @@
-"""A dataset together with what a detector said of each of its images."""
+"""A dataset together with a detector's detections on each of its images."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def ground_truth(dataset: Dataset) -> dict[str, Any]:
     """Return the dataset as a COCO ground truth whose ids match :func:`save_detections`.
 
     Every image is registered, those without objects too. Ignored boxes become ``iscrowd``, the only
-    flag that COCO's evaluation heeds.
+    flag that COCO's evaluation looks at.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

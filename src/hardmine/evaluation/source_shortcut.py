@@ -1,8 +1,9 @@
-"""Can positives and negatives be told apart without the objects?
+"""The shortcut test: can positives and negatives be distinguished without the objects?
 
 If they can, a detector may learn where a picture comes from instead of what the object looks like:
-alarms then fall on these negatives and nowhere else. The test: a logistic regression, cross-validated
-with near-copies on one side, on object-free crops of the positives against crops of the negatives.
+its alarms then fall on these negatives and on no others. The test is a logistic regression on features
+of the source (size, encoding, colour, spectrum) of object-free crops of the positives against crops of
+the negatives, cross-validated with near-duplicates always on one side.
 """
 
 from __future__ import annotations
@@ -23,99 +24,17 @@ from hardmine.errors import DataError
 from hardmine.evaluation.object_free_crops import CropWindow, object_free_crops
 from hardmine.types import F64, I64, Dataset, ImageRecord
 
-# What a picture tells of where it comes from, whatever it shows: size, encoding, colour, spectrum.
-
 FAMILIES = ("size", "encoding", "colour", "spectrum")
 BANDS = 20
-"""Radial bands from 0 to half a cycle a pixel."""
+"""Radial bands from 0 to half a cycle per pixel."""
 TILE = 64
 """Side in pixels of the squares whose spectra are averaged."""
 _TILES = 4
 """Most squares along each side of a crop."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-
-
-def size_traces(width: int, height: int) -> F64:
-    """Return what the size of the whole image tells: sides, area and aspect ratio, [6]."""
-    longer, shorter = max(width, height), min(width, height)
-    logs = np.log([width, height, longer, shorter])
-    return np.array([*logs, logs[2] - logs[3], float(width > height)])
-
-
-def encoding_traces(path: Path) -> F64:
-    """Return what the file's header tells: format, quantisation, subsampling, metadata, [20].
-
-    Raises:
-        OSError: the file cannot be opened as an image.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path) as image:
-            tables = getattr(image, "quantization", None) or {}
-            luma, chroma = _table(tables, 0), _table(tables, 1)
-            sampling = JpegImagePlugin.get_sampling(image) if image.format == "JPEG" else -1
-            marks = (
-                *(image.format == name for name in _FORMATS),
-                *(sampling == value for value in (0, 1, 2)),
-                "progressive" in image.info,
-                "exif" in image.info,
-                "icc_profile" in image.info,
-                "jfif" in image.info,
-                image.mode == "L",
-            )
-    return np.array([*map(float, marks), *luma, *chroma])
-
-
-def colour_traces(pixels: NDArray[np.uint8]) -> F64:
-    """Return means and spreads of the colours of a crop (u8[H, W, 3]), [12]."""
-    rgb = pixels.reshape(-1, 3).astype(np.float64) / 255
-    luma = rgb @ np.array([0.299, 0.587, 0.114])
-    chroma = rgb[:, [2, 0]] - luma[:, None]
-    saturation = rgb.max(axis=1) - rgb.min(axis=1)
-    columns = np.column_stack([rgb, chroma, saturation])
-    return np.concatenate([columns.mean(axis=0), columns.std(axis=0)])
-
-
-def spectrum_traces(pixels: NDArray[np.uint8]) -> F64:
-    """Return the log power of a crop's brightness in `BANDS` radial bands, at its own resolution.
-
-    Squares of `TILE` pixels, spread over the crop (u8[H, W, 3]), are weighted by a Hann window and
-    their power is averaged; a crop smaller than that is continued by reflection.
-    """
-    luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / 255
-    short = [(0, max(0, TILE - side)) for side in luma.shape]
-    luma = np.pad(luma, short, mode="reflect" if min(luma.shape) > 1 else "edge")
-    window = np.hanning(TILE)[:, None] * np.hanning(TILE)[None, :]
-    power = np.zeros((TILE, TILE))
-    starts = [_spread(side) for side in luma.shape]
-    for top in starts[0]:
-        for left in starts[1]:
-            tile = luma[top : top + TILE, left : left + TILE]
-            power += np.abs(np.fft.fft2((tile - tile.mean()) * window)) ** 2
-    radius = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.fftfreq(TILE)[None, :])
-    band = np.minimum((radius / 0.5 * BANDS).astype(np.int64), BANDS).ravel()  # corners: last, cut
-    total = np.bincount(band, power.ravel(), BANDS + 1)[:BANDS]
-    count = np.bincount(band, minlength=BANDS + 1)[:BANDS]
-    return np.log(total / count / (len(starts[0]) * len(starts[1])) + 1e-6)
-
-
-def _spread(side: int) -> list[int]:
-    """Return where the squares begin along a side."""
-    number = min(_TILES, side // TILE)
-    return np.linspace(0, side - TILE, number).astype(int).tolist() if number > 1 else [0]
-
-
-def _table(tables: dict[int, Any], index: int) -> list[float]:
-    """Return log means of a quantisation table: all, the finest and the coarsest quarter, the first."""
-    values = np.array(tables.get(index, ()), np.float64)
-    if len(values) != 64:
-        return [0.0, 0.0, 0.0, 0.0]
-    logs = np.log(np.maximum(values, 1))
-    return [float(logs.mean()), float(logs[:16].mean()), float(logs[48:].mean()), float(logs[0])]
-
-
-TELLING = 0.7
-"""The sources count as told apart when the lower 95 % limit of the AUC lies above this."""
+AUC_LIMIT = 0.7
+"""The sources count as distinguishable when the lower 95 % limit of the AUC lies above this; 0.5 is
+chance."""
 MIN_GROUPS = 20
 """Groups of images that each side needs."""
 MAX_IMAGES = 400
@@ -128,12 +47,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class FamilyResult:
-    """How well one family of traces (or ``all``) tells positives from negatives, image by image."""
+    """How well one family of features (or ``all``) distinguishes positives from negatives, per image."""
 
     family: str
     auc: float
     low: float
-    """95 %, bootstrap over groups of near-copies."""
+    """95 % limits, by bootstrap over groups of near-duplicates."""
     high: float
     accuracy: float
     """Balanced: the mean of the shares recognised on either side."""
@@ -144,7 +63,7 @@ class ShortcutReport:
     """What `find_shortcut` measured.
 
     ``families`` begins with ``all`` and ends with ``pixels``, which is colour and spectrum: a detector
-    sees neither the size nor the header of a file, but what these did to the pixels.
+    sees neither the size nor the header of a file, only their effect on the pixels.
     """
 
     positives: int
@@ -154,13 +73,13 @@ class ShortcutReport:
     @property
     def told_apart(self) -> bool:
         """True when a detector could learn the source instead of the object."""
-        return any(family.low > TELLING for family in self.families)
+        return any(family.low > AUC_LIMIT for family in self.families)
 
     def __str__(self) -> str:
         every, *single, pixels = self.families
         best = max(single, key=lambda family: family.auc)
         return (
-            f"positives and negatives are told apart without the objects: AUC {every.auc:.2f} "
+            f"positives and negatives can be distinguished without the objects: AUC {every.auc:.2f} "
             f"(95 % {every.low:.2f}–{every.high:.2f}), {every.accuracy:.0%} right; {best.family} "
             f"alone {best.auc:.2f}, pixels alone {pixels.auc:.2f}. The detector may learn the "
             "source instead of the object: add negatives from the same source, and read alarms on "
@@ -180,7 +99,7 @@ class _Crop:
     """1: of a positive."""
     image: Path
     hash: int
-    traces: tuple[F64, ...]
+    features: tuple[F64, ...]
     """In the order of `FAMILIES`."""
 
 
@@ -191,13 +110,13 @@ def find_shortcut(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ShortcutReport | None:
-    """Measure whether the sources of two datasets can be told apart without the objects.
+    """Measure whether the sources of two datasets can be distinguished without the objects.
 
-    Crops of the negatives lie where those of the positives lie, so that their place tells nothing.
-    Images that cannot be read are passed over.
+    Crops of the negatives are taken at the places of those of the positives, so that the place says
+    nothing. Images that cannot be read are left out.
 
     Args:
-        positives: only its labelled images are used, and of these what holds no object.
+        positives: only its labelled images are used, and of these the parts without objects.
         negatives: images without objects.
 
     Returns:
@@ -206,7 +125,7 @@ def find_shortcut(
     crops = [*_positive_crops(positives, seed), *_negative_crops(positives, negatives, seed)]
     cut: list[_Crop] = []
     for done, (side, record, box) in enumerate(crops, start=1):
-        crop = _look(side, record, box)
+        crop = _measure(side, record, box)
         cut += [] if crop is None else [crop]
         if progress is not None:
             progress(done, len(crops))
@@ -216,7 +135,7 @@ def find_shortcut(
         return None
     names = [str(crop.image) for crop in cut]
     _, image = np.unique(names, return_inverse=True)
-    parts = {name: np.stack([c.traces[i] for c in cut]) for i, name in enumerate(FAMILIES)}
+    parts = {name: np.stack([c.features[i] for c in cut]) for i, name in enumerate(FAMILIES)}
     pixels = np.concatenate([parts["colour"], parts["spectrum"]], axis=1)
     tables = {"all": np.concatenate(list(parts.values()), axis=1), **parts, "pixels": pixels}
     results = tuple(_judge(n, table, sides, groups, image, seed) for n, table in tables.items())
@@ -224,13 +143,66 @@ def find_shortcut(
     return ShortcutReport(count[0], count[1], results)
 
 
+Crop = tuple[int, ImageRecord, tuple[int, int, int, int]]
+
+
+def _positive_crops(positives: Dataset, seed: int) -> Iterable[Crop]:
+    chosen = positives.with_records(_sample(positives.records, seed))
+    for window in object_free_crops(chosen, seed):
+        record = chosen.records[window.position]
+        yield 1, record, (window.left, window.top, window.right, window.bottom)
+
+
+def _negative_crops(positives: Dataset, negatives: Dataset, seed: int) -> Iterable[Crop]:
+    """Take the windows of the positives, as shares of the image, from the negatives."""
+    windows = object_free_crops(positives, seed)
+    generator = np.random.default_rng((seed, 1))
+    for record in _sample(negatives.records, seed) if windows else ():
+        window = windows[int(generator.integers(len(windows)))]
+        yield 0, record, _scaled_window(window, positives.records[window.position], record)
+
+
+def _scaled_window(
+    window: CropWindow, source: ImageRecord, target: ImageRecord
+) -> tuple[int, int, int, int]:
+    x, y = target.width / source.width, target.height / source.height
+    left, top = int(window.left * x), int(window.top * y)
+    right, bottom = round(window.right * x), round(window.bottom * y)
+    return left, top, max(left + 1, right), max(top + 1, bottom)
+
+
+def _sample(records: Sequence[ImageRecord], seed: int) -> list[ImageRecord]:
+    if len(records) <= MAX_IMAGES:
+        return list(records)
+    chosen = np.random.default_rng((seed, 2)).choice(len(records), MAX_IMAGES, replace=False)
+    return [records[index] for index in sorted(chosen.tolist())]
+
+
+def _measure(side: int, record: ImageRecord, box: tuple[int, int, int, int]) -> _Crop | None:
+    try:
+        picture = read_image(record.path)
+        encoding = encoding_features(record.path)
+    except (DataError, OSError):
+        return None
+    pixels = np.asarray(picture.crop(box))
+    found: Mapping[str, F64] = {
+        "size": size_features(*picture.size),
+        "encoding": encoding,
+        "colour": colour_features(pixels),
+        "spectrum": spectrum_features(pixels),
+    }
+    return _Crop(
+        side, record.path, perceptual_hash(picture), tuple(found[name] for name in FAMILIES)
+    )
+
+
 def cross_validate(table: F64, sides: I64, groups: I64, seed: int = 0) -> F64:
-    """Return each row's log odds of side 1 from a model that saw nothing of its group.
+    """Return each row's log odds of side 1 from a model that was not trained on its group.
 
     Args:
         table (f64[N, K]): features, scaled inside.
         sides (i64[N]): 0 or 1.
-        groups (i64[N]): rows of one group are never on both sides of a split.
+        groups (i64[N]): rows of one group are never on both sides of a fold.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold
@@ -294,53 +266,80 @@ def _weighted_auc(odds: F64, sides: I64, weights: F64) -> F64:
     return area
 
 
-Cut = tuple[int, ImageRecord, tuple[int, int, int, int]]
+def size_features(width: int, height: int) -> F64:
+    """Return logs of the sides and the aspect ratio of an image, and which side is longer, [6]."""
+    longer, shorter = max(width, height), min(width, height)
+    logs = np.log([width, height, longer, shorter])
+    return np.array([*logs, logs[2] - logs[3], float(width > height)])
 
 
-def _positive_crops(positives: Dataset, seed: int) -> Iterable[Cut]:
-    chosen = positives.with_records(_sample(positives.records, seed))
-    for window in object_free_crops(chosen, seed):
-        record = chosen.records[window.position]
-        yield 1, record, (window.left, window.top, window.right, window.bottom)
+def encoding_features(path: Path) -> F64:
+    """Return format, quantisation, subsampling and metadata from the file's header, [20].
+
+    Raises:
+        OSError: the file cannot be opened as an image.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            tables = getattr(image, "quantization", None) or {}
+            luma, chroma = _table(tables, 0), _table(tables, 1)
+            sampling = JpegImagePlugin.get_sampling(image) if image.format == "JPEG" else -1
+            marks = (
+                *(image.format == name for name in _FORMATS),
+                *(sampling == value for value in (0, 1, 2)),
+                "progressive" in image.info,
+                "exif" in image.info,
+                "icc_profile" in image.info,
+                "jfif" in image.info,
+                image.mode == "L",
+            )
+    return np.array([*map(float, marks), *luma, *chroma])
 
 
-def _negative_crops(positives: Dataset, negatives: Dataset, seed: int) -> Iterable[Cut]:
-    """Lay the windows of the positives, as shares of the image, over the negatives."""
-    windows = object_free_crops(positives, seed)
-    generator = np.random.default_rng((seed, 1))
-    for record in _sample(negatives.records, seed) if windows else ():
-        window = windows[int(generator.integers(len(windows)))]
-        yield 0, record, _laid_over(window, positives.records[window.position], record)
+def colour_features(pixels: NDArray[np.uint8]) -> F64:
+    """Return means and spreads of the colours of a crop (u8[H, W, 3]), [12]."""
+    rgb = pixels.reshape(-1, 3).astype(np.float64) / 255
+    luma = rgb @ np.array([0.299, 0.587, 0.114])
+    chroma = rgb[:, [2, 0]] - luma[:, None]
+    saturation = rgb.max(axis=1) - rgb.min(axis=1)
+    columns = np.column_stack([rgb, chroma, saturation])
+    return np.concatenate([columns.mean(axis=0), columns.std(axis=0)])
 
 
-def _laid_over(
-    window: CropWindow, source: ImageRecord, target: ImageRecord
-) -> tuple[int, int, int, int]:
-    x, y = target.width / source.width, target.height / source.height
-    left, top = int(window.left * x), int(window.top * y)
-    right, bottom = round(window.right * x), round(window.bottom * y)
-    return left, top, max(left + 1, right), max(top + 1, bottom)
+def spectrum_features(pixels: NDArray[np.uint8]) -> F64:
+    """Return the log power of a crop's brightness in `BANDS` radial bands, at its own resolution.
+
+    Squares of `TILE` pixels, spread over the crop (u8[H, W, 3]), are weighted by a Hann window and
+    their power is averaged; a crop smaller than that is continued by reflection.
+    """
+    luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114]) / 255
+    short = [(0, max(0, TILE - side)) for side in luma.shape]
+    luma = np.pad(luma, short, mode="reflect" if min(luma.shape) > 1 else "edge")
+    window = np.hanning(TILE)[:, None] * np.hanning(TILE)[None, :]
+    power = np.zeros((TILE, TILE))
+    starts = [_spread(side) for side in luma.shape]
+    for top in starts[0]:
+        for left in starts[1]:
+            tile = luma[top : top + TILE, left : left + TILE]
+            power += np.abs(np.fft.fft2((tile - tile.mean()) * window)) ** 2
+    radius = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.fftfreq(TILE)[None, :])
+    band = np.minimum((radius / 0.5 * BANDS).astype(np.int64), BANDS).ravel()  # corners: last, cut
+    total = np.bincount(band, power.ravel(), BANDS + 1)[:BANDS]
+    count = np.bincount(band, minlength=BANDS + 1)[:BANDS]
+    return np.log(total / count / (len(starts[0]) * len(starts[1])) + 1e-6)
 
 
-def _sample(records: Sequence[ImageRecord], seed: int) -> list[ImageRecord]:
-    if len(records) <= MAX_IMAGES:
-        return list(records)
-    chosen = np.random.default_rng((seed, 2)).choice(len(records), MAX_IMAGES, replace=False)
-    return [records[index] for index in sorted(chosen.tolist())]
+def _spread(side: int) -> list[int]:
+    """Return where the squares begin along a side."""
+    number = min(_TILES, side // TILE)
+    return np.linspace(0, side - TILE, number).astype(int).tolist() if number > 1 else [0]
 
 
-def _look(side: int, record: ImageRecord, box: tuple[int, int, int, int]) -> _Crop | None:
-    try:
-        picture = read_image(record.path)
-        encoding = encoding_traces(record.path)
-    except (DataError, OSError):
-        return None
-    pixels = np.asarray(picture.crop(box))
-    found: Mapping[str, F64] = {
-        "size": size_traces(*picture.size),
-        "encoding": encoding,
-        "colour": colour_traces(pixels),
-        "spectrum": spectrum_traces(pixels),
-    }
-    look = perceptual_hash(picture)
-    return _Crop(side, record.path, look, tuple(found[name] for name in FAMILIES))
+def _table(tables: dict[int, Any], index: int) -> list[float]:
+    """Return log means of a quantisation table: all, the finest and the coarsest quarter, the first."""
+    values = np.array(tables.get(index, ()), np.float64)
+    if len(values) != 64:
+        return [0.0, 0.0, 0.0, 0.0]
+    logs = np.log(np.maximum(values, 1))
+    return [float(logs.mean()), float(logs[:16].mean()), float(logs[48:].mean()), float(logs[0])]
