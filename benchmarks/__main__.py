@@ -1,25 +1,37 @@
-"""Run every benchmark: ``make bench``. Hours on two cores; each also runs alone."""
+"""Run benchmarks: ``python -m benchmarks [NAME [options]]``; without a name all of them, for hours."""
 
 from __future__ import annotations
+
+import sys
 
 from benchmarks import (
     augment,
     decode,
+    defaults,
     demo_goal,
+    gpu,
     loss,
     mine,
+    peer,
     priors,
     read_coco,
     real_goal,
     step,
     store,
+    trial_sets,
 )
 
 ALWAYS = (loss, decode, step, store, read_coco, demo_goal)
 WITH_DATA = (augment, mine, priors)
+ALONE = (gpu, peer, defaults, trial_sets)
+"""Not part of all of them: for a GPU, or with choices of their own."""
+
+BY_NAME = {
+    module.__name__.partition(".")[2]: module for module in (*ALWAYS, *WITH_DATA, real_goal, *ALONE)
+}
 
 
-def main() -> int:
+def run_all() -> int:
     results = [benchmark.main([]) for benchmark in ALWAYS]
     if real_goal.DATA.is_dir():
         results += [benchmark.main([]) for benchmark in WITH_DATA]
@@ -28,6 +40,16 @@ def main() -> int:
         left_out = ", ".join(benchmark.__name__ for benchmark in (*WITH_DATA, real_goal))
         print(f"skipped, no data at {real_goal.DATA} (set HARDMINE_DATA): {left_out}")
     return max(results)
+
+
+def main(argv: list[str] | None = None) -> int:
+    name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+    if not name:
+        return run_all()
+    if name not in BY_NAME:
+        print(f"benchmark: got {name!r}, wanted one of {', '.join(sorted(BY_NAME))}")
+        return 2
+    return BY_NAME[name].main(rest)
 
 
 if __name__ == "__main__":

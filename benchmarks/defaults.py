@@ -36,7 +36,7 @@ VARIANTS = (
 )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sets", nargs="*", choices=list(MAKERS), default=list(MAKERS))
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/defaults"))
     parser.add_argument("--results", type=Path, default=RESULTS / "defaults.json")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     rows = []
     for seed in given.seeds:
         for text in given.variants:
@@ -83,7 +83,8 @@ def main() -> None:
                 shown = [row.get(k) for k in ("AP", "AP50", "recall_at_0.1", "alarms_at_0.8")]
                 print(name, variant.name, seed, shown, minutes, flush=True)
                 write_json(given.results, {"machine": asdict_machine(), "rows": rows})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

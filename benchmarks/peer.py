@@ -240,7 +240,7 @@ def run_ours(
     return {"seed": seed, "minutes": round(minutes, 2), **figures_of(arm)}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sets", nargs="*", choices=list(MAKERS), default=list(MAKERS))
     parser.add_argument("--recipe", default=None, help="a named recipe of ours; the default one")
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/peer"))
     parser.add_argument("--results", type=Path, default=RESULTS / "peer.json")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     rows = []
     for name in given.sets:
         made = make_set(name, given.data)
@@ -268,6 +268,7 @@ def main() -> None:
                 shown = {k: row.get(k) for k in ("AP", "AP50", "recall_at_0.1", "minutes")}
                 print(name, who, seed, shown, flush=True)
                 write_json(given.results, {"machine": asdict_machine(), "rows": rows})
+    return 0
 
 
 def asdict_machine() -> dict[str, Any]:
@@ -276,4 +277,4 @@ def asdict_machine() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

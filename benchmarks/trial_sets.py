@@ -284,20 +284,21 @@ MAKERS: dict[str, Callable[[TrialSet, int, int], None]] = {
 }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=int, default=500)
     parser.add_argument("--only", nargs="*", choices=list(MAKERS), default=list(MAKERS))
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     for name in given.only:
         made = make_set(name, given.out, given.seed, given.longest)
         train = load_dataset(made.train)
         print(
             f"{name}: {len(train)} training images, {sum(len(r.boxes) for r in train.records)} objects"
         )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

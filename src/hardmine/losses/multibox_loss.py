@@ -33,6 +33,8 @@ from hardmine.losses.loss_functions import (
 from hardmine.losses.matcher import AssignerConfig, assign_priors
 from hardmine.losses.negative_mining import (
     HardExamplesConfig,
+    MixedConfig,
+    RandomConfig,
     RankedPriors,
     RatioConfig,
     SelectionConfig,
@@ -299,7 +301,9 @@ class MultiBoxLoss:
         if not gathers_rows(logits, config.classification):
             costs = class_loss(logits, assignment.labels, config.classification)
         view = look_at(output, batch, assignment, self.priors, config, costs)
-        view = replace(view, step=step, steps=steps, seed=self._seed)
+        if isinstance(config.selection, RandomConfig | MixedConfig):
+            # Not for the others: a compiled graph that read the step would be made twice.
+            view = replace(view, step=step, steps=steps, seed=self._seed)
         selection = select_priors(view, config.selection)
         if costs is None:
             sums = sum_rows(output, batch, assignment, selection, self.priors, config)

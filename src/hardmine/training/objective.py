@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch._dynamo import maybe_mark_dynamic
 
 from hardmine.losses.multibox_loss import Loss, MultiBoxLoss
 from hardmine.models.network import Network
@@ -47,7 +48,7 @@ class PriorObjective:
 
     def __init__(self, loss: MultiBoxLoss, bf16: bool, compiled: bool = False) -> None:
         self._loss = loss
-        self._compute = torch.compile(loss.__call__) if compiled else loss
+        self._compiled = torch.compile(loss.__call__) if compiled else None
         self._bf16 = bf16
 
     @property
@@ -65,7 +66,11 @@ class PriorObjective:
         """Return the loss at ``step`` of ``steps``."""
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._bf16):
             output = network(batch.images)
-        loss: Loss = self._compute(output, batch, step, steps)
+        if self._compiled is None:
+            return self._loss(output, batch, step, steps)
+        for part in (batch.boxes, batch.labels, batch.ignore):
+            maybe_mark_dynamic(part, 1)  # the largest number of boxes changes from batch to batch
+        loss: Loss = self._compiled(output, batch, step, steps)
         return loss
 
 

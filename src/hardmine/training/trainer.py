@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hardmine.errors import DataError
 from hardmine.models.network import Network
 from hardmine.recipes.recipe import Recipe
 from hardmine.training.batches import BatchLoader, BatchPlan
 from hardmine.training.run_state import Run, Start
-from hardmine.types import Dataset
+from hardmine.types import Batch, Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def fit(
     loader = BatchLoader(usable, plan, recipe.resize, recipe.augment, seed)
     every = validate_every or total
     clock = time.monotonic()
-    for step in _train(run, loader):
+    for step in train_steps(run, loader):
         if run.accelerator.is_main_process:
             if validate is not None and (step % every == 0 or step == total):
                 run.keep_best(validate(run.average.module))
@@ -94,8 +95,19 @@ def fit(
     return run.checkpoint
 
 
-def _train(run: Run, loader: BatchLoader) -> Iterator[int]:
-    """Do the steps that are left; yield the number of steps done after each of them."""
+class BatchSource(Protocol):
+    """Gives the batches of a training, such as a ``BatchLoader``."""
+
+    def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Yield the batches ``start`` … ``stop`` − 1; process ``rank`` of ``world`` gets its part."""
+        ...
+
+
+def train_steps(run: Run, loader: BatchSource) -> Iterator[int]:
+    """Do the steps that are left; yield the number of steps done after each of them.
+
+    Nothing here waits for a GPU: batches are copied and figures are read while it computes.
+    """
     accelerator, clip_norm = run.accelerator, run.recipe.optim.clip_norm
     rank, world = accelerator.process_index, accelerator.num_processes
     for batch in loader.batches(run.step, run.total, rank, world):
