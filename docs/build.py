@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -180,14 +181,45 @@ def _describe_command(name: str, command: Any) -> list[str]:
 
 
 def call_reference() -> str:
-    """Return the public calls as HTML: signature and docstring."""
+    """Return the public calls and values as HTML: signature and docstring; of a class, its methods."""
+    public = {
+        name: getattr(hardmine, name) for name in sorted(set(hardmine.__all__) - {"__version__"})
+    }
+    calls = {name: thing for name, thing in public.items() if not inspect.isclass(thing)}
+    values = {name: thing for name, thing in public.items() if inspect.isclass(thing)}
     parts = ["<h1>Python calls</h1>"]
-    for name in sorted(set(hardmine.__all__) - {"__version__"}):
-        function = getattr(hardmine, name)
-        arguments = ",\n    ".join(str(p) for p in inspect.signature(function).parameters.values())
-        parts.append(f"<h2>{name}</h2><pre>hardmine.{name}(\n    {html.escape(arguments)}\n)</pre>")
-        parts.append(f"<pre>{html.escape(inspect.getdoc(function) or '')}</pre>")
+    for name, function in calls.items():
+        parts += _describe_call(f"hardmine.{name}", function)
+    parts.append("<h1>Values</h1>")
+    for name, cls in values.items():
+        parts += _describe_call(f"hardmine.{name}", cls)
+        for word, member in vars(cls).items():
+            method = getattr(cls, word)
+            if not word.startswith("_") and _is_method(method) and inspect.getdoc(member):
+                parts += _describe_call(f"{name}.{word}", method, level=3)
     return "\n".join(parts)
+
+
+def _is_method(member: Any) -> bool:
+    return inspect.isfunction(member) or inspect.ismethod(member)
+
+
+def _describe_call(name: str, thing: Any, level: int = 2) -> list[str]:
+    title = name.removeprefix("hardmine.")
+    parts = [f"<h{level}>{title}</h{level}>"]
+    if not (inspect.isclass(thing) and issubclass(thing, Exception | Enum)):
+        parts.append(f"<pre>{html.escape(f'{name}({_parameters(thing)})')}</pre>")
+    return [*parts, f"<pre>{html.escape(inspect.getdoc(thing) or '')}</pre>"]
+
+
+def _parameters(function: Callable[..., Any]) -> str:
+    """Return a signature's parameters, one per line, with types as they are written in the source."""
+    found = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    shown = [re.sub(r": '([^']*)'", r": \1", str(parameter)) for parameter in found]
+    first_keyword = next((i for i, p in enumerate(found) if p.kind is p.KEYWORD_ONLY), None)
+    if first_keyword is not None:
+        shown.insert(first_keyword, "*")
+    return "".join(f"\n    {parameter}," for parameter in shown) + ("\n" if shown else "")
 
 
 def write(out: Path, target: str, body: str, titles: dict[str, str]) -> None:
