@@ -13,7 +13,7 @@ from hardmine.cli.option_flags import expand_options
 from hardmine.comparison.compare_options import CompareOptions, parse_variant
 
 if TYPE_CHECKING:
-    from hardmine.comparison.compare_values import Comparison
+    from hardmine.comparison.compare_summary import Comparison
 
 _SHOWN = ("AP", "AP50", "AP_small", "recall_at_0.1", "alarms_at_0.8", "minutes")
 

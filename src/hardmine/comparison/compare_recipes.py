@@ -20,17 +20,20 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hardmine.comparison.compare_options import CompareOptions, Variant
-from hardmine.comparison.compare_values import CellResult, Comparison, Sets
+from hardmine.comparison.compare_summary import (
+    CellResult,
+    Comparison,
+    Sets,
+    summarise,
+    write_compare_report,
+)
 from hardmine.errors import ConfigError, DataError, HardmineError
 from hardmine.files import write_json
 from hardmine.types import Dataset
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint, silent
-
-if TYPE_CHECKING:
-    pass
 
 FEW_DRAWS = 10
 """Bootstrap draws of a cell by itself; the intervals of a comparison are its own."""
@@ -100,12 +103,8 @@ def compare_recipes(
     results = list(_run_all(cells, how.jobs, notify))
     if all(result.error for result in results):
         raise DataError(f"compare: every cell failed; the first: {results[0].error}")
-    from hardmine.comparison.compare_summary import summarise
-
     comparison = summarise(variants, recipes, results, sets, root, how)
     write_json(root / "compare.json", comparison.to_dict())
-    from hardmine.comparison.compare_report import write_compare_report
-
     write_compare_report(root / "compare.html", comparison)
     return comparison
 

@@ -1,26 +1,20 @@
-"""From finished cells to a statement: means over the seeds and paired intervals."""
+"""From finished cells to a statement and a page: means over the seeds and paired intervals.
+
+The values of a comparison come first, then what is computed of them, then ``compare.html``.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from hardmine.comparison.compare_options import CompareOptions, Variant
-from hardmine.comparison.compare_values import (
-    RATES,
-    RECALLS,
-    CellResult,
-    Comparison,
-    Contrast,
-    Sets,
-    VariantSummary,
-    scores_of,
-)
 from hardmine.evaluation.alarms import count_alarms, recall_at_alarms
 from hardmine.evaluation.average_precision import average_precision
 from hardmine.evaluation.bootstrap import ArmScores
@@ -28,6 +22,22 @@ from hardmine.evaluation.intervals import ap50_statistic
 from hardmine.evaluation.miss_rate import negatives_curve
 from hardmine.evaluation.operating_point import find_threshold
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
+from hardmine.evaluation.scored_images import load_detections
+from hardmine.files import write_text
+from hardmine.reports.charts import draw_chart, series_color
+from hardmine.reports.page_shell import render_page
+from hardmine.types import Dataset
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RECALLS = (0.5, 0.8, 0.9)
+"""Recalls at which alarms are counted."""
+
+
+RATES = (0.01, 0.1, 1.0)
+"""Alarms per image at which recall is given."""
+
 
 COLUMNS = (
     ("AP", "AP"),
@@ -43,8 +53,109 @@ COLUMNS = (
     ("minutes", "minutes"),
 )
 """Figures of a recipe: key and heading, in the order in which they are shown."""
+
+
 ENOUGH_SEEDS = 3
+
+
 _CURVE_POINTS = np.geomspace(1e-3, 10.0, 60)
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One recipe trained with one seed: its figures, or why it failed."""
+
+    variant: str
+    seed: int
+    folder: Path
+    minutes: float | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What the cell wrote; :mod:`compare_summary` adds what is shown under ``"shown"``."""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A recipe against the first one, paired over images and seeds.
+
+    ``difference`` and ``ratio`` carry 95 % limits; ``verdict`` is "better", "worse", "no difference
+    shown" or "not measured".
+    """
+
+    figure: str
+    value: float | None
+    reference: float | None
+    low: float | None
+    high: float | None
+    kind: str
+    """``difference`` (value - reference) or ``ratio`` (value / reference)."""
+    verdict: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """The means of a recipe over its seeds, and how it stands against the first recipe."""
+
+    name: str
+    recipe: dict[str, Any]
+    cells: tuple[CellResult, ...]
+    means: dict[str, float | None]
+    contrasts: tuple[Contrast, ...]
+    curve: tuple[tuple[float, float], ...] = ()
+    """(alarms per image, recall), the mean over the seeds."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All recipes, the first of which is the reference."""
+
+    out: Path
+    variants: tuple[VariantSummary, ...]
+    options: CompareOptions
+    sets: dict[str, Any]
+    statements: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for ``compare.json``."""
+        return {
+            "options": asdict(self.options),
+            "sets": self.sets,
+            "statements": list(self.statements),
+            "variants": [
+                {
+                    "name": item.name,
+                    "means": item.means,
+                    "contrasts": [asdict(contrast) for contrast in item.contrasts],
+                    "cells": [{**asdict(cell), "folder": str(cell.folder)} for cell in item.cells],
+                    "curve": [list(point) for point in item.curve],
+                    "recipe": item.recipe,
+                }
+                for item in self.variants
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The data of a comparison: readable images; no negative repeats an image of the other parts."""
+
+    train: Dataset
+    val: Dataset
+    negatives: Dataset | None
+    pool: str | None
+    names: dict[str, Any]
+    fingerprint: str
+
+
+def scores_of(cell: CellResult, sets: Sets) -> ArmScores:
+    """Return what a finished cell detected on the validation images and on the negatives."""
+
+    folder = cell.folder / cell.figures["detections"]
+    val = load_detections(folder / "val.json", sets.val)
+    if sets.negatives is None:
+        return ArmScores(val, val.subset([]))
+    return ArmScores(val, load_detections(folder / "held_out.json", sets.negatives))
 
 
 def summarise(
@@ -225,3 +336,69 @@ def _sentence(name: str, reference: str, found: Contrast) -> str:
 
 def _limit(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"
+
+
+def write_compare_report(path: Path, comparison: Comparison) -> None:
+    """Write ``compare.html``: one file that needs nothing else."""
+    variants = comparison.variants
+    shown = [
+        (key, head) for key, head in COLUMNS if any(v.means.get(key) is not None for v in variants)
+    ]
+    classes = [
+        key
+        for key in dict.fromkeys(key for v in variants for key in v.means)
+        if key.startswith("AP50 of ")
+    ]
+    page = render_page(
+        "hardmine.comparison",
+        "compare.html",
+        title="Comparison of recipes",
+        sets=comparison.sets,
+        statements=comparison.statements,
+        heads=[head for _, head in shown],
+        rows=[(v.name, [_text(v.means.get(key)) for key, _ in shown]) for v in variants],
+        class_heads=[key.removeprefix("AP50 of ") for key in classes] if len(classes) > 1 else [],
+        class_rows=[(v.name, [_text(v.means.get(key)) for key in classes]) for v in variants],
+        cells=_cells(comparison, [key for key, _ in shown]),
+        chart=Markup(pareto_chart(comparison)),
+        seeds=comparison.options.seeds,
+    )
+    write_text(path, page)
+
+
+def _cells(comparison: Comparison, keys: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for item in comparison.variants:
+        for cell in item.cells:
+            figures = cell.figures.get("shown", {})
+            found.append(
+                {
+                    "name": item.name,
+                    "seed": cell.seed,
+                    "error": cell.error,
+                    "values": [_text(figures.get(key)) for key in keys],
+                }
+            )
+    return found
+
+
+def pareto_chart(comparison: Comparison) -> str:
+    """Return recall against false alarms per image as inline SVG, a line per recipe; "" without any."""
+    known = [item for item in comparison.variants if item.curve]
+    if not known:
+        return ""
+
+    def draw(axes: Axes) -> None:
+        for index, item in enumerate(known):
+            xs, ys = zip(*item.curve, strict=True)
+            axes.plot(xs, ys, color=series_color(index), label=item.name)
+        axes.set(xscale="log", xlabel="false alarms per negative image", ylabel="recall")
+        axes.set_ylim(0.0, 1.02)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.legend(loc="lower right", fontsize=9)
+
+    return draw_chart("pareto", "recall against false alarms per image", 4.2, draw)
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
