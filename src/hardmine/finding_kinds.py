@@ -98,6 +98,21 @@ class FindingKind(StrEnum):
         "The file is damaged, or it may not be read; the reason names the fault.",
         "image left out",
     )
+    IMAGE_TOO_LARGE = (
+        "image_too_large",
+        _ERROR,
+        "Images beyond the limit of pixels",
+        "A small file may claim so many pixels that they fill the memory, so there is a limit; "
+        "--max-pixels N allows larger pictures.",
+        "image left out",
+    )
+    FILES_PASSED_OVER = (
+        "files_passed_over",
+        _WARNING,
+        "Files that look like pictures and are not read",
+        "Raw pictures and films, and pictures whose names do not end as those of pictures do. "
+        "Convert or rename them.",
+    )
     IMAGE_UNREACHABLE = (
         "image_unreachable",
         _ERROR,
@@ -141,8 +156,8 @@ class FindingKind(StrEnum):
     IMAGE_16BIT = (
         "image_16bit",
         _INFO,
-        "Images of 16 bits",
-        "Read as 8 bits.",
+        "Grey images of more than 8 bits",
+        "Read as 8 bits; the same white holds for the whole set (docs/augmentation.md, Decoding).",
     )
     IMAGE_ANIMATED = (
         "image_animated",

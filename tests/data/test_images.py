@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,16 @@ import pytest
 from PIL import Image
 
 from hardmine.data import images as image_io
-from hardmine.data.images import decode_image, image_size, read_image, read_picture
+from hardmine.data.images import (
+    allow_pixels,
+    decode_image,
+    has_picture_name,
+    image_size,
+    read_image,
+    read_picture,
+)
 from hardmine.data.resize import Mode, Resize
-from hardmine.errors import DataError
+from hardmine.errors import ConfigError, DataError, MissingExtraError
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -72,6 +82,58 @@ def test_unreadable(tmp_path: Path, content: bytes | None, reason: str) -> None:
     for read in (read_image, image_size):
         with pytest.raises(DataError, match=f"bad.jpg: {reason}"):
             read(path)
+
+
+def test_heif_needs_its_extra_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    Image.new("RGB", (64, 48), (200, 20, 20)).save(tmp_path / "a.HEIC", format="HEIF")
+    assert has_picture_name("a.HEIC")
+    assert image_size(tmp_path / "a.HEIC") == (64, 48)
+    assert (
+        np.abs(np.array(read_image(tmp_path / "a.HEIC").getpixel((9, 9))) - [200, 20, 20]).max() < 9
+    )
+    monkeypatch.setattr(image_io, "_heif_plugin", lambda: False)
+    for read in (read_image, image_size):
+        with pytest.raises(MissingExtraError, match=r"a.HEIC: .*pip install 'hardmine\[heif\]'"):
+            read(tmp_path / "a.HEIC")
+
+
+def test_names_of_pictures() -> None:
+    for name in ("a.jpg", "a.JFIF", "sub/a.b.Webp", "a.avif", "a.tiff", "a.ppm", "a.heic"):
+        assert has_picture_name(name), name
+    for name in ("a", "jpg", "a.txt", "a.pdf", "a.eps", "a.h5", "a.mpg", ".jpg"):
+        assert not has_picture_name(name), name
+
+
+def test_a_picture_beyond_the_limit_can_be_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    monkeypatch.setenv("HARDMINE_MAX_PIXELS", "1000")
+    Image.new("RGB", (41, 30), "red").save(tmp_path / "a.png")  # 1230 pixels, more than 2 · 500
+    with pytest.raises(DataError, match=r"a.png: too many pixels .*--max-pixels N"):
+        read_image(tmp_path / "a.png")
+    allow_pixels(1228)
+    with pytest.raises(DataError, match="too many pixels"):
+        image_size(tmp_path / "a.png")
+    allow_pixels(1230)
+    assert read_image(tmp_path / "a.png").size == (41, 30)
+    assert os.environ["HARDMINE_MAX_PIXELS"] == "1230"
+    with pytest.raises(ConfigError, match="max pixels: got 0, wanted at least 1"):
+        allow_pixels(0)
+
+
+def test_a_process_that_is_started_keeps_the_limit() -> None:
+    code = "import hardmine.data.images; from PIL import Image; print(Image.MAX_IMAGE_PIXELS)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HARDMINE_MAX_PIXELS": "2000000000"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1000000000\n"
 
 
 def test_truncated(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hardmine.cli.check_command import check
 from hardmine.cli.compare_command import compare
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected
 from hardmine.cli.inspect_command import inspect
-from hardmine.cli.option_flags import Command, Group
+from hardmine.cli.option_flags import Command, Group, reads_pictures
 from hardmine.cli.options import fill_in_ray
 
 _EXIT_CODES = "Exit codes: 0 done, 1 failure, 2 usage, 3 a gate not met, 130 interrupted."
@@ -79,11 +79,15 @@ def options(
         raise typer.Exit(USAGE)
 
 
-def _add(command: Callable[..., None], panel: str, name: str | None = None) -> None:
-    app.command(name, cls=Command, rich_help_panel=panel)(command)
+def _add(
+    command: Callable[..., None], panel: str, name: str | None = None, *, pictures: bool = True
+) -> None:
+    """Add a command; ``pictures``: it reads pictures that the user gives."""
+    given = reads_pictures(command) if pictures else command
+    app.command(name, cls=Command, rich_help_panel=panel)(given)
 
 
-_add(loop_commands.demo, _LOOP)
+_add(loop_commands.demo, _LOOP, pictures=False)
 _add(model_commands.train, _LOOP)
 _add(model_commands.val, _LOOP)
 _add(loop_commands.mine, _LOOP)
@@ -96,8 +100,8 @@ _add(compare, _MODELS)
 _add(model_commands.predict, _MODELS)
 _add(export_commands.export, _MODELS)
 _add(export_commands.check_detector, _MODELS, "check-detector")
-_add(recipe_commands.models, _MODELS)
-_add(recipe_commands.recipe, _MODELS)
+_add(recipe_commands.models, _MODELS, pictures=False)
+_add(recipe_commands.recipe, _MODELS, pictures=False)
 app.add_typer(priors_commands.priors, rich_help_panel=_MODELS)
 
 

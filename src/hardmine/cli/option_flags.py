@@ -88,6 +88,36 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def reads_pictures(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--max-pixels``: up to which size it reads pictures."""
+    signature = inspect.signature(command, eval_str=True)
+    declared = typer.Option(
+        "--max-pixels",
+        metavar="N",
+        min=1,
+        help="Read pictures of up to N pixels; about 179 million if not given.",
+        rich_help_panel="Advanced",
+    )
+    added = inspect.Parameter(
+        "max_pixels",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[int | None, declared],
+    )
+
+    @wraps(command)
+    def run(*, max_pixels: int | None = None, **given: Any) -> None:
+        if max_pixels is not None:
+            from hardmine.data.images import allow_pixels
+
+            allow_pixels(max_pixels)
+        command(**given)
+
+    parameters = [*signature.parameters.values(), added]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
+
+
 class _Flag:
     """One field as a parameter that typer understands."""
 

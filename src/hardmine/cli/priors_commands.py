@@ -9,6 +9,7 @@ import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console
+from hardmine.cli.option_flags import reads_pictures
 
 if TYPE_CHECKING:
     from hardmine.prior_design.coverage import Coverage
@@ -65,6 +66,7 @@ def show(
 
 
 @priors.command()
+@reads_pictures
 def coverage(
     data: options.Data,
     *,
@@ -113,6 +115,7 @@ def coverage(
 
 
 @priors.command()
+@reads_pictures
 def fit(
     data: options.Data,
     *,

@@ -3,30 +3,48 @@
 Training, evaluation, mining and export all read through here, so that they see identical pixels. JPEGs
 much larger than what the model takes are decoded at ½, ¼ or ⅛ of their size inside the decoder (DCT
 scaling). simplejpeg does it for plain files and Pillow for odd ones: both give the same pixels.
+
+A picture is whatever Pillow opens by itself; HEIF needs the extra ``heif``. Grey pictures of more than
+8 bits are scaled by the bit depth of their set, see ``grey_depth.py``.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hardmine.errors import DataError
+from hardmine.data.grey_depth import declared_white, is_deep_grey, to_eight_bits, white_of_set
+from hardmine.errors import ConfigError, DataError, MissingExtraError
 
 try:
     import simplejpeg
 except ImportError:  # Pillow alone decodes to the same pixels, more slowly
     simplejpeg = None
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
-"""Suffixes (lower case) of files that count as images when a folder is listed."""
+HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+_NOT_ALONE = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
+"""Formats whose name Pillow knows and that it does not decode without another program."""
+_MAGIC = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"II*\0",
+    b"MM\0*",
+    b"\0\0\0\x0cjP  ",
+)
+"""How the files of common picture formats begin."""
+_MAX_PIXELS = "HARDMINE_MAX_PIXELS"
+"""Environment variable that hands `allow_pixels` on to processes that this one starts."""
 
 Cover = Callable[[int, int], tuple[float, float]]
 """Told an image's (width, height) as displayed, says the (width, height) to which it will be resized,
@@ -96,6 +114,49 @@ class Picture:
         return self.pixels.resize(size, resample, box=box)
 
 
+def has_picture_name(name: str | Path) -> bool:
+    """Return whether a file's name ends as that of a picture, in any case."""
+    return os.path.splitext(name)[1].lower() in picture_suffixes()  # noqa: PTH122
+
+
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """Return the suffixes (lower case) of the formats that Pillow decodes, and of HEIF."""
+    Image.init()
+    known = Image.registered_extensions().items()
+    decoded = {ext for ext, name in known if name in Image.OPEN and name not in _NOT_ALONE}
+    return frozenset(decoded | HEIF_SUFFIXES)
+
+
+def looks_like_picture(path: Path) -> bool:
+    """Return whether a file, whatever its name, begins as one of a common picture format."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError:
+        return False
+    riff = start.startswith(b"RIFF") and start[8:12] == b"WEBP"
+    return riff or start.startswith(_MAGIC) or start[4:8] == b"ftyp"
+
+
+def allow_pixels(number: int) -> None:
+    """Read pictures of up to so many pixels, here and in processes that this one starts.
+
+    Without it Pillow's limit holds: about 179 million.
+
+    Raises:
+        ConfigError: not a positive number.
+    """
+    if number < 1:
+        raise ConfigError(f"max pixels: got {number}, wanted at least 1")
+    os.environ[_MAX_PIXELS] = str(number)
+    Image.MAX_IMAGE_PIXELS = -(-number // 2)  # Pillow refuses what is larger than twice this
+
+
+if os.environ.get(_MAX_PIXELS, "").isdecimal():
+    allow_pixels(int(os.environ[_MAX_PIXELS]))
+
+
 def read_image(path: Path) -> Image.Image:
     """Decode one image file at its full size; see :func:`decode_image`.
 
@@ -122,7 +183,7 @@ def decode_image(data: bytes, name: str, cover: Cover | None = None) -> Picture:
     """Decode an image file's content, wherever it came from (a file, an archive, a network).
 
     EXIF orientation is applied, CMYK, palette and grey become RGB, transparency is laid on white,
-    16-bit grey is scaled to 8 bits, and of an animation the first frame is taken.
+    deeper grey is scaled to 8 bits, and of an animation the first frame is taken.
 
     Args:
         data: the encoded image.
@@ -136,12 +197,13 @@ def decode_image(data: bytes, name: str, cover: Cover | None = None) -> Picture:
 
     Raises:
         DataError: the content is empty, truncated, too large or no image.
+        MissingExtraError: it is a HEIF picture, and the extra that reads them is not installed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                return _decode(image, data, cover)
+            with open_picture(io.BytesIO(data), name) as image:
+                return _decode(image, data, name, cover)
     except _READ_ERRORS as error:
         raise DataError(f"{name}: {_reason(len(data), error)}") from None
 
@@ -149,8 +211,26 @@ def decode_image(data: bytes, name: str, cover: Cover | None = None) -> Picture:
 def as_picture(image: Image.Image) -> Picture:
     """Return an image that somebody else has opened as :func:`decode_image` would: upright, RGB."""
     turn = _orientation(image)
-    pixels = _to_rgb(image)
+    pixels = _to_rgb(image, str(getattr(image, "filename", "")))
     return Picture.of(pixels.transpose(_TURNS[turn]) if turn in _TURNS else pixels)
+
+
+def open_picture(file: Path | io.BytesIO, name: str = "") -> Image.Image:
+    """Open a picture as Pillow does, with the plug-in for HEIF where its name says that it is one.
+
+    Args:
+        file: a path, or the content of a file.
+        name: what the content is called; the path if not given.
+
+    Raises:
+        MissingExtraError: it is a HEIF picture, and the extra that reads them is not installed.
+    """
+    called = name or str(file)
+    if os.path.splitext(called)[1].lower() in HEIF_SUFFIXES and not _heif_plugin():  # noqa: PTH122
+        raise MissingExtraError(
+            f"{called}: HEIF pictures need pillow-heif; pip install 'hardmine[heif]'"
+        )
+    return Image.open(file)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -159,18 +239,38 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: the file is missing, empty or no image.
     """
+    return read_header(path)[0]
+
+
+def read_header(path: Path) -> tuple[tuple[int, int], int]:
+    """Return (width, height) as displayed and the EXIF orientation 1 to 8, reading the header only.
+
+    Raises:
+        DataError: the file is missing, empty or no image.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                return _displayed(image.size, _orientation(image))
+            with open_picture(path) as image:
+                turn = _orientation(image)
+                return _displayed(image.size, turn), turn
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise DataError(f"{path}: {_missing(error)}") from None
     except _READ_ERRORS as error:
         raise DataError(f"{path}: {_reason(path.stat().st_size, error)}") from None
 
 
-def _decode(image: Image.Image, data: bytes, cover: Cover | None) -> Picture:
+@cache
+def _heif_plugin() -> bool:
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _decode(image: Image.Image, data: bytes, name: str, cover: Cover | None) -> Picture:
     turn = _orientation(image)
     width, height = _displayed(image.size, turn)
     jpeg = image.format in {"JPEG", "MPO"}
@@ -181,7 +281,7 @@ def _decode(image: Image.Image, data: bytes, cover: Cover | None) -> Picture:
         if factor > 1:
             image.draft(image.mode, (stored_width // factor, stored_height // factor))
         image.load()
-        pixels = _to_rgb(image)
+        pixels = _to_rgb(image, name)
     # What the last column and row reach beyond the image, in columns and rows.
     spare_x = pixels.width - stored_width / factor
     spare_y = pixels.height - stored_height / factor
@@ -234,22 +334,15 @@ def _origin(turn: int, spare_x: float, spare_y: float) -> tuple[float, float]:
     }.get(turn, (0.0, 0.0))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in {"I;16", "I;16L", "I;16B", "I", "F"}:
-        return _from_deep_grey(image).convert("RGB")
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if is_deep_grey(image):
+        white = declared_white(image) or (white_of_set(name) if name else None)
+        return to_eight_bits(image, white).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         layered = image.convert("RGBA")
         canvas = Image.new("RGBA", layered.size, "white")
         return Image.alpha_composite(canvas, layered).convert("RGB")
     return image.convert("RGB")
-
-
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """Scale 16-bit (or float) grey to 8 bits: by 257 when values pass 255, else as they are."""
-    values = np.asarray(image, dtype=np.float64)
-    if values.size and values.max() > 255:
-        values = values / 257.0
-    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
 
 
 def _missing(error: OSError) -> str:
@@ -268,5 +361,5 @@ def _reason(length: int, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
     if isinstance(error, Image.DecompressionBombError | MemoryError):
-        return "too many pixels (decompression bomb)"
+        return "too many pixels for Pillow's limit (--max-pixels N allows more)"
     return f"broken image ({error})"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
-from hardmine.data.images import read_image
+from hardmine.data.images import open_picture, read_image
 from hardmine.data.splits.near_duplicates import group_duplicates, perceptual_hash
 from hardmine.errors import DataError
 from hardmine.evaluation.object_free_crops import CropWindow, object_free_crops
@@ -281,7 +281,7 @@ def encoding_features(path: Path) -> F64:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             tables = getattr(image, "quantization", None) or {}
             luma, chroma = _table(tables, 0), _table(tables, 1)
             sampling = JpegImagePlugin.get_sampling(image) if image.format == "JPEG" else -1

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hardmine.data.formats.label_validation import RawSplit, object_table
-from hardmine.data.images import read_image
+from hardmine.data.images import open_picture, read_image
 from hardmine.data.load_dataset import build_splits, read_splits
 from hardmine.data.quality.box_forms import (
     FORMS,
@@ -201,7 +201,7 @@ def form_words(form: str) -> str:
 
 def _turn(path: Path) -> int:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return int(image.getexif().get(_ORIENTATION, 1) or 1)
     except (OSError, UnidentifiedImageError):
         return 1

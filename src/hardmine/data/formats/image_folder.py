@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hardmine.data.file_walk import PassedOver, walk_files, walk_pictures
 from hardmine.data.formats.image_paths import plain_path, relative_name
 from hardmine.data.formats.label_validation import RawImage
-from hardmine.data.images import IMAGE_SUFFIXES, image_size
+from hardmine.data.images import image_size
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
@@ -23,6 +24,7 @@ _FAULTS = (
     ("no such file", FindingKind.IMAGE_MISSING),
     ("truncated", FindingKind.IMAGE_TRUNCATED),
     ("not an image", FindingKind.IMAGE_NOT_IMAGE),
+    ("too many pixels", FindingKind.IMAGE_TOO_LARGE),
 )
 """What `hardmine.data.images` says of a file, and the kind of problem that it is."""
 
@@ -30,23 +32,16 @@ _FAULTS = (
 def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Return the files below a folder with one of the suffixes (any case), sorted, hidden ones not.
 
-    Linked folders are not entered, so a link in a circle does no harm.
+    Linked folders are entered once each, so a link in a circle does no harm.
     """
     wanted = frozenset(suffixes)
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted  # noqa: PTH122
-        ]
-    return sorted(found)
+    files = walk_files(folder) if folder.is_dir() else ()
+    return sorted(Path(file) for file in files if os.path.splitext(file)[1].lower() in wanted)  # noqa: PTH122
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files below a folder, sorted."""
-    return list_files(folder, IMAGE_SUFFIXES)
+def list_images(folder: Path, passed: PassedOver | None = None) -> list[Path]:
+    """Return the image files below a folder, sorted; ``passed`` gets what looks like one and is none."""
+    return sorted(Path(file) for file in walk_pictures(folder, passed or PassedOver()))
 
 
 def stem_name(path: Path, folder: Path) -> str:
@@ -113,12 +108,13 @@ def load_images(
     root = plain_path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: not a folder, wanted a folder of images")
-    paths = list_images(root)
+    passed = PassedOver()
+    paths = list_images(root, passed)
+    problems = passed.problems()
     if not paths:
-        wanted = " ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{root}: no image in it or below it (looked for {wanted})")
+        others = f" ({problems[0]})" if problems else ""
+        raise DataError(f"{root}: no image in it or below it{others}")
     records: list[ImageRecord] = []
-    problems: list[Problem] = []
     for path, size in zip(paths, read_sizes(paths), strict=True):
         if isinstance(size, DataError):
             problems.append(image_problem(path, root, size))

@@ -13,7 +13,8 @@ from PIL import Image
 
 from hardmine.data.formats.image_folder import image_problem
 from hardmine.data.formats.image_paths import relative_name
-from hardmine.data.images import read_image
+from hardmine.data.grey_depth import declared_white, is_deep_grey, white_of_set
+from hardmine.data.images import open_picture, read_image
 from hardmine.data.quality.findings import Finding
 from hardmine.data.splits.near_duplicates import group_duplicates, perceptual_hash
 from hardmine.errors import DataError
@@ -135,12 +136,13 @@ def _inspect(split: str, root: Path, record: ImageRecord) -> Inspected:
 
 def _peculiarities(path: Path) -> list[tuple[FindingKind, str]]:
     """Return what other programs may stumble over in an image that can be read."""
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         found: list[tuple[FindingKind, str]] = []
         if image.mode == "CMYK":
             found.append((FindingKind.IMAGE_CMYK, "CMYK colours, read as RGB"))
-        if image.mode.startswith("I;16") or image.mode == "I":
-            found.append((FindingKind.IMAGE_16BIT, "16 bits a pixel, scaled to 8"))
+        if is_deep_grey(image):
+            white = declared_white(image) or white_of_set(str(path))
+            found.append((FindingKind.IMAGE_16BIT, f"read as 8 bits, {white:g} is white"))
         if getattr(image, "is_animated", False):
             found.append((FindingKind.IMAGE_ANIMATED, "animated, only the first frame is used"))
         turn = image.getexif().get(_ORIENTATION, 1)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from hardmine.data.convert import Conversion, convert
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.label_validation import RawSplit, check_boxes, object_table
+from hardmine.data.images import open_picture
 from hardmine.data.load_dataset import build_splits
 from hardmine.data.quality.box_forms import FORMS, judge_form, to_xyxy, written_numbers
 from hardmine.data.quality.image_checks import Inspected, group_copies
@@ -213,7 +213,7 @@ Turn = Callable[[F32, int, int], F32]
 
 def _turn(path: Path) -> Turn | None:
     """Return how an image's EXIF orientation moves boxes, where it swaps width and height."""
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
 
 

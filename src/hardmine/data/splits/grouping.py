@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.images import open_picture
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import ImageRecord
 
@@ -144,7 +145,7 @@ def _exif_time(path: Path) -> Moment | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 text = str(image.getexif().get_ifd(_EXIF_IFD).get(_EXIF_TAKEN, ""))
         taken = datetime.strptime(text.strip("\0 "), _EXIF_FORMAT).replace(tzinfo=UTC)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

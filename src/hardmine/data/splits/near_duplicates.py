@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from hardmine.data.images import read_image
+from hardmine.data.images import open_picture, read_image
 from hardmine.errors import DataError
 from hardmine.types import F64
 
@@ -151,7 +151,7 @@ def _as_bits(hashes: Sequence[int]) -> U64:
 
 def _hash_file(path: Path) -> int | None:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             if image.format == "JPEG":
                 image.draft("L", (_DECODE, _DECODE))
                 return perceptual_hash(ImageOps.exif_transpose(image))

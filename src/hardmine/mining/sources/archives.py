@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import islice
 from typing import IO, cast
 
-from hardmine.data.images import IMAGE_SUFFIXES
-from hardmine.errors import DataError
+from hardmine.data.grey_depth import SAMPLE, add_set_reader
+from hardmine.data.images import has_picture_name
+from hardmine.errors import DataError, MissingExtraError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import ImageItem
-from hardmine.mining.sources.remote import is_url, open_remote
+from hardmine.mining.sources.remote import is_url, list_remote, open_remote, read_remote
 from hardmine.types import Problem
 
 INSIDE = "!/"
@@ -24,6 +26,8 @@ INSIDE = "!/"
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
 _KEPT_OPEN = 8
+_FROM_NETWORK = 16
+"""Pictures of a folder on a network that are read to find out how bright deep grey is there."""
 
 
 def is_archive(name: str) -> bool:
@@ -163,7 +167,30 @@ def _open(name: str) -> Iterator[IO[bytes]]:
 
 def _is_image(member: str) -> bool:
     base = os.path.basename(member)  # noqa: PTH119
-    return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+    return not base.startswith(".") and has_picture_name(base)
+
+
+def _set_of(name: str) -> str | None:
+    """Return the archive of a member, or the folder of a URL: pictures of one set, for `grey_depth`."""
+    if INSIDE in name:
+        return name.partition(INSIDE)[0]
+    return name.rpartition("/")[0] if is_url(name) else None
+
+
+def _first_pictures(place: str, suffix: str) -> Iterator[bytes]:
+    """Yield the first pictures of a set that have a suffix, as far as they can be read."""
+    try:
+        if is_archive(place):
+            alike = (m for m in Archive.of(place).members() if m.name.lower().endswith(suffix))
+            yield from (_bytes(item) for item in islice(alike, SAMPLE))
+        else:
+            urls = (url for url in list_remote(place) if url.lower().endswith(suffix))
+            yield from (read_remote(url) for url in islice(urls, _FROM_NETWORK))
+    except (*_BROKEN, DataError, MissingExtraError):
+        return
+
+
+add_set_reader(_set_of, _first_pictures)
 
 
 def _same(data: bytes) -> bytes:

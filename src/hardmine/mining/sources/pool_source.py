@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from hardmine.data.images import IMAGE_SUFFIXES
+from hardmine.data.file_walk import PassedOver, walk_pictures
+from hardmine.data.images import has_picture_name
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import ImageItem
@@ -79,7 +80,7 @@ def open_source(pool: Dataset | Path | str) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """All images below a folder, sorted within each; hidden ones and linked folders left out."""
+    """All images below a folder, sorted within each, linked folders last; hidden ones left out."""
 
     root: Path
 
@@ -89,12 +90,14 @@ class FolderSource:
         return str(self.root)
 
     def items(self) -> Iterator[ImageItem | Problem]:
-        """Yield an item per file with an image's suffix."""
-        return (ImageItem(path) for path in _walk(str(self.root)))
+        """Yield an item per file with an image's suffix, then what looks like one and is passed over."""
+        passed = PassedOver()
+        yield from (ImageItem(path) for path in walk_pictures(self.root, passed))
+        yield from passed.problems()
 
     def count(self) -> int | None:
         """Count the files; some microseconds each."""
-        return sum(1 for _ in _walk(str(self.root)))
+        return sum(1 for _ in walk_pictures(self.root, PassedOver()))
 
     def holds(self, image: str) -> bool:
         """Say whether the image is below the folder."""
@@ -190,7 +193,15 @@ class ListSource:
                 if "\0" in text:
                     raise DataError(f"{self.path}:{number}: not a list of files")
                 if text and not text.startswith("#"):
-                    yield text if is_url(text) else os.path.abspath(self.root / text)  # noqa: PTH100
+                    yield text if is_url(text) else self._found(text)
+
+    def _found(self, text: str) -> str:
+        """Return the file that a line names; ``\\`` is read as ``/`` where that alone finds it."""
+        path = os.path.abspath(self.root / text)  # noqa: PTH100
+        if "\\" in text and not os.path.lexists(path):
+            other = os.path.abspath(self.root / text.replace("\\", "/"))  # noqa: PTH100
+            return other if os.path.lexists(other.split(INSIDE, maxsplit=1)[0]) else path
+        return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,27 +291,12 @@ def _expand(names: Iterable[str], *, strict: bool = True) -> Iterator[ImageItem 
     for name in names:
         if INSIDE not in name and is_archive(name):
             yield from iter_members(name)
-        elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+        elif has_picture_name(name):
             yield open_image(name)
         elif strict and not os.path.isdir(name):  # noqa: PTH112
             yield Problem(
                 FindingKind.IMAGE_NOT_IMAGE, name, -1, "no suffix of an image or an archive"
             )
-
-
-def _walk(folder: str) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            here = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
-    for entry in here:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
-            yield entry.path
 
 
 # Pools and excluded images as datasets in memory.
