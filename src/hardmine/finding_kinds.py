@@ -181,8 +181,18 @@ class FindingKind(StrEnum):
         "size_differs",
         _ERROR,
         "Images of another size than their label says",
-        "The boxes were drawn on a picture of another size and may lie elsewhere.",
-        "size and boxes turned or scaled; of another shape: image unreviewed",
+        "The boxes were drawn on a picture of another size. Where one factor explains both sides, or "
+        "width and height are swapped, the boxes are scaled or stay, as the reason says; train, val "
+        "and loop do the same. Images of another shape are refused.",
+        "size set, boxes scaled or turned; of another shape: image unreviewed",
+    )
+    BOXES_UNTURNED = (
+        "boxes_unturned",
+        _ERROR,
+        "Boxes drawn before the EXIF turn",
+        "The boxes fit the pictures as they are stored and not as they are displayed; train, val and "
+        "loop turn them.",
+        "boxes turned",
     )
 
     # Boxes that were rejected, or altered while reading.
@@ -307,6 +317,12 @@ class FindingKind(StrEnum):
         "The object is of a class that is not in the class list; it is not used.",
         "box removed",
     )
+    NO_OBJECTS = (
+        "no_objects",
+        _ERROR,
+        "Splits without an object",
+        "No box can be learnt from or measured on; train, val and loop refuse the split.",
+    )
     CLASS_EMPTY = (
         "class_empty",
         _WARNING,
@@ -419,6 +435,13 @@ class FindingKind(StrEnum):
         "Near-copies in more than one split",
         "Pictures that look the same in two of the sets given: DATA's splits, --val, --against, "
         "--negatives. What is trained on must not be measured on.",
+        "image left out",
+    )
+    SPLIT_SAME_FILES = (
+        "split_same_files",
+        _ERROR,
+        "The same files in more than one split",
+        "Two of the sets given name the same files, or one repeats every picture of another.",
         "image left out",
     )
     SOURCE_TOLD_APART = (

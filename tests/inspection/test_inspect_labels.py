@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 
 from hardmine.errors import DataError
 from hardmine.inspection.inspected_image import choose_images, find_image, open_image, read_labels
-from hardmine.inspection.label_stages import as_read, conventions, readings, turn_boxes
+from hardmine.inspection.label_stages import as_read, conventions, readings
 
 Blocks = Callable[[str, Callable[[list[float]], Sequence[float]]], Path]
 
@@ -34,19 +33,6 @@ def test_every_convention_by_hand() -> None:
         "xyxy shares": [0.1, 0.1, 0.3, 0.4],
         "cxcywh shares (YOLO)": [0.2, 0.25, 0.2, 0.3],
     }
-
-
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_turned_boxes_are_where_the_turned_picture_shows_them(turn: int) -> None:
-    stored = Image.new("L", (12, 8))
-    stored.paste(255, (2, 1, 5, 6))
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    stored.info["exif"] = exif.tobytes()
-    stored.getexif()[0x0112] = turn
-    shown = ImageOps.exif_transpose(stored)
-    (box,) = turn_boxes(np.array([[2.0, 1, 5, 6]]), turn, *shown.size)
-    assert shown.getbbox() == tuple(box.tolist())
 
 
 def test_right_labels_fit_best(blocks: Blocks) -> None:

@@ -13,7 +13,7 @@ from hardmine import evaluate, train
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.step_cache import Steps
-from hardmine.workflows.training_data import count_labelled, load_train_val
+from hardmine.workflows.training_data import count_labelled, describe_leaks, load_train_val
 from loop_fakes import World, draw, labelled, pool_of
 
 SMALL: dict[str, Any] = {"draws": 5, "model": "small160"}
@@ -193,7 +193,9 @@ def test_unreviewed_images_are_left_out_and_labelled_ones_must_remain(
     both = load_train_val(mixed, val, Steps(tmp_path / "run"), seed=0)
     assert count_labelled(both.train.records) == len(both.train) == 15
     assert "5 of 20 training images are unreviewed or set aside" in caplog.text
-    with pytest.raises(DataError, match="no labelled image among the 5 training images"):
+    with pytest.raises(
+        DataError, match="nothing to learn in the training images: no labelled image among 5"
+    ):
         load_train_val(data.with_records(unseen), val, Steps(tmp_path / "run"), seed=0)
 
 
@@ -204,6 +206,23 @@ def test_validation_images_that_repeat_training_images_are_reported(
     both = load_train_val(data, val, Steps(tmp_path / "run"), seed=0)
     assert [Path(a).name for a, _ in both.leaks] == [f"object-{i:03}.png" for i in (3, 4, 5, 6)]
     assert "4 near-duplicates of validation images are trained on" in caplog.text
+
+
+def test_files_that_are_validated_and_trained_on_are_counted_once(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    val = data.subset([0, 3, 7])
+    both = load_train_val(data, val, Steps(tmp_path / "run"), seed=0)
+    assert "3 of 3 validation images are trained on as well" in caplog.text
+    assert "near-duplicates" not in caplog.text
+    assert describe_leaks(both.leaks) == [
+        "3 validation images are trained on as well; they stay in use"
+    ]
+    assert describe_leaks([("a", "b"), ("c", "c")]) == [
+        "a (trained on) and b (validation) are near-duplicates; both stay in use",
+        "1 validation images are trained on as well; they stay in use",
+    ]
+    assert describe_leaks([]) == []
 
 
 def test_a_split_keeps_near_duplicates_together_and_is_the_same_again(tmp_path: Path) -> None:

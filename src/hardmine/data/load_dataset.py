@@ -14,7 +14,15 @@ from hardmine.data.formats.recognise import find_sources
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageState
 
-__all__ = ["build_splits", "load_dataset", "load_images", "load_splits", "read_splits"]
+__all__ = [
+    "build_splits",
+    "choose_split",
+    "load_dataset",
+    "load_images",
+    "load_splits",
+    "read_splits",
+    "report_loaded",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +54,7 @@ def load_splits(
     raws = read_splits(path, images=images, empty_is_verified=empty_is_verified)
     datasets = build_splits(raws, categories)
     for name, dataset in datasets.items():
-        _report(f"{path} ({name})", dataset)
+        report_loaded(f"{path} ({name})", dataset)
     return datasets
 
 
@@ -93,9 +101,20 @@ def load_dataset(
     found = load_splits(
         path, images=images, categories=categories, empty_is_verified=empty_is_verified
     )
+    return choose_split(found, path, split)
+
+
+def choose_split(
+    found: Mapping[str, Dataset], path: Path | str, split: str | None = None
+) -> Dataset:
+    """Return the split of a name, or the only one.
+
+    Raises:
+        DataError: there are several and none is chosen, or the chosen one does not exist.
+    """
     if split is None and len(found) == 1:
         return next(iter(found.values()))
-    if split not in found:
+    if split is None or split not in found:
         wanted = "none was chosen" if split is None else f"not {split!r}"
         raise DataError(f"{path}: has the splits {', '.join(found)}; {wanted}")
     return found[split]
@@ -112,8 +131,8 @@ def recognised_formats(path: Path | str, *, images: Path | str | None = None) ->
     return {row.name for row in READ if (row.module or row.name) in modules}
 
 
-def _report(name: str, dataset: Dataset) -> None:
-    """Say what would otherwise be overlooked."""
+def report_loaded(name: str, dataset: Dataset) -> None:
+    """Say what would otherwise be overlooked: unreviewed images, ignored boxes, problems."""
     unreviewed = dataset.count_states().get(ImageState.UNREVIEWED, 0)
     if unreviewed:
         logger.warning(
@@ -122,6 +141,16 @@ def _report(name: str, dataset: Dataset) -> None:
             name,
             unreviewed,
             len(dataset),
+        )
+    boxes = sum(len(record.labels) for record in dataset.records)
+    ignored = sum(int(record.ignore.sum()) for record in dataset.records)
+    if 2 * ignored > boxes:
+        logger.warning(
+            "%s: %d of %d boxes are to be ignored (iscrowd, difficult): neither trained on nor "
+            "counted",
+            name,
+            ignored,
+            boxes,
         )
     if dataset.problems:
         logger.warning(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hardmine.data.quality.box_forms import FORMS
+from hardmine.data.quality.picture_sizes import turn_boxes
 from hardmine.inspection.inspected_image import InspectedImage, form_words
 from hardmine.inspection.inspection_page import Figure, Stage, Table
 from hardmine.reports.drawing import boxed, reading
@@ -15,6 +16,8 @@ from hardmine.types import F64, ImageState
 _LARGE, _SMALL = 620, 300
 _READINGS = 6
 """Forms that are drawn beside the declared one."""
+_SIDEWAYS = 5
+"""EXIF orientations from here on exchange width and height."""
 _WORTH = 0.2
 """A reading is drawn when at least this share of the split's boxes is sound under it."""
 
@@ -140,37 +143,17 @@ def _mark(form: str, best: str, declared: str) -> str:
 
 def _unturned(subject: InspectedImage) -> Figure:
     """Return the boxes as if they were drawn on the picture before it was turned upright."""
-    boxes = turn_boxes(
-        subject.read_as(subject.labels.raw.form),
-        subject.turn,
-        subject.record.width,
-        subject.record.height,
-    )
+    written = subject.read_as(subject.labels.raw.form)
+    displayed = np.array([subject.record.width, subject.record.height], np.float64)
+    stored = displayed[::-1] if subject.turn >= _SIDEWAYS else displayed
+    number = len(written)
+    boxes = turn_boxes(written, np.full(number, subject.turn), np.tile(stored, (number, 1)))
     sound = subject.soundness(boxes)
     caption = (
         f"as if drawn on the picture as stored, before EXIF {subject.turn} turned it · "
         f"{int(sound.sum())} of {len(boxes)} here"
     )
     return Figure(reading(subject.picture, boxes, sound, _SMALL), caption)
-
-
-def turn_boxes(boxes: F64, turn: int, width: float, height: float) -> F64:
-    """Return boxes of the stored picture on the picture as displayed.
-
-    Args:
-        boxes (f64[N, 4]): xyxy pixels of the stored picture.
-        turn: EXIF orientation 1 to 8.
-        width, height: of the picture as displayed.
-    """
-    x, y = boxes[:, 0::2], boxes[:, 1::2]
-    if turn >= 5:  # rows of the stored picture are columns of the displayed one
-        x, y = y, x
-    if turn in (2, 3, 6, 7):
-        x = width - x
-    if turn in (3, 4, 7, 8):
-        y = height - y
-    pairs = [x.min(1), y.min(1), x.max(1), y.max(1)]
-    return np.stack(pairs, axis=1)
 
 
 def _numbers(values: F64) -> str:

@@ -18,6 +18,7 @@ from hardmine.loop.stopping import STOP_RULES, RoundPoint
 from hardmine.types import Detections
 from hardmine.workflows.cached_measurement import RECALL, Examiner, Result
 from hardmine.workflows.image_sets import LoopSets
+from hardmine.workflows.training_data import describe_leaks
 
 if TYPE_CHECKING:
     from hardmine.reports.content import Comparison, CurveLine, Gallery, Picture, ReportData
@@ -231,11 +232,8 @@ def loop_report(
 
 
 def _leak_lines(sets: LoopSets, metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    kept = (
-        f"{a} (trained on) and {b} (validation) are near-duplicates; both stay in use"
-        for a, b in metrics["train_val_leaks"]
-    )
-    return (*(str(leak) for leak in sets.leaks), *kept)
+    pairs = [(str(a), str(b)) for a, b in metrics["train_val_leaks"]]
+    return (*(str(leak) for leak in sets.leaks), *describe_leaks(pairs))
 
 
 def _comparison(row: Mapping[str, Any]) -> Comparison:

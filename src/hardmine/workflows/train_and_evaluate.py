@@ -23,6 +23,7 @@ from hardmine.workflows.training_data import (
     LoadOptions,
     TrainVal,
     count_labelled,
+    describe_leaks,
     load_negatives,
     load_train_val,
     load_val,
@@ -100,12 +101,8 @@ class SortedOut:
     train_val_leaks: tuple[tuple[str, str], ...]
 
     def leak_lines(self) -> tuple[str, ...]:
-        """Return a line for each near-duplicate that lay in two sets."""
-        kept = (
-            f"{a} (trained on) and {b} (validation) are near-duplicates; both stay in use"
-            for a, b in self.train_val_leaks
-        )
-        return (*(str(leak) for leak in self.leaks), *kept)
+        """Return a line for each near-duplicate that lay in two sets; files in both are counted."""
+        return (*(str(leak) for leak in self.leaks), *describe_leaks(self.train_val_leaks))
 
 
 def sort_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,7 @@ def load_val(data: DataLike, categories: tuple[str, ...], options: LoadOptions) 
     Raises:
         DataError: unreadable data, other classes, or no labelled image.
     """
-    from hardmine.data.load_dataset import load_splits
-
-    if isinstance(data, Dataset):
-        parts = {"all": data}
-    else:
-        keywords = options.keywords()
-        parts = load_splits(Path(data).resolve(), categories=categories, **keywords)
+    parts = _parts(data, options, categories)
     names = [name for name in ("val", "test", "all", *parts) if name in parts]
     chosen = parts[names[0]]
     for problem in chosen.problems:
@@ -125,20 +120,24 @@ def load_negatives(data: DataLike | None, categories: tuple[str, ...], source: s
     return replace(images, categories=categories, records=tuple(records))
 
 
-def _parts(data: DataLike, how: LoadOptions) -> dict[str, Dataset]:
-    from hardmine.data.load_dataset import load_splits
+def _parts(
+    data: DataLike, how: LoadOptions, categories: tuple[str, ...] | None = None
+) -> dict[str, Dataset]:
+    """Return the splits by the rule that says what may be trained and measured on."""
+    from hardmine.data.quality.usable_data import load_usable, usable
 
     if isinstance(data, Dataset):
-        return {"all": data}
-    return load_splits(Path(data).resolve(), **how.keywords())
+        return {"all": usable(data)}
+    return load_usable(Path(data).resolve(), categories=categories, **how.keywords())
 
 
 def _align(val: DataLike, train: Dataset, how: LoadOptions) -> Dataset:
-    from hardmine.data.load_dataset import load_dataset
+    from hardmine.data.load_dataset import choose_split
 
-    if not isinstance(val, Dataset):
-        options = how.keywords()
-        val = load_dataset(Path(val).resolve(), categories=train.categories, **options)
+    if isinstance(val, Dataset):
+        val = _parts(val, how)["all"]
+    else:
+        val = choose_split(_parts(val, how, train.categories), val)
     if val.categories != train.categories:
         raise DataError(
             f"{val.root}: classes {list(val.categories)}, wanted those of the training data "
@@ -167,7 +166,9 @@ def _split(train: Dataset, fraction: float, steps: Steps, seed: int) -> tuple[Da
 
 
 def _trainable(data: Dataset, role: str) -> Dataset:
-    """Drop images whose truth is not known, loudly; at least one labelled image must remain."""
+    """Drop images whose truth is not known, loudly; an object to learn must remain."""
+    from hardmine.data.quality.usable_data import why_nothing_to_learn
+
     kept = [record for record in data.records if record.state.is_trainable]
     if len(kept) < len(data):
         _log.warning(
@@ -177,14 +178,28 @@ def _trainable(data: Dataset, role: str) -> Dataset:
             len(data),
             role,
         )
-    if count_labelled(kept) == 0:
-        raise DataError(f"{data.root}: no labelled image among the {len(data)} {role} images")
+    reason = why_nothing_to_learn(data)
+    if reason is not None:
+        raise DataError(f"{data.root}: nothing to learn in the {role} images: {reason}")
     return data.with_records(kept)
 
 
 def count_labelled(records: Any) -> int:
     """Return how many records are labelled."""
     return sum(record.state is ImageState.LABELLED for record in records)
+
+
+def describe_leaks(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a line for each pair of near-duplicates; files that are in both sets are counted once."""
+    lines = [
+        f"{a} (trained on) and {b} (validation) are near-duplicates; both stay in use"
+        for a, b in pairs
+        if a != b
+    ]
+    same = len(pairs) - len(lines)
+    if same:
+        lines.append(f"{same} validation images are trained on as well; they stay in use")
+    return lines
 
 
 def _leaks(train: Dataset, val: Dataset, steps: Steps) -> tuple[tuple[str, str], ...]:
@@ -198,9 +213,13 @@ def _leaks(train: Dataset, val: Dataset, steps: Steps) -> tuple[tuple[str, str],
 
     inputs = {"train": train.fingerprint, "val": val.fingerprint}
     pairs = steps.run("prepare/leaks", inputs, compute)
-    if pairs:
-        first = " and ".join(pairs[0])
+    same = sum(a == b for a, b in pairs)
+    if same:
+        _log.warning("%d of %d validation images are trained on as well", same, len(val))
+    alike = [pair for pair in pairs if pair[0] != pair[1]]
+    if alike:
+        first = " and ".join(alike[0])
         _log.warning(
-            "%d near-duplicates of validation images are trained on: %s", len(pairs), first
+            "%d near-duplicates of validation images are trained on: %s", len(alike), first
         )
     return tuple((a, b) for a, b in pairs)

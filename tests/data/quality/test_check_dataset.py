@@ -96,8 +96,77 @@ def test_a_size_that_differs_from_the_labels_is_an_error(tmp_path: Path) -> None
     put_image(tmp_path / "a.png", 1, (30, 40))
     put_image(tmp_path / "b.png", 2)
     report = check(tmp_path, "a.png", "b.png")
-    assert [str(p) for p in report.problems] == ["a.png: image is 30 x 40, its label says 40 x 30"]
+    assert [str(p) for p in report.problems] == [
+        "a.png: image is 30 x 40, its label says 40 x 30: width and height are swapped, its boxes stay "
+        "where they are"
+    ]
     assert not report.ok
+    (line,) = report.to_dict()["placements"]["all"]
+    assert line in "\n".join(report.rows())
+
+
+def test_a_split_without_an_object_to_learn_is_an_error(tmp_path: Path) -> None:
+    names = [put_image(tmp_path / f"{seed}.png", seed).name for seed in range(2)]
+    images = [coco_image(i, name) for i, name in enumerate(names)]
+    crowds = [coco_box(i, [1, 2, 3, 4], 1, iscrowd=1) for i in range(2)]
+    report = check_dataset(put_text(tmp_path / "all.json", coco(images, crowds)))
+    assert "all: all 2 boxes are to be ignored" in str(
+        next(p for p in report.problems if p.kind == "no_objects")
+    )
+    assert not report.ok
+    assert report.rows()[0].endswith("2 boxes (cat 2, dog 0), 2 of them to be ignored")
+    empty = check_dataset(tmp_path / "all.json", empty_is_verified=True)
+    assert not empty.ok
+    negatives = put_text(tmp_path / "all.json", coco(images))
+    assert check_dataset(negatives, empty_is_verified=True).ok  # a set of negatives is one
+
+
+def split_of(root: Path, split: str, seeds: range | tuple[int, ...], shift: int = 0) -> None:
+    for seed in seeds:
+        put_image(root / split / f"{seed + shift}.png", seed)
+    images = [coco_image(seed, f"{seed + shift}.png") for seed in seeds]
+    boxes = [coco_box(seed, [1, 2, 3, 4], 1) for seed in seeds]
+    text = coco(images, boxes, [{"id": 1, "name": "cat"}])
+    put_text(root / split / "labels.json", text)
+
+
+def repeats(report: CheckReport) -> list[tuple[str, str]]:
+    wanted = ("split_same_files", "split_leak", "duplicate_images")
+    return [(str(p.kind), p.reason) for p in report.problems if p.kind in wanted]
+
+
+def test_a_file_in_two_splits_is_said_once_with_a_count(tmp_path: Path) -> None:
+    for seed in range(6):
+        put_image(tmp_path / f"{seed}.png", seed)
+
+    def listing(*seeds: int) -> str:
+        images = [coco_image(seed, f"{seed}.png") for seed in seeds]
+        boxes = [coco_box(seed, [1, 2, 3, 4], 1) for seed in seeds]
+        return coco(images, boxes, [{"id": 1, "name": "cat"}])
+
+    train = put_text(tmp_path / "train.json", listing(0, 1, 2, 3))
+
+    def against(*seeds: int) -> list[tuple[str, str]]:
+        other = put_text(tmp_path / "val.json", listing(*seeds))
+        report = check_dataset(train, val={"val": load_splits(other)["all"]})
+        assert report.copy_pairs == 0  # a file is no copy of itself
+        return repeats(report)
+
+    assert against(0, 4, 5) == [("split_same_files", "1 files are in both all and val")]
+    assert against(0, 1) == [("split_same_files", "all 2 files of val are in all too")]
+    assert against(0, 1, 2, 3) == [("split_same_files", "all and val are the same 4 files")]
+    assert against(0, 1, 2, 3, 4) == [("split_same_files", "all 4 files of all are in val too")]
+    assert against(4, 5) == []
+
+
+def test_a_split_that_repeats_another_as_a_whole_is_one_line(tmp_path: Path) -> None:
+    split_of(tmp_path, "train", range(5))
+    split_of(tmp_path, "val", range(1, 4), shift=100)  # other files, the same pictures
+    split_of(tmp_path, "test", (3, 9), shift=200)
+    assert repeats(check_dataset(tmp_path)) == [
+        ("split_same_files", "each of the 3 pictures of val has a near-copy in train"),
+        ("split_leak", "near-copy in train of 103.png (val), 203.png (test)"),
+    ]
 
 
 def test_reading_problems_and_the_count_of_unreviewed_images_are_in_the_report(
@@ -109,6 +178,7 @@ def test_reading_problems_and_the_count_of_unreviewed_images_are_in_the_report(
     assert [(p.kind, p.index) for p in report.problems] == [
         ("image_missing", 2),
         ("images_unreviewed", -1),
+        ("no_objects", -1),
         ("class_empty", -1),
         ("class_empty", -1),
     ]

@@ -109,15 +109,18 @@ def test_of_copies_in_two_splits_the_training_image_goes(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_labels_of_an_unturned_picture_turn_with_it(tmp_path: Path, orientation: int) -> None:
-    """The labelled box covers a white patch; after the repair it covers it as displayed."""
+    """The labelled box covers a white patch; after the repair it covers it as displayed.
+
+    It reaches to x = 70, beyond the 60 px of the upright picture: it was drawn on the stored one.
+    """
     stored = Image.new("RGB", (80, 60))
-    stored.paste((255, 255, 255), (10, 20, 40, 30))
+    stored.paste((255, 255, 255), (40, 20, 70, 30))
     exif = Image.Exif()
     exif[0x0112] = orientation
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     stored.save(data / "a.png", exif=exif)
-    put_text(data / "a.xml", voc_xml([voc_object("cat", (10, 20, 40, 30))], size=(80, 60)))
+    put_text(data / "a.xml", voc_xml([voc_object("cat", (40, 20, 70, 30))], size=(80, 60)))
     _, splits = fix(data, out)
     record = splits["all"].records[0]
     assert (record.width, record.height) == (60, 80)
@@ -128,6 +131,52 @@ def test_labels_of_an_unturned_picture_turn_with_it(tmp_path: Path, orientation:
     bottom, right = white.max(axis=0) + 1
     np.testing.assert_array_equal(record.boxes, [[left, top, right, bottom]])
     assert listed(out)[0]["change"] == "size and boxes turned"
+
+
+def test_boxes_that_fit_both_ways_stay_where_they_are(tmp_path: Path) -> None:
+    stored = Image.new("RGB", (80, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    stored.save(data / "a.png", exif=exif)
+    put_text(data / "a.xml", voc_xml([voc_object("cat", (10, 20, 40, 30))], size=(80, 60)))
+    _, splits = fix(data, out)
+    record = splits["all"].records[0]
+    assert (record.width, record.height, record.boxes.tolist()) == (60, 80, [[10, 20, 40, 30]])
+    (row,) = listed(out)
+    assert (row["change"], row["before"], row["after"]) == ("size set", "80 x 60", "60 x 80")
+    assert "as stored they would fit as well" in row["reason"]
+
+
+def test_boxes_beyond_a_size_that_is_wrong_are_kept(tmp_path: Path) -> None:
+    """The label says a thumbnail's size, the boxes are of the picture: none is outside it."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    put_image(data / "a.png", 1, (160, 120))
+    put_text(data / "a.xml", voc_xml([voc_object("cat", (90, 70, 150, 110))], size=(40, 30)))
+    _, splits = fix(data, out)
+    assert splits["all"].records[0].boxes.tolist() == [[90, 70, 150, 110]]
+    assert [row["change"] for row in listed(out)] == ["size set"]
+
+
+def test_of_the_same_file_in_two_splits_the_training_image_goes(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for seed in range(3):
+        put_image(data / "images" / f"{seed}.png", seed)
+        put_text(data / "labels" / f"{seed}.txt", "0 0.5 0.5 0.4 0.4\n")
+    put_text(data / "train.txt", "images/0.png\nimages/1.png\n")
+    put_text(data / "val.txt", "images/1.png\nimages/2.png\n")
+    put_text(data / "data.yaml", "train: train.txt\nval: val.txt\nnames: [cat]\n")
+    fix(data, tmp_path / "out")
+    (row,) = listed(tmp_path / "out")
+    assert (row["split"], row["file"], row["reason"]) == (
+        "train",
+        "images/1.png",
+        "the same file is in val",
+    )
+    put_text(data / "val.txt", "images/0.png\nimages/1.png\n")  # all of it: a person decides
+    _, splits = fix(data, tmp_path / "again")
+    assert {name: len(part) for name, part in splits.items()} == {"train": 2, "val": 2}
 
 
 def test_sizes_that_differ(tmp_path: Path) -> None:

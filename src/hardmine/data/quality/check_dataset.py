@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.label_validation import RawSplit, object_table
 from hardmine.data.load_dataset import build_splits, read_splits
 from hardmine.data.quality.box_forms import (
@@ -26,13 +27,18 @@ from hardmine.data.quality.image_checks import (
     inspect_images,
 )
 from hardmine.data.quality.label_checks import find_suspects
+from hardmine.data.quality.picture_sizes import Relation
 from hardmine.data.quality.resize_effects import ModelInput, SizeMixture, find_small, size_mixture
+from hardmine.data.quality.usable_data import (
+    as_raw,
+    is_wrong_form,
+    place_splits,
+    why_nothing_to_learn,
+)
 from hardmine.finding_kinds import FindingKind, Severity
 from hardmine.types import Dataset, ImageState, Problem
 
 ROWS_PER_KIND = 20
-SOUND = 0.9
-"""With a smaller share of sound boxes the declared form is an error, if another explains them."""
 DEFAULT_SIDE = 320
 """Pixels of the square input that resize rules are compared at when no model is named."""
 
@@ -64,6 +70,8 @@ class CheckReport:
     """What the form of the boxes was judged by, for splits with enough of them."""
     copy_groups: int = 0
     copy_pairs: int = 0
+    placements: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What was decided where labels and pictures differ in size, by split."""
     raws: Mapping[str, RawSplit] = field(default_factory=dict, repr=False)
     """The splits as they were read, where ``data`` was a path."""
     seen: tuple[Inspected, ...] = field(default=(), repr=False)
@@ -89,6 +97,7 @@ class CheckReport:
             "grey": self.grey,
             "sizes": {name: mixture.to_dict() for name, mixture in self.mixtures.items()},
             "forms": {name: asdict(verdict) for name, verdict in self.forms.items()},
+            "placements": {name: list(lines) for name, lines in self.placements.items()},
             "counts": dict(Counter(problem.kind for problem in self.problems)),
             "problems": [problem.to_dict() for problem in self.problems],
         }
@@ -105,6 +114,7 @@ class CheckReport:
             for name, number in self.grey.items()
             if number
         ]
+        lines += [f"{name}: {line}" for name, found in self.placements.items() for line in found]
         if self.copy_pairs:
             lines.append(f"near-copies: {self.copy_pairs} pairs in {self.copy_groups} groups")
         several = len(self.splits) > 1
@@ -158,10 +168,42 @@ def check_dataset(
         problems += locate(name, dataset.problems, None)
     seen = inspect_images(splits | others, progress)
     problems += [problem for image in seen for problem in image.findings if _matters(image, others)]
+    placements = _place(splits, raws, seen, problems)
     groups = group_copies(seen)
     problems += describe_copies(seen, groups, others)
     report = _report(str(shown), splits, problems, seen, groups, frozenset(others), model)
-    return replace(report, forms=forms, raws=raws)
+    return replace(report, forms=forms, raws=raws, placements=placements)
+
+
+def _place(
+    splits: Mapping[str, Dataset],
+    raws: Mapping[str, RawSplit],
+    seen: Sequence[Inspected],
+    problems: list[Finding],
+) -> dict[str, tuple[str, ...]]:
+    """Note the images whose labels say another size, and return what was decided for each split."""
+    headers = {i.record.path: (i.size, i.turn) for i in seen if i.hash is not None}
+    placed = place_splits(raws, headers) if raws else {}
+    for name, dataset in splits.items():
+        if name not in placed:
+            placed |= place_splits({name: as_raw(dataset)}, headers)
+    for name, split in placed.items():
+        for image, record, verdict in zip(
+            split.raw.images, splits[name].records, split.verdicts, strict=True
+        ):
+            if verdict is None:
+                continue
+            unturned = verdict.relation is Relation.EQUAL
+            kind = FindingKind.BOXES_UNTURNED if unturned else FindingKind.SIZE_DIFFERS
+            label, picture = (record.width, record.height), headers[image.path][0]
+            file = relative_name(image.path, split.raw.root)
+            reason = verdict.describe(label, picture)
+            problems.append(Finding(kind, file, -1, reason, name, image.path))
+    return {
+        name: tuple(dict.fromkeys(str(verdict) for verdict in split.verdicts if verdict))
+        for name, split in placed.items()
+        if any(split.verdicts)
+    }
 
 
 def _report(
@@ -206,18 +248,16 @@ def _label_findings(
 ) -> list[Finding]:
     found = locate(split, dataset.problems, raw)
     if raw is not None and form is not None and form.doubtful:
-        # A tenth of boxes without sense spoils training; less may be sloppiness.
-        kind = (
-            FindingKind.BOX_FORM
-            if form.sound[form.declared] < SOUND
-            else FindingKind.BOX_FORM_DOUBTFUL
-        )
+        kind = FindingKind.BOX_FORM if is_wrong_form(form) else FindingKind.BOX_FORM_DOUBTFUL
         path, boxes = _example(raw, form)
         found.append(Finding(kind, split, -1, str(form), split, path, boxes))
     unreviewed = dataset.count_states().get(ImageState.UNREVIEWED, 0)
     if unreviewed:
         reason = f"{unreviewed} of {len(dataset)} images are unreviewed: not trained on"
         found.append(Finding(FindingKind.IMAGES_UNREVIEWED, split, -1, reason, split))
+    nothing = why_nothing_to_learn(dataset)
+    if nothing is not None and not all(r.state.is_negative for r in dataset.records):
+        found.append(Finding(FindingKind.NO_OBJECTS, split, -1, nothing, split))
     found += find_suspects(split, dataset)
     return found + (find_small(split, dataset, model) if model is not None else [])
 
@@ -281,7 +321,8 @@ def _count(dataset: Dataset) -> SplitCounts:
 def _split_row(name: str, counts: SplitCounts) -> str:
     states = ", ".join(f"{number} {state}" for state, number in counts.states.items())
     classes = ", ".join(f"{name} {number}" for name, number in counts.classes.items())
-    return f"{name}: {counts.images} images ({states}), {counts.boxes} boxes ({classes})"
+    ignored = f", {counts.ignored_boxes} of them to be ignored" if counts.ignored_boxes else ""
+    return f"{name}: {counts.images} images ({states}), {counts.boxes} boxes ({classes}){ignored}"
 
 
 def _problem_row(problem: Finding, several: bool) -> str:

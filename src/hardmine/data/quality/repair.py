@@ -2,15 +2,16 @@
 
 What is repaired follows from the labels and files alone: boxes in another form than their format's,
 swapped corners, boxes over the edge, objects labelled twice, labels drawn on an unturned or scaled
-picture, images that do not decode, training images that repeat an image of a later split. What needs
-a person's eye (odd sizes, two classes in one place, whole-image boxes) is left and stays reported.
+picture (where the boxes of the whole set decide; else they stay where they are), images that do not
+decode, training images that repeat an image of a later split. What needs a person's eye (odd sizes,
+two classes in one place, whole-image boxes) is left and stays reported.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,19 +20,18 @@ import numpy as np
 from hardmine.data.convert import Conversion, convert
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.label_validation import RawSplit, check_boxes, object_table
-from hardmine.data.images import open_picture
 from hardmine.data.load_dataset import build_splits
 from hardmine.data.quality.box_forms import FORMS, judge_form, to_xyxy, written_numbers
 from hardmine.data.quality.image_checks import Inspected, group_copies
 from hardmine.data.quality.label_checks import find_suspects
+from hardmine.data.quality.picture_sizes import Reading
+from hardmine.data.quality.usable_data import PlacedSplit, place_splits
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import F32, Dataset, ImageRecord, ImageState, Mask
+from hardmine.types import Dataset, ImageRecord, ImageState, Mask
 
 CHANGES_FILE = "changes.csv"
 COLUMNS = ("split", "file", "index", "change", "before", "after", "reason")
-_SAME_ASPECT = 0.01
-_ORIENTATION = 0x0112
 _LAST = ("test", "val")
 """Of copies in several splits, the one in the first of these stays (then any but train's)."""
 
@@ -77,6 +77,9 @@ def repair(
     """
     changes: list[Change] = []
     mended = {name: _mend_boxes(name, raw, changes) for name, raw in raws.items()}
+    headers = {i.record.path: (i.size, i.turn) for i in seen if i.hash is not None}
+    for name, placed in place_splits(mended, headers).items():
+        mended[name] = _mend_sizes(name, mended[name], placed, changes)
     splits = build_splits(mended)
     for name, dataset in splits.items():
         changes += _judged(name, dataset)
@@ -113,6 +116,35 @@ def _mend_boxes(split: str, raw: RawSplit, changes: list[Change]) -> RawSplit:
     return replace(raw, table=replace(table, boxes=boxes))
 
 
+_PLACED = {
+    Reading.AS_WRITTEN: "size set",
+    Reading.SCALED: "size and boxes scaled",
+    Reading.UPRIGHT: "size set",
+    Reading.TURNED: "size and boxes turned",
+    Reading.UNKNOWN: "size set, image unreviewed",
+}
+
+
+def _mend_sizes(split: str, raw: RawSplit, placed: PlacedSplit, changes: list[Change]) -> RawSplit:
+    """List the images whose labels said another size; those that cannot be placed are unreviewed."""
+    lost = set(placed.unplaced())
+    for index, verdict in enumerate(placed.verdicts):
+        if verdict is None:
+            continue
+        was, now = raw.images[index], placed.raw.images[index]
+        before, after = ((i.width, i.height) for i in (was, now))
+        reading = Reading.AS_WRITTEN if verdict.reading is Reading.UNKNOWN else verdict.reading
+        change = _PLACED[Reading.UNKNOWN if index in lost else reading]
+        if before == after:
+            change = "boxes turned"
+        name = relative_name(was.path, raw.root)
+        sizes = (f"{before[0]} x {before[1]}", f"{after[0]} x {after[1]}")
+        changes.append(Change(split, name, -1, change, *sizes, verdict.describe(before, after)))
+        if index in lost:
+            now.state = ImageState.UNREVIEWED
+    return placed.raw
+
+
 def _judged(split: str, dataset: Dataset) -> list[Change]:
     """Turn what reading and judging left out or altered into changes."""
 
@@ -124,12 +156,19 @@ def _leaks(seen: Sequence[Inspected]) -> dict[tuple[str, Path], Inspected]:
     leaks: dict[tuple[str, Path], Inspected] = {}
     for group in group_copies(seen):
         members = [seen[index] for index in group.members]
-        names = {image.split for image in members}
-        if len(names) < 2:
+        sides = {image.split for image in members}
+        if len(sides) < 2:
             continue
-        stays = next((n for n in (*_LAST, *sorted(names - {"train"})) if n in names), "")
-        first = next(image for image in members if image.split == stays)
-        leaks |= {(m.split, m.record.path): first for m in members if m.split != stays}
+        stays = next((n for n in (*_LAST, *sorted(sides - {"train"})) if n in sides), "")
+        kept = [image for image in members if image.split == stays]
+        for m in members:
+            if m.split != stays:
+                twin = next((image for image in kept if image.file == m.file), kept[0])
+                leaks[m.split, m.record.path] = twin
+    for name in dict.fromkeys(image.split for image in seen):
+        whole = {(image.split, image.record.path) for image in seen if image.split == name}
+        if whole <= leaks.keys():  # a split that repeats another as a whole: a person decides
+            leaks = {key: value for key, value in leaks.items() if key not in whole}
     return leaks
 
 
@@ -149,40 +188,13 @@ def _mend_records(
             reason = image.findings[0].reason
             changes.append(Change(split, name, -1, "image left out", "", "", reason))
         elif other is not None:
-            reason = f"near-copy of {other.name} ({other.split})"
+            same = other.record.path == record.path
+            words = f"the same file is in {other.split}"
+            reason = words if same else f"near-copy of {other.name} ({other.split})"
             changes.append(Change(split, name, -1, "image left out", "", "", reason))
-        elif image is not None and image.size != (record.width, record.height):
-            mended, change, reason = _to_size(record, image.size)
-            sizes = (f"{record.width} x {record.height}", f"{mended.width} x {mended.height}")
-            changes.append(Change(split, name, -1, change, *sizes, reason))
-            kept.append(mended)
         else:
             kept.append(record)
     return kept
-
-
-def _to_size(record: ImageRecord, size: tuple[int, int]) -> tuple[ImageRecord, str, str]:
-    """Return a record for a picture's true size, what was changed, and why."""
-    turn = _turn(record.path)
-    state = record.state
-    if turn is not None and (record.height, record.width) == size:
-        boxes = turn(record.boxes, record.width, record.height)
-        change, reason = "size and boxes turned", "drawn on the picture before its EXIF turn"
-    elif abs(size[0] * record.height / (size[1] * record.width) - 1) <= _SAME_ASPECT:
-        boxes = record.boxes * np.float32(size[0] / record.width)
-        change, reason = "size and boxes scaled", "drawn on the picture at another size"
-    else:
-        boxes, state = record.boxes, ImageState.UNREVIEWED
-        change, reason = "size set, image unreviewed", "drawn on a picture of another shape"
-    sizes = np.tile(np.array(size, np.float64), (len(boxes), 1))
-    clipped, fault, _ = check_boxes(boxes.astype(np.float64), sizes)
-    fine = fault == 0
-    if len(fine) and not fine.any():
-        state = ImageState.UNREVIEWED
-    if not fine.all():
-        reason += f"; {int((~fine).sum())} boxes outside it removed"
-    kept = _keep(replace(record, boxes=clipped), fine)
-    return replace(kept, width=size[0], height=size[1], state=state), change, reason
 
 
 def _keep(record: ImageRecord, rows: Mask) -> ImageRecord:
@@ -206,42 +218,6 @@ def _without_doubles(split: str, dataset: Dataset, changes: list[Change]) -> Dat
             changes.append(Change(split, name, place, "box removed", before, "", reason))
         records.append(_keep(record, keep) if places else record)
     return dataset.with_records(records)
-
-
-Turn = Callable[[F32, int, int], F32]
-
-
-def _turn(path: Path) -> Turn | None:
-    """Return how an image's EXIF orientation moves boxes, where it swaps width and height."""
-    with open_picture(path) as image:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-
-
-def _transpose(boxes: F32, width: int, height: int) -> F32:
-    del width, height
-    return boxes[:, [1, 0, 3, 2]]
-
-
-def _clockwise(boxes: F32, width: int, height: int) -> F32:
-    """(x, y) of a stored picture comes to lie at (height − y, x)."""
-    del width
-    x0, y0, x1, y1 = boxes.T
-    return np.stack([height - y1, x0, height - y0, x1], axis=1)
-
-
-def _counterclockwise(boxes: F32, width: int, height: int) -> F32:
-    """(x, y) of a stored picture comes to lie at (y, width − x)."""
-    del height
-    x0, y0, x1, y1 = boxes.T
-    return np.stack([y0, width - x1, y1, width - x0], axis=1)
-
-
-def _transverse(boxes: F32, width: int, height: int) -> F32:
-    x0, y0, x1, y1 = boxes.T
-    return np.stack([height - y1, width - x1, height - y0, width - x0], axis=1)
-
-
-_TURNS: Mapping[int, Turn] = {5: _transpose, 6: _clockwise, 7: _transverse, 8: _counterclockwise}
 
 
 def _table(changes: Sequence[Change]) -> str:
