@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin
+from PIL import JpegImagePlugin
 
 from hardmine.data.images import open_picture, read_image
 from hardmine.data.splits.near_duplicates import group_duplicates, perceptual_hash
