@@ -1,8 +1,8 @@
 """A folder of drawn data on which the examples of docstrings and of docs/python.md run.
 
 ``shelf``: twelve pictures of 64 × 48 pixels, eight with bottles and cans and four empty ones, as a
-COCO dataset, with a small table of boxes and a predictions file. ``pool``: six pictures without
-objects. ``tiny.yaml``: a recipe that trains in a second.
+COCO dataset, with a small table of boxes and a predictions file. ``pool`` and ``held_out``: six
+pictures each without objects. ``tiny.yaml``: a recipe that trains in a second.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ def make_world(root: Path) -> None:
     lines = ["image,xmin,ymin,xmax,ymax,label", *(",".join(map(str, row)) for row in rows)]
     (shelf / "boxes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _write_predictions(shelf / "predictions.json")
-    (root / "pool").mkdir()
-    for index in range(6):
-        _draw(100 + index, ()).save(root / "pool" / f"p{index}.png")
+    for folder, seed in (("pool", 100), ("held_out", 200)):
+        (root / folder).mkdir()
+        for index in range(6):
+            _draw(seed + index, ()).save(root / folder / f"{folder[0]}{index}.png")
     recipe = replace(
         tiny_recipe(),
         epochs=2,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
+import io
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +20,13 @@ from PIL import Image
 import hardmine
 from hardmine import Dataset, Detection, Detections, ImageState
 from hardmine.data.images import read_image
+from hardmine.evaluation.measurement import measure
+from hardmine.evaluation.scored_images import Scored
 from hardmine.inference.predict import LoadedDetector, PredictMixin
 from hardmine.inference.tiles import tiled
 from shelf_world import CLASSES, make_world
 
+BOX = np.array([0, 0, 9, 9], np.float32)
 SLOW = ("export", "run_loop")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -365,3 +371,63 @@ def test_predict_with_files_only_and_with_tiles(world: Path, network: LoadedDete
     with pytest.warns(DeprecationWarning, match="open_detector is now load_detector"):
         from hardmine.inference.load_detector import open_detector  # type: ignore[attr-defined]
     assert open_detector is hardmine.load_detector
+
+
+# Results show their key figures, and in a notebook their pictures.
+
+
+def test_what_mining_found_shows_itself(world: Path) -> None:
+    mined = hardmine.mine("shelf/predictions.json", "pool", top=2)
+    assert repr(mined) == "MiningResult(2 of 6 images handed out, scores 0.95 to 0.70)"
+    best = mined.candidates[0].image
+    assert mined.detections[best]["bottle"].scores.tolist() == pytest.approx([0.95])
+    assert mined.detections[best].draw().size == (64, 48)
+    page = mined._repr_html_()
+    assert page.count("<img") == 2
+    assert page.index("p3.png") < page.index("p1.png")
+    assert ">0.700<" in page
+    nothing = hardmine.mine("shelf/predictions.json", "pool", min_score=0.99)
+    assert repr(nothing) == "MiningResult(0 of 6 images handed out)"
+    assert "<img" not in nothing._repr_html_()
+
+
+def test_a_measurement_shows_its_key_figures(world: Path) -> None:
+    measured = hardmine.evaluate("shelf/predictions.json", "shelf", negatives="pool", draws=10)
+    # Two of twelve objects are found: recall .8 is out of reach.
+    assert repr(measured) == (
+        f"Measurement(AP {measured.ap.ap:.3f}, AP50 {measured.ap.ap50:.3f}, recall 0.8 not reached, "
+        "12 images with 12 objects, 6 of held_out, 10 of crops)"
+    )
+    data = hardmine.load_dataset("shelf")
+    found = [
+        Detections(record.boxes, np.full(len(record.labels), 0.5, np.float32), record.labels)
+        for record in data
+    ]
+    perfect = measure(Scored(data, tuple(found)), {}, draws=5)
+    assert "AP50 1.000" in repr(perfect)
+    alarm = Detections(BOX[None], np.array([0.6], np.float32), np.array([1]))
+    part = Scored(data[8:], (alarm, *[Detections.none()] * 3))
+    assert "0.250 alarms per image at recall 0.8 (score 0.500)" in repr(
+        measure(Scored(data, tuple(found)), {"held_out": part}, draws=5)
+    )
+
+
+def test_the_page_about_python_runs_as_it_stands(world: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 6
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        for number, block in enumerate(blocks):
+            exec(compile(block, f"docs/python.md, example {number + 1}", "exec"), names)
+    assert Image.open("worst.png").size == (64, 48)
+    assert (world / "shelf_yolo" / "data.yaml").is_file()
+    assert len(names["again"]) == 4
+    assert len(names["mined"]) == 2
+    assert [(row["arm"], row["round"]) for row in names["result"].rows] == [
+        ("mined", 0),
+        ("none", 0),
+        ("mined", 1),
+        ("none", 1),
+    ]
+    assert "Dataset(shelf: 12 images" in said.getvalue()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from hardmine.data.convert import Conversion as Conversion  # noqa: PLC0414
+    from hardmine.mining.mine import MiningResult
 
 
 def read_as(
@@ -145,3 +146,10 @@ def detections_html(found: Detections) -> str:
     from hardmine.reports.notebook import show_detections
 
     return show_detections(found)
+
+
+def mining_html(result: MiningResult) -> str:
+    """Return what mining found as a piece of HTML for a notebook."""
+    from hardmine.reports.notebook import show_mining
+
+    return show_mining(result)

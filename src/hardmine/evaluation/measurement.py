@@ -60,7 +60,7 @@ class NegativeMeasurement:
     """AP with these images registered beside the validation images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measurement:
     """One detector on one validation set and any number of negative sets."""
 
@@ -82,6 +82,20 @@ class Measurement:
     negatives: Mapping[str, NegativeMeasurement]
     draws: int
     seed: int
+
+    def __repr__(self) -> str:
+        parts = [f"AP {_shown(self.ap.ap)}", f"AP50 {_shown(self.ap.ap50)}"]
+        if self.score_threshold is None:
+            parts.append(f"recall {self.recall_wanted:g} not reached")
+        elif self.primary is not None and self.primary.at_recall is not None:
+            rate = _shown(self.primary.at_recall.alarms_per_image)
+            parts.append(
+                f"{rate} alarms per image at recall {self.recall_wanted:g} "
+                f"(score {self.score_threshold:.3f})"
+            )
+        parts.append(f"{self.images} images with {self.objects} objects")
+        parts += [f"{part.images} of {name}" for name, part in self.negatives.items()]
+        return f"Measurement({', '.join(parts)})"
 
     @property
     def primary(self) -> NegativeMeasurement | None:
@@ -205,6 +219,10 @@ def _measure_set(
         curve=None if curve is None else thin(curve),
         ap_with=average_precision(arm.val, [arm.negatives]),
     )
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _rate(part: NegativeMeasurement | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan_dispatch import Notify, scan
 from hardmine.mining.sources.pool_source import load_excluded
 from hardmine.option_fields import takes_options
-from hardmine.types import Dataset, PoolScore, Problem
+from hardmine.types import Dataset, Detections, PoolScore, Problem
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _ARM = "mine"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class MiningResult:
-    """What mining found.
+    """What mining found; a notebook shows the hardest images with their alarms.
 
     ``candidates`` hardest first; ``scanned`` images that have a score; ``problems`` images that
     could not be read; ``duplicates_grouped`` images passed over as near-duplicates of a harder one
@@ -45,6 +45,25 @@ class MiningResult:
     similar: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     alarms: Mapping[str, int] = field(default_factory=dict)
     """How many alarms each candidate has."""
+    detections: Mapping[str, Detections] = field(default_factory=dict)
+    """The alarms of each candidate, by its name, best first."""
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def __repr__(self) -> str:
+        scores = [candidate.score for candidate in self.candidates]
+        parts = [f"{len(scores)} of {self.scanned} images handed out"]
+        parts += [f"scores {scores[0]:.2f} to {scores[-1]:.2f}"] if scores else []
+        parts += [f"{self.duplicates_grouped} near-duplicates"] if self.duplicates_grouped else []
+        parts += [f"{len(self.leaks)} leaks"] if self.leaks else []
+        parts += [f"{len(self.problems)} unreadable"] if self.problems else []
+        return f"MiningResult({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        from hardmine.conversions import mining_html
+
+        return mining_html(self)
 
 
 @takes_options(MineOptions, renamed={"notify": "progress"})
@@ -169,6 +188,12 @@ def _hand_out(hand: Hand, folder: Path) -> MiningResult:
         hand.leaks,
         chosen.similar,
         {image: len(entries[image].alarms) for image in chosen.images},
+        {
+            image: replace(
+                entries[image].alarms, categories=hand.detector.categories, path=Path(image)
+            )
+            for image in chosen.images
+        },
     )
     _write(hand, folder, result)
     hand.store.add_mined(_ARM, 0, chosen.images, hand.model_id)

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from hardmine.data.images import read_picture
 from hardmine.errors import DataError
+from hardmine.mining.mine import MiningResult
 from hardmine.reports.drawing import draw_boxes, palette_colour
 from hardmine.reports.page_shell import jpeg_uri
 from hardmine.types import F32, I64, Dataset, Detections, ImageRecord
@@ -154,7 +155,61 @@ def _img(image: Image.Image, what: object) -> str:
     )
 
 
-def show_rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """Return a title and a table of mappings; ``columns`` gives each key's heading."""
-    values = [[row.get(key) for key in columns] for row in rows]
-    return f"<div><b>{escape(title)}</b>{table(list(columns.values()), values)}</div>"
+def show_mining(result: MiningResult) -> str:
+    """Return the hardest images with their alarms, and a table of them."""
+    shown = [
+        Shown(found.path or Path(name), found.boxes, found.labels, _caption(found))
+        for name, found in list(result.detections.items())[:PICTURES]
+    ]
+    rows = [
+        (number, Path(one.image).name, one.score, result.alarms.get(one.image))
+        for number, one in enumerate(result.candidates[:ROWS], start=1)
+    ]
+    more = len(result.candidates) - len(rows)
+    return (
+        f"<div><b>{escape(repr(result))}</b>{gallery(shown)}"
+        + table(("", "image", "score", "alarms"), rows)
+        + (f"<div>and {more} more</div>" if more else "")
+        + "</div>"
+    )
+
+
+def _caption(found: Detections) -> str:
+    best = found[0]
+    return (
+        f"{best.category or best.label} {best.score:.2f}: {found.path.name if found.path else ''}"
+    )
+
+
+def show_loop(
+    title: str, rows: Sequence[Mapping[str, Any]], pictures: Sequence[Shown], report: Path | None
+) -> str:
+    """Return a loop's table, as in its report, and the hardest images of its last round.
+
+    Args:
+        rows: as in ``rounds.json``.
+    """
+    keys = tuple(LOOP_COLUMNS)
+    values = [
+        [_interval(row[key]) if key == "interval" else row[key] for key in keys] for row in rows
+    ]
+    where = f"<div>{escape(str(report))}</div>" if report else ""
+    head = tuple(LOOP_COLUMNS.values())
+    return f"<div><b>{escape(title)}</b>{table(head, values)}{gallery(pictures)}{where}</div>"
+
+
+LOOP_COLUMNS = {
+    "arm": "arm",
+    "round": "round",
+    "train_images": "images",
+    "negatives_added": "added",
+    "AP": "AP",
+    "AP50": "AP50",
+    "recall": "recall",
+    "alarms_per_image_at_recall_0.8": "alarms per image at recall 0.8",
+    "interval": "95 %",
+}
+
+
+def _interval(limits: Sequence[float | None] | None) -> str:
+    return "–" if limits is None else " to ".join(_text(value) for value in limits)
