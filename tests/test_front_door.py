@@ -412,6 +412,7 @@ def test_a_measurement_shows_its_key_figures(world: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_page_about_python_runs_as_it_stands(world: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

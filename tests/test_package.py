@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from docs.build import call_reference
 
 import hardmine
 
@@ -64,6 +65,13 @@ def test_public_name_resolves_to_something_documented(name: str) -> None:
     assert callable(thing)
     assert thing.__module__ == hardmine._PUBLIC[name]
     assert thing.__doc__
+
+
+def test_the_reference_describes_every_public_name() -> None:
+    page = call_reference()
+    for name in hardmine._PUBLIC:
+        assert f"<h2>{name}</h2>" in page
+    assert "<h3>Detections.with_nms</h3>" in page
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
