@@ -45,7 +45,7 @@ class MiningResult:
     similar: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     alarms: Mapping[str, int] = field(default_factory=dict)
     """How many alarms each candidate has."""
-    detections: Mapping[str, Detections] = field(default_factory=dict)
+    detections: Mapping[str, Detections] = field(default_factory=dict, compare=False)
     """The alarms of each candidate, by its name, best first."""
 
     def __len__(self) -> int:
