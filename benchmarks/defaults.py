@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
                     val=made.val,
                     negatives=made.negatives,
                     model=variant.base or None,
-                    settings=variant.settings,
+                    set=variant.settings,
                     weights=DATA / "backbones/mobilenet_v2_imagenet.pth",
                     epochs=given.epochs,
                     seed=seed,
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
                     resume=True,
                     device=given.device,
                     draws=10,
-                    validations=0,
+                    validate=0,
                 )
                 minutes = round((time.perf_counter() - start) / 60, 2)
                 val = load_dataset(made.val)

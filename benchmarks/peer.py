@@ -227,7 +227,7 @@ def run_ours(
         resume=True,
         device=device,
         draws=10,
-        validations=0,
+        validate=0,
     )
     minutes = (time.perf_counter() - start) / 60
     from hardmine import evaluate

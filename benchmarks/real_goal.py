@@ -29,7 +29,7 @@ from hardmine.mining.sources.pool_source import load_pool
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import crop_set, divide_sets
 from hardmine.workflows.step_cache import Steps, silent
-from hardmine.workflows.training_data import LoadOptions, load_negatives, load_train_val
+from hardmine.workflows.training_data import load_negatives, load_train_val
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
 RESULTS = Path(__file__).parent / "results"
@@ -101,8 +101,7 @@ def slim(row: dict[str, Any]) -> dict[str, Any]:
 def measured_sets(trial: Trial, seed: int) -> dict[str, Dataset]:
     """Return the sets that a seed's loop was measured on, from its own finished steps."""
     steps = Steps(trial.folder(seed).resolve(), silent)
-    how = LoadOptions(None, False)
-    parts = load_train_val(trial.labelled, trial.validation, steps, seed=seed, options=how)
+    parts = load_train_val(trial.labelled, trial.validation, steps, seed=seed)
     negatives = load_negatives(DATA / "negatives/held_out", parts.train.categories, "negatives")
     pool = load_pool(DATA / "negatives/pool")
     sets = divide_sets(parts.train, parts.val, pool, negatives, steps, seed=seed)

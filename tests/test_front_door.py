@@ -305,7 +305,7 @@ def test_without_supervision_the_command_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_predict_takes_any_image_and_gives_the_same(world: Path) -> None:
-    hardmine.train("shelf", val=0.25, recipe="tiny.yaml", out="first", draws=10, validations=0)
+    hardmine.train("shelf", val=0.25, recipe="tiny.yaml", out="first", draws=10, validate=0)
     detector = hardmine.load_detector("first")
     path = Path("shelf/images/05.png")
     with Image.open(path) as picture:

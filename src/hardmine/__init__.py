@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hardmine.errors import MissingExtraError as MissingExtraError
     from hardmine.inference.load_detector import load_detector as load_detector
     from hardmine.loop.loop import run_loop as run_loop
-    from hardmine.loop.options import LoopOptions as LoopOptions
+    from hardmine.loop.loop_options import LoopOptions as LoopOptions
     from hardmine.mining.mine import mine as mine
     from hardmine.mining.mine_options import MineOptions as MineOptions
     from hardmine.mining.mine_options import RankOptions as RankOptions
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from hardmine.workflows.export_model import export as export
     from hardmine.workflows.train_and_evaluate import evaluate as evaluate
     from hardmine.workflows.train_and_evaluate import train as train
+    from hardmine.workflows.train_options import EvaluateOptions as EvaluateOptions
+    from hardmine.workflows.train_options import TrainOptions as TrainOptions
 
 __version__ = "0.1.0"
 
@@ -53,13 +55,14 @@ _HOLDS = {
     ),
     "hardmine.inference.load_detector": "load_detector",
     "hardmine.loop.loop": "run_loop",
-    "hardmine.loop.options": "LoopOptions",
+    "hardmine.loop.loop_options": "LoopOptions",
     "hardmine.mining.mine": "mine",
     "hardmine.mining.mine_options": "MineOptions RankOptions",
     "hardmine.types": "Dataset Detection Detections ImageRecord ImageState",
     "hardmine.workflows.check_data": "check",
     "hardmine.workflows.export_model": "export",
     "hardmine.workflows.train_and_evaluate": "evaluate train",
+    "hardmine.workflows.train_options": "EvaluateOptions TrainOptions",
 }
 _PUBLIC = {name: module for module, names in _HOLDS.items() for name in names.split()}
 """Where each public name is; a test holds that the imports for type checkers above say the same."""

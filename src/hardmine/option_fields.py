@@ -20,12 +20,12 @@ from __future__ import annotations
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hardmine.errors import ConfigError, did_you_mean, not_one_of
 
@@ -52,11 +52,12 @@ class OptionInfo:
         minimum, maximum: limits of a number, inclusive.
         above: limit of a number that the number itself may not reach.
         negated: the flag sets the field to False.
-        parse: reads the text of the command line; the field's type reads it when not given.
+        path: the value names a file, a folder or either of them, and it must exist.
+        parse: reads the text of the command line; the field's type reads it when not given. It raises
+            ``ConfigError`` for a text that it cannot read.
         complete: values to offer, for shell completion and for "did you mean".
+        former: earlier keywords for the same choice; they are accepted with a ``DeprecationWarning``.
         on_command_line: whether the command line has it at all.
-        command_line_type: what the command line reads, where the library takes more than that.
-        exists: the command line refuses a path that is not there.
     """
 
     help: str
@@ -67,11 +68,11 @@ class OptionInfo:
     maximum: float | None = None
     above: float | None = None
     negated: bool = False
+    path: Literal["file", "folder", "any"] | None = None
     parse: Callable[[str], Any] | None = None
     complete: Callable[[], list[str]] | None = None
+    former: tuple[str, ...] = ()
     on_command_line: bool = True
-    command_line_type: type | None = None
-    exists: bool = False
 
 
 def option(default: Any, help: str, **info: Any) -> Any:
@@ -249,8 +250,23 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+class Given(dict[str, Any], Generic[T]):
+    """The fields of an options class that somebody named, with the values that were given.
+
+    What was not named is not in it, so that a resumed run can tell "3 rounds" from "no word about
+    rounds". ``**given`` hands it to a function that takes such options.
+    """
+
+
+Resumed = Callable[[Mapping[str, Any], Collection[str]], T | None]
+"""``resumed(arguments, named)``: the options that an interrupted run began with, or ``None``.
+
+``arguments`` are those of the call, ``named`` the options that the caller named.
+"""
+
+
 def takes_options(
-    cls: type, renamed: Mapping[str, str] | None = None
+    cls: type[T], resumed: Resumed[T] | None = None, renamed: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Let a function with a keyword ``options: cls | None`` also take each field as a keyword.
 
@@ -260,25 +276,22 @@ def takes_options(
     as keyword-only parameters with their defaults.
 
     Args:
-        renamed: former names of keywords, each with its present name; a call that uses a former name
-            gives a ``DeprecationWarning``.
+        resumed: gives the options of the run that a call goes on with; what the caller named, or what
+            differs from the defaults in ``options``, is laid over them; ``None`` names nothing.
+        renamed: former names of keywords that are no options, each with its present name; a call that
+            uses a former name gives a ``DeprecationWarning``.
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
-        signature = _with_fields(inspect.signature(function), cls)
-        own = inspect.signature(function).parameters
+        plain_signature = inspect.signature(function)
+        signature = _with_fields(plain_signature, cls)
+        own = plain_signature.parameters
         never_none = set(_never_none(cls))
+        former = {**former_names(cls), **(renamed or {})}
 
         @wraps(function)
         def call(*args: Any, **given: Any) -> R:
-            for old, new in (renamed or {}).items():
-                if old in given:
-                    warnings.warn(
-                        f"{function.__name__}(): {old} is now called {new}",
-                        DeprecationWarning,
-                        stacklevel=2,
-                    )
-                    given[new] = given.pop(old)
+            _rename(given, former, function.__name__)
             values: dict[str, Any] = {}
             for name in set(given) - set(own):
                 if name not in signature.parameters:
@@ -287,8 +300,16 @@ def takes_options(
                 value = given.pop(name)
                 if value is not None or name not in never_none:
                     values[name] = value
-            if values:
-                given["options"] = build(cls, values, given.get("options"))
+            base = given.get("options")
+            if resumed is not None:
+                bound = plain_signature.bind_partial(*args, **given)
+                bound.apply_defaults()
+                named = {name: value for name, value in values.items() if value is not None}
+                named = {**_flat_changes(base), **named}
+                before = resumed(bound.arguments, named.keys())
+                base, values = (base, values) if before is None else (before, named)
+            if values or base is not None:
+                given["options"] = build(cls, values, base)
             return function(*args, **given)
 
         call.__signature__ = signature  # type: ignore[attr-defined]
@@ -304,6 +325,37 @@ def _never_none(cls: type) -> Iterator[str]:
             yield name
     for inner in nested_options(cls).values():
         yield from _never_none(inner)
+
+
+def former_names(cls: type) -> dict[str, str]:
+    """Return each earlier keyword of an options class with the one that it has now."""
+    found: dict[str, str] = {}
+    for item in option_fields(cls):
+        info = info_of(item)
+        found |= dict.fromkeys(info.former if info else (), item.name)
+    return found
+
+
+def _rename(given: dict[str, Any], former: Mapping[str, str], function: str) -> None:
+    for old in [name for name in given if name in former]:
+        message = f"{function}(): {old} is now called {former[old]}"
+        warnings.warn(message, DeprecationWarning, stacklevel=3)
+        given[former[old]] = given.pop(old)
+
+
+def _flat_changes(options: Any) -> dict[str, Any]:
+    """Return the fields, nested ones beside the others, that differ from their defaults."""
+    if options is None:
+        return {}
+    found: dict[str, Any] = {}
+    nested = nested_options(type(options))
+    for item in fields(options):
+        mine = getattr(options, item.name)
+        if item.name in nested:
+            found |= _flat_changes(mine)
+        elif mine != default_of(item):
+            found[item.name] = mine
+    return found
 
 
 def _with_fields(signature: inspect.Signature, cls: type) -> inspect.Signature:

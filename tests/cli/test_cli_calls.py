@@ -70,50 +70,55 @@ def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, 
         "val": 0.3,
         "rounds": 2,
         "add": 0.1,
-        "accept": "verdicts.csv",
+        "accept": Path("verdicts.csv"),
         "retrain": "fresh",
         "arms": ("mined", "none"),
         "stop": "never",
-        "rank": RankOptions(
-            rule="sum",
-            min_score=0.0,
-            per_class=True,
-            quota_class=3,
-            group="folder",
-            quota_group=2,
-            repeats=False,
-            threshold=0.25,
-            diverse=True,
-        ),
-        "quarantine": None,
-        "model": None,
-        "recipe": None,
-        "settings": ["loss.selection.floor=32", "decode.max_detections=7"],
+        "min_score": 0.0,
+        "rule": "sum",
+        "per_class": True,
+        "quota_class": 3,
+        "group": "folder",
+        "quota_group": 2,
+        "repeats": False,
+        "threshold": 0.25,
+        "diverse": True,
+        "set": ("loss.selection.floor=32", "decode.max_detections=7"),
         "epochs": 4,
         "weights": "none",
         "out": Path("runs/x"),
         "resume": True,
-        "images": None,
-        "empty_is_verified": False,
         "seed": 7,
         "draws": 50,
         "device": "cpu",
-        "train_command": None,
-        "predict_command": None,
-        "detector": None,
-        "weights_name": None,
     }
 
 
-def test_loop_defaults_are_those_of_the_call(
+def test_loop_hands_over_only_what_is_written(
     cli: Cli, files: Path, spy: Callable[[str, Any], Spy]
 ) -> None:
     called = spy("hardmine.loop.loop.run_loop", LoopResult(Path("runs/loop"), ()))
-    assert cli("loop", "data", "--pool pool")[0] == 0
-    for name, parameter in inspect.signature(called.real).parameters.items():
-        if name in called.arguments and name not in ("data", "pool", "progress", "rank"):
-            assert called.arguments[name] == parameter.default, name
-    assert called.arguments["rank"] == RankOptions()
+    assert cli("loop", "data", "--pool pool --rounds 3")[0] == 0
+    assert called.arguments.pop("progress")
+    assert called.arguments == {
+        "data": Path("data"),
+        "pool": Path("pool"),
+        "negatives": None,
+        "val": None,
+        "out": Path("runs/loop"),
+        "resume": False,
+        "rounds": 3,  # the default, but written: a resumed run must go by it
+    }
+
+
+def test_a_run_is_resumed_by_its_folder_alone(
+    cli: Cli, files: Path, spy: Callable[[str, Any], Spy]
+) -> None:
+    called = spy("hardmine.loop.loop.run_loop", LoopResult(Path("r"), ()))
+    assert cli("loop --out r --resume")[0] == 0
+    given = {name: value for name, value in called.arguments.items() if value is not None}
+    assert given.pop("progress")
+    assert given == {"out": Path("r"), "resume": True}
 
 
 def test_loop_says_what_it_waits_for_and_why_it_stopped(
@@ -160,16 +165,11 @@ def test_train_hands_over_its_options(
         "model": "small160",
         "epochs": 2,
         "weights": "none",
-        "recipe": None,
-        "settings": (),
-        "validations": 4,
         "out": Path("t"),
         "resume": True,
         "images": Path("pool"),
         "empty_is_verified": True,
         "seed": 3,
-        "draws": 1000,
-        "device": None,
     }
 
 

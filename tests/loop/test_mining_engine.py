@@ -18,7 +18,7 @@ from hardmine.errors import ConfigError
 from hardmine.inference.predict import _Exact, score_images
 from hardmine.inference.runtimes import runtime
 from hardmine.loop.arm import Arm, Miner
-from hardmine.loop.options import LoopOptions
+from hardmine.loop.loop_options import LoopOptions
 from hardmine.mining.image_selection import rank_hardest
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore

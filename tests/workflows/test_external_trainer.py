@@ -17,6 +17,7 @@ from hardmine.cli.main import run as cli
 from hardmine.data.formats.coco import write_coco
 from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
 from hardmine.workflows.external_trainer import ExternalTrainer, make_trainer
+from hardmine.workflows.train_options import TrainerCommands
 from loop_fakes import World, rows_of, run, sheet_of, trained_on
 
 TRAINER = """
@@ -243,9 +244,12 @@ def test_what_an_earlier_attempt_left_is_not_taken(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"train": "x {weights}"}, r"train_command: unknown field \{weights\}, wanted some of"),
-        ({"train": "x {train_json}"}, r"\{weights_out\} is not in it"),
-        ({"predict": "x {weights}"}, r"predict_command: \{predict_json\} is not in it"),
+        (
+            {"train_command": "x {weights}"},
+            r"train_command: unknown field \{weights\}, wanted some of",
+        ),
+        ({"train_command": "x {train_json}"}, r"\{weights_out\} is not in it"),
+        ({"predict_command": "x {weights}"}, r"predict_command: \{predict_json\} is not in it"),
         ({"detector": "model.onnx"}, r"detector: \{weights_out\} is not in it"),
         ({"weights_name": "a/b"}, "wanted a file name"),
     ],
@@ -253,9 +257,9 @@ def test_what_an_earlier_attempt_left_is_not_taken(
 def test_templates_are_checked_before_anything_runs(
     given: dict[str, str], message: str, tmp_path: Path
 ) -> None:
-    values = {"train": "x {weights_out}", "predict": None, "detector": None, "weights_name": None}
+    commands = TrainerCommands(**{"train_command": "x {weights_out}", **given})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
-        make_trainer(**{**values, **given}, root=tmp_path)  # type: ignore[arg-type]
+        make_trainer(commands, tmp_path)
 
 
 def test_options_without_a_trainer_are_refused(inputs: dict[str, Any], tmp_path: Path) -> None:
@@ -265,7 +269,7 @@ def test_options_without_a_trainer_are_refused(inputs: dict[str, Any], tmp_path:
 
 def test_trained_weights_are_loaded_as_the_detector_says(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    sys.path.insert(0, str(Path(__file__).parents[1] / "detect"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "inference"))
     import numpy as np
     from graph_files import constant_graph
 

@@ -10,7 +10,7 @@ import pytest
 from hardmine.data.formats.image_folder import load_images
 from hardmine.errors import DataError
 from hardmine.loop.arm import Arm, Miner
-from hardmine.loop.options import LoopOptions
+from hardmine.loop.loop_options import LoopOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.cached_measurement import Result

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from hardmine.cli import options
-from hardmine.cli import options as external
 from hardmine.cli.console import Console
 from hardmine.cli.option_flags import expand_options
-from hardmine.mining.mine_options import MineOptions, RankOptions
+from hardmine.loop.loop_options import LoopOptions, read_arms
+from hardmine.mining.mine_options import MineOptions
+from hardmine.option_fields import Given
 
 
 @expand_options
@@ -64,79 +65,27 @@ def mine(
 
 @expand_options
 def loop(
-    data: options.Data,
+    data: options.DataOrResume = None,
     *,
     pool: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--pool", metavar="DIR", exists=True, file_okay=False, help="Images to mine from."
         ),
-    ],
+    ] = None,
     negatives: options.Negatives = None,
     val: options.Val = None,
-    rounds: Annotated[
-        int, typer.Option("--rounds", metavar="N", min=1, help="Mining rounds after round 0.")
-    ] = 3,
-    add: Annotated[
-        float,
-        typer.Option(
-            "--add", metavar="F", help="Negatives a round, as a share of the labelled images."
-        ),
-    ] = 0.15,
-    accept: Annotated[
-        str,
-        typer.Option(
-            "--accept",
-            metavar="auto|CSV",
-            help="'auto' takes your word that the pool is empty; a file of image,verdict is waited "
-            "for after mining (then --resume).",
-        ),
-    ] = "auto",
-    retrain: Annotated[
-        Literal["branch", "fresh", "continue"],
-        typer.Option(
-            "--retrain", help="Each round from round 0's weights, anew, or from the last."
-        ),
-    ] = "branch",
-    arms: options.Arms = "mined",
-    stop: Annotated[
-        Literal["guarded", "recipe", "never"],
-        typer.Option("--stop", help="The rule that may end the loop early; the report shows both."),
-    ] = "guarded",
-    rank: RankOptions,
-    quarantine: Annotated[
-        float | None,
-        typer.Option(
-            "--quarantine",
-            metavar="S",
-            min=0.0,
-            max=1.0,
-            help="Set candidates aside that score S or more (hidden objects?); off if not given.",
-        ),
-    ] = None,
-    model: options.Model = None,
-    epochs: options.Epochs = None,
-    weights: options.Weights = None,
-    recipe: options.Recipe = None,
-    settings: options.Settings = None,
+    choices: Given[LoopOptions],
     out: options.Out = Path("runs/loop"),
     resume: options.Resume = False,
-    images: options.Images = None,
-    empty_is_verified: options.EmptyIsVerified = False,
-    seed: options.Seed = 0,
-    draws: options.Draws = 1000,
-    train_command: external.TrainCommand = None,
-    predict_command: external.PredictCommand = None,
-    detector: external.DetectorOf = None,
-    weights_name: external.WeightsName = None,
-    device: options.Device = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Train, mine, add negatives, retrain and measure, round after round."""
     held_out = options.data_or_fraction(val)
-    options.share(add, "--add")
-    chosen_arms = options.arms(arms)
+    if not resume:
+        options.require(data, "argument 'DATA'")
+        options.require(pool, "option '--pool'")
     import hardmine
     from hardmine.cli.tables import show_loop
 
@@ -147,31 +96,10 @@ def loop(
             pool=pool,
             negatives=negatives,
             val=held_out,
-            rounds=rounds,
-            add=add,
-            accept=accept,
-            retrain=retrain,
-            arms=chosen_arms,
-            stop=stop,
-            rank=rank,
-            quarantine=quarantine,
-            model=model,
-            epochs=epochs,
-            weights=weights,
-            recipe=recipe,
-            settings=settings or (),
             out=out,
             resume=resume,
-            images=images,
-            empty_is_verified=empty_is_verified,
-            seed=seed,
-            draws=draws,
-            device=device,
-            train_command=train_command,
-            predict_command=predict_command,
-            detector=detector,
-            weights_name=weights_name,
             progress=step,
+            **choices,
         )
     show_loop(console, result)
 
@@ -185,7 +113,7 @@ def demo(
     verbose: options.Verbose = False,
 ) -> None:
     """Run the whole loop on a drawn world: no data, no network, a few minutes."""
-    chosen_arms = options.arms(arms)
+    chosen_arms = read_arms(arms)
     from hardmine.cli.tables import show_loop
     from hardmine.demo.run_demo import run_demo
 

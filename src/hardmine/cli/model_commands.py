@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,15 +11,19 @@ import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console, usage_error
+from hardmine.cli.option_flags import expand_options
 from hardmine.errors import DataError
+from hardmine.option_fields import Given
 from hardmine.types import Detections, ImageState, Problem
+from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
 
 
+@expand_options
 def train(
-    data: options.Data,
+    data: options.DataOrResume = None,
     *,
     val: options.Val = None,
     negatives: options.Negatives = None,
@@ -31,33 +36,16 @@ def train(
             help="Images without objects to train on, as the user vouches for.",
         ),
     ] = None,
-    model: options.Model = None,
-    epochs: options.Epochs = None,
-    weights: options.Weights = None,
-    recipe: options.Recipe = None,
-    settings: options.Settings = None,
+    choices: Given[TrainOptions],
     out: options.Out = Path("runs/train"),
     resume: options.Resume = False,
-    images: options.Images = None,
-    empty_is_verified: options.EmptyIsVerified = False,
-    seed: options.Seed = 0,
-    draws: options.Draws = 1000,
-    validations: Annotated[
-        int,
-        typer.Option(
-            "--validate",
-            metavar="N",
-            min=0,
-            help="Measure AP50 on the validation images N times while training and keep the best "
-            "weights as best.safetensors; the last ones are what is reported.",
-        ),
-    ] = 4,
-    device: options.Device = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train a detector and measure it on --val, or on a fifth of the data held back."""
+    """Train a detector and measure it on --val, or on a part of the data that is held back."""
     held_out = options.data_or_fraction(val)
+    if not resume:
+        options.require(data, "argument 'DATA'")
     import hardmine
     from hardmine.cli.tables import show_measurement
 
@@ -68,86 +56,44 @@ def train(
             val=held_out,
             negatives=negatives,
             train_negatives=train_negatives,
-            model=model,
-            epochs=epochs,
-            weights=weights,
-            recipe=recipe,
-            settings=settings or (),
             out=out,
             resume=resume,
-            images=images,
-            empty_is_verified=empty_is_verified,
-            seed=seed,
-            draws=draws,
-            validations=validations,
-            device=device,
             progress=step,
+            **choices,
         )
     show_measurement(console, result.measurement)
     console.result(str(result))
 
 
+@expand_options
 def val(
     checkpoint: options.Checkpoint,
     data: options.Data,
     *,
     negatives: options.Negatives = None,
+    choices: EvaluateOptions,
     out: options.Out = Path("runs/val"),
-    max_alarms: Annotated[
-        float | None,
-        typer.Option(
-            "--max-alarms",
-            metavar="X",
-            min=0.0,
-            help="Gate: alarms per negative image at recall .8 must not exceed X, else exit 3.",
-        ),
-    ] = None,
-    min_ap50: Annotated[
-        float | None,
-        typer.Option(
-            "--min-ap50",
-            metavar="Y",
-            min=0.0,
-            max=1.0,
-            help="Gate: AP50 must reach Y, else exit 3.",
-        ),
-    ] = None,
-    images: options.Images = None,
-    empty_is_verified: options.EmptyIsVerified = False,
-    classes: options.Classes = None,
-    draws: options.Draws = 1000,
-    seed: options.Seed = 0,
-    device: options.Device = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Measure a checkpoint: AP, recall, and alarms on images without objects."""
-    if max_alarms is not None and negatives is None:
+    if choices.max_alarms is not None and negatives is None:
         raise usage_error("'--max-alarms' needs '--negatives': alarms are counted on those images")
     import hardmine
     from hardmine.cli.tables import show_measurement
     from hardmine.workflows.train_and_evaluate import check_gates
 
     console = Console(quiet=quiet, verbose=verbose)
+    without_gates = replace(choices, max_alarms=None, min_ap50=None)
     with console.progress() as step:
         measurement = hardmine.evaluate(
-            checkpoint,
-            data,
-            negatives=negatives,
-            out=out,
-            images=images,
-            empty_is_verified=empty_is_verified,
-            classes=classes,
-            draws=draws,
-            seed=seed,
-            device=device,
-            progress=step,
+            checkpoint, data, negatives=negatives, out=out, progress=step, options=without_gates
         )
     show_measurement(console, measurement, as_json=as_json)
     if not as_json:
         console.result(f"report: {out / 'report.html'}")
-    check_gates(measurement, max_alarms=max_alarms, min_ap50=min_ap50)
+    check_gates(measurement, max_alarms=choices.max_alarms, min_ap50=choices.min_ap50)
 
 
 def predict(

@@ -9,13 +9,15 @@ import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from hardmine.cli.completion import listed, starting_with
+from hardmine.cli.completion import listed, recipe_names, setting_words, starting_with
 from hardmine.option_fields import (
+    Given,
     OptionInfo,
     Panel,
     build,
@@ -28,7 +30,16 @@ from hardmine.option_fields import (
     without_none,
 )
 
+_CONTEXT = "_context"
+
 PANELS: tuple[Panel, ...] = get_args(Panel)
+
+
+_COMPLETIONS: dict[str, Callable[[str], list[str]]] = {
+    "model": starting_with(recipe_names),
+    "set": setting_words,
+}
+"""How a half-written value of these options is completed, without importing torch."""
 
 
 class Command(TyperCommand):
@@ -64,24 +75,36 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one flag for each described field, in place of a parameter of an options class.
 
     ``def mine(pool: Path, *, options: MineOptions)`` becomes a command with ``--top``, ``--fraction`` …;
-    it is called with the finished value.
+    it is called with the finished value. ``options: Given[MineOptions]`` is called with the flags that
+    stand on the command line and with no others.
     """
     signature = inspect.signature(command, eval_str=True)
-    classes = {
-        name: parameter.annotation
-        for name, parameter in signature.parameters.items()
-        if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)
-    }
+    classes: dict[str, type] = {}
+    partly = set()
+    for name, parameter in signature.parameters.items():
+        if get_origin(parameter.annotation) is Given:
+            classes[name] = get_args(parameter.annotation)[0]
+            partly.add(name)
+        elif isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
+            classes[name] = parameter.annotation
     flags = {name: _flags(cls) for name, cls in classes.items()}
     parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
         parameters += [flag.parameter() for flag in flags[name]] if name in flags else [parameter]
+    parameters.append(
+        inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    )
 
     @wraps(command)
     def run(**given: Any) -> None:
+        context: typer.Context = given.pop(_CONTEXT)
         for name, cls in classes.items():
-            values = {flag.name: flag.value(given.pop(flag.name)) for flag in flags[name]}
-            given[name] = build(cls, values)
+            taken = {flag.name: flag.value(given.pop(flag.name)) for flag in flags[name]}
+            if name in partly:
+                written = {n: value for n, value in taken.items() if _is_written(context, n)}
+                given[name] = Given(written)
+            else:
+                given[name] = build(cls, taken)
         command(**given)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -118,6 +141,11 @@ def reads_pictures(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _is_written(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
 class _Flag:
     """One field as a parameter that typer understands."""
 
@@ -138,13 +166,17 @@ class _Flag:
         elif info.negated:
             default = False
         elif self._many:
-            each = info.command_line_type or get_args(without_none(hint))[0]
+            each = Path if info.path is not None else get_args(without_none(hint))[0]
             hint, default = list[each] | None, None  # type: ignore[valid-type]
-        elif info.command_line_type is not None:
-            hint = info.command_line_type if default is not None else info.command_line_type | None
+        if info.path is not None:
+            extra |= {"exists": True, "file_okay": info.path != "folder"}
+            extra |= {"dir_okay": info.path != "file"}
+            hint = hint if self._many else Path | None
         if info.complete is not None:
             several = info.parse is not None and isinstance(self._default, tuple)
             extra["autocompletion"] = (listed if several else starting_with)(info.complete)
+        elif self.name in _COMPLETIONS:
+            extra["autocompletion"] = _COMPLETIONS[self.name]
         if info.above is not None:
             extra["callback"] = self._check_limits
         declared = typer.Option(
@@ -154,7 +186,6 @@ class _Flag:
             min=info.minimum,
             max=info.maximum if info.above is None else None,
             rich_help_panel=info.panel,
-            exists=info.exists,
             **extra,
         )
         return inspect.Parameter(

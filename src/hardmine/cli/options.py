@@ -18,6 +18,7 @@ from hardmine.cli.completion import (
     starting_with,
 )
 from hardmine.cli.console import usage_error
+from hardmine.loop.loop_options import ARMS
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
@@ -31,8 +32,6 @@ def _device(name: str | None) -> str | None:
         raise typer.BadParameter(f"{name!r} is not cpu, mps, cuda or cuda:N")
     return name
 
-
-ARMS = ("mined", "random", "none")
 
 Arms = Annotated[
     str,
@@ -50,6 +49,16 @@ Data = Annotated[
         metavar="DATA",
         exists=True,
         help="COCO json, YOLO data.yaml or folder, VOC folder, or CSV; recognised by looking.",
+    ),
+]
+
+DataOrResume = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="DATA",
+        exists=True,
+        help="COCO json, YOLO data.yaml or folder, VOC folder, or CSV; recognised by looking. Not "
+        "needed with --resume.",
     ),
 ]
 
@@ -199,7 +208,8 @@ Draws = Annotated[
     int, typer.Option("--draws", metavar="N", min=0, help="Bootstrap draws behind each interval.")
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on where an earlier run in the same --out stopped.")
+    bool,
+    typer.Option("--resume", help="Go on with the run in --out, with its own data and options."),
 ]
 Out = Annotated[
     Path,
@@ -248,19 +258,14 @@ def share(value: float | None, option: str) -> float | None:
     return value
 
 
-def arms(text: str) -> tuple[str, ...]:
-    """Read ``--arms``: known names with commas between them, each once.
+def require(value: object, name: str) -> None:
+    """Refuse a command line that lacks what only a resumed run can do without.
 
     Raises:
-        TyperException: an unknown or repeated name, or none; exit code 2.
+        TyperException: it is not given; exit code 2.
     """
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    unknown = [name for name in names if name not in ARMS]
-    if unknown or not names or len(set(names)) < len(names):
-        raise usage_error(
-            f"Invalid value for '--arms': {text!r} is not a list of {', '.join(ARMS)}, each once"
-        )
-    return names
+    if value is None:
+        raise usage_error(f"Missing {name} (a run in --out goes on without it by --resume)")
 
 
 def any_recipe(
@@ -275,13 +280,15 @@ def any_recipe(
     """
     from hardmine.recipes.checkpoint import find_checkpoint, read_metadata
     from hardmine.workflows.cached_training import choose_recipe
+    from hardmine.workflows.train_options import NetworkOptions
 
+    choices = tuple(settings or ())
     if name is None or not Path(name).exists():
-        return choose_recipe(name, file, None, settings or ())
+        return choose_recipe(NetworkOptions(model=name, recipe=file, set=choices))
     if file is not None:
         raise usage_error("'--recipe' and a checkpoint exclude each other: give one of them")
     base, _ = read_metadata(find_checkpoint(Path(name)))
-    return choose_recipe(None, base, None, settings or ())
+    return choose_recipe(NetworkOptions(recipe=base, set=choices))
 
 
 def one_split(data: Path, split: str | None, images: Path | None = None) -> Dataset:
@@ -298,43 +305,6 @@ def one_split(data: Path, split: str | None, images: Path | None = None) -> Data
     if chosen not in found:
         raise DataError(f"{data}: has the splits {', '.join(found)}; not {chosen!r}")
     return found[chosen]
-
-
-# The options of ``loop`` for a trainer that is not Hardmine's.
-
-TrainCommand = Annotated[
-    str | None,
-    typer.Option(
-        "--train-command",
-        metavar="COMMAND",
-        help="Train by your own command, such as 'python train.py {train_json} {weights_out}'; also "
-        "{val_json} {classes} {init_weights} {seed} {steps} {epochs} {round} {arm} {device}.",
-    ),
-]
-PredictCommand = Annotated[
-    str | None,
-    typer.Option(
-        "--predict-command",
-        metavar="COMMAND",
-        help="Predict by your own command: {weights} {images_txt} or {images_json}, {predict_json}.",
-    ),
-]
-DetectorOf = Annotated[
-    str | None,
-    typer.Option(
-        "--detector",
-        metavar="SPEC",
-        help="How trained weights are loaded, such as '{weights_out}:yolov8'; as CHECKPOINT of mine.",
-    ),
-]
-WeightsName = Annotated[
-    str | None,
-    typer.Option(
-        "--weights-name",
-        metavar="NAME",
-        help="File name of the weights that the command writes (last.safetensors; best.onnx).",
-    ),
-]
 
 
 # Options of ``mine`` that say how a pool is scanned.

@@ -122,13 +122,16 @@ def _recipe_of(variant: Variant, options: CompareOptions) -> dict[str, Any]:
 
 def _chosen(variant: Variant, options: CompareOptions) -> Any:
     from hardmine.workflows.cached_training import choose_recipe
+    from hardmine.workflows.train_options import NetworkOptions
 
     is_file = Path(variant.base).suffix in (".yaml", ".yml")
     return choose_recipe(
-        None if is_file else variant.base or None,
-        Path(variant.base) if is_file else None,
-        options.epochs,
-        variant.settings,
+        NetworkOptions(
+            model=None if is_file else variant.base or None,
+            recipe=Path(variant.base) if is_file else None,
+            epochs=options.epochs,
+            set=tuple(variant.settings),
+        )
     )
 
 
@@ -271,7 +274,7 @@ def _run_training(cell: _Cell, notify: Notify) -> dict[str, Any]:
         resume=True,
         seed=cell.seed,
         draws=FEW_DRAWS,
-        validations=0,
+        validate=0,
         device=cell.device,
         progress=notify,
     )

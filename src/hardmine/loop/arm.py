@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from hardmine.loop.options import RANDOM, LoopOptions
+from hardmine.loop.loop_options import RANDOM, LoopOptions
 from hardmine.loop.stopping import RoundPoint
 from hardmine.mining.candidates_file import Candidate, candidate_of, name_inside, write_candidates
 from hardmine.mining.image_selection import Hand, rank_random

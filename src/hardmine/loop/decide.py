@@ -11,7 +11,7 @@ from typing import Literal
 
 from hardmine.files import write_text
 from hardmine.loop.arm import Handed
-from hardmine.loop.options import ARMS, MINED, RANDOM
+from hardmine.loop.loop_options import ARMS, MINED, RANDOM
 from hardmine.mining.candidates_file import name_inside, read_rows, write_rows
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided

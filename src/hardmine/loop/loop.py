@@ -17,17 +17,17 @@ Every piece of work is a step with a ``*.step.json`` stamp: killed anywhere and 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hardmine.disk import clear_disk_errors
 from hardmine.errors import ConfigError
 from hardmine.files import write_json
 from hardmine.loop.arm import Arm, Handed, Miner
 from hardmine.loop.decide import Decider, Waiting
-from hardmine.loop.options import MINED, NONE, RANDOM, LoopOptions, Retrain, StopChoice
+from hardmine.loop.loop_options import MINED, NONE, RANDOM, LoopOptions
 from hardmine.loop.round_summary import (
     compare_arms,
     describe_sets,
@@ -39,9 +39,9 @@ from hardmine.loop.round_summary import (
 )
 from hardmine.loop.stopping import STOP_RULES
 from hardmine.machine import describe_machine
-from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import load_pool
+from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows.cached_measurement import Examiner
 from hardmine.workflows.cached_training import (
@@ -56,10 +56,17 @@ from hardmine.workflows.cached_training import (
 from hardmine.workflows.external_trainer import make_trainer
 from hardmine.workflows.image_sets import LoopSets, crop_set, divide_sets
 from hardmine.workflows.replaceable import Tools, default_tools
+from hardmine.workflows.run_record import (
+    note_changes,
+    plain_options,
+    read_record,
+    resumed_inputs,
+    resumed_options,
+    write_record,
+)
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.training_data import (
     DataLike,
-    LoadOptions,
     count_labelled,
     load_negatives,
     load_train_val,
@@ -271,7 +278,7 @@ class Course:
         from hardmine.reports.loop_report import write_report
 
         metrics = {
-            "options": self.options.to_dict(),
+            "options": plain_options(self.options),
             "sets": describe_sets(self.sets),
             "train_val_leaks": [list(pair) for pair in self.train_val_leaks],
             "rounds": list(rows),
@@ -296,69 +303,42 @@ class Course:
         return LoopResult(root, tuple(rows), stopped, report=root / "report.html")
 
 
+RECORD = "loop.json"
+NEEDED = {"data": "labelled images", "pool": "images to mine from"}
+
+
+def _resumed(given: Mapping[str, Any], named: Collection[str]) -> LoopOptions | None:
+    path = Path(given["out"]).resolve() / RECORD
+    return resumed_options(path, LoopOptions, named) if given["resume"] else None
+
+
+@takes_options(LoopOptions, _resumed)
 def run_loop(
-    data: DataLike,
+    data: DataLike | None = None,
     *,
-    pool: DataLike,
+    pool: DataLike | None = None,
     negatives: DataLike | None = None,
     val: DataLike | float | None = None,
-    rounds: int = 3,
-    add: float = 0.15,
-    accept: Path | str = "auto",
-    retrain: Retrain = "branch",
-    arms: Sequence[str] = (MINED,),
-    stop: StopChoice = "guarded",
-    min_score: float | None = None,
-    rank: RankOptions | None = None,
-    quarantine: float | None = None,
-    model: str | None = None,
-    recipe: Recipe | Path | str | None = None,
-    epochs: float | None = None,
-    settings: Sequence[str] = (),
-    weights: Path | str | None = None,
     out: Path | str = Path("runs/loop"),
     resume: bool = False,
-    images: Path | str | None = None,
-    empty_is_verified: bool = False,
-    seed: int = 0,
-    draws: int = 1000,
-    device: str | None = None,
     progress: Notify | None = None,
-    train_command: str | None = None,
-    predict_command: str | None = None,
-    detector: str | None = None,
-    weights_name: str | None = None,
+    options: LoopOptions | None = None,
     tools: Tools | None = None,
 ) -> LoopResult:
     """Train, then mine a pool and retrain, measuring every round.
 
     Args:
-        data: labelled images.
+        data: labelled images. Not needed with ``resume``.
         pool: images that should be empty; part of it is kept for stopping (and for the final
-            figures when ``negatives`` is not given), apart by near-duplicate group.
+            figures when ``negatives`` is not given), apart by near-duplicate group. Not needed with
+            ``resume``.
         negatives: images without objects for the final figures; never trained on.
-        val: labelled images to measure on, or the share of ``data`` to split off (.2).
-        rounds: at most so many rounds after round 0.
-        add: images a round adds, as a share of round 0's labelled images.
-        accept: "auto" takes the pool as empty; a CSV path waits for a person's verdicts.
-        retrain: "branch" trains every arm and round from round 0's weights for the same number of
-            steps on all that the arm has gathered; "fresh" from the start; "continue" from the
-            arm's last round.
-        arms: "mined", "random" (as many images as mined added) and "none".
-        stop: the rule that may end the loop early, looking at the first of those arms; "never"
-            runs all rounds and only reports what the rules would have said.
-        min_score: as in ``rank``, whose value it changes when given.
-        rank: the rule, groups, quotas and variety of the mined arm; the highest score when not given.
-        quarantine: set candidates aside that score this or more; off when not given.
-        settings: choices laid over the recipe, each as ``loss.selection.floor=32``.
+        val: labelled images to measure on, or the share of ``data`` to split off (.3).
         out: the run directory (see the module's description).
-        resume: go on in a directory that holds a run.
-        progress: told (what, done, total).
-        train_command: trains in place of Hardmine; ``{train_json}``, ``{weights_out}`` and others
-            are filled in (``workflows.external_trainer``).
-        predict_command: runs the trained weights over images; not needed where ``detector`` can.
-        detector: what names the detector of trained weights, ``{weights_out}`` unless given.
-        weights_name: file name of the weights that ``train_command`` writes.
+        resume: go on in a directory that holds a run, with the data and the options that it began
+            with; what is given beside is named and used instead.
+        progress: called with (what, done, total).
+        options: how the loop goes; each of its fields is also a keyword.
 
     Returns:
         LoopResult: with ``waiting`` set when verdicts are needed before it can go on.
@@ -374,48 +354,34 @@ def run_loop(
         >>> [(row["arm"], row["round"]) for row in result.rows]
         [('mined', 0), ('mined', 1)]
     """
-    ranked = rank or RankOptions()
-    if min_score is not None:
-        ranked = replace(ranked, min_score=min_score)
-    options = LoopOptions(
-        rounds=rounds,
-        add=add,
-        accept="auto" if str(accept) == "auto" else Path(accept).resolve(),
-        retrain=retrain,
-        arms=tuple(arms),
-        stop=stop,
-        quarantine=quarantine,
-        seed=seed,
-        draws=draws,
-        rank=ranked,
-    )
-    chosen = choose_recipe(model, recipe, epochs, settings)
-    if train_command is None:
-        chosen, start = start_from(weights, chosen)
-    else:  # weights in a form that only the command knows
-        start = None if weights in (None, "none") else Path(str(weights)).resolve()
+    options = options or LoopOptions()
     root = Path(out).resolve()
-    how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
-    if (root / "loop.json").exists() and not resume:
+    if (root / RECORD).exists() and not resume:
         raise ConfigError(
             f"{out}: holds a run already; go on with --resume or choose another --out"
         )
+    record = read_record(root / RECORD, LoopOptions) if resume else None
+    given = {"data": data, "pool": pool, "negatives": negatives, "val": val}
+    inputs = resumed_inputs(given, NEEDED, record)
+    chosen, start = _start(options)
+    note_changes(record, inputs, options, chosen, root)
     steps, kit = Steps(root, progress or silent), tools or default_tools()
-    if options.rank.diverse and predict_command is not None:
-        raise ConfigError("diverse: predict_command gives boxes but no features; leave it out")
-    if train_command is not None:
-        trainer = make_trainer(train_command, predict_command, detector, weights_name, root)
+    seed = options.seed
+    if options.trainer.train_command is not None:
+        trainer = make_trainer(options.trainer, root)
         kit = replace(kit, external=trainer, load_detector=trainer.load)
-    elif predict_command or detector or weights_name:
-        raise ConfigError("predict_command, detector and weights_name go with train_command")
     with clear_disk_errors(root), PoolStore(root / "pool.sqlite") as store:
-        parts = load_train_val(data, val, steps, seed=seed, options=how)
-        empty = load_negatives(negatives, parts.train.categories, "negatives")
-        sets = divide_sets(parts.train, parts.val, load_pool(pool), empty, steps, seed=seed)
-        write_json(root / "loop.json", options.to_dict())
+        parts = load_train_val(
+            inputs["data"], inputs["val"], steps, seed=seed, options=options.reading
+        )
+        empty = load_negatives(inputs["negatives"], parts.train.categories, "negatives")
+        images = load_pool(inputs["pool"])
+        sets = divide_sets(parts.train, parts.val, images, empty, steps, seed=seed)
+        write_record(root / RECORD, inputs, options)
         if kit.external is not None:
             kit.external.prepare(sets.val)
         write_recipe(root, chosen)
+        device, draws = options.device, options.draws
         course = Course(
             options,
             chosen,
@@ -425,9 +391,22 @@ def run_loop(
             Learner(steps, kit, start, device),
             Examiner(steps, kit, sets.val, _negative_sets(sets, steps, seed), draws, seed, device),
             Miner(steps, kit, sets, store, options, device),
-            Decider(options.accept, store, root, sets.mine_from),
+            Decider(_accept(options), store, root, sets.mine_from),
         )
         return course.run()
+
+
+def _start(options: LoopOptions) -> tuple[Recipe, Path | None]:
+    """Return the recipe and the weights to start from."""
+    weights, recipe = options.network.weights, choose_recipe(options.network)
+    if options.trainer.train_command is None:
+        return start_from(weights, recipe)
+    # Weights in a form that only the command knows.
+    return recipe, None if weights in (None, "none") else Path(str(weights)).resolve()
+
+
+def _accept(options: LoopOptions) -> Path | Literal["auto"]:
+    return options.accept if options.accept == "auto" else Path(options.accept).resolve()
 
 
 def _negative_sets(sets: LoopSets, steps: Steps, seed: int) -> dict[str, Dataset]:

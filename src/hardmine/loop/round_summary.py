@@ -13,7 +13,7 @@ import numpy as np
 
 from hardmine.files import write_text
 from hardmine.loop.arm import Arm, Handed
-from hardmine.loop.options import MINED, NONE, RANDOM, LoopOptions
+from hardmine.loop.loop_options import MINED, NONE, RANDOM, LoopOptions
 from hardmine.loop.stopping import STOP_RULES, RoundPoint
 from hardmine.types import Detections
 from hardmine.workflows.cached_measurement import RECALL, Examiner, Result

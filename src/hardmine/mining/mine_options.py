@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hardmine.errors import ConfigError
@@ -144,8 +143,7 @@ class MineOptions:
         "dataset's file); may be repeated.",
         metavar="DATA",
         panel="Pool",
-        command_line_type=Path,
-        exists=True,
+        path="any",
     )
     """Each a ``Dataset``, or the path of a dataset's file or of a folder of images."""
     rank: RankOptions = option(RankOptions, "How the pool is ranked.")

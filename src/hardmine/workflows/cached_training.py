@@ -14,7 +14,9 @@ from hardmine.errors import ConfigError
 from hardmine.files import write_text
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows.replaceable import Tools
+from hardmine.workflows.run_record import RECIPE
 from hardmine.workflows.step_cache import Steps, fingerprint
+from hardmine.workflows.train_options import NetworkOptions
 
 if TYPE_CHECKING:
     from hardmine.recipes.recipe import Recipe
@@ -111,19 +113,8 @@ def _training_part(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in ("branch", "epochs")}
 
 
-def choose_recipe(
-    model: str | None,
-    recipe: Recipe | Path | str | None,
-    epochs: float | None,
-    settings: Sequence[str] = (),
-) -> Recipe:
+def choose_recipe(options: NetworkOptions) -> Recipe:
     """Return the recipe that the options name.
-
-    Args:
-        model: a named recipe's name; the default one's when neither is given.
-        recipe: a recipe, or a YAML file laid over the named one.
-        epochs: replaces the recipe's.
-        settings: single choices laid over it, such as ``loss.selection.floor=32``.
 
     Raises:
         ConfigError: unknown name, unreadable file, unknown key, a value of the wrong type; a ready
@@ -132,6 +123,7 @@ def choose_recipe(
     from hardmine.recipes.named_recipes import named_recipe
     from hardmine.recipes.recipe import Recipe, apply_settings, load_recipe
 
+    model, recipe = options.model, options.recipe
     if isinstance(recipe, Recipe):
         if model is not None:
             raise ConfigError(f"model {model!r} and a ready recipe are both given: give one")
@@ -140,9 +132,8 @@ def choose_recipe(
         chosen = named_recipe(model or DEFAULT_MODEL)
     else:
         chosen = load_recipe(Path(recipe), named_recipe(model or DEFAULT_MODEL))
-    if epochs is not None:
-        settings = [*settings, f"epochs={epochs}"]
-    return apply_settings(chosen, settings)
+    epochs = () if options.epochs is None else (f"epochs={options.epochs:g}",)
+    return apply_settings(chosen, [*options.set, *epochs])
 
 
 def start_from(weights: Path | str | None, recipe: Recipe) -> tuple[Recipe, Path | None]:
@@ -157,7 +148,7 @@ def start_from(weights: Path | str | None, recipe: Recipe) -> tuple[Recipe, Path
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """Write ``recipe.yaml``, which ``--recipe`` reads back."""
-    write_text(folder / "recipe.yaml", recipe_text(recipe))
+    write_text(folder / RECIPE, recipe_text(recipe))
 
 
 def recipe_text(recipe: Recipe) -> str:

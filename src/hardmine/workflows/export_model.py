@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.step_cache import Notify, silent
-from hardmine.workflows.training_data import LoadOptions, load_val
+from hardmine.workflows.train_options import DataOptions
+from hardmine.workflows.training_data import load_val
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +107,7 @@ def export(
     exported = load_detector(path, "cpu")
     size = sum(f.stat().st_size for f in (path, path.with_suffix(".bin")) if f.is_file()) / 1e6
     if data is not None:
-        val = load_val(data, detector.categories, LoadOptions(images))
+        val = load_val(data, detector.categories, DataOptions(images))
         return _with_ap(path, size, detector, exported, val, tell)
     parity = _parity(detector, exported, pictures[:_COMPARED], tell) if pictures else None
     return ExportResult(path, size, parity, None, None)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
 from hardmine.files import write_text
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
+from hardmine.workflows.train_options import TrainerCommands
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -255,16 +256,19 @@ def _move_all(source: Path, target: Path, *, last: str) -> None:
     source.rmdir()
 
 
-def make_trainer(
-    train: str, predict: str | None, detector: str | None, weights_name: str | None, root: Path
-) -> ExternalTrainer:
+def make_trainer(commands: TrainerCommands, root: Path) -> ExternalTrainer:
     """Return the trainer of those commands, defaults filled in.
 
     Raises:
         ConfigError: a field that is not known, or one that must be there and is not.
     """
+    assert commands.train_command is not None
     return ExternalTrainer(
-        train, predict, detector or "{weights_out}", weights_name or "last.safetensors", root
+        commands.train_command,
+        commands.predict_command,
+        commands.detector or "{weights_out}",
+        commands.weights_name or "last.safetensors",
+        root,
     )
 
 

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.disk import clear_disk_errors
-from hardmine.errors import ConfigError, GateError
+from hardmine.errors import CheckpointError, ConfigError, GateError
 from hardmine.files import write_json
 from hardmine.machine import describe_machine
+from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, Problem
 from hardmine.workflows.cached_measurement import RECALL, detect_sets
 from hardmine.workflows.cached_training import choose_recipe, start_from, write_recipe
 from hardmine.workflows.image_sets import Leak, crop_set, read_all, set_apart
 from hardmine.workflows.replaceable import DetectImages, Tools, default_tools
+from hardmine.workflows.run_record import (
+    RECIPE,
+    note_changes,
+    read_record,
+    resumed_inputs,
+    resumed_options,
+    write_record,
+)
 from hardmine.workflows.step_cache import Notify, Steps, silent
+from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
 from hardmine.workflows.training_data import (
     DataLike,
-    LoadOptions,
-    TrainVal,
     count_labelled,
     describe_leaks,
     load_negatives,
@@ -53,10 +61,6 @@ class Validator:
     recipe: Recipe
     detect_images: DetectImages
     times: int
-
-    def __post_init__(self) -> None:
-        if self.times < 0:
-            raise ConfigError(f"validations: got {self.times}, wanted >= 0")
 
     def keywords(self, train: Dataset) -> dict[str, Any]:
         """Return what ``fit`` is told."""
@@ -204,53 +208,50 @@ class TrainResult:
         return f"{best}checkpoint: {self.checkpoint}\nreport: {self.report}"
 
 
+NEEDED = {"data": "labelled images"}
+RECORD = "train.json"
+
+
+def _resumed(given: Mapping[str, Any], named: Collection[str]) -> TrainOptions | None:
+    path = Path(given["out"]).resolve() / RECORD
+    return resumed_options(path, TrainOptions, named) if given["resume"] else None
+
+
+@takes_options(TrainOptions, _resumed)
 def train(
-    data: DataLike,
+    data: DataLike | None = None,
     *,
     val: DataLike | float | None = None,
     negatives: DataLike | None = None,
     train_negatives: DataLike | None = None,
-    model: str | None = None,
-    recipe: Recipe | Path | str | None = None,
-    epochs: float | None = None,
-    settings: Sequence[str] = (),
-    weights: Path | str | None = None,
     out: Path | str = Path("runs/train"),
     resume: bool = False,
-    images: Path | str | None = None,
-    empty_is_verified: bool = False,
-    seed: int = 0,
-    draws: int = 1000,
-    validations: int = 4,
-    device: str | None = None,
     progress: Notify | None = None,
+    options: TrainOptions | None = None,
     tools: Tools | None = None,
 ) -> TrainResult:
     """Train a detector and measure it.
 
     Args:
-        data: labelled images; those of unknown truth are left out, loudly.
+        data: labelled images; those of unknown truth are left out, loudly. Not needed with ``resume``.
         val: labelled images to measure on, or the share of ``data`` to split off with near-duplicate
-            groups whole; .2 unless the data has a validation part.
+            groups whole; .3 unless the data has a validation part.
         negatives: images without objects to count alarms on; never trained on. One that repeats a
             training or validation image is left out and reported.
         train_negatives: images without objects to train on.
-        model: name of a recipe; ``recipe`` a ready one or a YAML file; ``epochs`` replaces its own.
-        settings: choices laid over the recipe, each as ``loss.selection.floor=32``.
-        weights: file to start from (an ImageNet backbone, a torchvision SSD, or a Hardmine
-            checkpoint, whose class weights are reused by name), "none", or a name to download
-            ("imagenet", "torchvision").
         out: gets ``last.safetensors``, ``best.safetensors``, ``log.csv``, ``validation.csv``,
-            ``recipe.yaml``, ``metrics.json``, detections and ``report.html``.
-        resume: go on in a directory that holds a run.
-        validations: how often AP50 is measured on ``val`` while training, to keep the best weights;
-            0: never. What is measured and reported in the end are the last weights, which were
-            chosen on nothing.
-        device: where to train and measure, such as "cpu" or "cuda:1"; the best there is if not given.
-        progress: told (what, done, total).
+            ``train.json``, ``recipe.yaml``, ``metrics.json``, detections and ``report.html``.
+        resume: go on in a directory that holds a run, with the data and the options that it began
+            with; what is given beside is named and used instead.
+        progress: called with (what, done, total).
+        options: how to train; each of its fields is also a keyword.
+
+    Returns:
+        TrainResult: what is measured and reported are the last weights, which were chosen on nothing.
 
     Raises:
         ConfigError: contradictory options, or ``out`` holds a run and ``resume`` is not given.
+        CheckpointError: weights that do not fit, or a run that began with other choices.
         DataError: unusable data or a full disk.
 
     Example:
@@ -258,70 +259,68 @@ def train(
         >>> run.checkpoint.name, run.measurement.images
         ('last.safetensors', 3)
     """
-    chosen = choose_recipe(model, recipe, epochs, settings)
-    chosen, start = start_from(weights, chosen)
+    options = options or TrainOptions()
     root, kit = Path(out).resolve(), tools or default_tools()
-    if (root / "recipe.yaml").exists() and not resume:
+    if (root / RECIPE).exists() and not resume:
         raise ConfigError(f"{out}: holds a run already; give --resume or another --out")
+    record = read_record(root / RECORD, TrainOptions) if resume else None
+    given = {"data": data, "val": val, "negatives": negatives, "train_negatives": train_negatives}
+    inputs = resumed_inputs(given, NEEDED, record)
+    chosen, start = start_from(options.network.weights, choose_recipe(options.network))
+    changes = note_changes(record, inputs, options, chosen, root)
     steps = Steps(root, progress or silent)
-    how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
     with clear_disk_errors(root):
-        sorted_out = _training_sets(
-            load_train_val(data, val, steps, seed=seed, options=how),
-            train_negatives,
-            negatives,
-            steps,
-        )
+        sorted_out = _training_sets(inputs, steps, options)
+        write_record(root / RECORD, inputs, options)
         write_recipe(root, chosen)
-        validator = Validator(sorted_out.val, chosen, kit.detect_images, validations)
-        checkpoint = kit.fit(
-            sorted_out.train,
-            chosen,
-            root,
-            seed=seed,
-            init=None,
-            weights=start,
-            steps=None,
-            resume=resume,
-            device=device,
-            progress=lambda state: steps.notify("train", state.step, state.steps),
-            **validator.keywords(sorted_out.train),
-        )
-        inspector = Inspector(steps, kit, draws, seed)
-        detector = kit.load_detector(checkpoint, device)
+        validator = Validator(sorted_out.val, chosen, kit.detect_images, options.validate)
+        try:
+            checkpoint = kit.fit(
+                sorted_out.train,
+                chosen,
+                root,
+                seed=options.seed,
+                init=None,
+                weights=start,
+                steps=None,
+                resume=resume,
+                device=options.device,
+                progress=lambda state: steps.notify("train", state.step, state.steps),
+                **validator.keywords(sorted_out.train),
+            )
+        except CheckpointError as error:
+            why = f" ({'; '.join(changes)})" if changes else ""
+            raise CheckpointError(f"{error}{why}") from None
+        inspector = Inspector(steps, kit, options.draws, options.seed)
+        detector = kit.load_detector(checkpoint, options.device)
         measurement = inspector.examine(detector, sorted_out, chosen)
     return TrainResult(checkpoint, measurement, root / "report.html", best_of(root))
 
 
-def _training_sets(
-    both: TrainVal, train_negatives: DataLike | None, negatives: DataLike | None, steps: Steps
-) -> SortedOut:
+def _training_sets(inputs: Mapping[str, Any], steps: Steps, options: TrainOptions) -> SortedOut:
+    both = load_train_val(
+        inputs["data"], inputs["val"], steps, seed=options.seed, options=options.reading
+    )
     names = both.train.categories
-    more = load_negatives(train_negatives, names, "train_negatives")
+    more = load_negatives(inputs["train_negatives"], names, "train_negatives")
     train = both.train.with_records([*both.train.records, *more.records])
     parts = {
         "train": replace(train, problems=(*train.problems, *more.problems)),
         "val": both.val,
-        "held_out": load_negatives(negatives, names, "negatives"),
+        "held_out": load_negatives(inputs["negatives"], names, "negatives"),
     }
     return sort_out(parts, steps, both.leaks)
 
 
+@takes_options(EvaluateOptions)
 def evaluate(
     checkpoint: Detector | Path | str,
     data: DataLike,
     *,
     negatives: DataLike | None = None,
     out: Path | str = Path("runs/val"),
-    max_alarms: float | None = None,
-    min_ap50: float | None = None,
-    images: Path | str | None = None,
-    empty_is_verified: bool = False,
-    classes: Path | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-    device: str | None = None,
     progress: Notify | None = None,
+    options: EvaluateOptions | None = None,
     tools: Tools | None = None,
 ) -> Measurement:
     """Measure a detector on labelled images and, with ``negatives``, its alarms on empty ones.
@@ -329,10 +328,10 @@ def evaluate(
     Args:
         checkpoint: a detector, or what names one (``hardmine.load_detector``).
         data: labelled images; of data with splits, the validation part (or the test part).
+        negatives: images without objects to count alarms on.
         out: gets ``metrics.json``, detections and ``report.html``.
-        max_alarms: most alarms per negative image at recall .8; an undefined value misses it.
-        min_ap50: least AP50.
-        classes: a file of class names, for detectors that do not know theirs.
+        progress: called with (what, done, total).
+        options: how to measure, and gates; each of its fields is also a keyword.
 
     Raises:
         GateError: a gate is not met; everything is written before.
@@ -343,19 +342,19 @@ def evaluate(
         >>> measured.objects, measured.negatives["held_out"].images
         (12, 6)
     """
+    options = options or EvaluateOptions()
     root, kit = Path(out).resolve(), tools or default_tools()
     steps = Steps(root, progress or silent)
-    how = LoadOptions(None if images is None else Path(images).resolve(), empty_is_verified)
     with clear_disk_errors(root):
-        detector = _detector(checkpoint, device, classes, kit)
+        detector = _detector(checkpoint, options.device, options.classes, kit)
         parts = {
             "train": Dataset(detector.categories, (), root),
-            "val": load_val(data, detector.categories, how),
+            "val": load_val(data, detector.categories, options.reading),
             "held_out": load_negatives(negatives, detector.categories, "negatives"),
         }
-        inspector = Inspector(steps, kit, draws, seed)
+        inspector = Inspector(steps, kit, options.draws, options.seed)
         measurement = inspector.examine(detector, sort_out(parts, steps), None)
-    check_gates(measurement, max_alarms=max_alarms, min_ap50=min_ap50)
+    check_gates(measurement, max_alarms=options.max_alarms, min_ap50=options.min_ap50)
     return measurement
 
 

@@ -12,25 +12,12 @@ from hardmine.errors import ConfigError, DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.step_cache import Steps
+from hardmine.workflows.train_options import DataOptions
 
 DataLike = Dataset | Path | str
 DEFAULT_VAL_FRACTION = 0.3
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """How labelled data is read: where a COCO file's ``images`` lie, and whether an image without
-    annotations counts as verified empty.
-    """
-
-    images: Path | None = None
-    empty_is_verified: bool = False
-
-    def keywords(self) -> dict[str, Any]:
-        """Return them as keywords of ``load_dataset``."""
-        return {"images": self.images, "empty_is_verified": self.empty_is_verified}
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ def load_train_val(
     steps: Steps,
     *,
     seed: int,
-    options: LoadOptions | None = None,
+    options: DataOptions | None = None,
 ) -> TrainVal:
     """Load the data and its validation part.
 
@@ -61,7 +48,7 @@ def load_train_val(
         ConfigError: the share is not between 0 and 1.
         DataError: unreadable data, or no labelled image in one of the two.
     """
-    how = options or LoadOptions()
+    how = options or DataOptions()
     parts = _parts(data, how)
     train = parts.get("train") or parts.get("all") or next(iter(parts.values()))
     if isinstance(val, (Dataset, Path, str)):
@@ -75,7 +62,7 @@ def load_train_val(
     return TrainVal(train, held, _leaks(train, held, steps))
 
 
-def load_val(data: DataLike, categories: tuple[str, ...], options: LoadOptions) -> Dataset:
+def load_val(data: DataLike, categories: tuple[str, ...], options: DataOptions) -> Dataset:
     """Return the images to measure on: the data's part "val", or "test", or all of it.
 
     Raises:
@@ -121,7 +108,7 @@ def load_negatives(data: DataLike | None, categories: tuple[str, ...], source: s
 
 
 def _parts(
-    data: DataLike, how: LoadOptions, categories: tuple[str, ...] | None = None
+    data: DataLike, how: DataOptions, categories: tuple[str, ...] | None = None
 ) -> dict[str, Dataset]:
     """Return the splits by the rule that says what may be trained and measured on."""
     from hardmine.data.quality.usable_data import load_usable, usable
@@ -131,7 +118,7 @@ def _parts(
     return load_usable(Path(data).resolve(), categories=categories, **how.keywords())
 
 
-def _align(val: DataLike, train: Dataset, how: LoadOptions) -> Dataset:
+def _align(val: DataLike, train: Dataset, how: DataOptions) -> Dataset:
     from hardmine.data.load_dataset import choose_split
 
     if isinstance(val, Dataset):

@@ -1,0 +1,120 @@
+"""What a loop is asked for; light, so that a command line can import it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hardmine.errors import ConfigError
+from hardmine.mining.mine_options import RankOptions
+from hardmine.option_fields import check_options, option
+from hardmine.workflows.train_options import (
+    DataOptions,
+    NetworkOptions,
+    TrainerCommands,
+    device_option,
+    draws_option,
+    seed_option,
+)
+
+MINED, RANDOM, NONE = "mined", "random", "none"
+ARMS = (MINED, RANDOM, NONE)
+
+Retrain = Literal["branch", "fresh", "continue"]
+StopChoice = Literal["guarded", "recipe", "never"]
+
+
+def read_accept(text: str) -> Path | Literal["auto"]:
+    """Return what the text after ``--accept`` says: "auto", or the path of a CSV."""
+    return "auto" if text == "auto" else Path(text)
+
+
+def read_arms(text: str) -> tuple[str, ...]:
+    """Return the arms of a text such as ``mined,random``.
+
+    Raises:
+        ConfigError: an unknown or repeated name, or none.
+    """
+    return _known_arms([name.strip() for name in text.split(",") if name.strip()])
+
+
+def _known_arms(names: Sequence[str]) -> tuple[str, ...]:
+    if not names or len(set(names)) < len(names) or not set(names) <= set(ARMS):
+        raise ConfigError(f"arms: got {list(names)}, wanted some of {', '.join(ARMS)}, each once")
+    return tuple(names)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOptions:
+    """How a loop goes: its rounds, what they add, how they train and how they are measured.
+
+    Example:
+        >>> hardmine.LoopOptions(rounds=2, arms=("mined", "random")).leader
+        'mined'
+    """
+
+    rounds: int = option(3, "Mining rounds after round 0.", metavar="N", minimum=1, panel="Loop")
+    add: float = option(
+        0.15,
+        "Negatives that a round adds, as a share of round 0's labelled images.",
+        metavar="F",
+        above=0,
+        maximum=1,
+        panel="Loop",
+    )
+    accept: Path | Literal["auto"] = option(
+        "auto",
+        "'auto' takes your word that the pool is empty; a file of image,verdict is waited for after "
+        "mining (then --resume).",
+        metavar="auto|CSV",
+        parse=read_accept,
+        panel="Loop",
+    )
+    retrain: Retrain = option(
+        "branch", "Each round from round 0's weights, anew, or from the last.", panel="Loop"
+    )
+    arms: tuple[str, ...] = option(
+        (MINED,),
+        "The arms to run, with commas between them: mined, and the control arms random and none.",
+        metavar="A,B",
+        parse=read_arms,
+        complete=lambda: list(ARMS),
+        panel="Loop",
+    )
+    stop: StopChoice = option(
+        "guarded", "The rule that may end the loop early; the report shows both.", panel="Loop"
+    )
+    quarantine: float | None = option(
+        None,
+        "Set candidates aside that score S or more (hidden objects?); off if not given.",
+        metavar="S",
+        minimum=0,
+        maximum=1,
+        panel="Loop",
+    )
+    rank: RankOptions = option(RankOptions, "How the mined arm's images are ranked and chosen.")
+    network: NetworkOptions = option(NetworkOptions, "The network and its recipe.")
+    reading: DataOptions = option(DataOptions, "How labelled data is read.")
+    trainer: TrainerCommands = option(TrainerCommands, "Commands in place of Hardmine's training.")
+    seed: int = seed_option()
+    draws: int = draws_option()
+    device: str | None = device_option()
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        object.__setattr__(self, "accept", read_accept(str(self.accept)))
+        object.__setattr__(self, "arms", _known_arms(self.arms))
+        if self.rank.diverse and self.trainer.predict_command is not None:
+            raise ConfigError("diverse: predict_command gives boxes but no features; leave it out")
+
+    @property
+    def ordered_arms(self) -> tuple[str, ...]:
+        """The arms in the order in which they run: random adds as many images as mined did."""
+        return tuple(arm for arm in ARMS if arm in self.arms)
+
+    @property
+    def leader(self) -> str:
+        """The arm whose history the stop rules look at; the others keep it company."""
+        return next((arm for arm in (MINED, RANDOM) if arm in self.arms), self.arms[0])
