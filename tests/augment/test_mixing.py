@@ -416,7 +416,9 @@ def test_a_preset_in_a_recipe() -> None:
     assert recipe_from_dict({"augment": "strong"}).augment == AUGMENT_PRESETS["strong"]
     chosen = recipe_from_dict({"augment": {"preset": "none", "mosaic": {"probability": 0.5}}})
     assert chosen.augment == replace(NO_AUGMENT, mosaic=MosaicConfig(probability=0.5))
-    with pytest.raises(ConfigError, match=r"got preset 'heavy', wanted one of none, light"):
+    with pytest.raises(
+        ConfigError, match=r"augment.preset: got 'heavy', wanted one of none, light"
+    ):
         recipe_from_dict({"augment": "heavy"})
     with pytest.raises(ConfigError, match=r"unknown key 'augment.mosaic.probabilty'"):
         recipe_from_dict({"augment": {"mosaic": {"probabilty": 0.5}}})

@@ -335,7 +335,7 @@ JOINED = np.array([[[*BOX, 0.75, 0.1]]], np.float32)
         (None, r"nothing says what its outputs mean; put m\.yaml beside it"),
         ({"classes": ["a"]}, "gives 2 class scores, the configuration names 1 classes"),
         ({}, "has no class names"),
-        ({"preset": "yolo9000"}, "preset 'yolo9000', wanted one of yolov5"),
+        ({"preset": "yolo9000"}, "preset: got 'yolo9000', wanted one of yolov5"),
         ({"classes": ["a", "b"], "colour": 1}, r"m\.yaml: colour: .*got 1"),
         ({"classes": ["a", "b"], "outputs": {"kinds": 1}}, r"outputs\.kinds"),
         ({"classes": ["a", "b"], "outputs": {"kind": "magic"}}, "'magic', wanted one of joined"),
@@ -360,6 +360,13 @@ def test_a_faulty_description_is_one_line(
         opened(path).detect(images(1))
     assert isinstance(caught.value, ConfigError | CheckpointError)
     assert "m." in str(caught.value)
+
+
+def test_an_unknown_preset_says_the_nearest(tmp_path: Path) -> None:
+    path = constant_graph(tmp_path / "m.onnx", {"out": JOINED})
+    message = r"m\.onnx: preset: got 'yolo8', wanted one of yolov5, .*; did you mean 'yolov8'\?"
+    with pytest.raises(ConfigError, match=message):
+        load_detector(f"{path}:yolo8")
 
 
 def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_fullgraph_compiled_step_equals_the_eager_one(name: str) -> None:
             classification=FocalConfig(),
             localisation=GIoUConfig(),
             normaliser=ByImage(),
-            quarantine=0.95,
+            suspect_score=0.95,
         )
     torch.compiler.reset()
     priors, _, _ = random_world(1)
@@ -147,7 +147,7 @@ def test_a_whole_step_never_waits_for_the_device(rule: SelectionConfig) -> None:
     )
     model = SSD(model_config, ("a", "b", "c")).cuda().train()
     config = LossConfig(
-        selection=rule, localisation=GIoUConfig(), normaliser=ByMovingAverage(), quarantine=0.99
+        selection=rule, localisation=GIoUConfig(), normaliser=ByMovingAverage(), suspect_score=0.99
     )
     loss = MultiBoxLoss(config, model.priors)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

@@ -214,7 +214,7 @@ def test_both_ways_give_the_same(
 ) -> None:
     """Gathered rows (CPU) and masks (accelerators): equal losses, counts and gradients."""
     config = LossConfig(
-        selection=rule, classification=classification, localisation=GIoUConfig(), quarantine=0.95
+        selection=rule, classification=classification, localisation=GIoUConfig(), suspect_score=0.95
     )
     priors, batch, output = random_world(2, form=config.score_form)
     rows, rows_gradient = masked(MultiBoxLoss(config, priors), output, batch, 3)
@@ -302,16 +302,16 @@ def test_moving_average_over_three_batches() -> None:
     assert averages == [0.0, 1.0, 0.75, 0.75]
 
 
-def test_quarantine_leaves_out_suspected_objects() -> None:
+def test_suspected_objects_are_left_out() -> None:
     batch = batch_of([[0.0, 0, 1, 1]], [0])
     logits = torch.tensor([[[0.0, 5.0], [0.0, 1.0], [0.0, 0.0], [0.0, -1.0]]])
     output = RawOutput(logits, torch.zeros(1, 4, 4), ScoreForm.SOFTMAX)
     # Foreground probabilities: .993, .731, .5, .269.
-    config = LossConfig(selection=RatioConfig(neg_to_pos_ratio=3.0, floor=2), quarantine=0.9)
+    config = LossConfig(selection=RatioConfig(neg_to_pos_ratio=3.0, floor=2), suspect_score=0.9)
     assert int(MultiBoxLoss(config, ROW)(output, batch).num_negatives) == 2
     kept = float(MultiBoxLoss(config, ROW)(output, batch).classification)
     assert kept == pytest.approx(math.log(1 + math.e) + math.log(2))  # ÷ max(1, 2 / 4)
-    strict = replace(config, quarantine=0.2)
+    strict = replace(config, suspect_score=0.2)
     assert int(MultiBoxLoss(strict, ROW)(output, batch).num_negatives) == 0
 
 
@@ -334,7 +334,7 @@ def test_score_form_must_fit() -> None:
     ("make", "message"),
     [
         (lambda: LossConfig(box_weight=-1), "box_weight: got -1, wanted >= 0"),
-        (lambda: LossConfig(quarantine=1.5), r"quarantine: got 1\.5, wanted 0 < score <= 1"),
+        (lambda: LossConfig(suspect_score=1.5), r"suspect_score: got 1\.5, wanted 0 < score <= 1"),
         (lambda: FocalConfig(alpha=1.0), r"alpha 1\.0, gamma 2\.0, wanted 0 < alpha < 1"),
         (lambda: SmoothL1Config(delta=0), "delta: got 0, wanted > 0"),
         (lambda: ByMovingAverage(momentum=1), "momentum: got 1, wanted 0 <= m < 1"),

@@ -90,7 +90,7 @@ def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
     "rest",
     [
         "classification: {kind: sigmoid}, localisation: {kind: giou}, normaliser: {kind: batch}",
-        "classification: {kind: focal, gamma: 1.5}, normaliser: {kind: image}, quarantine: 0.9",
+        "classification: {kind: focal, gamma: 1.5}, normaliser: {kind: image}, suspect_score: 0.9",
         "localisation: {delta: 0.11}, normaliser: {kind: moving_average, momentum: 0.99}",
     ],
 )
@@ -131,6 +131,15 @@ def test_the_first_checkpoints_delta_is_moved() -> None:
     assert loss == LossConfig(localisation=SmoothL1Config(delta=0.5), box_weight=2.0)
 
 
+def test_a_former_key_is_accepted_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    recipe = recipe_from_dict({"loss": {"quarantine": 0.9, "box_weight": 2.0}})
+    assert recipe.loss == LossConfig(suspect_score=0.9, box_weight=2.0)
+    assert caplog.messages == ["recipe: loss.quarantine is now called loss.suspect_score"]
+    assert current_form({"loss": {"quarantine": 0.9}}) == {"loss": {"suspect_score": 0.9}}
+    with pytest.raises(ConfigError, match=r"unknown key 'loss.box_wieght', .*mean 'box_weight'"):
+        recipe_from_dict({"loss": {"box_wieght": 2.0}})
+
+
 def test_a_fragment_is_laid_over_the_base(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
@@ -157,9 +166,11 @@ def test_the_recipe_of_an_earlier_checkpoint(std: float, init: NormalInit | Xavi
     assert recipe.model == replace(named_recipe("small160").model, init=init)
 
 
-def test_unknown_model_lists_the_known() -> None:
+def test_unknown_model_lists_the_known_and_says_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"got 'ssd9000', wanted one of .*small160, ssd300"):
         named_recipe("ssd9000")
+    with pytest.raises(ConfigError, match=r"got 'small16', .*; did you mean 'small160'\?"):
+        named_recipe("small16")
 
 
 def test_steps() -> None:

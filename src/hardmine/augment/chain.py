@@ -23,7 +23,7 @@ from hardmine.augment.paste import Alarm, AlarmPasteConfig, CopyPasteConfig, ala
 from hardmine.augment.sample import Donors, Note, Sample, Source
 from hardmine.data.images import Cover, Picture
 from hardmine.data.resize import Resize
-from hardmine.errors import ConfigError
+from hardmine.errors import ConfigError, not_one_of
 from hardmine.types import F32, I64, U8, Mask
 
 
@@ -102,8 +102,7 @@ def augment_preset(name: str) -> AugmentConfig:
         ConfigError: unknown name; the message lists the known ones.
     """
     if name not in AUGMENT_PRESETS:
-        known = ", ".join(AUGMENT_PRESETS)
-        raise ConfigError(f"augment: got preset {name!r}, wanted one of {known}")
+        raise ConfigError(not_one_of("augment.preset", name, AUGMENT_PRESETS))
     return AUGMENT_PRESETS[name]
 
 

@@ -232,8 +232,9 @@ def _in_pieces(
 class LossConfig:
     """The parts of the loss and their weights.
 
-    ``quarantine``: a background prior with a foreground probability of at least this is left out, as
-    a suspected missing label; off by default, since the best hard negatives score as high.
+    ``suspect_score``: a background prior with a foreground probability of at least this is ignored,
+    because a label may be missing there. It is off by default, since the best hard negatives score as
+    high.
     """
 
     assigner: AssignerConfig = field(default_factory=AssignerConfig)
@@ -242,14 +243,14 @@ class LossConfig:
     localisation: LocalisationConfig = field(default_factory=SmoothL1Config)
     normaliser: NormaliserConfig = field(default_factory=BySelected)
     box_weight: float = 1.0
-    quarantine: float | None = None
+    suspect_score: float | None = None
 
     def __post_init__(self) -> None:
         if self.box_weight < 0:
             raise ConfigError(f"loss.box_weight: got {self.box_weight}, wanted >= 0")
-        if self.quarantine is not None and not 0.0 < self.quarantine <= 1.0:
+        if self.suspect_score is not None and not 0.0 < self.suspect_score <= 1.0:
             raise ConfigError(
-                f"loss.quarantine: got {self.quarantine}, wanted 0 < score <= 1, or null (off)"
+                f"loss.suspect_score: got {self.suspect_score}, wanted 0 < score <= 1, or null (off)"
             )
 
     @property
@@ -320,9 +321,9 @@ class MultiBoxLoss:
 
     def _assign(self, output: RawOutput, batch: Batch) -> Assignment:
         assignment = assign_priors(batch, self.priors, self.config.assigner)
-        if self.config.quarantine is None:
+        if self.config.suspect_score is None:
             return assignment
         with torch.no_grad():
-            suspected = foreground_scores(output).amax(-1) >= self.config.quarantine
+            suspected = foreground_scores(output).amax(-1) >= self.config.suspect_score
             hidden = suspected & (assignment.labels == 0)
             return replace(assignment, labels=assignment.labels.masked_fill(hidden, -1))

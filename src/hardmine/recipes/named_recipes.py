@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from hardmine.augment.chain import AugmentConfig, augment_preset
-from hardmine.errors import ConfigError
+from hardmine.errors import ConfigError, not_one_of
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.backbones.feature_taps import TapsConfig
@@ -183,7 +183,7 @@ def named_recipe(name: str) -> Recipe:
         ConfigError: unknown name; the message lists the known ones.
     """
     if name not in RECIPES:
-        raise ConfigError(f"model: got {name!r}, wanted one of {', '.join(sorted(RECIPES))}")
+        raise ConfigError(not_one_of("model", name, sorted(RECIPES)))
     return RECIPES[name]()
 
 

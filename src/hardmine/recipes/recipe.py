@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any, Literal
 
 from hardmine.augment.chain import AugmentConfig, augment_preset
 from hardmine.data.resize import Mode, Resize
-from hardmine.errors import ConfigError
+from hardmine.errors import ConfigError, did_you_mean
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.models.network import ModelConfig
 from hardmine.models.postprocess import AnyDecodeConfig, DecodeConfig
 from hardmine.models.ssd import SSDConfig
 from hardmine.models.torchvision_network import TorchvisionConfig
 from hardmine.option_fields import changed_options
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -169,6 +172,7 @@ def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> R
     """
     from pydantic import TypeAdapter, ValidationError
 
+    values = _with_present_names(values)
     under = _without_our_loss(base or Recipe(), values)
     merged = _merge(recipe_to_dict(under), _with_preset(values))
     merged = _with_score_form(merged, values)
@@ -207,9 +211,13 @@ def current_form(values: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe in a checkpoint as it would be written today.
 
     Until November 2026 the initialiser was a number of the head: ``init_std``, 0 for Xavier's; and the
-    localisation loss a number of the loss: ``smooth_l1_delta``.
+    localisation loss a number of the loss: ``smooth_l1_delta``; ``loss.suspect_score`` was called
+    ``loss.quarantine``.
     """
     loss = dict(values.get("loss", {}))
+    if "quarantine" in loss:
+        loss["suspect_score"] = loss.pop("quarantine")
+        values = {**values, "loss": loss}
     if "smooth_l1_delta" in loss:
         loss["localisation"] = {"kind": "smooth_l1", "delta": loss.pop("smooth_l1_delta")}
         values = {**values, "loss": loss}
@@ -221,6 +229,21 @@ def current_form(values: dict[str, Any]) -> dict[str, Any]:
     init = {"kind": "normal", "std": std} if std else {"kind": "xavier", "magnitude": 1.0}
     head = {key: value for key, value in head.items() if key != "init_std"}
     return {**values, "model": {**model, "head": head, "init": init}}
+
+
+_RENAMED = {("loss", "quarantine"): "suspect_score"}
+"""Keys that had another name, with the part of the recipe that holds them."""
+
+
+def _with_present_names(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values under their present names; a former name is accepted with a warning."""
+    for (part, former), name in _RENAMED.items():
+        inside = values.get(part)
+        if isinstance(inside, Mapping) and former in inside:
+            logger.warning("recipe: %s.%s is now called %s.%s", part, former, part, name)
+            kept = {key: value for key, value in inside.items() if key != former}
+            values = {**values, part: {**kept, name: inside[former]}}
+    return values
 
 
 def _keys(location: Sequence[str | int], values: Any) -> list[str]:
@@ -296,6 +319,7 @@ def _refuse_unknown(values: Mapping[str, Any], config: Any, where: str) -> None:
         if key not in known:
             raise ConfigError(
                 f"recipe: unknown key {name!r}, wanted one of {', '.join(sorted(known))}"
+                f"{did_you_mean(key, known)}"
             )
         part = getattr(config, key)
         if is_dataclass(part) and isinstance(value, Mapping):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hardmine.data.resize import Mode
-from hardmine.errors import ConfigError
+from hardmine.errors import ConfigError, not_one_of
 
 BoxForm = Literal["xyxy", "cxcywh", "xywh", "yxyx"]
 Coordinates = Literal["pixels", "unit"]
@@ -195,7 +195,7 @@ def graph_config(values: Mapping[str, Any], where: str) -> GraphConfig:
     own = dict(values)
     preset = own.pop("preset", None)
     if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"{where}: preset {preset!r}, wanted one of {', '.join(PRESETS)}")
+        raise ConfigError(not_one_of(f"{where}: preset", preset, PRESETS))
     merged = _lay_over(PRESETS[preset] if preset else {}, own)
     if isinstance(merged.get("outputs"), Mapping):
         merged["outputs"] = {"kind": "joined", **merged["outputs"]}
@@ -251,7 +251,7 @@ def _first(errors: list[Any], values: Mapping[str, Any]) -> str:
         "rows": "RowsOutput",
     }
     if kind is not None and kind not in names:
-        return f"outputs.kind: got {kind!r}, wanted one of {', '.join(names)}"
+        return not_one_of("outputs.kind", kind, names)
     own = [e for e in errors if e["loc"][0] != "outputs" or names.get(str(kind)) in e["loc"]]
     first = (own or errors)[0]
     where = ".".join(str(part) for part in first["loc"] if part not in names.values())

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hardmine.data.resize import Resize
-from hardmine.errors import CheckpointError, ConfigError, HardmineError
+from hardmine.errors import CheckpointError, ConfigError, HardmineError, not_one_of
 from hardmine.inference.detector import BatchScores, top_scores
 from hardmine.inference.graph.graph_config import (
     GraphConfig,
@@ -204,6 +204,8 @@ def _describe(
 
     if description is not None and str(description) in PRESETS:
         return graph_config({"preset": str(description)}, str(path)), path.parent
+    if description is not None and not Path(description).suffix:
+        raise ConfigError(not_one_of(f"{path}: preset", str(description), PRESETS))
     beside = path.with_suffix(".yaml")
     if description is not None or beside.exists():
         chosen = Path(description) if description is not None else beside
