@@ -31,7 +31,7 @@ from hardmine import load_dataset, train
 from hardmine.comparison.compare_summary import figures_of
 from hardmine.data.formats.image_folder import load_images
 from hardmine.data.images import read_image
-from hardmine.evaluation.bootstrap import ArmScores
+from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored, load_detections
 from hardmine.files import write_json
 from hardmine.machine import describe_machine

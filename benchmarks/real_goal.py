@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmine import run_loop
-from hardmine.evaluation.bootstrap import ArmScores
-from hardmine.evaluation.intervals import ap50_statistic
+from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_json

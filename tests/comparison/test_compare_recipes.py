@@ -12,7 +12,7 @@ from hardmine.comparison.compare_options import CompareOptions, Variant
 from hardmine.comparison.compare_recipes import compare_recipes
 from hardmine.comparison.compare_summary import contrasts_of, figures_of
 from hardmine.errors import ConfigError, DataError
-from hardmine.evaluation.bootstrap import ArmScores
+from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from eval_worlds import empties, one_object_each, random_scored, record, scored
 
-from hardmine.evaluation.alarms import collect_alarms, count_alarms
+from hardmine.evaluation.alarms import collect_alarms, count_alarms, find_threshold
 from hardmine.evaluation.average_precision import average_precision
-from hardmine.evaluation.bootstrap import (
+from hardmine.evaluation.detection_matching import match
+from hardmine.evaluation.intervals import (
     ArmScores,
     alarm_draws,
     ap50_draws,
@@ -18,8 +19,6 @@ from hardmine.evaluation.bootstrap import (
     full_sample,
     threshold_draws,
 )
-from hardmine.evaluation.detection_matching import match
-from hardmine.evaluation.operating_point import find_threshold
 from hardmine.evaluation.scored_images import Scored
 
 DRAWS = 25

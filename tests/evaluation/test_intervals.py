@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardmine.errors import DataError
-from hardmine.evaluation.bootstrap import ArmScores, Draws
 from hardmine.evaluation.intervals import (
+    ArmScores,
+    Draws,
     Interval,
     alarm_interval,
     ap50_statistic,

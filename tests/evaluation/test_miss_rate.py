@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 from eval_worlds import empties, one_object_each, random_scored
 
-from hardmine.evaluation.alarms import collect_alarms, count_alarms
-from hardmine.evaluation.detection_matching import match
-from hardmine.evaluation.miss_rate import (
+from hardmine.evaluation.alarms import (
     REFERENCE_FPPI,
+    collect_alarms,
+    count_alarms,
     log_average_miss_rate,
     negatives_curve,
+    recall_at,
     thin,
     whole_curve,
 )
-from hardmine.evaluation.operating_point import recall_at
+from hardmine.evaluation.detection_matching import match
 
 
 def test_nine_reference_points() -> None:

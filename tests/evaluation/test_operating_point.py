@@ -8,8 +8,8 @@ from eval_worlds import found, one_object_each, record, scored, small_worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hardmine.evaluation.alarms import find_threshold, hits_needed, recall_at
 from hardmine.evaluation.detection_matching import match
-from hardmine.evaluation.operating_point import find_threshold, hits_needed, recall_at
 from hardmine.evaluation.scored_images import Scored
 from hardmine.types import ImageState
 

@@ -15,12 +15,14 @@ import numpy as np
 from markupsafe import Markup
 
 from hardmine.comparison.compare_options import CompareOptions, Variant
-from hardmine.evaluation.alarms import count_alarms, recall_at_alarms
+from hardmine.evaluation.alarms import (
+    count_alarms,
+    find_threshold,
+    negatives_curve,
+    recall_at_alarms,
+)
 from hardmine.evaluation.average_precision import average_precision
-from hardmine.evaluation.bootstrap import ArmScores
-from hardmine.evaluation.intervals import ap50_statistic
-from hardmine.evaluation.miss_rate import negatives_curve
-from hardmine.evaluation.operating_point import find_threshold
+from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_text

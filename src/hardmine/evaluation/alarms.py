@@ -1,4 +1,15 @@
-"""False alarms on images that hold no object, and false positives on background in images that do."""
+"""Score thresholds: where a detector reaches a recall, how many false alarms fire there, and the curve.
+
+- The operating point: the highest score at which recall is reached. Thresholds are inclusive
+  (``score >= t``) and stay floats: a detector's scores cluster near 0 and 1, where rounding would move
+  hundreds of detections across.
+- Alarms: detections on images that hold no object; and false positives on background in images that do.
+- Miss rate against false positives per image, and its log-average. Source: Dollár et al. 2012,
+  "Pedestrian detection: an evaluation of the state of the art", section 3.1: the geometric mean of the
+  miss rates at nine rates of false positives per image, evenly spaced in log space from 10⁻² to 10⁰.
+  Where a curve ends before a rate, its lowest miss rate stands for it; where it begins after a rate,
+  the miss rate there is 1.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +24,52 @@ from hardmine.types import F32, F64, I64
 
 FIXED_SCORES = (0.1, 0.3, 0.5, 0.7, 0.9)
 ALARM_RATES = (0.01, 0.1, 1.0)
+REFERENCE_FPPI = tuple(float(rate) for rate in np.logspace(-2.0, 0.0, 9))
+SMALLEST_MISS_RATE = 1e-10
+"""Stands for a miss rate of 0, whose logarithm does not exist (as in Dollár's toolbox)."""
+
+
+def find_threshold(matches: Matches, recall: float) -> float | None:
+    """Return the largest score at which recall, classes pooled, reaches ``recall``.
+
+    Args:
+        matches: detections on images whose labels are known, matched at IoU .5.
+        recall: in (0, 1].
+
+    Returns:
+        None when no threshold reaches it, or when the images hold no object.
+
+    Raises:
+        ValueError: ``recall`` is outside (0, 1].
+    """
+    needed = hits_needed(matches.num_objects, recall)
+    scores = matches.score[matches.hit]
+    if not matches.num_objects or len(scores) < needed:
+        return None
+    # A lower threshold never undoes a hit, since matching goes by score: recall reaches k / n at the
+    # score of the k-th best hit. Detections with the same score come along.
+    return float(np.sort(scores)[-needed])
+
+
+def hits_needed(num_objects: int, recall: float) -> int:
+    """Return the smallest k >= 1 with ``k / num_objects >= recall`` (1 when there is no object).
+
+    ``ceil(recall * num_objects)`` is not it: .07 * 100 is 7.000000000000001.
+    """
+    if not 0 < recall <= 1:
+        raise ValueError(f"recall must be in (0, 1], got {recall}")
+    if not num_objects:
+        return 1
+    needed = max(1, math.ceil(recall * num_objects))
+    return needed - 1 if needed > 1 and (needed - 1) / num_objects >= recall else needed
+
+
+def recall_at(matches: Matches, score_threshold: float) -> float | None:
+    """Return recall with detections of ``score >= score_threshold``; None without objects."""
+    if not matches.num_objects:
+        return None
+    hits = int(np.count_nonzero(matches.score[matches.hit] >= score_threshold))
+    return hits / matches.num_objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,3 +195,66 @@ def count_stray_alarms(matches: Matches, score_threshold: float) -> StrayAlarms:
         background / images if images else None,
         others / images if images else None,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class MissRateCurve:
+    """One point per distinct score, falling: ``fppi`` f64[P] rises, ``miss_rate`` f64[P] falls."""
+
+    score: F64
+    fppi: F64
+    miss_rate: F64
+
+
+def negatives_curve(matches: Matches, alarms: AlarmScores) -> MissRateCurve | None:
+    """Return misses on the validation images against alarms per *negative* image.
+
+    None when there are no objects to miss or no negative images.
+    """
+    return _curve(matches.score[matches.hit], matches.num_objects, alarms.score, alarms.num_images)
+
+
+def whole_curve(matches: Matches, alarms: AlarmScores) -> MissRateCurve | None:
+    """Return misses against false positives per image over validation and negative images.
+
+    Here second detections, wrong classes and badly placed boxes count as well.
+    """
+    false = np.concatenate([matches.score[matches.false], alarms.score])
+    images = matches.num_images + alarms.num_images
+    return _curve(matches.score[matches.hit], matches.num_objects, false, images)
+
+
+def log_average_miss_rate(curve: MissRateCurve | None) -> float | None:
+    """Return the geometric mean of the miss rates at :data:`REFERENCE_FPPI`; in (0, 1]."""
+    if curve is None:
+        return None
+    rates = [max(_miss_rate_at(curve, fppi), SMALLEST_MISS_RATE) for fppi in REFERENCE_FPPI]
+    return math.exp(sum(math.log(rate) for rate in rates) / len(rates))
+
+
+def thin(curve: MissRateCurve, points: int = 200) -> MissRateCurve:
+    """Return at most about ``points`` of the curve's corners, first and last among them."""
+    corner = np.ones(len(curve.score), np.bool_)
+    # A point in the middle of a horizontal run adds nothing to a staircase.
+    corner[1:-1] = (np.diff(curve.miss_rate)[:-1] != 0) | (np.diff(curve.miss_rate)[1:] != 0)
+    kept = np.flatnonzero(corner)
+    if len(kept) > points:
+        kept = kept[np.unique(np.linspace(0, len(kept) - 1, points).round().astype(np.int64))]
+    return MissRateCurve(curve.score[kept], curve.fppi[kept], curve.miss_rate[kept])
+
+
+def _curve(hits: F32, num_objects: int, false: F32, num_images: int) -> MissRateCurve | None:
+    if not num_objects or not num_images:
+        return None
+    score = np.unique(np.concatenate([hits, false]))[::-1]
+    num_hits = len(hits) - np.searchsorted(np.sort(hits), score, side="left")
+    num_false = len(false) - np.searchsorted(np.sort(false), score, side="left")
+    return MissRateCurve(
+        score.astype(np.float64), num_false / num_images, 1.0 - num_hits / num_objects
+    )
+
+
+def _miss_rate_at(curve: MissRateCurve, fppi: float) -> float:
+    # The tolerance lets 1 / 100 count as the rate 10⁻², whatever the last bit of either.
+    reached = int(np.searchsorted(curve.fppi, fppi * (1 + 1e-9), side="right"))
+    return float(curve.miss_rate[reached - 1]) if reached else 1.0

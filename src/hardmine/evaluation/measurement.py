@@ -10,29 +10,28 @@ from hardmine.evaluation.alarms import (
     ALARM_RATES,
     FIXED_SCORES,
     AlarmCount,
+    MissRateCurve,
     RecallAtAlarms,
     StrayAlarms,
     count_alarms,
     count_stray_alarms,
+    find_threshold,
+    log_average_miss_rate,
+    negatives_curve,
+    recall_at,
     recall_at_alarms,
+    thin,
+    whole_curve,
 )
 from hardmine.evaluation.average_precision import AveragePrecision, average_precision
-from hardmine.evaluation.bootstrap import ArmScores
 from hardmine.evaluation.intervals import (
     DRAWS,
+    ArmScores,
     Interval,
     alarm_interval,
     ap50_statistic,
     bootstrap_interval,
 )
-from hardmine.evaluation.miss_rate import (
-    MissRateCurve,
-    log_average_miss_rate,
-    negatives_curve,
-    thin,
-    whole_curve,
-)
-from hardmine.evaluation.operating_point import find_threshold, recall_at
 from hardmine.evaluation.scored_images import Scored
 
 PRIMARY = "held_out"

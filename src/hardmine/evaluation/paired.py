@@ -12,18 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from hardmine.errors import DataError
-from hardmine.evaluation.alarms import count_alarms
-from hardmine.evaluation.bootstrap import ArmScores, draw_images, full_sample
+from hardmine.evaluation.alarms import count_alarms, find_threshold
 from hardmine.evaluation.intervals import (
     DRAWS,
     FEW_ALARMS,
+    ArmScores,
     Statistic,
     alarms_statistic,
+    draw_images,
     finite,
+    full_sample,
     percentile_limits,
     poisson_ratio_limits,
 )
-from hardmine.evaluation.operating_point import find_threshold
 from hardmine.types import F64
 
 LOW_RATE = 0.05

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hardmine.evaluation.bootstrap import ArmScores
-from hardmine.evaluation.miss_rate import negatives_curve, thin
+from hardmine.evaluation.alarms import negatives_curve, thin
+from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored
 from hardmine.types import Detections, Problem
 
@@ -111,7 +111,7 @@ class ReportData:
 
 def curve_line(name: str, val: Scored, negatives: Scored) -> CurveLine | None:
     """Return a detector's miss-rate curve on a negative set; None where it is undefined."""
-    from hardmine.evaluation.miss_rate import log_average_miss_rate
+    from hardmine.evaluation.alarms import log_average_miss_rate
 
     arm = ArmScores(val, negatives)
     curve = negatives_curve(arm.matches, arm.alarms)

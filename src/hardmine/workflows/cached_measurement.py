@@ -14,7 +14,7 @@ from hardmine.workflows.replaceable import Tools
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint
 
 if TYPE_CHECKING:
-    from hardmine.evaluation.bootstrap import ArmScores
+    from hardmine.evaluation.intervals import ArmScores
     from hardmine.evaluation.scored_images import Scored
     from hardmine.inference.detector import Detector
 
@@ -97,8 +97,8 @@ class Examiner:
 
     def recall_at(self, result: Result, threshold: float | None) -> float | None:
         """Return recall on the validation images at a score threshold."""
+        from hardmine.evaluation.alarms import recall_at
         from hardmine.evaluation.detection_matching import match
-        from hardmine.evaluation.operating_point import recall_at
 
         if threshold is None:
             return None
@@ -133,6 +133,6 @@ class Examiner:
         return found
 
     def _arm(self, result: Result, name: str) -> ArmScores:
-        from hardmine.evaluation.bootstrap import ArmScores
+        from hardmine.evaluation.intervals import ArmScores
 
         return ArmScores(self.scored(result, "val"), self.scored(result, name))
