@@ -138,8 +138,8 @@ def test_share_of_every_rule(
 ) -> None:
     """In a mixed batch and alone, under every normaliser without a memory.
 
-    The extremes: 5.0 for rule ``all`` with each image divided by its own positives (5 here, 1 imagined
-    in an empty one); .22 for a batch of empty images under ``hard_examples``, 64 · 5 / 4 = 80 imagined
+    The extremes: 5.0 for rule ``all`` with each image divided by its own positives (5 here, 1 equivalent
+    in an empty one); .22 for a batch of empty images under ``hard_examples``, 64 · 5 / 4 = 80 equivalent
     positives against 18 real ones in the mixed batch.
     """
     loss = MultiBoxLoss(LossConfig(selection=rule, normaliser=normaliser), small.priors)

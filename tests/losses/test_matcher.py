@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardmine.boxes import box_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
+from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
 from hardmine.losses.matcher import AssignerConfig, assign_priors
 from hardmine.types import Assignment, Batch, Priors
-
-
-def make_priors(boxes: list[list[float]]) -> Priors:
-    cxcywh = xyxy_to_cxcywh(torch.tensor(boxes))
-    return Priors(cxcywh, torch.zeros(len(boxes), dtype=torch.int64), ((1, len(boxes)),))
-
-
-def make_batch(
-    boxes: list[list[list[float]]], labels: list[list[int]], ignore: list[list[bool]] | None = None
-) -> Batch:
-    slots = max(1, *(len(row) for row in boxes))
-    padded = torch.zeros(len(boxes), slots, 4)
-    codes = torch.zeros(len(boxes), slots, dtype=torch.int64)
-    skip = torch.zeros(len(boxes), slots, dtype=torch.bool)
-    for i, row in enumerate(boxes):
-        if row:
-            padded[i, : len(row)] = torch.tensor(row)
-            codes[i, : len(row)] = torch.tensor(labels[i])
-            if ignore:
-                skip[i, : len(row)] = torch.tensor(ignore[i])
-    images = torch.zeros(len(boxes), 3, 1, 1, dtype=torch.uint8)
-    return Batch(images, padded, codes, skip, torch.arange(len(boxes)))
+from loss_worlds import make_batch, make_priors
 
 
 def slow_assign(batch: Batch, priors: Priors, threshold: float) -> list[list[tuple[int, int]]]:
@@ -90,6 +68,18 @@ def test_two_boxes_sharing_one_best_prior_both_match() -> None:
     touching = make_priors([[0, 0, 10, 10], [20, 0, 60, 20]])
     # Now prior 1 shares 10 x 10 with box 1: it gets it although IoU = 100 / (300 + 800 − 100) = .1.
     assert pairs(assign_priors(batch, touching, AssignerConfig()))[0] == [(1, 0), (2, 1)]
+
+
+def test_a_forced_prior_keeps_the_box_that_it_was_forced_on() -> None:
+    """All 10 px high. Box 0 is prior 0 (IoU 1) and overlaps prior 1 by 8 / 12. Box 1 overlaps prior 0
+    by 6 / 14, which is taken, and prior 1 by 4 / 16: forced on prior 1, whose best box is box 0.
+    """
+    priors = make_priors([[0, 0, 10, 10], [2, 0, 12, 10]])
+    batch = make_batch([[[0, 0, 10, 10], [-4, 0, 6, 10]]], [[1, 2]])
+    found = assign_priors(batch, priors, AssignerConfig())
+    assert found.box_index.tolist() == [[0, 1]]
+    assert found.labels.tolist() == [[1, 2]]
+    assert found.iou.tolist() == [[1.0, pytest.approx(8 / 12)]]
 
 
 def test_a_box_that_overlaps_no_prior_takes_none() -> None:

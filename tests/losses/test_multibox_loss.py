@@ -152,12 +152,12 @@ def slow_loss(
         )
         rows.append((classes, boxes, len(positives), len(negatives)))
     pos, neg = sum(row[2] for row in rows), sum(row[3] for row in rows)
-    imagined = max(1.0, (pos + neg) / (1 + rule.neg_to_pos_ratio))
+    equivalent = max(1.0, (pos + neg) / (1 + rule.neg_to_pos_ratio))
     class_sum, box_sum = sum(row[0] for row in rows), sum(row[1] for row in rows)
     if isinstance(config.normaliser, BySelected):
-        return class_sum / imagined, box_sum / max(1, pos)
+        return class_sum / equivalent, box_sum / max(1, pos)
     if not isinstance(config.normaliser, ByImage):  # the moving average starts at the batch's value
-        return class_sum / (pos or imagined), box_sum / (pos or imagined)
+        return class_sum / (pos or equivalent), box_sum / (pos or equivalent)
     own = [row[2] or max(1.0, row[3] / (1 + rule.neg_to_pos_ratio)) for row in rows]
     with_objects = sum(row[2] > 0 for row in rows)
     return (

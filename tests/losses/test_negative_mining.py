@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from hardmine.boxes import box_iou
 from hardmine.errors import ConfigError
+from hardmine.losses.matcher import assign_priors
+from hardmine.losses.multibox_loss import LossConfig, MultiBoxLoss
 from hardmine.losses.negative_mining import (
     AllConfig,
     BandConfig,
@@ -25,12 +27,14 @@ from hardmine.losses.negative_mining import (
     RankedPriors,
     RatioConfig,
     SelectionConfig,
+    SelectionRule,
     pick_by_sorting,
     pick_by_value,
     pick_hardest,
     prior_noise,
     select_priors,
 )
+from hardmine.types import Selection
 from loss_worlds import candidates_of, random_world
 
 
@@ -280,6 +284,65 @@ def test_a_floor_without_a_ratio_works() -> None:
     picked = select_priors(view, rule)
     assert picked.positives.tolist() == [[True, True, False, False, False]]
     assert picked.negatives.tolist() == [[False, False, True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "taught"),
+    [
+        (RatioConfig(), 32),
+        (RandomConfig(), 32),
+        (BatchRatioConfig(), 32),
+        (BandConfig(), 32),
+        (LevelQuotaConfig(), 32),
+        (MixedConfig(), 32),
+        (HardExamplesConfig(nms_iou=None), 64),  # its count, of positives and negatives alike
+        (AllConfig(), 100),
+    ],
+    ids=lambda value: getattr(value, "kind", value),
+)
+def test_an_image_without_objects_teaches_by_default(rule: SelectionConfig, taught: int) -> None:
+    """The default floor of 32 is what docs/differences.md promises; elsewhere it would be nothing."""
+    ranked = candidates_of(torch.zeros(2, 100, dtype=torch.int64), torch.rand(2, 100))
+    picked = select_priors(ranked, rule)
+    assert picked.negatives.sum(1).tolist() == [taught, taught]
+    assert not picked.positives.any()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_rule_says_itself_what_the_loss_and_the_normaliser_ask(rule: SelectionConfig) -> None:
+    """Wrong answers would rank by another loss or divide by another number."""
+    ratio = getattr(rule, "neg_to_pos_ratio", None)
+    expected = {"all": None, "hard_examples": 3.0 if ratio is None else ratio}
+    assert rule.negatives_per_positive == expected.get(rule.kind, ratio)
+    assert rule.reads_step == (rule.kind in ("random", "mixed"))
+    assert rule.ranks_matched_boxes_only == (rule.kind == "hard_examples")
+    if not isinstance(rule, RatioConfig | HardExamplesConfig):
+        assert (rule.rank, rule.nms_iou) == ("background", None)
+
+
+def test_a_new_rule_is_one_class() -> None:
+    """A rule by quantile, written here: selection, loss and normaliser take it as it is."""
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class QuantileConfig(SelectionRule):
+        kind: str = "quantile"
+        top: float = 0.25
+
+        def select(self, ranked: RankedPriors) -> Selection:
+            wanted = (ranked.negatives.sum(1) * self.top).long()
+            hardest = pick_hardest(ranked.rank, ranked.negatives, wanted)
+            return Selection(ranked.positives, hardest)
+
+        @property
+        def negatives_per_positive(self) -> float | None:
+            return None
+
+    config = LossConfig(selection=QuantileConfig())  # type: ignore[arg-type]
+    priors, batch, output = random_world(0)
+    loss = MultiBoxLoss(config, priors)(output, batch)
+    negatives = (assign_priors(batch, priors, config.assigner).labels == 0).sum(1)
+    assert int(loss.num_negatives) == int((negatives // 4).sum())
+    assert bool(loss.total.isfinite())
 
 
 def test_shapes_must_agree() -> None:

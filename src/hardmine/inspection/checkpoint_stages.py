@@ -14,7 +14,7 @@ from hardmine.inspection.inspected_image import InspectedImage
 from hardmine.inspection.inspection_page import Figure, Stage, Table
 from hardmine.inspection.model_stages import Prepared, prior_corners
 from hardmine.losses.loss_functions import class_loss
-from hardmine.losses.multibox_loss import look_at
+from hardmine.losses.multibox_loss import rank_priors
 from hardmine.losses.negative_mining import select_priors
 from hardmine.models.postprocess import foreground_scores
 from hardmine.models.ssd import SSD
@@ -63,8 +63,8 @@ def selected(prepared: Prepared, trained: Trained) -> Stage:
     config, batch = trained.recipe.loss, prepared.batch
     output = trained.model(batch.images)
     costs = class_loss(output.class_logits, prepared.assignment.labels, config.classification)
-    view = look_at(output, batch, prepared.assignment, prepared.priors, config, costs)
-    chosen = select_priors(view, config.selection).negatives[0].numpy()
+    ranked = rank_priors(output, batch, prepared.assignment, prepared.priors, config, costs)
+    chosen = select_priors(ranked, config.selection).negatives[0].numpy()
     losses = costs[0].double().numpy()
     scores = foreground_scores(output)[0].amax(-1).double().numpy()
     order = np.flatnonzero(chosen)[losses[chosen].argsort(kind="stable")]

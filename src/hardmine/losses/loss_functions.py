@@ -1,13 +1,13 @@
 """What one prior costs: classification and localisation losses, each a config and a function.
 
 Every function works on any leading shape, so it serves all priors of a batch as well as a list of
-selected ones. Sums and divisors belong to ``loss`` and ``normalise``.
+selected ones. Sums belong to ``multibox_loss``, divisors to ``normalizers``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -115,27 +115,40 @@ def class_loss(logits: Tensor, labels: Tensor, config: ClassificationConfig) -> 
         Tensor[...]: float32.
     """
     logits, labels = exact(logits), labels.clamp(min=0)
-    if isinstance(config, SoftmaxConfig):
-        flat = logits.reshape(-1, logits.shape[-1])
-        losses = F.cross_entropy(flat, labels.reshape(-1), reduction="none")
-        return losses.view(labels.shape)
+    match config:
+        case SoftmaxConfig():
+            flat = logits.reshape(-1, logits.shape[-1])
+            losses = F.cross_entropy(flat, labels.reshape(-1), reduction="none")
+            return losses.view(labels.shape)
+        case SigmoidConfig():
+            return _binary_losses(logits, labels)[0].sum(-1)
+        case FocalConfig():
+            losses, target = _binary_losses(logits, labels)
+            # 1 − p_t is the probability of the wrong answer: of the logit turned against its target.
+            wrong = (logits * (1 - 2 * target)).sigmoid()
+            alpha = config.alpha * target + (1 - config.alpha) * (1 - target)
+            return (alpha * wrong**config.gamma * losses).sum(-1)
+        case _:
+            assert_never(config)
+
+
+def _binary_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the binary cross-entropy of each class and its target, both of the shape of ``logits``."""
     classes = torch.arange(1, logits.shape[-1] + 1, device=logits.device)
     target = (labels[..., None] == classes).to(logits.dtype)
-    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    if isinstance(config, SigmoidConfig):
-        return bce.sum(-1)
-    # 1 − p_t is the probability of the wrong answer: sigmoid of the logit turned against the target.
-    wrong = (logits * (1 - 2 * target)).sigmoid()
-    alpha = config.alpha * target + (1 - config.alpha) * (1 - target)
-    return (alpha * wrong**config.gamma * bce).sum(-1)
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none"), target
 
 
 def background_loss(logits: Tensor, config: ClassificationConfig) -> Tensor:
     """Return −log p(background) f32[...], nats: how strongly a prior fires, whatever the loss."""
-    logits = exact(logits)
-    if config.score_form is ScoreForm.SOFTMAX:
-        return -logits.log_softmax(-1)[..., 0]
-    return F.softplus(logits).sum(-1)
+    logits, form = exact(logits), config.score_form
+    match form:
+        case ScoreForm.SOFTMAX:
+            return -logits.log_softmax(-1)[..., 0]
+        case ScoreForm.SIGMOID:
+            return F.softplus(logits).sum(-1)
+        case _:
+            assert_never(form)
 
 
 def box_loss(
@@ -153,14 +166,23 @@ def box_loss(
         Tensor[..., N]: float32.
     """
     deltas = exact(deltas)
-    if isinstance(config, SmoothL1Config):
-        target = encode_boxes(boxes, priors_cxcywh).to(deltas.dtype)
-        return F.smooth_l1_loss(deltas, target, reduction="none", beta=config.delta).sum(-1)
-    return 1.0 - generalized_iou(decode_boxes(deltas, priors_cxcywh), boxes)
+    match config:
+        case SmoothL1Config():
+            target = encode_boxes(boxes, priors_cxcywh).to(deltas.dtype)
+            losses = F.smooth_l1_loss(deltas, target, reduction="none", beta=config.delta)
+            return losses.sum(-1)
+        case GIoUConfig():
+            return 1.0 - generalized_iou(decode_boxes(deltas, priors_cxcywh), boxes)
+        case _:
+            assert_never(config)
 
 
 def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Return GIoU in (−1, 1] of paired boxes (Tensor[..., 4] each, xyxy)."""
+    """Return GIoU in (−1, 1] of paired boxes (Tensor[..., 4] each, xyxy).
+
+    ``torchvision.ops.generalized_box_iou_loss`` gives the same, but selects with a mask, for which the
+    host waits on a GPU.
+    """
     low, high = a[..., :2].maximum(b[..., :2]), a[..., 2:].minimum(b[..., 2:])
     size = (high - low).clamp(min=0)
     inter = size[..., 0] * size[..., 1]

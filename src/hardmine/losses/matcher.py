@@ -1,10 +1,14 @@
-"""Matching boxes with priors: the greedy bipartite matching of Caffe's ``MatchBBox``, two ways.
+"""The matcher: which prior is trained on which box.
 
-The greedy matching takes the largest remaining IoU over all boxes and priors again and again; of
-equal ones the lower box, then the lower prior. Both ways give exactly that:
+Greedy bipartite matching first, then by threshold, as in Caffe's ``MatchBBox``: the largest remaining
+IoU over all boxes and priors is matched again and again until every box has a prior of its own (of equal
+ones the lower box, then the lower prior); then every other prior takes its best box if their IoU reaches
+the threshold.
 
-* :func:`match_slots`, shapes fixed by the padding and no value read by the host, for accelerators: the
-  whole table of IoU, one greedy step a slot.
+The greedy matching is there twice, with equal results:
+
+* :func:`match_slots`, for accelerators: shapes fixed by the padding and no value read by the host. The
+  whole table of IoU, one greedy step per slot.
 * :func:`match_boxes`, for the CPU: slot by slot over only those images that fill the slot, so that
   the buffers stay in the cache. Then every box asks for its best prior, the better box keeps it, and
   those turned away ask again. Since boxes and priors rank their pairs by the same strict order, this
@@ -28,6 +32,52 @@ LEAST_OVERLAP = 1e-6
 _SLOT_BITS = 20
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class AssignerConfig:
+    """A prior is positive at IoU >= ``iou_threshold``, ignored from ``ignore_above`` up to it."""
+
+    iou_threshold: float = 0.5
+    ignore_above: float | None = None
+
+    def __post_init__(self) -> None:
+        low = self.iou_threshold if self.ignore_above is None else self.ignore_above
+        if not 0.0 < low <= self.iou_threshold <= 1.0:
+            raise ConfigError(
+                f"assigner: got iou_threshold {self.iou_threshold}, ignore_above "
+                f"{self.ignore_above}, wanted 0 < ignore_above <= iou_threshold <= 1"
+            )
+
+
+@torch.no_grad()
+def assign_priors(batch: Batch, priors: Priors, config: AssignerConfig) -> Assignment:
+    """Give every prior of every image a class, background or "ignored".
+
+    Two boxes with the same best prior both get one; a box that overlaps no prior gets none (never
+    prior 0). A background prior that overlaps an ``ignore`` box by the threshold is ignored.
+
+    Args:
+        batch: ``boxes`` [B, G, 4], ``labels`` [B, G] (0 pads), ``ignore`` [B, G].
+        priors: [A].
+        config: thresholds, inclusive.
+
+    Returns:
+        Assignment: labels [B, A], box_index [B, A], iou [B, A] with the best box (0 without boxes).
+    """
+    corners = cxcywh_to_xyxy(priors.cxcywh)
+    real = (batch.labels > 0) & ~batch.ignore  # [B, G]
+    found = match(batch.boxes, real, batch.ignore, corners)
+    best, box_index, forced, ignorable = found  # [B, A] each
+    taken = forced >= 0
+    box_index = torch.where(taken, forced, box_index)
+    positive = taken | (best >= config.iou_threshold)
+    labels = batch.labels.gather(1, box_index) * positive
+    ignored = ignorable >= config.iou_threshold
+    if config.ignore_above is not None:
+        ignored = ignored | (best >= config.ignore_above)
+    labels = labels.masked_fill(ignored & ~positive, -1)
+    return Assignment(labels, box_index, best)
 
 
 def match(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) -> Found:
@@ -127,7 +177,7 @@ def _ignorable(boxes: Tensor, ignore: Tensor, corners: Tensor) -> Tensor:
 
 
 class _Table:
-    """One box an image against all priors, in buffers that are used again for each slot."""
+    """One box per image against all priors, in buffers that are used again for each slot."""
 
     def __init__(self, corners: Tensor, num_images: int) -> None:
         self._planes = corners.T.contiguous()  # [4, A]
@@ -194,56 +244,3 @@ def _rank(iou: Tensor, position: Tensor) -> Tensor:
     """Return i64 that orders pairs: the larger IoU first, of equal ones the lower box."""
     bits = iou.float().view(torch.int32).long()  # order-preserving for values >= 0
     return (bits << _SLOT_BITS) + ((1 << _SLOT_BITS) - 1 - position)
-
-
-# Assigning ground-truth boxes to priors: bipartite first, then by threshold.
-#
-# Source: the Caffe SSD release (``MatchBBox``): the largest remaining IoU over all boxes and priors is
-# matched again and again until every box has a prior of its own; then every other prior takes its best
-# box if their IoU reaches the threshold.
-
-
-@dataclass(frozen=True, slots=True)
-class AssignerConfig:
-    """A prior is positive at IoU >= ``iou_threshold``, ignored from ``ignore_above`` up to it."""
-
-    iou_threshold: float = 0.5
-    ignore_above: float | None = None
-
-    def __post_init__(self) -> None:
-        low = self.iou_threshold if self.ignore_above is None else self.ignore_above
-        if not 0.0 < low <= self.iou_threshold <= 1.0:
-            raise ConfigError(
-                f"assigner: got iou_threshold {self.iou_threshold}, ignore_above "
-                f"{self.ignore_above}, wanted 0 < ignore_above <= iou_threshold <= 1"
-            )
-
-
-@torch.no_grad()
-def assign_priors(batch: Batch, priors: Priors, config: AssignerConfig) -> Assignment:
-    """Give every prior of every image a class, background or "ignored".
-
-    Two boxes with the same best prior both get one; a box that overlaps no prior gets none (never
-    prior 0). A background prior that overlaps an ``ignore`` box by the threshold is ignored.
-
-    Args:
-        batch: ``boxes`` [B, G, 4], ``labels`` [B, G] (0 pads), ``ignore`` [B, G].
-        priors: [A].
-        config: thresholds, inclusive.
-
-    Returns:
-        Assignment: labels [B, A], box_index [B, A], iou [B, A] with the best box (0 without boxes).
-    """
-    corners = cxcywh_to_xyxy(priors.cxcywh)
-    real = (batch.labels > 0) & ~batch.ignore  # [B, G]
-    found = match(batch.boxes, real, batch.ignore, corners)
-    best, box_index, forced, ignorable = found  # [B, A] each
-    taken = forced >= 0
-    box_index = torch.where(taken, forced, box_index)
-    positive = taken | (best >= config.iou_threshold)
-    labels = batch.labels.gather(1, box_index) * positive
-    ignored = ignorable >= config.iou_threshold
-    if config.ignore_above is not None:
-        ignored = ignored | (best >= config.ignore_above)
-    labels = labels.masked_fill(ignored & ~positive, -1)
-    return Assignment(labels, box_index, best)

@@ -1,12 +1,19 @@
-"""Selecting the priors that enter the loss: the rules, as configs, and their common entry.
+"""Negative mining: which priors enter the loss, and how many negatives each image gives.
 
-Every rule but ``all`` has a ``floor``: an image whose quota is smaller (most of all one without
-objects, whose quota is 0 in other frameworks) is filled up to it with its hardest background priors,
-so that a negative image trains. "Hardest" is by −log p(background) unless a rule ranks otherwise.
+A selection rule is a config that says how it selects (:meth:`SelectionRule.select`). Every rule but
+``all`` has a ``floor``: an image whose quota is smaller (most of all an image without objects, whose
+quota is 0 in other frameworks) is filled up to it with its hardest background priors, so that a negative
+image trains. "Hardest" is by −log p(background) unless a rule ranks otherwise.
+
+No rule reads a value on the host and none loops over images. Below the rules stand their tools:
+picking the n hardest of each image (with a way of its own for the CPU), non-maximum suppression inside
+the miner, and random numbers that belong to an image and a step. Each has a custom operator, so that it
+is one node of a compiled graph.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,59 +25,452 @@ from hardmine.boxes import box_iou
 from hardmine.errors import ConfigError
 from hardmine.types import Assignment, Selection
 
-# Random numbers that belong to an image and a step: no generator, so nothing to save or restore.
+Rank = Literal["background", "class", "localisation", "both"]
+"""What a rule ranks by: −log p(background), the classification loss, the localisation loss, or the
+sum of the last two. A background prior's localisation loss is 0 in ``hard_examples``, as in Caffe
+and TF; in ``ratio``, where that would rank nothing, it is taken against the object that the prior
+overlaps most (0 where it overlaps none)."""
 
-_MASK = 0xFFFFFFFF
-_ODD = 0x45D9F3B
-_GOLDEN = 0x9E3779B1
+USUAL_RATIO = 3.0
+"""Negatives per positive where a rule states none."""
+
+_MOST_CANDIDATES = 1024
 
 
-def prior_noise(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
-    """Return f32[B, A] in [0, 1), uniform, the same for the same ids, step and seed on any device.
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedPriors:
+    """What a rule selects from; nothing here carries a gradient.
 
-    Args:
-        image_ids (Tensor[B]): i64.
-        num_priors: A.
-        step, seed: any integers >= 0.
-
-    Source: the 32-bit finaliser "lowbias" family (xor-shift and multiply), in i64 without overflow.
+    ``background`` f32[B, A] is −log p(background), ``rank`` f32[B, A] what the rule ranks by,
+    ``boxes`` f32[B, A, 4] the decoded predictions (``None`` unless the rule suppresses), ``level``
+    i64[A], ``num_levels`` their number, ``image_ids`` i64[B]; ``step`` of ``steps`` says how far the
+    training is, ``seed`` whose it is (both only for rules that read them).
     """
-    if torch.compiler.is_compiling():
-        noise: Tensor = _noise_op(image_ids, num_priors, step, seed)
-        return noise
-    return _noise(image_ids, num_priors, step, seed)
+
+    assignment: Assignment
+    background: Tensor
+    rank: Tensor
+    level: Tensor
+    num_levels: int
+    image_ids: Tensor
+    boxes: Tensor | None = None
+    step: int = 0
+    steps: int = 1
+    seed: int = 0
+
+    @property
+    def negatives(self) -> Tensor:
+        """Background priors that are not ignored, bool[B, A]."""
+        return self.assignment.labels == 0
+
+    @property
+    def positives(self) -> Tensor:
+        """Priors with an object, bool[B, A]."""
+        return self.assignment.labels > 0
+
+    def quota(self, ratio: float) -> Tensor:
+        """Return how many negatives ``ratio`` per positive allows each image, i64[B]."""
+        return _floor_of(self.positives.sum(1) * ratio)
+
+    def noise(self) -> Tensor:
+        """Return f32[B, A] in [0, 1), anew in each step, the same after a restart."""
+        return prior_noise(self.image_ids, len(self.level), self.step, self.seed)
+
+    def filled(self, chosen: Tensor, floor: int) -> Tensor:
+        """Return ``chosen`` bool[B, A] with each image's hardest background priors up to ``floor``."""
+        if not floor:
+            return chosen
+        missing = (floor - chosen.sum(1)).clamp(min=0)
+        return chosen | pick_hardest(self.background, self.negatives & ~chosen, missing)
 
 
-def _noise(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
-    image = _mix(_mix(image_ids + _GOLDEN) ^ (_scramble(step) + seed * _ODD & _MASK))
-    prior = torch.arange(num_priors, device=image_ids.device) * _GOLDEN & _MASK
-    bits = _mix(image[:, None] ^ prior)
-    return (bits >> 8).float() / (1 << 24)
+@torch.no_grad()
+def select_priors(ranked: RankedPriors, rule: SelectionRule) -> Selection:
+    """Choose the priors that enter the loss.
+
+    Returns:
+        Selection: masks bool[B, A], disjoint, never true on an ignored prior. Of equal ranks the prior
+        with the lower index goes first.
+
+    Raises:
+        ValueError: ranks and labels differ in shape.
+
+    Source: Liu et al. 2016, "SSD", section 2.2, for the ratio; docs/differences.md for the others.
+    """
+    wanted = tuple(ranked.assignment.labels.shape)
+    for name, values in (("background", ranked.background), ("rank", ranked.rank)):
+        if tuple(values.shape) != wanted:
+            raise ValueError(f"{name}: got shape {tuple(values.shape)}, wanted {wanted}")
+    return rule.select(ranked)
 
 
-@torch.library.custom_op("hardmine::prior_noise", mutates_args=())
-def _noise_op(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
-    """One node of a compiled graph: a step that is a symbol there makes no kernel of its own."""
-    return _noise(image_ids, num_priors, step, seed)
+class SelectionRule(ABC):
+    """What the loss and the normaliser ask of a rule; one that differs from this says so itself."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def select(self, ranked: RankedPriors) -> Selection:
+        """Return what enters the loss, at least ``floor`` negatives per image where it has them."""
+
+    @property
+    @abstractmethod
+    def negatives_per_positive(self) -> float | None:
+        """The quota from which the normaliser works out the positives that a selection stands for;
+        ``None``: there is no quota.
+        """
+
+    @property
+    def rank(self) -> Rank:
+        """What it ranks by."""
+        return "background"
+
+    @property
+    def ranks_matched_boxes_only(self) -> bool:
+        """True: the localisation loss of a background prior counts as 0."""
+        return False
+
+    @property
+    def nms_iou(self) -> float | None:
+        """Overlap above which the prediction of an easier prior is suppressed; ``None``: none is."""
+        return None
+
+    @property
+    def reads_step(self) -> bool:
+        """True: the selection depends on how far the training is."""
+        return False
 
 
-@_noise_op.register_fake
-def _(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
-    return image_ids.new_empty(len(image_ids), num_priors, dtype=torch.float32)
+class QuotaRule(SelectionRule):
+    """A rule that keeps all positives and gives each image a quota of negatives with a floor."""
+
+    __slots__ = ()
+    neg_to_pos_ratio: float
+    floor: int
+
+    @abstractmethod
+    def negatives(self, ranked: RankedPriors, quota: Tensor) -> Tensor:
+        """Return bool[B, A], the background priors taken before the floor; ``quota`` is i64[B]."""
+
+    def select(self, ranked: RankedPriors) -> Selection:
+        """Return all positives, and the negatives with each image filled up to the floor."""
+        chosen = self.negatives(ranked, ranked.quota(self.neg_to_pos_ratio))
+        return Selection(ranked.positives, ranked.filled(chosen, self.floor))
+
+    @property
+    def negatives_per_positive(self) -> float | None:
+        """The ratio."""
+        return self.neg_to_pos_ratio
 
 
-def _scramble(step: int) -> int:
-    return (step + 1) * _GOLDEN & _MASK
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllConfig(SelectionRule):
+    """Every prior that is not ignored; with the focal loss, RetinaNet's choice."""
+
+    kind: Literal["all"] = "all"
+
+    def select(self, ranked: RankedPriors) -> Selection:
+        """Return all positives and all negatives."""
+        return Selection(ranked.positives, ranked.negatives)
+
+    @property
+    def negatives_per_positive(self) -> float | None:
+        """It has no quota."""
+        return None
 
 
-def _mix(x: Tensor) -> Tensor:
-    x = x & _MASK
-    x = (((x >> 16) ^ x) * _ODD) & _MASK
-    x = (((x >> 16) ^ x) * _ODD) & _MASK
-    return (x >> 16) ^ x
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomConfig(QuotaRule):
+    """max(``neg_to_pos_ratio`` × positives, ``count``) random background priors of each image.
+
+    A fixed number is ``neg_to_pos_ratio`` 0 and a ``count``. The floor, if larger, is filled by
+    hardness, not at random.
+    """
+
+    kind: Literal["random"] = "random"
+    neg_to_pos_ratio: float = 3.0
+    count: int = 0
+    floor: int = 32
+
+    def __post_init__(self) -> None:
+        _check_quota(self.neg_to_pos_ratio, self.floor)
+        if self.count < 0:
+            raise ConfigError(f"selection.count: got {self.count}, wanted >= 0")
+
+    def negatives(self, ranked: RankedPriors, quota: Tensor) -> Tensor:
+        """Pick the highest of random numbers."""
+        return pick_hardest(ranked.noise(), ranked.negatives, quota.clamp(min=self.count))
+
+    @property
+    def reads_step(self) -> bool:
+        """Another draw in each step."""
+        return True
 
 
-# Taking the n priors of an image that score highest: the step that every selection rule shares.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioConfig(QuotaRule):
+    """Keep the max(``neg_to_pos_ratio`` × positives, ``floor``) hardest background priors per image.
+
+    With ``nms_iou`` the predictions of the ``nms_candidates`` hardest are suppressed first (greedy
+    NMS over the decoded boxes, the harder one stays), so that one false alarm counts once.
+    """
+
+    kind: Literal["ratio"] = "ratio"
+    neg_to_pos_ratio: float = 3.0
+    floor: int = 32
+    rank: Rank = "background"
+    nms_iou: float | None = None
+    nms_candidates: int = 256
+
+    def __post_init__(self) -> None:
+        _check_quota(self.neg_to_pos_ratio, self.floor)
+        _check_nms(self.nms_iou, self.nms_candidates)
+
+    def select(self, ranked: RankedPriors) -> Selection:
+        """Pick the hardest and fill up, in one go where both are in the same order."""
+        if self.rank != "background" or self.nms_iou is not None:
+            return QuotaRule.select(self, ranked)
+        quota = ranked.quota(self.neg_to_pos_ratio).clamp(min=self.floor)
+        chosen = pick_hardest(ranked.rank, ranked.negatives, quota)
+        return Selection(ranked.positives, chosen)
+
+    def negatives(self, ranked: RankedPriors, quota: Tensor) -> Tensor:
+        """Pick the hardest of those that survive."""
+        left = _survivors(ranked, ranked.negatives, self.nms_iou, self.nms_candidates)
+        return pick_hardest(ranked.rank, left, quota)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardExamplesConfig(SelectionRule):
+    """The ``count`` hardest priors of both kinds (0: all that NMS leaves); easy positives drop out.
+
+    Caffe's ``HARD_EXAMPLE`` is the default; with ``neg_to_pos_ratio`` (of the surviving positives)
+    and ``count`` 0 it is TF's ``hard_example_miner``. Unlike there a floor works without a ratio and
+    ignored priors are not taken for negatives.
+    """
+
+    kind: Literal["hard_examples"] = "hard_examples"
+    count: int = 64
+    rank: Literal["class", "localisation", "both"] = "both"
+    nms_iou: float | None = 0.7
+    nms_candidates: int = 256
+    neg_to_pos_ratio: float | None = None
+    floor: int = 0
+
+    def __post_init__(self) -> None:
+        _check_quota(self.neg_to_pos_ratio or 0.0, self.floor)
+        _check_nms(self.nms_iou, self.nms_candidates)
+        if self.count < 0 or (self.nms_iou is not None and self.count > self.nms_candidates):
+            raise ConfigError(
+                f"selection.count: got {self.count}, wanted 0..nms_candidates "
+                f"({self.nms_candidates})"
+            )
+        if self.count == 0 and self.nms_iou is None and self.neg_to_pos_ratio is None:
+            raise ConfigError(
+                "selection: count 0 without nms_iou or neg_to_pos_ratio selects everything, "
+                "wanted kind 'all'"
+            )
+
+    def select(self, ranked: RankedPriors) -> Selection:
+        """Pick the hardest of positives and negatives together."""
+        either = ranked.positives | ranked.negatives
+        chosen = _survivors(ranked, either, self.nms_iou, self.nms_candidates)
+        if self.count:
+            wanted = torch.full_like(ranked.image_ids, self.count)
+            chosen = pick_hardest(ranked.rank, chosen, wanted)
+        positives, negatives = chosen & ranked.positives, chosen & ranked.negatives
+        if self.neg_to_pos_ratio is not None:
+            most = _floor_of(positives.sum(1) * self.neg_to_pos_ratio).clamp(min=self.floor)
+            negatives = pick_hardest(ranked.rank, negatives, most)
+        return Selection(positives, ranked.filled(negatives, self.floor))
+
+    @property
+    def negatives_per_positive(self) -> float | None:
+        """The ratio; the usual one where none is set."""
+        return USUAL_RATIO if self.neg_to_pos_ratio is None else self.neg_to_pos_ratio
+
+    @property
+    def ranks_matched_boxes_only(self) -> bool:
+        """As in Caffe and TF."""
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRatioConfig(QuotaRule):
+    """The hardest background priors of the whole batch (this process's part of it), as ssd_keras.
+
+    max(``neg_to_pos_ratio`` × the batch's positives, ``least``) are kept wherever they lie; then each
+    image is filled up to ``floor``.
+    """
+
+    kind: Literal["batch_ratio"] = "batch_ratio"
+    neg_to_pos_ratio: float = 3.0
+    least: int = 0
+    floor: int = 32
+
+    def __post_init__(self) -> None:
+        _check_quota(self.neg_to_pos_ratio, self.floor)
+        if self.least < 0:
+            raise ConfigError(f"selection.least: got {self.least}, wanted >= 0")
+
+    def negatives(self, ranked: RankedPriors, quota: Tensor) -> Tensor:
+        """Pick the hardest of all images as if they were one."""
+        total = _floor_of(ranked.positives.sum() * self.neg_to_pos_ratio).clamp(min=self.least)
+        flat = pick_hardest(ranked.rank.view(1, -1), ranked.negatives.view(1, -1), total.view(1))
+        return flat.view_as(ranked.rank)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandConfig(QuotaRule):
+    """The ratio rule over background priors with ``low`` <= IoU < ``high`` with an object.
+
+    .2 to .7 is "soft sampling"; 0 to a threshold is GluonCV's ``OHEMSampler(thresh)``. An image
+    without objects has no such prior when ``low`` > 0: the floor fills it.
+    """
+
+    kind: Literal["band"] = "band"
+    low: float = 0.2
+    high: float = 0.7
+    neg_to_pos_ratio: float = 3.0
+    floor: int = 32
+
+    def __post_init__(self) -> None:
+        _check_quota(self.neg_to_pos_ratio, self.floor)
+        if not 0.0 <= self.low < self.high <= 1.0:
+            raise ConfigError(
+                f"selection: got low {self.low}, high {self.high}, wanted 0 <= low < high <= 1"
+            )
+
+    def negatives(self, ranked: RankedPriors, quota: Tensor) -> Tensor:
+        """Pick the hardest inside the band."""
+        iou = ranked.assignment.iou
+        band = ranked.negatives & (iou >= self.low) & (iou < self.high)
+        return pick_hardest(ranked.rank, band, quota)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelQuotaConfig(QuotaRule):
+    """The ratio rule with a quota for each pyramid level, so that the finest cannot take it all.
+
+    ``shares`` are the levels' parts of the image's quota, finest first, of any sum; none: equal parts.
+    What rounding and exhausted levels leave is given to the hardest of any level.
+    """
+
+    kind: Literal["level_quota"] = "level_quota"
+    shares: tuple[float, ...] = ()
+    neg_to_pos_ratio: float = 3.0
+    floor: int = 32
+
+    def __post_init__(self) -> None:
+        _check_quota(self.neg_to_pos_ratio, self.floor)
+        if self.shares and (min(self.shares) < 0 or sum(self.shares) <= 0):
+            raise ConfigError(
+                f"selection.shares: got {self.shares}, wanted values >= 0 that are not all 0"
+            )
+
+    def negatives(self, ranked: RankedPriors, quota: Tensor) -> Tensor:
+        """Pick the hardest of each level, then of all that is left.
+
+        Raises:
+            ConfigError: another number of shares than of levels.
+        """
+        shares = self.shares or (1.0,) * ranked.num_levels
+        if len(shares) != ranked.num_levels:
+            raise ConfigError(
+                f"selection.shares: got {len(shares)}, wanted {ranked.num_levels} (levels)"
+            )
+        chosen = torch.zeros_like(ranked.negatives)
+        for level, share in enumerate(shares):
+            here = ranked.negatives & (ranked.level == level)
+            part = _floor_of(quota * (share / sum(shares)))
+            chosen = chosen | pick_hardest(ranked.rank, here, part)
+        left = quota - chosen.sum(1)
+        return chosen | pick_hardest(ranked.rank, ranked.negatives & ~chosen, left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixedConfig(QuotaRule):
+    """The ratio rule's quota, part of it the hardest and the rest random.
+
+    The hard part goes from ``hard_start`` to ``hard_end`` linearly over the first ``ramp`` of the
+    training's steps (0: at once).
+    """
+
+    kind: Literal["mixed"] = "mixed"
+    hard_start: float = 0.0
+    hard_end: float = 1.0
+    ramp: float = 0.5
+    neg_to_pos_ratio: float = 3.0
+    floor: int = 32
+
+    def __post_init__(self) -> None:
+        _check_quota(self.neg_to_pos_ratio, self.floor)
+        parts = (self.hard_start, self.hard_end, self.ramp)
+        if min(parts) < 0 or max(parts) > 1:
+            raise ConfigError(
+                f"selection: got hard_start {self.hard_start}, hard_end {self.hard_end}, "
+                f"ramp {self.ramp}, wanted 0..1 each"
+            )
+
+    def negatives(self, ranked: RankedPriors, quota: Tensor) -> Tensor:
+        """Pick the hardest, then the highest of random numbers among the others."""
+        share = self.hard_share(ranked.step, ranked.steps)
+        hard = pick_hardest(ranked.rank, ranked.negatives, _floor_of(quota * share))
+        rest = quota - hard.sum(1)
+        return hard | pick_hardest(ranked.noise(), ranked.negatives & ~hard, rest)
+
+    def hard_share(self, step: int, steps: int) -> float:
+        """Return the part of the quota that is taken by hardness at a step of ``steps``."""
+        done = 1.0 if self.ramp == 0 else min(1.0, step / (self.ramp * max(1, steps)))
+        return self.hard_start + (self.hard_end - self.hard_start) * done
+
+    @property
+    def reads_step(self) -> bool:
+        """The hard part grows, and each step has a draw of its own."""
+        return True
+
+
+SelectionConfig = Annotated[
+    AllConfig
+    | RandomConfig
+    | RatioConfig
+    | HardExamplesConfig
+    | BatchRatioConfig
+    | BandConfig
+    | LevelQuotaConfig
+    | MixedConfig,
+    Field(discriminator="kind"),
+]
+
+
+def _check_quota(ratio: float, floor: int) -> None:
+    if ratio < 0 or floor < 0:
+        raise ConfigError(
+            f"selection: got neg_to_pos_ratio {ratio}, floor {floor}, wanted both >= 0"
+        )
+
+
+def _check_nms(nms_iou: float | None, candidates: int) -> None:
+    if nms_iou is not None and not 0.0 < nms_iou <= 1.0:
+        raise ConfigError(f"selection.nms_iou: got {nms_iou}, wanted 0 < nms_iou <= 1, or null")
+    if not 1 <= candidates <= _MOST_CANDIDATES:
+        raise ConfigError(
+            f"selection.nms_candidates: got {candidates}, wanted 1..{_MOST_CANDIDATES} "
+            "(every pair of them is compared)"
+        )
+
+
+def _survivors(
+    ranked: RankedPriors, eligible: Tensor, nms_iou: float | None, candidates: int
+) -> Tensor:
+    if nms_iou is None:
+        return eligible
+    assert ranked.boxes is not None
+    return suppress_negatives(ranked.boxes, ranked.rank, eligible, nms_iou, candidates)
+
+
+def _floor_of(value: Tensor) -> Tensor:
+    return value.floor().long()
 
 
 def pick_hardest(score: Tensor, eligible: Tensor, wanted: Tensor) -> Tensor:
@@ -137,9 +537,6 @@ def pick_by_value(ranked: Tensor, wanted: Tensor) -> Tensor:
     return picked
 
 
-# Greedy non-maximum suppression inside the miner: one false alarm counts once.
-
-
 def suppress_negatives(
     boxes: Tensor, score: Tensor, eligible: Tensor, nms_iou: float, candidates: int
 ) -> Tensor:
@@ -190,366 +587,51 @@ def _(boxes: Tensor, score: Tensor, eligible: Tensor, nms_iou: float, candidates
     return torch.empty_like(eligible)
 
 
-_MOST_CANDIDATES = 1024
-
-Rank = Literal["background", "class", "localisation", "both"]
-"""What a rule ranks by: −log p(background), the classification loss, the localisation loss, or the
-sum of the last two. A background prior's localisation loss is 0 in ``hard_examples``, as in Caffe
-and TF; in ``ratio``, where that would rank nothing, it is taken against the object that the prior
-overlaps most (0 where it overlaps none)."""
+_MASK = 0xFFFFFFFF
+_ODD = 0x45D9F3B
+_GOLDEN = 0x9E3779B1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllConfig:
-    """Every prior that is not ignored; with the focal loss, RetinaNet's choice."""
+def prior_noise(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
+    """Return f32[B, A] in [0, 1), uniform, the same for the same ids, step and seed on any device.
 
-    kind: Literal["all"] = "all"
+    Args:
+        image_ids (Tensor[B]): i64.
+        num_priors: A.
+        step, seed: any integers >= 0.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RandomConfig:
-    """max(``neg_to_pos_ratio`` × positives, ``count``) random background priors of each image.
-
-    A fixed number is ``neg_to_pos_ratio`` 0 and a ``count``. The floor, if larger, is filled by
-    hardness, not at random.
+    Source: the 32-bit finaliser "lowbias" family (xor-shift and multiply), in i64 without overflow.
     """
+    if torch.compiler.is_compiling():
+        noise: Tensor = _noise_op(image_ids, num_priors, step, seed)
+        return noise
+    return _noise(image_ids, num_priors, step, seed)
 
-    kind: Literal["random"] = "random"
-    neg_to_pos_ratio: float = 3.0
-    count: int = 0
-    floor: int = 32
 
-    def __post_init__(self) -> None:
-        _check_quota(self.neg_to_pos_ratio, self.floor)
-        if self.count < 0:
-            raise ConfigError(f"selection.count: got {self.count}, wanted >= 0")
+def _noise(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
+    image = _mix(_mix(image_ids + _GOLDEN) ^ (_scramble(step) + seed * _ODD & _MASK))
+    prior = torch.arange(num_priors, device=image_ids.device) * _GOLDEN & _MASK
+    bits = _mix(image[:, None] ^ prior)
+    return (bits >> 8).float() / (1 << 24)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RatioConfig:
-    """Keep the max(``neg_to_pos_ratio`` × positives, ``floor``) hardest background priors an image.
+@torch.library.custom_op("hardmine::prior_noise", mutates_args=())
+def _noise_op(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
+    """One node of a compiled graph: a step that is a symbol there makes no kernel of its own."""
+    return _noise(image_ids, num_priors, step, seed)
 
-    With ``nms_iou`` the predictions of the ``nms_candidates`` hardest are suppressed first (greedy
-    NMS over the decoded boxes, the harder one stays), so that one false alarm counts once.
-    """
 
-    kind: Literal["ratio"] = "ratio"
-    neg_to_pos_ratio: float = 3.0
-    floor: int = 32
-    rank: Rank = "background"
-    nms_iou: float | None = None
-    nms_candidates: int = 256
+@_noise_op.register_fake
+def _(image_ids: Tensor, num_priors: int, step: int, seed: int) -> Tensor:
+    return image_ids.new_empty(len(image_ids), num_priors, dtype=torch.float32)
 
-    def __post_init__(self) -> None:
-        _check_quota(self.neg_to_pos_ratio, self.floor)
-        _check_nms(self.nms_iou, self.nms_candidates)
 
+def _scramble(step: int) -> int:
+    return (step + 1) * _GOLDEN & _MASK
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HardExamplesConfig:
-    """The ``count`` hardest priors of both kinds (0: all that NMS leaves); easy positives drop out.
 
-    Caffe's ``HARD_EXAMPLE`` is the default; with ``neg_to_pos_ratio`` (of the surviving positives)
-    and ``count`` 0 it is TF's ``hard_example_miner``. Unlike there a floor works without a ratio and
-    ignored priors are not taken for negatives.
-    """
-
-    kind: Literal["hard_examples"] = "hard_examples"
-    count: int = 64
-    rank: Literal["class", "localisation", "both"] = "both"
-    nms_iou: float | None = 0.7
-    nms_candidates: int = 256
-    neg_to_pos_ratio: float | None = None
-    floor: int = 0
-
-    def __post_init__(self) -> None:
-        _check_quota(self.neg_to_pos_ratio or 0.0, self.floor)
-        _check_nms(self.nms_iou, self.nms_candidates)
-        if self.count < 0 or (self.nms_iou is not None and self.count > self.nms_candidates):
-            raise ConfigError(
-                f"selection.count: got {self.count}, wanted 0..nms_candidates "
-                f"({self.nms_candidates})"
-            )
-        if self.count == 0 and self.nms_iou is None and self.neg_to_pos_ratio is None:
-            raise ConfigError(
-                "selection: count 0 without nms_iou or neg_to_pos_ratio selects everything, "
-                "wanted kind 'all'"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchRatioConfig:
-    """The hardest background priors of the whole batch (this process's part of it), as ssd_keras.
-
-    max(``neg_to_pos_ratio`` × the batch's positives, ``least``) are kept wherever they lie; then each
-    image is filled up to ``floor``.
-    """
-
-    kind: Literal["batch_ratio"] = "batch_ratio"
-    neg_to_pos_ratio: float = 3.0
-    least: int = 0
-    floor: int = 32
-
-    def __post_init__(self) -> None:
-        _check_quota(self.neg_to_pos_ratio, self.floor)
-        if self.least < 0:
-            raise ConfigError(f"selection.least: got {self.least}, wanted >= 0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BandConfig:
-    """The ratio rule over background priors with ``low`` <= IoU < ``high`` with an object.
-
-    .2 to .7 is "soft sampling"; 0 to a threshold is GluonCV's ``OHEMSampler(thresh)``. An image
-    without objects has no such prior when ``low`` > 0: the floor fills it.
-    """
-
-    kind: Literal["band"] = "band"
-    low: float = 0.2
-    high: float = 0.7
-    neg_to_pos_ratio: float = 3.0
-    floor: int = 32
-
-    def __post_init__(self) -> None:
-        _check_quota(self.neg_to_pos_ratio, self.floor)
-        if not 0.0 <= self.low < self.high <= 1.0:
-            raise ConfigError(
-                f"selection: got low {self.low}, high {self.high}, wanted 0 <= low < high <= 1"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LevelQuotaConfig:
-    """The ratio rule with a quota for each pyramid level, so that the finest cannot take it all.
-
-    ``shares`` are the levels' parts of the image's quota, finest first, of any sum; none: equal parts.
-    What rounding and exhausted levels leave is given to the hardest of any level.
-    """
-
-    kind: Literal["level_quota"] = "level_quota"
-    shares: tuple[float, ...] = ()
-    neg_to_pos_ratio: float = 3.0
-    floor: int = 32
-
-    def __post_init__(self) -> None:
-        _check_quota(self.neg_to_pos_ratio, self.floor)
-        if self.shares and (min(self.shares) < 0 or sum(self.shares) <= 0):
-            raise ConfigError(
-                f"selection.shares: got {self.shares}, wanted values >= 0 that are not all 0"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MixedConfig:
-    """The ratio rule's quota, part of it the hardest and the rest random.
-
-    The hard part goes from ``hard_start`` to ``hard_end`` linearly over the first ``ramp`` of the
-    training's steps (0: at once).
-    """
-
-    kind: Literal["mixed"] = "mixed"
-    hard_start: float = 0.0
-    hard_end: float = 1.0
-    ramp: float = 0.5
-    neg_to_pos_ratio: float = 3.0
-    floor: int = 32
-
-    def __post_init__(self) -> None:
-        _check_quota(self.neg_to_pos_ratio, self.floor)
-        parts = (self.hard_start, self.hard_end, self.ramp)
-        if min(parts) < 0 or max(parts) > 1:
-            raise ConfigError(
-                f"selection: got hard_start {self.hard_start}, hard_end {self.hard_end}, "
-                f"ramp {self.ramp}, wanted 0..1 each"
-            )
-
-    def hard_share(self, step: int, steps: int) -> float:
-        """Return the part of the quota that is taken by hardness at a step of ``steps``."""
-        done = 1.0 if self.ramp == 0 else min(1.0, step / (self.ramp * max(1, steps)))
-        return self.hard_start + (self.hard_end - self.hard_start) * done
-
-
-SelectionConfig = Annotated[
-    AllConfig
-    | RandomConfig
-    | RatioConfig
-    | HardExamplesConfig
-    | BatchRatioConfig
-    | BandConfig
-    | LevelQuotaConfig
-    | MixedConfig,
-    Field(discriminator="kind"),
-]
-
-
-def _check_quota(ratio: float, floor: int) -> None:
-    if ratio < 0 or floor < 0:
-        raise ConfigError(
-            f"selection: got neg_to_pos_ratio {ratio}, floor {floor}, wanted both >= 0"
-        )
-
-
-def _check_nms(nms_iou: float | None, candidates: int) -> None:
-    if nms_iou is not None and not 0.0 < nms_iou <= 1.0:
-        raise ConfigError(f"selection.nms_iou: got {nms_iou}, wanted 0 < nms_iou <= 1, or null")
-    if not 1 <= candidates <= _MOST_CANDIDATES:
-        raise ConfigError(
-            f"selection.nms_candidates: got {candidates}, wanted 1..{_MOST_CANDIDATES} "
-            "(every pair of them is compared)"
-        )
-
-
-# The selection rules at work: from what a batch's priors cost to the masks that enter the loss.
-#
-# No rule reads a value on the host (``pick_hardest`` and the miner's NMS know ways of their own for the
-# CPU), and none loops over images.
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RankedPriors:
-    """What a rule chooses from; nothing here carries a gradient.
-
-    ``background`` f32[B, A] is −log p(background), ``rank`` f32[B, A] what the rule ranks by,
-    ``boxes`` f32[B, A, 4] the decoded predictions (``None`` unless the rule suppresses), ``level``
-    i64[A], ``num_levels`` their number, ``image_ids`` i64[B]; ``step`` of ``steps`` says how far the
-    training is, ``seed`` whose it is.
-    """
-
-    assignment: Assignment
-    background: Tensor
-    rank: Tensor
-    level: Tensor
-    num_levels: int
-    image_ids: Tensor
-    boxes: Tensor | None = None
-    step: int = 0
-    steps: int = 1
-    seed: int = 0
-
-    @property
-    def negatives(self) -> Tensor:
-        """Background priors that are not ignored, bool[B, A]."""
-        return self.assignment.labels == 0
-
-    @property
-    def positives(self) -> Tensor:
-        """Priors with an object, bool[B, A]."""
-        return self.assignment.labels > 0
-
-    def noise(self) -> Tensor:
-        """Return f32[B, A] in [0, 1), anew in each step, the same after a restart."""
-        return prior_noise(self.image_ids, len(self.level), self.step, self.seed)
-
-
-@torch.no_grad()
-def select_priors(view: RankedPriors, config: SelectionConfig) -> Selection:
-    """Choose the priors that enter the loss.
-
-    Returns:
-        Selection: masks bool[B, A], disjoint, never true on an ignored prior. Of equal ranks the prior
-        with the lower index goes first.
-
-    Raises:
-        ValueError: ranks and labels differ in shape.
-
-    Source: Liu et al. 2016, "SSD", section 2.2, for the ratio; docs/differences.md for the others.
-    """
-    wanted = tuple(view.assignment.labels.shape)
-    for name, values in (("background", view.background), ("rank", view.rank)):
-        if tuple(values.shape) != wanted:
-            raise ValueError(f"{name}: got shape {tuple(values.shape)}, wanted {wanted}")
-    if isinstance(config, AllConfig):
-        return Selection(view.positives, view.negatives)
-    if isinstance(config, HardExamplesConfig):
-        return _hard_examples(view, config)
-    chosen = _negatives(view, config)
-    if config.floor and not _reaches_floor(config):
-        chosen = _fill(view, chosen, config.floor)
-    return Selection(view.positives, chosen)
-
-
-def _negatives(
-    view: RankedPriors,
-    config: RandomConfig
-    | RatioConfig
-    | BatchRatioConfig
-    | BandConfig
-    | LevelQuotaConfig
-    | MixedConfig,
-) -> Tensor:
-    """Return the background priors that a rule takes before the floor, bool[B, A]."""
-    quota = _floor_of(view.positives.sum(1) * config.neg_to_pos_ratio)  # [B]
-    if isinstance(config, RatioConfig):
-        if _reaches_floor(config):
-            quota = quota.clamp(min=config.floor)
-        return pick_hardest(view.rank, _survivors(view, view.negatives, config), quota)
-    if isinstance(config, RandomConfig):
-        return pick_hardest(view.noise(), view.negatives, quota.clamp(min=config.count))
-    if isinstance(config, BandConfig):
-        iou = view.assignment.iou
-        band = view.negatives & (iou >= config.low) & (iou < config.high)
-        return pick_hardest(view.rank, band, quota)
-    if isinstance(config, LevelQuotaConfig):
-        return _by_level(view, config, quota)
-    if isinstance(config, MixedConfig):
-        share = config.hard_share(view.step, view.steps)
-        hard = pick_hardest(view.rank, view.negatives, _floor_of(quota * share))
-        rest = quota - hard.sum(1)
-        return hard | pick_hardest(view.noise(), view.negatives & ~hard, rest)
-    total = _floor_of(view.positives.sum() * config.neg_to_pos_ratio).clamp(min=config.least)
-    flat = pick_hardest(view.rank.view(1, -1), view.negatives.view(1, -1), total.view(1))
-    return flat.view_as(view.rank)
-
-
-def _hard_examples(view: RankedPriors, config: HardExamplesConfig) -> Selection:
-    chosen = _survivors(view, view.positives | view.negatives, config)
-    if config.count:
-        wanted = torch.full_like(view.image_ids, config.count)
-        chosen = pick_hardest(view.rank, chosen, wanted)
-    positives, negatives = chosen & view.positives, chosen & view.negatives
-    if config.neg_to_pos_ratio is not None:
-        most = _floor_of(positives.sum(1) * config.neg_to_pos_ratio).clamp(min=config.floor)
-        negatives = pick_hardest(view.rank, negatives, most)
-    if config.floor:
-        negatives = _fill(view, negatives, config.floor)
-    return Selection(positives, negatives)
-
-
-def _by_level(view: RankedPriors, config: LevelQuotaConfig, quota: Tensor) -> Tensor:
-    shares = config.shares or (1.0,) * view.num_levels
-    if len(shares) != view.num_levels:
-        raise ConfigError(f"selection.shares: got {len(shares)}, wanted {view.num_levels} (levels)")
-    chosen = torch.zeros_like(view.negatives)
-    for level, share in enumerate(shares):
-        here = view.negatives & (view.level == level)
-        chosen = chosen | pick_hardest(view.rank, here, _floor_of(quota * (share / sum(shares))))
-    left = quota - chosen.sum(1)
-    return chosen | pick_hardest(view.rank, view.negatives & ~chosen, left)
-
-
-def _survivors(
-    view: RankedPriors, eligible: Tensor, config: RatioConfig | HardExamplesConfig
-) -> Tensor:
-    if config.nms_iou is None:
-        return eligible
-    assert view.boxes is not None
-    return suppress_negatives(
-        view.boxes, view.rank, eligible, config.nms_iou, config.nms_candidates
-    )
-
-
-def _reaches_floor(config: SelectionConfig) -> bool:
-    """Return whether filling up to the floor only goes on in the rule's own order."""
-    if not isinstance(config, RatioConfig):
-        return False
-    return config.rank == "background" and config.nms_iou is None
-
-
-def _fill(view: RankedPriors, chosen: Tensor, floor: int) -> Tensor:
-    """Fill each image's negatives up to ``floor`` with its hardest background priors."""
-    missing = (floor - chosen.sum(1)).clamp(min=0)
-    return chosen | pick_hardest(view.background, view.negatives & ~chosen, missing)
-
-
-def _floor_of(value: Tensor) -> Tensor:
-    return value.floor().long()
+def _mix(x: Tensor) -> Tensor:
+    x = x & _MASK
+    x = (((x >> 16) ^ x) * _ODD) & _MASK
+    x = (((x >> 16) ^ x) * _ODD) & _MASK
+    return (x >> 16) ^ x

@@ -2,10 +2,11 @@
 
 Divided by the number of positives, as in the paper, a batch without objects has no scale: with
 N = max(1, 0) its loss is hundreds of times too large, and with N = 0 it is nothing. Divided by the
-number selected, a mixed batch shrinks as negatives join it. Hence *imagined positives*, selected ÷
+number selected, a mixed batch shrinks as negatives join it. Hence *equivalent positives*, selected ÷
 (1 + ratio): in a batch in which every image holds objects and the floor does not bind these *are* the
-positives; without objects it is the number that would have asked for as many negatives. Where a rule
-has no quota (``all``), an image without objects counts as one positive.
+positives; without objects it is the number that would have asked for as many negatives. The ratio is
+what the selection rule says of itself; where a rule has no quota (``all``), an image without objects
+counts as one positive.
 
 Every count is taken over all processes.
 """
@@ -13,7 +14,7 @@ Every count is taken over all processes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 import torch
 import torch.distributed as dist
@@ -21,15 +22,12 @@ from pydantic import Field
 from torch import Tensor
 
 from hardmine.errors import ConfigError
-from hardmine.losses.negative_mining import AllConfig, SelectionConfig
-
-USUAL_RATIO = 3.0
-"""Negatives a positive where a rule states none."""
+from hardmine.losses.negative_mining import SelectionRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BySelected:
-    """Classification ÷ imagined positives, localisation ÷ positives of the batch; the default."""
+    """Classification ÷ equivalent positives, localisation ÷ positives of the batch; the default."""
 
     kind: Literal["selected"] = "selected"
 
@@ -38,7 +36,7 @@ class BySelected:
 class ByBatch:
     """Both ÷ positives of the batch (the paper, Caffe, torchvision).
 
-    A batch without objects takes the imagined positives instead of 1.
+    A batch without objects takes the equivalent positives instead of 1.
     """
 
     kind: Literal["batch"] = "batch"
@@ -46,7 +44,7 @@ class ByBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByImage:
-    """Each image's sums ÷ its own positives (imagined ones without objects), then the mean: of
+    """Each image's sums ÷ its own positives (equivalent ones without objects), then the mean: of
     classification over all images, of localisation over those with objects.
     """
 
@@ -55,7 +53,7 @@ class ByImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByMovingAverage:
-    """Both ÷ (images × a moving average of positives an image); a batch without objects leaves it.
+    """Both ÷ (images × a moving average of positives per image); a batch without objects leaves it.
 
     The average starts at the first batch's value. It is part of a run's saved state.
     """
@@ -75,7 +73,7 @@ NormaliserConfig = Annotated[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """Sums of losses and counts of selected priors, one value an image (f32[B], with gradients in
+    """Sums of losses and counts of selected priors, one value per image (f32[B], with gradients in
     the first two; i64[B]).
     """
 
@@ -88,52 +86,52 @@ class Sums:
 class Normaliser:
     """Divides the sums; holds the moving average when there is one."""
 
-    def __init__(self, config: NormaliserConfig, selection: SelectionConfig) -> None:
+    def __init__(self, config: NormaliserConfig, selection: SelectionRule) -> None:
         self.config = config
-        self._quota = not isinstance(selection, AllConfig)
-        ratio = None if isinstance(selection, AllConfig) else selection.neg_to_pos_ratio
-        self._ratio = USUAL_RATIO if ratio is None else ratio
+        self._ratio = selection.negatives_per_positive
         self.average: Tensor | None = None
-        """Positives an image, f32 scalar; ``None`` before the first step."""
+        """Positives per image, f32 scalar; ``None`` before the first step."""
 
     def __call__(self, sums: Sums) -> tuple[Tensor, Tensor]:
         """Return classification and localisation loss (scalars) of the joint batch."""
         (positives, negatives, images, with_objects), world = _joint_counts(sums)
         classification, localisation = sums.classification, sums.localisation
-        if isinstance(self.config, ByImage):
-            own = sums.positives
-            imagined = self._imagined(own, sums.negatives, torch.ones_like(own))
-            classification = classification / torch.where(own > 0, own, imagined)
-            localisation = localisation / own.clamp(min=1)
-            divisors = images, with_objects
-        else:
-            imagined = self._imagined(positives, negatives, images)
-            if isinstance(self.config, BySelected):
-                divisors = imagined, positives
-            elif isinstance(self.config, ByBatch):
-                divisors = (torch.where(positives > 0, positives, imagined),) * 2
-            else:
-                divisors = (self._expected(positives, images, imagined, self.config.momentum),) * 2
+        config, equivalent = self.config, self._equivalent(positives, negatives, images)
+        match config:
+            case BySelected():
+                divisors = equivalent, positives
+            case ByBatch():
+                divisors = (torch.where(positives > 0, positives, equivalent),) * 2
+            case ByImage():
+                own = sums.positives
+                instead = self._equivalent(own, sums.negatives, torch.ones_like(own))
+                classification = classification / torch.where(own > 0, own, instead)
+                localisation = localisation / own.clamp(min=1)
+                divisors = images, with_objects
+            case ByMovingAverage():
+                divisors = (self._expected(positives, images, equivalent, config.momentum),) * 2
+            case _:
+                assert_never(config)
         # Gradients are averaged over processes: times their number, the joint batch's gradient.
         return (
             classification.sum() / divisors[0].clamp(min=1) * world,
             localisation.sum() / divisors[1].clamp(min=1) * world,
         )
 
-    def _imagined(self, positives: Tensor, negatives: Tensor, images: Tensor) -> Tensor:
-        if not self._quota:
+    def _equivalent(self, positives: Tensor, negatives: Tensor, images: Tensor) -> Tensor:
+        if self._ratio is None:
             return torch.where(positives > 0, positives, images)
         return ((positives + negatives) / (1.0 + self._ratio)).clamp(min=1)
 
     def _expected(
-        self, positives: Tensor, images: Tensor, imagined: Tensor, momentum: float
+        self, positives: Tensor, images: Tensor, equivalent: Tensor, momentum: float
     ) -> Tensor:
         """Move the average on and return the positives that it expects of so many images."""
         now = positives / images
         old = torch.zeros_like(now) if self.average is None else self.average
         moved = torch.where(old > 0, momentum * old + (1.0 - momentum) * now, now)
         self.average = torch.where(positives > 0, moved, old)
-        return torch.where(self.average > 0, self.average * images, imagined)
+        return torch.where(self.average > 0, self.average * images, equivalent)
 
 
 def _joint_counts(sums: Sums) -> tuple[tuple[Tensor, ...], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 import torch
 from pydantic import Field
@@ -172,16 +172,24 @@ def make_head(
     Raises:
         ConfigError: a shared head over levels that differ.
     """
-    if isinstance(config, SharedHeadConfig):
-        return SharedHead(config, channels, num_priors, width)
-    return Head(config, channels, num_priors, width)
+    match config:
+        case HeadConfig():
+            return Head(config, channels, num_priors, width)
+        case SharedHeadConfig():
+            return SharedHead(config, channels, num_priors, width)
+        case _:
+            assert_never(config)
 
 
 def make_tower(config: AnyHeadConfig, channels: Sequence[int]) -> nn.Module:
     """Build what stands before both heads: a shared tower, or nothing."""
-    if isinstance(config, SharedHeadConfig) and config.depth:
-        return SharedTower(config, channels)
-    return nn.Identity()
+    match config:
+        case HeadConfig():
+            return nn.Identity()
+        case SharedHeadConfig():
+            return SharedTower(config, channels) if config.depth else nn.Identity()
+        case _:
+            assert_never(config)
 
 
 def _tower_conv(side: int, depthwise: bool) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -140,9 +140,15 @@ class Fpn(nn.Module):
 
 def make_neck(config: NeckConfig, in_channels: Sequence[int]) -> NoNeck | ExtraLayers | Fpn:
     """Build the neck over maps of ``in_channels``, finest first; its ``channels`` are the levels'."""
-    if isinstance(config, ExtraLayersConfig):
-        return ExtraLayers(config, in_channels)
-    return Fpn(config, in_channels) if isinstance(config, FpnConfig) else NoNeck(in_channels)
+    match config:
+        case NoNeckConfig():
+            return NoNeck(in_channels)
+        case ExtraLayersConfig():
+            return ExtraLayers(config, in_channels)
+        case FpnConfig():
+            return Fpn(config, in_channels)
+        case _:
+            assert_never(config)
 
 
 def _extra_block(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, assert_never
 
 from pydantic import Field
 
@@ -19,6 +19,10 @@ def make_network(config: SSDConfig | TorchvisionConfig, categories: tuple[str, .
     Raises:
         ConfigError: a choice that cannot be built.
     """
-    if isinstance(config, TorchvisionConfig):
-        return TorchvisionNetwork(config, categories)
-    return SSD(config, categories)
+    match config:
+        case SSDConfig():
+            return SSD(config, categories)
+        case TorchvisionConfig():
+            return TorchvisionNetwork(config, categories)
+        case _:
+            assert_never(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import torch
 from pydantic import Field
@@ -46,9 +46,15 @@ BackboneConfig = Annotated[
 
 def make_backbone(config: BackboneConfig) -> Taps | Vgg16 | SmallNet:
     """Build the network that a config describes, with random weights."""
-    if isinstance(config, VggConfig):
-        return Vgg16(config)
-    return SmallNet(config) if isinstance(config, SmallNetConfig) else Taps(config)
+    match config:
+        case TapsConfig() | TimmConfig():
+            return Taps(config)
+        case VggConfig():
+            return Vgg16(config)
+        case SmallNetConfig():
+            return SmallNet(config)
+        case _:
+            assert_never(config)
 
 
 def probe_channels(
