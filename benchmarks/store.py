@@ -114,16 +114,16 @@ def time_top(folder: Path, rows: int) -> dict[str, float]:
 def victim(path: Path, images: int) -> None:
     """Scan with a detector that takes a hundredth of a millisecond; notes what it scored."""
     from hardmine.data.resize import Resize
-    from hardmine.inference import fast_scoring as hot_pass
-    from hardmine.inference.fast_scoring import HotScore
+    from hardmine.inference import fast_scoring
+    from hardmine.inference.fast_scoring import FastScore
 
-    def batch_of(scorer: Any, resize: Any, batch: Any) -> list[HotScore]:
+    def batch_of(scorer: Any, resize: Any, batch: Any) -> list[FastScore]:
         time.sleep(0.002)
         assert known.isdisjoint(item.name for item in batch), "scored before"
-        return [HotScore(i.name, (hash_of(i.name) % 9973) / 9973, 1, 0, 0) for i in batch]
+        return [FastScore(i.name, (hash_of(i.name) % 9973) / 9973, 1, 0, 0) for i in batch]
 
     known: set[str] = set()
-    hot_pass.score_batch = batch_of  # type: ignore[assignment]
+    fast_scoring.score_batch = batch_of  # type: ignore[assignment]
     scorer: Any = type("Quick", (), {"name": "fake", "workers": 2, "batch_size": 16})()
     with PoolStore(path) as store:
         known.update(score.image for score in store.iter_ranked(MODEL))

@@ -9,24 +9,26 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from hardmine.data.resize import Mode, Resize
+from hardmine.data.resize import Align, Mode, Resize
 from hardmine.errors import ConfigError
 from hardmine.recipes.recipe import Recipe, recipe_from_dict
 
 MODES: list[Mode] = ["stretch", "letterbox", "shortest", "inscribe"]
 SIZE = st.integers(1, 4000)
 MODE = st.sampled_from(MODES)
+ALIGNS: list[Align] = ["centre", "upper_left"]
+ALIGN = st.sampled_from(ALIGNS)
 
 
 def some_boxes(width: int, height: int) -> NDArray[np.float64]:
     return np.array([[0, 0, width, height], [width / 3, height / 4, width / 2, height]])
 
 
-@given(SIZE, SIZE, MODE, st.integers(1, 2000), st.integers(1, 2000))
+@given(SIZE, SIZE, MODE, ALIGN, st.integers(1, 2000), st.integers(1, 2000))
 def test_inverse_undoes_forward(
-    width: int, height: int, mode: Mode, rows: int, columns: int
+    width: int, height: int, mode: Mode, align: Align, rows: int, columns: int
 ) -> None:
-    placement = Resize(rows, columns, mode).place(width, height)
+    placement = Resize(rows, columns, mode, align=align).place(width, height)
     boxes = some_boxes(width, height)
     back = placement.inverse(placement.forward(boxes))
     assert back.dtype == np.float64
@@ -45,11 +47,11 @@ def test_inverse_undoes_forward_in_float32(
     assert np.abs(back - boxes).max() < 1e-3
 
 
-@given(SIZE, SIZE, MODE, st.integers(1, 700), st.integers(1, 700))
+@given(SIZE, SIZE, MODE, ALIGN, st.integers(1, 700), st.integers(1, 700))
 def test_the_image_lies_on_the_canvas(
-    width: int, height: int, mode: Mode, rows: int, columns: int
+    width: int, height: int, mode: Mode, align: Align, rows: int, columns: int
 ) -> None:
-    placement = Resize(rows, columns, mode).place(width, height)
+    placement = Resize(rows, columns, mode, align=align).place(width, height)
     low_x, low_y, high_x, high_y = placement.forward(np.array([[0.0, 0, width, height]]))[0]
     assert 0 <= low_x < high_x <= columns + 1e-9
     assert 0 <= low_y < high_y <= rows + 1e-9
@@ -152,3 +154,20 @@ def test_a_recipe_chooses_it() -> None:
     assert Recipe().resize.mode == "stretch"
     with pytest.raises(ConfigError, match=r"wanted 1\.\.320"):
         recipe_from_dict({"resize_mode": "shortest", "resize_side": 1000})
+
+
+def test_at_the_upper_left_nothing_lies_left_or_above() -> None:
+    """200 × 100 into 100 × 100: r = .5, so 100 × 50 at the top, 50 rows of filling below."""
+    resize = Resize(100, 100, "letterbox", (1, 2, 3), align="upper_left")
+    canvas, placement = resize.apply(Image.new("RGB", (200, 100), (200, 0, 0)))
+    assert (canvas[:50] == (200, 0, 0)).all()
+    assert (canvas[50:] == (1, 2, 3)).all()
+    assert resize.inner(200, 100) == (0, 0, 100, 50)
+    box = np.array([[20.0, 10, 40, 30]])
+    assert placement.forward(box).tolist() == [[10, 5, 20, 15]]
+    assert placement.inverse(placement.forward(box)).tolist() == box.tolist()
+
+
+def test_an_unknown_place_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"resize\.align: got 'left', wanted one of 'centre'"):
+        Resize(10, 10, "letterbox", align="left")  # type: ignore[arg-type]

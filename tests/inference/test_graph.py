@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
+from hardmine.data.resize import Resize
 from hardmine.errors import CheckpointError, ConfigError, HardmineError
+from hardmine.inference.detector import make_model_id
+from hardmine.inference.graph import graph_detector
+from hardmine.inference.graph.graph_config import PRESETS, graph_config
 from hardmine.inference.graph.graph_detector import GraphDetector
 from hardmine.inference.load_detector import load_detector
+from hardmine.inference.tiles import Tiles
 from hardmine.types import Detections
 
 SIDE, CELLS, CLASSES = 64, 4, 2
@@ -391,3 +398,98 @@ def test_the_identity_follows_the_description(tmp_path: Path) -> None:
     assert opened(path).model_id == one
     describe(path, classes=["a", "b"], nms={"iou": 0.3})
     assert opened(path).model_id != one
+
+
+def test_an_identity_is_what_it_was(tmp_path: Path) -> None:
+    """Golden: when it changes, every pool that was scanned is scanned again."""
+    config = graph_config({"preset": "yolov8", "classes": ["a", "b"]}, "here")
+    assert make_model_id("0123456789abcdef", config, 640, 640) == "e2403227e34be5fa"
+
+
+def test_a_new_field_with_a_default_changes_no_identity() -> None:
+    """Copies of the classes with one more field stand for the next version."""
+    config = graph_config({"preset": "yolox", "classes": ["a"]}, "here")
+
+    def newer(value: Any) -> Any:
+        cls = make_dataclass(
+            type(value).__name__,
+            [("added", int, field(default=3))],
+            bases=(type(value),),
+            frozen=True,
+            slots=True,
+        )
+        return cls(**{item.name: getattr(value, item.name) for item in fields(value)})
+
+    assert make_model_id(newer(config)) == make_model_id(config)
+    changed = replace(newer(config), added=4)
+    assert make_model_id(changed) != make_model_id(config)
+    resize = Resize(640, 640, "letterbox")
+    assert make_model_id(newer(resize)) == make_model_id(resize)
+    assert make_model_id(newer(Tiles(512))) == make_model_id(Tiles(512))
+
+
+# YOLOX: offsets in grids, BGR pixels of 0 to 255 at the upper left.
+
+
+def yolox_rows() -> Array:
+    """Strides 8, 16, 32 over 64 px: 64 + 16 + 4 cells. The box 8..24, 16..48 (centre 16, 32; size 16,
+    32) in cell (0, 1) of stride 16, which is row 64 + 4: offsets 1 and 1, ln 1 and ln 2.
+    """
+    rows = np.zeros((1, 84, 7), np.float32)
+    rows[0, 68] = [1.0, 1.0, 0.0, np.log(2.0), 0.75, 0.0, 1.0]
+    return rows
+
+
+def test_yolox_as_its_exporter_writes_it(tmp_path: Path) -> None:
+    path = constant_graph(tmp_path / "m.onnx", {"output": yolox_rows()})
+    detector = load_detector(f"{path}:yolox", classes=["a", "b"])
+    picture = np.zeros((64, 32, 3), np.uint8)  # centred, the box would lie 16 px further left
+    found = detector.predict(picture)
+    assert found.labels.tolist() == [2]
+    np.testing.assert_allclose(found.scores, [0.75], atol=1e-6)
+    np.testing.assert_allclose(found.boxes, [BOX], atol=1e-4)
+
+
+def test_yolox_decoded_in_the_graph(tmp_path: Path) -> None:
+    rows = yolox_rows()
+    rows[0, 68, :4] = [16, 32, 16, 32]
+    path = constant_graph(tmp_path / "m.onnx", {"output": rows})
+    found = load_detector(f"{path}:yolox_decoded", classes=["a", "b"]).predict(
+        np.zeros((64, 32, 3), np.uint8)
+    )
+    np.testing.assert_allclose(found.boxes, [BOX], atol=1e-4)
+
+
+def test_yolox_takes_bgr_pixels_of_0_to_255() -> None:
+    config = graph_config({"preset": "yolox"}, "here")
+    colour = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    fed = graph_detector._pixels(colour, config, graph_detector.Port("x", (1, 3, 2, 2), "float32"))
+    assert fed[0, :, 0, 0].tolist() == [30, 20, 10]
+
+
+def test_a_grid_of_another_size_is_refused(tmp_path: Path) -> None:
+    path = constant_graph(tmp_path / "m.onnx", {"output": yolox_rows()[:, :80]})
+    detector = load_detector(f"{path}:yolox", classes=["a", "b"])
+    with pytest.raises(
+        CheckpointError, match="got 80 boxes per image, wanted 84: the cells of 64x64"
+    ):
+        detector.detect(images(1))
+
+
+def test_strides_with_boxes_that_need_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"got strides \[8\], box_form xyxy"):
+        graph_config({"outputs": {"strides": [8], "box_form": "xyxy"}}, "here")
+
+
+def test_the_page_about_detectors_lists_every_preset() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "detectors.md").read_text(encoding="utf-8")
+    rows = [f"| `{name}` | {preset.docs_row} |" for name, preset in PRESETS.items()]
+    assert "\n".join(rows) in page
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_description(name: str) -> None:
+    preset = PRESETS[name]
+    config = graph_config({"preset": name}, "here")
+    assert config.outputs.kind == preset.values["outputs"]["kind"]
+    assert config.nms.iou == preset.values["nms"]["iou"]

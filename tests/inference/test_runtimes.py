@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.fast_scoring import HotScore, first_cut
+from hardmine.inference.fast_scoring import FastScore, fast_scores
 from hardmine.inference.image_loading import HalvingBatch, ImageItem
 from hardmine.inference.predict import score_items
 from hardmine.inference.runtimes.runtime import OwnScorer, choose_runtime, make_scorer
@@ -121,14 +121,14 @@ def test_the_first_cut_keeps_order_and_names_what_it_cannot_read() -> None:
     foreign = Foreign()
     scorer = make_scorer(foreign)
     assert isinstance(scorer, OwnScorer)
-    results = [r for batch in first_cut(scorer, foreign.resize, items) for r in batch]
+    results = [r for batch in fast_scores(scorer, foreign.resize, items) for r in batch]
     names = [r.file if isinstance(r, Problem) else r.name for r in results]
     assert names == [i.file if isinstance(i, Problem) else i.name for i in items]
     assert [r.kind for r in results if isinstance(r, Problem)] == [
         "image_unreadable",
         "archive_broken",
     ]
-    good = [r for r in results if isinstance(r, HotScore)]
+    good = [r for r in results if isinstance(r, FastScore)]
     assert [r.score for r in good] == pytest.approx([int(r.name) / 255 for r in good], abs=0.01)
 
 
@@ -142,7 +142,7 @@ def test_images_are_taken_only_as_room_is_made() -> None:
             yield ImageItem(str(i), lambda: jpeg(9))
 
     scorer = make_scorer(Foreign())
-    walk = first_cut(scorer, Foreign.resize, items())
+    walk = fast_scores(scorer, Foreign.resize, items())
     next(walk)
     assert taken <= scorer.batch_size * (scorer.workers + 3)
     walk.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar, assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from hardmine.errors import ConfigError
 
 Boxes = TypeVar("Boxes", NDArray[np.float32], NDArray[np.float64])
 Mode = Literal["stretch", "letterbox", "shortest", "inscribe"]
+Align = Literal["centre", "upper_left"]
 Colour = tuple[int, int, int]
 
 _BLACK: Colour = (0, 0, 0)
@@ -62,8 +63,8 @@ class Resize:
       a wide canvas. It is torchvision's min_size / max_size on a canvas of fixed size.
     - ``inscribe`` stretches to side × side: the same for a camera turned by 90°.
 
-    Where the image does not fill the canvas it is centred; the rest is ``fill``, or zeros in the
-    mode ``inscribe``.
+    Where the image does not fill the canvas it is centred, or lies at the upper left with ``align``
+    ``upper_left``, as YOLOX has it; the rest is ``fill``, or zeros in the mode ``inscribe``.
     """
 
     height: int
@@ -73,6 +74,7 @@ class Resize:
     side: int | None = None
     """Of ``shortest`` (default ¾ of the canvas's shorter side: pictures of 4:3 then fit a square
     canvas both ways) and ``inscribe`` (default the canvas's shorter side), px."""
+    align: Align = "centre"
 
     def __post_init__(self) -> None:
         limit = min(self.height, self.width)
@@ -81,6 +83,9 @@ class Resize:
         if self.mode not in get_args(Mode):
             known = ", ".join(repr(mode) for mode in get_args(Mode))
             raise ConfigError(f"resize.mode: got {self.mode!r}, wanted one of {known}")
+        if self.align not in get_args(Align):
+            known = ", ".join(repr(align) for align in get_args(Align))
+            raise ConfigError(f"resize.align: got {self.align!r}, wanted one of {known}")
         if self.side is None:
             return
         if self.mode not in ("shortest", "inscribe"):
@@ -101,15 +106,20 @@ class Resize:
 
     def cover(self, width: float, height: float) -> tuple[int, int]:
         """Return the (width, height) in canvas pixels to which such an image is resampled."""
-        if self.mode == "stretch":
-            return self.width, self.height
-        if self.mode == "inscribe":
-            side = self.side or min(self.height, self.width)
-            return side, side
         ratio = min(self.width / width, self.height / height)
-        if self.mode == "shortest":
-            side = self.side or max(1, round(0.75 * min(self.height, self.width)))
-            ratio = min(ratio, side / min(width, height))
+        match self.mode:
+            case "stretch":
+                return self.width, self.height
+            case "inscribe":
+                side = self.side or min(self.height, self.width)
+                return side, side
+            case "shortest":
+                side = self.side or max(1, round(0.75 * min(self.height, self.width)))
+                ratio = min(ratio, side / min(width, height))
+            case "letterbox":
+                pass
+            case _:
+                assert_never(self.mode)
         inner_w = min(self.width, max(1, round(width * ratio)))
         inner_h = min(self.height, max(1, round(height * ratio)))
         return inner_w, inner_h
@@ -117,18 +127,26 @@ class Resize:
     def place(self, width: float, height: float) -> Placement:
         """Return where an image (or a window of one) of ``width`` × ``height`` pixels lies."""
         inner_w, inner_h = self.cover(width, height)
-        offset_x, offset_y = (self.width - inner_w) // 2, (self.height - inner_h) // 2
-        return Placement(
-            inner_w / width, inner_h / height, float(offset_x), float(offset_y), width, height
-        )
+        x, y = self._offset(inner_w, inner_h)
+        return Placement(inner_w / width, inner_h / height, float(x), float(y), width, height)
 
     def inner(self, width: float, height: float) -> tuple[int, int, int, int] | None:
         """Return where such an image lies, xyxy in canvas pixels; None when it fills the canvas."""
         inner_w, inner_h = self.cover(width, height)
         if (inner_w, inner_h) == (self.width, self.height):
             return None
-        x, y = (self.width - inner_w) // 2, (self.height - inner_h) // 2
+        x, y = self._offset(inner_w, inner_h)
         return x, y, x + inner_w, y + inner_h
+
+    def _offset(self, inner_w: int, inner_h: int) -> tuple[int, int]:
+        """Return where the upper left corner of what is resampled lies, canvas pixels."""
+        match self.align:
+            case "centre":
+                return (self.width - inner_w) // 2, (self.height - inner_h) // 2
+            case "upper_left":
+                return 0, 0
+            case _:
+                assert_never(self.align)
 
     def apply(self, image: Image.Image | Picture) -> tuple[NDArray[np.uint8], Placement]:
         """Return the canvas u8[H, W, 3] and the placement that maps boxes onto it.

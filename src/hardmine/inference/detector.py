@@ -1,10 +1,16 @@
-"""The protocol through which anybody's model enters the loop."""
+"""The protocol through which anybody's model enters the loop, and what a model may give besides.
+
+``Detector`` is all that is needed. One that scores and decodes from one run (``OnePassDetector``) is
+quicker; one that gives features (``FeatureDetector``) can tell variety from repetition.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, is_dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +20,7 @@ from torch import Tensor
 from hardmine.data.resize import Resize
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.image_loading import ImageItem, Loaded, batched, load_item, stack
+from hardmine.option_fields import changed_options
 from hardmine.types import Detections, Problem
 
 
@@ -47,7 +54,7 @@ class Detector(Protocol):
         ...
 
     def score(self, images: Tensor) -> BatchScores:
-        """Score u8[B, 3, H, W] without decoding boxes: the hot path of mining."""
+        """Score u8[B, 3, H, W] without decoding boxes, as mining does with every image."""
         ...
 
     def detect(self, images: Tensor) -> list[Detections]:
@@ -69,6 +76,19 @@ class OnePassDetector(Protocol):
         ...
 
 
+def make_model_id(*parts: Any) -> str:
+    """Return the identity of a model, 16 hex digits, from all that decides what it finds.
+
+    A configuration counts by what differs from its defaults, so that a field that is added later
+    changes no identity, and pools that were scanned need not be scanned again.
+
+    Args:
+        parts: texts, numbers, lists, and configurations as dataclasses.
+    """
+    plain = [changed_options(part) if is_dataclass(part) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def top_scores(found: list[Detections]) -> BatchScores:
     """Return the best detection of each image; 0 and label 0 where there is none."""
     best = [(float(d.scores[0]), int(d.labels[0])) if len(d) else (0.0, 0) for d in found]
@@ -78,8 +98,6 @@ def top_scores(found: list[Detections]) -> BatchScores:
         torch.full((len(best),), -1, dtype=torch.int64),
     )
 
-
-# Features of whole images, for telling variety from repetition.
 
 _BATCH = 16
 

@@ -21,8 +21,8 @@ from hardmine.types import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class HotScore:
-    """One image's first cut: the score is near the exact one, and nothing was decoded."""
+class FastScore:
+    """One image's score by fast scoring: near the exact one; nothing was decoded."""
 
     name: str
     score: float
@@ -31,16 +31,16 @@ class HotScore:
     phash: int
 
 
-def first_cut(
+def fast_scores(
     scorer: Scorer, resize: Resize, items: Iterable[ImageItem | Problem]
-) -> Iterator[list[HotScore | Problem]]:
+) -> Iterator[list[FastScore | Problem]]:
     """Yield the results of one batch after the other, in order.
 
     Args:
         items: images, and problems met while they were listed, which are passed on.
     """
 
-    def work(batch: Sequence[ImageItem | Problem]) -> list[HotScore | Problem]:
+    def work(batch: Sequence[ImageItem | Problem]) -> list[FastScore | Problem]:
         return score_batch(scorer, resize, batch)
 
     with one_core_each():
@@ -49,8 +49,8 @@ def first_cut(
 
 def score_batch(
     scorer: Scorer, resize: Resize, batch: Sequence[ImageItem | Problem]
-) -> list[HotScore | Problem]:
-    """Return the first cut of a few images."""
+) -> list[FastScore | Problem]:
+    """Return the fast scores of a few images."""
     read = [
         item if isinstance(item, Problem) else load_item(item, resize, hashed=True)
         for item in batch
@@ -60,8 +60,8 @@ def score_batch(
     return [item if isinstance(item, Problem) else next(scored) for item in read]
 
 
-def _score(scorer: Scorer, loaded: Sequence[Loaded]) -> Iterator[HotScore]:
+def _score(scorer: Scorer, loaded: Sequence[Loaded]) -> Iterator[FastScore]:
     found = scorer.score(np.stack([item.pixels for item in loaded]))
     columns = (found.scores.tolist(), found.labels.tolist(), found.levels.tolist())
     for item, score, label, level in zip(loaded, *columns, strict=True):
-        yield HotScore(item.name, score, label, level, item.phash)
+        yield FastScore(item.name, score, label, level, item.phash)

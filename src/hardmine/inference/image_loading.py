@@ -1,8 +1,9 @@
-"""Work on batches of images in threads: in order, a few batches ahead, in bounded memory.
+"""From image files to batches on the model's canvas, in threads, in order and in bounded memory.
 
 A thread takes a batch through all of it: reading, decoding and the network. The threads are at
 different stages at any moment, so that the disk, the decoder and the network overlap; no core waits
-for a stage that is slower than the others, and nothing is handed over between stages.
+for a stage that is slower than the others, and nothing is handed over between stages. A batch that does
+not fit the device's memory is halved.
 """
 
 from __future__ import annotations
@@ -30,72 +31,18 @@ from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Detections, Problem
 
+A = TypeVar("A")
+B = TypeVar("B")
+R = TypeVar("R")
+
 AHEAD = 2
 """Batches that wait beside those that are worked on."""
 
-A = TypeVar("A")
-B = TypeVar("B")
-
-
-_given: list[int] = []
-
-
-def use_cores(count: int) -> None:
-    """Let this process use so many cores, whatever the machine has."""
-    _given[:] = [count]
-
-
-def count_cores() -> int:
-    """Return how many cores this process may use."""
-    if _given:
-        return _given[0]
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def batched(items: Iterable[A], size: int) -> Iterator[list[A]]:
-    """Yield lists of up to ``size`` items."""
-    walk = iter(items)
-    while batch := list(islice(walk, size)):
-        yield batch
-
-
-def run_ordered(
-    batches: Iterable[A], work: Callable[[A], B], workers: int, ahead: int = AHEAD
-) -> Iterator[B]:
-    """Yield ``work(batch)`` for every batch, in order, with ``workers`` batches under way at once.
-
-    ``batches`` is drawn from only as room is made; closing the iterator drops what has not begun.
-    """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="hardmine")
-    pending: deque[Future[B]] = deque()
-    try:
-        for batch in batches:
-            pending.append(pool.submit(work, batch))
-            if len(pending) >= workers + ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def one_core_each() -> Iterator[None]:
-    """Let every thread run torch on one core: the pipeline's threads are the parallelism."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-# From an encoded image to the model's canvas: what every pass over images begins with.
-
 UNREACHABLE = FindingKind.IMAGE_UNREACHABLE
 """The kind of problem that may be gone another time."""
+
+_given_cores: list[int] = []
+_log = logging.getLogger("hardmine")
 
 
 class UnreachableError(DataError):
@@ -151,11 +98,54 @@ def stack(loaded: Sequence[Loaded]) -> Tensor:
     return torch.from_numpy(np.stack([item.pixels for item in loaded])).permute(0, 3, 1, 2)
 
 
-# A device that runs out of memory: halve the batch and go on.
+def use_cores(count: int) -> None:
+    """Let this process use so many cores, whatever the machine has."""
+    _given_cores[:] = [count]
 
-R = TypeVar("R")
 
-_log = logging.getLogger("hardmine")
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    if _given_cores:
+        return _given_cores[0]
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def batched(items: Iterable[A], size: int) -> Iterator[list[A]]:
+    """Yield lists of up to ``size`` items."""
+    walk = iter(items)
+    while batch := list(islice(walk, size)):
+        yield batch
+
+
+def run_ordered(
+    batches: Iterable[A], work: Callable[[A], B], workers: int, ahead: int = AHEAD
+) -> Iterator[B]:
+    """Yield ``work(batch)`` for every batch, in order, with ``workers`` batches under way at once.
+
+    ``batches`` is drawn from only as room is made; closing the iterator drops what has not begun.
+    """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="hardmine")
+    pending: deque[Future[B]] = deque()
+    try:
+        for batch in batches:
+            pending.append(pool.submit(work, batch))
+            if len(pending) >= workers + ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def one_core_each() -> Iterator[None]:
+    """Let every thread run torch on one core: the pipeline's threads are the parallelism."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class HalvingBatch(Generic[R]):

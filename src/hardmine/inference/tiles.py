@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from hardmine.data.images import Picture, read_image
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import ConfigError, DataError
 from hardmine.finding_kinds import FindingKind
-from hardmine.inference.detector import BatchScores, Detector
+from hardmine.inference.detector import BatchScores, Detector, make_model_id
 from hardmine.inference.predict import FileDetector, PredictMixin, ScoredImage
 from hardmine.numpy_boxes import box_iou
 from hardmine.types import F32, Detections, Mask, Problem
@@ -71,8 +70,7 @@ class TiledDetector(PredictMixin):
         self._tiles = tiles
         self.categories = detector.categories
         self.resize = detector.resize
-        key = f"{detector.model_id}:{tiles}:{SAME_IOU}:{INSIDE}"
-        self.model_id = hashlib.sha256(key.encode()).hexdigest()[:16]
+        self.model_id = make_model_id(detector.model_id, tiles, SAME_IOU, INSIDE)
 
     def score(self, images: Tensor) -> BatchScores:
         """Score canvases, whole: tiles exist for files only."""

@@ -1,8 +1,7 @@
-"""torchvision's detection models by name and weights."""
+"""torchvision's detection networks behind the protocol: anybody's by name, and our checkpoints."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,18 @@ from torch import Tensor, nn
 from hardmine.data.resize import Resize
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.inference.class_names import choose_classes
-from hardmine.inference.detector import BatchScores, top_scores
+from hardmine.inference.detector import BatchScores, make_model_id, top_scores
 from hardmine.inference.predict import PredictMixin
 from hardmine.recipes.checkpoint import file_digest
 from hardmine.types import Detections
 
-# torchvision's networks as detectors: anybody's by name, and our checkpoints of them.
-
 Found = list[dict[str, Tensor]]
+
+SCORE_FLOOR = 0.01
+"""Detections below are not returned; torchvision's own floor of .05 would hide what ranking needs."""
+
+_DEFAULT_SIDE = 800
+_SEED = 0
 
 
 class TorchvisionDetector(PredictMixin):
@@ -66,13 +69,6 @@ def _to_detections(found: dict[str, Tensor]) -> Detections:
     return Detections(boxes.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy())
 
 
-SCORE_FLOOR = 0.01
-"""Detections below are not returned; torchvision's own floor of .05 would hide what ranking needs."""
-
-_DEFAULT_SIDE = 800
-_SEED = 0
-
-
 def load_torchvision(
     name: str,
     weights: str,
@@ -109,11 +105,10 @@ def load_torchvision(
         identity = f"{identity}:{file_digest(Path(weights))}"
     resize = _take_over_resize(model, side, name)
     _lower_threshold(model)
-    key = f"{identity}:{names}:{resize}:{SCORE_FLOOR}"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    model_id = make_model_id(identity, names, resize, SCORE_FLOOR)
     model.eval().to(device)
     return TorchvisionDetector(
-        lambda images: model(list(images / 255.0)), names, digest, resize, device
+        lambda images: model(list(images / 255.0)), names, model_id, resize, device
     )
 
 

@@ -19,7 +19,7 @@ from hardmine.types import Dataset, Problem
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
-    from hardmine.inference.fast_scoring import HotScore
+    from hardmine.inference.fast_scoring import FastScore
     from hardmine.inference.image_loading import ImageItem
     from hardmine.inference.runtimes.runtime import Scorer
 
@@ -104,16 +104,16 @@ def estimate_scan(
 
 def _measure(
     scorer: Scorer, detector: Detector, items: Sequence[ImageItem | Problem]
-) -> tuple[float, list[HotScore | Problem]]:
+) -> tuple[float, list[FastScore | Problem]]:
     """Return images a second, and what became of those images that were looked at."""
-    from hardmine.inference.fast_scoring import first_cut
+    from hardmine.inference.fast_scoring import fast_scores
 
-    for _ in first_cut(scorer, detector.resize, items[: scorer.batch_size]):
+    for _ in fast_scores(scorer, detector.resize, items[: scorer.batch_size]):
         pass  # the first batch pays for setting up
     start = time.perf_counter()
-    results: list[HotScore | Problem] = []
+    results: list[FastScore | Problem] = []
     seconds = 0.0
-    for batch in first_cut(scorer, detector.resize, items):
+    for batch in fast_scores(scorer, detector.resize, items):
         results += batch
         seconds = time.perf_counter() - start
         if seconds > _SECONDS:

@@ -24,7 +24,7 @@ from hardmine.types import Detections, PoolScore, Problem
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
-    from hardmine.inference.fast_scoring import HotScore
+    from hardmine.inference.fast_scoring import FastScore
     from hardmine.inference.image_loading import ImageItem
     from hardmine.mining.pool_store import PoolStore
     from hardmine.mining.rescoring import ScoreAgain
@@ -131,9 +131,11 @@ class RayPool:
         self._actors = self._gpus or cores
         self._cores = max(1, cores // self._gpus) if self._gpus else 1
 
-    def first_cut(self, items: Iterable[ImageItem | Problem]) -> Iterator[list[HotScore | Problem]]:
+    def first_cut(
+        self, items: Iterable[ImageItem | Problem]
+    ) -> Iterator[list[FastScore | Problem]]:
         """Yield first cuts as they come, in no order; problems are passed on."""
-        from hardmine.inference.fast_scoring import HotScore
+        from hardmine.inference.fast_scoring import FastScore
 
         for window in batched(items, _WINDOW):
             yield [item for item in window if isinstance(item, Problem)]
@@ -142,7 +144,7 @@ class RayPool:
                 yield [
                     row
                     if isinstance(row, Problem)
-                    else HotScore(
+                    else FastScore(
                         row[0].image, row[0].score, row[0].label, row[0].level, row[0].phash
                     )
                     for row in rows
@@ -280,11 +282,11 @@ class Worker:
         return pyarrow.table(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
 
     def _first_cut(self, names: list[str]) -> list[tuple[Any, ...]]:
-        from hardmine.inference.fast_scoring import first_cut
+        from hardmine.inference.fast_scoring import fast_scores
 
         assert self._scorer is not None
         items = read_ahead(open_image(name) for name in names)
-        batches = first_cut(self._scorer, self._detector.resize, items)
+        batches = fast_scores(self._scorer, self._detector.resize, items)
         return [
             _problem_row(r)
             if isinstance(r, Problem)

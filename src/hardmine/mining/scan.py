@@ -20,7 +20,7 @@ from hardmine.types import Detections, PoolScore, Problem
 if TYPE_CHECKING:
     from hardmine.data.resize import Resize
     from hardmine.inference.detector import Detector
-    from hardmine.inference.fast_scoring import HotScore
+    from hardmine.inference.fast_scoring import FastScore
     from hardmine.inference.image_loading import ImageItem
     from hardmine.inference.runtimes.runtime import Scorer
 
@@ -192,12 +192,12 @@ def scan_source(
     Raises:
         DataError: the source cannot be listed, the disk is full or the store cannot be written.
     """
-    from hardmine.inference.fast_scoring import first_cut
+    from hardmine.inference.fast_scoring import fast_scores
 
     tally = Tally()
     count_in_background(source, tally)
     fresh = read_ahead(iter_fresh(source, store, model_id, tally))
-    return record(first_cut(scorer, resize, fresh), store, model_id, tally, progress)
+    return record(fast_scores(scorer, resize, fresh), store, model_id, tally, progress)
 
 
 def iter_fresh(
@@ -231,7 +231,7 @@ def _chunks(items: Iterator[ImageItem | Problem]) -> Iterator[list[ImageItem | P
 
 
 def record(
-    batches: Iterable[Sequence[HotScore | Problem]],
+    batches: Iterable[Sequence[FastScore | Problem]],
     store: PoolStore,
     model_id: str,
     tally: Tally,
@@ -239,7 +239,7 @@ def record(
 ) -> ScanSummary:
     """Write first cuts into the store as they come, a commit every ``COMMIT_SECONDS``."""
     problems: list[Problem] = []
-    waiting: list[HotScore | Problem] = []
+    waiting: list[FastScore | Problem] = []
     last = time.monotonic()
 
     def commit() -> None:
@@ -263,7 +263,7 @@ def record(
     return ScanSummary(tally.scored, tally.skipped, tuple(problems), tally.skipped_bad)
 
 
-def _to_score(item: HotScore, model_id: str) -> PoolScore:
+def _to_score(item: FastScore, model_id: str) -> PoolScore:
     return PoolScore(
         item.name, item.score, item.label, -1, item.level, item.phash, model_id, exact=False
     )

@@ -1,4 +1,10 @@
-"""Blocks of layers that backbones, necks and heads share."""
+"""Blocks of layers that backbones, necks and heads share.
+
+Below them stands a depthwise convolution that trains quickly in bf16 on a CPU. oneDNN has no good
+backward kernel for one in bf16: on one core of a Xeon with AMX, batch 8, stride 2, 672 channels of
+20 × 20 and a 5 × 5 kernel, it takes 122 ms, and 10 ms in float32 (the forward pass takes .7 and 1.5 ms).
+So: forward in bf16, backward in float32, which is also the more exact.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +15,52 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Depthwise convolutions that train quickly in bf16 on a CPU.
-#
-# oneDNN has no good backward kernel for them in bf16: on one core of a Xeon with AMX, batch 8, stride 2,
-# 672 channels of 20 × 20 and a 5 × 5 kernel, it takes 122 ms, and 10 ms in float32 (the forward pass
-# takes .7 and 1.5 ms). So: forward in bf16, backward in float32, which is also the more exact.
+
+class Normalise(nn.Module):
+    """uint8 pixels to a network's input: ÷ 255, − ``mean``, ÷ ``std``, laid out channels last.
+
+    In torchvision's order of operations, so that its networks get the same bits; the buffers are no part
+    of the weights.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return f32[B, 3, H, W] of ``images`` (Tensor[B, 3, H, W], RGB, 0 to 255)."""
+        pixels = images.float() / 255  # a new tensor, so what follows may work in place
+        pixels = pixels.sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def conv_norm_relu(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Return convolution ("same" padding, no bias), batch norm and ReLU6."""
+    return nn.Sequential(
+        nn.Conv2d(
+            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
+        ),
+        batch_norm(out_channels),
+        nn.ReLU6(inplace=True),
+    )
+
+
+def separable_conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """Return a depthwise 3 × 3 and a 1 × 1 without anything between them, batch norm and ReLU6."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        batch_norm(out_channels),
+        nn.ReLU6(inplace=True),
+    )
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Return the batch norm of all added layers: momentum .03, eps .001 (TF's and torchvision's)."""
+    return nn.BatchNorm2d(channels, momentum=0.03, eps=1e-3)
 
 
 def use_float32_backward(network: nn.Module) -> int:
@@ -79,50 +126,3 @@ class _Depthwise(torch.autograd.Function):
         into = None if into is None else into.to(images.dtype)
         of_weight = None if of_weight is None else of_weight.to(weight.dtype)
         return into, of_weight, None, None, None
-
-
-class Normalise(nn.Module):
-    """uint8 pixels to a network's input: ÷ 255, − ``mean``, ÷ ``std``, laid out channels last.
-
-    In torchvision's order of operations, so that its networks get the same bits; the buffers are no part
-    of the weights.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return f32[B, 3, H, W] of ``images`` (Tensor[B, 3, H, W], RGB, 0 to 255)."""
-        pixels = images.float() / 255  # a new tensor, so what follows may work in place
-        pixels = pixels.sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
-        return pixels.contiguous(memory_format=torch.channels_last)
-
-
-def conv_norm_relu(
-    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    """Return convolution ("same" padding, no bias), batch norm and ReLU6."""
-    return nn.Sequential(
-        nn.Conv2d(
-            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
-        ),
-        batch_norm(out_channels),
-        nn.ReLU6(inplace=True),
-    )
-
-
-def separable_conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    """Return a depthwise 3 × 3 and a 1 × 1 without anything between them, batch norm and ReLU6."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
-        nn.Conv2d(in_channels, out_channels, 1, bias=False),
-        batch_norm(out_channels),
-        nn.ReLU6(inplace=True),
-    )
-
-
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Return the batch norm of all added layers: momentum .03, eps .001 (TF's and torchvision's)."""
-    return nn.BatchNorm2d(channels, momentum=0.03, eps=1e-3)

@@ -1,10 +1,15 @@
-"""The (prior, class) pairs of a whole batch that are confident enough to become detections."""
+"""Post-processing: from raw output to detections.
+
+:func:`decode_detections` is the way through it: find the (prior, class) pairs of a whole batch that are
+confident enough, decode their boxes, suppress overlapping ones, keep the best. All thresholds are
+inclusive. A decoder and its limits are the same in every round and arm.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 import torch
 from pydantic import Field
@@ -17,14 +22,140 @@ from hardmine.types import Detections, Priors, RawOutput, ScoreForm
 
 
 @dataclass(frozen=True, slots=True)
+class DecodeConfig:
+    """Which (prior, class) pairs are candidates, and which of them suppress each other.
+
+    ``per_class``: every class at every prior, suppressed within its class. ``argmax``: only the best
+    class of each prior, suppressed within its class; cheaper with many classes, and GluonCV measured .5
+    to .8 mAP less. ``agnostic``: candidates as per class, suppressed by any better one whatever its
+    class: one box, one class.
+
+    Source: Liu et al. 2016, "SSD", and Caffe's ``DetectionOutput``, which has no total ``candidates``
+    but 400 per class.
+    """
+
+    kind: Literal["per_class", "argmax", "agnostic"] = "per_class"
+    score_threshold: float = 0.01
+    nms_iou: float = 0.45
+    candidates: int = 400
+    """(prior, class) pairs per image that enter NMS."""
+    class_candidates: int | None = None
+    """Of these, at most so many of one class."""
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        _check(self.limits, self.nms_iou)
+
+    @property
+    def limits(self) -> Limits:
+        """What enters and what leaves."""
+        return Limits(
+            self.score_threshold,
+            self.candidates,
+            self.class_candidates,
+            self.max_detections,
+            best_class_only=self.kind == "argmax",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SoftNmsDecode:
+    """Candidates as per class; overlap lowers a score instead of removing the box.
+
+    ``linear``: a box that overlaps a better one of its class by ``nms_iou`` or more is multiplied by
+    1 − IoU. ``gaussian``: every box is multiplied by exp(−IoU² / ``sigma``). What falls below
+    ``score_threshold`` is gone. Source: Bodla et al. 2017, "Soft-NMS".
+    """
+
+    kind: Literal["soft_nms"] = "soft_nms"
+    method: Literal["linear", "gaussian"] = "gaussian"
+    sigma: float = 0.5
+    score_threshold: float = 0.01
+    nms_iou: float = 0.3
+    candidates: int = 400
+    class_candidates: int | None = None
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        _check(self.limits, self.nms_iou)
+        if self.sigma <= 0:
+            raise ConfigError(f"decode.sigma: got {self.sigma}, wanted > 0")
+
+    @property
+    def limits(self) -> Limits:
+        """What enters and what leaves."""
+        return Limits(
+            self.score_threshold, self.candidates, self.class_candidates, self.max_detections
+        )
+
+    def decay(self, overlap: Tensor) -> Tensor:
+        """Return the factor of each score for its IoU with the box just taken."""
+        match self.method:
+            case "gaussian":
+                return torch.exp(-overlap.square() / self.sigma)
+            case "linear":
+                return torch.where(overlap >= self.nms_iou, 1.0 - overlap, 1.0)
+            case _:
+                assert_never(self.method)
+
+
+AnyDecodeConfig = Annotated[DecodeConfig | SoftNmsDecode, Field(discriminator="kind")]
+
+
+def _check(limits: Limits, nms_iou: float) -> None:
+    if not 0.0 <= limits.score_threshold < 1.0 or not 0.0 < nms_iou <= 1.0:
+        raise ConfigError(
+            f"decode: got score_threshold {limits.score_threshold}, nms_iou {nms_iou}, "
+            "wanted 0 <= score_threshold < 1 and 0 < nms_iou <= 1"
+        )
+    per_class = 1 if limits.class_candidates is None else limits.class_candidates
+    if min(limits.candidates, per_class, limits.max_detections) < 1:
+        raise ConfigError(
+            f"decode: got candidates {limits.candidates}, class_candidates "
+            f"{limits.class_candidates}, max_detections {limits.max_detections}, wanted each >= 1"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """``score_threshold`` is inclusive; the counts are of one image (and of one class of it)."""
+    """What a decoder lets in and out: counts are per image (``class_candidates``: per class of it)."""
 
     score_threshold: float
     candidates: int
     class_candidates: int | None
     max_detections: int
     best_class_only: bool = False
+
+
+@torch.inference_mode()
+def decode_detections(
+    output: RawOutput, priors: Priors, height: int, width: int, config: AnyDecodeConfig
+) -> list[Detections]:
+    """Return each image's detections in input pixels, best first.
+
+    Boxes are cut at the canvas of ``height`` × ``width``.
+    """
+    num_images = len(output.class_logits)
+    found = find_candidates(output, priors, height, width, config.limits)
+    match config:
+        case SoftNmsDecode():
+            found = suppress_softly(found, config).sorted()
+        case DecodeConfig():
+            group = found.image if config.kind == "agnostic" else found.group
+            found = found.take(batched_nms(found.boxes, found.scores, group, config.nms_iou))
+        case _:
+            assert_never(config)
+    return _split(found.first(config.max_detections), num_images)
+
+
+def _split(found: Candidates, num_images: int) -> list[Detections]:
+    """Return one value for each image; ``found`` is sorted by image."""
+    counts = torch.bincount(found.image, minlength=num_images).cpu()
+    ends = counts.cumsum(0).tolist()
+    boxes, scores = found.boxes.cpu().numpy(), found.scores.cpu().numpy()
+    labels, prior = found.labels.cpu().numpy(), found.prior.cpu().numpy()
+    parts = (slice(a, b) for a, b in zip([0, *ends], ends, strict=False))
+    return [Detections(boxes[part], scores[part], labels[part], prior[part]) for part in parts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,9 +248,13 @@ def _may_fire(output: RawOutput, threshold: float) -> Tensor:
 
 
 def _probabilities(logits: Tensor, form: ScoreForm) -> Tensor:
-    if form is ScoreForm.SIGMOID:
-        return logits.float().sigmoid()
-    return logits.float().softmax(-1)[..., 1:]
+    match form:
+        case ScoreForm.SIGMOID:
+            return logits.float().sigmoid()
+        case ScoreForm.SOFTMAX:
+            return logits.float().softmax(-1)[..., 1:]
+        case _:
+            assert_never(form)
 
 
 def _within(
@@ -162,10 +297,6 @@ def _best_of_each(image: Tensor, scores: Tensor, count: int, num_images: int) ->
     return torch.cat(parts) if parts else torch.zeros_like(image)
 
 
-def _falling(scores: Tensor) -> Tensor:
-    return scores.argsort(descending=True, stable=True)
-
-
 def _places(group: Tensor) -> Tensor:
     """Return each element's place within its run of equal values, from 0; ``group`` is sorted."""
     if not len(group):
@@ -174,8 +305,6 @@ def _places(group: Tensor) -> Tensor:
     starts: Tensor = (counts.cumsum(0) - counts).repeat_interleave(counts)
     return torch.arange(len(group), device=group.device) - starts
 
-
-# Non-maximum suppression of many groups of boxes at once.
 
 _PACK = 512
 """Boxes that are compared with each other in one call on the CPU; see ``benchmarks.decode``."""
@@ -229,24 +358,8 @@ def _pack(group: Tensor) -> list[slice]:
     return [*parts, slice(start, end)]
 
 
-@dataclass(frozen=True, slots=True)
-class SoftNms:
-    """How overlap lowers a score; ``score_threshold`` is inclusive."""
-
-    method: Literal["linear", "gaussian"]
-    sigma: float
-    iou: float
-    score_threshold: float
-
-    def decay(self, overlap: Tensor) -> Tensor:
-        """Return the factor of each score for its IoU with the box just taken."""
-        if self.method == "gaussian":
-            return torch.exp(-overlap.square() / self.sigma)
-        return torch.where(overlap >= self.iou, 1.0 - overlap, 1.0)
-
-
-def suppress_softly(found: Candidates, how: SoftNms, count: int) -> Candidates:
-    """Take the best box of each group in turn, ``count`` times at most, and lower the others' scores.
+def suppress_softly(found: Candidates, config: SoftNmsDecode) -> Candidates:
+    """Take the best box of each group in turn, ``max_detections`` at most; lower the others' scores.
 
     All groups go together, one step for all of them.
 
@@ -262,136 +375,17 @@ def suppress_softly(found: Candidates, how: SoftNms, count: int) -> Candidates:
     waiting = torch.full(inside.shape, -1.0, device=order.device)
     boxes[inside], waiting[inside] = found.boxes[order], found.scores[order]
     final = torch.full_like(waiting, -1.0)
-    for _ in range(min(count, inside.shape[1])):
+    for _ in range(min(config.max_detections, inside.shape[1])):
         score, best = waiting.max(1, keepdim=True)  # [G, 1]
-        takes = score >= how.score_threshold  # false in a group that has nothing left
+        takes = score >= config.score_threshold  # false in a group that has nothing left
         if not bool(takes.any()):
             break
         final.scatter_(1, best, torch.where(takes, score, final.gather(1, best)))
         taken = boxes.gather(1, best[..., None].expand(-1, -1, 4))  # [G, 1, 4]
-        lowered = waiting * how.decay(box_iou(taken, boxes)[:, 0])
+        lowered = waiting * config.decay(box_iou(taken, boxes)[:, 0])
         waiting = torch.where(waiting >= 0, lowered, waiting)
         waiting.scatter_(1, best, -1.0)
     scores = torch.empty_like(found.scores)
     scores[order] = final[inside]
-    kept = (scores >= how.score_threshold).nonzero()[:, 0]
+    kept = (scores >= config.score_threshold).nonzero()[:, 0]
     return replace(found, scores=scores).take(kept)
-
-
-# From raw output to detections: which decoder, and within which limits.
-#
-# All thresholds are inclusive. A decoder and its limits are the same in every round and arm.
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeConfig:
-    """Which (prior, class) pairs are candidates, and which of them suppress each other.
-
-    ``per_class``: every class at every prior, suppressed within its class. ``argmax``: only the best
-    class of each prior, suppressed within its class; cheaper with many classes, and GluonCV measured .5
-    to .8 mAP less. ``agnostic``: candidates as per class, suppressed by any better one whatever its
-    class: one box, one class.
-
-    Source: Liu et al. 2016, "SSD", and Caffe's ``DetectionOutput``, which has no total ``candidates``
-    but 400 a class.
-    """
-
-    kind: Literal["per_class", "argmax", "agnostic"] = "per_class"
-    score_threshold: float = 0.01
-    nms_iou: float = 0.45
-    candidates: int = 400
-    """(prior, class) pairs an image that enter NMS."""
-    class_candidates: int | None = None
-    """Of these, at most so many of one class."""
-    max_detections: int = 100
-
-    def __post_init__(self) -> None:
-        _check(self.limits, self.nms_iou)
-
-    @property
-    def limits(self) -> Limits:
-        """What enters and what leaves."""
-        return Limits(
-            self.score_threshold,
-            self.candidates,
-            self.class_candidates,
-            self.max_detections,
-            best_class_only=self.kind == "argmax",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class SoftNmsDecode:
-    """Candidates as per class; overlap lowers a score instead of removing the box.
-
-    ``linear``: a box that overlaps a better one of its class by ``nms_iou`` or more is multiplied by
-    1 − IoU. ``gaussian``: every box is multiplied by exp(−IoU² / ``sigma``). What falls below
-    ``score_threshold`` is gone. Source: Bodla et al. 2017, "Soft-NMS".
-    """
-
-    kind: Literal["soft_nms"] = "soft_nms"
-    method: Literal["linear", "gaussian"] = "gaussian"
-    sigma: float = 0.5
-    score_threshold: float = 0.01
-    nms_iou: float = 0.3
-    candidates: int = 400
-    class_candidates: int | None = None
-    max_detections: int = 100
-
-    def __post_init__(self) -> None:
-        _check(self.limits, self.nms_iou)
-        if self.sigma <= 0:
-            raise ConfigError(f"decode.sigma: got {self.sigma}, wanted > 0")
-
-    @property
-    def limits(self) -> Limits:
-        """What enters and what leaves."""
-        return Limits(
-            self.score_threshold, self.candidates, self.class_candidates, self.max_detections
-        )
-
-
-AnyDecodeConfig = Annotated[DecodeConfig | SoftNmsDecode, Field(discriminator="kind")]
-
-
-def _check(limits: Limits, nms_iou: float) -> None:
-    if not 0.0 <= limits.score_threshold < 1.0 or not 0.0 < nms_iou <= 1.0:
-        raise ConfigError(
-            f"decode: got score_threshold {limits.score_threshold}, nms_iou {nms_iou}, "
-            "wanted 0 <= score_threshold < 1 and 0 < nms_iou <= 1"
-        )
-    per_class = 1 if limits.class_candidates is None else limits.class_candidates
-    if min(limits.candidates, per_class, limits.max_detections) < 1:
-        raise ConfigError(
-            f"decode: got candidates {limits.candidates}, class_candidates "
-            f"{limits.class_candidates}, max_detections {limits.max_detections}, wanted each >= 1"
-        )
-
-
-@torch.inference_mode()
-def decode_detections(
-    output: RawOutput, priors: Priors, height: int, width: int, config: AnyDecodeConfig
-) -> list[Detections]:
-    """Return each image's detections in input pixels, best first.
-
-    Boxes are cut at the canvas of ``height`` × ``width``.
-    """
-    num_images = len(output.class_logits)
-    found = find_candidates(output, priors, height, width, config.limits)
-    if isinstance(config, SoftNmsDecode):
-        how = SoftNms(config.method, config.sigma, config.nms_iou, config.score_threshold)
-        found = suppress_softly(found, how, config.max_detections).sorted()
-    else:
-        group = found.image if config.kind == "agnostic" else found.group
-        found = found.take(batched_nms(found.boxes, found.scores, group, config.nms_iou))
-    return _split(found.first(config.max_detections), num_images)
-
-
-def _split(found: Candidates, num_images: int) -> list[Detections]:
-    """Return one value for each image; ``found`` is sorted by image."""
-    counts = torch.bincount(found.image, minlength=num_images).cpu()
-    ends = counts.cumsum(0).tolist()
-    boxes, scores = found.boxes.cpu().numpy(), found.scores.cpu().numpy()
-    labels, prior = found.labels.cpu().numpy(), found.prior.cpu().numpy()
-    parts = (slice(a, b) for a, b in zip([0, *ends], ends, strict=False))
-    return [Detections(boxes[part], scores[part], labels[part], prior[part]) for part in parts]

@@ -25,34 +25,6 @@ from hardmine.models.ssd import SSDConfig
 from hardmine.models.torchvision_network import TorchvisionConfig
 from hardmine.recipes.recipe import BatchConfig, OptimConfig, Recipe
 
-# Recipes around torchvision's own detectors.
-
-
-def fasterrcnn_resnet50_fpn() -> Recipe:
-    """Faster R-CNN on ResNet-50 with FPN, 480 px.
-
-    Negatives train its region proposals and its classifier. With pretrained weights set
-    ``model.frozen_norm=true`` and freeze the first stages, as torchvision does.
-    """
-    return _recipe("fasterrcnn_resnet50_fpn", 480)
-
-
-def fasterrcnn_mobilenet_v3_large_320_fpn() -> Recipe:
-    """Faster R-CNN on MobileNetV3 with FPN, 320 px: the one to try on a CPU."""
-    return _recipe("fasterrcnn_mobilenet_v3_large_320_fpn", 320)
-
-
-def _recipe(name: str, side: int) -> Recipe:
-    return Recipe(
-        model=TorchvisionConfig(name=name, height=side, width=side),
-        resize_mode="letterbox",
-        augment=AugmentConfig(max_expand=2.0),
-        batch=BatchConfig(size=4),
-        optim=OptimConfig(lr=2e-4, backbone_lr_scale=1.0, ema_decay=0.99),
-        decode=DecodeConfig(nms_iou=0.5),
-    )
-
-
 _HALF, _VALID = (3, 2, 1), (3, 1, 0)
 """(kernel, stride, padding) of an added level: half the map, or two cells less."""
 
@@ -158,6 +130,20 @@ def small160() -> Recipe:
         loss=LossConfig(selection=RatioConfig(floor=16)),
         optim=OptimConfig(lr=2e-3, backbone_lr_scale=1.0),
     )
+
+
+def fasterrcnn_resnet50_fpn() -> Recipe:
+    """Faster R-CNN on ResNet-50 with FPN, 480 px.
+
+    Negatives train its region proposals and its classifier. With pretrained weights set
+    ``model.frozen_norm=true`` and freeze the first stages, as torchvision does.
+    """
+    return _torchvision("fasterrcnn_resnet50_fpn", 480)
+
+
+def fasterrcnn_mobilenet_v3_large_320_fpn() -> Recipe:
+    """Faster R-CNN on MobileNetV3 with FPN, 320 px: the one to try on a CPU."""
+    return _torchvision("fasterrcnn_mobilenet_v3_large_320_fpn", 320)
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
@@ -268,4 +254,15 @@ def _resnet(
             init=XavierInit(),
             priors=priors,
         )
+    )
+
+
+def _torchvision(name: str, side: int) -> Recipe:
+    return Recipe(
+        model=TorchvisionConfig(name=name, height=side, width=side),
+        resize_mode="letterbox",
+        augment=AugmentConfig(max_expand=2.0),
+        batch=BatchConfig(size=4),
+        optim=OptimConfig(lr=2e-4, backbone_lr_scale=1.0, ema_decay=0.99),
+        decode=DecodeConfig(nms_iou=0.5),
     )

@@ -85,7 +85,7 @@ def find_weights(weights: Path | str | None, model: SSDConfig | TorchvisionConfi
 def match_recipe(recipe: Recipe, weights: Path | None) -> Recipe:
     """Return ``recipe`` with the network that its starting weights belong to.
 
-    Only a torchvision detector changes anything: see ``torchvision_ssd``.
+    Only a torchvision detector changes anything: see ``torchvision_ssd_weights``.
 
     Raises:
         CheckpointError: unreadable weights.
@@ -100,7 +100,7 @@ def match_recipe(recipe: Recipe, weights: Path | None) -> Recipe:
 def load_starting_weights(model: Network, path: Path) -> None:
     """Fill a new model from a file of any of the three kinds.
 
-    Which classes of a detector were taken over is told in one line.
+    One line of the log says which classes of a detector were taken over.
 
     Raises:
         CheckpointError: unreadable, unsafe, or weights of another architecture.

@@ -1,4 +1,9 @@
-"""A recipe: every choice of a training run in one frozen value, written whole into checkpoints."""
+"""A recipe: every choice of a training run in one frozen value, written whole into checkpoints.
+
+Beside the value stand its plain form (``recipe_to_dict``, ``recipe_from_dict``, a YAML file), what
+identifies it (``recipe_identity``), and single choices laid over it as ``key.of.the.recipe=value``
+(``apply_settings``).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hardmine.augment.chain import AugmentConfig, augment_preset
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError, did_you_mean
+from hardmine.losses.loss_functions import ClassificationConfig
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.models.network import ModelConfig
 from hardmine.models.postprocess import AnyDecodeConfig, DecodeConfig
@@ -35,7 +41,7 @@ class OptimConfig:
     warmup_steps: int = 30
     ema_decay: float = 0.99
     """Of the averaged weights, which are what is saved; 0 saves the raw weights. The first hundreds
-    of steps average over fewer: ``optim.AveragedWeights``."""
+    of steps average over fewer: see ``training.optimizer.AveragedWeights``."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.clip_norm <= 0 or not 0.0 <= self.ema_decay < 1.0:
@@ -207,6 +213,22 @@ def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def apply_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Return ``recipe`` with the settings laid over it, all at once: their order does not matter.
+
+    Args:
+        settings: such as ``loss.selection.floor=32`` or ``decode.kind=argmax``; what follows the first
+            ``=`` is read as YAML. A part of another ``kind`` starts from that kind's defaults.
+
+    Raises:
+        ConfigError: no ``key=value``, an unknown key, a value of the wrong type, a key that is given
+            twice, or values that contradict each other.
+    """
+    if not settings:
+        return recipe
+    return recipe_from_dict(_as_tree(settings), recipe)
+
+
 def current_form(values: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe in a checkpoint as it would be written today.
 
@@ -285,10 +307,10 @@ def _with_score_form(merged: dict[str, Any], values: Mapping[str, Any]) -> dict[
         return merged
     chosen = loss.get("classification", {}) if isinstance(loss, Mapping) else {}
     kind = chosen.get("kind") if isinstance(chosen, Mapping) else None
-    forms = {"softmax": "softmax", "sigmoid": "sigmoid", "focal": "sigmoid"}
-    if kind not in forms:
-        return merged
-    return {**merged, "model": {**model, "score_form": forms[kind]}}
+    for config in (cls() for cls in get_args(get_args(ClassificationConfig)[0])):
+        if config.kind == kind:
+            return {**merged, "model": {**model, "score_form": config.score_form.value}}
+    return merged  # refused later
 
 
 def _plain(value: Any) -> Any:
@@ -324,25 +346,6 @@ def _refuse_unknown(values: Mapping[str, Any], config: Any, where: str) -> None:
         part = getattr(config, key)
         if is_dataclass(part) and isinstance(value, Mapping):
             _refuse_unknown(value, part, f"{name}.")
-
-
-# Single choices written as ``key.of.the.recipe=value`` and laid over a recipe.
-
-
-def apply_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """Return ``recipe`` with the settings laid over it, all at once: their order does not matter.
-
-    Args:
-        settings: such as ``loss.selection.floor=32`` or ``decode.kind=argmax``; what follows the first
-            ``=`` is read as YAML. A part of another ``kind`` starts from that kind's defaults.
-
-    Raises:
-        ConfigError: no ``key=value``, an unknown key, a value of the wrong type, a key that is given
-            twice, or values that contradict each other.
-    """
-    if not settings:
-        return recipe
-    return recipe_from_dict(_as_tree(settings), recipe)
 
 
 def _as_tree(settings: Sequence[str]) -> dict[str, Any]:

@@ -43,11 +43,6 @@ class BatchPlan:
         self._seed = seed
         self._per_batch = config.size * self._negative_share(config)
 
-    @property
-    def negatives_per_batch(self) -> float:
-        """Mean number of images without objects in a batch."""
-        return self._per_batch
-
     def batch(self, step: int) -> list[tuple[int, int]]:
         """Return (image index, visit number of that image) for each place in batch ``step``."""
         low, high = math.floor(step * self._per_batch), math.floor((step + 1) * self._per_batch)

@@ -16,7 +16,7 @@ from hardmine.recipes.recipe import Recipe
 from hardmine.types import Batch
 
 UNKNOWN = -1
-"""Of a count that a network does not tell."""
+"""A count that a network does not give."""
 
 
 class Objective(Protocol):
@@ -44,7 +44,7 @@ def make_objective(model: Network, recipe: Recipe, *, bf16: bool, seed: int = 0)
 
 
 class PriorObjective:
-    """Assign, select and weigh the priors of an SSD."""
+    """The multibox loss over the priors of an SSD."""
 
     def __init__(self, loss: MultiBoxLoss, bf16: bool, compiled: bool = False) -> None:
         self._loss = loss
@@ -77,7 +77,7 @@ class PriorObjective:
 class TorchvisionObjective:
     """The sum of the losses that one of torchvision's detectors computes itself.
 
-    It does not tell how many anchors it chose: the counts are ``UNKNOWN``.
+    How many anchors it chose is not known: the counts are ``UNKNOWN``.
     """
 
     state: Tensor | None = None

@@ -187,6 +187,8 @@ def _digest(parts: list[Any]) -> str:
 
 
 def _former_form(recipe: Recipe) -> dict[str, Any]:
-    """Return what identified a recipe until November 2026: all of its fields that there were."""
+    """Return what identified a recipe until November 2026: all of its fields, as they were then."""
     values = recipe_to_dict(recipe)
+    was = {"suspect_score": "quarantine"}
+    values["loss"] = {was.get(key, key): value for key, value in values["loss"].items()}
     return {key: value for key, value in values.items() if key != "compile" or value}

@@ -18,7 +18,7 @@ from hardmine.types import Batch, Dataset
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training run stands, told after each step; ``loss`` is the last one that was read."""
+    """Where a training run stands after a step; ``loss`` is the last one that was read."""
 
     step: int
     steps: int

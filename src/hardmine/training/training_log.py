@@ -1,4 +1,4 @@
-"""What a training run tells of each step: the rows of ``log.csv``."""
+"""The training log: the figures of each step, which become the rows of ``log.csv``."""
 
 from __future__ import annotations
 

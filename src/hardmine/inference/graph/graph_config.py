@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hardmine.data.resize import Mode
+from hardmine.data.resize import Align, Mode
 from hardmine.errors import ConfigError, not_one_of
 
 BoxForm = Literal["xyxy", "cxcywh", "xywh", "yxyx"]
@@ -24,9 +24,9 @@ _STRICT: dict[str, Any] = {"extra": "forbid"}
 class GraphInput:
     """How pixels enter: ``(pixel / divide_by - mean) / std``, in RGB or BGR.
 
-    ``resize``, ``side`` and ``fill`` as in ``data.resize``; ``height`` and ``width`` are read from
-    the file when they stand there. ``size_name`` is a second input, i64[B, 2], that takes the
-    canvas's (width, height).
+    ``resize``, ``side``, ``fill`` and ``align`` as in ``data.resize``; ``height`` and ``width`` are
+    read from the file when they stand there. ``size_name`` is a second input, i64[B, 2], that takes
+    the canvas's (width, height).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -42,6 +42,7 @@ class GraphInput:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     name: str | None = None
     size_name: str | None = None
+    align: Align = "centre"
 
     def __post_init__(self) -> None:
         if self.divide_by <= 0 or min(self.std) <= 0:
@@ -54,7 +55,9 @@ class GraphInput:
 class JoinedOutput:
     """One output [B, N, 4 (+ 1) + C]: box, objectness if ``objectness``, class scores.
 
-    ``transposed``: [B, 4 + C, N]. With objectness a score is objectness times class score.
+    ``transposed``: [B, 4 + C, N]. With objectness a score is objectness times class score. With
+    ``strides`` a box is an offset in a grid of cells, level after level, row by row: centre = (cell +
+    offset) × stride, size = exp(value) × stride.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -65,6 +68,15 @@ class JoinedOutput:
     box_form: BoxForm = "cxcywh"
     coordinates: Coordinates = "pixels"
     score_form: Literal["probability", "sigmoid"] = "probability"
+    strides: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        decodes_itself = (self.box_form, self.coordinates) == ("cxcywh", "pixels")
+        if self.strides and (min(self.strides) < 1 or not decodes_itself):
+            raise ConfigError(
+                f"outputs: got strides {list(self.strides)}, box_form {self.box_form}, coordinates "
+                f"{self.coordinates}; wanted strides of 1 px or more with cxcywh in pixels"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,26 +174,83 @@ class GraphConfig:
     model: str | None = None
 
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "yolov5": {"outputs": {"kind": "joined", "objectness": True}, "nms": {"iou": 0.45}},
-    "yolov8": {"outputs": {"kind": "joined", "transposed": True}, "nms": {"iou": 0.7}},
-    "rtdetr": {
-        "outputs": {"kind": "joined", "coordinates": "unit"},
-        "input": {"resize": "stretch"},
-        "nms": {"iou": None},
-    },
-    "ssd": {
-        "outputs": {"kind": "separate", "score_form": "softmax", "background": "first"},
-        "input": {
-            "resize": "stretch",
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A known exporter: what its files mean (``values`` of a :class:`GraphConfig`), and in words."""
+
+    values: Mapping[str, Any]
+    who: str
+    output: str
+    pixels: str
+
+    @property
+    def docs_row(self) -> str:
+        """The row of the table in docs/detectors.md, after the name."""
+        iou = self.values["nms"]["iou"]
+        return f"{self.who} | {self.output} | {self.pixels} | {'none' if iou is None else iou}"
+
+
+_YOLOX_INPUT = {"align": "upper_left", "channels": "bgr", "divide_by": 1.0}
+
+PRESETS: Mapping[str, Preset] = {
+    "yolov5": Preset(
+        {"outputs": {"kind": "joined", "objectness": True}, "nms": {"iou": 0.45}},
+        "YOLOv5 and YOLOv7",
+        "one [B, N, 5 + C], cxcywh pixels, objectness × class",
+        "letterbox 114, 0–1",
+    ),
+    "yolov8": Preset(
+        {"outputs": {"kind": "joined", "transposed": True}, "nms": {"iou": 0.7}},
+        "YOLOv8 and later ones without NMS inside",
+        "one [B, 4 + C, N], cxcywh pixels",
+        "letterbox 114, 0–1",
+    ),
+    "yolox": Preset(
+        {
+            "outputs": {"kind": "joined", "objectness": True, "strides": [8, 16, 32]},
+            "input": _YOLOX_INPUT,
+            "nms": {"iou": 0.45},
         },
-        "nms": {"iou": 0.45, "candidates": 400, "max_detections": 200},
-    },
+        "YOLOX, as its `export_onnx.py` writes it",
+        "one [B, N, 5 + C], offsets in grids of strides 8, 16, 32, objectness × class",
+        "letterbox 114 at the upper left, BGR, 0–255",
+    ),
+    "yolox_decoded": Preset(
+        {
+            "outputs": {"kind": "joined", "objectness": True},
+            "input": _YOLOX_INPUT,
+            "nms": {"iou": 0.45},
+        },
+        "YOLOX, exported with `--decode_in_inference`",
+        "one [B, N, 5 + C], cxcywh pixels, objectness × class",
+        "letterbox 114 at the upper left, BGR, 0–255",
+    ),
+    "rtdetr": Preset(
+        {
+            "outputs": {"kind": "joined", "coordinates": "unit"},
+            "input": {"resize": "stretch"},
+            "nms": {"iou": None},
+        },
+        "RT-DETR, as Ultralytics exports it",
+        "one [B, 300, 4 + C], cxcywh unit",
+        "stretch, 0–1",
+    ),
+    "ssd": Preset(
+        {
+            "outputs": {"kind": "separate", "score_form": "softmax", "background": "first"},
+            "input": {
+                "resize": "stretch",
+                "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225],
+            },
+            "nms": {"iou": 0.45, "candidates": 400, "max_detections": 200},
+        },
+        "any SSD",
+        "`boxes` deltas, `scores` logits with background first; give `priors`",
+        "stretch, ImageNet mean and std",
+    ),
 }
-"""yolov5: one output [B, N, 5 + C]. yolov8 (and its later kin): [B, 4 + C, N]. rtdetr as Ultralytics
-exports it: [B, 300, 4 + C], unit cxcywh. ssd: raw deltas and logits, priors from a file."""
+"""One row for each known exporter; its name is what ``model.onnx:NAME`` asks for."""
 
 
 def graph_config(values: Mapping[str, Any], where: str) -> GraphConfig:
@@ -196,7 +265,7 @@ def graph_config(values: Mapping[str, Any], where: str) -> GraphConfig:
     preset = own.pop("preset", None)
     if preset is not None and preset not in PRESETS:
         raise ConfigError(not_one_of(f"{where}: preset", preset, PRESETS))
-    merged = _lay_over(PRESETS[preset] if preset else {}, own)
+    merged = _lay_over(PRESETS[preset].values if preset else {}, own)
     if isinstance(merged.get("outputs"), Mapping):
         merged["outputs"] = {"kind": "joined", **merged["outputs"]}
     try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from hardmine.data.resize import Resize
 from hardmine.errors import CheckpointError, ConfigError, HardmineError, not_one_of
-from hardmine.inference.detector import BatchScores, top_scores
+from hardmine.inference.detector import BatchScores, make_model_id, top_scores
 from hardmine.inference.graph.graph_config import (
     GraphConfig,
     JoinedOutput,
@@ -81,10 +80,8 @@ class GraphDetector(PredictMixin):
         self._config = config
         self.categories = config.classes
         how = config.input
-        self.resize = Resize(height, width, how.resize, how.fill, how.side)
-        facts = json.dumps(asdict(config), sort_keys=True)
-        key = f"{file_digest(path)}:{facts}:{height}x{width}"
-        self.model_id = hashlib.sha256(key.encode()).hexdigest()[:16]
+        self.resize = Resize(height, width, how.resize, how.fill, how.side, how.align)
+        self.model_id = make_model_id(file_digest(path), config, height, width)
 
     @property
     def config(self) -> GraphConfig:

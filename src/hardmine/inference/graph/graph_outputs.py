@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from hardmine.types import Detections
 
 _MAX_LOG = math.log(1000.0 / 16)
 """Limit of a decoded ln(w / p_w): keeps exp finite."""
+_MAX_GRID_LOG = 20.0
+"""Limit of ln(w / stride), for the same reason: far beyond any canvas."""
 
 Array = NDArray[Any]
 Found = Mapping[str, Array]
@@ -46,11 +48,15 @@ def final_detections(
     """
     outputs = config.outputs
     classes, most = len(config.classes), config.nms.max_detections
-    if isinstance(outputs, FinalOutputs):
-        results = _final(found, outputs, height, width, classes)
-    else:
-        assert isinstance(outputs, RowsOutput)
-        results = _rows(found, outputs, height, width, classes, batch)
+    match outputs:
+        case FinalOutputs():
+            results = _final(found, outputs, height, width, classes)
+        case RowsOutput():
+            results = _rows(found, outputs, height, width, classes, batch)
+        case JoinedOutput() | SeparateOutputs():
+            raise TypeError(f"{outputs.kind}: comes without NMS; see boxes_and_scores")
+        case _:
+            assert_never(outputs)
     return [Detections(d.boxes[:most], d.scores[:most], d.labels[:most]) for d in results]
 
 
@@ -59,14 +65,20 @@ def boxes_and_scores(
 ) -> tuple[Array, Array]:
     """Return f32[B, N, 4] xyxy canvas pixels and f32[B, N, C] probabilities, before NMS."""
     outputs = config.outputs
-    if isinstance(outputs, JoinedOutput):
-        boxes, scores = _split(pick(found, outputs.output), outputs)
-    else:
-        assert isinstance(outputs, SeparateOutputs)
-        boxes = _rank3(pick(found, outputs.boxes), "boxes")
-        scores = _probabilities(_rank3(pick(found, outputs.scores), "scores"), outputs)
-        if outputs.priors is not None:
-            boxes = _undo_deltas(boxes, priors, outputs.variances)
+    match outputs:
+        case JoinedOutput():
+            boxes, scores = _split(pick(found, outputs.output), outputs)
+            if outputs.strides:
+                boxes = _undo_grid(boxes, outputs.strides, height, width)
+        case SeparateOutputs():
+            boxes = _rank3(pick(found, outputs.boxes), "boxes")
+            scores = _probabilities(_rank3(pick(found, outputs.scores), "scores"), outputs)
+            if outputs.priors is not None:
+                boxes = _undo_deltas(boxes, priors, outputs.variances)
+        case FinalOutputs() | RowsOutput():
+            raise TypeError(f"{outputs.kind}: suppresses inside the graph; see final_detections")
+        case _:
+            assert_never(outputs)
     if boxes.shape[:2] != scores.shape[:2] or boxes.shape[2] != 4:
         raise CheckpointError(f"boxes {boxes.shape} and scores {scores.shape} do not go together")
     if scores.shape[2] != len(config.classes):
@@ -123,14 +135,25 @@ def _split(values: Array, outputs: JoinedOutput) -> tuple[Array, Array]:
 
 
 def _probabilities(values: Array, outputs: SeparateOutputs) -> Array:
-    if outputs.score_form == "softmax":
-        shifted = np.exp(values - values.max(axis=-1, keepdims=True))
-        values = shifted / shifted.sum(axis=-1, keepdims=True)
-    elif outputs.score_form == "sigmoid":
-        values = _sigmoid(values)
-    if outputs.background == "none":
-        return values
-    return values[..., 1:] if outputs.background == "first" else values[..., :-1]
+    match outputs.score_form:
+        case "softmax":
+            shifted = np.exp(values - values.max(axis=-1, keepdims=True))
+            values = shifted / shifted.sum(axis=-1, keepdims=True)
+        case "sigmoid":
+            values = _sigmoid(values)
+        case "probability":
+            pass
+        case _:
+            assert_never(outputs.score_form)
+    match outputs.background:
+        case "none":
+            return values
+        case "first":
+            return values[..., 1:]
+        case "last":
+            return values[..., :-1]
+        case _:
+            assert_never(outputs.background)
 
 
 def _sigmoid(values: Array) -> Array:
@@ -149,19 +172,40 @@ def _undo_deltas(
     return np.concatenate([centre, size], axis=-1)
 
 
+def _undo_grid(values: Array, strides: Sequence[int], height: int, width: int) -> Array:
+    """Return cxcywh in canvas pixels of boxes that are offsets in cells (see ``JoinedOutput``)."""
+    cells, sizes = [], []
+    for stride in strides:
+        y, x = np.mgrid[: height // stride, : width // stride]
+        cells.append(np.stack([x, y], -1).reshape(-1, 2))
+        sizes.append(np.full((len(cells[-1]), 1), stride))
+    cell, stride_of = np.concatenate(cells), np.concatenate(sizes)
+    if values.shape[1] != len(cell):
+        raise CheckpointError(
+            f"got {values.shape[1]} boxes per image, wanted {len(cell)}: the cells of {width}x{height} "
+            f"px at strides {', '.join(map(str, strides))}"
+        )
+    centre = (values[..., :2] + cell) * stride_of
+    size = np.exp(np.minimum(values[..., 2:], _MAX_GRID_LOG)) * stride_of
+    return np.concatenate([centre, size], axis=-1).astype(np.float32)
+
+
 def to_xyxy_pixels(
     boxes: Array, form: BoxForm, coordinates: Coordinates, height: int, width: int
 ) -> Array:
     """Return boxes [..., 4] of any form as xyxy canvas pixels, f32."""
     a, b = boxes[..., :2], boxes[..., 2:]
-    if form == "cxcywh":
-        low, high = a - b / 2, a + b / 2
-    elif form == "xywh":
-        low, high = a, a + b
-    elif form == "yxyx":
-        low, high = a[..., ::-1], b[..., ::-1]
-    else:
-        low, high = a, b
+    match form:
+        case "cxcywh":
+            low, high = a - b / 2, a + b / 2
+        case "xywh":
+            low, high = a, a + b
+        case "yxyx":
+            low, high = a[..., ::-1], b[..., ::-1]
+        case "xyxy":
+            low, high = a, b
+        case _:
+            assert_never(form)
     scale = (width, height) if coordinates == "unit" else (1, 1)
     return np.concatenate([low, high], axis=-1) * np.array([*scale, *scale], np.float32)
 

@@ -16,7 +16,7 @@ from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import count_cores
 from hardmine.inference.runtimes.scoring_network import (
-    HotNetwork,
+    ScoringNetwork,
     cached_path,
     example,
     quiet_export,
@@ -24,7 +24,7 @@ from hardmine.inference.runtimes.scoring_network import (
 
 
 class OnnxScorer:
-    """The hot pass, one image at a time, one thread a call."""
+    """Fast scoring, one image at a time, one thread per call."""
 
     batch_size = 8
     name = "onnxruntime float32"
@@ -62,7 +62,7 @@ def _graph(detector: TorchDetector, cache: Path | None) -> bytes:
     image = example(detector.resize.height, detector.resize.width)
     with torch.no_grad(), quiet_export():
         program = torch.onnx.export(
-            HotNetwork(detector.network).eval(), (image,), dynamo=True, verbose=False
+            ScoringNetwork(detector.network).eval(), (image,), dynamo=True, verbose=False
         )
         assert program is not None
         data: bytes = program.model_proto.SerializeToString()

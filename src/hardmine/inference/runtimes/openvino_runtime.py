@@ -49,7 +49,7 @@ def import_openvino() -> Any:
 
 
 class OpenVINOScorer:
-    """The hot pass, one image at a time (its maps fit the cache), one stream a core."""
+    """Fast scoring, one image at a time (its maps fit the cache), one stream per core."""
 
     batch_size = 8
 

@@ -1,6 +1,7 @@
-"""Runtimes of the hot pass: the same network at the machine's best speed, in lower precision.
+"""Runtimes of fast scoring: the same network at the machine's best speed, in lower precision.
 
-What they give is a first cut: images that rank are scored again by the detector itself in float32.
+Their scores order a pool roughly: images that can rank are scored again by the detector itself in
+float32.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class OwnScorer:
 
 
 def make_scorer(detector: Detector, runtime: str = "auto", cache: Path | None = None) -> Scorer:
-    """Return the hot pass of a detector.
+    """Return the fast scoring of a detector.
 
     Args:
         runtime: ``auto`` takes OpenVINO on a CPU where it is installed, else torch; a detector that

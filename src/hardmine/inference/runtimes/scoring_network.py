@@ -20,7 +20,7 @@ from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.models.postprocess import foreground_scores
 
 
-class HotNetwork(nn.Module):
+class ScoringNetwork(nn.Module):
     """Wraps a detector's network: u8[B, H, W, 3] to ``scores`` f32[B], ``labels`` i64[B] in 1..C and
     ``priors`` i64[B], the prior that the score comes from.
     """
@@ -38,10 +38,10 @@ class HotNetwork(nn.Module):
 
 
 def export_one(network: nn.Module, height: int, width: int) -> torch.export.ExportedProgram:
-    """Return the graph of :class:`HotNetwork` for one image at a time, on the CPU."""
-    hot = HotNetwork(network).eval()
+    """Return the graph of :class:`ScoringNetwork` for one image at a time, on the CPU."""
+    scoring = ScoringNetwork(network).eval()
     with torch.no_grad(), quiet_export():
-        return torch.export.export(hot, (example(height, width),), strict=False)
+        return torch.export.export(scoring, (example(height, width),), strict=False)
 
 
 def example(height: int, width: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import HalvingBatch, count_cores
-from hardmine.inference.runtimes.scoring_network import HotNetwork
+from hardmine.inference.runtimes.scoring_network import ScoringNetwork
 
 _CUDA_BATCH = 64
 _SLOTS = 3
@@ -22,18 +22,18 @@ _SLOTS = 3
 
 
 def make_torch_scorer(detector: TorchDetector) -> TorchScorer | CudaScorer:
-    """Return the hot pass on the detector's device."""
+    """Return fast scoring on the detector's device."""
     return CudaScorer(detector) if detector.device.type == "cuda" else TorchScorer(detector)
 
 
 class TorchScorer:
-    """The hot pass on a CPU (each thread on one core) or on MPS (one batch at a time)."""
+    """Fast scoring on a CPU (each thread on one core) or on MPS (one batch at a time)."""
 
     batch_size = 8
 
     def __init__(self, detector: TorchDetector) -> None:
         self._device = detector.device
-        self._network = HotNetwork(detector.network).eval()
+        self._network = ScoringNetwork(detector.network).eval()
         self._levels = detector.network.priors.level.cpu()
         on_cpu = self._device.type == "cpu"
         self._low = on_cpu and _cpu_has_bf16()
@@ -57,10 +57,12 @@ class TorchScorer:
 
 
 class CudaScorer:
-    """The hot pass on CUDA: bf16 in channels_last, replayed as graphs on streams of their own."""
+    """Fast scoring on CUDA: bf16 in channels_last, replayed as graphs on streams of their own."""
 
     def __init__(self, detector: TorchDetector, batch_size: int = _CUDA_BATCH) -> None:
-        self._network = HotNetwork(detector.network).eval().to(memory_format=torch.channels_last)
+        self._network = (
+            ScoringNetwork(detector.network).eval().to(memory_format=torch.channels_last)
+        )
         self._levels = detector.network.priors.level.cpu()
         self._device = detector.device
         self._shape = (detector.resize.height, detector.resize.width, 3)

@@ -11,33 +11,12 @@ from torch import nn
 
 from hardmine.errors import ConfigError
 from hardmine.models.backbones.feature_taps import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Taps,
     TapsConfig,
     TimmConfig,
 )
 from hardmine.models.backbones.small_net import SmallNet, SmallNetConfig
 from hardmine.models.backbones.vgg import Vgg16, VggConfig
-from hardmine.models.layers import conv_norm_relu
-from hardmine.models.state_dict import read_state_dict
-
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "BackboneConfig",
-    "SmallNet",
-    "SmallNetConfig",
-    "Taps",
-    "TapsConfig",
-    "TimmConfig",
-    "Vgg16",
-    "VggConfig",
-    "conv_norm_relu",
-    "make_backbone",
-    "probe_channels",
-    "read_state_dict",
-]
 
 BackboneConfig = Annotated[
     TapsConfig | TimmConfig | VggConfig | SmallNetConfig, Field(discriminator="kind")
