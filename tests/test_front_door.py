@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import json
 import pickle
 import re
 import shutil
@@ -432,3 +433,17 @@ def test_the_page_about_python_runs_as_it_stands(world: Path) -> None:
         ("none", 1),
     ]
     assert "Dataset(shelf: 12 images" in said.getvalue()
+    result = names["result"]
+    assert re.fullmatch(
+        r"LoopResult\(loop: 1 rounds, mined \S+ to \S+ alarms per image, "
+        r"none \S+ to \S+ alarms per image\)",
+        repr(result),
+    )
+    shown = result._repr_html_()
+    assert shown.count("<tr>") == 1 + 4
+    assert shown.count("<img") == len(
+        json.loads((result.out / "rounds/mined-1/candidates.json").read_text())["candidates"]
+    )
+    assert "report.html" in shown
+    assert repr(names["run"]).startswith("TrainResult(")
+    assert "AP50" in repr(names["run"])

@@ -29,6 +29,7 @@ from hardmine.loop.arm import Arm, Handed, Miner
 from hardmine.loop.decide import Decider, Waiting
 from hardmine.loop.loop_options import MINED, NONE, RANDOM, LoopOptions
 from hardmine.loop.round_summary import (
+    ALARMS,
     compare_arms,
     describe_sets,
     loop_report,
@@ -84,9 +85,9 @@ training are not met again in the same order."""
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoopResult:
-    """Where a loop stands.
+    """Where a loop stands; a notebook shows its table and the hardest images of its last round.
 
     ``rows`` as in ``rounds.json``; ``stopped`` is why it ended before its last round, if it did;
     ``waiting`` what it waits for when a person's verdicts are needed.
@@ -97,6 +98,26 @@ class LoopResult:
     stopped: str | None = None
     waiting: Waiting | None = None
     report: Path | None = None
+
+    def __repr__(self) -> str:
+        arms = list(dict.fromkeys(row["arm"] for row in self.rows))
+        parts = [f"{self.out.name}: {max((row['round'] for row in self.rows), default=0)} rounds"]
+        for arm in arms:
+            rows = [row for row in self.rows if row["arm"] == arm]
+            first, last = (_or_undefined(rows[index][ALARMS]) for index in (0, -1))
+            parts.append(f"{arm} {first} to {last} alarms per image")
+        parts += ["waiting for verdicts"] if self.waiting is not None else []
+        parts += [f"stopped: {self.stopped}"] if self.stopped is not None else []
+        return f"LoopResult({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        from hardmine.reports.notebook import show_loop
+
+        return show_loop(repr(self), self.rows, self.out, self.report)
+
+
+def _or_undefined(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 @dataclass(frozen=True)

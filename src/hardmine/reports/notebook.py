@@ -6,6 +6,7 @@ fetched.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -181,13 +182,12 @@ def _caption(found: Detections) -> str:
     )
 
 
-def show_loop(
-    title: str, rows: Sequence[Mapping[str, Any]], pictures: Sequence[Shown], report: Path | None
-) -> str:
+def show_loop(title: str, rows: Sequence[Mapping[str, Any]], out: Path, report: Path | None) -> str:
     """Return a loop's table, as in its report, and the hardest images of its last round.
 
     Args:
         rows: as in ``rounds.json``.
+        out: the loop's folder, in which the last round's ``candidates.json`` is.
     """
     keys = tuple(LOOP_COLUMNS)
     values = [
@@ -195,7 +195,25 @@ def show_loop(
     ]
     where = f"<div>{escape(str(report))}</div>" if report else ""
     head = tuple(LOOP_COLUMNS.values())
-    return f"<div><b>{escape(title)}</b>{table(head, values)}{gallery(pictures)}{where}</div>"
+    pictures = gallery(_last_candidates(rows, out))
+    return f"<div><b>{escape(title)}</b>{table(head, values)}{pictures}{where}</div>"
+
+
+def _last_candidates(rows: Sequence[Mapping[str, Any]], out: Path) -> list[Shown]:
+    """Return the hardest images of the last round in which an arm mined."""
+    for row in reversed(rows):
+        sheet = out / "rounds" / f"{row['arm']}-{row['round']}" / "candidates.json"
+        if row["arm"] == "mined" and sheet.is_file():
+            found = json.loads(sheet.read_text(encoding="utf-8"))["candidates"][:PICTURES]
+            return [_of_candidate(candidate) for candidate in found]
+    return []
+
+
+def _of_candidate(candidate: Mapping[str, Any]) -> Shown:
+    boxes = np.array([box[:4] for box in candidate["boxes"]], np.float32).reshape(-1, 4)
+    labels = np.ones(len(boxes), np.int64)
+    caption = f"{candidate['class']} {candidate['score']:.2f}: {candidate['image']}"
+    return Shown(Path(candidate["path"]), boxes, labels, caption)
 
 
 LOOP_COLUMNS = {

@@ -193,7 +193,7 @@ def _page(metrics: Mapping[str, Any], scored: Mapping[str, Scored], data: Sorted
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult:
     """A finished training and what it is worth."""
 
@@ -202,6 +202,9 @@ class TrainResult:
     report: Path
     best: Path | None = None
     """The weights with the highest AP50 on the validation images; ``measurement`` is not theirs."""
+
+    def __repr__(self) -> str:
+        return f"TrainResult({self.checkpoint}, {self.measurement!r})"
 
     def __str__(self) -> str:
         best = "" if self.best is None else f"best on the validation images: {self.best}\n"
