@@ -302,6 +302,12 @@ class FindingKind(StrEnum):
         "Boxes that cover the whole image",
         "The box covers 98 % of the width and of the height.",
     )
+    BOX_BELOW_PIXEL = (
+        "box_below_pixel",
+        _WARNING,
+        "Boxes smaller than a pixel",
+        "Less than a pixel wide and high: shares of the image (0 to 1) among pixels?",
+    )
     BOX_BELOW_STRIDE = (
         "box_below_stride",
         _WARNING,

@@ -9,6 +9,9 @@ from data_files import coco, coco_box, coco_image, put_image, put_text, voc_obje
 from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.data.quality.box_forms import FORMS, is_sound, judge_form, to_xyxy, written_numbers
 from hardmine.data.quality.check_dataset import check_dataset
+from hardmine.data.quality.repair import repair
+from hardmine.data.quality.usable_data import load_usable
+from hardmine.errors import DataError
 from hardmine.finding_kinds import Severity
 
 SIZE = (640, 480)
@@ -89,6 +92,33 @@ def test_a_box_is_sound_inside_its_image_and_with_an_extent() -> None:
     assert sound.tolist() == [True, True, False, False, False, True]
 
 
+@pytest.mark.parametrize("declared", ["xyxy", "xywh"])
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_shares_are_told_from_pixels_by_any_number_of_boxes(declared: str, number: int) -> None:
+    """The order of the numbers stays as declared, though corners and sizes may fit both ways."""
+    shares = written_as(f"{declared}_shares", true_boxes(n=number))
+    verdict = judge_form(split_of(shares, declared))
+    assert verdict is not None
+    assert verdict.best == f"{declared}_shares"
+    assert verdict.doubtful
+    assert judge_form(split_of(written_as(declared, true_boxes(n=number)), declared)) is None
+
+
+def test_pixels_where_shares_are_wanted() -> None:
+    verdict = judge_form(split_of(written_as("cxcywh", true_boxes(n=1)), "cxcywh_shares"))
+    assert verdict is not None
+    assert verdict.best == "cxcywh"
+
+
+def test_of_several_forms_of_shares_that_fit_the_declared_order_is_taken() -> None:
+    """Boxes in the upper left quarter: as corners and as corner and size they lie inside."""
+    boxes = true_boxes(n=12) * 0.5
+    verdict = judge_form(split_of(written_as("xywh_shares", boxes), "xywh"))
+    assert verdict is not None
+    assert verdict.sound["xywh_shares"] == 1.0
+    assert verdict.best == "xywh_shares"
+
+
 def test_sloppy_boxes_and_few_boxes_prove_nothing() -> None:
     boxes = true_boxes()
     boxes[:4, 2] = 700  # 4 of 60 pass the right edge by 60 px: no other form explains the rest
@@ -117,6 +147,45 @@ def test_square_images_do_not_tell_x_from_y() -> None:
     verdict = judge_form(split_of(written_as("yxyx", boxes)))
     assert verdict is not None
     assert verdict.best == "xyxy"
+
+
+@pytest.mark.parametrize("to", ["coco", "csv", "voc"])
+def test_shares_in_every_format_of_pixels_are_an_error_and_are_mended(
+    tmp_path: Path, to: str
+) -> None:
+    """Three boxes of .1 to .5 by .2 to .6 of images of 64 × 48."""
+    data = tmp_path / "data"
+    for i in range(3):
+        put_image(data / f"{i}.png", i, SMALL)
+    corners = [0.1, 0.2, 0.5, 0.6]
+    path = data
+    if to == "coco":
+        images = [coco_image(i, f"{i}.png", width=64, height=48) for i in range(3)]
+        boxes = [coco_box(i, [0.1, 0.2, 0.4, 0.4]) for i in range(3)]
+        path = put_text(data / "all.json", coco(images, boxes))
+    elif to == "csv":
+        lines = [f"{i}.png,{','.join(map(str, corners))},cat" for i in range(3)]
+        path = put_text(data / "all.csv", "\n".join(["image,xmin,ymin,xmax,ymax,label", *lines]))
+    else:
+        for i in range(3):
+            put_text(data / f"{i}.xml", voc_xml([voc_object("cat", corners)], size=SMALL))
+    report = check_dataset(path)
+    assert not report.ok
+    assert [p.kind for p in report.problems if p.kind.startswith("box_form")] == ["box_form"]
+    with pytest.raises(DataError, match="boxes in another form"):
+        load_usable(path)
+    repair(report.raws, report.seen, tmp_path / "out")
+    for record in load_usable(tmp_path / "out")["all"]:
+        np.testing.assert_allclose(record.boxes, [[6.4, 9.6, 32, 28.8]], rtol=1e-5)
+
+
+def test_specks_among_boxes_are_named(tmp_path: Path) -> None:
+    put_image(tmp_path / "a.png", 0, SMALL)
+    images = [coco_image(0, "a.png", width=64, height=48)]
+    boxes = [coco_box(0, box) for box in ([1, 2, 30, 20], [0.1, 0.2, 0.4, 0.9], [5, 5, 0.4, 20])]
+    report = check_dataset(put_text(tmp_path / "all.json", coco(images, boxes)))
+    (speck,) = (p for p in report.problems if p.kind == "box_below_pixel")
+    assert str(speck) == "a.png[1]: cat of 0.4 x 0.9 px"
 
 
 def test_check_names_the_form_and_calls_it_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 The four numbers of every box are read under each hypothesis. A reading is *sound* when the box has
 an extent of two pixels or more and lies inside its image. The right form leaves nearly all boxes
 sound; a wrong one turns boxes inside out, shrinks them to nothing or pushes them over the edge.
+
+Pixels and shares of the image are told apart by any number of boxes, since they differ by hundreds of
+times: one box that makes sense only in the other unit is enough. The order of the numbers needs more.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from hardmine.data.formats.label_validation import RawSplit, object_table
 from hardmine.types import F64
 
 MIN_BOXES = 8
-"""With fewer boxes nothing is claimed."""
+"""With fewer boxes nothing is claimed but that shares were taken for pixels, or pixels for shares."""
 SOUND_ENOUGH = 0.95
 """Share of sound boxes that a form must reach to be named in place of the declared one."""
 WORSE = 5.0
@@ -101,20 +104,31 @@ class FormVerdict:
 
 
 def judge_form(raw: RawSplit) -> FormVerdict | None:
-    """Compare all forms on a split's boxes as they were written; None where there are too few."""
+    """Compare all forms on a split's boxes as they were written; None where nothing can be said."""
     numbers, sizes = written_numbers(raw)
     finite = np.isfinite(numbers).all(axis=1)
     numbers, sizes = numbers[finite], sizes[finite]
-    if len(numbers) < MIN_BOXES:
+    if not len(numbers):
         return None
     sound = {name: float(is_sound(to_xyxy(name, numbers, sizes), sizes).mean()) for name in FORMS}
     declared: str = raw.form
-    best = max(sound, key=lambda name: (sound[name], name == declared))
+    other = other_unit(declared)
+    if sound[declared] == 0.0 and sound[other] == 1.0:
+        return FormVerdict(declared, other, len(numbers), sound)
+    if len(numbers) < MIN_BOXES:
+        return None
+    best = max(sound, key=lambda name: (sound[name], name == declared, name == other))
     unsound, left = 1 - sound[declared], 1 - sound[best]
     least = max(_LEAST_UNSOUND[0], _LEAST_UNSOUND[1] * len(numbers)) / len(numbers)
     if sound[best] < SOUND_ENOUGH or unsound < least or unsound < WORSE * left - 1e-9:
         best = declared
     return FormVerdict(declared, best, len(numbers), sound)
+
+
+def other_unit(form: str) -> str:
+    """Return the form with the same order of numbers in the other unit: pixels, or shares."""
+    plain = form.removesuffix("_shares")
+    return f"{form}_shares" if form == plain else plain
 
 
 def written_numbers(raw: RawSplit) -> tuple[F64, F64]:

@@ -67,6 +67,7 @@ def find_suspects(split: str, dataset: Dataset) -> list[Finding]:
     seen.classes()
     seen.sizes()
     seen.whole_images()
+    seen.specks()
     seen.pairs()
     seen.copies()
     return seen.notes.found
@@ -128,6 +129,14 @@ class _Suspects:
             self._note(
                 FindingKind.BOX_WHOLE_IMAGE, row, f"{self._name(row)} covers the whole image"
             )
+
+    def specks(self) -> None:
+        """Find boxes below one pixel: numbers that may be shares of the image."""
+        extent = self.table.boxes[:, 2:] - self.table.boxes[:, :2]
+        for row in np.flatnonzero((extent < 1).all(axis=1)).tolist():
+            width, height = extent[row].tolist()
+            reason = f"{self._name(row)} of {width:.2g} x {height:.2g} px"
+            self._note(FindingKind.BOX_BELOW_PIXEL, row, reason)
 
     def pairs(self) -> None:
         """Find objects labelled twice: boxes of one image that are nearly the same."""
