@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from hardmine.errors import ConfigError, DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.predict import PredictMixin, ScoredImage
+from hardmine.inference.prediction_names import NameMatch, match_names
 from hardmine.types import Detections, Problem
 
+_log = logging.getLogger(__name__)
 _NO_CANVAS = Resize(1, 1)
 _CHUNK = 64
 
@@ -34,9 +36,7 @@ Box = tuple[float, str | int, tuple[float, float, float, float]]
 class Predictions(PredictMixin):
     """What a file says, as a detector whose answers are looked up by the image's path.
 
-    An image is found by the longest tail of its path that the file names, by its stem (Ultralytics,
-    mmdetection), or by its file name where that is unique; one that the file does not name has no
-    detection.
+    How an image is found: `prediction_names`. One that the file does not name has no detection.
     """
 
     path: Path
@@ -44,35 +44,38 @@ class Predictions(PredictMixin):
     model_id: str
     by_name: Mapping[str, Detections]
     resize: Resize = field(default=_NO_CANVAS)
+    name_of: Mapping[Path, str] | None = None
+    """Entries of the images that it is bound to; see `bound_to`."""
+
+    def match(self, images: Sequence[Path]) -> NameMatch:
+        """Return which entry each image has; an entry that fits several of them has none."""
+        return match_names({name: len(found) for name, found in self.by_name.items()}, images)
+
+    def bound_to(self, images: Sequence[Path]) -> Predictions:
+        """Return the same predictions for these images, and say how many detections belong to them.
+
+        Raises:
+            DataError: few detections belong to these images: the file speaks of others.
+        """
+        found = self.match(images)
+        found.require(self.path, images)
+        level = logging.INFO if found.matched == found.rows else logging.WARNING
+        _log.log(level, "%s: %s", self.path, found)
+        return replace(self, name_of=found.name_of)
+
+    def _names_of(self, images: Sequence[Path]) -> Mapping[Path, str]:
+        return self.match(images).name_of if self.name_of is None else self.name_of
+
+    def _found(self, name: str | None) -> Detections:
+        return Detections.none() if name is None else self.by_name[name]
 
     def look(self, image: Path) -> Detections:
         """Return the detections of one image, best first."""
-        name = self._name_of(image)
-        return Detections.none() if name is None else self.by_name[name]
+        return self._found(self._names_of([image]).get(image))
 
     def names(self, image: Path) -> bool:
         """True when the file says something of the image."""
-        return self._name_of(image) is not None
-
-    def _name_of(self, image: Path) -> str | None:
-        parts = image.parts
-        for start in range(len(parts)):
-            name = "/".join(parts[start:]).replace("//", "/")
-            if name in self.by_name:
-                return name
-        number = str(int(image.stem)) if image.stem.isdecimal() else image.stem
-        for name in (image.stem, number):
-            if name in self.by_name:
-                return name
-        return self._by_file_name.get(image.name)
-
-    @cached_property
-    def _by_file_name(self) -> dict[str, str]:
-        """Names without their folders, where that leaves them different: the file may come from
-        another machine.
-        """
-        counts = Counter(Path(name).name for name in self.by_name)
-        return {Path(n).name: n for n in self.by_name if counts[Path(n).name] == 1}
+        return image in self._names_of([image])
 
     def score(self, images: Tensor) -> BatchScores:
         """Refuse: a file cannot look at pixels."""
@@ -88,13 +91,15 @@ class Predictions(PredictMixin):
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Detections]:
         """Return the detections of every image, in order."""
-        found = [self.look(path) for path in paths]
+        names = self._names_of(paths)
+        found = [self._found(names.get(path)) for path in paths]
         if progress is not None:
             progress(len(found), len(paths))
         return found
 
     def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
         """Yield every image's score in order; pictures are read for their perceptual hash only."""
+        names = self._names_of(paths)
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
             for path, phash in zip(chunk, hash_images(chunk), strict=True):
@@ -103,10 +108,19 @@ class Predictions(PredictMixin):
                         FindingKind.IMAGE_UNREADABLE, str(path), -1, "not readable as a picture"
                     )
                     continue
-                found = self.look(path)
+                found = self._found(names.get(path))
                 score = float(found.scores[0]) if len(found) else 0.0
                 label = int(found.labels[0]) if len(found) else 0
                 yield ScoredImage(path, score, label, -1, found, phash)
+
+
+def bind(detector: Any, images: Sequence[Path]) -> Any:
+    """Return a predictions file bound to images (see `Predictions.bound_to`), others as they are.
+
+    Raises:
+        DataError: the file speaks of other images.
+    """
+    return detector.bound_to(images) if isinstance(detector, Predictions) else detector
 
 
 def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) -> Predictions:
@@ -158,9 +172,10 @@ class _Reader:
         """Return the boxes by image name, whichever known form ``tree`` has."""
         rows: dict[str, list[Box]] = defaultdict(list)
         if isinstance(tree, list):
+            by_id = self._speaks_of_ids(tree)
             for index, row in enumerate(tree):
                 where = f"{self.path}[{index}]"
-                rows[self._name(row, where)].append(_coco_row(row, where))
+                rows[self._name(row, where, by_id)].append(_coco_row(row, where))
         elif isinstance(tree, Mapping):
             for name, value in tree.items():
                 rows[str(name)] = _of_image(value, f"{self.path}[{name}]")
@@ -168,14 +183,27 @@ class _Reader:
             raise DataError(f"{self.path}: got {type(tree).__name__}, wanted detections")
         return dict(rows)
 
-    def _name(self, row: Any, where: str) -> str:
+    def _speaks_of_ids(self, rows: Sequence[Any]) -> bool:
+        """Return whether ``image_id`` is an id of the known images, not a file's stem."""
+        plain = (row for row in rows if isinstance(row, Mapping) and not row.get("file_name"))
+        ids = {_text(row.get("image_id")) for row in plain}
+        return 2 * sum(image_id in self.images for image_id in ids) >= max(1, len(ids))
+
+    def _name(self, row: Any, where: str, by_id: bool) -> str:
         if not isinstance(row, Mapping):
             raise DataError(f"{where}: got {type(row).__name__}, wanted a detection")
+        if row.get("file_name"):
+            return str(row["file_name"])
         image_id = row.get("image_id")
-        name = row.get("file_name") or self.images.get(str(image_id)) or image_id
-        if name is None:
+        if image_id is None:
             raise DataError(f"{where}: has no image_id and no file_name")
-        return str(name)
+        name = _text(image_id)
+        # Among ids an unknown one is no stem: it must not fit an image by chance.
+        return self.images.get(name, f"image_id {name}") if by_id else name
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _coco_row(row: Mapping[str, Any], where: str) -> Box:

@@ -104,9 +104,11 @@ def _scan_in_full(
     score_images: ScoreImages,
     notify: Notify,
 ) -> Scanned:
+    from hardmine.inference.predictions_file import bind
+
     images = load_pool(pool)
     paths = [record.path for record in images.records]
-    _require_names(detector, paths)
+    detector = bind(detector, paths)
     told = partial(notify, "scan")
     summary = scan_pool(detector, paths, store, score_images=score_images, progress=told)
 
@@ -127,15 +129,6 @@ def _lookup(detector: Detector) -> ScoreImages | None:
     from hardmine.inference.predict import FileDetector, score_images
 
     return score_images if isinstance(detector, FileDetector) else None
-
-
-def _require_names(detector: Detector, paths: Sequence[Path]) -> None:
-    """Raise ``DataError`` for a predictions file that names none of the images."""
-    from hardmine.inference.predictions_file import Predictions
-
-    if isinstance(detector, Predictions) and not any(detector.names(path) for path in paths):
-        named = next(iter(detector.by_name), "nothing")
-        raise DataError(f"{detector.path}: names none of the pool's images (it names {named!r})")
 
 
 def _require(source: Source, summary: ScanSummary) -> None:

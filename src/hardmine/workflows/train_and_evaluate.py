@@ -132,10 +132,14 @@ class Inspector:
         """Detect, measure, and write detections, ``metrics.json`` and ``report.html``."""
         from hardmine.evaluation.measurement import measure
         from hardmine.evaluation.scored_images import save_detections
+        from hardmine.inference.predictions_file import Predictions, bind
         from hardmine.reports.loop_report import write_report
 
-        crops = crop_set(data.val, self.steps, seed=self.seed)
-        parts = {"val": data.val, "held_out": data.held_out, "crops": crops}
+        images = [record.path for part in (data.val, data.held_out) for record in part.records]
+        detector = bind(detector, images)
+        parts = {"val": data.val, "held_out": data.held_out}
+        if not isinstance(detector, Predictions):  # a file says nothing of crops
+            parts["crops"] = crop_set(data.val, self.steps, seed=self.seed)
         known = {name: part for name, part in parts.items() if len(part)}
         scored = detect_sets(detector, known, self.tools, self.steps.notify, "measure")
         root = self.steps.root
@@ -349,7 +353,8 @@ def evaluate(
     root, kit = Path(out).resolve(), tools or default_tools()
     steps = Steps(root, progress or silent)
     with clear_disk_errors(root):
-        detector = _detector(checkpoint, options.device, options.classes, kit)
+        classes = options.classes or _names_in(data, checkpoint)
+        detector = _detector(checkpoint, options.device, classes, kit)
         parts = {
             "train": Dataset(detector.categories, (), root),
             "val": load_val(data, detector.categories, options.reading),
@@ -359,6 +364,14 @@ def evaluate(
         measurement = inspector.examine(detector, sort_out(parts, steps), None)
     check_gates(measurement, max_alarms=options.max_alarms, min_ap50=options.min_ap50)
     return measurement
+
+
+def _names_in(data: DataLike, given: Detector | Path | str) -> Path | None:
+    """Return a COCO file of data to measure predictions on: it names their classes and images."""
+    is_file = isinstance(given, (str, Path)) and str(given).lower().endswith(".json")
+    if not is_file or isinstance(data, Dataset) or Path(data).suffix.lower() != ".json":
+        return None
+    return Path(data)
 
 
 def _detector(
