@@ -19,10 +19,17 @@ import torch
 from safetensors.torch import load_file
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
+from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.network import make_network
-from hardmine.models.ssd import SSD
+from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.checkpoint import load_checkpoint
-from hardmine.recipes.recipe import OptimConfig, Recipe, recipe_from_dict, recipe_to_dict
+from hardmine.recipes.recipe import (
+    BatchConfig,
+    OptimConfig,
+    Recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+)
 from hardmine.training.optimizer import AveragedWeights, learning_rate
 from hardmine.training.trainer import Progress, fit
 from hardmine.types import Dataset, ImageState, ScoreForm
@@ -288,6 +295,27 @@ def test_averaged_weights_against_the_formula(tiny_recipe: Recipe) -> None:
     assert all(
         torch.equal(v, again.module.state_dict()[k]) for k, v in average.module.state_dict().items()
     )
+
+
+def test_a_batch_of_one_trains_with_the_statistics_that_are_there(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Down to one cell a layer has one value per channel, which gives no statistics."""
+    assert isinstance(tiny_recipe.model, SSDConfig)
+    neck = ExtraLayersConfig(widths=(16, 16, 16), depthwise=False)
+    model = replace(tiny_recipe.model, neck=neck)
+    recipe = replace(tiny_recipe, model=model, batch=BatchConfig(size=1))
+    weights = load_file(fit(squares, recipe, tmp_path / "one", steps=3))
+    assert "batch.size 1 on 1 process(es)" in caplog.text
+    means = {name: w for name, w in weights.items() if name.endswith("running_mean")}
+    assert means and all(bool((mean == 0).all()) for mean in means.values())
+    affine = [w for name, w in weights.items() if name.endswith("bn.weight") or ".1.weight" in name]
+    assert all(bool(w.isfinite().all()) for w in weights.values())
+    assert any(bool((w != 1).any()) for w in affine)  # scale and shift still train
+    caplog.clear()
+    two = load_file(fit(squares, tiny_recipe, tmp_path / "two", steps=3))
+    assert "batch normalisation" not in caplog.text
+    assert any(bool((w != 0).any()) for name, w in two.items() if name.endswith("running_mean"))
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_its_images(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hardmine.device import require_compiler, uses_bf16
 from hardmine.errors import CheckpointError
@@ -31,6 +33,8 @@ from hardmine.training.objective import make_objective
 from hardmine.training.optimizer import AveragedWeights, learning_rate, make_optimizer
 from hardmine.training.training_log import Journal
 from hardmine.types import Dataset
+
+_log = logging.getLogger(__name__)
 
 _READ_EVERY = 20
 """Steps between two looks at the figures on an accelerator; on a CPU there is nothing to wait for."""
@@ -61,6 +65,10 @@ class Start:
         return file_digest(path) if path else None
 
 
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
 class Run:
     """Model, averaged weights, optimiser, journal, and the number of steps that are done."""
 
@@ -85,6 +93,14 @@ class Run:
         self.model = make_network(recipe.model, dataset.categories)
         start.load_into(self.model)
         self.model.to(self.device).to(memory_format=torch.channels_last)
+        self.freeze_norms = recipe.batch.size < 2 * self.accelerator.num_processes
+        if self.freeze_norms and any(map(_is_batch_norm, self.model.modules())):
+            _log.warning(
+                "batch.size %d on %d process(es): one image gives no statistics, so the layers of batch "
+                "normalisation keep those that they have",
+                recipe.batch.size,
+                self.accelerator.num_processes,
+            )
         self.average = AveragedWeights(self.model, recipe.optim.ema_decay)
         if self.bf16 and self.device.type == "cpu":
             use_float32_backward(self.model)
@@ -116,6 +132,9 @@ class Run:
         n of a resumed run as in one that was never stopped.
         """
         self.wrapped.train()
+        if self.freeze_norms:
+            for module in filter(_is_batch_norm, self.model.modules()):
+                module.eval()
         seed = f"{self.seed}-{self.step}-{self.accelerator.process_index}".encode()
         torch.manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:8], "big"))
         lr = learning_rate(self.step, self.total, self.recipe)
