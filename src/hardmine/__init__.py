@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hardmine.types import ImageRecord as ImageRecord
     from hardmine.types import ImageState as ImageState
     from hardmine.workflows.check_data import check as check
+    from hardmine.workflows.check_options import CheckOptions as CheckOptions
     from hardmine.workflows.export_model import export as export
     from hardmine.workflows.train_and_evaluate import evaluate as evaluate
     from hardmine.workflows.train_and_evaluate import train as train
@@ -60,6 +61,7 @@ _HOLDS = {
     "hardmine.mining.mine_options": "MineOptions RankOptions",
     "hardmine.types": "Dataset Detection Detections ImageRecord ImageState",
     "hardmine.workflows.check_data": "check",
+    "hardmine.workflows.check_options": "CheckOptions",
     "hardmine.workflows.export_model": "export",
     "hardmine.workflows.train_and_evaluate": "evaluate train",
     "hardmine.workflows.train_options": "EvaluateOptions TrainOptions",

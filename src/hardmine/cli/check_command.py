@@ -9,8 +9,10 @@ import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console
+from hardmine.cli.option_flags import expand_options
 from hardmine.cli.tables import figure
 from hardmine.errors import DataError, GateError
+from hardmine.workflows.check_options import CheckOptions
 
 if TYPE_CHECKING:
     from hardmine.data.quality.resize_effects import SizeMixture
@@ -18,11 +20,10 @@ if TYPE_CHECKING:
     from hardmine.workflows.check_data import CheckResult
 
 
+@expand_options
 def check(
     data: options.Data,
     *,
-    images: options.Images = None,
-    empty_is_verified: options.EmptyIsVerified = False,
     val: Annotated[
         Path | None,
         typer.Option(
@@ -50,12 +51,7 @@ def check(
             help="Images without objects: can they be told from DATA's without the objects?",
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="NAME", help="Name boxes too small for this model's input."
-        ),
-    ] = None,
+    choices: CheckOptions,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -73,13 +69,9 @@ def check(
             help="Write a repaired copy (COCO) into a new folder, with changes.csv.",
         ),
     ] = None,
-    link: Annotated[
-        bool, typer.Option("--link", help="With --fix: hard links to the images, no copies.")
-    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 3 when there is any error or warning.")
     ] = False,
-    seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -91,17 +83,13 @@ def check(
     with console.progress() as step:
         result = hardmine.check(
             data,
-            images=images,
-            empty_is_verified=empty_is_verified,
             val=val,
-            against={str(path): path for path in against or ()},
+            against=against or (),
             negatives=negatives,
-            model=model,
             html=html,
             fix=fix,
-            link=link,
-            seed=seed,
             progress=step,
+            options=choices,
         )
     if as_json:
         console.json(result.to_dict())

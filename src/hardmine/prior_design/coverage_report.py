@@ -236,7 +236,7 @@ def write_coverage(
         model: the model's name, for the title.
         pictures: how many images are shown with the priors laid over them.
         seed: of the choice of images.
-        progress: told (done, total) after each picture.
+        progress: called with (done, total) after each picture.
     """
     figure = coverage_figure({model: (layout, coverage)})
     write_bytes(out / "coverage.png", figure)

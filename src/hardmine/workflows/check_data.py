@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from hardmine.data.quality.resize_effects import ModelInput
 from hardmine.errors import ConfigError
 from hardmine.evaluation.source_shortcut import MIN_GROUPS, ShortcutReport, find_shortcut
 from hardmine.finding_kinds import FindingKind
+from hardmine.option_fields import takes_options
 from hardmine.reports.check_report import write_check_page
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows.check_options import CheckOptions
+from hardmine.workflows.train_options import DataOptions
 
 Step = Callable[[str, int, int], None]
 
@@ -43,31 +46,31 @@ class CheckResult:
         }
 
 
+@takes_options(CheckOptions)
 def check(
     data: Path | str,
     *,
-    images: Path | str | None = None,
-    empty_is_verified: bool = False,
     val: Path | str | None = None,
-    against: Mapping[str, Path] | None = None,
+    against: Mapping[str, Path | str] | Sequence[Path | str] = (),
     negatives: Path | str | None = None,
-    model: str | None = None,
-    html: Path | None = None,
-    fix: Path | None = None,
-    link: bool = False,
-    seed: int = 0,
+    html: Path | str | None = None,
+    fix: Path | str | None = None,
     progress: Step | None = None,
+    options: CheckOptions | None = None,
 ) -> CheckResult:
     """Look at a dataset before training on it.
 
     Args:
+        data: labelled data in any format that is read.
         val: labelled data with the same classes, looked at as a further split.
-        against: labelled data or folders of images that must not share pictures with it.
+        against: labelled data or folders of images that must not share pictures with it; by the name
+            that findings use, or a list.
         negatives: images without objects: must not share pictures either, and are put to the
             shortcut test.
-        model: a named recipe, for whose input boxes may be too small.
         html: where to write a page with pictures of all that was found.
-        fix: a new folder for a repaired copy of ``data``; with ``link``, hard links to its images.
+        fix: a new folder for a repaired copy of ``data``.
+        progress: called with (what, done, total).
+        options: how to look; each of its fields is also a keyword.
 
     Raises:
         DataError: nothing is recognised at one of the paths.
@@ -80,16 +83,17 @@ def check(
         images/01.png[0]: the same box in 6 images
         images/00.png[0]: the same box in 6 images
     """
+    options = options or CheckOptions()
     step = progress or _silent
-    model_input = None if model is None else input_of(model)
-    more = _validation(data, val, images, empty_is_verified)
-    apart = {name: _images_of(path) for name, path in (against or {}).items()}
+    model_input = None if options.model is None else input_of(options.model)
+    more = _validation(data, val, options.reading)
+    named = against if isinstance(against, Mapping) else {str(path): path for path in against}
+    apart = {name: _images_of(Path(path)) for name, path in named.items()}
     if negatives is not None:
         apart["negatives"] = load_images(negatives, state=ImageState.VERIFIED_EMPTY)
     report = check_dataset(
         data,
-        images=images,
-        empty_is_verified=empty_is_verified,
+        **options.reading.keywords(),
         val=more,
         against=apart,
         model=model_input,
@@ -98,11 +102,12 @@ def check(
     result = CheckResult(report)
     if negatives is not None:
         positives = [*build_splits(report.raws).values(), *more.values()]
-        result = _with_shortcut(report, positives, apart["negatives"], seed, step)
+        result = _with_shortcut(report, positives, apart["negatives"], options.seed, step)
     if fix is not None:
-        result = replace(result, repair=repair(report.raws, report.seen, fix, link=link))
+        mended = repair(report.raws, report.seen, fix, link=options.link)
+        result = replace(result, repair=mended)
     if html is not None:
-        write_check_page(html, result.report, result.shortcut, result.notes)
+        write_check_page(Path(html), result.report, result.shortcut, result.notes)
     return result
 
 
@@ -124,13 +129,13 @@ def input_of(model: str) -> ModelInput:
 
 
 def _validation(
-    data: Path | str, val: Path | str | None, images: Path | str | None, empty_is_verified: bool
+    data: Path | str, val: Path | str | None, reading: DataOptions
 ) -> dict[str, Dataset]:
     if val is None:
         return {}
-    raws = read_splits(data, images=images)
+    raws = read_splits(data, images=reading.keywords()["images"])
     names = next(iter(build_splits(raws).values())).categories
-    found = load_splits(val, categories=names, empty_is_verified=empty_is_verified)
+    found = load_splits(val, categories=names, empty_is_verified=reading.empty_is_verified)
     if len(found) == 1:
         return {"val" if "val" not in raws else f"val of {val}": next(iter(found.values()))}
     return {f"val: {name}": dataset for name, dataset in found.items()}

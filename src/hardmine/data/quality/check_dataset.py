@@ -235,7 +235,7 @@ def _report(
 
 
 def _matters(image: Inspected, others: Mapping[str, Dataset]) -> bool:
-    """Of images that are only compared with, what cannot be read is told and nothing else."""
+    """Of images that are only compared with, report only unreadable ones."""
     return image.split not in others or image.hash is None
 
 
