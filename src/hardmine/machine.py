@@ -1,11 +1,13 @@
-"""The versions and the machine that figures come from."""
+"""The machine: how many threads work on images, and the versions that figures come from."""
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import hardmine
+from hardmine.errors import ConfigError
 
 _PACKAGES = (
     "torch",
@@ -15,6 +17,26 @@ _PACKAGES = (
     "numpy",
     "pillow",
 )
+
+
+_WORKERS = "HARDMINE_WORKERS"
+
+
+def use_workers(number: int) -> None:
+    """Let so many threads read and score images, here and in processes that this one starts.
+
+    Raises:
+        ConfigError: not a positive number.
+    """
+    if number < 1:
+        raise ConfigError(f"workers: got {number}, wanted at least 1")
+    os.environ[_WORKERS] = str(number)
+
+
+def count_workers(usual: int) -> int:
+    """Return how many threads read and score images: ``usual``, unless :func:`use_workers` said."""
+    said = os.environ.get(_WORKERS, "")
+    return int(said) if said.isdecimal() and int(said) else usual
 
 
 def describe_machine() -> dict[str, str]:

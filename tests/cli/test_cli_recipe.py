@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from hardmine.cli import console as failures
+from hardmine.errors import ConfigError
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import load_recipe
+from hardmine.workflows.cached_training import choose_recipe
+from hardmine.workflows.train_options import NetworkOptions
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -64,3 +67,11 @@ def test_every_decoder_is_one_setting_away(cli: Cli, kind: str) -> None:
     assert "  score_threshold: 0.0\n" in out
     code, _, err = cli("recipe fasterrcnn_resnet50_fpn --set", f"decode.kind={kind}")
     assert (code == 0) == (kind == "per_class"), err
+
+
+def test_a_short_option_of_the_network_is_a_setting_of_the_recipe() -> None:
+    chosen = choose_recipe(NetworkOptions(model="small160", epochs=3, batch=5))
+    assert (chosen.epochs, chosen.batch.size) == (3.0, 5)
+    assert choose_recipe(NetworkOptions(model="small160")) == named_recipe("small160")
+    with pytest.raises(ConfigError, match="'size' is set already"):
+        choose_recipe(NetworkOptions(batch=5, set=("batch.size=6",)))

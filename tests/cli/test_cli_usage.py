@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -19,7 +20,9 @@ from typer.main import get_command
 from hardmine.cli import console as failures
 from hardmine.cli import options
 from hardmine.cli.main import app, run
+from hardmine.cli.option_flags import PANELS
 from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
+from hardmine.machine import count_workers
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -100,6 +103,66 @@ def test_what_is_shown_without_a_command_would_be_accepted(cli: Cli) -> None:
         command = get_command(app).commands[name]
         known = {option for param in command.params for option in param.opts}
         assert {word for word in words if word.startswith("-")} <= known
+
+
+def option_groups(words: str) -> dict[str, list[str]]:
+    """Return the options of a command by the box that its help shows them in, in that order."""
+    command: Any = get_command(app)
+    for word in words.split():
+        command = command.commands[word]
+    groups: dict[str, list[str]] = {}
+    for param in command.get_params(command.make_context(words, [], resilient_parsing=True)):
+        if param.param_type_name == "option":
+            groups.setdefault(param.rich_help_panel or "Options", []).append(param.opts[0])
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [
+        ("loop", ["--pool", "--negatives", "--rounds", "--weights", "--out"]),
+        ("train", ["--val", "--negatives", "--train-negatives", "--weights", "--out"]),
+        ("mine", ["--top", "--fraction", "--out", "--device", "--dry-run"]),
+    ],
+)
+def test_the_five_options_that_everybody_needs_come_first(
+    cli: Cli, command: str, first: list[str]
+) -> None:
+    groups = option_groups(command)
+    assert groups["Options"] == [*first, "--help"]
+    assert list(groups) == [panel for panel in PANELS if panel in groups]
+    assert f" Example: hardmine {command} " in cli(command, "-h")[1]
+
+
+def test_help_of_the_loop_is_in_seven_groups(cli: Cli) -> None:
+    groups = option_groups("loop")
+    assert list(groups) == ["Options", "Data", "Loop", "Ranking", "Training", "Output", "Advanced"]
+    assert max(map(len, groups.values())) <= 9
+    out = cli("loop", "-h")[1]
+    boxes = [line.split()[1] for line in out.splitlines() if line.startswith("╭")]
+    assert boxes == ["Arguments", *groups]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *MODELS, "split", "models", "inspect", "compare"])
+def test_every_command_takes_the_short_names_that_people_expect(command: str) -> None:
+    known = {flag for param in get_command(app).commands[command].params for flag in param.opts}
+    assert {"-q", "--quiet", "-v", "--verbose"} <= known
+    if command in ("train", "val", "mine", "loop", "predict", "compare"):
+        assert {"--device", "--workers", "--out", "-o"} <= known
+    if command in ("train", "loop"):
+        assert {"--seed", "--batch"} <= known
+
+
+def test_workers_are_the_threads_that_read_images(
+    cli: Cli, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARDMINE_WORKERS", "")
+    assert count_workers(2) == 2
+    cli("train data --workers 5")
+    assert count_workers(2) == 5
+    code, _, err = cli("train data --workers 0")
+    assert code == failures.USAGE
+    assert "'--workers': Input should be greater than or equal to 1" in err
 
 
 def test_version(cli: Cli) -> None:

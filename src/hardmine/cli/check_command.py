@@ -30,7 +30,7 @@ def check(
             "--val",
             metavar="DATA",
             exists=True,
-            help="Labelled data to look at as a further split.",
+            help="More labelled data, to check as one more split.",
         ),
     ] = None,
     against: Annotated[
@@ -39,7 +39,8 @@ def check(
             "--against",
             metavar="DATA|DIR",
             exists=True,
-            help="Images that must not repeat any of DATA's, such as a pool; may be given again.",
+            help="Images that must not repeat images of DATA, such as a pool. May be given "
+            "several times.",
         ),
     ] = None,
     negatives: Annotated[
@@ -48,7 +49,8 @@ def check(
             "--negatives",
             metavar="DIR",
             exists=True,
-            help="Images without objects: can they be told from DATA's without the objects?",
+            help="Images without objects, to test whether they differ from the images of DATA in "
+            "more than the objects.",
         ),
     ] = None,
     choices: CheckOptions,
@@ -58,7 +60,8 @@ def check(
             "--html",
             metavar="FILE",
             dir_okay=False,
-            help="Write one page with pictures of what was found.",
+            help="Write one page with pictures of the findings.",
+            rich_help_panel="Output",
         ),
     ] = None,
     fix: Annotated[
@@ -66,20 +69,26 @@ def check(
         typer.Option(
             "--fix",
             metavar="OUT",
-            help="Write a repaired copy (COCO) into a new folder, with changes.csv.",
+            help="Write a repaired copy (COCO) with the list changes.csv into a new folder.",
+            rich_help_panel="Output",
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 3 when there is any error or warning.")
+        bool,
+        typer.Option("--strict", help="Exit with code 3 when there is any error or warning."),
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Say what is in a dataset and what is wrong with it, before training; exit 1 on errors."""
+    """Show what is in a dataset and what is wrong with it; exit with code 1 when there are errors.
+
+    Example: hardmine check raccoon --negatives held_out --html check.html
+    """
     import hardmine
 
     # The report names every problem; the log would name them once more.
-    console = Console(quiet=quiet, log=False)
+    console = Console(quiet=quiet, verbose=verbose, log=verbose)
     with console.progress() as step:
         result = hardmine.check(
             data,

@@ -37,7 +37,7 @@ def compare(
         typer.Option(
             "--pool",
             metavar="POOL",
-            help="Images to mine from: compare whole loops, not trainings.",
+            help="The images to mine from. With this option, whole loops are compared, not trainings.",
         ),
     ] = None,
     weights: shared.Weights = None,
@@ -49,7 +49,10 @@ def compare(
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
 ) -> None:
-    """Train several recipes under one budget and say which differences are real."""
+    """Train several recipes with the same data, steps and seeds, and say which differences are real.
+
+    Example: hardmine compare default default+loss.selection.kind=level_quota raccoon
+    """
     *names, data = recipes
     held_out = shared.data_or_fraction(val)
     more = "".join(f"+{setting}" for setting in settings or ())

@@ -28,7 +28,9 @@ def _format_names() -> list[str]:
 
 def convert(
     data: options.Data,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to write; it must be new or empty.")
+    ],
     *,
     to: Annotated[
         LabelFormat,
@@ -37,26 +39,29 @@ def convert(
             metavar="FORMAT",
             parser=_format,
             autocompletion=_format_names,
-            help=f"Format to write: {_FORMATS}.".replace("`", ""),
+            help=f"The format to write: {_FORMATS}.".replace("`", ""),
         ),
     ],
     link: Annotated[
-        bool, typer.Option("--link", help="Hard links to the images instead of copies.")
+        bool, typer.Option("--link", help="Make hard links to the images instead of copies.")
     ] = False,
     images: options.Images = None,
     empty_is_verified: options.EmptyIsVerified = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Write a dataset in another format, images too; the states of its images survive.
+    """Write a dataset in another format, with its images and their states.
 
-    For a labelling program DATA may also be the candidates.json of a mining run: what the model saw
-    becomes predictions.
+    For a labelling program, DATA may also be the candidates.json of a mining run: the detections
+    become predictions.
+
+    Example: hardmine convert raccoon raccoon_yolo --to yolo
     """
     from hardmine.data.convert import convert as convert_splits
     from hardmine.data.load_dataset import load_splits
     from hardmine.mining.candidates_file import hand_over
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, verbose=verbose)
     if to.for_labelling:
         given = hand_over(
             data, out, to.name, images=images, empty_is_verified=empty_is_verified, link=link
@@ -73,27 +78,36 @@ def convert(
         f"{done.out}: images {images_of}; {done.boxes} boxes ({done.ignored_boxes} ignored)"
     )
     if done.renamed:
-        console.note(f"{done.renamed} images got a new name: theirs was taken")
+        console.note(f"{done.renamed} images got a new name, because their name was taken")
 
 
 def split(
     data: options.Data,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to write; it must be new or empty.")
+    ],
     *,
     fractions: Annotated[
-        str, typer.Option("--fractions", metavar="NAME=SHARE,…", help="The parts; sum 1.")
+        str,
+        typer.Option(
+            "--fractions", metavar="NAME=SHARE,…", help="The parts and their shares; the sum is 1."
+        ),
     ] = "train=0.8,val=0.2",
     group: Annotated[
         str | None,
         typer.Option(
             "--group",
             metavar="REGEX",
-            help="Images with the same match of its groups stay together, e.g. '(cam[0-9]+)/'.",
+            help="Keep images together whose paths give the same match of the groups of this "
+            "pattern, such as '(cam[0-9]+)/'.",
         ),
     ] = None,
     by_time: Annotated[
         bool,
-        typer.Option("--by-time", help="Neighbours in time (EXIF, name, number) never straddle."),
+        typer.Option(
+            "--by-time",
+            help="Keep neighbours in time in one part (by EXIF, a time in the name, or a number).",
+        ),
     ] = False,
     gap: Annotated[
         float | None,
@@ -101,23 +115,40 @@ def split(
             "--gap",
             metavar="N",
             min=0.0,
-            help="With --by-time: seconds (60) or frame numbers (30).",
+            help="With --by-time: images closer than this are neighbours; 60 seconds or 30 frame "
+            "numbers if not given.",
         ),
     ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="A whole dataset, images copied.")] = False,
+    copy: Annotated[
+        bool,
+        typer.Option(
+            "--copy",
+            help="Write a whole dataset with copies of the images.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     link: Annotated[
-        bool, typer.Option("--link", help="A whole dataset, hard links to the images.")
+        bool,
+        typer.Option(
+            "--link",
+            help="Write a whole dataset with hard links to the images.",
+            rich_help_panel="Output",
+        ),
     ] = False,
     seed: options.Seed = 0,
     images: options.Images = None,
     empty_is_verified: options.EmptyIsVerified = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Split labelled data: classes spread evenly, near-copies on one side; writes COCO and lists."""
+    """Split labelled data into parts with even classes; near-duplicates stay in one part.
+
+    Example: hardmine split raccoon raccoon_parts --fractions train=0.7,val=0.3 --copy
+    """
     import hardmine
     from hardmine.data.splits.split import parse_fractions
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, verbose=verbose)
     result = hardmine.split(
         data,
         out,
@@ -146,8 +177,10 @@ def split(
     console.table(("part", "images", "without box", *names), rows)
     console.result(f"{out}: {result.num_groups} groups by {result.how}")
     if result.left_out:
-        console.result(f"{len(result.left_out)} images between neighbours left out: left_out.txt")
+        console.result(
+            f"{len(result.left_out)} images between neighbours are left out; left_out.txt lists them"
+        )
     if result.straddling:
-        console.note(f"{result.straddling} pairs of near-copies lie in different parts")
+        console.note(f"{result.straddling} pairs of near-duplicates are in different parts")
     if not (copy or link):
         console.note(f"the files name images below {data}: use them with --images")

@@ -15,16 +15,19 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="CHECKPOINT", exists=True, help="Weights (.safetensors) or their run folder."
+            metavar="CHECKPOINT",
+            exists=True,
+            help="Weights (.safetensors) or the folder of their run.",
         ),
     ],
     *,
-    to: Annotated[Literal["onnx", "openvino"], typer.Option("--to", help="What to write.")],
+    to: Annotated[Literal["onnx", "openvino"], typer.Option("--to", help="The format to write.")],
     with_nms: Annotated[
-        bool, typer.Option("--with-nms", help="Suppress inside the graph: detections come out.")
+        bool,
+        typer.Option("--with-nms", help="Put NMS into the graph, so that it gives detections."),
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Convolutions in 8 bits; needs --calibrate.")
+        bool, typer.Option("--int8", help="Compute convolutions in 8 bits; needs --calibrate.")
     ] = False,
     calibrate: Annotated[
         Path | None,
@@ -33,13 +36,16 @@ def export(
             metavar="DIR",
             exists=True,
             file_okay=False,
-            help="Pictures like those of the field, for --int8 (128 of them are used).",
+            help="Pictures like those that the model will see, for --int8; at most 128 are used.",
         ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", metavar="DATA", exists=True, help="Labelled data to measure both on."
+            "--data",
+            metavar="DATA",
+            exists=True,
+            help="Labelled data to measure the AP of torch and of the export on.",
         ),
     ] = None,
     images: options.Images = None,
@@ -50,7 +56,10 @@ def export(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write a checkpoint as ONNX or OpenVINO and compare the result with torch."""
+    """Write a checkpoint as ONNX or OpenVINO, and compare the result with torch.
+
+    Example: hardmine export runs/train --to onnx --data raccoon
+    """
     if int8 and calibrate is None:
         raise usage_error("'--int8' needs '--calibrate': pictures to find the ranges on")
     suffix = ".onnx" if to == "onnx" else ".xml"
@@ -96,30 +105,47 @@ def check_detector(
             "--reference",
             metavar="FILE",
             exists=True,
-            help="What the model's own framework finds on some of them (COCO results, or as "
-            "Ultralytics and mmdetection write them).",
+            help="The detections of the model's own framework on some of these images: COCO "
+            "results, or a file as Ultralytics or mmdetection write it.",
         ),
     ],
     classes: options.Classes = None,
     min_score: Annotated[
         float,
         typer.Option(
-            "--min-score", metavar="S", min=0.0, max=1.0, help="Lowest score that must be there."
+            "--min-score",
+            metavar="S",
+            min=0.0,
+            max=1.0,
+            help="Compare detections from this score on.",
         ),
     ] = 0.25,
     max_score: Annotated[
         float,
-        typer.Option("--max-score", metavar="D", min=0.0, help="Largest difference of a score."),
+        typer.Option(
+            "--max-score",
+            metavar="D",
+            min=0.0,
+            help="The largest difference of a score that is allowed.",
+        ),
     ] = 0.02,
     max_box: Annotated[
         float,
-        typer.Option("--max-box", metavar="PX", min=0.0, help="Largest difference of a box."),
+        typer.Option(
+            "--max-box",
+            metavar="PX",
+            min=0.0,
+            help="The largest difference of a box that is allowed, in pixels.",
+        ),
     ] = 2.0,
     device: options.Device = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Compare a foreign detector with what its own framework finds; exit 3 when they differ."""
+    """Compare a detector with the results of its own framework; exit with code 3 when they differ.
+
+    Example: hardmine check-detector best.onnx:yolov8 images --reference predictions.json
+    """
     from hardmine.errors import GateError
     from hardmine.inference.load_detector import load_detector
     from hardmine.workflows.export_model import check_detector as check

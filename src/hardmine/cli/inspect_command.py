@@ -17,7 +17,7 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="[IMAGE]",
-            help="Name or path of one image of DATA; a few informative ones if not given.",
+            help="The name or path of one image of DATA. If not given: a few informative images.",
         ),
     ] = None,
     *,
@@ -30,7 +30,8 @@ def inspect(
             "--checkpoint",
             metavar="CHECKPOINT",
             exists=True,
-            help="Weights (or a run folder): shows the negatives that the loss picks, and detections.",
+            help="Weights (or the folder of a run): the page also shows the negatives that the "
+            "loss picks, and the detections.",
         ),
     ] = None,
     out: Annotated[
@@ -47,15 +48,20 @@ def inspect(
         typer.Option(
             "--split",
             metavar="NAME",
-            help="The split to look at; of several, 'train' if not given.",
+            help="The split to look at; if not given and there are several: 'train'.",
+            rich_help_panel="Data",
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option("--draws", metavar="N", min=1, help="Draws of the augmentation.")
+        int,
+        typer.Option(
+            "--draws", metavar="N", min=1, help="How many draws of the augmentation to show."
+        ),
     ] = 3,
     images: options.Images = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Follow images and boxes through every step, from the label file to the loss, on one page."""
     if checkpoint is not None and (model is not None or recipe is not None):
@@ -66,7 +72,7 @@ def inspect(
     from hardmine.inspection.inspect_image import InspectOptions, inspect_images
     from hardmine.inspection.inspected_image import read_labels
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, verbose=verbose)
     trained = None if checkpoint is None else load_trained(checkpoint)
     chosen = options.any_recipe(model, recipe, settings) if trained is None else trained.recipe
     categories = None if trained is None else trained.model.categories

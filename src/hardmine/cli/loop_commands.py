@@ -22,8 +22,8 @@ def mine(
         str,
         typer.Argument(
             metavar="POOL",
-            help="Images to mine from: a folder, a glob in quotes, a .txt list, a tar or zip archive, "
-            "or a URL that fsspec or Arrow reads.",
+            help="The images to mine from: a folder, a glob in quotes, a .txt list, a tar or zip "
+            "archive, or a URL that fsspec or Arrow reads.",
         ),
     ],
     *,
@@ -38,7 +38,10 @@ def mine(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Rank a pool of images by how hard the detector fires on them."""
+    """Rank a pool of images by how hard the detector fires on them.
+
+    Example: hardmine mine runs/train pool --top 30 --exclude raccoon --out runs/mine
+    """
     import hardmine
     from hardmine.cli.tables import show_mining
     from hardmine.inference.load_detector import load_detector
@@ -70,18 +73,21 @@ def loop(
     pool: Annotated[
         Path | None,
         typer.Option(
-            "--pool", metavar="DIR", exists=True, file_okay=False, help="Images to mine from."
+            "--pool", metavar="DIR", exists=True, file_okay=False, help="The images to mine from."
         ),
     ] = None,
     negatives: options.Negatives = None,
-    val: options.Val = None,
+    val: options.LoopVal = None,
     choices: Given[LoopOptions],
     out: options.Out = Path("runs/loop"),
     resume: options.Resume = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train, mine, add negatives, retrain and measure, round after round."""
+    """Train, mine, add negatives, retrain and measure, round after round.
+
+    Example: hardmine loop raccoon --pool pool --negatives held_out --rounds 3 --out runs/loop
+    """
     held_out = options.data_or_fraction(val)
     if not resume:
         options.require(data, "argument 'DATA'")
@@ -112,7 +118,7 @@ def demo(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Run the whole loop on a drawn world: no data, no network, a few minutes."""
+    """Run the whole loop on drawn pictures: it needs no data and no network, and takes a few minutes."""
     chosen_arms = read_arms(arms)
     from hardmine.cli.tables import show_loop
     from hardmine.demo.run_demo import run_demo

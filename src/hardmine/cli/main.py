@@ -80,24 +80,29 @@ def options(
 
 
 def _add(
-    command: Callable[..., None], panel: str, name: str | None = None, *, pictures: bool = True
+    command: Callable[..., None],
+    panel: str,
+    name: str | None = None,
+    *,
+    pictures: bool = True,
+    workers: bool = False,
 ) -> None:
-    """Add a command; ``pictures``: it reads pictures that the user gives."""
-    given = reads_pictures(command) if pictures else command
+    """Add a command; ``pictures``: it reads pictures that the user gives, ``workers``: by threads."""
+    given = reads_pictures(command, workers=workers) if pictures else command
     app.command(name, cls=Command, rich_help_panel=panel)(given)
 
 
 _add(loop_commands.demo, _LOOP, pictures=False)
-_add(model_commands.train, _LOOP)
-_add(model_commands.val, _LOOP)
-_add(loop_commands.mine, _LOOP)
-_add(loop_commands.loop, _LOOP)
+_add(model_commands.train, _LOOP, workers=True)
+_add(model_commands.val, _LOOP, workers=True)
+_add(loop_commands.mine, _LOOP, workers=True)
+_add(loop_commands.loop, _LOOP, workers=True)
 _add(check, _DATA)
 _add(data_commands.convert, _DATA)
 _add(data_commands.split, _DATA)
 _add(inspect, _DATA)
-_add(compare, _MODELS)
-_add(model_commands.predict, _MODELS)
+_add(compare, _MODELS, workers=True)
+_add(model_commands.predict, _MODELS, workers=True)
 _add(export_commands.export, _MODELS)
 _add(export_commands.check_detector, _MODELS, "check-detector")
 _add(recipe_commands.models, _MODELS, pictures=False)

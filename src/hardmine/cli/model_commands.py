@@ -33,7 +33,7 @@ def train(
             "--train-negatives",
             metavar="DIR",
             exists=True,
-            help="Images without objects to train on, as the user vouches for.",
+            help="Images without objects to train on; you vouch that they hold no object.",
         ),
     ] = None,
     choices: Given[TrainOptions],
@@ -42,7 +42,10 @@ def train(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train a detector and measure it on --val, or on a part of the data that is held back."""
+    """Train a detector and measure it on --val, or on a part of the data that is held back.
+
+    Example: hardmine train raccoon --val 0.2 --weights imagenet --out runs/train
+    """
     held_out = options.data_or_fraction(val)
     if not resume:
         options.require(data, "argument 'DATA'")
@@ -77,7 +80,10 @@ def val(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Measure a checkpoint: AP, recall, and alarms on images without objects."""
+    """Measure a detector: AP, recall, and false alarms on images without objects.
+
+    Example: hardmine val runs/train raccoon --negatives held_out --max-alarms 0.1
+    """
     if choices.max_alarms is not None and negatives is None:
         raise usage_error("'--max-alarms' needs '--negatives': alarms are counted on those images")
     import hardmine
@@ -100,11 +106,12 @@ def predict(
     checkpoint: options.Checkpoint,
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE|DIR…", exists=True, help="Images, or folders of them."),
+        typer.Argument(metavar="IMAGE|DIR…", exists=True, help="Images, or folders of images."),
     ],
     *,
     save: Annotated[
-        bool, typer.Option("--save", help="Write the pictures with their boxes into --out.")
+        bool,
+        typer.Option("--save", help="Write the pictures with their boxes into the folder --out."),
     ] = False,
     as_json: options.Json = False,
     min_score: options.MinScore = 0.3,
@@ -116,7 +123,10 @@ def predict(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Run a detector over images and print what it finds."""
+    """Run a detector on images and print what it finds.
+
+    Example: hardmine predict runs/train photos --min-score 0.5 --save --out runs/predict
+    """
     from hardmine.inference.load_detector import load_detector
     from hardmine.inference.tiles import tiled
 

@@ -111,32 +111,52 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def reads_pictures(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--max-pixels``: up to which size it reads pictures."""
+_MAX_PIXELS = typer.Option(
+    "--max-pixels",
+    metavar="N",
+    min=1,
+    help="Read pictures of up to N pixels; about 179 million if not given.",
+    rich_help_panel="Advanced",
+)
+_WORKERS = typer.Option(
+    "--workers",
+    metavar="N",
+    min=1,
+    help="Use N threads to read and score images; a number that suits the machine if not given.",
+    rich_help_panel="Advanced",
+)
+
+
+def reads_pictures(command: Callable[..., None], *, workers: bool = False) -> Callable[..., None]:
+    """Give a command ``--max-pixels``, and with ``workers`` also ``--workers``.
+
+    Both hold for the whole process: which pictures are read, and by how many threads.
+    """
     signature = inspect.signature(command, eval_str=True)
-    declared = typer.Option(
-        "--max-pixels",
-        metavar="N",
-        min=1,
-        help="Read pictures of up to N pixels; about 179 million if not given.",
-        rich_help_panel="Advanced",
-    )
-    added = inspect.Parameter(
-        "max_pixels",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[int | None, declared],
-    )
+    declared = {"max_pixels": _MAX_PIXELS} | ({"workers": _WORKERS} if workers else {})
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[int | None, flag],
+        )
+        for name, flag in declared.items()
+    ]
 
     @wraps(command)
-    def run(*, max_pixels: int | None = None, **given: Any) -> None:
+    def run(*, max_pixels: int | None = None, workers: int | None = None, **given: Any) -> None:
         if max_pixels is not None:
             from hardmine.data.images import allow_pixels
 
             allow_pixels(max_pixels)
+        if workers is not None:
+            from hardmine.machine import use_workers
+
+            use_workers(workers)
         command(**given)
 
-    parameters = [*signature.parameters.values(), added]
+    parameters = [*signature.parameters.values(), *added]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
 

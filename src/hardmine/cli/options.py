@@ -39,7 +39,8 @@ Arms = Annotated[
         "--arms",
         metavar="A,B",
         autocompletion=listed(lambda: ARMS),
-        help="The arms to run, with commas between them: mined, and the control arms random and none.",
+        help="The arms to run, with commas between them: mined, and the control arms random "
+        "(random images of the pool) and none (no images added).",
     ),
 ]
 
@@ -48,7 +49,8 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         exists=True,
-        help="COCO json, YOLO data.yaml or folder, VOC folder, or CSV; recognised by looking.",
+        help="Labelled data: a COCO file, a YOLO data.yaml or folder, a VOC folder, or a CSV "
+        "file. The format is recognised from the content.",
     ),
 ]
 
@@ -57,8 +59,8 @@ DataOrResume = Annotated[
     typer.Argument(
         metavar="DATA",
         exists=True,
-        help="COCO json, YOLO data.yaml or folder, VOC folder, or CSV; recognised by looking. Not "
-        "needed with --resume.",
+        help="Labelled data: a COCO file, a YOLO data.yaml or folder, a VOC folder, or a CSV "
+        "file. The format is recognised from the content. Not needed with --resume.",
     ),
 ]
 
@@ -78,8 +80,9 @@ Checkpoint = Annotated[
         metavar="CHECKPOINT",
         callback=_detector_spec,
         autocompletion=detector_words,
-        help="Weights (.safetensors) or their run folder; model.onnx[:PRESET|YAML]; model.xml; "
-        "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json).",
+        help="Any detector: weights (.safetensors) or the folder of their run; "
+        "model.onnx[:PRESET|YAML]; model.xml; torchvision:NAME[:WEIGHTS|none][@SIDE]; a file of "
+        "predictions (.json).",
     ),
 ]
 Tile = Annotated[
@@ -88,13 +91,18 @@ Tile = Annotated[
         "--tile",
         metavar="PX",
         min=16,
-        help="Look at large images in square tiles of this size; what they find is merged.",
+        help="Run the detector on square tiles of this size, for large images; their detections "
+        "are merged.",
+        rich_help_panel="Data",
     ),
 ]
 Overlap = Annotated[
     float | None,
     typer.Option(
-        "--overlap", metavar="F", help="Share of a tile's side that the next one has too (.2)."
+        "--overlap",
+        metavar="F",
+        help="The share of a tile's side that it has in common with the next tile; .2 if not given.",
+        rich_help_panel="Data",
     ),
 ]
 Classes = Annotated[
@@ -104,7 +112,9 @@ Classes = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="Class names for a detector that does not know its own: text, data.yaml or COCO json.",
+        help="Class names for a detector that does not know its own: a text file, a data.yaml or "
+        "a COCO file.",
+        rich_help_panel="Data",
     ),
 ]
 Images = Annotated[
@@ -114,14 +124,17 @@ Images = Annotated[
         metavar="DIR",
         exists=True,
         file_okay=False,
-        help="Where the images of a COCO json are, if not beside it.",
+        help="The folder with the images of a COCO file, if they are not beside it.",
+        rich_help_panel="Data",
     ),
 ]
 EmptyIsVerified = Annotated[
     bool,
     typer.Option(
         "--empty-is-verified",
-        help="Images without annotations were looked at and hold no object (else: unreviewed).",
+        help="Somebody looked at the images without annotations, and they hold no object. Without "
+        "this option they count as unreviewed and do not train.",
+        rich_help_panel="Data",
     ),
 ]
 Val = Annotated[
@@ -129,8 +142,18 @@ Val = Annotated[
     typer.Option(
         "--val",
         metavar="DATA|FRACTION",
-        help="Labelled data to measure on, or the share of DATA to hold out for it (0.3); "
-        "near-duplicates stay on one side.",
+        help="Labelled data to measure on, or the share of DATA to hold out for this, such as "
+        "0.3. Near-duplicates stay on one side.",
+    ),
+]
+LoopVal = Annotated[
+    str | None,
+    typer.Option(
+        "--val",
+        metavar="DATA|FRACTION",
+        help="Labelled data to measure on, or the share of DATA to hold out for this, such as "
+        "0.3. Near-duplicates stay on one side.",
+        rich_help_panel="Data",
     ),
 ]
 Negatives = Annotated[
@@ -139,7 +162,8 @@ Negatives = Annotated[
         "--negatives",
         metavar="DIR",
         exists=True,
-        help="Images without objects, held out: alarms are counted on them, nothing trains.",
+        help="Images without objects that are held out: false alarms are counted on them, and "
+        "nothing trains on them.",
     ),
 ]
 Weights = Annotated[
@@ -147,9 +171,10 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="PATH|none|NAME",
-        help="What to start from: a file (an ImageNet backbone, a torchvision SSD, or a Hardmine "
-        "checkpoint, whose class weights are reused by name), 'none', 'imagenet' (or another name "
-        "of torchvision's) or 'torchvision' (a detector trained on COCO) to download.",
+        help="The weights to start from: a file (an ImageNet backbone, a torchvision SSD, or a "
+        "Hardmine checkpoint, whose class weights are reused by name), 'none', or weights to "
+        "download: 'imagenet' (or another name that torchvision has) or 'torchvision' (a detector "
+        "trained on COCO).",
     ),
 ]
 Model = Annotated[
@@ -158,7 +183,7 @@ Model = Annotated[
         "--model",
         metavar="NAME",
         autocompletion=starting_with(recipe_names),
-        help="A named recipe; 'hardmine models' lists them.",
+        help="The network and its recipe, by name; 'hardmine models' lists them.",
     ),
 ]
 NameOrCheckpoint = Annotated[
@@ -166,8 +191,8 @@ NameOrCheckpoint = Annotated[
     typer.Argument(
         metavar="NAME|CHECKPOINT",
         autocompletion=starting_with(recipe_names),
-        help="A named recipe, or weights (or a run folder) whose recipe is wanted; the default "
-        "recipe if not given.",
+        help="The name of a recipe, or weights (or the folder of a run) whose recipe is meant. If "
+        "not given: the default recipe.",
     ),
 ]
 Recipe = Annotated[
@@ -177,7 +202,7 @@ Recipe = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="A recipe in YAML; an unknown key is an error.",
+        help="A recipe as a YAML file. An unknown key is an error.",
     ),
 ]
 Settings = Annotated[
@@ -186,44 +211,70 @@ Settings = Annotated[
         "--set",
         metavar="KEY=VALUE",
         autocompletion=setting_words,
-        help="Lay one choice over the recipe, such as loss.selection.floor=32 (the value is YAML); "
-        "may be repeated. 'hardmine recipe' prints all keys.",
+        help="Change one value of the recipe, such as loss.selection.floor=32 (the value is "
+        "YAML). May be given several times. 'hardmine recipe' prints all keys.",
     ),
 ]
-Epochs = Annotated[
-    int | None,
-    typer.Option("--epochs", metavar="N", min=1, help="Passes over the training images."),
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        min=0,
+        help="Seed of everything that is random: the same seed gives the same result.",
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
 Device = Annotated[
     str | None,
     typer.Option(
         "--device",
         metavar="NAME",
         callback=_device,
-        help="cpu, cuda, cuda:1 or mps; the best there is if not given.",
+        help="Where to compute: cpu, cuda, cuda:1 or mps. If not given: a GPU if there is one.",
     ),
-]
-Draws = Annotated[
-    int, typer.Option("--draws", metavar="N", min=0, help="Bootstrap draws behind each interval.")
 ]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Go on with the run in --out, with its own data and options."),
+    typer.Option(
+        "--resume",
+        help="Go on with the unfinished run in the folder --out, with its own data and options.",
+        rich_help_panel="Output",
+    ),
 ]
 Out = Annotated[
     Path,
-    typer.Option("--out", "-o", metavar="DIR", file_okay=False, help="Folder for what is written."),
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        file_okay=False,
+        help="The folder for everything that is written.",
+    ),
 ]
 MinScore = Annotated[
     float,
     typer.Option(
-        "--min-score", metavar="S", min=0.0, max=1.0, help="Lowest score shown; 0 means 0."
+        "--min-score",
+        metavar="S",
+        min=0.0,
+        max=1.0,
+        help="The lowest score of a detection that is shown.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more of what happens.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON instead of text.", rich_help_panel="Output"),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print only results and errors.", rich_help_panel="Output"),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Print more about what happens.", rich_help_panel="Output"
+    ),
+]
 
 
 def data_or_fraction(text: str | None, option: str = "--val") -> Path | float | None:
@@ -314,7 +365,10 @@ _ADDRESS = re.compile(r"auto|local|find|(ray://)?[^/]+:\d+")
 
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Say how many images are left and how long they would take."),
+    typer.Option(
+        "--dry-run",
+        help="Scan nothing; say how many images are left to scan and how long this would take.",
+    ),
 ]
 
 
@@ -339,6 +393,7 @@ Explain = Annotated[
     typer.Option(
         "--explain",
         metavar="IMAGE",
-        help="Say why this image is where it is, and hand out nothing.",
+        help="Hand out nothing; say why this image ranks where it does.",
+        rich_help_panel="Ranking",
     ),
 ]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options
+from hardmine.cli.completion import recipe_names, starting_with
 from hardmine.cli.console import Console
-from hardmine.cli.option_flags import reads_pictures
+from hardmine.cli.option_flags import Command, Group, reads_pictures
 
 if TYPE_CHECKING:
     from hardmine.prior_design.coverage import Coverage
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 priors = typer.Typer(
     name="priors",
-    help="Show, judge and fit a model's priors (default boxes).",
+    cls=Group,
+    help="Show, measure and fit the priors (default boxes) of a model.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -28,44 +30,47 @@ ModelOrCheckpoint = Annotated[
     typer.Option(
         "--model",
         metavar="NAME|CHECKPOINT",
-        help="A named recipe, or weights (or a run folder) whose recipe is meant.",
+        autocompletion=starting_with(recipe_names),
+        help="The name of a recipe, or weights (or the folder of a run) whose recipe is meant.",
     ),
 ]
 Split = Annotated[
     str | None,
     typer.Option(
-        "--split", metavar="NAME", help="The split to look at; of several, 'train' if not given."
+        "--split",
+        metavar="NAME",
+        help="The split to look at; if not given and there are several: 'train'.",
+        rich_help_panel="Data",
     ),
 ]
 
 
-@priors.command()
+@priors.command(cls=Command)
 def show(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME|CHECKPOINT",
-            help="A named recipe, or weights (or a run folder); the default recipe if not given.",
-        ),
-    ] = None,
+    model: options.NameOrCheckpoint = None,
     *,
     recipe: options.Recipe = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Print a model's priors: levels, sizes, ratios and count."""
+    """Print the priors of a model: levels, sizes, ratios and number.
+
+    Example: hardmine priors show ssdlite320_mobilenet_v2
+    """
     from hardmine.prior_design.prior_layout import layout_of_recipe
 
     chosen = options.any_recipe(model, recipe, settings)
     layout = layout_of_recipe(chosen)
-    console = Console()
+    console = Console(quiet=quiet, verbose=verbose)
     if as_json:
         console.json({"model": chosen.model.name, **layout.to_dict()})
     else:
         show_layout(console, chosen.model.name, layout)
 
 
-@priors.command()
+@priors.command(cls=Command)
 @reads_pictures
 def coverage(
     data: options.Data,
@@ -76,20 +81,27 @@ def coverage(
     split: Split = None,
     images: options.Images = None,
     pictures: Annotated[
-        int, typer.Option("--pictures", metavar="N", min=0, help="Images shown with their priors.")
+        int,
+        typer.Option(
+            "--pictures", metavar="N", min=0, help="How many images to show with their priors."
+        ),
     ] = 6,
     out: options.Out = Path("runs/priors"),
     seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Measure how well priors cover a dataset's boxes; write plots and pictures into --out."""
+    """Measure how well the priors cover the boxes of a dataset; write plots and pictures into --out.
+
+    Example: hardmine priors coverage raccoon --model ssdlite320_mobilenet_v2
+    """
     from hardmine.prior_design.canvas_boxes import boxes_on_canvas
     from hardmine.prior_design.coverage import measure_coverage
     from hardmine.prior_design.coverage_report import write_coverage
     from hardmine.prior_design.prior_layout import layout_of_recipe
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, verbose=verbose)
     chosen = options.any_recipe(model, recipe, settings)
     dataset = options.one_split(data, split, images)
     boxes = boxes_on_canvas(dataset, chosen.resize)
@@ -114,7 +126,7 @@ def coverage(
         console.result(f"page: {page}")
 
 
-@priors.command()
+@priors.command(cls=Command)
 @reads_pictures
 def fit(
     data: options.Data,
@@ -128,14 +140,19 @@ def fit(
             "--budget",
             metavar="N",
             min=1,
-            help="Most priors; as many as the model has, if not given.",
+            help="At most N priors. If not given: as many as the model has.",
         ),
     ] = None,
     max_shapes: Annotated[
-        int, typer.Option("--max-shapes", metavar="N", min=1, help="Most shapes of a cell.")
+        int, typer.Option("--max-shapes", metavar="N", min=1, help="At most N shapes per cell.")
     ] = 8,
     held_out: Annotated[
-        float, typer.Option("--held-out", metavar="SHARE", help="Share of the images that judges.")
+        float,
+        typer.Option(
+            "--held-out",
+            metavar="SHARE",
+            help="The share of the images that is held out to judge the result.",
+        ),
     ] = 0.3,
     out: Annotated[
         Path,
@@ -144,23 +161,28 @@ def fit(
             "-o",
             metavar="FILE",
             dir_okay=False,
-            help="Where the recipe fragment goes, for 'train --recipe'.",
+            help="The file to write: a part of a recipe, for 'hardmine train --recipe'.",
         ),
     ] = Path("priors.yaml"),
     force: Annotated[
-        bool, typer.Option("--force", help="Write the fragment even if the fit is not better.")
+        bool,
+        typer.Option("--force", help="Write the file even if the fitted priors are not better."),
     ] = False,
     split: Split = None,
     images: options.Images = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Fit sizes and ratios to a dataset and show them beside the model's own on held-out boxes."""
+    """Fit sizes and ratios to a dataset, and compare them with the model's own on held-out boxes.
+
+    Example: hardmine priors fit raccoon --budget 3000 --out priors.yaml
+    """
     from hardmine.files import write_text
     from hardmine.prior_design.fit_priors import FitOptions, fit_priors, recipe_fragment
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, verbose=verbose)
     chosen = options.any_recipe(model, recipe, settings)
     dataset = options.one_split(data, split, images)
     with console.progress() as step:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options
+from hardmine.cli.completion import recipe_names, starting_with
 from hardmine.cli.console import Console, usage_error
 
 if TYPE_CHECKING:
@@ -21,10 +22,16 @@ def recipe(
     *,
     file: options.Recipe = None,
     settings: options.Settings = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Print a whole recipe as YAML, which '--recipe' reads back."""
+    """Print a whole recipe as YAML, which '--recipe' reads back.
+
+    Example: hardmine recipe ssd300_vgg16 --set epochs=20
+    """
     from hardmine.workflows.cached_training import recipe_text
 
+    Console(quiet=quiet, verbose=verbose)  # sets how much is logged
     typer.echo(recipe_text(options.any_recipe(name, file, settings)), nl=False)
 
 
@@ -45,7 +52,9 @@ def models(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME|CHECKPOINT", help="One model in detail; all of them if not given."
+            metavar="NAME|CHECKPOINT",
+            autocompletion=starting_with(recipe_names),
+            help="Show one model in detail. If not given: list all models.",
         ),
     ] = None,
     *,
@@ -53,17 +62,18 @@ def models(
     settings: options.Settings = None,
     classes: Annotated[
         int,
-        typer.Option("--classes", metavar="N", min=1, help="Count sizes for so many classes."),
+        typer.Option("--classes", metavar="N", min=1, help="Compute the sizes for N classes."),
     ] = 90,
     nodes: Annotated[
         bool,
-        typer.Option("--nodes", help="List the nodes of the backbone that may be taps."),
+        typer.Option("--nodes", help="List the layers of the backbone that may be taps."),
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """List the models, or show one: its levels, strides, priors per cell, taps and licence."""
-    console = Console(quiet=quiet)
+    """List the models, or show one model: its levels, strides, priors per cell, taps and licence."""
+    console = Console(quiet=quiet, verbose=verbose)
     single = name is not None or file is not None or bool(settings)
     if nodes:
         if not single:

@@ -17,6 +17,7 @@ from hardmine.inference.image_loading import (
     run_ordered,
 )
 from hardmine.inference.runtimes.runtime import Scorer
+from hardmine.machine import count_workers
 from hardmine.types import Problem
 
 
@@ -44,7 +45,9 @@ def fast_scores(
         return score_batch(scorer, resize, batch)
 
     with one_core_each():
-        yield from run_ordered(batched(items, scorer.batch_size), work, scorer.workers)
+        yield from run_ordered(
+            batched(items, scorer.batch_size), work, count_workers(scorer.workers)
+        )
 
 
 def score_batch(

@@ -35,6 +35,7 @@ from hardmine.inference.image_loading import (
     run_ordered,
     stack,
 )
+from hardmine.machine import count_workers
 from hardmine.types import U8, Detections, Problem
 
 DECODE_FLOOR = 0.01
@@ -341,7 +342,7 @@ class _FullPrecision:
         """Yield the results of one batch after the other, in order."""
         with one_core_each():
             work = partial(self._batch, size=batch_size)
-            yield from run_ordered(batched(items, batch_size), work, count_cores())
+            yield from run_ordered(batched(items, batch_size), work, count_workers(count_cores()))
 
     def _batch(self, items: Sequence[ImageItem], size: int) -> list[ScoredImage | Problem]:
         resize = self._detector.resize

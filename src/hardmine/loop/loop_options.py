@@ -55,10 +55,10 @@ class LoopOptions:
         'mined'
     """
 
-    rounds: int = option(3, "Mining rounds after round 0.", metavar="N", minimum=1, panel="Loop")
+    rounds: int = option(3, "Number of mining rounds after round 0.", metavar="N", minimum=1)
     add: float = option(
         0.15,
-        "Negatives that a round adds, as a share of round 0's labelled images.",
+        "How many negatives each round adds, as a share of the labelled images of round 0.",
         metavar="F",
         above=0,
         maximum=1,
@@ -66,29 +66,37 @@ class LoopOptions:
     )
     accept: Path | Literal["auto"] = option(
         "auto",
-        "'auto' takes your word that the pool is empty; a file of image,verdict is waited for after "
-        "mining (then --resume).",
+        "Who confirms that mined images are empty. 'auto': you vouch that the whole pool is "
+        "empty. A CSV file with the columns image,verdict: the loop stops after mining until the "
+        "verdicts are there, and goes on with --resume.",
         metavar="auto|CSV",
         parse=read_accept,
         panel="Loop",
     )
     retrain: Retrain = option(
-        "branch", "Each round from round 0's weights, anew, or from the last.", panel="Loop"
+        "branch",
+        "The weights that each round starts from: those of round 0 (branch), none (fresh), or "
+        "those of the round before (continue).",
+        panel="Loop",
     )
     arms: tuple[str, ...] = option(
         (MINED,),
-        "The arms to run, with commas between them: mined, and the control arms random and none.",
+        "The arms to run, with commas between them: mined, and the control arms random (random "
+        "images of the pool) and none (no images added).",
         metavar="A,B",
         parse=read_arms,
         complete=lambda: list(ARMS),
         panel="Loop",
     )
     stop: StopChoice = option(
-        "guarded", "The rule that may end the loop early; the report shows both.", panel="Loop"
+        "guarded",
+        "The rule that may end the loop early; the report shows what both rules say.",
+        panel="Loop",
     )
     quarantine: float | None = option(
         None,
-        "Set candidates aside that score S or more (hidden objects?); off if not given.",
+        "Do not train on candidates that score S or more, because an object may be hidden there; "
+        "they are listed in quarantine.csv. Off if not given.",
         metavar="S",
         minimum=0,
         maximum=1,

@@ -39,15 +39,16 @@ class RankOptions:
 
     rule: RuleName = option(
         "score",
-        "Hardest first by: score (the highest), alarms (how many), sum (of the scores of the alarms), "
-        "margin (how close the two best classes are), uncertainty (how close to --threshold).",
+        "What makes an image hard: its highest score (score), its number of alarms (alarms), the "
+        "sum of their scores (sum), how close its two best classes are (margin), or how close an "
+        "alarm is to --threshold (uncertainty).",
         flags=("--rank",),
         panel="Ranking",
     )
     min_score: float = option(
         0.05,
-        "Lowest score of a detection that counts as an alarm, and so of an image that is handed out; "
-        "0 means 0.",
+        "The lowest score of a detection that counts as an alarm, and so of an image that is "
+        "handed out.",
         metavar="S",
         minimum=0,
         maximum=1,
@@ -55,38 +56,44 @@ class RankOptions:
     )
     per_class: bool = option(
         False,
-        "Rank each class by its own alarms; hand out one image of each class in turn.",
+        "Rank each class by its own alarms, and hand out one image of each class in turn.",
         flags=("--per-class",),
         panel="Ranking",
     )
     quota_class: int | None = option(
-        None, "At most N images of a class.", metavar="N", minimum=1, panel="Ranking"
+        None, "Hand out at most N images per class.", metavar="N", minimum=1, panel="Ranking"
     )
     group: str | None = option(
         None,
-        "What makes a group (a camera): 'folder', or a regular expression whose first group (or whole "
-        "match) in the name of the image inside the pool is its group. The same alarm in the same place "
-        "of a group is then handed out once.",
+        "Which images belong together, such as those of one camera: 'folder', or a regular "
+        "expression that is matched against the name of the image inside the pool (its first "
+        "group, or the whole match, names the group). The same alarm in the same place of a group "
+        "is handed out once.",
         metavar="folder|REGEX",
         panel="Ranking",
     )
     quota_group: int | None = option(
-        None, "At most N images of a group.", metavar="N", minimum=1, panel="Ranking"
+        None, "Hand out at most N images per group.", metavar="N", minimum=1, panel="Ranking"
     )
     repeats: bool = option(
         True,
-        "Hand out the same alarm in the same place each time.",
+        "Hand out the same alarm in the same place of a group every time that it occurs.",
         flags=("--keep-repeats",),
         negated=True,
         panel="Ranking",
     )
     """Whether the same false alarm in the same place of a group's images is counted once."""
     threshold: float = option(
-        0.5, "The score of --rank uncertainty.", metavar="S", minimum=0, maximum=1, panel="Ranking"
+        0.5,
+        "The score that --rank uncertainty compares with.",
+        metavar="S",
+        minimum=0,
+        maximum=1,
+        panel="Ranking",
     )
     diverse: bool = option(
         False,
-        "Of four times as many hard images, take those that look least alike.",
+        "Take four times as many hard images, and hand out those that look least alike.",
         flags=("--diverse",),
         panel="Ranking",
     )
@@ -133,14 +140,20 @@ class MineOptions:
         1
     """
 
-    top: int | None = option(None, "Hand out the N hardest images.", metavar="N", minimum=1)
+    top: int | None = option(
+        None, "Hand out the N hardest images; all that fire if not given.", metavar="N", minimum=1
+    )
     fraction: float | None = option(
-        None, "Hand out this share of the pool's images.", metavar="F", above=0, maximum=1
+        None,
+        "Hand out this share of the pool's images, the hardest ones.",
+        metavar="F",
+        above=0,
+        maximum=1,
     )
     exclude: tuple[Any, ...] = option(
         (),
-        "Images that must not be mined, nor near-duplicates of them (train, val, test: a folder or a "
-        "dataset's file); may be repeated.",
+        "Images that are not handed out, and neither are near-duplicates of them: a folder, or a "
+        "file of a dataset, such as the training and test data. May be given several times.",
         metavar="DATA",
         panel="Pool",
         path="any",
@@ -149,13 +162,13 @@ class MineOptions:
     rank: RankOptions = option(RankOptions, "How the pool is ranked.")
     runtime: RuntimeName = option(
         "auto",
-        "What runs the fast scan; auto takes OpenVINO on a CPU where it is installed.",
+        "The program that computes the fast scores; auto takes OpenVINO on a CPU if it is installed.",
         panel="Advanced",
     )
     ray: str | None = option(
         None,
-        "Scan on a Ray cluster: HOST:PORT of its head, 'auto', or 'local' for this machine; without "
-        "an address on the cluster that answers, else on this machine.",
+        "Scan on a Ray cluster: HOST:PORT of its head, 'auto', or 'local' for this machine. "
+        "Without an address: the cluster that answers, else this machine.",
         metavar="[ADDRESS]",
         panel="Advanced",
     )

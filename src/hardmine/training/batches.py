@@ -21,6 +21,7 @@ from hardmine.augment.sample import Sample, Source
 from hardmine.data.images import Cover, read_picture
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError
+from hardmine.machine import count_workers
 from hardmine.recipes.recipe import BatchConfig
 from hardmine.types import Batch, Dataset, ImageRecord
 
@@ -66,6 +67,10 @@ class BatchPlan:
         return min(share, 1.0 - config.min_object_share)
 
 
+WORKERS = 2
+"""Threads that read and augment images, unless the caller or the user says another number."""
+
+
 class BatchLoader:
     """Reads, augments and stacks the planned batches on threads, a few batches ahead."""
 
@@ -77,7 +82,7 @@ class BatchLoader:
         augmentation: AugmentConfig,
         seed: int,
         *,
-        workers: int = 2,
+        workers: int | None = None,
         ahead: int = 3,
     ) -> None:
         self._records = dataset.records
@@ -86,7 +91,7 @@ class BatchLoader:
         donors = RecordDonors(dataset.records)
         self._augmenter = Augmenter(resize, augmentation, donors, alarms)
         self._seed = seed
-        self._workers = workers
+        self._workers = workers or count_workers(WORKERS)
         self._ahead = ahead
 
     def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:

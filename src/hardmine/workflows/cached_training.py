@@ -118,7 +118,7 @@ def choose_recipe(options: NetworkOptions) -> Recipe:
 
     Raises:
         ConfigError: unknown name, unreadable file, unknown key, a value of the wrong type; a ready
-            recipe and a name; ``epochs`` given twice.
+            recipe and a name; ``epochs`` or ``batch`` given twice.
     """
     from hardmine.recipes.named_recipes import named_recipe
     from hardmine.recipes.recipe import Recipe, apply_settings, load_recipe
@@ -132,8 +132,9 @@ def choose_recipe(options: NetworkOptions) -> Recipe:
         chosen = named_recipe(model or DEFAULT_MODEL)
     else:
         chosen = load_recipe(Path(recipe), named_recipe(model or DEFAULT_MODEL))
-    epochs = () if options.epochs is None else (f"epochs={options.epochs:g}",)
-    return apply_settings(chosen, [*options.set, *epochs])
+    short = {"epochs": options.epochs, "batch.size": options.batch}
+    given = [f"{key}={value:g}" for key, value in short.items() if value is not None]
+    return apply_settings(chosen, [*options.set, *given])
 
 
 def start_from(weights: Path | str | None, recipe: Recipe) -> tuple[Recipe, Path | None]:

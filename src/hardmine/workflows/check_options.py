@@ -19,14 +19,17 @@ class CheckOptions:
 
     model: str | None = option(
         None,
-        "Name the boxes that are too small for this model's input.",
+        "Report the boxes that are too small for the input of this model.",
         metavar="NAME",
     )
     link: bool = option(
-        False, "With --fix: hard links to the images, no copies.", flags=("--link",), panel="Output"
+        False,
+        "With --fix: make hard links to the images instead of copies.",
+        flags=("--link",),
+        panel="Output",
     )
     reading: DataOptions = option(DataOptions, "How labelled data is read.")
-    seed: int = seed_option()
+    seed: int = seed_option("Advanced")
 
     def __post_init__(self) -> None:
         check_options(self)

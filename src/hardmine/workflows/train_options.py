@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.errors import ConfigError
-from hardmine.option_fields import check_options, option
+from hardmine.option_fields import Panel, check_options, option
 
 
 def read_device(text: str) -> str:
@@ -22,26 +22,36 @@ def read_device(text: str) -> str:
     return text
 
 
-def seed_option() -> Any:
+def seed_option(panel: Panel = "Training") -> Any:
     """Return the field ``seed``, the same for every verb."""
-    return option(0, "Seed of everything random.", metavar="N", minimum=0, panel="Training")
+    return option(
+        0,
+        "Seed of everything that is random: the same seed gives the same result.",
+        metavar="N",
+        minimum=0,
+        panel=panel,
+    )
 
 
 def draws_option() -> Any:
     """Return the field ``draws``, the same for every verb."""
     return option(
-        1000, "Bootstrap draws behind each interval.", metavar="N", minimum=0, panel="Advanced"
+        1000,
+        "Number of bootstrap draws for each confidence interval.",
+        metavar="N",
+        minimum=0,
+        panel="Advanced",
     )
 
 
-def device_option() -> Any:
+def device_option(panel: Panel = "Training") -> Any:
     """Return the field ``device``, the same for every verb."""
     return option(
         None,
-        "Where to compute: cpu, cuda, cuda:1 or mps; the best there is if not given.",
+        "Where to compute: cpu, cuda, cuda:1 or mps. If not given: a GPU if there is one.",
         metavar="NAME",
         parse=read_device,
-        panel="Training",
+        panel=panel,
     )
 
 
@@ -51,14 +61,15 @@ class DataOptions:
 
     images: Path | None = option(
         None,
-        "Where the images of a COCO json are, if not beside it.",
+        "The folder with the images of a COCO file, if they are not beside it.",
         metavar="DIR",
         path="folder",
         panel="Data",
     )
     empty_is_verified: bool = option(
         False,
-        "Images without annotations were looked at and hold no object (else: unreviewed).",
+        "Somebody looked at the images without annotations, and they hold no object. Without this "
+        "option they count as unreviewed and do not train.",
         flags=("--empty-is-verified",),
         panel="Data",
     )
@@ -77,31 +88,45 @@ class NetworkOptions:
     """
 
     model: str | None = option(
-        None, "A named recipe; 'hardmine models' lists them.", metavar="NAME", panel="Training"
+        None,
+        "The network and its recipe, by name; 'hardmine models' lists them.",
+        metavar="NAME",
+        panel="Training",
     )
     epochs: float | None = option(
-        None, "Passes over the training images.", metavar="N", minimum=1, panel="Training"
+        None,
+        "How many times training passes over the images with objects. If not given: as the recipe says.",
+        metavar="N",
+        minimum=1,
+        panel="Training",
+    )
+    batch: int | None = option(
+        None,
+        "Number of images per training step. If not given: as the recipe says.",
+        metavar="N",
+        minimum=1,
+        panel="Training",
     )
     weights: Path | str | None = option(
         None,
-        "What to start from: a file (an ImageNet backbone, a torchvision SSD, or a Hardmine checkpoint, "
-        "whose class weights are reused by name), 'none', 'imagenet' (or another name of torchvision's) "
-        "or 'torchvision' (a detector trained on COCO) to download.",
+        "The weights to start from: a file (an ImageNet backbone, a torchvision SSD, or a "
+        "Hardmine checkpoint, whose class weights are reused by name), 'none', or weights to "
+        "download: 'imagenet' (or another name that torchvision has) or 'torchvision' (a detector "
+        "trained on COCO).",
         metavar="PATH|none|NAME",
         parse=str,
-        panel="Training",
     )
     recipe: Any = option(
         None,
-        "A recipe in YAML; an unknown key is an error.",
+        "A recipe as a YAML file. An unknown key is an error.",
         metavar="FILE",
         path="file",
         panel="Training",
     )
     set: tuple[str, ...] = option(
         (),
-        "Lay one choice over the recipe, such as loss.selection.floor=32 (the value is YAML); may be "
-        "repeated. 'hardmine recipe' prints all keys.",
+        "Change one value of the recipe, such as loss.selection.floor=32 (the value is YAML). May "
+        "be given several times. 'hardmine recipe' prints all keys.",
         metavar="KEY=VALUE",
         former=("settings",),
         panel="Training",
@@ -114,26 +139,29 @@ class TrainerCommands:
 
     train_command: str | None = option(
         None,
-        "Train by your own command, such as 'python train.py {train_json} {weights_out}'; also "
-        "{val_json} {classes} {init_weights} {seed} {steps} {epochs} {round} {arm} {device}.",
+        "Train with your own command, such as 'python train.py {train_json} {weights_out}'. It "
+        "may also use {val_json} {classes} {init_weights} {seed} {steps} {epochs} {round} {arm} "
+        "{device}.",
         metavar="COMMAND",
         panel="Advanced",
     )
     predict_command: str | None = option(
         None,
-        "Predict by your own command: {weights} {images_txt} or {images_json}, {predict_json}.",
+        "Predict with your own command; it uses {weights}, {images_txt} or {images_json}, and "
+        "{predict_json}.",
         metavar="COMMAND",
         panel="Advanced",
     )
     detector: str | None = option(
         None,
-        "How trained weights are loaded, such as '{weights_out}:yolov8'; as CHECKPOINT of mine.",
+        "How the trained weights are loaded, such as '{weights_out}:yolov8'; the forms are those "
+        "of CHECKPOINT in 'hardmine mine'.",
         metavar="SPEC",
         panel="Advanced",
     )
     weights_name: str | None = option(
         None,
-        "File name of the weights that the command writes (last.safetensors; best.onnx).",
+        "Name of the file of weights that the command writes, such as last.safetensors or best.onnx.",
         metavar="NAME",
         panel="Advanced",
     )
@@ -157,8 +185,8 @@ class TrainOptions:
     reading: DataOptions = option(DataOptions, "How labelled data is read.")
     validate: int = option(
         4,
-        "Measure AP50 on the validation images N times while training and keep the best weights as "
-        "best.safetensors; the last ones are what is reported.",
+        "Measure AP50 on the validation images N times during training, and keep the best weights "
+        "as best.safetensors. The report still describes the last weights.",
         metavar="N",
         minimum=0,
         former=("validations",),
@@ -183,30 +211,29 @@ class EvaluateOptions:
 
     max_alarms: float | None = option(
         None,
-        "Gate: alarms per negative image at recall .8 must not exceed X, else exit 3.",
+        "A gate: exit with code 3 when there are more than X alarms per negative image at recall .8.",
         metavar="X",
         minimum=0,
-        panel="Output",
     )
     min_ap50: float | None = option(
         None,
-        "Gate: AP50 must reach Y, else exit 3.",
+        "A gate: exit with code 3 when AP50 is below Y.",
         metavar="Y",
         minimum=0,
         maximum=1,
-        panel="Output",
     )
     reading: DataOptions = option(DataOptions, "How labelled data is read.")
     classes: Path | None = option(
         None,
-        "Class names for a detector that does not know its own: text, data.yaml or COCO json.",
+        "Class names for a detector that does not know its own: a text file, a data.yaml or a "
+        "COCO file.",
         metavar="FILE",
         path="file",
         panel="Data",
     )
-    seed: int = seed_option()
+    seed: int = seed_option("Advanced")
     draws: int = draws_option()
-    device: str | None = device_option()
+    device: str | None = device_option("Options")
 
     def __post_init__(self) -> None:
         check_options(self)
