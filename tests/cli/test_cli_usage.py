@@ -144,6 +144,14 @@ def test_help_of_the_loop_is_in_seven_groups(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *MODELS, "split", "models", "inspect", "compare"])
+def test_no_part_of_a_help_text_is_taken_for_markup(cli: Cli, command: str) -> None:
+    params = get_command(app).commands[command].params
+    out = re.sub(r"[\s│]+", "", cli(command, "-h")[1])
+    for param in params:
+        assert re.sub(r"\s+", "", param.help or "") in out, param.name
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *MODELS, "split", "models", "inspect", "compare"])
 def test_every_command_takes_the_short_names_that_people_expect(command: str) -> None:
     known = {flag for param in get_command(app).commands[command].params for flag in param.opts}
     assert {"-q", "--quiet", "-v", "--verbose"} <= known

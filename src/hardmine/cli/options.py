@@ -81,8 +81,8 @@ Checkpoint = Annotated[
         callback=_detector_spec,
         autocompletion=detector_words,
         help="Any detector: weights (.safetensors) or the folder of their run; "
-        "model.onnx[:PRESET|YAML]; model.xml; torchvision:NAME[:WEIGHTS|none][@SIDE]; a file of "
-        "predictions (.json).",
+        "model.onnx[:PRESET|YAML]; model.xml; torchvision:NAME[:WEIGHTS|none], with @SIDE at its "
+        "end for another input size; a file of predictions (.json).",
     ),
 ]
 Tile = Annotated[
