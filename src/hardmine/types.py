@@ -426,6 +426,9 @@ class Dataset:
             f"{len(self)} images" + (f" ({states})" if states else ""),
             f"{total} objects ({objects})" if total else "no objects",
         ]
+        ignored = sum(int(record.ignore.sum()) for record in self.records)
+        if ignored:
+            parts.append(f"{ignored} boxes to be ignored")
         if self.problems:
             parts.append(f"{len(self.problems)} problems")
         return f"Dataset({self.root.name or self.root}: {', '.join(parts)})"

@@ -122,7 +122,8 @@ def show_check(console: Console, result: CheckResult) -> None:
         done = result.repair.conversion
         images = sum(done.images.values())
         console.result(
-            f"repaired copy: {done.out}: {images} images, {done.boxes} boxes; "
+            f"repaired copy: {done.out}: {images} images, {done.boxes} boxes "
+            f"({done.ignored_boxes} ignored); "
             f"{len(result.repair.changes)} changes, listed in {done.out / 'changes.csv'}"
         )
 

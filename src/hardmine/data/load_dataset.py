@@ -144,7 +144,7 @@ def report_loaded(name: str, dataset: Dataset) -> None:
         )
     boxes = sum(len(record.labels) for record in dataset.records)
     ignored = sum(int(record.ignore.sum()) for record in dataset.records)
-    if 2 * ignored > boxes:
+    if ignored:
         logger.warning(
             "%s: %d of %d boxes are to be ignored (iscrowd, difficult): neither trained on nor "
             "counted",

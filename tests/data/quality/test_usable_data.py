@@ -122,3 +122,15 @@ def test_a_set_in_which_nothing_can_be_learnt(
 ) -> None:
     found = why_nothing_to_learn(Dataset(("cat",), tuple(records), Path()))
     assert found is None if reason is None else found is not None and found.startswith(reason)
+
+
+def test_ignored_boxes_are_counted_where_data_are_loaded_and_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_image(tmp_path / "a.png", 1)
+    boxes = [coco_box(0, [1, 2, 3, 4]), coco_box(0, [9, 9, 5, 5], iscrowd=1)]
+    path = put_text(tmp_path / "c.json", coco([coco_image(0, "a.png")], boxes))
+    with caplog.at_level(logging.WARNING):
+        data = load_usable(path)["all"]
+    assert "c.json (all): 1 of 2 boxes are to be ignored" in caplog.text
+    assert repr(data).endswith("1 objects (cat 1, dog 0), 1 boxes to be ignored)")
