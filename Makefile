@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup test lint types demo bench docs clean
+.PHONY: help setup test lint types demo bench mutate docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,9 +44,14 @@ demo: setup ## the whole loop on a drawn world, offline; says where report.html 
 bench: setup ## the benchmarks: they print machine, versions and seeds (hours)
 	$(BIN)/python -m benchmarks
 
+mutate: setup ## mutation tests of matching, mining, coding, alarms, states: hours; ONLY="*box_coder*" for a part
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutation]'
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2 $(if $(ONLY),"$(ONLY)")
+	$(BIN)/mutmut results
+
 docs: setup ## render README, docs and the references to build/docs, and check the links
 	$(BIN)/python docs/build.py build/docs
 
 clean: ## remove caches and builds; keeps .venv and runs
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf build dist mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ def test_counts_shares_and_inclusive_thresholds() -> None:
     count = count_alarms(alarms, 0.5)
     # .9 and .5 on the first image, .5 on the third: 3 alarms on 2 of 4 images
     assert (count.alarms, count.alarms_per_image, count.share_of_images) == (3, 0.75, 0.5)
+    assert count.score_threshold == 0.5
     assert count_alarms(alarms, 0.50001).alarms == 1
     assert count_alarms(alarms, 0.0).alarms == 5
     assert count_alarms(alarms, 1.0).alarms == 0
@@ -82,6 +83,15 @@ def test_recall_at_a_rate_of_alarms() -> None:
     # 1 an image allows all ten: every hit
     everything = recall_at_alarms(matches, alarms, 1.0)
     assert (everything.recall, everything.score_threshold) == (1.0, 0.0)
+    assert (point.alarms_per_image, everything.alarms_per_image) == (0.1, 1.0)
+
+
+def test_where_all_alarms_may_fire_every_hit_counts() -> None:
+    # 10 images and one alarm: a rate of .1 allows just this one, so no threshold is needed; a hit with
+    # a score of 0 counts too.
+    alarms = collect_alarms(empties([0.6], *([] for _ in range(9))))
+    point = recall_at_alarms(match(one_object_each(0.9, 0.0)), alarms, 0.1)
+    assert (point.recall, point.score_threshold) == (1.0, 0.0)
 
 
 def test_a_hit_that_ties_with_the_forbidden_alarm_does_not_count() -> None:
@@ -91,7 +101,8 @@ def test_a_hit_that_ties_with_the_forbidden_alarm_does_not_count() -> None:
 
 def test_recall_at_a_rate_is_undefined_without_images_or_objects() -> None:
     matches = match(one_object_each(0.9))
-    assert recall_at_alarms(matches, collect_alarms(empties()), 0.1).recall is None
+    undefined = recall_at_alarms(matches, collect_alarms(empties()), 0.1)
+    assert (undefined.alarms_per_image, undefined.recall) == (0.1, None)
     assert recall_at_alarms(match(empties([0.5])), collect_alarms(empties([])), 0.1).recall is None
 
 
@@ -119,6 +130,22 @@ def test_stray_alarms_are_background_on_images_with_objects() -> None:
     stray = count_stray_alarms(match(val), 0.5)
     assert (stray.images, stray.background, stray.others) == (1, 1, 2)
     assert (stray.background_per_image, stray.others_per_image) == (1.0, 2.0)
+
+
+def test_stray_alarms_are_counted_per_image_with_objects_from_the_threshold_on() -> None:
+    box = (10, 10, 50, 50)
+    val = scored(
+        [record((1, *box)), record((1, *box)), record(state=ImageState.VERIFIED_EMPTY)],
+        [
+            found((0.9, 1, *box), (0.75, 1, 80, 80, 99, 99), (0.5, 1, *box)),
+            found((0.5, 1, 80, 80, 99, 99)),
+            found(),
+        ],
+    )
+    stray = count_stray_alarms(match(val), 0.5)
+    # 2 on background and 1 second detection, .5 included, on 2 images with objects
+    assert (stray.images, stray.background, stray.others) == (2, 2, 1)
+    assert (stray.background_per_image, stray.others_per_image) == (1.0, 0.5)
 
 
 def test_stray_alarms_without_objects() -> None:

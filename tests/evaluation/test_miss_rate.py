@@ -6,6 +6,7 @@ from eval_worlds import empties, one_object_each, random_scored
 
 from hardmine.evaluation.alarms import (
     REFERENCE_FPPI,
+    MissRateCurve,
     collect_alarms,
     count_alarms,
     log_average_miss_rate,
@@ -95,3 +96,14 @@ def test_thinning_keeps_ends_and_the_staircase() -> None:
     corners = thin(curve, points=10_000)
     assert len(corners.score) < len(curve.score)
     assert log_average_miss_rate(corners) == pytest.approx(log_average_miss_rate(curve))
+
+
+def test_thinning_drops_what_lies_inside_a_horizontal_run() -> None:
+    # The miss rate falls at the 1st and the 5th point; the 2nd to 4th and the 6th to 8th stay level. The
+    # point before a fall is a corner too.
+    score, fppi = np.linspace(0.9, 0.2, 8), np.arange(8.0)
+    curve = MissRateCurve(score, fppi, np.array([0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.4]))
+    assert thin(curve).fppi.tolist() == [0, 3, 4, 7]
+    falling = MissRateCurve(score, fppi, np.linspace(0.9, 0.2, 8))
+    assert thin(falling, points=8).fppi.tolist() == fppi.tolist()
+    assert thin(falling, points=3).fppi.tolist() == [0, 4, 7]

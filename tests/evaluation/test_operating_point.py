@@ -92,6 +92,10 @@ def test_hits_needed_is_the_smallest_that_suffices(objects: int, data: st.DataOb
         assert needed == 1 or (needed - 1) / objects < recall
 
 
+def test_without_objects_one_hit_is_needed() -> None:
+    assert hits_needed(0, 0.8) == 1
+
+
 def test_hits_needed_is_not_misled_by_rounding() -> None:
     assert 0.07 * 100 > 7
     assert hits_needed(100, 0.07) == 7

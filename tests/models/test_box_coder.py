@@ -39,3 +39,13 @@ def test_decode_inverts_encode(box: tuple[float, ...], prior: tuple[float, ...])
 def test_an_untrained_network_decodes_to_finite_boxes() -> None:
     wild = torch.full((1, 4), 1e4)
     assert decode_boxes(wild, torch.tensor([[10.0, 10, 5, 5]])).isfinite().all()
+
+
+def test_a_batch_is_coded_image_by_image() -> None:
+    priors = torch.tensor([[50.0, 50, 20, 40], [10.0, 20, 8, 8], [30.0, 30, 5, 9]])
+    boxes = cxcywh_to_xyxy(torch.rand(2, 3, 4) * 40 + 5)
+    coded = encode_boxes(boxes, priors)
+    assert torch.equal(coded, torch.stack([encode_boxes(image, priors) for image in boxes]))
+    back = decode_boxes(coded, priors)
+    assert torch.equal(back, torch.stack([decode_boxes(image, priors) for image in coded]))
+    assert torch.allclose(back, boxes, atol=1e-3)
