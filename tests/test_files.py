@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from hardmine import disk
+from hardmine.errors import DataError
 from hardmine.files import write_atomic, write_json, write_text
 
 
@@ -23,10 +26,49 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     target = tmp_path / "a" / "x.json"
     write_text(target, "old")
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match=r"x\.json: no space left on the disk"):
         write_text(target, "new")
     assert target.read_text() == "old"
     assert list(target.parent.iterdir()) == [target]
+
+
+SAFETENSORS = "Error while serializing: I/O error: No space left on device (os error 28)"
+TORCH = "[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError(SAFETENSORS),
+        RuntimeError(TORCH),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+    ],
+    ids=["safetensors", "torch", "file system", "quota"],
+)
+def test_a_full_disk_is_said_whichever_library_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The texts are those that the libraries gave on a file system of 256 kB."""
+    monkeypatch.setattr(disk, "_free_space", lambda _: 0)
+
+    def write(part: Path) -> None:
+        raise error
+
+    with pytest.raises(DataError, match=r"w\.safetensors: no space left on the disk"):
+        write_atomic(tmp_path / "w.safetensors", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError(TORCH), SafetensorError("InvalidHeader")])
+def test_other_faults_of_a_writer_are_not_called_a_full_disk(
+    tmp_path: Path, error: Exception
+) -> None:
+    def write(part: Path) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomic(tmp_path / "w", write)
 
 
 def test_a_writer_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:

@@ -145,3 +145,35 @@ def test_pictures_are_looked_up_and_the_unreadable_are_problems(tmp_path: Path) 
     assert [len(d) for d in detect_images(found, [tmp_path / "a.png"])] == [1]
     with pytest.raises(ConfigError, match="cannot be run on pictures"):
         found.score(None)  # type: ignore[arg-type]
+
+
+def test_megadetectors_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "md.json"
+    values = {"info": {}, "detection_categories": {"1": "animal"}, "images": []}
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"MegaDetector's output .*convert it to COCO results"):
+        load_predictions(path, ["animal"])
+
+
+@pytest.mark.parametrize(
+    ("ids", "doubtful"), [([1], True), ([1, 2], True), ([1, 3], False), ([3], False)]
+)
+def test_ids_that_may_count_from_0_are_said_to_be_taken_from_1(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ids: list[int], doubtful: bool
+) -> None:
+    """Of three classes, id 3 exists only where they count from 1."""
+    path = tmp_path / "found.json"
+    rows = [{"image_id": "a", "category_id": i, "bbox": [0, 0, 5, 5], "score": 0.9} for i in ids]
+    path.write_text(json.dumps(rows))
+    load_predictions(path, ["x", "y", "z"])
+    assert ("assumed to count from 1" in caplog.text) is doubtful
+
+
+def test_a_form_that_counts_from_0_is_not_doubted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """mmdetection's labels always count from 0."""
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps({"a": {"bboxes": [A], "scores": [0.9], "labels": [0]}}))
+    load_predictions(path, ["x", "y", "z"])
+    assert "assumed" not in caplog.text

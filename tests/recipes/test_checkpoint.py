@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -74,11 +76,49 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
         torch.save({"w": Bomb(trap)}, tmp_path / name)
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(Bomb(trap)))
     for name in ("weights.pth", "bare.pth"):
-        with pytest.raises(CheckpointError, match="not a readable weights file"):
+        with pytest.raises(CheckpointError, match="wants to run code") as refused:
             read_state_dict(tmp_path / name)
+        assert "PyTorch 2.6" not in str(refused.value)
+        assert "torch.save(model.state_dict()" in str(refused.value)
     with pytest.raises(CheckpointError, match="unreadable training state"):
         load_state(tmp_path / "state.pt")
     assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "whose", "way_on"),
+    [
+        ("ultralytics.nn.tasks", "of Ultralytics", "yolo export"),
+        ("models.yolo", "of YOLOv5 or YOLOv7", r"\.onnx file"),
+        ("mmengine.logging", "of OpenMMLab", r"\.onnx file"),
+        ("somebody.nets", "that wants to run code", r"torch\.save\(model\.state_dict"),
+    ],
+)
+def test_a_checkpoint_of_another_framework_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, whose: str, way_on: str
+) -> None:
+    """As a detector and as weights to start from; the file is written by a module of that name."""
+    made = types.ModuleType(module)
+    thing = type("DetectionModel", (), {"__module__": module})
+    made.DetectionModel = thing  # type: ignore[attr-defined]
+    parts = module.split(".")
+    for i in range(1, len(parts)):
+        package = types.ModuleType(".".join(parts[:i]))
+        package.__path__ = []  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, package.__name__, package)
+    monkeypatch.setitem(sys.modules, module, made)
+    path = tmp_path / "best.pt"
+    torch.save({"model": thing(), "epoch": 3}, path)
+    for load in (load_checkpoint, read_state_dict):
+        with pytest.raises(CheckpointError, match=f"{whose}.*{module}.DetectionModel.*{way_on}"):
+            load(path)
+
+
+def test_plain_weights_are_no_detector(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"plain weights.*torchvision:NAME:FILE"):
+        load_checkpoint(tmp_path / "w.pth")
+    assert list(read_state_dict(tmp_path / "w.pth")) == ["w"]
 
 
 def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_a_full_disk_keeps_the_last_whole_state(
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", fill_up)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match="no space left on the disk"):
         fit(squares, tiny_recipe, tmp_path / "cut", steps=6, save_every=2)
     monkeypatch.setattr(os, "fsync", sync)
     again = fit(squares, tiny_recipe, tmp_path / "cut", steps=6, save_every=2, resume=True)

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 _NO_CANVAS = Resize(1, 1)
 _CHUNK = 64
 
+_log = logging.getLogger(__name__)
+
 Box = tuple[float, str | int, tuple[float, float, float, float]]
 """Score, class by name or number, xyxy pixels of the original image."""
 
@@ -149,6 +151,7 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     elif classes is not None:
         names = tuple(classes)
     tree = _folder(path) if path.is_dir() else _json(path)
+    _refuse_other_programs(tree, path)
     if isinstance(tree, Mapping) and "annotations" in tree:
         more, own = _tables(tree)
         images, numbers = {**images, **more}, {**own, **numbers}
@@ -156,11 +159,23 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
         tree = tree["annotations"]
     rows = _Reader(path, images).read(tree)
     categories, number_of = _categories(rows, names, numbers, path)
+    if isinstance(tree, list) and names is not None and not numbers:
+        _warn_of_the_count(rows, len(names), path)
     by_name = {name: _detections(boxes, number_of, path) for name, boxes in rows.items()}
     digest = hashlib.sha256(repr((categories, sorted(images.items()))).encode())
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
     return Predictions(path, categories, digest.hexdigest()[:16], by_name)
+
+
+def _refuse_other_programs(tree: Any, path: Path) -> None:
+    """Say whose file it is, where it is one of a known program that is not read."""
+    if isinstance(tree, Mapping) and "detection_categories" in tree:
+        raise DataError(
+            f"{path}: this is MegaDetector's output (it has detection_categories), which is not read; "
+            "convert it to COCO results: a list of {file_name, category, bbox: [x, y, width, height] "
+            "in pixels (MegaDetector's are shares of the image), score}"
+        )
 
 
 @dataclass
@@ -281,6 +296,20 @@ def _categories(
             f"{len(names)} ({', '.join(names[:6])}); COCO ids count from 1"
         )
     return names, label_of
+
+
+def _warn_of_the_count(rows: Mapping[str, Sequence[Box]], num_classes: int, path: Path) -> None:
+    """Say that class numbers were taken to count from 1, where they may as well count from 0."""
+    found = {kind for boxes in rows.values() for _, kind, _ in boxes if isinstance(kind, int)}
+    if found and min(found) >= 1 and max(found) < num_classes:
+        shown = ", ".join(str(kind) for kind in sorted(found)[:6])
+        _log.warning(
+            "%s: category_id (%s) may count from 0 or from 1, which these numbers cannot tell; it was "
+            "assumed to count from 1. If it counts from 0, add 1 to each, or give --classes a COCO "
+            "file that has the ids",
+            path,
+            shown,
+        )
 
 
 def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int], path: Path) -> Detections:

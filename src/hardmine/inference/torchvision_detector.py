@@ -14,6 +14,7 @@ from hardmine.errors import CheckpointError, ConfigError
 from hardmine.inference.class_names import choose_classes
 from hardmine.inference.detector import BatchScores, make_model_id, top_scores
 from hardmine.inference.predict import PredictMixin
+from hardmine.models.state_dict import load_plain, read_state_dict
 from hardmine.recipes.checkpoint import file_digest
 from hardmine.types import Detections
 
@@ -139,17 +140,9 @@ def _categories(own: Any) -> tuple[str, ...]:
 
 
 def _load_state(model: nn.Module, path: Path, name: str) -> None:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  (unpickling raises many kinds)
-        raise CheckpointError(
-            f"{path}: not a readable state dict ({type(error).__name__}); nothing in it was run"
-        ) from None
+    state: Any = (
+        read_state_dict(path) if path.suffix == ".safetensors" else load_plain(path, "state dict")
+    )
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]  # what torchvision's reference scripts save
     try:

@@ -17,9 +17,14 @@ import hardmine
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.files import write_atomic
 from hardmine.models.network import Network, make_network
+from hardmine.models.state_dict import code_in, is_pytorch_file, load_plain, refuse_code
 from hardmine.recipes.recipe import Recipe, current_form, recipe_from_dict, recipe_to_dict
 
 _FORMAT = "hardmine-1"
+_NOT_A_DETECTOR = (
+    "{}: a PyTorch file with plain weights, which do not say what network they belong to; name the "
+    "network too (torchvision:NAME:FILE), or train from them with --weights"
+)
 
 
 def save_checkpoint(
@@ -127,11 +132,10 @@ def load_state(path: Path) -> dict[str, Any]:
         CheckpointError: truncated or foreign.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  (unpickling raises many kinds)
+        state = load_plain(path, "training state")
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{path}: unreadable training state ({type(error).__name__}); "
-            "remove it to start the run again"
+            f"{path}: unreadable training state; remove it to start the run again ({error})"
         ) from None
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: got {type(state).__name__}, wanted a training state")
@@ -143,6 +147,9 @@ def _metadata(path: Path) -> dict[str, str]:
 
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
+    if is_pytorch_file(path):
+        names = code_in(path)
+        raise CheckpointError(refuse_code(path, names) if names else _NOT_A_DETECTOR.format(path))
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
