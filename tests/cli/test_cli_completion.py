@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hardmine.augment.chain import AUGMENT_PRESETS
-from hardmine.cli.completion import detector_words, listed, recipe_names, setting_words
+from hardmine.cli.option_flags import detector_words, listed, recipe_names, setting_words
 from hardmine.inference.graph.graph_config import PRESETS
 from hardmine.recipes.named_recipes import RECIPES
 

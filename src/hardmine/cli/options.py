@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hardmine.cli.completion import (
+from hardmine.cli.console import usage_error
+from hardmine.cli.option_flags import (
     detector_words,
     listed,
     recipe_names,
     setting_words,
     starting_with,
 )
-from hardmine.cli.console import usage_error
 from hardmine.loop.loop_options import ARMS
 
 if TYPE_CHECKING:

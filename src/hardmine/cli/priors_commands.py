@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.completion import recipe_names, starting_with
 from hardmine.cli.console import Console
-from hardmine.cli.option_flags import Command, Group, reads_pictures
+from hardmine.cli.option_flags import Command, Group, reads_pictures, recipe_names, starting_with
 
 if TYPE_CHECKING:
     from hardmine.prior_design.coverage import Coverage

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.completion import recipe_names, starting_with
 from hardmine.cli.console import Console, usage_error
+from hardmine.cli.option_flags import recipe_names, starting_with
 
 if TYPE_CHECKING:
     from hardmine.recipes.model_catalogue import LevelCard, ModelCard
