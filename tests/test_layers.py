@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "hardmine"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "errors finding_kinds types boxes numpy_boxes files disk device machine option_fields",
+        "errors text finding_kinds types boxes numpy_boxes files disk device machine option_fields",
         "data models",
         "augment losses",
         "recipes",

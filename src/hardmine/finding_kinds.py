@@ -378,6 +378,76 @@ class FindingKind(StrEnum):
         "Such a file can be made to fill the memory; it is not read.",
         "label not used",
     )
+    LABEL_ENCODING = (
+        "label_encoding",
+        _ERROR,
+        "Label files in an unknown encoding",
+        "The file is not UTF-8 text, so that its names would turn into others; it is not read.",
+        "label not used",
+    )
+    COLUMNS_LEFT_OUT = (
+        "columns_left_out",
+        _WARNING,
+        "Lines with more than a class and a box",
+        "Confidences, track ids or keypoints that detection does not use; confidences tell of labels "
+        "that a model made.",
+        "numbers left out",
+    )
+    SHAPES_LEFT_OUT = (
+        "shapes_left_out",
+        _WARNING,
+        "Shapes that are no boxes",
+        "Points and lines have no box around an object; they are not used.",
+        "shape left out",
+    )
+    FLAG_UNKNOWN = (
+        "flag_unknown",
+        _WARNING,
+        "Flags that say neither yes nor no",
+        "The flag is taken as no: the object is one like any other.",
+        "flag taken as no",
+    )
+    ID_AS_TEXT = (
+        "id_as_text",
+        _INFO,
+        "Ids written as text",
+        "The id is a number in one place and text in another; they were matched by what they say.",
+        "ids matched",
+    )
+    IMAGE_FOUND_OTHERWISE = (
+        "image_found_otherwise",
+        _INFO,
+        "Images found by another name than written",
+        "The name was true on another machine, or its capital letters differ; only one file fits.",
+        "image found by another name",
+    )
+    CONFIG_REMARK = (
+        "config_remark",
+        _WARNING,
+        "Slips in data.yaml",
+        "The file says what cannot be meant, or names what is not here; the reason says what was used.",
+        "read as the reason says",
+    )
+    CLASS_NAMES_ALIKE = (
+        "class_names_alike",
+        _WARNING,
+        "Classes whose names differ in capital letters only",
+        "They are two classes as written; probably one was meant.",
+    )
+    LABELS_NOT_READ = (
+        "labels_not_read",
+        _INFO,
+        "Label files that were passed over",
+        "The files look like labels and are not part of what was recognised; name them to read them.",
+        "label file left out",
+    )
+    IMAGES_NOT_READ = (
+        "images_not_read",
+        _INFO,
+        "Images that were passed over",
+        "The images lie in the folder that was named, and no label or list file of it names them.",
+        "image left out",
+    )
     LABEL_AMBIGUOUS = (
         "label_ambiguous",
         _WARNING,

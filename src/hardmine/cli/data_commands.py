@@ -79,6 +79,8 @@ def convert(
     )
     if done.renamed:
         console.note(f"{done.renamed} images got a new name, because their name was taken")
+    for remark in done.remarks:
+        console.note(f"note: {remark}")
 
 
 def split(

@@ -29,6 +29,8 @@ class Conversion:
     """Of ``boxes``: those of a model."""
     renamed: int
     """Images whose name was already taken by one from another folder."""
+    remarks: tuple[str, ...] = ()
+    """What to know of it before it is used, in whole sentences."""
 
 
 def convert(
@@ -75,7 +77,7 @@ def convert(
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
         try:
             labels, renamed = _place(splits, part, row, link, scores or {})
-            row.writer.write(replace(labels, model=model), part)
+            remarks = row.writer.write(replace(labels, model=model), part)
             part.chmod(0o755)
             part.replace(target)
         except BaseException:
@@ -83,7 +85,7 @@ def convert(
             raise
     except OSError as error:
         raise DataError(f"{target}: not converted ({error})") from error
-    return _summary(labels, target, renamed)
+    return _summary(labels, target, renamed, tuple(remarks))
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
@@ -162,7 +164,7 @@ def copy_image(source: Path, target: Path, link: bool) -> None:
     shutil.copyfile(source, target)
 
 
-def _summary(labels: LabelSet, out: Path, renamed: int) -> Conversion:
+def _summary(labels: LabelSet, out: Path, renamed: int, remarks: tuple[str, ...]) -> Conversion:
     records = [record for dataset in labels.splits.values() for record in dataset.records]
     return Conversion(
         out,
@@ -171,4 +173,5 @@ def _summary(labels: LabelSet, out: Path, renamed: int) -> Conversion:
         sum(int(record.ignore.sum()) for record in records),
         sum(len(record.labels) for record in records if record.path in labels.scores),
         renamed,
+        remarks,
     )

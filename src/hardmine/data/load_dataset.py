@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hardmine.data.formats.format_table import READ
 from hardmine.data.formats.image_folder import load_images
 from hardmine.data.formats.image_paths import plain_path
 from hardmine.data.formats.label_validation import RawSplit, build_dataset, merge_names
+from hardmine.data.formats.passed_over import names_alike, passed_over
 from hardmine.data.formats.recognise import find_sources
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageState
@@ -55,6 +55,8 @@ def load_splits(
     datasets = build_splits(raws, categories)
     for name, dataset in datasets.items():
         report_loaded(f"{path} ({name})", dataset)
+    for problem in passed_over(path, raws):
+        logger.warning("%s: %s", path, problem)
     return datasets
 
 
@@ -67,7 +69,9 @@ def read_splits(
         DataError: nothing is recognised, or a file that everything hangs on is broken.
     """
     sources = find_sources(plain_path(path), None if images is None else plain_path(images))
-    return {name: s.read(empty_is_verified=empty_is_verified) for name, s in sources.items()}
+    raws = {name: s.read(empty_is_verified=empty_is_verified) for name, s in sources.items()}
+    next(iter(raws.values())).problems += names_alike(raws)
+    return raws
 
 
 def build_splits(
@@ -127,8 +131,7 @@ def recognised_formats(path: Path | str, *, images: Path | str | None = None) ->
         DataError: nothing is recognised.
     """
     sources = find_sources(plain_path(path), None if images is None else plain_path(images))
-    modules = {type(source).__module__.rpartition(".")[2] for source in sources.values()}
-    return {row.name for row in READ if (row.module or row.name) in modules}
+    return {source.format for source in sources.values()}
 
 
 def report_loaded(name: str, dataset: Dataset) -> None:

@@ -82,6 +82,7 @@ def check(
         ...     print(problem)
         images/01.png[0]: the same box in 6 images
         images/00.png[0]: the same box in 6 images
+        boxes.csv: 1 file looks like CSV labels and is not read
     """
     options = options or CheckOptions()
     step = progress or _silent

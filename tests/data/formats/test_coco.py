@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -299,3 +300,91 @@ def test_a_failed_write_leaves_the_old_file(root: Path) -> None:
         write_coco(Dataset(("cat",), (bad,), root), path)
     assert path.read_text() == "old"
     assert sorted(p.name for p in root.iterdir()) == ["images", "out.json"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "ignored", "found"),
+    [
+        ("0", False, []),
+        ("1", True, []),
+        (True, True, []),
+        (False, False, []),
+        (None, False, []),
+        ("false", False, []),
+        ("Unspecified", False, []),
+        (2, False, ["flag_unknown"]),
+        ("crowd", False, ["flag_unknown"]),
+    ],
+)
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+def test_flags_are_read_by_their_meaning(
+    root: Path, key: str, flag: object, ignored: bool, found: list[str]
+) -> None:
+    annotations = [coco_box(1, [1, 2, 3, 4], **{key: flag}), coco_box(1, [5, 6, 3, 4])]
+    dataset = load(root, coco([coco_image(1, "a.jpg")], annotations))
+    assert dataset.records[0].ignore.tolist() == [ignored, False]
+    assert kinds(dataset) == found
+    assert all(problem.index == 0 for problem in dataset.problems)
+
+
+def test_ids_as_text_are_matched_by_what_they_say(root: Path) -> None:
+    annotations = [coco_box("1", [1, 2, 3, 4], "2"), coco_box("001", [5, 6, 3, 4], 1)]
+    dataset = load(root, coco([coco_image(1, "a.jpg")], annotations))
+    assert dataset.records[0].labels.tolist() == [2, 1]
+    assert [p.kind for p in dataset.problems] == ["id_as_text", "id_as_text"]
+    assert "category_id is text where the ids are numbers, or otherwise, 1 times" in str(
+        dataset.problems[0]
+    )
+
+
+def test_an_id_as_text_that_fits_two_is_no_id(root: Path) -> None:
+    images = [coco_image(1, "a.jpg"), coco_image("01", "b.jpg")]
+    dataset = load(root, coco(images, [coco_box("1", [1, 2, 3, 4]), coco_box(True, [1, 2, 3, 4])]))
+    assert kinds(dataset) == ["image_id_unknown", "image_id_unknown"]
+
+
+def test_an_object_that_has_only_an_outline_gets_the_box_around_it(root: Path) -> None:
+    outline = {
+        "image_id": 1,
+        "category_id": 1,
+        "segmentation": [[3, 4, 9, 4, 9, 12], [1, 5, 2, 6, 1, 6]],
+    }
+    dataset = load(root, coco([coco_image(1, "a.jpg")], [outline]))
+    np.testing.assert_array_equal(dataset.records[0].boxes, [[1, 4, 9, 12]])
+
+
+def test_names_true_on_another_machine(root: Path) -> None:
+    names = [
+        "C:\\Users\\me\\a.jpg",
+        "https://host/data/b.jpg?key=1",
+        "/data/upload/3/0123abcd-c.jpg",
+    ]
+    images = [coco_image(index, name) for index, name in enumerate(names)]
+    text = coco(images, [coco_box(index, [index, 2, 3, 4]) for index in range(3)])
+    with pytest.raises(DataError, match=r"none of its 3 images.*images= \(--images\)"):
+        load(root, text)
+    dataset = load(root, text, images=root / "images")
+    assert [r.path.name for r in dataset.records] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [r.boxes[0, 0] for r in dataset.records] == [0, 1, 2]
+    assert kinds(dataset) == ["image_found_otherwise"]
+
+
+def test_a_mark_and_another_spelling_of_accents(root: Path) -> None:
+    put_image(root / "images" / unicodedata.normalize("NFD", "käse.jpg"), 5)
+    categories = [{"id": 1, "name": unicodedata.normalize("NFD", "käse")}]
+    text = coco([coco_image(1, "käse.jpg")], [coco_box(1, [1, 2, 3, 4])], categories)
+    path = root / "annotations" / "train.JSON"
+    path.parent.mkdir()
+    path.write_bytes(text.encode("utf-8-sig"))
+    for data in (root, path):
+        dataset = load_dataset(data)
+        assert dataset.categories == ("käse",)
+        assert len(dataset.records[0].boxes) == 1
+        assert dataset.problems == ()
+
+
+def test_text_that_is_not_utf8_is_named(root: Path) -> None:
+    path = put_text(root / "c.json", "")
+    path.write_bytes(b'{"images": [{"id": 1, "file_name": "\xe4.jpg"}]}')
+    with pytest.raises(DataError, match=r"c\.json: not UTF-8 text \(byte 0xe4"):
+        load_dataset(path)

@@ -84,6 +84,54 @@ def test_each_fault_has_its_line(root: Path) -> None:
     assert len(dataset.records[0].boxes) == 1
 
 
+def test_a_line_with_more_cells_than_columns_is_refused(root: Path) -> None:
+    # A decimal comma shifts the cells: read by their places, they would be another box.
+    dataset = load(root, HEADER + "a.png,1,5,2,11,22,cat\nb.png,1,2,11,22,cat,\n")
+    assert [(p.kind, p.index) for p in dataset.problems] == [("box_malformed", 0)]
+    assert "7 cells, wanted 6" in dataset.problems[0].reason
+    assert states(dataset) == {"a.png": ImageState.UNREVIEWED, "b.png": ImageState.LABELLED}
+
+
+@pytest.mark.parametrize(
+    ("flag", "ignored", "found"),
+    [
+        ("0", False, []),
+        ("no", False, []),
+        ("False", False, []),
+        ("Unspecified", False, []),
+        ("", False, []),
+        ("1", True, []),
+        ("yes", True, []),
+        ("TRUE", True, []),
+        ("maybe", False, ["flag_unknown"]),
+        ("2", False, ["flag_unknown"]),
+    ],
+)
+def test_flags_are_read_by_their_meaning(
+    root: Path, flag: str, ignored: bool, found: list[str]
+) -> None:
+    text = f"image,xmin,ymin,xmax,ymax,label,ignore\na.png,1,2,3,4,cat,{flag}\n"
+    dataset = load(root, text)
+    assert dataset.records[0].ignore.tolist() == [ignored]
+    assert kinds(dataset) == found
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_marks_and_line_ends_change_nothing(root: Path, encoding: str) -> None:
+    text = "image,xmin,ymin,xmax,ymax,label\r\na.png,1,2,3,4,kät\r\n\r\nb.png,,,,,\r\n"
+    (root / "labels.CSV").write_bytes(text.encode(encoding))
+    dataset = load_dataset(root)
+    assert dataset.categories == ("kät",)
+    assert len(dataset) == 2
+    assert dataset.problems == ()
+
+
+def test_text_that_is_not_utf8_is_named(root: Path) -> None:
+    (root / "labels.csv").write_bytes((HEADER + "a.png,1,2,3,4,kät\n").encode("latin-1"))
+    with pytest.raises(DataError, match=r"labels\.csv: not UTF-8 text \(byte 0xe4 in line 2\)"):
+        load_dataset(root)
+
+
 def test_an_image_that_lost_all_boxes_is_no_negative(root: Path) -> None:
     dataset = load(
         root, HEADER + "a.png,20,2,10,22,cat\nb.png,oops,,,,cat\nimages/cam1/c.png,,,,,\n"
@@ -132,7 +180,7 @@ def test_images_elsewhere(root: Path, tmp_path_factory: pytest.TempPathFactory) 
         ("image,xmin,ymin,xmax,ymax\na.png,1,2,3,4\n", "first line 'image,xmin"),
         (HEADER, "none of its images"),
         (HEADER + "gone.png,1,2,3,4,cat\n", "no image 'gone.png'.*--images"),
-        ("\x00" * 10, "first line|cannot be read"),
+        ("\x00" * 10, "holds zero bytes"),
     ],
 )
 def test_what_is_no_table_of_boxes_is_one_clear_line(root: Path, text: str, message: str) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import unicodedata
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,57 @@ def test_whatever_the_name_nothing_outside_is_returned(
 def test_relative_name() -> None:
     assert relative_name(Path("/d/cam/a.jpg"), Path("/d")) == "cam/a.jpg"
     assert relative_name(Path("/e/a.jpg"), Path("/d")) == "/e/a.jpg"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "C:\\Users\\me\\a.jpg",
+        "D:/data/cam 1/b.jpg",
+        "https://host/data/a.jpg?key=1",
+        "s3://bucket/data/cam%201/b.jpg",
+        "/data/upload/7/0123abcd-a.jpg",
+        "/data/local-files/?d=set/cam%201/b.jpg",
+        "../../elsewhere/a.jpg",
+        "/root/nowhere/a.jpg",
+    ],
+)
+def test_names_of_another_machine_are_found_by_their_last_part_on_request(
+    tree: Path, name: str
+) -> None:
+    with (
+        pytest.raises(OutsideRootError, match="--images")
+        if name.startswith(("/", ".."))
+        else nullcontext()
+    ):
+        assert ImageFinder(tree / "root").find(name) is None
+    finder = ImageFinder(tree / "root", by_base_name=True)
+    found = finder.find(name)
+    assert found == tree / "root" / ("cam 1/b.jpg" if "b.jpg" in name else "a.jpg")
+    (remark,) = finder.remarks("c.json")
+    assert "1 images were found by the base name" in remark.reason
+
+
+def test_a_base_name_must_be_unique_and_never_leads_outside(tree: Path) -> None:
+    put_text(tree / "root" / "cam 2" / "b.jpg", "b")
+    (tree / "root" / "out.jpg").symlink_to(tree / "secret.jpg")
+    finder = ImageFinder(tree / "root", by_base_name=True)
+    assert finder.find("C:\\b.jpg") is None
+    assert "2 files are called so" in finder.hint("C:\\b.jpg")
+    assert finder.find("C:\\data\\cam 2\\b.jpg") == tree / "root" / "cam 2" / "b.jpg"
+    assert finder.find("C:\\secret.jpg") is None
+    assert finder.find("C:\\data\\out.jpg") is None
+
+
+def test_accents_and_capital_letters_of_a_name(tmp_path: Path) -> None:
+    apart, joined = (unicodedata.normalize(form, "käse.jpg") for form in ("NFD", "NFC"))
+    put_text(tmp_path / apart, "a")
+    put_text(tmp_path / "IMG.JPG", "b")
+    put_text(tmp_path / "x.jpg", "c")
+    put_text(tmp_path / "X.jpg", "d")
+    finder = ImageFinder(tmp_path)
+    assert finder.find(joined) == tmp_path / apart
+    assert finder.remarks("c") == []
+    assert finder.find("img.jpg") == tmp_path / "IMG.JPG"
+    assert "another case of letters" in finder.remarks("c")[0].reason
+    assert finder.find("x.JPG") is None  # two fit

@@ -8,9 +8,10 @@ from xml.etree.ElementTree import parse
 import numpy as np
 import pytest
 
-from data_files import put_image
+from data_files import by_name, put_image, put_text, states
 from hardmine.data.convert import convert
-from hardmine.errors import ConfigError
+from hardmine.data.load_dataset import load_dataset
+from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 
@@ -41,7 +42,8 @@ class Handed:
 def handed(tmp_path: Path) -> Handed:
     """A labelled image, an empty one and an unreviewed one, and a model's suggestion."""
     paths = [
-        put_image(tmp_path / name, i) for i, name in enumerate(("a.png", "x/a.png", "c d.png"))
+        put_image(tmp_path / name, i, (40, 20))
+        for i, name in enumerate(("a.png", "x/a.png", "c d.png"))
     ]
     records = (
         record(paths[0], [[4, 2, 14, 12], [0, 0, 40, 20]], ImageState.LABELLED),
@@ -145,3 +147,118 @@ def test_scores_have_a_place_in_labelling_formats_only(handed: Handed, tmp_path:
 def test_predictions_are_counted_apart(handed: Handed, tmp_path: Path) -> None:
     done = convert(handed.dataset, tmp_path / "out", "cvat", scores=handed.scores)
     assert (done.boxes, done.predicted_boxes) == (3, 1)
+
+
+@pytest.mark.parametrize("to", ["labelstudio", "cvat", "fiftyone"])
+def test_what_a_person_labelled_is_read_back(handed: Handed, tmp_path: Path, to: str) -> None:
+    out = convert(handed.dataset.subset([0, 1, 2]), tmp_path / "out", to).out
+    after = load_dataset(out)
+    assert after.categories == ("cat", "dog")
+    np.testing.assert_allclose(
+        by_name(after)["a.png"].boxes, [[4, 2, 14, 12], [0, 0, 40, 20]], atol=1e-5
+    )
+    assert by_name(after)["a.png"].labels.tolist() == [1, 2]
+    # CVAT cannot say that a person looked at an image and found nothing.
+    empty = ImageState.UNREVIEWED if to == "cvat" else ImageState.VERIFIED_EMPTY
+    assert states(after) == {
+        "a.png": ImageState.LABELLED,
+        "x_a.png": empty,
+        "c d.png": ImageState.UNREVIEWED,
+    }
+    assert after.problems == ()
+
+
+def export(root: Path, *tasks: dict, name: str = "project-1.json") -> Dataset:
+    for seed, stem in enumerate("ab"):
+        put_image(root / "images" / f"{stem}.png", seed, (40, 20))
+    put_text(root / name, json.dumps(tasks))
+    return load_dataset(root / name, images=root / "images")
+
+
+def drawn(kind: str = "rectanglelabels", labels: object = ("cat",), **value: object) -> dict:
+    value = value or {"x": 10, "y": 10, "width": 25, "height": 50}
+    return {
+        "type": kind,
+        "original_width": 40,
+        "original_height": 20,
+        "value": {**value, kind: list(labels)},
+    }
+
+
+def task(name: str, *annotations: dict) -> dict:
+    return {"id": 1, "data": {"image": name}, "annotations": list(annotations), "predictions": []}
+
+
+@pytest.mark.parametrize(
+    ("item", "box"),
+    [
+        (drawn(), [4, 2, 14, 12]),
+        (drawn("polygonlabels", points=[[10, 10], [35, 20], [20, 60]]), [4, 2, 14, 12]),
+        (drawn("ellipselabels", x=50, y=50, radiusX=25, radiusY=20), [10, 6, 30, 14]),
+        # turned by 90 degrees about its upper left corner (20, 2): 10 x 8 becomes 8 x 10, to its left
+        (drawn(x=50, y=10, width=25, height=40, rotation=90), [12, 2, 20, 12]),
+    ],
+)
+def test_label_studios_shapes_by_hand(tmp_path: Path, item: dict, box: list[float]) -> None:
+    dataset = export(tmp_path, task("/data/upload/1/0123abcd-a.png", {"result": [item]}))
+    np.testing.assert_allclose(dataset.records[0].boxes, [box], atol=1e-5)
+    assert [p.kind for p in dataset.problems] == ["image_found_otherwise"]
+
+
+def test_label_studios_annotations(tmp_path: Path) -> None:
+    older = {"result": [drawn(labels=("dog",))]}
+    newer = {"result": [drawn()]}
+    skipped = {"result": [], "was_cancelled": True}
+    dataset = export(tmp_path, task("a.png", older, newer), task("b.png", skipped))
+    assert dataset.categories == ("cat",)
+    assert states(dataset)["b.png"] is ImageState.UNREVIEWED
+    assert [p.kind for p in dataset.problems] == ["label_ambiguous"]
+    truth = export(tmp_path, task("a.png", older | {"ground_truth": True}, newer))
+    assert truth.categories == ("dog",)
+
+
+def test_label_studios_short_form_and_faults(tmp_path: Path) -> None:
+    short = {"x": 10, "y": 10, "width": 25, "height": 50, "rectanglelabels": ["cat"]}
+    short |= {"original_width": 40, "original_height": 20}
+    dataset = export(tmp_path, {"image": "a.png", "label": [short]}, {"image": "b.png"})
+    np.testing.assert_allclose(dataset.records[0].boxes, [[4, 2, 14, 12]], atol=1e-5)
+    point = drawn("keypointlabels", x=1, y=2, width=1)
+    nameless = drawn(labels=())
+    dataset = export(tmp_path, task("a.png", {"result": [point, nameless, {"type": "x"}]}))
+    assert [(p.kind, p.index) for p in dataset.problems] == [
+        ("class_unknown", 1),
+        ("box_malformed", 2),
+        ("shapes_left_out", 0),
+    ]
+
+
+def test_cvats_shapes_by_hand(tmp_path: Path) -> None:
+    put_image(tmp_path / "images" / "a.png", 0, (40, 20))
+    shapes = [
+        '<box label="cat" xtl="4" ytl="2" xbr="14" ybr="12" occluded="1"/>',
+        '<box label="cat" xtl="10" ytl="6" xbr="20" ybr="10" rotation="90"/>',
+        '<polygon label="dog" points="3,4;9,4;5,12"/>',
+        '<ellipse label="dog" cx="20" cy="10" rx="5" ry="3"/>',
+        '<mask label="dog" rle="1, 2" left="1" top="2" width="3" height="4"/>',
+        '<points label="dog" points="3,4"/>',
+        '<box label="cat" xtl="4" ytl="2" xbr="14"/>',
+        '<box xtl="4" ytl="2" xbr="14" ybr="12"/>',
+    ]
+    image = f'<image id="0" name="a.png" width="40" height="20">{"".join(shapes)}</image>'
+    put_text(
+        tmp_path / "annotations.xml", f"<annotations><version>1.1</version>{image}</annotations>"
+    )
+    dataset = load_dataset(tmp_path)
+    expected = [[4, 2, 14, 12], [13, 3, 17, 13], [3, 4, 9, 12], [15, 7, 25, 13], [1, 2, 4, 6]]
+    np.testing.assert_allclose(dataset.records[0].boxes, expected, atol=1e-5)
+    assert [(p.kind, p.index) for p in dataset.problems] == [
+        ("box_malformed", 6),
+        ("class_unknown", 7),
+        ("shapes_left_out", 5),
+    ]
+
+
+def test_tracks_of_a_video_say_what_to_export_instead(tmp_path: Path) -> None:
+    put_text(tmp_path / "annotations.xml", '<annotations><track id="0" label="cat"/></annotations>')
+    with pytest.raises(DataError, match="export the task as 'CVAT for images"):
+        load_dataset(tmp_path)

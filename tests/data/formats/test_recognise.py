@@ -7,7 +7,8 @@ import pytest
 from data_files import coco, coco_box, coco_image, put_image, put_text, states, voc_object, voc_xml
 from hardmine.data.formats.format_table import READ
 from hardmine.data.formats.label_format import split_of
-from hardmine.data.load_dataset import load_dataset, load_splits
+from hardmine.data.formats.passed_over import passed_over
+from hardmine.data.load_dataset import load_dataset, load_splits, read_splits
 from hardmine.errors import DataError
 from hardmine.types import ImageState
 
@@ -155,3 +156,67 @@ def test_sources_with_different_class_lists_share_one(tmp_path: Path) -> None:
     assert {ds.categories for ds in splits.values()} == {("cat", "dog")}
     assert splits["train"].records[0].labels.tolist() == [2]
     assert splits["val"].records[0].labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("labels", ["annots", "Annotation", "xml files", "bounding_boxes"])
+@pytest.mark.parametrize("images", ["images", "photos", "Images"])
+def test_labels_in_a_folder_of_any_name(tmp_path: Path, images: str, labels: str) -> None:
+    put_image(tmp_path / images / "a.jpg")
+    put_text(tmp_path / labels / "a.xml", XML)
+    (tmp_path / "models").mkdir()
+    dataset = load_dataset(tmp_path)
+    assert states(dataset) == {"a.jpg": ImageState.LABELLED}
+    assert dataset.problems == ()
+
+
+def test_coco_as_fiftyone_exports_it(tmp_path: Path) -> None:
+    put_image(tmp_path / "data" / "a.jpg")
+    put_text(tmp_path / "labels.json", one_coco("a.jpg"))
+    assert load_dataset(tmp_path).records[0].path == tmp_path / "data" / "a.jpg"
+
+
+def test_formats_of_one_suffix_are_told_apart(tmp_path: Path) -> None:
+    """Among other files of the same suffix, each is read by its own format."""
+    put_image(tmp_path / "a.jpg")
+    box = '{"label": "cat", "points": [[1, 2], [3, 4]], "shape_type": "rectangle"}'
+    put_text(tmp_path / "a.json", f'{{"shapes": [{box}], "imagePath": "a.jpg"}}')
+    put_text(tmp_path / "notes.json", "{}")
+    assert load_dataset(tmp_path).categories == ("cat",)
+    put_text(tmp_path / "all.json", one_coco("a.jpg"))
+    assert load_dataset(tmp_path).categories == ("cat", "dog")  # one file for all counts first
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
+        put_image(tmp_path / "images" / name, seed)
+    put_text(tmp_path / "train.json", one_coco("a.jpg"))
+    for stem in "abc":
+        put_text(tmp_path / "labels" / f"{stem}.txt", LINE)
+    put_text(tmp_path / "README.txt", "read me")
+    said = [(p.kind, p.file, p.reason) for p in passed_over(tmp_path, read_splits(tmp_path))]
+    assert said == [
+        ("images_not_read", "images/b.jpg", "2 images are in no split (here the first)"),
+        (
+            "labels_not_read",
+            "labels/a.txt",
+            "3 files look like YOLO labels and are not read (here the first)",
+        ),
+    ]
+    assert passed_over(tmp_path / "train.json", read_splits(tmp_path)) == []
+
+
+def test_nothing_is_said_where_all_was_read(tmp_path: Path) -> None:
+    put_image(tmp_path / "images" / "a.jpg")
+    put_text(tmp_path / "labels" / "a.txt", LINE)
+    put_text(tmp_path / "classes.txt", "cat\n")
+    assert passed_over(tmp_path, read_splits(tmp_path)) == []
+
+
+def test_classes_that_differ_in_capital_letters_only(tmp_path: Path) -> None:
+    for seed, name in enumerate(("Cat", "cat", "dog")):
+        put_image(tmp_path / f"{seed}.jpg", seed)
+        put_text(tmp_path / f"{seed}.xml", voc_xml([voc_object(name, (1, 2, 30, 20))]))
+    dataset = load_dataset(tmp_path)
+    assert dataset.categories == ("Cat", "cat", "dog")
+    assert [p.kind for p in dataset.problems] == ["class_names_alike"]
+    assert "'Cat' and 'cat' differ in capital letters only" in dataset.problems[0].reason

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from data_files import by_name, kinds, put_image, put_text, states, voc_object, voc_xml
 from hardmine.data.load_dataset import load_dataset, load_splits
@@ -226,3 +228,59 @@ def test_given_categories_decide_labels_and_reject_others(tmp_path: Path) -> Non
     assert kinds(dataset) == ["class_unknown"] * 2
     assert [record.labels.tolist() for record in dataset.records] == [[], [], [1]]
     assert states(dataset)["a.jpg"] is ImageState.UNREVIEWED
+
+
+@pytest.mark.parametrize(
+    ("flag", "ignored", "found"),
+    [
+        ("0", False, []),
+        ("1", True, []),
+        ("Unspecified", False, []),
+        ("false", False, []),
+        ("True", True, []),
+        ("", False, []),
+        ("hard", False, ["flag_unknown"]),
+    ],
+)
+def test_difficult_is_read_by_its_meaning(
+    tmp_path: Path, flag: str, ignored: bool, found: list[str]
+) -> None:
+    item = cat(1, 2, 30, 20).replace("<difficult>0<", f"<difficult>{flag}<")
+    beside(tmp_path, a=voc_xml([item]), b=voc_xml([item]))
+    dataset = load_dataset(tmp_path)
+    assert [r.ignore.tolist() for r in dataset.records] == [[ignored], [ignored]]
+    assert kinds(dataset) == found  # once for both
+    assert all("(2 times, here first)" in p.reason for p in dataset.problems)
+
+
+def test_an_object_without_a_name_is_no_class(tmp_path: Path) -> None:
+    beside(tmp_path, a=voc_xml([cat(1, 2, 30, 20), voc_object(" ", (1, 2, 3, 4))]))
+    dataset = load_dataset(tmp_path)
+    assert dataset.categories == ("cat",)
+    assert [(p.kind, p.index) for p in dataset.problems] == [("class_unknown", 1)]
+
+
+def test_suffixes_capitals_accents_and_encodings_pair(tmp_path: Path) -> None:
+    apart, joined = (unicodedata.normalize(form, "käse") for form in ("NFD", "NFC"))
+    for seed, stem in enumerate((apart, "IMG_1", "c")):
+        put_image(tmp_path / f"{stem}.jpg", seed)
+    (tmp_path / f"{joined}.XML").write_bytes(voc_xml([cat(1, 2, 30, 20)]).encode("utf-8-sig"))
+    put_text(tmp_path / "img_1.xml", voc_xml([cat(1, 2, 30, 20)]))
+    text = '<?xml version="1.0" encoding="latin-1"?>' + voc_xml(
+        [voc_object("käse", (1, 2, 30, 20))]
+    )
+    (tmp_path / "c.xml").write_bytes(text.encode("latin-1"))
+    dataset = load_dataset(tmp_path)
+    assert set(states(dataset).values()) == {ImageState.LABELLED}
+    assert dataset.categories == ("cat", "käse")
+    assert kinds(dataset) == ["image_found_otherwise"]
+    assert "capital letters" in dataset.problems[0].reason
+
+
+def test_xml_of_another_encoding_than_it_says_is_named(tmp_path: Path) -> None:
+    beside(tmp_path, a=voc_xml([cat(1, 2, 30, 20)]), b="")
+    (tmp_path / "b.xml").write_bytes(voc_xml([voc_object("käse", (1, 2, 3, 4))]).encode("latin-1"))
+    dataset = load_dataset(tmp_path)
+    assert [(p.kind, p.file) for p in dataset.problems] == [("label_encoding", "b.xml")]
+    assert states(dataset)["b.jpg"] is ImageState.UNREVIEWED
+    assert dataset.categories == ("cat",)

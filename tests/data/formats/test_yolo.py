@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_files import by_name, kinds, put_image, put_text, states
-from hardmine.data.formats.yolo import parse_line
 from hardmine.data.load_dataset import load_dataset, load_splits
 from hardmine.errors import DataError
 from hardmine.types import ImageState
@@ -65,7 +65,8 @@ def test_one_split_by_name(root: Path) -> None:
     ("line", "kind", "reason"),
     [
         ("0 0.5 0.5 0.1", "box_malformed", "got 4"),
-        ("0 0.5 0.5 0.1 0.1 0.9", "box_malformed", "got 6"),
+        ("0 0.5 0.5 0.1 0.1 9", "box_malformed", "got 6"),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "box_malformed", "got 8"),
         ("cat 0.5 0.5 0.1 0.1", "box_malformed", "wanted 'class cx cy w h'"),
         ("0.5 0.5 0.5 0.1 0.1", "box_malformed", "whole number"),
         ("nan 0.5 0.5 0.1 0.1", "box_malformed", "whole number"),
@@ -125,8 +126,11 @@ def test_two_images_that_share_a_label_file(root: Path) -> None:
     assert "a.jpg and a.png" in train.problems[0].reason
 
 
-def test_outlines_give_their_bounding_box() -> None:
-    assert parse_line("3 0.1 0.2 0.5 0.1 0.4 0.6") == (3, (0.1, 0.1, 0.5, 0.6))
+def test_outlines_give_their_bounding_box(root: Path) -> None:
+    put_text(root / "labels/train/a.txt", "1 0.1 0.2 0.5 0.1 0.4 0.6\n")
+    train = load_splits(root)["train"]
+    np.testing.assert_allclose(by_name(train)["a.jpg"].boxes, [[4, 3, 20, 18]], atol=1e-5)
+    assert train.problems == ()
 
 
 def test_names_may_be_a_mapping_and_train_a_list_of_folders(root: Path) -> None:
@@ -159,12 +163,13 @@ def test_train_may_be_a_list_file_that_stays_in_the_root(root: Path) -> None:
         ("train: [", "cannot be read as YAML"),
         ("- a\n", "got list, wanted keys"),
         ("train: images/train\n", "names is None"),
-        ("train: images/train\nnames: {0: cat, 2: dog}\n", "keys \\[0, 2\\], wanted 0, 1"),
+        ("train: images/train\nnames: {a: cat}\n", "names is {'a': 'cat'}, wanted a list"),
+        ("train: images/train\nnames: cat\n", "names is 'cat', wanted a list"),
         ("names: [cat]\n", "none of train, val, test"),
         ("train: nowhere\nnames: [cat]\n", "none of train, val, test"),
-        ("train: 3\nnames: [cat]\n", "train is 3, wanted a path"),
-        ("train: ../..\nnames: [cat]\n", "outside"),
-        ("train: /\nnames: [cat]\n", "outside"),
+        ("train: {a: b}\nnames: [cat]\n", "train is {'a': 'b'}, wanted a path"),
+        ("train: /\nnames: [cat]\n", "names /, the whole file system"),
+        ("kpt_shape: 17\ntrain: images/train\nnames: [cat]\n", "kpt_shape is '17'"),
         ("train: !!python/object/apply:os.system ['true']\nnames: [cat]\n", "cannot be read"),
     ],
 )
@@ -176,21 +181,64 @@ def test_a_bad_yaml_is_one_clear_line(root: Path, text: str, message: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_a_linked_folder_out_of_the_root_is_refused(root: Path) -> None:
-    other = root.parent / f"{root.name}-other"
-    put_image(other / "x.jpg")
-    (root / "images" / "linked").symlink_to(other)
-    put_text(root / "data.yaml", "train: images/linked\nnames: [cat]\n")
-    with pytest.raises(DataError, match="outside"):
-        load_splits(root)
-
-
-def test_a_path_that_is_not_here_falls_back_to_the_yaml(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_path_that_is_not_here_falls_back_to_the_yaml(root: Path) -> None:
     put_text(root / "data.yaml", YAML.replace("path: .", "path: ../datasets/pets"))
-    assert list(load_splits(root)) == ["train", "val"]
-    assert "datasets/pets is not here" in caplog.text
+    splits = load_splits(root)
+    assert list(splits) == ["train", "val"]
+    assert kinds(splits["train"]) == ["config_remark"]
+    assert "datasets/pets is not here" in splits["train"].problems[0].reason
+
+
+@pytest.mark.parametrize("where", ["path", "train", "list"])
+def test_a_yaml_may_name_any_folder(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, where: str
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("config") / "data.yaml"
+    if where == "path":
+        put_text(
+            elsewhere, f"path: {root}\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n"
+        )
+    elif where == "train":
+        put_text(
+            elsewhere, f"train: {root}/images/train\nval: {root}/images/val\nnames: [cat, dog]\n"
+        )
+    else:
+        put_text(
+            root / "train.txt", "./images/train/a.jpg\nimages/train/b.jpg\nimages/train/c.jpg\n"
+        )
+        put_text(elsewhere, f"train: {root}/train.txt\nval: {root}/images/val\nnames: [cat, dog]\n")
+    splits = load_splits(elsewhere)
+    assert [len(r.boxes) for r in splits["train"].records] == [2, 0, 0]
+    assert splits["val"].records[0].path == root / "images/val/d.jpg"
+    assert splits["train"].problems == ()
+
+
+def test_what_list_files_name_stays_in_the_folders_that_the_yaml_names(root: Path) -> None:
+    secret = put_image(root.parent / f"{root.name}-secret.jpg")
+    (root / "images" / "linked.jpg").symlink_to(secret)
+    put_text(
+        root / "lists" / "train.txt", f"{secret}\n../images/train/a.jpg\n../images/linked.jpg\n"
+    )
+    put_text(root / "data.yaml", "train: lists/train.txt\nnames: [cat, dog]\n")
+    dataset = load_dataset(root)
+    assert states(dataset) == {"a.jpg": ImageState.LABELLED}
+    assert [(p.kind, p.index) for p in dataset.problems] == [
+        ("path_outside", 0),
+        ("path_outside", 2),
+    ]
+    assert all("--images" in p.reason for p in dataset.problems)
+
+
+def test_a_list_that_was_true_on_another_machine(root: Path) -> None:
+    names = ["/content/pets/images/train/a.jpg", "C:\\pets\\images\\train\\b.jpg"]
+    put_text(root / "train.txt", "\n".join(names))
+    put_text(root / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
+    with pytest.raises(DataError, match=r"train.txt: none of its 2 images.*--images"):
+        load_dataset(root)
+    dataset = load_dataset(root / "data.yaml", images=root)
+    assert [len(r.boxes) for r in dataset.records] == [2, 0]
+    assert kinds(dataset) == ["image_found_otherwise"]
+    assert "2 images were found by the base name" in dataset.problems[0].reason
 
 
 def test_exports_that_write_dot_dot_for_their_own_folder(tmp_path: Path) -> None:
@@ -239,3 +287,115 @@ def test_a_broken_side_file_is_named(root: Path) -> None:
         ("state_unknown", 2),
     ]
     assert states(train)["c.jpg"] is ImageState.ASSUMED_EMPTY
+
+
+def yaml_names(root: Path, text: str) -> tuple[tuple[str, ...], list[str]]:
+    """Return the classes and what is said of a data.yaml that ends so."""
+    put_text(root / "data.yaml", f"train: images/train\nval: images/val\n{text}")
+    splits = load_splits(root)
+    said = [p.reason for ds in splits.values() for p in ds.problems if p.kind == "config_remark"]
+    return splits["train"].categories, said
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "said"),
+    [
+        ("names: [no, yes]", ("no", "yes"), []),
+        ("names: ['010', 1.0]", ("010", "1.0"), []),
+        ("names:\n  '0': a\n  '1': b\n", ("a", "b"), []),
+        ("names: {0: a, 1: b, 4: c}", ("a", "b", "c"), ["names has no class 2, 3"]),
+        ("names: [a, b]\nnc: 2", ("a", "b"), []),
+        ("names: [a, b]\nnc: 3", ("a", "b"), ["nc is 3 and names has 2"]),
+        ("nc: 2", ("class_0", "class_1"), ["has nc: 2 and no names"]),
+        ("names: [a, a, b]", ("a", "b"), ["names calls class 0 and class 1 'a'"]),
+        ("names: [a, b]\ntest: ''", ("a", "b"), ["test is empty"]),
+        ("names: [a, b]\ntest:", ("a", "b"), ["test is empty"]),
+        ("names: [a, b]\ntest: nowhere", ("a", "b"), ["test names nowhere, which is not here"]),
+        ("names: [a, b]\nnames: [c, d]", ("c", "d"), ["names is there twice"]),
+        (
+            "names: [a, b]\ntest: /content/pets/images/val",
+            ("a", "b"),
+            ["test names /content/pets/images/val, which is not here; using"],
+        ),
+    ],
+)
+def test_slips_in_a_yaml_are_said(
+    root: Path, text: str, names: tuple[str, ...], said: list[str]
+) -> None:
+    found, remarks = yaml_names(root, text)
+    assert found == names
+    assert len(remarks) == len(said)
+    assert all(part in remark for part, remark in zip(said, remarks, strict=True))
+
+
+def test_a_class_between_the_names_is_unknown(root: Path) -> None:
+    put_text(root / "labels/train/a.txt", "2 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n")
+    put_text(root / "data.yaml", "train: images/train\nnames: {0: cat, 2: dog}\n")
+    train = load_dataset(root)
+    assert by_name(train)["a.jpg"].labels.tolist() == [2]
+    assert kinds(train) == ["config_remark", "class_unknown"]
+    assert "class 1, wanted 0, 2" in train.problems[1].reason
+
+
+def test_an_empty_line_among_the_classes_keeps_the_numbers_of_the_others(tmp_path: Path) -> None:
+    put(tmp_path, "", {"a": "2 0.5 0.5 0.1 0.1\n"})
+    (tmp_path / "Classes.TXT").write_bytes("cat\r\n\r\ndog\r\n\r\n".encode("utf-8-sig"))
+    dataset = load_dataset(tmp_path)
+    assert dataset.categories == ("cat", "dog")
+    assert dataset.records[0].labels.tolist() == [2]
+
+
+def test_labels_of_any_spelling_pair_with_their_images(tmp_path: Path) -> None:
+    apart, joined = (unicodedata.normalize(form, "käse") for form in ("NFD", "NFC"))
+    put(tmp_path, "", {apart: None, "B": None, "c": None})
+    for name, encoding in ((f"{joined}.TXT", "utf-8-sig"), ("b.txt", "utf-8"), ("c.Txt", "utf-16")):
+        path = put_text(tmp_path / "labels" / name, "")
+        path.write_bytes("0 0.5 0.5 0.1 0.1\r\n\r\n".encode(encoding))
+    dataset = load_dataset(tmp_path)
+    assert set(states(dataset).values()) == {ImageState.LABELLED}
+    assert dataset.problems == ()
+
+
+def test_a_label_that_is_not_utf8_is_named(root: Path) -> None:
+    (root / "labels/train/a.txt").write_bytes("0 0.5 0.5 0.1 0.1 ä\n".encode("latin-1"))
+    train = load_splits(root)["train"]
+    assert [(p.kind, p.file) for p in train.problems] == [("label_encoding", "labels/train/a.txt")]
+    assert states(train)["a.jpg"] is ImageState.UNREVIEWED
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_labels_beside_images_of_a_folder_called_images(tmp_path: Path, labels: bool) -> None:
+    put_text(tmp_path / "data.yaml", "train: [pics/images]\nnames: {0: a}\n")
+    for seed, stem in enumerate("ab"):
+        put_image(tmp_path / "pics/images" / f"{stem}.jpg", seed)
+        put_text(tmp_path / "pics/images" / f"{stem}.txt", "0 0.5 0.5 0.1 0.1\n")
+    put_text(tmp_path / "pics/images/lost.txt", "0 0.5 0.5 0.1 0.1\n")
+    if labels:
+        put_text(tmp_path / "pics/labels/a.txt", "0 0.5 0.5 0.2 0.2\n")
+    dataset = load_dataset(tmp_path)
+    assert set(states(dataset).values()) == {ImageState.LABELLED}
+    width = by_name(dataset)["a.jpg"].boxes[0, 2] - by_name(dataset)["a.jpg"].boxes[0, 0]
+    assert width == pytest.approx(8 if labels else 4)
+    expected = [("image_missing", "pics/images/lost.txt")]
+    expected += [("labels_not_read", "pics/images/a.txt")] if labels else []
+    assert [(p.kind, p.file) for p in dataset.problems] == expected
+
+
+def test_numbers_that_are_left_out_are_said_once(root: Path) -> None:
+    put_text(root / "labels/train/a.txt", "1 0.5 0.5 0.5 0.2 0.9\n0 0.25 0.5 0.1 0.1 0.8\n")
+    train = load_splits(root)["train"]
+    np.testing.assert_allclose(
+        by_name(train)["a.jpg"].boxes, [[10, 12, 30, 18], [8, 13.5, 12, 16.5]], atol=1e-5
+    )
+    assert [str(p) for p in train.problems] == [
+        "labels/train/a.txt[0]: a line of 6 numbers, the confidence left out (2 times, here first)"
+    ]
+
+
+def test_kpt_shape_makes_lines_poses(root: Path) -> None:
+    put_text(root / "labels/train/a.txt", "0 .5 .5 .2 .2 .4 .4 2 .6 .6 2\n0 .5 .5 .2\n")
+    put_text(root / "data.yaml", YAML + "kpt_shape: [2, 3]\n")
+    train = load_splits(root)["train"]
+    np.testing.assert_allclose(by_name(train)["a.jpg"].boxes, [[16, 12, 24, 18]], atol=1e-5)
+    assert kinds(train) == ["box_malformed", "columns_left_out"]
+    assert "or 11 numbers (kpt_shape: [2, 3]), got 4" in train.problems[0].reason

@@ -20,7 +20,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import msgspec
 import numpy as np
 
 from hardmine.data.formats.image_folder import measure
+from hardmine.data.formats.image_labels import Remarks
 from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_format import (
@@ -37,18 +37,20 @@ from hardmine.data.formats.label_format import (
     Reader,
     Writer,
     below_images,
-    split_of,
 )
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
+from hardmine.data.formats.labels_in_one_file import likely_folders, none_found
 from hardmine.errors import DataError
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind
+from hardmine.text import parse_flag, peek_text, plain_name, read_json
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 STATE_KEY = "hardmine_state"
 SOURCE_KEY = "hardmine_source"
 
 _INSTANCES = "instances"
+_FLAGS = ("iscrowd", "ignore")
 _BULK = ("segmentation", "keypoints", "caption")
 _PROBES = 200
 """Image names that are looked up to find out which folder the file names start from."""
@@ -56,35 +58,39 @@ _PROBES = 200
 Find = Callable[[str], Path | None]
 FastSplit = tuple[list[str], list[RawImage], ObjectTable]
 
-_KEYS = re.compile(rb'"(images|annotations)"\s*:\s*\[')
-_PEEK = 65536
+_KEYS = re.compile(r'"(images|annotations)"\s*:\s*\[')
 
 
 def looks_like_coco(path: Path) -> bool:
-    """Return whether the beginning of a file has a list of images or annotations."""
-    with path.open("rb") as file:
-        return _KEYS.search(file.read(_PEEK)) is not None
+    """Return whether the beginning of a file is an object with a list of images or annotations."""
+    text = peek_text(path)
+    return text.lstrip().startswith("{") and _KEYS.search(text) is not None
 
 
 def find_coco(path: Path, images: Path | None = None) -> dict[str, CocoSource]:
     """Return a COCO file as the only split, with the folders that its images may lie in."""
     if images is not None:
-        return {ALL: CocoSource(images, path, (images,))}
-    here = path.parent
-    root = here.parent if here.name.lower() == "annotations" else here
-    stem = path.stem.removeprefix(_INSTANCES + "_")
-    names = [stem, split_of(stem) or stem]
-    bases = [root / "images" / name for name in names] + [root / name for name in names]
-    return {ALL: CocoSource(root, path, (*dict.fromkeys(bases), root / "images", here, root))}
+        return {ALL: CocoSource(images, path, (images,), by_base_name=True)}
+    root, bases = likely_folders(path)
+    return {ALL: CocoSource(root, path, bases)}
 
 
 @dataclass(frozen=True, slots=True)
 class CocoSource:
-    """One COCO file and the folders, below ``root``, that its file names may start from."""
+    """One COCO file and the folders, below ``root``, that its file names may start from.
+
+    ``by_base_name``: the user named the folder of images, see `ImageFinder`.
+    """
 
     root: Path
     file: Path
     bases: tuple[Path, ...]
+    by_base_name: bool = False
+
+    @property
+    def format(self) -> str:
+        """The name of its format in `format_table`."""
+        return "coco"
 
     def read(self, *, empty_is_verified: bool = False) -> RawSplit:
         """Read the file; ``empty_is_verified``: an image without annotations is a negative.
@@ -94,23 +100,28 @@ class CocoSource:
         """
         reader = _CocoReader(self, empty_is_verified)
         with _collector_paused():
-            fast = read_fast(self.file, reader.file, partial(_choose_base, self), reader.empty)
+            fast = read_fast(self.file, reader.file, reader.choose_base, reader.empty)
             if fast is not None:
-                return self._from_columns(*fast)
+                return self._from_columns(*fast, reader.finder.remarks(reader.file))
             data = _load(self.file)
             reader.read_images(data["images"])
             names = reader.read_annotations(data["annotations"], data["categories"])
         images = measure(reader.images, self.root, reader.problems)
-        return RawSplit(self.root, names, images, reader.problems, form="xywh")
+        problems = reader.problems + reader.notes.problems() + reader.finder.remarks(reader.file)
+        return RawSplit(self.root, names, images, problems, form="xywh")
 
     def _from_columns(
-        self, names: list[str], images: list[RawImage], table: ObjectTable
+        self,
+        names: list[str],
+        images: list[RawImage],
+        table: ObjectTable,
+        remarks: Sequence[Problem],
     ) -> RawSplit:
         problems: list[Problem] = []
         known = measure(images, self.root, problems)
         if len(known) < len(images):
             table = table.of_images([image.width > 0 and image.height > 0 for image in images])
-        return RawSplit(self.root, names, known, problems, form="xywh", table=table)
+        return RawSplit(self.root, names, known, [*problems, *remarks], form="xywh", table=table)
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -127,6 +138,7 @@ class _Annotation(msgspec.Struct, gc=False):
     category_id: int | str
     bbox: tuple[float, float, float, float]
     iscrowd: int = 0
+    ignore: int = 0
 
 
 class _Category(msgspec.Struct, gc=False):
@@ -154,7 +166,7 @@ def read_fast(
         data = _decode(file)
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
         return None
-    names = [category.name for category in data.categories]
+    names = [plain_name(category.name) for category in data.categories]
     class_of = {category.id: index for index, category in enumerate(data.categories)}
     position = {image.id: index for index, image in enumerate(data.images)}
     if not len(set(names)) == len(class_of) == len(names) or len(position) != len(data.images):
@@ -165,7 +177,8 @@ def read_fast(
     except KeyError:
         return None
     images = _images(data.images, name, choose([image.file_name for image in data.images]), empty)
-    return None if images is None else (names, images, _table(data.annotations, owner, classes))
+    table = _table(data.annotations, owner, classes)
+    return None if images is None or table is None else (names, images, table)
 
 
 def _decode(file: Path) -> _Coco:
@@ -199,11 +212,15 @@ def _images(
 
 def _table(
     entries: Sequence[_Annotation], owner: Sequence[int], classes: Sequence[int]
-) -> ObjectTable:
+) -> ObjectTable | None:
     values = (value for entry in entries for value in entry.bbox)
     boxes = np.fromiter(values, np.float64, 4 * len(entries)).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    crowd = np.fromiter((entry.iscrowd != 0 for entry in entries), np.bool_, len(entries))
+    flags = [(entry.iscrowd, entry.ignore) for entry in entries if entry.iscrowd or entry.ignore]
+    if not all(value in (0, 1) for pair in flags for value in pair):
+        return None
+    ignored = (entry.iscrowd + entry.ignore > 0 for entry in entries)
+    crowd = np.fromiter(ignored, np.bool_, len(entries))
     owners = np.array(owner, np.int64)
     order = np.argsort(owners, kind="stable")
     return ObjectTable(
@@ -217,12 +234,31 @@ class _CocoReader:
         self.file = relative_name(source.file, source.root)
         self.images: list[RawImage] = []
         self.problems: list[Problem] = []
+        self.notes = Remarks()
+        self.finder = self._finder(source.bases)
         self.by_id: dict[Any, RawImage] = {}
         self.empty = ImageState.VERIFIED_EMPTY if empty_is_verified else ImageState.UNREVIEWED
 
+    def choose_base(self, names: Sequence[str]) -> Find:
+        """Return the look-up in the folder below which most of a sample of the names are found."""
+        sample = names[:: max(1, len(names) // _PROBES)]
+
+        def hits(base: Path) -> int:
+            find = self._finder([base], by_base_name=False).find
+            return sum(_is_found(find, name) for name in sample)
+
+        self.finder = self._finder([max(self.source.bases, key=hits)])
+        return self.finder.find
+
+    def _finder(self, bases: Sequence[Path], by_base_name: bool | None = None) -> ImageFinder:
+        source = self.source
+        if by_base_name is None:
+            by_base_name = source.by_base_name
+        return ImageFinder(source.root, bases, by_base_name=by_base_name)
+
     def read_images(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Take the ``images`` list: one raw image a path, faults noted by index."""
-        find = _choose_base(self.source, [_name(entry) for entry in entries])
+        find = self.choose_base([_name(entry) for entry in entries])
         by_path: dict[Path, RawImage] = {}
         for index, entry in enumerate(entries):
             name = _name(entry)
@@ -245,7 +281,7 @@ class _CocoReader:
                 self.images.append(raw)
                 self._claim(image_id, raw, index)
         if entries and not self.images:
-            raise DataError(_none_found(self.source, self.problems))
+            raise DataError(none_found(self.source.file, self.source.bases, self.problems))
 
     def _claim(self, image_id: int | str, raw: RawImage, index: int) -> None:
         """Give an image its id; when two images share one, nobody knows whose objects are whose."""
@@ -270,7 +306,8 @@ class _CocoReader:
             self._report(FindingKind.PATH_OUTSIDE, index, str(error))
             return None
         if path is None:
-            self._report(FindingKind.IMAGE_MISSING, index, f"no image {name}")
+            reason = f"no image {name}{self.finder.hint(name)}"
+            self._report(FindingKind.IMAGE_MISSING, index, reason)
             return None
         raw = RawImage(path, self.file, state_if_empty=self.empty)
         raw.width, raw.height = _pixels(entry.get("width")), _pixels(entry.get("height"))
@@ -289,23 +326,44 @@ class _CocoReader:
     ) -> list[str]:
         """Give each image its objects; return the class names."""
         names, class_of = self._categories(categories)
+        classes, images = _Ids(class_of), _Ids(self.by_id)
         for index, entry in enumerate(entries):
             try:
                 x, y, width, height = map(float, entry["bbox"])
-                label, ignore = class_of[entry["category_id"]], bool(entry.get("iscrowd"))
-                self.by_id[entry["image_id"]].objects.append(
-                    (x, y, x + width, y + height, label, ignore, index)
+                category, image = classes.find(entry["category_id"]), images.find(entry["image_id"])
+                ignore = self._ignored(entry, index)
+                self.by_id[image].objects.append(
+                    (x, y, x + width, y + height, class_of[category], ignore, index)
                 )
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-                self._reject(entry, index, class_of)
+                self._reject(entry, index, classes, images)
+        for key, ids in (("category_id", classes), ("image_id", images)):
+            if ids.as_text:
+                reason = (
+                    f"{key} is text where the ids are numbers, or otherwise, {ids.as_text} times"
+                )
+                self._report(FindingKind.ID_AS_TEXT, -1, f"{reason}; matched by what they say")
         return names
+
+    def _ignored(self, entry: Mapping[str, Any], index: int) -> bool:
+        """Return whether an object is to be ignored; a flag without a meaning counts as no."""
+        ignore = False
+        for key in _FLAGS:
+            meaning = parse_flag(entry.get(key))
+            if meaning is None:
+                reason = (
+                    f"{key} is {entry[key]!r}, wanted 0 or 1, true or false, yes or no; taken as no"
+                )
+                self.notes.add(FindingKind.FLAG_UNKNOWN, reason, self.file, index)
+            ignore = ignore or bool(meaning)
+        return ignore
 
     def _categories(self, entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[Any, int]]:
         names: dict[str, int] = {}
         class_of: dict[Any, int] = {}
         for index, entry in enumerate(entries):
             try:
-                category_id, name = entry["id"], str(entry["name"])
+                category_id, name = entry["id"], plain_name(entry["name"])
                 repeated = category_id in class_of or name in names
                 class_of.setdefault(category_id, names.setdefault(name, len(names)))
             except (KeyError, TypeError):
@@ -318,25 +376,22 @@ class _CocoReader:
                 self._report(FindingKind.CATEGORY_REPEATED, index, reason)
         return list(names), class_of
 
-    def _reject(self, entry: Any, index: int, class_of: Mapping[Any, int]) -> None:
+    def _reject(self, entry: Any, index: int, classes: _Ids, images: _Ids) -> None:
         """Say what is wrong with an annotation; its image must not become a negative."""
         if not isinstance(entry, dict):
-            self._report(
-                FindingKind.BOX_MALFORMED, index, f"annotation {entry!r}, wanted an object"
-            )
+            reason = f"annotation {entry!r}, wanted an object"
+            self._report(FindingKind.BOX_MALFORMED, index, reason)
             return
-        image_id = entry.get("image_id")
-        raw = self.by_id.get(image_id) if isinstance(image_id, int | str) else None
+        image_id = images.find(entry.get("image_id"))
+        raw = None if image_id is None else self.by_id[image_id]
         if raw is None:
-            self._report(
-                FindingKind.IMAGE_ID_UNKNOWN, index, f"image_id {image_id!r} is that of no image"
-            )
+            reason = f"image_id {entry.get('image_id')!r} is that of no image"
+            self._report(FindingKind.IMAGE_ID_UNKNOWN, index, reason)
             return
         raw.rejected += 1
-        category = entry.get("category_id")
-        box = entry.get("bbox")
-        if isinstance(box, list) and len(box) == 4 and category not in list(class_of):
-            known = ", ".join(map(str, class_of)) or "(no categories)"
+        category, box = entry.get("category_id"), entry.get("bbox")
+        if isinstance(box, list) and len(box) == 4 and classes.find(category) is None:
+            known = ", ".join(map(str, classes.known)) or "(no categories)"
             reason = f"category_id {category!r} of image {raw.path.name}, wanted one of {known}"
             self._report(FindingKind.CLASS_UNKNOWN, index, reason)
         else:
@@ -347,11 +402,36 @@ class _CocoReader:
         self.problems.append(Problem(kind, self.file, index, reason))
 
 
+class _Ids:
+    """Finds ids by what they say: ``"7"`` is 7 where only one of the known ids says so."""
+
+    def __init__(self, known: Mapping[Any, Any]) -> None:
+        self.known = known
+        self.as_text = 0
+        self._by_text: dict[str, list[Any]] | None = None
+
+    def find(self, value: Any) -> Any:
+        """Return the known id that a value stands for, None where there is none."""
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        if value in self.known:
+            return value
+        if self._by_text is None:
+            self._by_text = {}
+            for key in self.known:
+                self._by_text.setdefault(_said(key), []).append(key)
+        alike = self._by_text.get(_said(value), [])
+        self.as_text += len(alike) == 1
+        return alike[0] if len(alike) == 1 else None
+
+
+def _said(value: Any) -> str:
+    text = str(value).strip()
+    return str(int(text)) if text.isascii() and text.isdigit() else text
+
+
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes(), object_hook=_without_bulk)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+    data = read_json(path, object_hook=_without_bulk)
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         found = f"keys {', '.join(data)}" if isinstance(data, dict) else type(data).__name__
         raise DataError(f"{path}: not a COCO file (got {found}, wanted a list under 'images')")
@@ -374,20 +454,25 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _without_bulk(entry: dict[str, Any]) -> dict[str, Any]:
-    """Forget at once what is not used and most of the file: outlines."""
+    """Forget at once what is not used and most of the file: outlines, where there is a box."""
+    outlines = entry.get("segmentation")
+    if outlines and not entry.get("bbox") and "image_id" in entry:
+        box = _around(outlines)
+        if box is not None:
+            entry["bbox"] = box
     for key in _BULK:
         entry.pop(key, None)
     return entry
 
 
-def _choose_base(source: CocoSource, names: Sequence[str]) -> Callable[[str], Path | None]:
-    """Return the look-up in the folder below which most of a sample of the names are found."""
-
-    def hits(find: Callable[[str], Path | None]) -> int:
-        return sum(_is_found(find, name) for name in sample)
-
-    sample = names[:: max(1, len(names) // _PROBES)]
-    return max((ImageFinder(source.root, [base]).find for base in source.bases), key=hits)
+def _around(outlines: Any) -> list[float] | None:
+    """Return the box x y width height around the polygons of an object, None where they are none."""
+    try:
+        xs = [float(value) for outline in outlines for value in outline[0::2]]
+        ys = [float(value) for outline in outlines for value in outline[1::2]]
+        return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    except (TypeError, ValueError, KeyError):
+        return None
 
 
 def _is_found(find: Callable[[str], Path | None], name: str) -> bool:
@@ -407,16 +492,12 @@ def _pixels(value: Any) -> int:
     return int(value) if isinstance(value, int | float) and 0 < value < 1e9 else 0
 
 
-def _none_found(source: CocoSource, problems: Sequence[Problem]) -> str:
-    bases = ", ".join(str(base) for base in source.bases)
-    return (
-        f"{source.file}: none of its {len(problems)} images can be used (first: "
-        f"{problems[0].reason}; looked in {bases}); name their folder with images= (--images)"
-    )
-
-
 def write_coco(
-    dataset: Dataset, path: Path | str, *, images_root: Path | str | None = None
+    dataset: Dataset,
+    path: Path | str,
+    *,
+    images_root: Path | str | None = None,
+    supercategory: str = "",
 ) -> None:
     """Write a dataset as one standard COCO file, atomically.
 
@@ -426,6 +507,7 @@ def write_coco(
     Args:
         images_root: folder that ``file_name`` starts from, default the folder of ``path``. Images
             outside it get their absolute path.
+        supercategory: written into each category, for programs that ask for one.
     """
     target = Path(path)
     root = Path(images_root) if images_root is not None else target.parent
@@ -436,7 +518,10 @@ def write_coco(
     parts = {
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": i, "name": n} for i, n in enumerate(dataset.categories, start=1)],
+        "categories": [
+            {"id": i, "name": n} | ({"supercategory": supercategory} if supercategory else {})
+            for i, n in enumerate(dataset.categories, start=1)
+        ],
     }
     lines = ",\n".join(f'"{key}": {_one_per_line(entries)}' for key, entries in parts.items())
     write_text(target, f"{{\n{lines}\n}}\n")
@@ -476,10 +561,11 @@ def _one_per_line(entries: Sequence[Mapping[str, Any]]) -> str:
     return "[\n" + ",\n".join(rows) + "\n]"
 
 
-def _write(labels: LabelSet, out: Path) -> None:
+def _write(labels: LabelSet, out: Path) -> Sequence[str]:
     for name, dataset in labels.splits.items():
         file = out / "annotations" / f"{_INSTANCES}_{name}.json"
         write_coco(dataset, file, images_root=out / below_images(name))
+    return ()
 
 
 READER = Reader(

@@ -1,6 +1,8 @@
-"""FiftyOne's image detection dataset: ``labels.json`` beside ``data/``; written only.
+"""FiftyOne's image detection dataset: ``labels.json`` beside ``data/``, read and written.
 
-Boxes that a model suggests have a confidence.
+Boxes that a model suggests have a confidence, which is not read. An image whose labels are ``null`` is
+``unreviewed``, one with an empty list was looked at. (FiftyOne's COCO export has its files in the same
+places; `coco` reads it.)
 
 Source: FiftyOne, "Importing data", ``FiftyOneImageDetectionDataset``.
 """
@@ -8,15 +10,82 @@ Source: FiftyOne, "Importing data", ``FiftyOneImageDetectionDataset``.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hardmine.data.formats.label_format import ALL, LabelSet, Writer
+from hardmine.data.formats.image_folder import list_images, pair_name, read_sizes
+from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox
+from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
+from hardmine.data.formats.labels_in_one_file import OneFileSource, one_file_source
+from hardmine.errors import DataError
 from hardmine.files import write_text
+from hardmine.finding_kinds import FindingKind
+from hardmine.text import peek_text, read_json, same_text
 from hardmine.types import ImageRecord
 
+_LABELS = re.compile(r'"labels"\s*:\s*\{')
+_CLASSES = re.compile(r'"classes"\s*:\s*(\[|null)')
 
-def write_fiftyone(labels: LabelSet, out: Path) -> None:
+
+def read_fiftyone(path: Path, folder: Path) -> Iterator[ImageLabels]:
+    """Yield what the file says of each image in a folder; its names have no suffix.
+
+    Raises:
+        DataError: not JSON, or not of that form.
+    """
+    data = read_json(path)
+    labels = data.get("labels") if isinstance(data, dict) else None
+    if not isinstance(labels, dict):
+        raise DataError(f"{path}: wanted an object with 'classes' and 'labels'")
+    classes = data.get("classes")
+    by_stem = {pair_name(image, folder): image for image in list_images(folder)}
+    sizes = read_sizes(list(by_stem.values()))
+    size_of = dict(zip(by_stem.values(), sizes, strict=True))
+    place = 0
+    for index, (name, found) in enumerate(labels.items()):
+        image = by_stem.get(same_text(name)) or by_stem.get(same_text(Path(name).stem))
+        entry = ImageLabels(name, index, looked_at=found is not None)
+        size = size_of.get(image) if image is not None else None
+        if image is not None and isinstance(size, tuple):
+            entry.image = relative_name(image, folder)
+            entry.width, entry.height = size
+        for item in found or ():
+            _add_object(entry, item, place, classes)
+            place += 1
+        yield entry
+
+
+def _add_object(entry: ImageLabels, item: Any, place: int, classes: Any) -> None:
+    try:
+        label = item["label"]
+        name = classes[label] if isinstance(label, int) and classes else str(label)
+        x, y, width, height = (float(value) for value in item["bounding_box"])
+    except (KeyError, IndexError, TypeError, ValueError):
+        reason = f"object {str(item)[:80]}, wanted a label and a bounding_box of four numbers"
+        entry.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
+        return
+    wide, high = entry.width, entry.height
+    box = (x * wide, y * high, (x + width) * wide, (y + height) * high)
+    entry.objects.append(LabelledBox(name, *box, place))
+
+
+def _looks_like_fiftyone(path: Path) -> bool:
+    text = peek_text(path)
+    return _LABELS.search(text) is not None and _CLASSES.search(text) is not None
+
+
+def _sources(path: Path, images: Path | None) -> Mapping[str, OneFileSource]:
+    folder = images or path.parent / "data"
+    source = one_file_source("fiftyone", path, images, partial(read_fiftyone, folder=folder))
+    return {ALL: replace(source, bases=(folder,))}
+
+
+def write_fiftyone(labels: LabelSet, out: Path) -> Sequence[str]:
     """Write ``labels.json`` beside each folder ``data`` (one per split, where there are several)."""
     del out
     folders: dict[Path, dict[str, Any]] = {}
@@ -29,6 +98,7 @@ def write_fiftyone(labels: LabelSet, out: Path) -> None:
         value = {"classes": list(labels.categories), "labels": objects}
         text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
         write_text(folder / "labels.json", text + "\n")
+    return ()
 
 
 def _objects(labels: LabelSet, record: ImageRecord) -> list[dict[str, Any]]:
@@ -45,6 +115,7 @@ def _objects(labels: LabelSet, record: ImageRecord) -> list[dict[str, Any]]:
     return found
 
 
+READER = Reader(files=LabelFiles((".json",), _looks_like_fiftyone, _sources))
 WRITER = Writer(
     write_fiftyone, lambda split: "data" if split == ALL else f"{split}/data", any_split=True
 )

@@ -65,8 +65,8 @@ FORMATS: tuple[LabelFormat, ...] = (
     LabelFormat(
         "voc",
         "Pascal VOC: one XML file per image",
-        recognised_by="`JPEGImages/` and `Annotations/` (splits in `ImageSets/Main/`); or `images/` "
-        "and `annotations/` side by side, or XML files beside the images",
+        recognised_by="`JPEGImages/` and `Annotations/` (splits in `ImageSets/Main/`); or XML files "
+        "in a folder of any name beside `images/`, or beside the images",
         written="`JPEGImages/`, `Annotations/`, `ImageSets/Main/`",
     ),
     LabelFormat(
@@ -75,24 +75,46 @@ FORMATS: tuple[LabelFormat, ...] = (
         recognised_by="a `data.yaml`; or `images/` and `labels/` side by side, or text files "
         "`class cx cy w h` beside the images",
         written="`data.yaml`, `images/`, `labels/`",
+        how_to_import="`yolo train data=OUT/data.yaml`, from any folder",
     ),
     LabelFormat(
         "coco",
         "COCO: one JSON file for all images of a split",
-        recognised_by="a `.json` with `images`, `annotations` and `categories`, in the folder or in "
-        "`annotations/`",
+        recognised_by="a `.json` with `images`, `annotations` and `categories`, in the folder, in "
+        "`annotations/`, or beside `data/` (FiftyOne)",
         written="`annotations/instances_*.json`, `images/`",
     ),
     LabelFormat(
-        "csv",
-        "CSV: one line per object",
-        recognised_by="a `.csv` with the columns `image,xmin,ymin,xmax,ymax,label`, with or without "
-        "a header",
-        module="csv_boxes",
+        "rfdetr",
+        "COCO in a folder per split",
+        written="`train/`, `valid/`, `test/` with `_annotations.coco.json` in each",
+        how_to_import="RF-DETR and Roboflow take it as it is; read back as COCO",
+    ),
+    LabelFormat(
+        "labelme",
+        "LabelMe, X-AnyLabeling: one JSON file per image",
+        recognised_by="a `.json` with `shapes` beside each picture, or in a folder beside `images/`",
+        written="pictures with a `.json` beside each, `labels.txt`",
+        how_to_import="`labelme OUT --labels OUT/labels.txt`",
+    ),
+    LabelFormat(
+        "kitti",
+        "KITTI: one text file per image",
+        recognised_by="`image_2/` and `label_2/`, or text files of 15 words beside the images",
+        written="`image_2/`, `label_2/` (splits in `training/`, `validation/`, `testing/`)",
+    ),
+    LabelFormat(
+        "createml",
+        "CreateML: one JSON list beside the images",
+        recognised_by="`_annotations.createml.json`, or a `.json` that is a list of `image` and "
+        "`annotations`",
+        written="`images/` (or a folder per split) with `_annotations.createml.json`",
+        how_to_import="each folder is a data source of Create ML",
     ),
     LabelFormat(
         "labelstudio",
         "Label Studio",
+        recognised_by="its export as JSON or JSON-MIN",
         written="`tasks.json`, `labels.xml`, `images/`",
         how_to_import="serve local files with OUT as document root, set up the project with "
         "`labels.xml`, add `OUT/images` as local storage, import `tasks.json`",
@@ -102,6 +124,7 @@ FORMATS: tuple[LabelFormat, ...] = (
     LabelFormat(
         "cvat",
         "CVAT for images 1.1",
+        recognised_by="an `.xml` with `<annotations>`",
         written="`annotations.xml`, `images/`",
         how_to_import="make a task from `images/`, upload the annotations",
         for_labelling=True,
@@ -109,9 +132,22 @@ FORMATS: tuple[LabelFormat, ...] = (
     LabelFormat(
         "fiftyone",
         "FiftyOne's image detection dataset",
+        recognised_by="`labels.json` with `classes` and `labels`, beside `data/`",
         written="`labels.json`, `data/`",
         how_to_import="`fo.Dataset.from_dir(OUT, fo.types.FiftyOneImageDetectionDataset)`",
         for_labelling=True,
+    ),
+    LabelFormat(
+        "via",
+        "VGG Image Annotator (VIA)",
+        recognised_by="its project, or its annotations as `.json` or `.csv`",
+    ),
+    LabelFormat(
+        "csv",
+        "CSV: one line per object",
+        recognised_by="a `.csv` with the columns `image,xmin,ymin,xmax,ymax,label`, with or without "
+        "a header",
+        module="csv_boxes",
     ),
 )
 """In the order of looking: what a folder declares itself to be comes first."""

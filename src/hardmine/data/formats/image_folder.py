@@ -13,6 +13,7 @@ from hardmine.data.formats.label_validation import RawImage
 from hardmine.data.images import image_size
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
+from hardmine.text import same_text
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 THREADS = 8
@@ -39,6 +40,18 @@ def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return sorted(Path(file) for file in files if os.path.splitext(file)[1].lower() in wanted)  # noqa: PTH122
 
 
+def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the files right in a folder with one of the suffixes (any case), sorted, not hidden."""
+    wanted = frozenset(suffixes)
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in wanted and not path.name.startswith(".") and path.is_file()
+    )
+
+
 def list_images(folder: Path, passed: PassedOver | None = None) -> list[Path]:
     """Return the image files below a folder, sorted; ``passed`` gets what looks like one and is none."""
     return sorted(Path(file) for file in walk_pictures(folder, passed or PassedOver()))
@@ -47,6 +60,11 @@ def list_images(folder: Path, passed: PassedOver | None = None) -> list[Path]:
 def stem_name(path: Path, folder: Path) -> str:
     """Return the path below ``folder`` without its suffix: what pairs an image with its label."""
     return relative_name(path.with_suffix(""), folder)
+
+
+def pair_name(path: Path, folder: Path) -> str:
+    """Return `stem_name` with accents in one spelling, so that names that look the same pair."""
+    return same_text(stem_name(path, folder))
 
 
 def read_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | DataError]:

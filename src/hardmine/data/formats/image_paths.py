@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
+from hardmine.text import same_text
+from hardmine.types import Problem
 
 _PLAIN = re.compile(r"\w[^/\\]*")
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://|/.*\?d=", re.IGNORECASE)
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
+"""What Label Studio puts before the name of an uploaded file."""
+
+_BY_BASE_NAME = "by the base name"
+_BY_CASE = "in another case of letters"
 
 
 class OutsideRootError(DataError):
@@ -19,47 +30,84 @@ class OutsideRootError(DataError):
 class ImageFinder:
     """Finds named files below a root; lists each folder once instead of asking for each file.
 
+    A name is looked up as it is written, with ``\\`` as ``/``, with accents spelled the other way and,
+    where that is unique, in another case of letters.
+
     Args:
         root: the folder that no name may leave, symbolic links included.
         bases: folders that relative names are tried against, first match wins; default the root.
+        by_base_name: the user named ``root`` as the folder of images, so that a name that was true on
+            another machine (a drive letter, a URL, ``../..``) is found by its last part anywhere
+            below it, where only one file is called so.
+        more_roots: further folders that names may lead into.
     """
 
-    def __init__(self, root: Path, bases: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        bases: Sequence[Path] = (),
+        *,
+        by_base_name: bool = False,
+        more_roots: Iterable[Path] = (),
+    ) -> None:
         self.root = plain_path(root)
         self.bases = [str(plain_path(base)) for base in bases or [root]]
-        self._real_root = os.path.realpath(self.root)
+        self._roots = [str(self.root), *(str(plain_path(folder)) for folder in more_roots)]
+        self._real_roots = [os.path.realpath(folder) for folder in self._roots]
+        self._by_base_name = by_base_name
         self._listed: dict[str, dict[str, bool]] = {}
+        self._folded: dict[str, dict[str, list[str]]] = {}
+        self._everywhere: dict[str, list[Path]] | None = None
+        self._found_otherwise: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
 
     def find(self, name: str) -> Path | None:
         """Return the named file, or None where there is none.
 
-        Args:
-            name: as written in the label file; ``\\`` counts as ``/`` when nothing else fits.
-
         Raises:
-            OutsideRootError: every reading of the name leaves the root.
+            OutsideRootError: every reading of the name leaves the roots.
         """
         if _PLAIN.fullmatch(name) and (found := self._find_plain(name)) is not None:
             return found
-        spellings = [name, name.replace("\\", "/")] if "\\" in name else [name]
         outside = ""
-        for spelling in spellings:
+        for spelling in [name, name.replace("\\", "/")] if "\\" in name else [name]:
             for base in self.bases:
                 path = _join(base, spelling)
-                if not _is_within(path, str(self.root)):
+                if not any(_is_within(path, root) for root in self._roots):
                     outside = outside or path
                     continue
-                linked = self._lookup(path)
-                if linked is None:
-                    continue
-                if linked and not _is_within(os.path.realpath(path), self._real_root):
-                    raise OutsideRootError(
-                        f"{name!r} is a link to {os.path.realpath(path)}, outside {self.root}"
-                    )
-                return Path(path)
-        if outside:
-            raise OutsideRootError(f"{name!r} names {outside}, outside {self.root}")
+                found = self._look_up(path, name)
+                if found is not None:
+                    return found
+        if self._by_base_name and (found := self._find_by_base_name(name)) is not None:
+            return found
+        if outside and not self._by_base_name:
+            raise OutsideRootError(
+                f"{name!r} names {outside}, outside {self.root}; name the folder of the images "
+                "with images= (--images)"
+            )
         return None
+
+    def hint(self, name: str) -> str:
+        """Return what to add to the words that a name was not found, maybe nothing."""
+        if not self._by_base_name:
+            way = "; name the folder of the images with images= (--images)"
+            return way if _is_foreign(name) else ""
+        number = max((len(self._called(base)) for base in _base_names(name)), default=0)
+        return f": {number} files are called so below {self.root}" if number > 1 else ""
+
+    def remarks(self, file: str) -> list[Problem]:
+        """Return what to say of names that were found otherwise than as they are written."""
+        return [
+            Problem(
+                FindingKind.IMAGE_FOUND_OTHERWISE,
+                file,
+                -1,
+                f"{number} images were found {way} below {self.root}, not as written (the first: "
+                f"{self._first[way]})",
+            )
+            for way, number in self._found_otherwise.items()
+        ]
 
     def _find_plain(self, name: str) -> Path | None:
         """Return a file right in a base, no link on the way; None leaves it to the careful way."""
@@ -72,16 +120,74 @@ class ImageFinder:
                 return Path(f"{base}{os.sep}{name}") if plain else None
         return None
 
-    def _lookup(self, path: str) -> bool | None:
-        """Return None where the file is missing, else whether a link is on the way to it."""
+    def _look_up(self, path: str, name: str) -> Path | None:
         folder, leaf = os.path.split(path)
         if folder not in self._listed:
             self._listed[folder] = self._list(folder)
-        return self._listed[folder].get(leaf)
+        listed = self._listed[folder]
+        if leaf not in listed:
+            leaf, way = self._spelled_otherwise(folder, leaf)
+            if not leaf:
+                return None
+            if way:
+                self._note(way, name)
+        found = os.path.join(folder, leaf)  # noqa: PTH118
+        if listed[leaf]:
+            real = os.path.realpath(found)
+            if not any(_is_within(real, root) for root in self._real_roots):
+                raise OutsideRootError(
+                    f"{name!r} is a link to {real}, outside {self.root}; name the folder that it "
+                    "leads to with images= (--images)"
+                )
+        return Path(found)
+
+    def _spelled_otherwise(self, folder: str, leaf: str) -> tuple[str, str]:
+        """Return the file whose name differs in its spelling only, and how it differs."""
+        if folder not in self._folded:
+            folded: dict[str, list[str]] = defaultdict(list)
+            for entry in self._listed[folder]:
+                folded[same_text(entry).casefold()].append(entry)
+            self._folded[folder] = folded
+        alike = self._folded[folder].get(same_text(leaf).casefold(), [])
+        for entry in alike:
+            if same_text(entry) == same_text(leaf):
+                return entry, ""
+        return (alike[0], _BY_CASE) if len(alike) == 1 else ("", "")
+
+    def _find_by_base_name(self, name: str) -> Path | None:
+        for base in _base_names(name):
+            found = self._called(base)
+            folders = re.split(r"[/\\]", name)[-2::-1]
+            for depth, folder in enumerate(folders):  # of several, the one whose folders agree
+                if len(found) < 2:
+                    break
+                found = [path for path in found if path.parents[depth].name == folder]
+            if len(found) == 1:
+                self._note(_BY_BASE_NAME, name)
+                return found[0]
+        return None
+
+    def _called(self, base: str) -> list[Path]:
+        """Return the files below the root that have that name; linked folders are not entered."""
+        if self._everywhere is None:
+            self._everywhere = defaultdict(list)
+            for parent, folders, files in os.walk(self.root):
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                for file in sorted(files):
+                    path = Path(parent, file)
+                    if not path.is_symlink():
+                        self._everywhere[same_text(file)].append(path)
+        return self._everywhere.get(same_text(base), [])
+
+    def _note(self, way: str, name: str) -> None:
+        self._found_otherwise[way] += 1
+        self._first.setdefault(way, name)
 
     def _list(self, folder: str) -> dict[str, bool]:
-        linked = os.path.realpath(folder) != os.path.normpath(
-            os.path.join(self._real_root, os.path.relpath(folder, self.root))  # noqa: PTH118
+        linked = not any(
+            os.path.realpath(folder)
+            == os.path.normpath(os.path.join(real, os.path.relpath(folder, root)))  # noqa: PTH118
+            for root, real in zip(self._roots, self._real_roots, strict=True)
         )
         try:
             with os.scandir(folder) as entries:
@@ -101,6 +207,22 @@ def relative_name(path: Path, root: Path) -> str:
         return path.relative_to(root).as_posix()
     except ValueError:
         return path.as_posix()
+
+
+def _base_names(name: str) -> list[str]:
+    """Return what the file itself may be called, of a path or URL that was true elsewhere."""
+    whole = name
+    if _URL.match(name):
+        parts = urlsplit(name)
+        asked = parse_qs(parts.query).get("d")  # Label Studio's local files: …?d=folder/name.jpg
+        whole = asked[0] if asked else unquote(parts.path)
+    last = re.split(r"[/\\]", whole)[-1]
+    names = [last, unquote(last), _UPLOADED.sub("", last)]
+    return [base for base in dict.fromkeys(names) if base]
+
+
+def _is_foreign(name: str) -> bool:
+    return "\\" in name or bool(_URL.match(name)) or name.startswith("/")
 
 
 def _join(base: str, name: str) -> str:

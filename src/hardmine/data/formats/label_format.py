@@ -6,7 +6,7 @@ Each format's module has a ``READER``, a ``WRITER`` or both; `format_table` has 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +33,11 @@ _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(_CANONICAL)})(?![a-z])")
 
 class Source(Protocol):
     """One split of a dataset that has been found and not read yet."""
+
+    @property
+    def format(self) -> str:
+        """The name of its format in `format_table`."""
+        ...
 
     def read(self, *, empty_is_verified: bool = False) -> RawSplit:
         """Read it."""
@@ -71,12 +76,18 @@ class LabelPerImage:
     Attributes:
         suffix: of the label files, lower case.
         looks_right: whether a file with that suffix is of this format; an empty file is of any.
-        source: a split from its root, its folder of images and its folder of label files.
+        source: a split from its root, its folder of images and its folder of label files; the root is
+            the folder of images where the user named that.
     """
 
     suffix: str
     looks_right: Callable[[Path], bool]
     source: Callable[[Path, Path, Path], Source]
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The suffix, as `LabelFiles` has several."""
+        return (self.suffix,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +138,13 @@ class Writer:
     """How data are written in one format.
 
     Attributes:
-        write: writes the labels below a folder in which the images already lie.
+        write: writes the labels below a folder in which the images already lie; returns what to say
+            of it, in whole sentences.
         image_folder: where the images of a split lie below that folder; ``""`` is the folder itself.
         any_split: splits may have any name; else only those in `SPLITS` and `ALL`.
     """
 
-    write: Callable[[LabelSet, Path], None]
+    write: Callable[[LabelSet, Path], Sequence[str]]
     image_folder: Callable[[str], str]
     any_split: bool = False
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hardmine.data.formats.format_table import READ, LabelFormat, looked_for
-from hardmine.data.formats.image_folder import list_files, list_images
+from hardmine.data.formats.image_folder import (
+    files_in,
+    list_files,
+    list_images,
+    pair_name,
+)
 from hardmine.data.formats.label_format import (
     ALL,
     SPLITS,
@@ -18,12 +23,15 @@ from hardmine.data.formats.label_format import (
     split_folder,
     split_of,
 )
+from hardmine.data.images import picture_suffixes
 from hardmine.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_IMAGE_FOLDERS = ("images", "Images")
-_LABEL_FOLDERS = ("labels", "annotations", "Annotations", "xmls")
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "image_2", "data", "jpegimages")
+"""Names of folders of images, lower case, in the order of looking; else any that holds images."""
+_LABEL_FOLDERS = ("labels", "annotations", "xmls", "label_2")
+"""Names of folders of labels, lower case; others must hold a label for one of the images."""
 _LABELS_LOOKED_AT = 50
 """Label files of a folder that are opened to find out their format; the first that fits decides."""
 
@@ -56,18 +64,21 @@ def find_sources(path: Path, images: Path | None = None) -> Sources:
 
 def _from_file(path: Path, images: Path | None) -> Sources:
     suffix = path.suffix.lower()
-    rows = [files for _, files in _label_files() if suffix in files.suffixes]
+    rows = {row.name: files for row, files in _label_files() if suffix in files.suffixes}
     if not rows:
         wanted = ", ".join(dict.fromkeys(s for _, files in _label_files() for s in files.suffixes))
         got = f"got a {suffix or 'suffixless'} file"
         raise DataError(f"{path}: {got}, wanted {wanted} or a folder")
-    fitting = next((files for files in rows if files.looks_right(path)), rows[0])
-    return fitting.sources(path, images)  # whose reader says what is wrong where none fits
+    # Where none fits, the reader of the commonest format with that suffix says what is wrong.
+    usual = rows.get(suffix[1:], next(iter(rows.values())))
+    fitting = next((files for files in rows.values() if files.looks_right(path)), usual)
+    return fitting.sources(path, images)
 
 
 def _from_folder(path: Path) -> Sources:
     return (
-        _declared(path)
+        _laid_out(path)
+        or _in_files(path, None, after_pairs=False)
         or _side_by_side(path)
         or _split_folders(path)
         or _beside(path)
@@ -82,69 +93,96 @@ def _from_labels(path: Path, images: Path) -> Sources:
     return found or ({} if row is None else {ALL: row.source(images, images, path)})
 
 
-def _declared(path: Path) -> Sources:
-    """Return what a folder says that it is, by its layout or by a file for all images."""
-    for row in READ:
-        layout = row.reader.layout
-        if layout is not None and (found := layout(path)):
-            return found
-        files = row.reader.files
-        if files is not None and not files.after_pairs and (found := _of_row(row, path, None)):
-            return found
-    return {}
+def _laid_out(path: Path) -> Sources:
+    layouts = (row.reader.layout for row in READ)
+    return next((found for look in layouts if look is not None and (found := look(path))), {})
 
 
 def _in_files(path: Path, images: Path | None, *, after_pairs: bool) -> Sources:
-    for row, files in _label_files():
-        if files.after_pairs is after_pairs and (found := _of_row(row, path, images)):
-            return found
+    """Return what files for many images hold, in the folder, in ``annotations`` or in ``images``.
+
+    Of several formats, the first of the table is taken.
+    """
+    rows = [(row, files) for row, files in _label_files() if files.after_pairs is after_pairs]
+    folders = [path, *_called(path, ("annotations", "images"))]
+    found: dict[str, list[Path]] = {}
+    for file in (file for folder in folders for file in files_in(folder, _suffixes(rows))):
+        for row, files in rows:
+            if file.suffix.lower() in files.suffixes and files.looks_right(file):
+                found.setdefault(row.name, []).append(file)
+                break
+    for row, files in rows:
+        if row.name in found:
+            return _of_files(path, images, row, files, found[row.name])
     return {}
 
 
-def _of_row(row: LabelFormat, path: Path, images: Path | None) -> Sources:
-    """Return the splits in a format's label files in a folder or in ``annotations``, by their names."""
-    files = row.reader.files
-    if files is None:
-        return {}
-    named = [
-        file
-        for folder in (path, path / "annotations", path / "Annotations")
-        for suffix in files.suffixes
-        for file in sorted(folder.glob(f"*{suffix}"))
-        if files.looks_right(file)
-    ]
+def _of_files(
+    path: Path, images: Path | None, row: LabelFormat, files: LabelFiles, named: list[Path]
+) -> Sources:
+    """Return the splits in a format's files, by their names."""
     chosen = [file for file in named if files.preferred and file.name.startswith(files.preferred)]
     chosen = chosen or named
     if files.whole:
-        return files.sources(chosen[0], images) if chosen else {}
+        return files.sources(chosen[0], images)
     found: dict[str, Source] = {}
     for file in chosen:
         name = split_of(file.stem) or (ALL if len(chosen) == 1 else file.stem)
         if name in found:
             listed = ", ".join(str(f.relative_to(path)) for f in chosen)
-            kind = row.name.upper()
             raise DataError(
-                f"{path}: several {kind} files for {name!r} ({listed}); name one of them"
+                f"{path}: several {row.name.upper()} files for {name!r} ({listed}); name one of them"
             )
         found[name] = next(iter(files.sources(file, images).values()))
     return found
 
 
 def _side_by_side(path: Path) -> Sources:
-    images = next((path / name for name in _IMAGE_FOLDERS if (path / name).is_dir()), None)
-    if images is None:
-        return {}
-    for name in _LABEL_FOLDERS:
-        labels = path / name
-        if labels.is_dir() and (row := _format_of(labels, empty_counts=True)):
-            return {n: row.source(path, *pair) for n, pair in _pairs(images, labels).items()}
+    """Return the data of a folder of images beside a folder of labels for them."""
+    for images in _image_folders(path):
+        known = _called(path, _LABEL_FOLDERS)
+        others = [p for p in _folders(path) if p not in known and split_folder(p.name) is None]
+        for labels in (*known, *others):
+            if labels == images:
+                continue
+            row = _format_of(labels, empty_counts=labels in known)
+            if row is not None and (labels in known or _fits(images, labels, row)):
+                return {n: row.source(path, *pair) for n, pair in _pairs(images, labels).items()}
     return {}
+
+
+def _image_folders(path: Path) -> list[Path]:
+    """Return the folders that may hold the images: those called so, else those that hold any."""
+    called = _called(path, _IMAGE_FOLDERS)
+    if called:
+        return called
+    return [f for f in _folders(path) if split_folder(f.name) is None and _holds_images(f)]
+
+
+def _holds_images(folder: Path) -> bool:
+    return bool(files_in(folder, picture_suffixes()))
+
+
+def _fits(images: Path, labels: Path, row: LabelPerImage) -> bool:
+    """Return whether an image and a label have the same name."""
+    names = {pair_name(path, images) for path in list_images(images)}
+    return any(pair_name(path, labels) in names for path in list_files(labels, row.suffixes))
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _called(path: Path, names: Sequence[str]) -> list[Path]:
+    """Return the folders with one of the names, in any case of letters, in the order of the names."""
+    found = [folder for folder in _folders(path) if folder.name.lower() in names]
+    return sorted(found, key=lambda folder: names.index(folder.name.lower()))
 
 
 def _pairs(images: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     """Return the splits of two folders with the same structure, one of images, one of labels."""
-    folders = sorted(p for p in images.iterdir() if p.is_dir())
-    loose = any(p.is_file() for p in images.iterdir())
+    folders = _folders(images)
+    loose = any(p.is_file() and not p.name.startswith(".") for p in images.iterdir())
     if folders and not loose and all(split_of(p.name) for p in folders):
         return {split_of(p.name) or "": (p, labels / p.name) for p in folders}
     return {ALL: (images, labels)}
@@ -152,7 +190,7 @@ def _pairs(images: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
 
 def _split_folders(path: Path) -> Sources:
     found: dict[str, Source] = {}
-    for folder in sorted(p for p in path.iterdir() if p.is_dir()):
+    for folder in _folders(path):
         name = split_folder(folder.name)
         if name is None:
             continue
@@ -192,3 +230,7 @@ def _label_files() -> Iterator[tuple[LabelFormat, LabelFiles]]:
     for row in READ:
         if row.reader.files is not None:
             yield row, row.reader.files
+
+
+def _suffixes(rows: Sequence[tuple[LabelFormat, LabelFiles]]) -> set[str]:
+    return {suffix for _, files in rows for suffix in files.suffixes}

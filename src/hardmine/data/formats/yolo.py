@@ -1,22 +1,23 @@
 """YOLO: one text file per image, a line ``class cx cy w h`` (shares of the image) per object.
 
 A missing label file says ``unreviewed``, an empty one ``verified_empty``; other states, and objects
-to ignore, live in a side file (see `image_states`). Lines of outlines (``class x y x y …``)
-give their bounding box.
+to ignore, live in a side file (see `image_states`). What lines of another length mean is judged over
+the whole set (`yolo_columns`); ``data.yaml`` is read in `yolo_config`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import yaml
 
 from hardmine.data.formats.image_folder import list_files, list_images, measure, stem_name
+from hardmine.data.formats.image_labels import Remarks, numbered_classes
 from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
 from hardmine.data.formats.image_states import (
     NO_MARK,
@@ -37,112 +38,18 @@ from hardmine.data.formats.label_format import (
     below_images,
 )
 from hardmine.data.formats.label_validation import RawImage, RawSplit
+from hardmine.data.formats.labels_in_one_file import none_found
+from hardmine.data.formats.yolo_columns import BOX, Columns, Keypoints, judge_columns
+from hardmine.data.formats.yolo_config import ONLY_REPEATS, load_config, read_config
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
+from hardmine.text import TextError, peek_text, read_lines, same_text
 from hardmine.types import ImageRecord, ImageState, Problem
 
-logger = logging.getLogger(__name__)
-
-_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
-_CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "images/classes.txt")
-
-
-def read_config(path: Path, images: Path | None = None) -> dict[str, YoloSource]:
-    """Return the splits that a ``data.yaml`` names.
-
-    The root is the folder under ``path`` (seen from the yaml's folder), or the yaml's folder when
-    there is none or it does not exist here; no entry may leave it.
-
-    Args:
-        images: takes the place of ``path``.
-
-    Raises:
-        DataError: broken, without names or splits, or an entry is missing or leaves the root.
-    """
-    config = load_yaml(path)
-    names = _names(path, config)
-    root = images or path.parent / str(config.get("path") or "")
-    if not root.is_dir():
-        logger.warning("%s: path %s is not here, using %s", path, root, path.parent)
-        root = path.parent
-    sources: dict[str, YoloSource] = {}
-    for key, split in _KEYS.items():
-        value = config.get(key)
-        entries = [value] if isinstance(value, str) else value or []
-        if not isinstance(entries, list):
-            raise DataError(f"{path}: {key} is {value!r}, wanted a path or a list of paths")
-        found = [_locate(path, root, key, str(entry)) for entry in entries]
-        present = tuple(entry for entry in found if entry is not None)
-        if present:
-            sources[split] = YoloSource(root, present, names)
-    if not sources:
-        raise DataError(f"{path}: none of train, val, test names a folder or list below {root}")
-    return sources
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a yaml file.
-
-    Raises:
-        DataError: not readable, not yaml, or not a mapping.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as YAML ({reason})") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: got {type(config).__name__}, wanted keys such as train and names")
-    return config
-
-
-def looks_like_config(path: Path) -> bool:
-    """Return whether a yaml file is called ``data`` or names classes."""
-    return path.stem == "data" or "names" in load_yaml(path)
-
-
-def class_names(folder: Path) -> tuple[str, ...] | None:
-    """Return the names in a folder's ``classes.txt`` (or ``obj.names``), None where it has none."""
-    for name in _CLASS_FILES:
-        path = folder / name
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            return tuple(line.strip() for line in lines if line.strip())
-    return None
-
-
-def _names(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    names = config.get("names")
-    if isinstance(names, dict):
-        try:
-            by_number = {int(number): str(name) for number, name in names.items()}
-        except (TypeError, ValueError):
-            by_number = {}
-        if sorted(by_number) != list(range(len(names))):
-            raise DataError(f"{path}: names has the keys {list(names)}, wanted 0, 1, 2 …")
-        names = [by_number[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise DataError(f"{path}: names is {names!r}, wanted a list of class names")
-    return tuple(str(name) for name in names)
-
-
-def _locate(path: Path, root: Path, key: str, entry: str) -> Path | None:
-    """Return the file or folder that an entry names, None where there is none.
-
-    Some exports write ``../train/images`` for what lies beside the yaml, so the ``../`` is dropped
-    where it leads nowhere.
-    """
-    plain = entry.replace("\\", "/")
-    for spelling in (plain, plain.removeprefix("../")):
-        found = Path(os.path.normpath(root / spelling))
-        if found.exists():
-            if not Path(os.path.realpath(found)).is_relative_to(os.path.realpath(root)):
-                raise DataError(f"{path}: {key} names {found}, outside {root}")
-            return found
-    logger.warning("%s: %s names %s, which is not in %s", path, key, entry, root)
-    return None
-
-
+_REPEATED = (
+    "data.yaml names {folder} as {name} too, since other programs want both train and val: what is "
+    "measured there was trained on; split the data first (hardmine split DATA OUT --copy)"
+)
 MAX_UNNAMED = 1000
 """Class numbers from here on are taken for an error where no list of names says otherwise."""
 
@@ -151,126 +58,315 @@ MAX_UNNAMED = 1000
 class YoloSource:
     """One split.
 
-    ``entries`` are folders of images and text files that list images. Labels lie in ``labels`` (by
-    the same path below it), or where that is None by the format's own rule: the last ``images`` in
-    an image's path turned into ``labels``, else beside the image.
+    Attributes:
+        root: the folder that names of files are seen from.
+        entries: folders of images, and text files that list images.
+        names: class names by number; None where the data come without names.
+        labels: the folder of labels (by the same path below it), or None: the format's own rule, the
+            last ``images`` in an image's path turned into ``labels``, else beside the image.
+        keypoints: as data.yaml declares them.
+        roots: further folders that list files may name images in.
+        by_base_name: the user named the folder of images, see `ImageFinder`.
+        remarks: what is to be said of the data.yaml.
     """
 
     root: Path
     entries: tuple[Path, ...]
-    names: tuple[str, ...] | None
+    names: Mapping[int, str] | None
     labels: Path | None = None
+    keypoints: Keypoints | None = None
+    roots: tuple[Path, ...] = ()
+    by_base_name: bool = False
+    remarks: tuple[Problem, ...] = ()
+
+    @property
+    def format(self) -> str:
+        """The name of its format in `format_table`."""
+        return "yolo"
 
     def read(self, *, empty_is_verified: bool = False) -> RawSplit:
         """Read the split; ``empty_is_verified``: an image without label file is a negative."""
         return _YoloReader(self, empty_is_verified).read()
 
 
-def _in_folders(root: Path, images: Path, labels: Path) -> YoloSource:
-    return YoloSource(root, (images,), class_names(root), labels)
+class _Line(NamedTuple):
+    place: int
+    text: str
+    number: int
+    values: list[float]
 
 
 class _YoloReader:
     def __init__(self, source: YoloSource, empty_is_verified: bool) -> None:
         self.source = source
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = list(source.remarks)
+        self.notes = Remarks()
         self.highest = -1
-        self.limit = MAX_UNNAMED if source.names is None else len(source.names)
         self.missing = ImageState.VERIFIED_EMPTY if empty_is_verified else ImageState.UNREVIEWED
+        self.folders = _LabelFolders(source)
+        self.marks: dict[Path, dict[str, Mark]] = {}
 
     def read(self) -> RawSplit:
         """Return the images of every listed folder and list file, each once."""
-        found: dict[Path, tuple[Path, Mark]] = {}
+        labels: dict[Path, Path | None] = {}
         for entry in self.source.entries:
-            found.update(self._folder(entry) if entry.is_dir() else self._list(entry))
-        raws = [
-            RawImage(path, self._name(label), state=mark.state, source=mark.source)
-            for path, (label, mark) in found.items()
-        ]
+            images = list_images(entry) if entry.is_dir() else [*self._list(entry)]
+            labels |= {path: self.folders.label_of(path) for path in images}
+        if not labels and any(not entry.is_dir() for entry in self.source.entries):
+            folders = (self.source.root, *self.source.roots)
+            raise DataError(
+                none_found(self.source.entries[0], dict.fromkeys(folders), self.problems)
+            )
+        raws = [self._raw(path, label) for path, label in labels.items()]
         raws = measure(raws, self.source.root, self.problems)
-        for raw in raws:
-            self._fill(raw, *found[raw.path])
-        names = self.source.names or tuple(map(str, range(self.highest + 1)))
-        return RawSplit(self.source.root, list(names), raws, self.problems, form="cxcywh_shares")
+        lines = [self._lines(raw, labels[raw.path]) for raw in raws]
+        columns = self._columns(lines)
+        for raw, written in zip(raws, lines, strict=True):
+            self._fill(raw, written, labels[raw.path], columns)
+        self._strays(labels)
+        self.problems += self.notes.problems()
+        names = self.source.names
+        known = list(names.values()) if names is not None else [*map(str, range(self.highest + 1))]
+        return RawSplit(self.source.root, known, raws, self.problems, form="cxcywh_shares")
 
-    def _folder(self, entry: Path) -> Iterator[tuple[Path, tuple[Path, Mark]]]:
-        """Yield the images of a folder, each with its label file and mark."""
-        images = entry / "images" if (entry / "images").is_dir() else entry
-        labels = self.source.labels or _label_folder(images)
-        marks = read_marks(labels, self.source.root, self.problems)
-        stems: dict[str, Path] = {}
-        for path in list_images(images):
-            stem = stem_name(path, images)
-            label = labels / f"{stem}.txt"
-            if stem in stems and label.is_file():
-                self._report(
-                    FindingKind.LABEL_AMBIGUOUS, label, f"serves {stems[stem].name} and {path.name}"
-                )
-            stems[stem] = path
-            yield path, (label, marks.get(relative_name(path, images), NO_MARK))
-        for label in list_files(labels, {".txt"}):
-            if stem_name(label, labels) not in stems and looks_like_labels(label):
-                self._report(
-                    FindingKind.IMAGE_MISSING, label, f"no image {stem_name(label, labels)}.*"
-                )
+    def _raw(self, path: Path, label: Path | None) -> RawImage:
+        mark = self._mark(path)
+        return RawImage(path, self._name(label or path), state=mark.state, source=mark.source)
 
-    def _list(self, entry: Path) -> Iterator[tuple[Path, tuple[Path, Mark]]]:
+    def _list(self, entry: Path) -> Iterator[Path]:
         """Yield the images that a text file names."""
-        finder = ImageFinder(self.source.root, [entry.parent, self.source.root])
-        for index, line in enumerate(_lines(entry)):
+        source = self.source
+        finder = ImageFinder(
+            source.root,
+            [entry.parent, source.root],
+            by_base_name=source.by_base_name,
+            more_roots=(*source.roots, entry.parent),
+        )
+        try:
+            lines = read_lines(entry)
+        except (OSError, TextError) as error:
+            raise DataError(f"{entry}: cannot be read as a list of images ({error})") from None
+        for index, line in enumerate(lines):
+            name = line.strip()
+            if not name:
+                continue
             try:
-                path = finder.find(line.strip())
+                path = finder.find(name)
             except OutsideRootError as error:
                 self._report(FindingKind.PATH_OUTSIDE, entry, str(error), index)
                 continue
             if path is None:
-                self._report(FindingKind.IMAGE_MISSING, entry, f"no image {line.strip()}", index)
+                reason = f"no image {name}{finder.hint(name)}"
+                self._report(FindingKind.IMAGE_MISSING, entry, reason, index)
             else:
-                yield path, (_label_folder(path.parent) / f"{path.stem}.txt", NO_MARK)
+                yield path
+        self.problems += finder.remarks(self._name(entry))
 
-    def _fill(self, raw: RawImage, label: Path, mark: Mark) -> None:
-        try:
-            lines = label.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
+    def _lines(self, raw: RawImage, label: Path | None) -> list[_Line]:
+        """Return the lines of a label file that are a class and numbers."""
+        if label is None:
             raw.state_if_empty = self.missing
-            raw.file = self._name(raw.path)
-            return
-        except OSError as error:
-            self._report(FindingKind.LABEL_BROKEN, label, f"cannot be read ({error.strerror})")
-            raw.rejected += 1
-            return
+            return []
         raw.state_if_empty = ImageState.VERIFIED_EMPTY
+        try:
+            lines = read_lines(label)
+        except TextError as error:
+            self._reject(raw, FindingKind.LABEL_ENCODING, label, str(error))
+            return []
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror})"
+            self._reject(raw, FindingKind.LABEL_BROKEN, label, reason)
+            return []
+        found: list[_Line] = []
         for index, line in enumerate(lines):
             if not line.strip():
                 continue
             try:
-                number, (x0, y0, x1, y1) = parse_line(line)
+                found.append(_Line(index, line.strip()[:80], *parse_line(line)))
             except ValueError as error:
-                self._report(FindingKind.BOX_MALFORMED, label, str(error), index)
-                raw.rejected += 1
+                self._reject(raw, FindingKind.BOX_MALFORMED, label, str(error), index)
+        return found
+
+    def _columns(self, lines: list[list[_Line]]) -> dict[int, Columns | str]:
+        by_count: dict[int, list[list[float]]] = defaultdict(list)
+        for written in lines:
+            for line in written:
+                by_count[len(line.values)].append(line.values)
+        if set(by_count) <= {4} and self.source.keypoints is None:
+            return {4: BOX}
+        return judge_columns(by_count, self.source.keypoints)
+
+    def _fill(
+        self,
+        raw: RawImage,
+        lines: list[_Line],
+        label: Path | None,
+        columns: Mapping[int, Columns | str],
+    ) -> None:
+        if label is None:
+            return
+        ignored = self._mark(raw.path).ignore
+        for index, text, number, values in lines:
+            reading = columns[len(values)]
+            try:
+                if isinstance(reading, str):
+                    raise ValueError(reading)
+                x0, y0, x1, y1 = reading.box(values)
+            except ValueError as error:
+                reason = f"line {text!r}, {error}"
+                self._reject(raw, FindingKind.BOX_MALFORMED, label, reason, index)
                 continue
-            if not 0 <= number < self.limit:
-                reason = f"class {number}, wanted 0 to {self.limit - 1}"
-                self._report(FindingKind.CLASS_UNKNOWN, label, reason, index)
-                raw.rejected += 1
+            place = self._class(number)
+            if place is None:
+                reason = f"class {number}, wanted {self._wanted()}"
+                self._reject(raw, FindingKind.CLASS_UNKNOWN, label, reason, index)
                 continue
-            self.highest = max(self.highest, number)
-            width, height, ignore = raw.width, raw.height, index in mark.ignore
+            if reading.left_out:
+                reason = f"a line of {len(values) + 1} numbers, {reading.left_out} left out"
+                self.notes.add(FindingKind.COLUMNS_LEFT_OUT, reason, raw.file, index)
+            width, height = raw.width, raw.height
             box = (x0 * width, y0 * height, x1 * width, y1 * height)
-            raw.objects.append((*box, number, ignore, index))
+            raw.objects.append((*box, place, index in ignored, index))
+
+    def _class(self, number: int) -> int | None:
+        """Return the place of a class in the list of names, None where there is no such class."""
+        names = self.source.names
+        if names is None:
+            if not 0 <= number < MAX_UNNAMED:
+                return None
+            self.highest = max(self.highest, number)
+            return number
+        return list(names).index(number) if number in names else None
+
+    def _wanted(self) -> str:
+        names = self.source.names
+        if names is None:
+            return f"0 to {MAX_UNNAMED - 1}"
+        gaps = len(names) < max(names) + 1
+        return ", ".join(map(str, names)) if gaps else f"0 to {max(names)}"
+
+    def _strays(self, labels: Mapping[Path, Path | None]) -> None:
+        """Name label files that serve two images, and those of the folders that serve none."""
+        owners: dict[Path, Path] = {}
+        for image, label in labels.items():
+            if label is None:
+                continue
+            first = owners.setdefault(label, image)
+            if first != image:
+                reason = f"serves {first.name} and {image.name}"
+                self._report(FindingKind.LABEL_AMBIGUOUS, label, reason)
+        stems: dict[Path, set[str]] = defaultdict(set)
+        for image in labels:
+            for folder in self.folders.places(image.parent):
+                stems[folder].add(same_text(image.stem))
+        seen = set(owners)
+        for root in self.folders.roots():
+            for label in list_files(root, {".txt"}):
+                if label in seen or not looks_like_labels(label):
+                    continue
+                seen.add(label)
+                if same_text(label.stem) in stems[label.parent]:
+                    reason = "not read: its image has another label file"
+                    self.notes.add(FindingKind.LABELS_NOT_READ, reason, self._name(label))
+                else:
+                    reason = f"no image {stem_name(label, root)}.*"
+                    self._report(FindingKind.IMAGE_MISSING, label, reason)
+
+    def _mark(self, path: Path) -> Mark:
+        for folder, name in self.folders.mark_places(path):
+            if folder not in self.marks:
+                self.marks[folder] = read_marks(folder, self.source.root, self.problems)
+            if name in self.marks[folder]:
+                return self.marks[folder][name]
+        return NO_MARK
 
     def _name(self, path: Path) -> str:
         return relative_name(path, self.source.root)
+
+    def _reject(
+        self, raw: RawImage, kind: FindingKind, file: Path, reason: str, index: int = -1
+    ) -> None:
+        raw.rejected += 1
+        self._report(kind, file, reason, index)
 
     def _report(self, kind: FindingKind, file: Path, reason: str, index: int = -1) -> None:
         self.problems.append(Problem(kind, self._name(file), index, reason))
 
 
-def parse_line(line: str) -> tuple[int, tuple[float, float, float, float]]:
-    """Return the class number and the box of one line, xyxy in shares of the image.
+class _LabelFolders:
+    """Where the label file of an image lies: in the labels' folder, else beside the image."""
+
+    def __init__(self, source: YoloSource) -> None:
+        self.source = source
+        self._entries = [entry for entry in source.entries if entry.is_dir()]
+        self._places: dict[Path, tuple[Path, ...]] = {}
+        self._listed: dict[Path, dict[str, list[Path]]] = {}
+
+    def label_of(self, image: Path) -> Path | None:
+        """Return an image's label file; capital letters and the spelling of accents may differ."""
+        places = self.places(image.parent)
+        for place in places:
+            alike = self._labels_in(place).get(same_text(image.stem).casefold(), [])
+            exact = [path for path in alike if same_text(path.stem) == same_text(image.stem)]
+            found = exact or (alike if len(alike) == 1 else [])
+            beside = len(places) > 1 and place == image.parent
+            if found and (not beside or looks_like_labels(found[0])):
+                return found[0]
+        return None
+
+    def places(self, folder: Path) -> tuple[Path, ...]:
+        """Return the folders that may hold the labels of the images in a folder."""
+        if folder not in self._places:
+            found = [place for place in (self._beyond(folder), folder) if place is not None]
+            self._places[folder] = tuple(p for p in dict.fromkeys(found) if p.is_dir())
+        return self._places[folder]
+
+    def roots(self) -> list[Path]:
+        """Return the folders below which all labels of the split's folders should have an image."""
+        found: list[Path] = []
+        for entry in self._entries:
+            images = entry / "images" if (entry / "images").is_dir() else entry
+            found += [place for place in (self._beyond(images), images) if place is not None]
+        return [place for place in dict.fromkeys(found) if place.is_dir()]
+
+    def mark_places(self, image: Path) -> Iterator[tuple[Path, str]]:
+        """Yield the folders whose side file may speak of an image, and its name there."""
+        for folder in (image.parent, *image.parent.parents):
+            for place in self.places(folder):
+                yield place, relative_name(image, folder)
+            last = folder.name == "images" or folder in self._entries
+            if last or folder == self.source.root or not folder.is_relative_to(self.source.root):
+                return
+
+    def _beyond(self, folder: Path) -> Path | None:
+        """Return the folder of labels that belongs to a folder of images, whether or not it exists."""
+        labels = self.source.labels
+        if labels is not None:
+            entry = next((e for e in self._entries if folder.is_relative_to(e)), None)
+            return None if entry is None else labels / folder.relative_to(entry)
+        parts = list(folder.parts)
+        if "images" not in parts:
+            return None
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+        return Path(*parts)
+
+    def _labels_in(self, folder: Path) -> dict[str, list[Path]]:
+        if folder not in self._listed:
+            listed: dict[str, list[Path]] = defaultdict(list)
+            with os.scandir(folder) as entries:
+                for name in sorted(entry.name for entry in entries):
+                    stem, suffix = os.path.splitext(name)  # noqa: PTH122
+                    if suffix.lower() == ".txt" and not name.startswith("."):
+                        listed[same_text(stem).casefold()].append(folder / name)
+            self._listed[folder] = listed
+        return self._listed[folder]
+
+
+def parse_line(line: str) -> tuple[int, list[float]]:
+    """Return the class number and the numbers after it.
 
     Raises:
-        ValueError: neither ``class cx cy w h`` nor ``class`` and three or more points.
+        ValueError: not a whole number and further numbers.
     """
     wanted = f"line {line.strip()[:80]!r}, wanted 'class cx cy w h'"
     try:
@@ -279,49 +375,67 @@ def parse_line(line: str) -> tuple[int, tuple[float, float, float, float]]:
         raise ValueError(wanted) from None
     if not number.is_integer():
         raise ValueError(f"{wanted} with a whole number as the class")
-    if len(values) == 4:
-        cx, cy, width, height = values
-        return int(number), (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
-    if len(values) >= 6 and len(values) % 2 == 0:
-        xs, ys = values[0::2], values[1::2]
-        return int(number), (min(xs), min(ys), max(xs), max(ys))
-    raise ValueError(f"{wanted} (5 numbers), got {len(values) + 1}")
+    return int(number), values
 
 
 def looks_like_labels(path: Path) -> bool:
-    """Return whether the first written line of a text file is a YOLO object."""
-    first = next((line for line in _lines(path) if line.strip()), "")
+    """Return whether the first written line of a text file may be a YOLO object."""
+    first = next((line for line in peek_text(path).split("\n") if line.strip()), "")
     try:
-        return bool(first) and bool(parse_line(first))
+        return len(parse_line(first)[1]) >= 4
     except ValueError:
         return False
 
 
-def _lines(path: Path) -> Sequence[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ()
+def _splits_of_config(path: Path, images: Path | None) -> dict[str, YoloSource]:
+    """Return the splits that a ``data.yaml`` names."""
+    config = read_config(path, images)
+    kind, name = FindingKind.CONFIG_REMARK, path.name
+    remarks = tuple(Problem(kind, name, -1, remark) for remark in config.remarks)
+    roots = [e if e.is_dir() else e.parent for found in config.splits.values() for e in found]
+    sources: dict[str, YoloSource] = {}
+    for split, entries in config.splits.items():
+        sources[split] = YoloSource(
+            _common_root(config.root, entries),
+            entries,
+            config.names,
+            keypoints=config.keypoints,
+            roots=(config.root, *roots),
+            by_base_name=images is not None,
+            remarks=() if sources else remarks,
+        )
+    return sources
 
 
-def _label_folder(images: Path) -> Path:
-    """Return where the labels of a folder of images lie: the last ``images`` as ``labels``."""
-    parts = list(images.parts)
-    if "images" not in parts:
-        return images
-    last = len(parts) - 1 - parts[::-1].index("images")
-    parts[last] = "labels"
-    folder = Path(*parts)
-    return folder if folder.is_dir() or images.name == "images" else images
+def _common_root(root: Path, entries: tuple[Path, ...]) -> Path:
+    """Return ``root``, or where an entry lies elsewhere the deepest folder that holds them all."""
+    if all(entry.is_relative_to(root) for entry in entries):
+        return root
+    return Path(os.path.commonpath([e if e.is_dir() else e.parent for e in entries]))
 
 
-def write_yolo(labels: LabelSet, out: Path) -> None:
-    """Write label files beside ``out/images``, and a ``data.yaml``.
+def _looks_like_config(path: Path) -> bool:
+    return path.stem == "data" or "names" in load_config(path)
+
+
+def _in_folders(root: Path, images: Path, labels: Path) -> YoloSource:
+    return YoloSource(
+        root, (images,), numbered_classes(root), labels, by_base_name=root == images != labels
+    )
+
+
+def write_yolo(labels: LabelSet, out: Path) -> Sequence[str]:
+    """Write label files beside ``out/images``, and a ``data.yaml`` that Ultralytics trains on.
 
     The images of split ``train`` lie in ``out/images/train``; those of ``all`` in ``out/images``,
-    which the ``data.yaml`` then calls ``train``.
+    which the ``data.yaml`` then calls ``train``. Without ``path`` in it, its own folder counts, from
+    whatever folder a training is started. It must name ``train`` and ``val``: where there is no such
+    split, the name stands for another one's images, and ``only_repeats`` says so.
+
+    Returns:
+        What to say of it.
     """
-    config: dict[str, object] = {"path": "."}
+    folders: dict[str, str] = {}
     for name, dataset in labels.splits.items():
         part = "" if name == ALL else name
         images, folder = out / below_images(name), out / "labels" / part
@@ -334,9 +448,16 @@ def write_yolo(labels: LabelSet, out: Path) -> None:
             ignored = frozenset(record.ignore.nonzero()[0].tolist())
             marks[relative_name(record.path, images)] = mark_of(record, ignored)
         write_marks(folder, marks)
-        config[name if part else "train"] = f"images/{part}".rstrip("/")
+        folders["train" if name == ALL else name] = below_images(name)
+    config: dict[str, object] = {}
+    repeated = [name for name in ("train", "val") if name not in folders]
+    stand_in = folders[next(name for name in ("train", "val", "test") if name in folders)]
+    config |= dict.fromkeys(repeated, stand_in) | folders
+    if repeated:
+        config[ONLY_REPEATS] = repeated
     config["names"] = dict(enumerate(labels.categories))
     write_plain(out / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    return [_REPEATED.format(name=name, folder=stand_in) for name in repeated]
 
 
 def _yolo_lines(record: ImageRecord) -> list[str]:
@@ -350,7 +471,7 @@ def _yolo_lines(record: ImageRecord) -> list[str]:
 
 READER = Reader(
     files=LabelFiles(
-        (".yaml", ".yml"), looks_like_config, read_config, preferred="data.", whole=True
+        (".yaml", ".yml"), _looks_like_config, _splits_of_config, preferred="data.", whole=True
     ),
     per_image=LabelPerImage(".txt", looks_like_labels, _in_folders),
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.label_validation import RawSplit, object_table
+from hardmine.data.formats.passed_over import passed_over
 from hardmine.data.load_dataset import build_splits, read_splits
 from hardmine.data.quality.box_forms import (
     FormVerdict,
@@ -163,6 +164,8 @@ def check_dataset(
     forms = {name: verdict for name, raw in raws.items() if (verdict := judge_form(raw))}
     for name, dataset in splits.items():
         problems += _label_findings(name, dataset, raws.get(name), forms.get(name), model)
+    if raws and isinstance(data, Path | str):
+        problems += locate(next(iter(raws)), passed_over(data, raws), None)
     others = dict(against or {})
     for name, dataset in others.items():
         problems += locate(name, dataset.problems, None)

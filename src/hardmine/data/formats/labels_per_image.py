@@ -1,0 +1,205 @@
+"""Label files that are about one image each, paired with the images by their names.
+
+Shared by the formats that are so (VOC, LabelMe, KITTI); each gives a function that parses one file.
+A label file without objects says ``verified_empty``; an image without label file is ``unreviewed``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardmine.data.formats.image_folder import list_files, list_images, measure, pair_name
+from hardmine.data.formats.image_labels import ClassList, ImageLabels, Remarks, fill_image
+from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
+from hardmine.data.formats.image_states import NO_MARK, read_marks
+from hardmine.data.formats.label_validation import LabelError, RawImage, RawSplit
+from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
+from hardmine.text import TextError, read_lines
+from hardmine.types import ImageState, Problem
+
+Parse = Callable[[Path], ImageLabels]
+"""Reads one label file; raises `LabelError` where it cannot be used at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerImageSource:
+    """One split.
+
+    Attributes:
+        format: the name of the format in `format_table`.
+        root: no name in a label file may leave it.
+        images, labels: the folders, which pair by the path below them.
+        suffix: of the label files, lower case.
+        parse: reads one of them.
+        list_file: names the images of the split (without suffix), where there is one.
+        names: the class list, where the data come with one; classes that it lacks are added to it.
+        by_base_name: the user named the folder of images, see `ImageFinder`.
+        is_label: whether a file with the suffix is a label file; the others are left alone.
+    """
+
+    format: str
+    root: Path
+    images: Path
+    labels: Path
+    suffix: str
+    parse: Parse
+    list_file: Path | None = None
+    names: tuple[str, ...] | None = None
+    by_base_name: bool = False
+    is_label: Callable[[Path], bool] | None = None
+
+    def read(self, *, empty_is_verified: bool = False) -> RawSplit:
+        """Read the split; ``empty_is_verified``: an image without label file is a negative."""
+        return _PerImageReader(self, empty_is_verified).read()
+
+
+class _PerImageReader:
+    def __init__(self, source: PerImageSource, empty_is_verified: bool) -> None:
+        self.source = source
+        self.problems: list[Problem] = []
+        self.notes = Remarks()
+        self.classes = ClassList(source.names)
+        self.marks = read_marks(source.labels, source.root, self.problems)
+        self.finder = ImageFinder(source.root, [source.images], by_base_name=source.by_base_name)
+        self.missing = ImageState.VERIFIED_EMPTY if empty_is_verified else ImageState.UNREVIEWED
+        self.parsed: dict[Path, ImageLabels | LabelError] = {}
+        """Label files that were read already to find out which image they are of."""
+
+    def read(self) -> RawSplit:
+        raws = [self._image(path, label) for path, label in self._pair().items()]
+        root = self.source.root
+        raws = measure(raws, root, self.problems)
+        self.problems += self.notes.problems() + self.finder.remarks(self._name(self.source.labels))
+        return RawSplit(root, self.classes.names, raws, self.problems, self.classes.declared)
+
+    def _pair(self) -> dict[Path, Path | None]:
+        """Return the split's images, each with its label file or None."""
+        images: dict[str, list[Path]] = defaultdict(list)
+        for path in list_images(self.source.images):
+            images[pair_name(path, self.source.images)].append(path)
+        labels = self._labels()
+        other_case = _in_another_case(images, labels)
+        pairs: dict[Path, Path | None] = {}
+        strays: list[Path] = []
+        for name in self._names(images.keys() | labels.keys()):
+            found, label = images.get(name, []), labels.get(other_case.get(name, name))
+            pairs.update(dict.fromkeys(found))
+            if label is not None and found:
+                pairs[self._choose(found, label)] = label
+                if name in other_case:
+                    reason = "the label's name has other capital letters than the image's"
+                    kind = FindingKind.IMAGE_FOUND_OTHERWISE
+                    self.notes.add(kind, reason, self._name(label))
+            elif label is not None and name not in other_case.values():
+                strays.append(label)
+            elif not found and not label and self.source.list_file is not None:
+                self._report(FindingKind.IMAGE_MISSING, self.source.list_file, f"no image {name}.*")
+        for label in strays:
+            self._follow(label, pairs)
+        return pairs
+
+    def _labels(self) -> dict[str, Path]:
+        labels: dict[str, Path] = {}
+        is_label = self.source.is_label
+        for path in list_files(self.source.labels, {self.source.suffix}):
+            if is_label is not None and not is_label(path):
+                continue
+            first = labels.setdefault(pair_name(path, self.source.labels), path)
+            if first is not path:
+                reason = f"left out: {first.name} is of the same image"
+                self._report(FindingKind.LABEL_AMBIGUOUS, path, reason)
+        return labels
+
+    def _names(self, present: set[str]) -> list[str]:
+        if self.source.list_file is None:
+            return sorted(present)
+        try:
+            lines = [line.strip() for line in read_lines(self.source.list_file) if line.strip()]
+        except (OSError, TextError) as error:
+            raise DataError(f"{self.source.list_file}: {error}") from None
+        return list(dict.fromkeys(line if line in present else line.split()[0] for line in lines))
+
+    def _choose(self, found: list[Path], label: Path) -> Path:
+        """Return which of several images of one name a label file belongs to."""
+        if len(found) == 1:
+            return found[0]
+        written = self._written_name(label)
+        best = next((path for path in found if path.name == written), found[0])
+        rest = ", ".join(path.name for path in found if path != best)
+        reason = f"given to {best.name}; {rest} stays without"
+        self._report(FindingKind.LABEL_AMBIGUOUS, label, reason)
+        return best
+
+    def _follow(self, label: Path, pairs: dict[Path, Path | None]) -> None:
+        """Pair a label file whose name fits no image by the name that it holds."""
+        written = self._written_name(label)
+        try:
+            image = self.finder.find(written) if written else None
+        except OutsideRootError as error:
+            self._report(FindingKind.PATH_OUTSIDE, label, f"the image's name {error}")
+            return
+        if image is None:
+            hint = self.finder.hint(written)
+            reason = f"no image {label.stem}.* and none at {written!r}{hint}"
+            self._report(FindingKind.IMAGE_MISSING, label, reason)
+        elif (other := pairs.get(image)) is not None:
+            reason = f"left out: its image {image.name} has {other.name} already"
+            self._report(FindingKind.LABEL_AMBIGUOUS, label, reason)
+        else:
+            pairs[image] = label
+
+    def _written_name(self, label: Path) -> str:
+        labels = self.parsed[label] = self._parse(label)
+        return "" if isinstance(labels, LabelError) else labels.image
+
+    def _image(self, path: Path, label: Path | None) -> RawImage:
+        mark = self.marks.get(relative_name(path, self.source.images), NO_MARK)
+        raw = RawImage(path, self._name(label or path), state=mark.state, source=mark.source)
+        if label is None:
+            raw.state_if_empty = self.missing
+            return raw
+        labels = self.parsed.pop(label, None) or self._parse(label)
+        if isinstance(labels, LabelError):
+            self._report(labels.kind, label, str(labels))
+            raw.rejected += 1
+            return raw
+        raw.state_if_empty = ImageState.VERIFIED_EMPTY if labels.looked_at else self.missing
+        self.problems += fill_image(raw, labels, self.classes, mark.ignore, self.notes)
+        return raw
+
+    def _parse(self, label: Path) -> ImageLabels | LabelError:
+        try:
+            return self.source.parse(label)
+        except LabelError as error:
+            return error
+        except TextError as error:
+            return LabelError(FindingKind.LABEL_ENCODING, str(error))
+        except OSError as error:
+            return LabelError(FindingKind.LABEL_BROKEN, f"cannot be read ({error.strerror})")
+
+    def _name(self, path: Path) -> str:
+        return relative_name(path, self.source.root)
+
+    def _report(self, kind: FindingKind, file: Path, reason: str) -> None:
+        self.problems.append(Problem(kind, self._name(file), -1, reason))
+
+
+def _in_another_case(images: dict[str, list[Path]], labels: dict[str, Path]) -> dict[str, str]:
+    """Return, by the name of an image, the name of the label that differs in its letters' case only."""
+    left: dict[str, list[str]] = defaultdict(list)
+    for name in labels.keys() - images.keys():
+        left[name.casefold()].append(name)
+    if not left:
+        return {}
+    alone: dict[str, list[str]] = defaultdict(list)
+    for name in images.keys() - labels.keys():
+        alone[name.casefold()].append(name)
+    return {
+        names[0]: left[folded][0]
+        for folded, names in alone.items()
+        if len(names) == 1 and len(left.get(folded, ())) == 1
+    }
