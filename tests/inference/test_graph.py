@@ -493,3 +493,44 @@ def test_every_preset_is_a_description(name: str) -> None:
     config = graph_config({"preset": name}, "here")
     assert config.outputs.kind == preset.values["outputs"]["kind"]
     assert config.nms.iou == preset.values["nms"]["iou"]
+
+
+# YOLOs with NMS inside: rows of x1, y1, x2, y2, score, label.
+
+
+def end_to_end(path: Path, names: str, **facts: str) -> Path:
+    rows = np.zeros((1, 300, 6), np.float32)
+    rows[0, 0] = [*BOX, 0.9, 1 if "dog" in names else 0]
+    return constant_graph(path, {"output0": rows}, metadata={"names": names, **facts})
+
+
+@pytest.mark.parametrize(
+    ("names", "facts", "label"),
+    [
+        ("{0: 'cat', 1: 'dog'}", {"end2end": "True"}, 2),
+        ("{0: 'raccoon'}", {"end2end": "True"}, 1),
+        ("{0: 'raccoon'}", {}, 1),
+    ],
+)
+def test_an_end_to_end_yolo_needs_no_preset(
+    tmp_path: Path, names: str, facts: dict[str, str], label: int
+) -> None:
+    (found,) = opened(end_to_end(tmp_path / "m.onnx", names, **facts)).detect(images(1))
+    np.testing.assert_allclose(found.boxes, [BOX], atol=1e-4)
+    assert found.labels.tolist() == [label]
+    np.testing.assert_allclose(found.scores, [0.9], atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["rtdetr", "yolov5", "yolov8", "yolox"])
+def test_a_preset_that_contradicts_the_file_is_refused(tmp_path: Path, preset: str) -> None:
+    path = end_to_end(tmp_path / "m.onnx", "{0: 'cat', 1: 'dog'}", end2end="True")
+    with pytest.raises(ConfigError, match=f"described by {preset} .* but NMS is inside"):
+        opened(f"{path}:{preset}")
+
+
+def test_two_classes_without_a_word_of_the_exporter_are_not_guessed(tmp_path: Path) -> None:
+    """[B, 300, 6] is as well an RT-DETR of two classes, which its preset may say."""
+    path = end_to_end(tmp_path / "m.onnx", "{0: 'cat', 1: 'dog'}")
+    with pytest.raises(ConfigError, match="nothing says what its outputs mean"):
+        opened(path)
+    assert opened(f"{path}:rtdetr").config.outputs.kind == "joined"

@@ -35,6 +35,9 @@ from hardmine.inference.predict import PredictMixin
 from hardmine.recipes.checkpoint import file_digest
 from hardmine.types import Detections
 
+_ROW, _MOST_ROWS = 6, 1000
+"""Numbers in a row of an end-to-end graph, and how many rows such graphs have at most."""
+
 METADATA_KEY = "hardmine"
 """Where our own exports carry their configuration."""
 
@@ -54,6 +57,11 @@ class Session(Protocol):
     @property
     def inputs(self) -> tuple[Port, ...]:
         """The inputs in order."""
+        ...
+
+    @property
+    def output_shapes(self) -> tuple[tuple[int | None, ...], ...]:
+        """The shapes of the outputs in order, ``None`` where dynamic."""
         ...
 
     @property
@@ -180,6 +188,13 @@ def open_graph(
         CheckpointError: the graph is not as described.
     """
     config, folder = _describe(session, path, description)
+    if ends_with_rows(session) and config.outputs.kind != "rows":
+        raise ConfigError(
+            f"{path}: is described by {description or path.with_suffix('.yaml').name} as outputs of "
+            f"kind {config.outputs.kind!r}, but NMS is inside: its output {session.output_shapes[0]} "
+            f"holds rows of x1, y1, x2, y2, score, label; name {path.name} without a preset, or give "
+            "outputs: {kind: rows}"
+        )
     if classes is not None:
         if config.classes and len(config.classes) != len(classes):
             raise ConfigError(
@@ -210,10 +225,29 @@ def _describe(
     if METADATA_KEY in session.metadata:
         values = json.loads(session.metadata[METADATA_KEY])
         return graph_config(values, f"{path} (metadata)"), path.parent
+    if ends_with_rows(session):
+        return graph_config({"outputs": {"kind": "rows"}}, str(path)), path.parent
     raise ConfigError(
         f"{path}: nothing says what its outputs mean; put {beside.name} beside it, or name a "
         f"preset as {path.name}:{'|'.join(PRESETS)} (see docs/detectors.md)"
     )
+
+
+def ends_with_rows(session: Session) -> bool:
+    """True where a graph is a YOLO with NMS inside (end to end): one output [B, K, 6] of rows.
+
+    The exporter says so (``end2end``), or the file's class names show that six numbers cannot be a box
+    and its class scores. With two classes and no word of the exporter they can, and it is not known.
+    """
+    shapes = session.output_shapes
+    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != _ROW:
+        return False
+    if METADATA_KEY in session.metadata:
+        return False  # our own exports say what they are
+    if session.metadata.get("end2end", "").lower() in ("true", "1"):
+        return True
+    most, names = shapes[0][1], _names_inside(session.metadata)
+    return bool(names) and len(names) != _ROW - 4 and most is not None and most <= _MOST_ROWS
 
 
 def _names_inside(metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -48,6 +48,10 @@ class OnnxSession:
             raise CheckpointError(f"{path}: not a readable ONNX file ({reason})") from None
         self.inputs = tuple(_port(path, port) for port in self._session.get_inputs())
         self._outputs = [port.name for port in self._session.get_outputs()]
+        self.output_shapes = tuple(
+            tuple(side if isinstance(side, int) else None for side in port.shape)
+            for port in self._session.get_outputs()
+        )
         facts = self._session.get_modelmeta().custom_metadata_map
         self.metadata: Mapping[str, str] = dict(facts)
 
@@ -95,6 +99,7 @@ class OpenVinoSession:
             for port in model.inputs
         )
         self._outputs = [port.get_any_name() for port in model.outputs]
+        self.output_shapes = tuple(_static(port.get_partial_shape()) for port in model.outputs)
         self._of_thread = threading.local()
         self.metadata: Mapping[str, str] = _rt_info(model)
 
@@ -108,6 +113,8 @@ class OpenVinoSession:
 
 
 def _static(shape: Any) -> tuple[int | None, ...]:
+    if shape.rank.is_dynamic:
+        return ()
     return tuple(side.get_length() if side.is_static else None for side in shape)
 
 
