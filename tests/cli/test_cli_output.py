@@ -104,6 +104,22 @@ def test_mining_summary(output: Console, capsys: pytest.CaptureFixture[str]) -> 
     assert err == "unreadable: pool/x.jpg: truncated after 12 bytes\n"
 
 
+def test_a_mining_that_hands_out_nothing_says_why(
+    output: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = "0 handed out: 60 scanned, best score .03, below --min-score .05"
+
+    class Nothing(MiningResult):
+        def why_nothing(self) -> str:
+            return why
+
+    show_mining(output, Nothing((), 60, (), 0, ()), ("raccoon",), Path("out"))
+    assert why in capsys.readouterr().out.splitlines()
+    score = PoolScore("pool/badger.jpg", 0.91, 1, 2, 0, 5, "m")
+    show_mining(output, Nothing((score,), 60, (), 0, ()), ("raccoon",), Path("out"))
+    assert why not in capsys.readouterr().out
+
+
 # Progress.
 
 

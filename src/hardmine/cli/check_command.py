@@ -163,16 +163,16 @@ def _show_sizes(console: Console, split: str, mixture: SizeMixture) -> None:
 
 def _show_shortcut(console: Console, shortcut: ShortcutReport) -> None:
     console.result(
-        f"positives ({shortcut.positives} images) against negatives ({shortcut.negatives}), told "
-        "apart without the objects?"
+        f"positives ({shortcut.positives} images) against negatives ({shortcut.negatives}): do they "
+        "differ in more than the objects?"
     )
     rows = [
         (f.family, figure(f.auc, 2), f"{f.low:.2f}–{f.high:.2f}", f"{f.accuracy:.0%}")
         for f in shortcut.families
     ]
     console.table(("features", "AUC", "95 %", "right"), rows)
-    told = "yes: see the warning above" if shortcut.told_apart else "no"
-    console.result(f"told apart: {told} (an AUC of 0.5 is chance)")
+    answer = "yes: see the warning above" if shortcut.told_apart else "no"
+    console.result(f"they differ: {answer} (an AUC of 0.5 is chance)")
 
 
 def _judge(result: CheckResult, data: str, strict: bool) -> None:

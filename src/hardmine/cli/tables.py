@@ -130,4 +130,7 @@ def show_mining(
     )
     for problem in result.problems:
         console.note(f"unreadable: {problem}")
+    why_nothing = getattr(result, "why_nothing", None)
+    if not result.candidates and why_nothing is not None:
+        console.result(why_nothing())
     console.result(f"the list: {out / 'candidates.csv'}")
