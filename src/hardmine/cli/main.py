@@ -21,10 +21,8 @@ from hardmine.cli import (
     priors_commands,
     recipe_commands,
 )
-from hardmine.cli.check_command import check
 from hardmine.cli.compare_command import compare
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected
-from hardmine.cli.inspect_command import inspect
 from hardmine.cli.option_flags import Command, Group, reads_pictures
 from hardmine.cli.options import fill_in_ray
 
@@ -97,10 +95,10 @@ _add(model_commands.train, _LOOP, workers=True)
 _add(model_commands.val, _LOOP, workers=True)
 _add(loop_commands.mine, _LOOP, workers=True)
 _add(loop_commands.loop, _LOOP, workers=True)
-_add(check, _DATA)
+_add(data_commands.check, _DATA)
 _add(data_commands.convert, _DATA)
 _add(data_commands.split, _DATA)
-_add(inspect, _DATA)
+_add(data_commands.inspect, _DATA)
 _add(compare, _MODELS, workers=True)
 _add(model_commands.predict, _MODELS, workers=True)
 _add(export_commands.export, _MODELS)
