@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup test lint types demo bench mutate docs clean
+.PHONY: help setup test fuzz lint types demo bench mutate docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 test: setup lint types ## lint, strict types, layers and all tests (under 8 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: setup ## 100,000 inputs for each reader of labels, predictions, lists and archives (hours)
+	HARDMINE_FUZZ=100000 $(BIN)/python -m pytest --timeout 0 tests/test_fuzz_readers.py
 
 lint: setup ## ruff: rules and formatting
 	$(BIN)/ruff check .

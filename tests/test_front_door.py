@@ -397,7 +397,7 @@ def test_a_measurement_shows_its_key_figures(world: Path) -> None:
     # Two of twelve objects are found: recall .8 is out of reach.
     assert repr(measured) == (
         f"Measurement(AP {measured.ap.ap:.3f}, AP50 {measured.ap.ap50:.3f}, recall 0.8 not reached, "
-        "12 images with 12 objects, 6 of held_out, 10 of crops)"
+        "12 images with 12 objects, 6 of held_out)"
     )
     data = hardmine.load_dataset("shelf")
     found = [

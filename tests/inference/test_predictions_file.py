@@ -119,6 +119,8 @@ def test_equal_names_in_two_folders_are_not_confused(tmp_path: Path) -> None:
         ({"a": {"labels": [0], "scores": [], "bboxes": []}}, r"\[a\]: wanted bboxes"),
         ({"a": [{"name": "cat"}]}, r"\[a\]: wanted .* list of name, confidence and box"),
         ("text", "got str, wanted detections"),
+        ({"annotations": [], "images": [{}]}, r"found.json: wanted images with id and file_name"),
+        ([{**coco(1, 1, CAT), "bbox": [1, 2, 3, 10**400]}], r"\[0\]: wanted category_id"),
     ],
 )
 def test_a_fault_is_named_with_its_place(tmp_path: Path, tree: Any, message: str) -> None:

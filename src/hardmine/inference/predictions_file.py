@@ -153,7 +153,7 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     tree = _folder(path) if path.is_dir() else _json(path)
     _refuse_other_programs(tree, path)
     if isinstance(tree, Mapping) and "annotations" in tree:
-        more, own = _tables(tree)
+        more, own = _tables(tree, path)
         images, numbers = {**images, **more}, {**own, **numbers}
         names = names or tuple(own[number] for number in sorted(own)) or None
         tree = tree["annotations"]
@@ -226,7 +226,7 @@ def _coco_row(row: Mapping[str, Any], where: str) -> Box:
         x, y, width, height = (float(value) for value in row["bbox"])
         kind: str | int = str(row["category"]) if "category" in row else int(row["category_id"])
         return _checked(float(row["score"]), kind, (x, y, x + width, y + height), where)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{where}: wanted category_id, bbox [x, y, width, height] and score, "
             f"got {type(error).__name__}: {error}"
@@ -248,7 +248,7 @@ def _of_image(value: Any, where: str) -> list[Box]:
             kind: str | int = str(row["name"]) if "name" in row else int(row["class"]) + 1
             boxes.append(_checked(float(row["confidence"]), kind, corners, f"{where}[{i}]"))
         return boxes
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(
             f"{where}: wanted bboxes, scores and labels, or a list of name, confidence and box, "
             f"got {type(error).__name__}: {error}"
@@ -339,11 +339,17 @@ def _folder(path: Path) -> dict[str, Any]:
 
 def _coco_tables(path: Path) -> tuple[dict[str, str], dict[int, str]]:
     tree = _json(path) if path.suffix.lower() == ".json" else None
-    return _tables(tree) if isinstance(tree, Mapping) else ({}, {})
+    return _tables(tree, path) if isinstance(tree, Mapping) else ({}, {})
 
 
-def _tables(tree: Mapping[str, Any]) -> tuple[dict[str, str], dict[int, str]]:
+def _tables(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, str], dict[int, str]]:
     """Return a COCO file's image names by id and class names by id."""
-    images = {str(entry["id"]): str(entry["file_name"]) for entry in tree.get("images", ())}
-    names = {int(entry["id"]): str(entry["name"]) for entry in tree.get("categories", ())}
+    try:
+        images = {str(entry["id"]): str(entry["file_name"]) for entry in tree.get("images", ())}
+        names = {int(entry["id"]): str(entry["name"]) for entry in tree.get("categories", ())}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{path}: wanted images with id and file_name, and categories with id and name, "
+            f"got {type(error).__name__}: {error}"
+        ) from None
     return images, names
