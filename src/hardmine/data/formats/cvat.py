@@ -15,9 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from hardmine.data.formats.image_labels import Box, Fault, ImageLabels, LabelledBox, turned_box
+from hardmine.data.formats.image_labels import (
+    Box,
+    Fault,
+    ImageLabels,
+    LabelledBox,
+    parse_xml,
+    turned_box,
+)
 from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
-from hardmine.data.formats.label_xml import parse_xml
 from hardmine.data.formats.labels_in_one_file import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.files import write_text

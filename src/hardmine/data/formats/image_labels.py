@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from hardmine.data.formats.label_validation import LabelError, RawImage
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import TextError, parse_flag, plain_name, read_lines
+from hardmine.text import TextError, decode_xml, parse_flag, plain_name, read_lines
 from hardmine.types import ImageState, Problem
 
 _CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "images/classes.txt")
@@ -186,3 +190,25 @@ def _in_any_case(path: Path) -> Path:
 
 def _times(number: int) -> str:
     return "" if number == 1 else f" ({number} times, here first)"
+
+
+def parse_xml(path: Path, tag: str) -> Element:
+    """Return the root element of an XML file, which must have that tag.
+
+    Raises:
+        OSError: it cannot be read.
+        TextError: it is in another encoding than it says.
+        LabelError: no XML, another tag, or XML that defines entities.
+    """
+    text = decode_xml(path.read_bytes())
+    try:
+        root: Element | None = fromstring(text)
+    except DefusedXmlException as error:
+        kind = FindingKind.LABEL_ENTITIES
+        raise LabelError(kind, f"XML with entities is refused ({error})") from None
+    except (ParseError, ValueError, LookupError) as error:
+        raise LabelError(FindingKind.LABEL_BROKEN, f"not readable as XML ({error})") from None
+    if root is None or root.tag != tag:
+        found = "nothing" if root is None else f"<{root.tag}>"
+        raise LabelError(FindingKind.LABEL_BROKEN, f"holds {found}, wanted <{tag}>")
+    return root

@@ -18,7 +18,13 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from hardmine.data.formats.image_folder import stem_name
-from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox, class_names
+from hardmine.data.formats.image_labels import (
+    Fault,
+    ImageLabels,
+    LabelledBox,
+    class_names,
+    parse_xml,
+)
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.image_states import (
     Mark,
@@ -28,7 +34,6 @@ from hardmine.data.formats.image_states import (
     write_plain,
 )
 from hardmine.data.formats.label_format import ALL, SPLITS, LabelPerImage, LabelSet, Reader, Writer
-from hardmine.data.formats.label_xml import parse_xml
 from hardmine.data.formats.labels_per_image import PerImageSource
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import peek_text
