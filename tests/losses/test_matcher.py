@@ -149,3 +149,21 @@ def test_equal_to_the_slow_loop(
 def test_contradictory_thresholds() -> None:
     with pytest.raises(ConfigError, match="ignore_above"):
         AssignerConfig(0.5, ignore_above=0.6)
+
+
+def test_a_box_beside_or_below_a_prior_does_not_overlap_it() -> None:
+    # Same columns but other rows, and same rows but other columns: no pixel in common, so neither the
+    # forced match nor the threshold may take the prior.
+    priors = make_priors([[40.0, 40, 60, 60]])
+    below, beside = [40.0, 100, 60, 120], [100.0, 40, 120, 60]
+    assigned = assign_priors(make_batch([[below], [beside]], [[1], [1]]), priors, AssignerConfig())
+    assert assigned.labels.tolist() == [[0], [0]]
+    assert assigned.iou.tolist() == [[0.0], [0.0]]
+
+
+def test_boxes_of_less_than_a_pixel_overlap_by_their_own_area() -> None:
+    # A prior of .5 x .5 and the same box: .25 shared of .25.
+    small = [10.0, 10, 10.5, 10.5]
+    assigned = assign_priors(make_batch([[small]], [[1]]), make_priors([small]), AssignerConfig())
+    assert assigned.iou.tolist() == [[1.0]]
+    assert assigned.labels.tolist() == [[1]]

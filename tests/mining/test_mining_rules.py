@@ -173,3 +173,20 @@ def test_variety_is_chosen_by_the_detectors_own_features(tmp_path: Path) -> None
 def test_variety_needs_features(world: Path) -> None:
     with pytest.raises(ConfigError, match="gives no features"):
         mine(world / "found.json", world / "pool", rank=RankOptions(diverse=True))
+
+
+def test_the_margin_counts_each_class_at_the_best_box_by_its_best_score(tmp_path: Path) -> None:
+    # x: at the best box (IoU .5 counts) cup .6 (and .3 again) and jar .2, so background .2: margin .4.
+    # y: cup .65 against background .35: margin .3, which is smaller, so it comes first.
+    half = [0, 0, 10, 5]
+    found = [
+        row("x.png", 0.6, "cup", A),
+        row("x.png", 0.3, "cup", half),
+        row("x.png", 0.2, "jar", half),
+        row("y.png", 0.65, "cup", A),
+    ]
+    for seed, name in enumerate(("x", "y")):
+        draw(tmp_path / "pool" / f"{name}.png", seed)
+    (tmp_path / "found.json").write_text(json.dumps(found), encoding="utf-8")
+    mined = mine(tmp_path / "found.json", tmp_path / "pool", rule="margin")
+    assert [Path(one.image).name for one in mined.candidates] == ["y.png", "x.png"]
