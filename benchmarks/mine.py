@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,13 @@ from hardmine.inference.image_loading import (
     run_ordered,
     stack,
 )
-from hardmine.inference.predict import DECODE_FLOOR, score_on_canvas
+from hardmine.inference.predict import DECODE_FLOOR, ScoredImage, score_images
 from hardmine.inference.runtimes.runtime import make_scorer
 from hardmine.machine import describe_machine
+from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.rescoring import ExactRanking
-from hardmine.mining.scan import scan_source, score_in_full
+from hardmine.mining.scan import scan_source
 from hardmine.mining.sources.pool_source import FolderSource
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import named_recipe
@@ -220,13 +222,9 @@ def run_pool(
     def whole(round_number: int) -> list[str]:
         nonlocal rescored
         with PoolStore(folder / f"{name}-{round_number}.sqlite") as store:
-            scan_source(FolderSource(paths[0].parent), store, scorer, resize, detector.model_id)
-            again = ExactRanking(
-                store,
-                detector.model_id,
-                lambda names: score_in_full(detector, names),
-                expect=count,
-            )
+            fast = FastScorer(detector, scorer)
+            scan_source(FolderSource(str(paths[0].parent)), store, fast, detector.model_id)
+            again = ExactRanking(store, detector.model_id, fast.score_exactly, expect=count)
             found = [score.image for score in islice(again, count)]
             rescored = again.rescored
             return found
@@ -234,7 +232,9 @@ def run_pool(
     def free(round_number: int) -> None:
         nothing: Any = Nothing(scorer.batch_size, scorer.workers)
         with PoolStore(folder / f"{name}-free-{round_number}.sqlite") as store:
-            scan_source(FolderSource(paths[0].parent), store, nothing, resize, "nothing")
+            model: Any = SimpleNamespace(model_id="nothing", resize=resize)
+            pool = FolderSource(str(paths[0].parent))
+            scan_source(pool, store, FastScorer(model, nothing), "nothing")
 
     for number in range(rounds):
         timer.run("free", lambda number=number: free(number))
@@ -248,7 +248,8 @@ def run_pool(
         )
         found = timer.run("mine", lambda number=number: whole(number))
         timer.run("plain", lambda: run_plain(model, data, *best))
-    exact = {s.name: s.score for s in score_on_canvas(detector, paths) if hasattr(s, "score")}
+    rows = score_images(detector, paths, batch_size=None)
+    exact = {row.name: row.score for row in rows if isinstance(row, ScoredImage)}
     wanted = set(sorted(exact, key=lambda image: (-exact[image], image))[:count])
     return report(name, timer, len(paths), sum(map(len, top)), rescored, count) | {
         "plain_batch_and_workers": best,

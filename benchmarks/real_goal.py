@@ -24,7 +24,7 @@ from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_json
 from hardmine.loop.round_summary import ALARMS
 from hardmine.machine import describe_machine
-from hardmine.mining.sources.pool_source import load_pool
+from hardmine.mining.sources.local_files import load_pool
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import crop_set, divide_sets
 from hardmine.workflows.step_cache import Steps, silent

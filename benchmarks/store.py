@@ -27,9 +27,10 @@ import numpy as np
 
 from hardmine.files import write_json
 from hardmine.machine import describe_machine
+from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import INDEXES, PoolStore
 from hardmine.mining.rescoring import ExactRanking
-from hardmine.mining.scan import Tally, iter_fresh, scan_source
+from hardmine.mining.scan import ScanCounts, iter_unscored, scan_source
 from hardmine.types import Detections, PoolScore
 
 RESULT = Path(__file__).parent / "results" / "store.json"
@@ -41,7 +42,7 @@ class Names:
     """A source of names alone."""
 
     def __init__(self, count: int) -> None:
-        self.name, self.root, self._count = "names", Path("/"), count
+        self.name, self.prefix, self._count = "names", "/", count
 
     def items(self) -> Iterator[Any]:
         from hardmine.inference.image_loading import ImageItem
@@ -60,7 +61,7 @@ def name_of(index: int) -> str:
 
 
 def fill(path: Path, rows: int) -> float:
-    """Write ``rows`` first cuts and return the seconds."""
+    """Write ``rows`` fast scores and return the seconds."""
     start = time.perf_counter()
     rng = np.random.default_rng(0)
     with PoolStore(path) as store:
@@ -87,9 +88,9 @@ def time_start(folder: Path, known: int) -> dict[str, float]:
     start = time.perf_counter()
     with PoolStore(path) as store:
         opened = time.perf_counter() - start
-        tally = Tally()
-        assert not list(iter_fresh(Names(known), store, MODEL, tally))  # type: ignore[arg-type]
-    assert tally.skipped == known
+        counts = ScanCounts()
+        assert not list(iter_unscored(Names(known), store, MODEL, counts))  # type: ignore[arg-type]
+    assert counts.skipped == known
     return {"rows": known, "open_s": opened, "start_up_s": time.perf_counter() - start}
 
 
@@ -127,9 +128,10 @@ def victim(path: Path, images: int) -> None:
     scorer: Any = type("Quick", (), {"name": "fake", "workers": 2, "batch_size": 16})()
     with PoolStore(path) as store:
         known.update(score.image for score in store.iter_ranked(MODEL))
-        print("begun", store.count_scores(MODEL), flush=True)
-        scan_source(Names(images), store, scorer, Resize(8, 8), MODEL)  # type: ignore[arg-type]
-        ranking = ExactRanking(store, MODEL, score_again, expect=images // 20)
+        print("begun", len(known), flush=True)
+        detector: Any = type("Quick", (), {"model_id": MODEL, "resize": Resize(8, 8)})()
+        scan_source(Names(images), store, FastScorer(detector, scorer), MODEL)  # type: ignore[arg-type]
+        ranking = ExactRanking(store, MODEL, score_exactly, expect=images // 20)
         for _ in islice(ranking, images // 20):
             pass
 
@@ -138,7 +140,7 @@ def hash_of(name: str) -> int:
     return int(name[-13:-4]) * 2654435761 % 2**32
 
 
-def score_again(names: Any) -> Iterator[tuple[PoolScore, Detections]]:
+def score_exactly(names: Any) -> Iterator[tuple[PoolScore, Detections]]:
     for name in names:
         time.sleep(0.0002)
         yield PoolScore(name, (hash_of(name) % 9973) / 9973, 1, 0, 0, 0, MODEL), Detections.none()

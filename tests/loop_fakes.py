@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,8 @@ from PIL import Image
 from hardmine import run_loop
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import DataError
+from hardmine.inference.image_loading import ImageItem, item_problem, open_item
+from hardmine.inference.predict import ScoredImage
 from hardmine.loop.loop import LoopResult
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
 from hardmine.workflows.replaceable import Tools
@@ -71,8 +73,36 @@ class FakeDetector:
 
     learned: frozenset[str]
     model_id: str
+    called: Callable[[str], None] = lambda name: None
     categories: tuple[str, ...] = ("thing",)
     resize: Any = None
+
+    def score(self, images: Any) -> Any:
+        """Refuse: it takes files."""
+        raise NotImplementedError
+
+    def detect(self, images: Any) -> Any:
+        """Refuse: it takes files."""
+        raise NotImplementedError
+
+    def detect_images(self, paths: Any, progress: Any = None) -> Any:
+        """Detect in every picture."""
+        return [self.look(Path(path)) for path in paths]
+
+    def score_items(self, items: Iterable[ImageItem]) -> Iterator[ScoredImage | Problem]:
+        """Score every picture, dying after some of them when told to."""
+        for i, item in enumerate(items):
+            if i % 16 == 0:
+                self.called("score")
+            try:
+                image = open_item(item).pixels
+            except DataError as error:
+                yield item_problem(item, error)
+                continue
+            found = self.look(Path(item.name))
+            score = float(found.scores[0]) if len(found) else 0.0
+            phash = perceptual_hash(image)
+            yield ScoredImage(Path(item.name), score, 1, 0, found, phash, item.name)
 
     def look(self, path: Path) -> Detections:
         """Return what the detector finds in a picture."""
@@ -101,7 +131,7 @@ class World:
 
     def tools(self) -> Tools:
         """Return the tools of this world."""
-        return Tools(self.fit, self.load_detector, self.detect_images, self.score_images)
+        return Tools(self.fit, self.load_detector, self.detect_images)
 
     def _call(self, name: str) -> None:
         if len(self.calls) == self.die_at:
@@ -141,33 +171,12 @@ class World:
         self._call("load")
         text = checkpoint.read_text()
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return FakeDetector(frozenset(json.loads(text)["learned"]), digest)
+        return FakeDetector(frozenset(json.loads(text)["learned"]), digest, self._call)
 
     def detect_images(self, detector: Any, paths: Any, *, progress: Any = None) -> Any:
         """Detect in every picture."""
         self._call("detect")
         return [detector.look(Path(path)) for path in paths]
-
-    def score_images(self, detector: Any, paths: Any, *, batch_size: int = 16) -> Any:
-        """Score every picture, dying between two batches when told to."""
-        for i, path in enumerate(paths):
-            if i % batch_size == 0:
-                self._call("score")
-            try:
-                image = Image.open(path).convert("RGB")
-            except OSError as error:
-                yield Problem("image_unreadable", str(path), -1, str(DataError(error)))
-                continue
-            found = detector.look(Path(path))
-            score = float(found.scores[0]) if len(found) else 0.0
-            yield SimpleNamespace(
-                path=Path(path),
-                score=score,
-                label=1,
-                level=0,
-                detections=found,
-                phash=perceptual_hash(image),
-            )
 
 
 def run(inputs: dict[str, Any], out: Path, world: World, **more: Any) -> LoopResult:

@@ -119,7 +119,8 @@ def draw(found: Detections, image: Path | str | Image.Image | U8 | None) -> Imag
     """Return a picture with boxes, classes and scores."""
     from PIL import Image
 
-    from hardmine.data.images import read_image
+    from hardmine.inference.image_loading import open_item
+    from hardmine.mining.sources.pool_source import open_image
     from hardmine.reports.drawing import draw_boxes
     from hardmine.reports.notebook import names_of
 
@@ -128,7 +129,7 @@ def draw(found: Detections, image: Path | str | Image.Image | U8 | None) -> Imag
             raise ValueError("draw: these detections know no image; give one")
         image = found.path
     if isinstance(image, Path | str):
-        image = read_image(Path(image))
+        image = open_item(open_image(str(image))).pixels
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     return draw_boxes(image, found, names_of(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ def test_a_dry_run_counts_only_what_is_left(cli: Cli, work: Path) -> None:
     assert (code, out) == (0, "21 images, all of them scanned before\n")
     estimate = Estimate(1_000, 10.0, 99, 0, "torch", done=400)
     assert estimate.seconds == 60.0  # (1,000 - 400) / 10
+
+
+def test_a_dry_run_reads_a_store_of_an_earlier_version(cli: Cli, work: Path) -> None:
+    words = "mine tiny.safetensors pool --runtime torch --out o -q"
+    assert cli(words)[0] == 0
+    old = sqlite3.connect("o/pool.sqlite")
+    old.executescript(
+        "DROP INDEX scores_by_exact; ALTER TABLE scores DROP COLUMN exact;"
+        "ALTER TABLE scores DROP COLUMN first_cut; PRAGMA user_version = 1"
+    )
+    old.close()
+    assert cli(f"{words} --dry-run") == (0, "21 images, all of them scanned before\n", "")
 
 
 def test_a_slow_dry_run_looks_at_fewer(

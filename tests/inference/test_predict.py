@@ -16,7 +16,7 @@ from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import CheckpointError, DataError
 from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.predict import ScoredImage, detect_on_canvas, score_on_canvas
+from hardmine.inference.predict import ScoredImage, detect_on_canvas, score_images
 from hardmine.models.backbones.small_net import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.init import NormalInit
@@ -80,7 +80,7 @@ def test_scoring_goes_on_past_unreadable_images(tmp_path: Path) -> None:
     bad = tmp_path / "b.png"
     bad.write_bytes(b"no image")
     paths = [paint(tmp_path, "a.png", 255), bad, paint(tmp_path, "c.png", 0)]
-    first, second, third = score_on_canvas(RedDetector(), paths, batch_size=2)
+    first, second, third = score_images(RedDetector(), paths, batch_size=2)
     assert isinstance(first, ScoredImage)
     assert first.score == pytest.approx(0.5)  # half of the letterbox is padding
     assert (first.label, first.level, len(first.detections)) == (1, 2, 1)
@@ -94,13 +94,13 @@ def test_scoring_goes_on_past_unreadable_images(tmp_path: Path) -> None:
 def test_only_images_that_fire_are_decoded(tmp_path: Path) -> None:
     detector = RedDetector()
     paths = [paint(tmp_path, f"{i}.png", red) for i, red in enumerate((0, 200, 0, 0))]
-    assert len(list(score_on_canvas(detector, paths))) == 4
+    assert len(list(score_images(detector, paths, batch_size=None))) == 4
     assert detector.decoded == 1
 
 
 def test_no_images() -> None:
     assert detect_on_canvas(RedDetector(), []) == []
-    assert list(score_on_canvas(RedDetector(), [])) == []
+    assert list(score_images(RedDetector(), [], batch_size=None)) == []
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torch import Tensor
 from hardmine.augment.chain import NO_AUGMENT, Augmenter
 from hardmine.data.resize import Mode, Resize
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.predict import detect_on_canvas, score_on_canvas
+from hardmine.inference.predict import detect_on_canvas, score_images
 from hardmine.training.batches import load_sample
 from hardmine.types import Detections, ImageRecord, ImageState
 
@@ -59,7 +59,7 @@ def test_identical_pixels(tmp_path: Path, mode: Mode) -> None:
     trained = np.stack([load_sample(record, augmenter, rng).image for record in records])
     measuring, mining = Looking(resize), Looking(resize)
     detect_on_canvas(measuring, paths)
-    list(score_on_canvas(mining, paths))
+    list(score_images(mining, paths, batch_size=None))
     for detector in (measuring, mining):
         shown = torch.cat(detector.seen).permute(0, 2, 3, 1).numpy()
         # What is scored in full is filled up to a whole batch.

@@ -15,19 +15,18 @@ import torch
 from hardmine.data.formats.image_folder import load_images
 from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
-from hardmine.inference.predict import _Exact, score_images
+from hardmine.inference.predict import _FullPrecision, score_images
 from hardmine.inference.runtimes import runtime
 from hardmine.loop.arm import Arm, Miner
 from hardmine.loop.loop_options import LoopOptions
-from hardmine.mining.image_selection import rank_hardest
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.scan import scan_pool
+from hardmine.mining.scan import scan_exactly
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.cached_measurement import Result
 from hardmine.workflows.cached_training import Model
 from hardmine.workflows.image_sets import LoopSets
-from hardmine.workflows.replaceable import Tools, default_tools
+from hardmine.workflows.replaceable import default_tools
 from hardmine.workflows.step_cache import Steps
 from loop_fakes import World, draw, run, sheet_of
 from tiny_models import tiny_detector
@@ -80,22 +79,20 @@ def arm_of(root: Path, taken: tuple[str, ...] = ()) -> Arm:
 
 
 def exact(miner: Miner, folder: Path, count: int, taken: tuple[str, ...]) -> list[str]:
-    """Return what the float32 ranking of the whole pool gives: every image in full, then one walk."""
+    """Return what the float32 ranking of the whole pool gives, read off slowly."""
     with PoolStore(folder / "full.sqlite") as store:
-        paths = [record.path for record in miner.sets.mine_from.records]
-        scan_pool(DETECTOR, paths, store)
+        scan_exactly(DETECTOR, miner.sets.mine_from, store)
         rows = list(store.iter_ranked(DETECTOR.model_id))
-    limit = miner.options.quarantine
-    held = [row.image for row in rows if limit is not None and row.score >= limit]
-    chosen = rank_hardest(
-        rows,
-        count=count,
-        min_score=miner.options.rank.min_score,
-        group_of=miner.sets.group_of,
-        taken=[*taken, *held],
-    ).chosen
+    limit, groups = miner.options.quarantine, miner.sets.group_of
+    gone = [*taken, *(row.image for row in rows if limit is not None and row.score >= limit)]
+    chosen: list[str] = []
+    for row in rows:
+        repeats = any(groups[row.image] == groups[other] for other in [*gone, *chosen])
+        fires = row.num_alarms >= 1 and row.score >= miner.options.rank.min_score
+        if fires and not repeats and len(chosen) < count:
+            chosen.append(row.image)
     assert len(chosen) > 3
-    return list(chosen)
+    return chosen
 
 
 @pytest.mark.parametrize("noise", [None, 0.02, 0.5])
@@ -134,7 +131,7 @@ class Dying:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
         self.left = n
         self.scorer = Noisy(0.3)
-        real_cut, real_full = self.scorer.score, _Exact._look
+        real_cut, real_full = self.scorer.score, _FullPrecision._look
 
         def cut(pixels: Any) -> Any:
             self.tick()
@@ -145,7 +142,7 @@ class Dying:
             return real_full(this, images)
 
         monkeypatch.setattr(self.scorer, "score", cut)
-        monkeypatch.setattr(_Exact, "_look", full)
+        monkeypatch.setattr(_FullPrecision, "_look", full)
         monkeypatch.setattr(runtime, "make_scorer", lambda *a: self.scorer)
 
     def tick(self) -> None:
@@ -187,7 +184,7 @@ def test_a_score_in_full_hangs_on_nothing_but_the_image(pool: Dataset) -> None:
     """Convolutions give other last bits for other batch sizes, so every batch is filled up."""
     sizes: list[int] = []
 
-    class Sized(_Exact):
+    class Sized(_FullPrecision):
         def _look(self, images: torch.Tensor) -> Any:
             sizes.append(len(images))
             return super()._look(images)
@@ -254,9 +251,3 @@ def test_a_command_that_predicts_has_no_features(tmp_path: Path, inputs: dict[st
             out=tmp_path / "out",
             rank=RankOptions(diverse=True),
         )
-
-
-def test_the_default_tools_leave_scoring_to_the_engine() -> None:
-    tools = default_tools()
-    assert isinstance(tools, Tools)
-    assert tools.score_images is None

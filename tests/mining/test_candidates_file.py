@@ -20,6 +20,8 @@ from hardmine.mining.candidates_file import (
     write_candidates,
     write_rows,
 )
+from hardmine.mining.ranking_rules import RULES
+from hardmine.mining.rejection_reasons import Reason
 from hardmine.types import Detections
 
 
@@ -41,10 +43,10 @@ def candidates(tmp_path: Path) -> Path:
     return tmp_path / "run" / "candidates.json"
 
 
-def test_what_the_model_saw_is_read_back(candidates: Path) -> None:
+def test_what_the_model_saw_is_read_back(candidates: Path, tmp_path: Path) -> None:
     for path in (candidates, candidates.with_suffix(".csv")):
         assert is_candidates_file(path)
-        seen, scores = read_candidates(path)
+        seen, scores = read_candidates(path, tmp_path / "copies")
         assert seen.categories == ("cat", "dog")
         assert [record.path.name for record in seen.records] == ["a.png", "b.png"]
         first = seen.records[0]
@@ -61,16 +63,31 @@ def test_candidates_become_predictions(candidates: Path, tmp_path: Path, to: str
     assert (tmp_path / to).is_dir()
 
 
+def test_what_cannot_be_read_is_left_out_and_named(
+    candidates: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_candidates(candidates, tmp_path / "copies")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"left out: {tmp_path / 'gone.png'}: no such file"
+    ]
+
+
+def test_candidates_after_many_problems_are_recognised(tmp_path: Path) -> None:
+    many = [f"/pool/{i:06}.jpg: zero bytes long" for i in range(3000)]
+    write_candidates(tmp_path, [], (), duplicates_grouped=0, problems=many)
+    assert is_candidates_file(tmp_path / "candidates.csv")
+
+
 def test_broken_files(candidates: Path, tmp_path: Path) -> None:
     assert not is_candidates_file(tmp_path)
     assert not is_candidates_file(tmp_path / "a.png")
     candidates.write_text('{"candidates": [{"path": 3}]}')
     with pytest.raises(DataError, match="not a list of candidates"):
-        read_candidates(candidates)
+        read_candidates(candidates, tmp_path / "copies")
     entry = {"path": str(tmp_path / "nothing.png"), "boxes": []}
     candidates.write_text(json.dumps({"candidates": [entry]}))
     with pytest.raises(DataError, match="none of its 1 images"):
-        read_candidates(candidates)
+        read_candidates(candidates, tmp_path / "copies")
 
 
 # The columns.
@@ -114,3 +131,13 @@ def test_the_documentation_has_every_column() -> None:
     page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
     table = page.partition("| column | what it holds |\n|---|---|\n")[2].partition("\n\n")[0]
     assert table.splitlines() == [f"| `{column.name}` | {column.help} |" for column in COLUMNS]
+
+
+def test_the_documentation_has_every_rule_and_every_reason() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    rules = page.partition("| `--rank` | the hardest images have |\n|---|---|\n")[2].partition(
+        "\n\n"
+    )[0]
+    assert rules.splitlines() == [f"| `{rule.name}` | {rule.help} |" for rule in RULES.values()]
+    reasons = page.partition("fell for which reason:\n\n")[2].partition("\n\n")[0]
+    assert reasons.splitlines() == [f"- {reason.value}" for reason in Reason]

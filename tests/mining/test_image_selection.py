@@ -15,11 +15,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from hardmine.data.splits.near_duplicates import group_duplicates
 from hardmine.errors import ConfigError
-from hardmine.mining.image_selection import Chooser, Chosen, k_center
-from hardmine.mining.mine_options import RULES, RankOptions
-from hardmine.mining.ranking import Entry, class_margin, first_cut, hardness, order
-from hardmine.types import Detections, PoolScore
+from hardmine.mining.image_selection import (
+    ImageSelector,
+    RankingWalk,
+    Selected,
+    k_center,
+    select_random,
+)
+from hardmine.mining.mine_options import MineOptions, RankOptions
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.ranking import RankedImage, rank_images, take_shortlist
+from hardmine.mining.ranking_rules import RULES, class_margin
+from hardmine.mining.rejection_reasons import Reason, Rejection
+from hardmine.mining.scan import ScannedPool, ScanSummary
+from hardmine.mining.sources.pool_source import DatasetSource
+from hardmine.types import Dataset, Detections, ImageRecord, ImageState, PoolScore
 
 Alarm = tuple[float, int, tuple[float, float, float, float]]
 BOX = (10.0, 10.0, 30.0, 30.0)
@@ -34,25 +46,25 @@ def detections(alarms: list[Alarm]) -> Detections:
     )
 
 
-def entry(image: str, alarms: list[Alarm], name: str = "") -> Entry:
+def entry(image: str, alarms: list[Alarm], name: str = "") -> RankedImage:
     found = detections(alarms)
     top = (float(found.scores[0]), int(found.labels[0])) if alarms else (0.0, 0)
     score = PoolScore(image, top[0], top[1], len(alarms), 0, 0, "m")
-    return Entry(score, name or image, found)
+    return RankedImage(score, name or image, found)
 
 
-def simple(image: str, score: float, label: int = 1, name: str = "") -> Entry:
+def simple(image: str, score: float, label: int = 1, name: str = "") -> RankedImage:
     return entry(image, [(score, label, BOX)], name)
 
 
-def choose(entries: list[Entry], count: int | None = None, **more: object) -> Chosen:
+def choose(entries: list[RankedImage], count: int | None = None, **more: object) -> Selected:
     barred = more.pop("barred", {})
     before = more.pop("before", {})
     groups = more.pop("groups", None) or {e.image: i for i, e in enumerate(entries)}
     features = more.pop("features", None)
     options = RankOptions(**more)  # type: ignore[arg-type]
-    chooser = Chooser(entries, options, count, groups, barred, before, features)  # type: ignore[arg-type]
-    return chooser.choose()
+    walk = RankingWalk(entries, options, count, groups, barred, before, features)  # type: ignore[arg-type]
+    return walk.select()
 
 
 # The rules.
@@ -61,13 +73,13 @@ def choose(entries: list[Entry], count: int | None = None, **more: object) -> Ch
 def test_the_rules_by_hand() -> None:
     far = (60.0, 60.0, 90.0, 90.0)
     one = detections([(0.6, 1, BOX), (0.3, 2, BOX), (0.45, 1, far)])
-    assert hardness("score", one, 0.5) == pytest.approx(0.6)
-    assert hardness("alarms", one, 0.5) == 3
-    assert hardness("sum", one, 0.5) == pytest.approx(1.35)
+    assert RULES["score"].hardness(one, 0.5) == pytest.approx(0.6)
+    assert RULES["alarms"].hardness(one, 0.5) == 3
+    assert RULES["sum"].hardness(one, 0.5) == pytest.approx(1.35)
     # At the best box .6 and .3 leave .1 for background: .6 - .3.
     assert class_margin(one) == pytest.approx(0.3)
     # .45 lies .05 from .5, nearer than .6.
-    assert hardness("uncertainty", one, 0.5) == pytest.approx(-0.05)
+    assert RULES["uncertainty"].hardness(one, 0.5) == pytest.approx(-0.05)
 
 
 def test_the_margin_of_one_class_is_to_background() -> None:
@@ -103,12 +115,12 @@ alarm_lists = st.lists(
 pools = st.lists(st.tuples(alarm_lists, st.integers(0, 3), st.integers(0, 2)), max_size=10)
 
 
-@given(pools, st.sampled_from(RULES), st.sampled_from([0.2, 0.5]))
+@given(pools, st.sampled_from(sorted(RULES)), st.sampled_from([0.2, 0.5]))
 def test_the_order_is_that_of_a_slow_sort(
     rows: list[tuple[list[Alarm], int, int]], rule: str, threshold: float
 ) -> None:
     entries = [entry(f"{i:02}", alarms) for i, (alarms, _, _) in enumerate(rows)]
-    got = [e.image for e, _ in order(entries, RankOptions(rule=rule, threshold=threshold))]  # type: ignore[arg-type]
+    got = [e.image for e in rank_images(entries, RankOptions(rule=rule, threshold=threshold))]
     keys = {
         f"{i:02}": (slow_key(rule, alarms, threshold), max(s for s, _, _ in alarms))
         for i, (alarms, _, _) in enumerate(rows)
@@ -149,7 +161,7 @@ def test_the_choice_is_that_of_a_slow_reading_of_the_rules(
         entries,
         count,
         groups=duplicate,
-        barred=dict.fromkeys(gone, "gone"),
+        barred=dict.fromkeys(gone, Rejection(Reason.DECIDED, "gone")),
         per_class=per_class,
         quota_class=quota_class,
         quota_group=quota_group,
@@ -158,7 +170,7 @@ def test_the_choice_is_that_of_a_slow_reading_of_the_rules(
     )
     options = RankOptions()
     labels = sorted({int(c) for e in entries for c in e.alarms.labels}) if per_class else [None]
-    lists = {label: [e for e, _ in order(entries, options, label)] for label in labels}
+    lists = {label: rank_images(entries, options, label) for label in labels}
     taken: list[str] = []
     classes: Counter[int] = Counter()
     cameras: Counter[str] = Counter()
@@ -182,8 +194,8 @@ def test_the_choice_is_that_of_a_slow_reading_of_the_rules(
                     break
     assert list(got.images) == taken
     firing = {e.image for e in entries}
-    assert set(got.reasons) | set(got.images) == firing
-    assert not set(got.reasons) & set(got.images)
+    assert set(got.rejections) | set(got.images) == firing
+    assert not set(got.rejections) & set(got.images)
 
 
 # What is left out, and why.
@@ -195,27 +207,36 @@ def test_trap_13_nothing_without_detection_nothing_twice_no_duplicates_no_leaks(
     got = choose(
         entries,
         groups={"a": 0, "b": 0, "c": 2, "d": 3, "e": 4, "f": 5, "silent": 6},
-        barred={"c": "handed out before (model x)", "e": "leak: repeats val.jpg"},
+        barred={
+            "c": Rejection(Reason.HANDED_OUT_BEFORE, "handed out before (model x)"),
+            "e": Rejection(Reason.LEAK, "leak: repeats val.jpg"),
+        },
         before={3: "earlier"},
     )
     assert got.images == ("a", "f")
     assert got.similar["a"] == ("b",)
-    assert got.num_similar == 2
-    assert got.reasons == {
+    assert got.num_represented == 2
+    assert {image: str(rejection) for image, rejection in got.rejections.items()} == {
         "b": "near-duplicate of a",
         "c": "handed out before (model x)",
         "d": "near-duplicate of earlier",
         "e": "leak: repeats val.jpg",
-        "silent": "no alarm at or above the floor",
+        "silent": "no detection counts as an alarm",
+    }
+    assert got.reasons == {
+        Reason.NEAR_DUPLICATE: 2,
+        Reason.HANDED_OUT_BEFORE: 1,
+        Reason.LEAK: 1,
+        Reason.NO_ALARM: 1,
     }
 
 
 def test_trap_14_a_floor_of_zero_is_zero() -> None:
     rows = [PoolScore(f"{i}", s, 1, 1, 0, 0, "m") for i, s in enumerate((0.5, 0.01, 0.0))]
-    taken = first_cut(rows, RankOptions(min_score=0.0), size=None)
+    taken = take_shortlist(rows, RankOptions(min_score=0.0), size=None)
     assert [row.image for row in taken.rows] == ["0", "1", "2"]
     assert taken.whole
-    assert len(first_cut(rows, RankOptions(min_score=0.01), size=None).rows) == 2
+    assert len(take_shortlist(rows, RankOptions(min_score=0.01), size=None).rows) == 2
 
 
 def test_beyond_the_count_duplicates_are_still_counted() -> None:
@@ -223,7 +244,7 @@ def test_beyond_the_count_duplicates_are_still_counted() -> None:
     got = choose(entries, 1, groups={"a": 0, "b": 1, "c": 0})
     assert got.images == ("a",)
     assert got.similar["a"] == ("c",)
-    assert got.reasons["b"] == "beyond the 1 asked for"
+    assert str(got.rejections["b"]) == "beyond the 1 asked for"
 
 
 def test_a_rare_class_gets_its_turn() -> None:
@@ -236,7 +257,7 @@ def test_quotas_say_so() -> None:
     entries = [simple(f"{i}", 0.9 - i / 10, 1, f"cam{i % 2}/{i}.jpg") for i in range(4)]
     got = choose(entries, group="folder", quota_group=1, repeats=False)
     assert got.images == ("0", "1")
-    assert got.reasons["2"] == "the quota of 1 for group 'cam0' is used up"
+    assert str(got.rejections["2"]) == "the quota of 1 for group 'cam0' is used up"
     assert choose(entries, quota_class=3).images == ("0", "1", "2")
 
 
@@ -307,8 +328,10 @@ def test_the_same_alarm_in_the_same_place_is_handed_out_once(tmp_path: Path) -> 
     assert [Path(i).name for i in got.images] == ["1.png", "3.png", "4.png", "5.png"]
     first = entries[0].image
     assert [Path(i).name for i in got.similar[first]] == ["2.png", "6.png"]
-    assert got.reasons[entries[1].image] == f"the same alarm in the same place as in {first}"
-    assert got.num_similar == 2
+    assert (
+        str(got.rejections[entries[1].image]) == f"the same alarm in the same place as in {first}"
+    )
+    assert got.num_represented == 2
     assert len(choose(entries, group="folder", repeats=False).images) == 6
     assert len(choose(entries).images) == 6  # without groups nobody knows what a camera is
 
@@ -389,32 +412,108 @@ def test_variety_beats_five_looks_at_one_thing() -> None:
 
     got = choose(entries, 3, diverse=True, features=features)
     assert got.images == ("0", "6", "7")
-    assert got.reasons["1"] == "others that fire as hard look less like what is chosen"
+    assert str(got.rejections["1"]) == "others that are as hard look less like what is selected"
     got = choose(entries, 3, diverse=True, features=features, quota_class=2)
     assert got.images == ("0", "6")
     # Only four times as many as asked for are looked at.
     assert choose(entries, 1, diverse=True, features=features).images == ("0",)
 
 
-# The first cut.
+# The shortlist.
 
 
-def test_the_cut_stops_reading_when_it_is_full() -> None:
+def test_the_shortlist_stops_reading_when_it_is_full() -> None:
     rows = iter([PoolScore(f"{i}", 1 - i / 10, 1, 1, 0, 0, "m") for i in range(10)])
-    cut = first_cut(rows, RankOptions(min_score=0), size=3)
-    assert ([row.image for row in cut.rows], cut.whole) == (["0", "1", "2"], False)
+    found = take_shortlist(rows, RankOptions(min_score=0), size=3)
+    assert ([row.image for row in found.rows], found.whole) == (["0", "1", "2"], False)
     assert len(list(rows)) == 6
 
 
-def test_the_cut_of_uncertainty_lies_on_both_sides_of_the_threshold() -> None:
+def test_the_shortlist_of_uncertainty_lies_on_both_sides_of_the_threshold() -> None:
     rows = [PoolScore(f"{i}", 1 - i / 10, 1, 1, 0, 0, "m") for i in range(10)]
     options = RankOptions(rule="uncertainty", threshold=0.65, min_score=0)
-    cut = first_cut(rows, options, size=2)  # 1, .9, .8, .7 | .6, .5, .4, …
-    assert [row.image for row in cut.rows] == ["2", "3", "4", "5"]
+    found = take_shortlist(rows, options, size=2)  # 1, .9, .8, .7 | .6, .5, .4, …
+    assert [row.image for row in found.rows] == ["2", "3", "4", "5"]
 
 
-def test_the_cut_per_class_holds_as_many_of_each() -> None:
+def test_the_shortlist_per_class_holds_as_many_of_each() -> None:
     rows = [PoolScore(f"{i}", 1 - i / 10, 1 + (i > 6), 1, 0, 0, "m") for i in range(10)]
-    cut = first_cut(rows, RankOptions(per_class=True, min_score=0), size=2)
-    assert [row.image for row in cut.rows] == ["0", "1", "7", "8"]
-    assert not cut.whole
+    found = take_shortlist(rows, RankOptions(per_class=True, min_score=0), size=2)
+    assert [row.image for row in found.rows] == ["0", "1", "7", "8"]
+    assert not found.whole
+
+
+# Near-duplicates, by the selection itself: from a store's perceptual hashes alone.
+
+
+class Nobody:
+    """A detector whose images are scored already."""
+
+    model_id, categories, resize = "m", ("thing",), None
+
+
+def near(hashes: dict[str, int], a: str, b: str) -> bool:
+    """Say whether two images are linked by a chain of near-copies, read off slowly."""
+    reached, new = {a}, [a]
+    while new:
+        one = new.pop()
+        for other in set(hashes) - reached:
+            if ((hashes[one] ^ hashes[other]) & (2**64 - 1)).bit_count() <= 6:
+                reached.add(other)
+                new.append(other)
+    return b in reached
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**64 - 1)), min_size=1, max_size=10),
+    st.integers(1, 10),
+    st.sets(st.integers(0, 9)),
+    st.booleans(),
+)
+def test_no_near_duplicate_is_selected(
+    tmp_path_factory: pytest.TempPathFactory,
+    pictures: list[tuple[int, int]],
+    count: int,
+    gone: set[int],
+    at_random: bool,
+) -> None:
+    base = [0x0123456789ABCDEF, 0x5A5A5A5AA5A5A5A5, -1, 0x00FF00FF00FF00FF]
+    hashes = {}
+    for i, (kind, noise) in enumerate(pictures):
+        flips = (1 << noise % 64) | (1 << noise // 64 % 64)  # up to two bits of a kind's hash
+        bits = (base[kind] ^ flips) & (2**64 - 1)
+        hashes[f"/pool/{i}.jpg"] = bits - (bits >> 63 << 64)
+    taken = [f"/pool/{i}.jpg" for i in sorted(gone) if i < len(pictures)]
+    state = ImageState.UNREVIEWED
+    records = tuple(ImageRecord.empty(Path(name), 8, 8, state) for name in hashes)
+    source = DatasetSource(Dataset((), records, Path("/pool")))
+    with PoolStore(tmp_path_factory.mktemp("near") / "pool.sqlite") as store:
+        store.add_scores(
+            [
+                (PoolScore(name, 0.9 - i / 100, 1, 1, 0, phash, "m"), detections([(0.9, 1, BOX)]))
+                for i, (name, phash) in enumerate(hashes.items())
+            ]
+        )
+        scanned = ScannedPool(
+            Nobody(),  # type: ignore[arg-type]
+            source,
+            store,
+            ScanSummary(len(hashes), 0, ()),
+            lambda names: [],
+        )
+        before = Rejection(Reason.HANDED_OUT_BEFORE, "handed out before")
+        selector = ImageSelector(
+            scanned, MineOptions(top=count), taken=dict.fromkeys(taken, before)
+        )
+        if at_random:
+            groups = dict(zip(hashes, group_duplicates(list(hashes.values())), strict=True))
+            selected = select_random(hashes, count=count, seed=1, group_of=groups, taken=taken)
+        else:
+            selected = selector.select()
+    for a, b in combinations([*selected.images, *taken], 2):
+        assert a != b
+        if not {a, b} <= set(taken):
+            assert not near(hashes, a, b), (a, b)
+    left = [n for n in hashes if not any(near(hashes, n, t) for t in [*taken, *selected.images])]
+    assert len(selected.images) == count or not left  # nothing is left out without need

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,16 @@ from PIL import Image
 from hardmine import mine
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import ConfigError, DataError
+from hardmine.inference.image_loading import ImageItem, item_problem, open_item
+from hardmine.inference.predict import ScoredImage
 from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.rejection_reasons import Reason
 from hardmine.types import Decision, Detections, Problem, Verdict
 
 
 @dataclass
 class Eye:
-    """A detector of files: it scores a picture by its mean red."""
+    """A detector of image files: it scores a picture by its mean red, and boxes it from .01 on."""
 
     model_id: str = "m"
     categories: tuple[str, ...] = ("jar", "cup")
@@ -36,38 +38,21 @@ class Eye:
     def detect_images(self, paths: Any, progress: Any = None) -> Any:
         raise NotImplementedError
 
-    def score_images(self, paths: Any) -> Iterator[Any]:
-        return look(paths)
-
-
-class Blind(Eye):
-    """Reads no image."""
-
-    def score_images(self, paths: Any) -> Iterator[Any]:
-        return (Problem("image_missing", str(path), -1, "gone") for path in paths)
-
-
-def look(paths: Any) -> Iterator[Any]:
-    """Decode a box when the mean red is .01 or more."""
-    for path in paths:
-        try:
-            image = Image.open(path).convert("RGB")
-        except OSError:
-            yield Problem("image_truncated", str(path), -1, "cut off")
-            continue
-        score = float(np.asarray(image)[..., 0].mean()) / 255
-        fires = score >= 0.01
-        boxes = np.array([[1, 2, 3, 4.5]] if fires else [], np.float32).reshape(-1, 4)
-        scores = np.array([score] if fires else [], np.float32)
-        found = Detections(boxes, scores, np.full(len(scores), 2, np.int64))
-        yield SimpleNamespace(
-            path=path,
-            score=score,
-            label=2,
-            level=0,
-            detections=found,
-            phash=perceptual_hash(image),
-        )
+    def score_items(self, items: Iterable[ImageItem]) -> Iterator[ScoredImage | Problem]:
+        for item in items:
+            try:
+                image = open_item(item).pixels
+            except DataError as error:
+                yield item_problem(item, error)
+                continue
+            score = float(np.asarray(image)[..., 0].mean()) / 255
+            fires = score >= 0.01
+            boxes = np.array([[1, 2, 3, 4.5]] if fires else [], np.float32).reshape(-1, 4)
+            scores = np.array([score] if fires else [], np.float32)
+            found = Detections(boxes, scores, np.full(len(scores), 2, np.int64))
+            yield ScoredImage(
+                Path(item.name), score, 2, 0, found, perceptual_hash(image), item.name
+            )
 
 
 def draw(path: Path, red: int, seed: int) -> None:
@@ -207,13 +192,49 @@ def test_an_empty_pool_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image"):
         run(tmp_path / "pool")
     (tmp_path / "pool" / "zero.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="no readable image"):
+    with pytest.raises(DataError, match=r"none of the pool's 1 images can be read \(the first: "):
         run(tmp_path / "pool")
-    draw(tmp_path / "pool" / "gone.png", 9, 1)
-    with pytest.raises(DataError, match="none of the pool's 1 images"):
-        run(tmp_path / "pool", eye=Blind())
 
 
 def test_two_runs_on_one_store(pool: Path, tmp_path: Path) -> None:
     with PoolStore(tmp_path / "out" / "pool.sqlite"), pytest.raises(DataError, match="another run"):
         run(pool, out=tmp_path / "out")
+
+
+# Why nothing is handed out.
+
+
+def test_nothing_is_handed_out_says_why(tmp_path: Path) -> None:
+    for i in range(3):
+        draw(tmp_path / "pool" / f"{i}.png", 8 - i, i)  # 8 / 255 = .0314
+    result = run(tmp_path / "pool")
+    assert result.why_nothing() == "0 handed out: 3 scanned, best score .03, below --min-score .05"
+    assert result.reasons == {Reason.BELOW_MIN_SCORE: 3}
+    near = run(tmp_path / "pool", min_score=0.032).why_nothing()
+    assert near == "0 handed out: 3 scanned, best score .03, below --min-score .032"
+    draw(tmp_path / "pool" / "3.png", 12, 3)  # 12 / 255 = .0471, which is no ".05"
+    higher = run(tmp_path / "pool").why_nothing()
+    assert higher == "0 handed out: 4 scanned, best score .047, below --min-score .05"
+    assert run(tmp_path / "pool", min_score=0).why_nothing() is None
+
+
+def test_nothing_is_left_to_hand_out_says_why(pool: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(pool, top=2, out=out)
+    with PoolStore(out / "pool.sqlite") as store:
+        image = next(row.image for row in store.iter_ranked("m") if row.image.endswith("c.png"))
+        store.add_decisions([Decision(image, Verdict.EMPTY, "eve", "t", "m")])
+    again = run(pool, out=out, eye=Eye("next"), min_score=0.3)
+    assert again.candidates == ()
+    assert again.reasons == {
+        Reason.HANDED_OUT_BEFORE: 2,
+        Reason.DECIDED: 1,
+        Reason.NEAR_DUPLICATE: 1,
+        Reason.BELOW_MIN_SCORE: 2,
+    }
+    line = again.why_nothing()
+    assert line is not None
+    assert line.startswith("0 handed out: 6 scanned, best score .80; 2 ")
+    assert "; 2 handed out before" in line
+    assert "; 1 decided on by a person" in line
+    assert "; 2 score below --min-score" in line

@@ -35,7 +35,7 @@ def test_scores_come_back_hardest_first_with_ties_by_name(tmp_path: Path) -> Non
         fill(store, ("b", 0.5), ("c", 0.9), ("a", 0.5))
         fill(store, ("z", 1.0), model="other")
         assert [s.image for s in store.iter_ranked("m")] == ["c", "a", "b"]
-        assert store.count_scores("m") == 3
+        assert len(list(store.iter_ranked("m"))) == 3
 
 
 def test_ranking_reads_the_index_and_sorts_nothing(tmp_path: Path) -> None:
@@ -141,10 +141,10 @@ def test_a_full_disk_is_one_clear_error_and_what_was_committed_stays(tmp_path: P
         with pytest.raises(DataError, match=r"pool\.sqlite: no space left on the disk"):
             for i in range(200):
                 fill(store, *[(f"{i}-{j}" + "x" * 200, 0.5) for j in range(20)])
-        before = store.count_scores("m")
+        before = len(list(store.iter_ranked("m")))
         assert before % 20 == 1  # whole batches and the first image
     with PoolStore(path) as store:
-        assert store.count_scores("m") == before
+        assert len(list(store.iter_ranked("m"))) == before
         fill(store, ("b", 0.5))
 
 
@@ -197,7 +197,7 @@ def test_a_reader_sees_whole_batches_while_a_writer_works(tmp_path: Path) -> Non
         def read() -> None:
             with PoolStore(path, read_only=True) as reader:
                 while not done.is_set():
-                    seen.append(reader.count_scores("m"))
+                    seen.append(len(list(reader.iter_ranked("m"))))
 
         thread = threading.Thread(target=read)
         thread.start()
@@ -240,7 +240,9 @@ PRAGMA user_version = 1;
 """
 
 
-def test_a_store_of_version_1_is_brought_up_with_all_that_it_holds(tmp_path: Path) -> None:
+@pytest.fixture
+def version_1(tmp_path: Path) -> Path:
+    """A store that the first version wrote."""
     path = tmp_path / "pool.sqlite"
     first, *_, last = Verdict
     old = sqlite3.connect(path)
@@ -256,23 +258,38 @@ def test_a_store_of_version_1_is_brought_up_with_all_that_it_holds(tmp_path: Pat
         )
     old.commit()
     old.close()
+    return path
 
-    with pytest.raises(DataError, match="pool store of version 1, this release reads 2"):
-        PoolStore(path, read_only=True)  # which cannot bring it up
+
+def test_a_store_of_version_1_is_read_as_it_is(version_1: Path) -> None:
+    before = version_1.read_bytes()
+    with PoolStore(version_1, read_only=True) as store:
+        assert store.pending("m", ["a", "b", "c", "bad"]) == ["c"]
+        assert store.count_problems("m", ["a", "bad"]) == 1
+        assert store.find("m", "b") == PoolScore("b", 0.9, 2, 2, 1, 7, "m", exact=True)
+        assert [s.image for s in store.ranked_after("m", None, 9, exact=True)] == ["b", "a"]
+        assert store.ranked_after("m", None, 9, exact=False) == []
+        assert store.score_pairs("m").shape == (0, 2)
+        assert store.alarms("m", "b").scores.tolist() == [np.float32(0.9)]
+    assert version_1.read_bytes() == before
+
+
+def test_a_store_of_version_1_is_brought_up_with_all_that_it_holds(version_1: Path) -> None:
+    path, last = version_1, list(Verdict)[-1]
     for _ in range(2):  # brought up once, then simply opened
         with PoolStore(path) as store:
             assert list(store.iter_ranked("m")) == [
                 PoolScore("b", 0.9, 2, 2, 1, 7, "m", exact=True),
                 PoolScore("a", 0.5, 1, 1, 0, -3, "m", exact=True),
             ]
-            assert store.count_scores("n") == 1
+            assert len(list(store.iter_ranked("n"))) == 1
             assert store.alarms("m", "b").scores.tolist() == [np.float32(0.9)]
             assert store.problems("m") == (
                 Problem("image_unreadable", "bad", -1, "zero bytes long"),
             )
             assert store.decisions() == {"a": Decision("a", last, "bob", "2026-01-02", "m")}
             assert store.mined("mine") == {"b": "m"}
-            assert store.first_cut_errors("m").shape == (0, 2)
+            assert store.score_pairs("m").shape == (0, 2)
             assert store._database.execute("PRAGMA user_version").fetchone()[0] == 2
     with PoolStore(path) as store:  # what is written then is as in a new store
         store.add_scores([(PoolScore("c", 0.7, 1, -1, 0, 5, "m", exact=False), Detections.none())])

@@ -17,7 +17,8 @@ from PIL import Image
 from hardmine import mine
 from hardmine.errors import DataError, MissingExtraError
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.ray_scan import RayPool, _connect, ray_cluster, scan_with_ray
+from hardmine.mining.ray_scan import RayScorer, _connect, ray_cluster
+from hardmine.mining.scan import scan_source
 from hardmine.mining.sources.pool_source import open_source
 from tiny_models import tiny_detector
 
@@ -84,15 +85,15 @@ def test_ray_ranks_as_one_machine_does_and_outlives_a_node(
             made.remove_node(second, allow_graceful=False)
 
     with PoolStore(tmp_path / "killed" / "pool.sqlite") as store:
-        summary = scan_with_ray(
+        summary = scan_source(
             open_source(pool),
             store,
-            RayPool(detector, "torch"),
+            RayScorer(detector, "torch"),
             "tiny",
             progress=kill_once_begun,
         )
         assert gone.is_set()
-        assert summary.scanned == store.count_scores("tiny") == IMAGES
+        assert summary.scanned == len(list(store.iter_ranked("tiny"))) == IMAGES
     after = mine(detector, pool, top=80, out=tmp_path / "killed", runtime="torch")
     assert after.candidates == alone.candidates
 

@@ -20,7 +20,7 @@ def found(score: float) -> Detections:
 
 
 class Pool:
-    """A store with first cuts, and the exact scores behind them."""
+    """A store with fast scores, and the exact scores behind them."""
 
     def __init__(self, store: PoolStore, exact: dict[str, float], cut: dict[str, float]) -> None:
         self.store, self.exact = store, exact
@@ -28,7 +28,9 @@ class Pool:
         rows = [PoolScore(i, s, 1, -1, 0, 0, "m", exact=False) for i, s in cut.items()]
         store.add_scores([(row, Detections.none()) for row in rows], model_id="m")
 
-    def score_again(self, names: Sequence[str]) -> Iterator[tuple[PoolScore, Detections] | Problem]:
+    def score_exactly(
+        self, names: Sequence[str]
+    ) -> Iterator[tuple[PoolScore, Detections] | Problem]:
         self.asked += names
         for name in reversed(names):
             if name not in self.exact:
@@ -38,7 +40,7 @@ class Pool:
             yield PoolScore(name, score, 1, 1, 0, 0, "m"), found(score)
 
     def ranking(self, **more: object) -> ExactRanking:
-        return ExactRanking(self.store, "m", self.score_again, **more)  # type: ignore[arg-type]
+        return ExactRanking(self.store, "m", self.score_exactly, **more)  # type: ignore[arg-type]
 
 
 def noisy(size: int, seed: int, noise: float) -> tuple[dict[str, float], dict[str, float]]:
@@ -89,7 +91,7 @@ def test_what_stays_below_the_floor_is_not_scored_again(tmp_path: Path) -> None:
     above = [name for name in best(exact) if exact[name] >= 0.9]
     with PoolStore(tmp_path / "pool.sqlite") as store:
         pool = Pool(store, exact, cut)
-        names = [s.image for s in pool.ranking(floor=0.9, expect=600) if s.score >= 0.9]
+        names = [s.image for s in pool.ranking(min_score=0.9, expect=600) if s.score >= 0.9]
         assert names == above
         assert len(pool.asked) < len(above) + 30
 

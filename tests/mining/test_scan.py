@@ -1,3 +1,5 @@
+"""The scan: what it stores, what it passes over, how it resumes, and how often a network is run."""
+
 from __future__ import annotations
 
 import os
@@ -6,117 +8,147 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from hardmine import mine
+from hardmine.data.resize import Resize
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
+from hardmine.inference.detector import BatchScores
+from hardmine.inference.image_loading import ImageItem
+from hardmine.inference.predict import ScoredImage
+from hardmine.mining import scan as scan_module
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.scan import scan_pool
-from hardmine.types import Detections, Problem
-
-DETECTOR: Any = SimpleNamespace(model_id="m", categories=("thing",))
+from hardmine.mining.scan import scan, scan_exactly
+from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
 
 
-class Scorer:
-    """Scores by the number in the file's name; a name with "bad" is a problem."""
+class Numbers:
+    """A detector of files: scores by the number in the file's name; "bad" names are problems."""
 
-    def __init__(self) -> None:
+    categories = ("thing",)
+    resize: Any = None
+
+    def __init__(self, model_id: str = "m", die_after: int | None = None) -> None:
+        self.model_id = model_id
         self.asked: list[str] = []
+        self.die_after = die_after
 
-    def __call__(self, detector: Any, paths: Any, *, batch_size: int = 16) -> Iterator[Any]:
-        del detector, batch_size
-        for path in paths:
+    def score(self, images: Any) -> Any:
+        raise NotImplementedError
+
+    def detect(self, images: Any) -> Any:
+        raise NotImplementedError
+
+    def detect_images(self, paths: Any, progress: Any = None) -> Any:
+        raise NotImplementedError
+
+    def score_items(self, items: Iterable[ImageItem]) -> Iterator[ScoredImage | Problem]:
+        for item in items:
+            path = Path(item.name)
+            if len(self.asked) == self.die_after:
+                raise KeyboardInterrupt
             self.asked.append(path.name)
             if "bad" in path.name:
-                yield Problem("image_truncated", str(path), -1, "cut off")
+                yield Problem(FindingKind.IMAGE_TRUNCATED, item.name, -1, "cut off")
             else:
-                yield SimpleNamespace(
-                    path=path,
-                    score=int(path.stem) / 1000,
-                    label=1,
-                    level=2,
-                    detections=Detections.none(),
-                    phash=5,
-                )
+                score = int(path.stem) / 1000
+                yield ScoredImage(path, score, 1, 2, Detections.none(), 5, item.name)
 
 
-def paths_of(*names: str) -> list[Path]:
-    return [Path("/pool") / name for name in names]
+def pool_of(*names: str) -> Dataset:
+    state = ImageState.UNREVIEWED
+    records = tuple(ImageRecord.empty(Path("/pool") / name, 8, 8, state) for name in names)
+    return Dataset((), records, Path("/pool"))
+
+
+def count_scores(store: PoolStore, model_id: str = "m") -> int:
+    return sum(1 for _ in store.iter_ranked(model_id))
 
 
 def test_problems_are_stored_counted_and_passed_over(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    told: list[tuple[str, int, int]] = []
     with PoolStore(tmp_path / "pool.sqlite") as store:
-        summary = scan_pool(
-            DETECTOR,
-            paths_of("1", "bad", "2"),
-            store,
-            score_images=Scorer(),
-            progress=lambda done, total: told.append((done, total)),
+        scanned = scan(
+            Numbers(), pool_of("1", "bad", "2"), store, progress=lambda *w: told.append(w)
         )
+        summary = scanned.summary
         assert (summary.scored, summary.skipped, len(summary.problems)) == (2, 0, 1)
+        assert [problem.file for problem in scanned.problems] == ["/pool/bad"]
         assert store.problems("m")[0].file == "/pool/bad"
         assert [s.image for s in store.iter_ranked("m")] == ["/pool/2", "/pool/1"]
-    assert told == [(3, 3)]
+        # What was met before is known without being looked at again.
+        again = scan(Numbers(), pool_of("1", "bad", "2"), store)
+        assert [problem.file for problem in again.problems] == ["/pool/bad"]
+    assert told[-1] == ("scan (full precision)", 3, 3)
 
 
 def test_what_this_model_has_seen_is_not_looked_at_again(tmp_path: Path) -> None:
-    scorer = Scorer()
+    detector = Numbers()
     with PoolStore(tmp_path / "pool.sqlite") as store:
-        scan_pool(DETECTOR, paths_of("1", "bad"), store, score_images=scorer)
-        summary = scan_pool(DETECTOR, paths_of("bad", "1", "3"), store, score_images=scorer)
-        assert (summary.scored, summary.skipped) == (1, 2)
-        assert scorer.asked == ["1", "bad", "3"]
-        other: Any = SimpleNamespace(model_id="other", categories=("thing",))
-        assert scan_pool(other, paths_of("1"), store, score_images=scorer).scored == 1
+        scan(detector, pool_of("1", "bad"), store)
+        summary = scan(detector, pool_of("bad", "1", "3"), store).summary
+        assert (summary.scored, summary.skipped, summary.scanned) == (1, 2, 2)
+        assert detector.asked == ["1", "bad", "3"]
+        assert scan(Numbers("other"), pool_of("1"), store).summary.scored == 1
 
 
-def test_it_commits_as_it_goes(tmp_path: Path) -> None:
-    def dies(detector: Any, paths: Any, *, batch_size: int = 16) -> Iterator[Any]:
-        for i, result in enumerate(Scorer()(detector, paths, batch_size=batch_size)):
-            if i == 9:
-                raise KeyboardInterrupt
-            yield result
-
-    names = [str(i) for i in range(20)]
+def test_it_commits_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan_module, "COMMIT_SECONDS", 60.0)
+    monkeypatch.setattr(scan_module, "COMMIT_IMAGES", 4)
+    pool = pool_of(*(str(i) for i in range(20)))
     with PoolStore(tmp_path / "pool.sqlite") as store:
         with pytest.raises(KeyboardInterrupt):
-            scan_pool(DETECTOR, paths_of(*names), store, score_images=dies, batch_size=1)
-        assert store.count_scores("m") == 8  # two commits of four; the ninth was under way
-        scan_pool(DETECTOR, paths_of(*names), store, score_images=Scorer(), batch_size=1)
-        assert store.count_scores("m") == 20
+            scan(Numbers(die_after=9), pool, store)
+        assert count_scores(store) == 8  # two commits of four; the ninth was under way
+        detector = Numbers()
+        scan(detector, pool, store)
+        assert len(detector.asked) == 12
+        assert count_scores(store) == 20
 
 
-def test_an_empty_list_scans_nothing(tmp_path: Path) -> None:
-    with PoolStore(tmp_path / "pool.sqlite") as store:
-        summary = scan_pool(DETECTOR, [], store, score_images=Scorer())
-        assert (summary.scored, summary.skipped, summary.problems) == (0, 0, ())
+def test_an_empty_pool_is_an_error(tmp_path: Path) -> None:
+    with (
+        PoolStore(tmp_path / "pool.sqlite") as store,
+        pytest.raises(DataError, match="no image in the pool"),
+    ):
+        scan(Numbers(), pool_of(), store)
 
 
 VICTIM = """
     import sys, time
     from pathlib import Path
-    from types import SimpleNamespace
-    from hardmine.mining.scan import scan_pool
+    from hardmine.inference.predict import ScoredImage
+    from hardmine.mining import scan as scan_module
     from hardmine.mining.pool_store import PoolStore
-    from hardmine.types import Detections
+    from hardmine.types import Dataset, Detections, ImageRecord, ImageState
 
-    def slow(detector, paths, *, batch_size):
-        for path in paths:
-            time.sleep(0.002)
-            yield SimpleNamespace(
-                path=path, score=0.5, label=1, level=0, detections=Detections.none(), phash=0
-            )
+    class Slow:
+        model_id, categories, resize = "m", ("thing",), None
 
-    names = [Path(f"/pool/{i}") for i in range(100_000)]
+        def score(self, images): ...
+        def detect(self, images): ...
+        def detect_images(self, paths, progress=None): ...
+
+        def score_items(self, items):
+            for item in items:
+                time.sleep(0.002)
+                yield ScoredImage(Path(item.name), 0.5, 1, 0, Detections.none(), 0, item.name)
+
+    state = ImageState.UNREVIEWED
+    records = [ImageRecord.empty(Path(f"/pool/{i}"), 8, 8, state) for i in range(100_000)]
+    pool = Dataset((), tuple(records), Path("/pool"))
+    scan_module.COMMIT_SECONDS, scan_module.COMMIT_IMAGES = 60.0, 4
     with PoolStore(Path(sys.argv[1])) as store:
-        scan_pool(
-            SimpleNamespace(model_id="m"), names, store, score_images=slow, batch_size=1,
-            progress=lambda done, total: print(done, flush=True),
+        scan_module.scan(
+            Slow(), pool, store, progress=lambda what, done, total: print(done, flush=True)
         )
 """
 
@@ -132,13 +164,95 @@ def test_kill_minus_nine_loses_no_committed_image_and_frees_the_store(tmp_path: 
     )
     assert victim.stdout is not None
     with victim, victim.stdout as told:
-        committed = [int(told.readline()) for _ in range(5)][-1]
+        done = [int(told.readline()) for _ in range(7)]
+        assert done[:2] == [0, 1]  # preparing
         with pytest.raises(DataError, match="another run is writing"):
             PoolStore(path)
         time.sleep(0.003)  # into the middle of a batch
         victim.send_signal(signal.SIGKILL)
     with PoolStore(path) as store:
-        count = store.count_scores("m")
-        assert count >= committed == 20
+        count = count_scores(store)
+        assert count >= done[-1] == 20
         assert count % 4 == 0
         assert store.pending("m", [f"/pool/{i}" for i in range(count + 1)]) == [f"/pool/{count}"]
+
+
+# How often a network is run.
+
+
+class Reds:
+    """Somebody else's detector, which counts the images that it sees: red boxes everywhere."""
+
+    categories = ("red",)
+    model_id = "reds"
+    resize = Resize(8, 8)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    @property
+    def seen(self) -> int:
+        return sum(self.batches)
+
+    def score(self, images: torch.Tensor) -> BatchScores:
+        self.batches.append(len(images))
+        red = images[:, 0].float().mean((1, 2)) / 255
+        return BatchScores(red, torch.ones(len(red)).long(), torch.zeros(len(red)).long())
+
+    def detect(self, images: torch.Tensor) -> list[Detections]:
+        scores = self.score(images).scores.numpy()
+        box, one = np.array([[0, 0, 8, 8]], np.float32), np.ones(1, np.int64)
+        return [Detections(box, s[None].astype(np.float32), one) for s in scores]
+
+
+class OnePassReds(Reds):
+    """The same with scores and boxes from one run."""
+
+    model_id = "one pass"
+
+    def score_and_detect(
+        self, images: torch.Tensor, floor: float
+    ) -> tuple[BatchScores, list[Detections]]:
+        self.batches.append(
+            len(images.unique(dim=0))
+        )  # a batch may be filled up with its last image
+        scores = Reds.score(Reds(), images)
+        found = Reds.detect(Reds(), images)
+        fires = (scores.scores >= floor).tolist()
+        return scores, [d if f else Detections.none() for d, f in zip(found, fires, strict=True)]
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for i in range(20):
+        pixels = noise.integers(0, 256, (16, 16, 3), np.uint8)
+        pixels[..., 0] = 12 * i
+        Image.fromarray(pixels).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.mark.parametrize("make", [Reds, OnePassReds])
+def test_a_foreign_network_sees_each_image_once(
+    colours: Path, tmp_path: Path, make: type[Reds]
+) -> None:
+    detector = make()
+    result = mine(detector, colours, out=tmp_path / "out", min_score=0.2)
+    assert [Path(s.image).stem for s in result.candidates] == [f"{i:02}" for i in range(19, 4, -1)]
+    assert detector.seen == 20
+    assert mine(detector, colours, out=tmp_path / "out", min_score=0.1).scanned == 20
+    assert detector.seen == 20
+
+
+def test_an_exact_scan_scores_what_has_a_fast_score_only(tmp_path: Path, colours: Path) -> None:
+    from tiny_models import tiny_detector
+
+    detector = tiny_detector()
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        scan(detector, colours, store)
+        assert not any(row.exact for row in store.iter_ranked("tiny"))
+        scan_exactly(detector, colours, store)
+        assert all(row.exact for row in store.iter_ranked("tiny"))
+        assert count_scores(store, "tiny") == 20

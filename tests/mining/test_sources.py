@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_folder_is_listed_lazily(folder: Path) -> None:
 def test_glob(folder: Path) -> None:
     source = open_source(f"{folder}/**/*.[jJ]*")
     check(source, f"{folder}/")
-    assert source.root == folder
+    assert source.prefix == f"{folder}/"
     assert not source.holds(f"{folder}/notes.txt")
 
 
@@ -277,3 +278,19 @@ def test_names_do_not_change_with_the_working_folder(
     before = list(reds(open_source("pool")))
     monkeypatch.chdir(folder)
     assert list(reds(open_source(os.curdir))) == before
+
+
+def test_the_last_images_are_read_after_the_list_has_ended() -> None:
+    """Whoever takes many items at once asks for their bytes when the list is through."""
+    slow = [ImageItem(f"{i}", lambda i=i: time.sleep(0.01) or bytes([i])) for i in range(60)]  # type: ignore[misc]
+    items = list(sources_remote.read_ahead(slow))
+    assert [item.read() for item in items] == [bytes([i]) for i in range(60)]  # type: ignore[union-attr, misc]
+
+
+def test_reading_ahead_stops_when_nobody_asks_any_more() -> None:
+    read: list[int] = []
+    items = (ImageItem(f"{i}", lambda i=i: read.append(i) or b"") for i in range(10_000))  # type: ignore[misc]
+    walk = sources_remote.read_ahead(items)
+    next(walk)
+    walk.close()  # type: ignore[attr-defined]
+    assert len(read) < 200

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.inference.checkpoint_detector import load_checkpoint_detector
-from hardmine.inference.predict import detect_on_canvas, score_on_canvas
+from hardmine.inference.predict import detect_on_canvas, score_images
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.postprocess import DecodeConfig
@@ -149,7 +149,7 @@ def test_exact_resume_and_a_detector_from_the_checkpoint(
     detector = load_checkpoint_detector(whole, "cpu")
     paths = [record.path for record in squares.records[:3]]
     found = detect_on_canvas(detector, paths)
-    scored = list(score_on_canvas(detector, paths))
+    scored = list(score_images(detector, paths, batch_size=None))
     for one, other, record in zip(found, scored, squares.records, strict=False):
         assert len(one) <= 100
         assert (np.diff(one.scores) <= 0).all()

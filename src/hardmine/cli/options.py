@@ -385,7 +385,7 @@ def estimate(detector: Detector, pool: str, out: Path, options: MineOptions) -> 
     from hardmine.mining.estimate_scan import estimate_scan
 
     where = "" if options.ray is None else ", on this machine alone"
-    return f"{estimate_scan(detector, pool, out=out, runtime=options.runtime)}{where}"
+    return f"{estimate_scan(detector, pool, options, out=out)}{where}"
 
 
 Explain = Annotated[

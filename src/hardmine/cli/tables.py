@@ -122,11 +122,12 @@ def show_mining(
             ],
         )
     more = len(result.candidates) - len(shown)
+    handed_out = f"{len(result.candidates)} images handed out"
+    handed_out += f" ({more} more than shown)" if more else ""
     console.result(
-        f"{len(result.candidates)} images handed out"
-        + (f" ({more} more than shown)" if more else "")
-        + f", {result.scanned} scanned, {result.duplicates_grouped} near-duplicates passed over, "
-        f"{len(result.leaks)} leaks, {len(result.problems)} unreadable"
+        result.why_nothing()
+        or f"{handed_out}, {result.scanned} scanned, {result.duplicates_grouped} near-duplicates "
+        f"passed over, {len(result.leaks)} leaks, {len(result.problems)} unreadable"
     )
     for problem in result.problems:
         console.note(f"unreadable: {problem}")

@@ -172,11 +172,19 @@ def read_picture(path: Path, cover: Cover | None = None) -> Picture:
     Raises:
         DataError: the file is missing, empty, truncated, too large or no image.
     """
+    return decode_image(read_file(path), str(path), cover)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        DataError: it is missing or may not be read.
+    """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {_missing(error)}") from None
-    return decode_image(data, str(path), cover)
 
 
 def decode_image(data: bytes, name: str, cover: Cover | None = None) -> Picture:

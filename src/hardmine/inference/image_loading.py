@@ -18,13 +18,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardmine.data.images import Picture, decode_image, read_picture
+from hardmine.data.images import Cover, Picture, decode_image, read_file
 from hardmine.data.resize import Placement, Resize
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import DataError
@@ -76,19 +77,52 @@ class Loaded:
         return replace(detections, boxes=self.placement.inverse(detections.boxes))
 
 
+def path_of(name: str) -> Path:
+    """Return an image's name as a path, whose last parts are the folders and the file that people know.
+
+    Those of a URL are spelled as on the server (``a%20b.jpg`` is ``a b.jpg``), members of an archive
+    as in the archive.
+    """
+    place, inside, member = name.partition("!/")
+    return Path((unquote(place) if "://" in place else place) + inside + member)
+
+
+def read_item(item: ImageItem) -> bytes:
+    """Return the encoded file, from this machine or from wherever the item's source has it.
+
+    Raises:
+        DataError: it is not there, or (``UnreachableError``) its storage does not answer.
+    """
+    if item.read is not None:
+        return item.read()
+    return read_file(Path(item.name))
+
+
+def open_item(item: ImageItem, cover: Cover | None = None) -> Picture:
+    """Read and decode one image; ``cover`` as in :func:`~hardmine.data.images.decode_image`.
+
+    Raises:
+        DataError: as :func:`read_item`, or it is no image, or a broken one.
+    """
+    if item.picture is not None:
+        return item.picture
+    return decode_image(read_item(item), item.name, cover)
+
+
+def item_problem(item: ImageItem, error: DataError) -> Problem:
+    """Return why an image cannot be used."""
+    reason = str(error).removeprefix(f"{item.name}: ")
+    unreachable = isinstance(error, UnreachableError)
+    kind = UNREACHABLE if unreachable else FindingKind.IMAGE_UNREADABLE
+    return Problem(kind, item.name, -1, reason)
+
+
 def load_item(item: ImageItem, resize: Resize, *, hashed: bool) -> Loaded | Problem:
     """Read, decode and resize one image, or say why it cannot be."""
     try:
-        if item.picture is not None:
-            picture = item.picture
-        elif item.read is None:
-            picture = read_picture(Path(item.name), resize.cover)
-        else:
-            picture = decode_image(item.read(), item.name, resize.cover)
+        picture = open_item(item, resize.cover)
     except DataError as error:
-        reason = str(error).removeprefix(f"{item.name}: ")
-        kind = UNREACHABLE if isinstance(error, UnreachableError) else FindingKind.IMAGE_UNREADABLE
-        return Problem(kind, item.name, -1, reason)
+        return item_problem(item, error)
     pixels, placement = resize.apply(picture)
     return Loaded(item.name, pixels, placement, perceptual_hash(picture.pixels) if hashed else 0)
 

@@ -2,8 +2,9 @@
 
 :func:`predict` is the call for a person at a prompt: any image in, detections with class names out.
 :func:`detect_images` and :func:`score_images` run a detector over files: on its canvas, or by its own
-means where it takes files (a predictions file, a command). :func:`detect_on_canvas` decodes every image,
-:func:`score_on_canvas` those that fire; both run batches in threads, in order.
+means where it takes files (a predictions file, a command). :func:`score_items` scores images from
+anywhere. Of what runs on a canvas, :func:`detect_on_canvas` decodes every image and
+:func:`score_items` those that fire; both run batches in threads, in order.
 """
 
 from __future__ import annotations
@@ -219,7 +220,7 @@ def _as_item(image: object) -> ImageItem:
 
 @runtime_checkable
 class FileDetector(Protocol):
-    """A detector that takes files rather than pixels: a predictions file, or a command."""
+    """A detector that takes image files, not canvases: a predictions file, tiles, a command."""
 
     def detect_images(
         self, paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
@@ -227,7 +228,7 @@ class FileDetector(Protocol):
         """Return the detections of every image, in order, in pixels of the original image."""
         ...
 
-    def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
+    def score_items(self, items: Iterable[ImageItem]) -> Iterator[ScoredImage | Problem]:
         """Yield every image's score in order, or why it cannot be read."""
         ...
 
@@ -249,12 +250,10 @@ def detect_images(
 
 
 def score_images(
-    detector: Detector, paths: Sequence[Path], *, batch_size: int = 16
+    detector: Detector, paths: Sequence[Path], *, batch_size: int | None = 16
 ) -> Iterator[ScoredImage | Problem]:
-    """Yield every image's score in order, or the problem that kept it from being read."""
-    if isinstance(detector, FileDetector):
-        return detector.score_images(paths)
-    return score_on_canvas(detector, paths, batch_size=batch_size)
+    """Yield the score of every image file, as :func:`score_items` does."""
+    return score_items(detector, (ImageItem(str(path)) for path in paths), batch_size=batch_size)
 
 
 def detect_on_canvas(
@@ -294,26 +293,31 @@ def _detect_items(
     return results
 
 
-def score_on_canvas(
-    detector: Detector, paths: Sequence[Path], *, batch_size: int | None = None
-) -> Iterator[ScoredImage | Problem]:
-    """Yield every image's score in order, or the problem that kept it from being read.
-
-    All images pass the scoring path; only those that reach ``DECODE_FLOOR`` are decoded.
-    """
-    return score_items(detector, (ImageItem(str(path)) for path in paths), batch_size=batch_size)
-
-
 def score_items(
-    detector: Detector, items: Iterable[ImageItem], *, batch_size: int | None = None
+    detector: Detector,
+    items: Iterable[ImageItem],
+    *,
+    batch_size: int | None = None,
+    one_run: bool = False,
 ) -> Iterator[ScoredImage | Problem]:
-    """Yield what :func:`score_on_canvas` does, for images from anywhere; memory does not grow.
+    """Yield every image's score at full precision, or the problem that kept it from being read.
 
-    ``batch_size``: if not given, 2 on a CPU, where larger ones are no quicker and a handful of images
-    would be mostly filling, and 16 elsewhere.
+    Images that reach ``DECODE_FLOOR`` are decoded. The order is that of the items, and memory does not
+    grow with them.
+
+    Args:
+        batch_size: if not given, 2 on a CPU, where larger ones are no quicker and a handful of images
+            would be mostly filling, and 16 elsewhere.
+        one_run: each image passes the network once, also where the detector cannot score and decode in
+            one run: then every image is decoded, and its best detection gives its score.
     """
+    if isinstance(detector, FileDetector):
+        yield from detector.score_items(items)
+        return
     size = batch_size or (2 if _on_cpu(detector) else 16)
-    for batch in _FullPrecision(detector, floor=DECODE_FLOOR, hashed=True).over(items, size):
+    decode_all = one_run and not isinstance(detector, OnePassDetector)
+    floor = None if decode_all else DECODE_FLOOR
+    for batch in _FullPrecision(detector, floor=floor, hashed=True).over(items, size):
         yield from batch
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,25 @@ import numpy as np
 from torch import Tensor
 
 from hardmine.data.resize import Resize
-from hardmine.data.splits.near_duplicates import hash_images
+from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.errors import ConfigError, DataError
-from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores
+from hardmine.inference.image_loading import (
+    ImageItem,
+    batched,
+    count_cores,
+    item_problem,
+    path_of,
+    read_item,
+    run_ordered,
+)
 from hardmine.inference.predict import PredictMixin, ScoredImage
 from hardmine.inference.prediction_names import NameMatch, match_names
 from hardmine.types import Detections, Problem
 
 _log = logging.getLogger(__name__)
 _NO_CANVAS = Resize(1, 1)
-_CHUNK = 64
-
-_log = logging.getLogger(__name__)
+_CHUNK = 16
 
 Box = tuple[float, str | int, tuple[float, float, float, float]]
 """Score, class by name or number, xyxy pixels of the original image."""
@@ -99,21 +105,29 @@ class Predictions(PredictMixin):
             progress(len(found), len(paths))
         return found
 
-    def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
+    def score_items(self, items: Iterable[ImageItem]) -> Iterator[ScoredImage | Problem]:
         """Yield every image's score in order; pictures are read for their perceptual hash only."""
-        names = self._names_of(paths)
-        for start in range(0, len(paths), _CHUNK):
-            chunk = paths[start : start + _CHUNK]
-            for path, phash in zip(chunk, hash_images(chunk), strict=True):
-                if phash is None:
-                    yield Problem(
-                        FindingKind.IMAGE_UNREADABLE, str(path), -1, "not readable as a picture"
-                    )
-                    continue
-                found = self._found(names.get(path))
-                score = float(found.scores[0]) if len(found) else 0.0
-                label = int(found.labels[0]) if len(found) else 0
-                yield ScoredImage(path, score, label, -1, found, phash)
+        if self.name_of is None:
+            images = list(items)
+            bound = replace(self, name_of=self._names_of([path_of(item.name) for item in images]))
+            yield from bound.score_items(images)
+            return
+        for batch in run_ordered(batched(items, _CHUNK), self._score_batch, count_cores()):
+            yield from batch
+
+    def _score_batch(self, items: Sequence[ImageItem]) -> list[ScoredImage | Problem]:
+        return [self._score(item) for item in items]
+
+    def _score(self, item: ImageItem) -> ScoredImage | Problem:
+        try:
+            phash = hash_encoded(read_item(item), item.name)
+        except DataError as error:
+            return item_problem(item, error)
+        path = path_of(item.name)
+        found = self.look(path)
+        score = float(found.scores[0]) if len(found) else 0.0
+        label = int(found.labels[0]) if len(found) else 0
+        return ScoredImage(path, score, label, -1, found, phash, item.name)
 
 
 def bind(detector: Any, images: Sequence[Path]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from hardmine.data.images import Picture, read_image
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import ConfigError, DataError
-from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores, Detector, make_model_id
+from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import FileDetector, PredictMixin, ScoredImage
 from hardmine.numpy_boxes import box_iou
 from hardmine.types import F32, Detections, Mask, Problem
@@ -107,20 +107,19 @@ class TiledDetector(PredictMixin):
                 progress(len(results), len(paths))
         return results
 
-    def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
+    def score_items(self, items: Iterable[ImageItem]) -> Iterator[ScoredImage | Problem]:
         """Yield every image's score in order, or why it cannot be read."""
-        for path in paths:
+        for item in items:
             try:
-                image = read_image(path)
+                image = open_item(item).pixels
             except DataError as error:
-                reason = str(error).removeprefix(f"{path}: ")
-                yield Problem(FindingKind.IMAGE_UNREADABLE, str(path), -1, reason)
+                yield item_problem(item, error)
                 continue
             found = self._look(image)
             score = float(found.scores[0]) if len(found) else 0.0
             label = int(found.labels[0]) if len(found) else 0
             phash = perceptual_hash(image)
-            yield ScoredImage(path, score, label, -1, found, phash, str(path))
+            yield ScoredImage(Path(item.name), score, label, -1, found, phash, item.name)
 
     def detect_picture(self, picture: Picture) -> Detections:
         """Return the detections of one picture, in pixels of the original image."""

@@ -9,15 +9,17 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from hardmine.data.formats.image_paths import relative_name
 from hardmine.loop.loop_options import RANDOM, LoopOptions
 from hardmine.loop.stopping import RoundPoint
-from hardmine.mining.candidates_file import Candidate, candidate_of, name_inside, write_candidates
-from hardmine.mining.image_selection import Hand, rank_random
+from hardmine.mining.candidates_file import Candidate, candidate_of, write_candidates
+from hardmine.mining.image_selection import ImageSelector, select_random
 from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.rejection_reasons import Reason, Rejection
 from hardmine.mining.rescoring import wide_margin
-from hardmine.mining.scan import scan_pool
-from hardmine.mining.scan_dispatch import scan
+from hardmine.mining.scan import scan, scan_exactly
+from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.option_fields import changed_options
 from hardmine.types import Detections, ImageRecord, PoolScore
 from hardmine.workflows.cached_measurement import Result
@@ -122,8 +124,8 @@ class Miner:
 
     def _draw_random(self, arm: Arm, count: int, folder: Path) -> dict[str, Any]:
         pool = self.sets.mine_from
-        names = {str(r.path): name_inside(str(r.path), pool.root) for r in pool.records}
-        ranking = rank_random(
+        names = {str(r.path): relative_name(r.path, pool.root) for r in pool.records}
+        drawn = select_random(
             names,
             count=count,
             seed=self.options.seed,
@@ -132,9 +134,9 @@ class Miner:
             taken=arm.handed_out,
         )
         candidates = [
-            Candidate(names[image], image, None, "", Detections.none()) for image in ranking.chosen
+            Candidate(names[image], image, None, "", Detections.none()) for image in drawn.images
         ]
-        return self._write(folder, candidates, ranking.num_duplicates, model_id="")
+        return self._write(folder, candidates, drawn.num_represented, model_id="")
 
     def _mine(self, arm: Arm, count: int, round_number: int, folder: Path) -> dict[str, Any]:
         detector = self.tools.load_detector(arm.model.checkpoint, self.device)
@@ -143,52 +145,47 @@ class Miner:
         def told(what: str, done: int, total: int) -> None:
             self.steps.notify(f"{label}: {what}", done, total)
 
-        pool, kit = self.sets.mine_from, self.tools
         options = MineOptions(top=count, rank=self.options.rank)
-        scanned = scan(
-            detector, pool, self.store, options, score_images=kit.score_images, notify=told
-        )
-        hand = Hand(
-            detector,
-            scanned.source,
-            self.store,
+        scanned = scan(detector, self.sets.mine_from, self.store, options, progress=told)
+        before = Rejection(Reason.HANDED_OUT_BEFORE, "handed out before")
+        selector = ImageSelector(
+            scanned,
             options,
-            scanned.summary.scanned,
-            scanned.score_again,
-            dict.fromkeys(arm.handed_out, "handed out before"),
+            taken=dict.fromkeys(arm.handed_out, before),
             group_of=self.sets.group_of,
             margin=wide_margin,
             progress=partial(told, "score again in float32"),
         )
-        held = self._quarantined(hand)
-        aside = dict.fromkeys((row.image for row in held), "set aside: it scores too high")
-        chosen, entries = replace(hand, taken={**hand.taken, **aside}).choose()
+        held = self._quarantined(selector)
+        too_high = Rejection(Reason.SET_ASIDE, "set aside: it scores too high")
+        aside = dict.fromkeys((row.image for row in held), too_high)
+        selected = replace(selector, taken={**selector.taken, **aside}).select()
         if held:
             write_candidates(folder, self._candidates(held), self.categories, name="quarantine")
-        rows = [entries[image].score for image in chosen.images]
+        rows = [selected.shortlist[image].score for image in selected.images]
         return self._write(
             folder,
-            self._candidates(rows, chosen.similar),
-            chosen.num_similar,
+            self._candidates(rows, selected.similar),
+            selected.num_represented,
             held=tuple(aside),
             unreadable=len(self.store.problems(detector.model_id)),
             model_id=detector.model_id,
         )
 
-    def _quarantined(self, hand: Hand) -> list[PoolScore]:
+    def _quarantined(self, selector: ImageSelector) -> list[PoolScore]:
         limit = self.options.quarantine
         if limit is None:
             return []
-        return list(takewhile(lambda row: row.score >= limit, hand.ranking(limit)))
+        return list(takewhile(lambda row: row.score >= limit, selector.exact_ranking(limit)))
 
     def _candidates(
         self, rows: Sequence[PoolScore], similar: Mapping[str, Sequence[str]] | None = None
     ) -> list[Candidate]:
         """Return those images with what fired on them."""
-        rank, root = self.options.rank, self.sets.mine_from.root
+        rank, source = self.options.rank, DatasetSource(self.sets.mine_from)
         return [
             candidate_of(
-                row, self.store, self.categories, rank, root, (similar or {}).get(row.image, ())
+                row, self.store, self.categories, rank, source, (similar or {}).get(row.image, ())
             )
             for row in rows
         ]
@@ -242,11 +239,12 @@ class Miner:
 
         def compute(place: Path) -> list[str]:
             detector = self.tools.load_detector(arm.model.checkpoint, self.device)
-            paths = [Path(image) for image in images]
-            scan_pool(detector, paths, self.store, score_images=self.tools.score_images)
-            root, wanted = self.sets.mine_from.root, set(images)
+            pool, wanted = self.sets.mine_from, set(images)
+            if images:
+                scan_exactly(detector, pool.with_records(arm.negatives), self.store)
+            source = DatasetSource(pool)
             trained_on = [
-                candidate_of(row, self.store, self.categories, rank, root)
+                candidate_of(row, self.store, self.categories, rank, source)
                 for row in self.store.iter_ranked(detector.model_id)
                 if row.image in wanted
             ]

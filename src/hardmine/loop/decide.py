@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hardmine.data.formats.image_paths import relative_name
 from hardmine.files import write_text
 from hardmine.loop.arm import Handed
 from hardmine.loop.loop_options import ARMS, MINED, RANDOM
-from hardmine.mining.candidates_file import name_inside, read_rows, write_rows
+from hardmine.mining.candidates_file import read_rows, write_rows
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
 from hardmine.types import Dataset, ImageRecord, ImageState
@@ -82,7 +83,7 @@ class Decider:
         if path.exists():
             ever = {image for arm in ARMS for image in self.store.mined(arm)} | set(images)
             known = {image: image for image in ever}
-            known |= {name_inside(image, self.pool.root): image for image in ever}
+            known |= {relative_name(Path(image), self.pool.root): image for image in ever}
             verdicts = read_verdicts(path, known)
             model_id = next(iter(handed.values())).model_id if handed else ""
             store_verdicts(self.store, verdicts, str(path), model_id)
@@ -98,7 +99,7 @@ class Decider:
         self, sheet: Path, missing: Sequence[str], handed: Mapping[str, Handed]
     ) -> None:
         """Write one file to fill in for all arms; an image that two arms hold comes once."""
-        wanted = {name_inside(image, self.pool.root) for image in missing}
+        wanted = {relative_name(Path(image), self.pool.root) for image in missing}
         rows: dict[str, dict[str, str]] = {}
         for part in handed.values():
             for row in read_rows(part.folder / "candidates.csv"):
@@ -112,7 +113,7 @@ class Decider:
         return {i: decided[i].verdict.state if i in decided else taken for i in images}
 
     def _write(self, part: Handed, states: Mapping[str, ImageState]) -> None:
-        rows = [[name_inside(i, self.pool.root), states[i].value] for i in part.images]
+        rows = [[relative_name(Path(i), self.pool.root), states[i].value] for i in part.images]
         write_text(part.folder / "decisions.csv", _to_csv([["image", "state"], *rows]))
 
 

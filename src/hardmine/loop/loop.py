@@ -41,7 +41,7 @@ from hardmine.loop.round_summary import (
 from hardmine.loop.stopping import STOP_RULES
 from hardmine.machine import describe_machine
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.sources.pool_source import load_pool
+from hardmine.mining.sources.local_files import load_pool
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows.cached_measurement import Examiner
@@ -396,7 +396,7 @@ def run_loop(
             inputs["data"], inputs["val"], steps, seed=seed, options=options.reading
         )
         empty = load_negatives(inputs["negatives"], parts.train.categories, "negatives")
-        images = load_pool(inputs["pool"])
+        images = load_pool(inputs["pool"], root / "pool")
         sets = divide_sets(parts.train, parts.val, images, empty, steps, seed=seed)
         write_record(root / RECORD, inputs, options)
         if kit.external is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,14 @@ from hardmine.errors import DataError
 from hardmine.files import write_json, write_text
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.types import F32, Dataset, Detections, ImageRecord, ImageState, PoolScore
+from hardmine.mining.sources.local_files import local_files
+from hardmine.mining.sources.pool_source import Source, name_inside
+from hardmine.types import F32, Dataset, Detections, ImageRecord, ImageState, PoolScore, Problem
+
+_KEYS = (b'"candidates"', b'"duplicates_grouped"')
+"""What the beginning of a ``candidates.json`` holds: the second where many problems come first."""
+_PEEK = 65536
+_log = logging.getLogger("hardmine")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,23 +146,15 @@ def candidate_of(
     store: PoolStore,
     categories: Sequence[str],
     rank: RankOptions,
-    root: Path,
+    source: Source,
     similar: Sequence[str] = (),
 ) -> Candidate:
     """Return a scored image with those of its stored boxes that count as alarms."""
     alarms = rank.alarms(store.alarms(score.model_id, score.image))
     name = _name(categories, score.label)
-    others = tuple(name_inside(image, root) for image in similar)
-    inside = name_inside(score.image, root)
+    others = tuple(name_inside(source, image) for image in similar)
+    inside = name_inside(source, score.image)
     return Candidate(inside, score.image, score.score, name, alarms, others)
-
-
-def name_inside(path: str, root: Path) -> str:
-    """Return the path below ``root`` with forward slashes, or whole when it lies elsewhere."""
-    if "://" in path:
-        return path
-    here = Path(path)
-    return here.relative_to(root).as_posix() if here.is_relative_to(root) else here.as_posix()
 
 
 def write_candidates(
@@ -186,28 +187,24 @@ def _name(categories: Sequence[str], label: int) -> str:
     return categories[int(label) - 1] if 1 <= label <= len(categories) else ""
 
 
-# Candidates of a mining run as images to label, with what the model saw as predictions.
-
-_KEY = b'"candidates"'
-_PEEK = 65536
-
-
 def is_candidates_file(path: Path) -> bool:
     """Return whether a file is a ``candidates.json``, or the CSV file beside one."""
     beside = path.with_suffix(".json")
     if path.suffix.lower() not in (".json", ".csv") or not beside.is_file():
         return False
     with beside.open("rb") as file:
-        return _KEY in file.read(_PEEK)
+        head = file.read(_PEEK)
+    return any(key in head for key in _KEYS)
 
 
-def read_candidates(path: Path) -> tuple[Dataset, dict[Path, F32]]:
+def read_candidates(path: Path, copies: Path) -> tuple[Dataset, dict[Path, F32]]:
     """Return the candidates as images, hardest first, with what the model saw as their boxes.
 
-    Images that cannot be read are left out.
+    Images that cannot be read are left out, and named in a warning.
 
     Args:
         path: ``candidates.json``, or the ``candidates.csv`` beside it.
+        copies: folder for the images that are in archives or behind URLs.
 
     Returns:
         The images (their classes are the sorted names of the boxes), and the scores f32[N] of the
@@ -219,7 +216,8 @@ def read_candidates(path: Path) -> tuple[Dataset, dict[Path, F32]]:
     file = path.with_suffix(".json")
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))["candidates"]
-        found = [_seen_image(entry) for entry in entries]
+        files = local_files([str(entry["path"]) for entry in entries], copies)
+        found = [_seen_image(entry, file) for entry, file in zip(entries, files, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: not a list of candidates ({error!r})") from None
     kept = [item for item in found if item is not None]
@@ -263,8 +261,9 @@ def hand_over(
         DataError, ConfigError: as `load_splits`, `read_candidates` and `convert`.
     """
     if is_candidates_file(data):
-        seen, scores = read_candidates(data)
-        done = convert(seen, out, to, link=link, scores=scores)
+        with tempfile.TemporaryDirectory(prefix="hardmine-images-") as copies:
+            seen, scores = read_candidates(data, Path(copies))
+            done = convert(seen, out, to, link=link, scores=scores)
     else:
         splits = load_splits(data, images=images, empty_is_verified=empty_is_verified)
         done = convert(splits, out, to, link=link)
@@ -272,16 +271,20 @@ def hand_over(
     return HandOver(done.out, sum(done.images.values()), annotations, done.predicted_boxes)
 
 
-def _seen_image(entry: Mapping[str, Any]) -> tuple[ImageRecord, list[str], F32] | None:
+def _seen_image(
+    entry: Mapping[str, Any], file: Path | Problem
+) -> tuple[ImageRecord, list[str], F32] | None:
     """Return an image, the classes and the scores of its boxes; None where it cannot be read."""
-    path = Path(entry["path"])
     names = [str(box[5]) for box in entry["boxes"]]
     table = np.array([box[:5] for box in entry["boxes"]], np.float32).reshape(-1, 5)
     try:
-        width, height = image_size(path)
-    except DataError:
+        if isinstance(file, Problem):
+            raise DataError(str(file))
+        width, height = image_size(file)
+    except DataError as error:
+        _log.warning("left out: %s", error)
         return None
     labels, ignore = np.zeros(len(table), np.int64), np.zeros(len(table), np.bool_)
     state = ImageState.UNREVIEWED
-    record = ImageRecord(path, width, height, table[:, :4].copy(), labels, ignore, state)
+    record = ImageRecord(file, width, height, table[:, :4].copy(), labels, ignore, state)
     return record, names, table[:, 4].copy()

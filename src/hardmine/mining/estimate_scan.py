@@ -6,22 +6,22 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardmine.errors import DataError
+from hardmine.mining.mine_options import MineOptions
+from hardmine.mining.pool_scorers import PoolScorer, Row
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.scan import Tally, iter_fresh
+from hardmine.mining.scan import ScanCounts, iter_unscored, make_pool_scorer
 from hardmine.mining.sources.pool_source import open_source
 from hardmine.types import Dataset, Problem
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
-    from hardmine.inference.fast_scoring import FastScore
     from hardmine.inference.image_loading import ImageItem
-    from hardmine.inference.runtimes.runtime import Scorer
 
 SAMPLE = 128
 _SECONDS = 10.0
@@ -31,7 +31,7 @@ _SECONDS = 10.0
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """``images`` in the pool (``None``: only reading all of it would tell), of which ``done`` need no
-    scan; ``rate`` images a second of the hot pass on ``sample`` of the others, of which
+    scan; ``rate`` images a second of the scan on ``sample`` of the others, of which
     ``unreadable`` could not be read.
     """
 
@@ -66,12 +66,12 @@ class Estimate:
 def estimate_scan(
     detector: Detector,
     pool: Dataset | Path | str,
+    options: MineOptions | None = None,
     *,
     out: Path | None = None,
-    runtime: str = "auto",
     sample: int = SAMPLE,
 ) -> Estimate:
-    """Run the hot pass over the first images of a pool, for some ten seconds at most.
+    """Scan the first images of a pool on this machine, for some ten seconds at most.
 
     Args:
         out: folder whose store says what this model has scanned before; nothing is written there.
@@ -80,43 +80,39 @@ def estimate_scan(
         ConfigError: a runtime that this detector has not.
         DataError: there is no such pool, or no image in it.
     """
-    from hardmine.inference.runtimes.runtime import make_scorer
-
     source = open_source(pool)
-    images, tally = source.count(), Tally()
+    images, counts = source.count(), ScanCounts()
     with ExitStack() as stack:
         left: Iterator[ImageItem | Problem] = source.items()
         if out is not None and (out / "pool.sqlite").exists():
             store = stack.enter_context(PoolStore(out / "pool.sqlite", read_only=True))
-            left = iter_fresh(source, store, detector.model_id, tally)
+            left = iter_unscored(source, store, detector.model_id, counts)
         items = list(islice(left, sample))
         if images is not None:
             deque(left, maxlen=0)  # counts what was scanned before
     if not items:
-        if not tally.skipped:
+        if not counts.skipped:
             raise DataError(f"{source.name}: no image in the pool")
-        return Estimate(images, 0.0, 0, 0, "", tally.skipped)
-    scorer = make_scorer(detector, runtime)
-    rate, results = _measure(scorer, detector, items)
+        return Estimate(images, 0.0, 0, 0, "", counts.skipped)
+    scorer = make_pool_scorer(detector, replace(options or MineOptions(), ray=None))
+    rate, results = _measure(scorer, items)
     bad = sum(isinstance(result, Problem) for result in results)
-    return Estimate(images, rate, len(results), bad, scorer.name, tally.skipped)
+    return Estimate(images, rate, len(results), bad, scorer.name, counts.skipped)
 
 
 def _measure(
-    scorer: Scorer, detector: Detector, items: Sequence[ImageItem | Problem]
-) -> tuple[float, list[FastScore | Problem]]:
+    scorer: PoolScorer, items: Sequence[ImageItem | Problem]
+) -> tuple[float, list[Row | Problem]]:
     """Return images a second, and what became of those images that were looked at."""
-    from hardmine.inference.fast_scoring import fast_scores
-
-    for _ in fast_scores(scorer, detector.resize, items[: scorer.batch_size]):
+    for _ in scorer.score(items[: scorer.batch_size]):
         pass  # the first batch pays for setting up
     start = time.perf_counter()
-    results: list[FastScore | Problem] = []
+    results: list[Row | Problem] = []
     seconds = 0.0
-    for batch in fast_scores(scorer, detector.resize, items):
-        results += batch
+    for rows in scorer.score(items):
+        results += rows
         seconds = time.perf_counter() - start
-        if seconds > _SECONDS:
+        if seconds > _SECONDS and results:
             break
     return len(results) / max(seconds, 1e-9), results
 

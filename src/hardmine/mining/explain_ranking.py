@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from hardmine.errors import DataError
-from hardmine.mining.candidates_file import name_inside
-from hardmine.mining.image_selection import Chosen, Hand
-from hardmine.mining.mine_options import RULES
-from hardmine.mining.ranking import Entry, order
-from hardmine.mining.sources.archives import INSIDE
+from hardmine.mining.image_selection import ImageSelector, Selected
+from hardmine.mining.ranking import RankedImage, rank_images
+from hardmine.mining.ranking_rules import RULES
+from hardmine.mining.sources.pool_source import find_image, name_inside
 from hardmine.types import PoolScore
 
 
@@ -48,77 +46,66 @@ class Explanation:
         ]
 
 
-def explain_image(hand: Hand, image: str) -> Explanation:
-    """Return why an image is where it is, with the choice made anew and nothing written.
+def explain_image(selector: ImageSelector, image: str) -> Explanation:
+    """Return why an image is where it is, with the selection made anew and nothing written.
 
     Args:
-        image: its path, or its name inside the pool.
+        image: its path or URL, or its name inside the pool.
 
     Raises:
         DataError: it is not in the pool, or could not be read.
     """
-    name = _find(hand, image)
-    row = hand.store.find(hand.model_id, name)
+    scanned, rank = selector.scanned, selector.rank
+    name = find_image(scanned.source, image)
+    if scanned.store.find(scanned.model_id, name) is None:
+        reasons = {problem.file: str(problem) for problem in scanned.problems}
+        raise DataError(reasons.get(name, f"{name}: has no score of model {scanned.model_id}"))
+    selected = selector.select()
+    row = selector.exact_score(name)
     if row is None:
-        reasons = {p.file: str(p) for p in hand.store.problems(hand.model_id)}
-        raise DataError(reasons.get(name, f"{name}: has no score of model {hand.model_id}"))
-    chosen, entries = hand.choose()
-    row = hand.exact(name) or row
-    alarms = hand.store.alarms(hand.model_id, name)
-    inside = name_inside(name, hand.source.root)
-    entry = entries.get(name)
+        raise DataError(f"{name}: could be read before and cannot be read any more")
+    found = scanned.store.alarms(scanned.model_id, name)
+    inside = name_inside(scanned.source, name)
+    similar = selected.similar.get(name, ())
     return Explanation(
-        name,
-        row.score,
-        _category(hand, row),
-        tuple(float(v) for v in alarms.boxes[0]) if len(alarms) else None,
-        len(hand.rank.alarms(alarms)),
-        _ranks(hand, entries, entry),
-        hand.rank.group_of(inside),
-        _verdict(hand, chosen, row),
-        tuple(name_inside(other, hand.source.root) for other in chosen.similar.get(name, ())),
-        hand.rank.min_score,
+        image=name,
+        score=row.score,
+        category=_category(scanned.detector.categories, row.label),
+        top_box=tuple(float(v) for v in found.boxes[0]) if len(found) else None,
+        num_alarms=len(rank.alarms(found)),
+        ranks=_ranks(selector, selected, name),
+        group=rank.group_of(inside),
+        verdict=_verdict(selector, selected, row),
+        similar=tuple(name_inside(scanned.source, other) for other in similar),
+        min_score=rank.min_score,
     )
 
 
-def _find(hand: Hand, image: str) -> str:
-    inside = f"{hand.source.name}{INSIDE}{image}"
-    for name in (image, str(Path(image).resolve()), str(hand.source.root / image), inside):
-        if hand.source.holds(name):
-            return name
-    raise DataError(f"{image}: not in the pool {hand.source.root}")
+def _category(names: tuple[str, ...], label: int) -> str:
+    return names[label - 1] if 1 <= label <= len(names) else ""
 
 
-def _category(hand: Hand, row: PoolScore) -> str:
-    names = hand.detector.categories
-    return names[row.label - 1] if 1 <= row.label <= len(names) else ""
-
-
-def _ranks(
-    hand: Hand, entries: Mapping[str, Entry], entry: Entry | None
-) -> dict[str, tuple[int, int]]:
+def _ranks(selector: ImageSelector, selected: Selected, image: str) -> dict[str, tuple[int, int]]:
     """Return the place by each rule among the images looked at, before anything is left out."""
-    from dataclasses import replace
-
-    if entry is None or not len(entry.alarms):
+    looked_at: RankedImage | None = selected.shortlist.get(image)
+    if looked_at is None or not len(looked_at.alarms):
         return {}
     ranks: dict[str, tuple[int, int]] = {}
     for rule in RULES:
-        rows = order(list(entries.values()), replace(hand.rank, rule=rule))
-        place = next(i for i, (other, _) in enumerate(rows, 1) if other.image == entry.image)
+        rows = rank_images(list(selected.shortlist.values()), replace(selector.rank, rule=rule))
+        place = next(i for i, other in enumerate(rows, 1) if other.image == image)
         ranks[rule] = (place, len(rows))
     return ranks
 
 
-def _verdict(hand: Hand, chosen: Chosen, row: PoolScore) -> str:
+def _verdict(selector: ImageSelector, selected: Selected, row: PoolScore) -> str:
     image = row.image
-    if image in chosen.images:
-        place = chosen.images.index(image) + 1
-        return f"handed out as number {place} of {len(chosen.images)}"
-    if image in hand.barred:
-        return f"not handed out: {hand.barred[image]}"
-    if image in chosen.reasons:
-        return f"not handed out: {chosen.reasons[image]}"
-    if row.score < hand.rank.min_score:
-        return f"not handed out: its score is below {hand.rank.min_score:g}"
+    if image in selected.images:
+        place = selected.images.index(image) + 1
+        return f"handed out as number {place} of {len(selected.images)}"
+    rejection = selector.barred.get(image) or selected.rejections.get(image)
+    if rejection is not None:
+        return f"not handed out: {rejection}"
+    if row.score < selector.rank.min_score:
+        return f"not handed out: its score is below {selector.rank.min_score:g}"
     return "not handed out: too many others score higher for it to be looked at"

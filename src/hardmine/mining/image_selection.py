@@ -1,31 +1,366 @@
-"""From a ranked first cut to what is handed out: repeats once, quotas, variety, and why not the rest."""
+"""Which images of a scanned pool are handed out, and why the others are not.
+
+:class:`ImageSelector` looks at as much of a pool's ranking as is needed and returns :class:`Selected`.
+Going down the ranking, an image is left out when it was handed out or decided on before, repeats an
+excluded image, is a near-duplicate of one that was selected, shows the same alarm in the same place of
+its group, or is over a quota. With ``diverse``, the images that look least alike are taken of those
+that remain. :func:`select_random` draws images for the control arm ``random`` instead.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hardmine.mining.candidates_file import name_inside
+from hardmine.mining.excluded_images import find_leaks
 from hardmine.mining.mine_options import MineOptions, RankOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.ranking import Cut, Entry, cut_size, first_cut, order
-from hardmine.mining.repeated_alarms import Places
-from hardmine.mining.rescoring import ExactRanking, Margin, ScoreAgain, measure_margin
-from hardmine.types import Dataset, PoolScore, Problem
+from hardmine.mining.ranking import (
+    RankedImage,
+    Shortlist,
+    rank_images,
+    shortlist_size,
+    take_shortlist,
+)
+from hardmine.mining.rejection_reasons import Reason, Rejection, count_reasons
+from hardmine.mining.repeated_alarms import AlarmPlaces
+from hardmine.mining.rescoring import ExactRanking, Margin, measure_margin
+from hardmine.mining.scan import ScannedPool
+from hardmine.mining.sources.pool_source import Source, name_inside, open_image
+from hardmine.types import PoolScore, Problem
 
-if TYPE_CHECKING:
-    from hardmine.inference.detector import Detector
-    from hardmine.mining.sources.pool_source import Source
+DIVERSE_TIMES = 4
+"""Images that variety is chosen from, for each one that is asked for."""
 
-# Variety: those of many hard images whose features lie farthest apart.
+Features = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Images to features f32[N, D]."""
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What a selection gave.
+
+    ``images`` in the order of handing out; ``similar`` the images that each of them stands for;
+    ``shortlist`` all images that were looked at; ``rejections`` why each other one of them is not
+    handed out; ``not_looked_at`` how many more images have a score.
+    """
+
+    images: tuple[str, ...]
+    similar: Mapping[str, tuple[str, ...]]
+    rejections: Mapping[str, Rejection]
+    shortlist: Mapping[str, RankedImage] = field(default_factory=dict)
+    whole: bool = True
+    """Whether every image that reaches the lowest score is on the shortlist."""
+    not_looked_at: int = 0
+
+    @property
+    def num_represented(self) -> int:
+        """Images left out because another one, selected now or before, stands for them."""
+        return sum(rejection.reason.is_represented for rejection in self.rejections.values())
+
+    @property
+    def reasons(self) -> Counter[Reason]:
+        """How many images are not handed out for each reason."""
+        counts = count_reasons(self.rejections.values())
+        rest = Reason.BELOW_MIN_SCORE if self.whole else Reason.NOT_LOOKED_AT
+        if self.not_looked_at:
+            counts[rest] += self.not_looked_at
+        return counts
+
+
+@dataclass(frozen=True)
+class ImageSelector:
+    """Selects images of a scanned pool.
+
+    Args:
+        taken: images that were handed out or decided on before.
+        excluded: images that must not be mined, nor what repeats them.
+        group_of: near-duplicate group of each image of the pool; found among those looked at when not
+            given.
+        margin: by how much an exact score may exceed the fast one.
+        progress: called with (done, total) of images that are scored again at full precision.
+    """
+
+    scanned: ScannedPool
+    options: MineOptions
+    taken: Mapping[str, Rejection] = field(default_factory=dict)
+    excluded: Sequence[str] = ()
+    group_of: Mapping[str, int] | None = None
+    margin: Margin = measure_margin
+    progress: Callable[[int, int], None] | None = None
+
+    @property
+    def rank(self) -> RankOptions:
+        """What counts as an alarm, and how images are ranked by their alarms."""
+        return self.options.rank
+
+    @property
+    def store(self) -> PoolStore:
+        """Where the scores are."""
+        return self.scanned.store
+
+    @property
+    def source(self) -> Source:
+        """Where the images are."""
+        return self.scanned.source
+
+    def select(self) -> Selected:
+        """Select from a shortlist, which grows until it gives as many as are asked for."""
+        count = self.options.count(self.scanned.num_images)
+        size = shortlist_size(count, self.rank)
+        while True:
+            shortlist = self._take_shortlist(size)
+            images = {row.image: self._ranked_image(row) for row in shortlist.rows}
+            walk = self._walk(list(images.values()), count)
+            selected = walk.select()
+            if shortlist.whole or count is None or len(selected.images) >= count:
+                return Selected(
+                    selected.images,
+                    selected.similar,
+                    selected.rejections,
+                    images,
+                    shortlist.whole,
+                    max(0, self.scanned.num_images - len(images)),
+                )
+            size = 4 * (size or 1)
+
+    def exact_ranking(self, min_score: float, expect: int | None = None) -> ExactRanking:
+        """Return the pool's scores at full precision, hardest first, down to ``min_score``."""
+        return ExactRanking(
+            self.store,
+            self.scanned.model_id,
+            self.scanned.score_exactly,
+            min_score=min_score,
+            expect=expect,
+            holds=self.source.holds,
+            margin=self.margin,
+            progress=self.progress,
+        )
+
+    def exact_score(self, image: str) -> PoolScore | None:
+        """Return an image's score at full precision; it is scored again if need be."""
+        row = self._stored(image)
+        if row is not None and not row.exact:
+            results = list(self.scanned.score_exactly([image]))
+            good = [item for item in results if not isinstance(item, Problem)]
+            bad = [item for item in results if isinstance(item, Problem)]
+            self.store.add_scores(good, bad, model_id=self.scanned.model_id)
+            row = self._stored(image)
+        return row
+
+    def best_score(self) -> float | None:
+        """Return the highest score of the pool's images at full precision; ``None`` without any."""
+        best = next(self._stored_ranking(), None)
+        row = None if best is None else self.exact_score(best.image)
+        return None if row is None else row.score
+
+    @cached_property
+    def barred(self) -> Mapping[str, Rejection]:
+        """Images that may not be handed out, whatever their rank."""
+        leaks = {
+            image: Rejection(Reason.LEAK, f"leak: repeats {other}, which is excluded")
+            for image, other in self.leaks
+        }
+        return {**self.taken, **leaks}
+
+    @cached_property
+    def leaks(self) -> tuple[tuple[str, str], ...]:
+        """Pairs (pool image, the excluded image that it repeats), whether it has an alarm or not."""
+        return find_leaks(self._stored_ranking(), self.excluded)
+
+    def _take_shortlist(self, size: int | None) -> Shortlist:
+        rows = self.exact_ranking(self.rank.min_score, size)
+        return take_shortlist(rows, self.rank, size=size)
+
+    def _ranked_image(self, row: PoolScore) -> RankedImage:
+        alarms = self.rank.alarms(self.store.alarms(row.model_id, row.image))
+        return RankedImage(row, name_inside(self.source, row.image), alarms)
+
+    def _walk(self, images: Sequence[RankedImage], count: int | None) -> RankingWalk:
+        groups = self._near_duplicate_groups([image.score for image in images])
+        before = {groups[image]: image for image in self.taken if image in groups}
+        return RankingWalk(images, self.rank, count, groups, self.barred, before, self._features)
+
+    def _near_duplicate_groups(self, rows: Sequence[PoolScore]) -> Mapping[str, int]:
+        """Return the group of each of those images and of what was taken before."""
+        from hardmine.data.splits.near_duplicates import group_duplicates
+
+        if self.group_of is not None:
+            return self.group_of
+        before = [row for image in self.taken if (row := self._stored(image)) is not None]
+        hashes = {row.image: row.phash for row in (*rows, *before)}
+        return dict(zip(hashes, group_duplicates(list(hashes.values())), strict=True))
+
+    def _stored(self, image: str) -> PoolScore | None:
+        if not self.source.holds(image):
+            return None
+        return self.store.find(self.scanned.model_id, image)
+
+    def _stored_ranking(self) -> Iterator[PoolScore]:
+        rows = self.store.iter_ranked(self.scanned.model_id)
+        return (row for row in rows if self.source.holds(row.image))
+
+    def _features(self, images: Sequence[str]) -> NDArray[np.float32]:
+        from hardmine.inference.detector import pooled_features
+
+        return pooled_features(self.scanned.detector, [open_image(image) for image in images])
+
+
+@dataclass
+class RankingWalk:
+    """One way down a ranking, deciding on each image; make a new one for each selection.
+
+    Args:
+        images: the shortlist, each image once.
+        group_of: near-duplicate group of each image.
+        barred: images that must not be handed out, with the reason.
+        before: near-duplicate groups that were handed out before, with an image of each.
+        features: needed when ``options.diverse``.
+    """
+
+    images: Sequence[RankedImage]
+    options: RankOptions
+    count: int | None
+    group_of: Mapping[str, int]
+    barred: Mapping[str, Rejection] = field(default_factory=dict)
+    before: Mapping[int, str] = field(default_factory=dict)
+    features: Features | None = None
+
+    def __post_init__(self) -> None:
+        self._rejections: dict[str, Rejection] = {}
+        self._taken: set[str] = set()
+        self._similar: defaultdict[str, list[str]] = defaultdict(list)
+        self._owner_of_group = dict(self.before)
+        self._places = AlarmPlaces()
+        self._used_of_class: Counter[int] = Counter()
+        self._used_of_group: Counter[str] = Counter()
+
+    def select(self) -> Selected:
+        """Walk the ranking and return what is handed out."""
+        for image in self.images:
+            if not len(image.alarms):
+                self._rejections[image.image] = Rejection(
+                    Reason.NO_ALARM, "no detection counts as an alarm"
+                )
+        taken = self._select_diverse() if self.options.diverse else self._walk(self.count)
+        images = tuple(image.image for image, _ in taken)
+        similar = {image: tuple(self._similar.get(image, ())) for image in images}
+        rejections = {k: v for k, v in self._rejections.items() if k not in similar}
+        return Selected(images, similar, rejections)
+
+    def _walk(self, count: int | None, *, quotas: bool = True) -> list[tuple[RankedImage, int]]:
+        """Take from the queues in turn; after the last one, go on to find what it stands for."""
+        taken: list[tuple[RankedImage, int]] = []
+        waiting = deque(self._queues())
+        while waiting:
+            label, queue = waiting.popleft()
+            while queue:
+                image = queue.popleft()
+                counted_as = label or int(image.alarms.labels[0])
+                full = count is not None and len(taken) >= count
+                if self._may_take(image, counted_as, full=full, quotas=quotas):
+                    taken.append((image, counted_as))
+                    break
+            if queue:
+                waiting.append((label, queue))
+        return taken
+
+    def _queues(self) -> list[tuple[int, deque[RankedImage]]]:
+        """Return the ranking, or one for each class; class 0: that of each image's best alarm."""
+        if not self.options.per_class:
+            return [(0, deque(rank_images(self.images, self.options)))]
+        labels = sorted({int(label) for image in self.images for label in image.alarms.labels})
+        return [(label, deque(rank_images(self.images, self.options, label))) for label in labels]
+
+    def _may_take(self, image: RankedImage, label: int, *, full: bool, quotas: bool) -> bool:
+        """Decide on one image; remember it as taken, or why it is not."""
+        name = image.image
+        if name in self._taken:
+            return False  # another class's queue has handed it out
+        group = self.options.group_of(image.name)
+        rejection = self.barred.get(name) or self._repetition(image, group, label)
+        if rejection is None and full:
+            rejection = Rejection(Reason.BEYOND_COUNT, f"beyond the {self.count} asked for")
+        if rejection is None and quotas:
+            rejection = self._over_quota(label, group)
+        if rejection is not None:
+            self._rejections.setdefault(name, rejection)
+            return False
+        self._taken.add(name)
+        self._rejections.pop(name, None)
+        self._owner_of_group[self.group_of[name]] = name
+        if self._watches_places:
+            self._places.add(image, group, label)
+        if quotas:
+            self._count(label, group)
+        return True
+
+    @property
+    def _watches_places(self) -> bool:
+        return self.options.repeats and self.options.group is not None
+
+    def _repetition(self, image: RankedImage, group: str, label: int) -> Rejection | None:
+        """Say which image stands for this one, if any does."""
+        rejection = None
+        owner = self._owner_of_group.get(self.group_of[image.image])
+        if owner is not None:
+            rejection = Rejection(Reason.NEAR_DUPLICATE, f"near-duplicate of {owner}")
+        elif self._watches_places and group:
+            owner = self._places.find_repeated(image, group, label)
+            if owner is not None:
+                text = f"the same alarm in the same place as in {owner}"
+                rejection = Rejection(Reason.SAME_ALARM, text)
+        if owner is not None and image.image not in self._rejections:
+            self._similar[owner].append(image.image)
+        return rejection
+
+    def _over_quota(self, label: int, group: str) -> Rejection | None:
+        options = self.options
+        quota = options.quota_class
+        if quota is not None and self._used_of_class[label] >= quota:
+            text = f"the quota of {quota} for its class is used up"
+            return Rejection(Reason.QUOTA_OF_CLASS, text)
+        quota = options.quota_group
+        if quota is not None and group and self._used_of_group[group] >= quota:
+            text = f"the quota of {quota} for group {group!r} is used up"
+            return Rejection(Reason.QUOTA_OF_GROUP, text)
+        return None
+
+    def _count(self, label: int, group: str) -> None:
+        self._used_of_class[label] += 1
+        self._used_of_group[group] += 1
+
+    def _select_diverse(self) -> list[tuple[RankedImage, int]]:
+        """Take those that look least alike of several times as many hard images."""
+        wide = None if self.count is None else DIVERSE_TIMES * self.count
+        rows = self._walk(wide, quotas=False)
+        assert self.features is not None
+        features = self.features([image.image for image, _ in rows])
+
+        def allowed(index: int) -> bool:
+            image, label = rows[index]
+            group = self.options.group_of(image.name)
+            rejection = self._over_quota(label, group)
+            if rejection is not None:
+                self._rejections[image.image] = rejection
+                return False
+            self._count(label, group)
+            return True
+
+        picked = k_center(features, len(rows) if self.count is None else self.count, allowed)
+        kept = [rows[index] for index in picked]
+        names = {image.image for image, _ in kept}
+        text = "others that are as hard look less like what is selected"
+        for image, _ in rows:
+            if image.image not in names:
+                self._rejections.setdefault(image.image, Rejection(Reason.LESS_DIVERSE, text))
+        return kept
 
 
 def k_center(
@@ -61,58 +396,7 @@ def k_center(
     return chosen
 
 
-# Which images of a pool to hand out: the hardest, or random ones for the twin arm.
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """``chosen`` images in order; how many others were passed over as near-duplicates of an image
-    chosen now or handed out before.
-    """
-
-    chosen: tuple[str, ...]
-    num_duplicates: int
-
-
-def rank_hardest(
-    scores: Iterable[PoolScore],
-    *,
-    count: int | None,
-    min_score: float,
-    group_of: Mapping[str, int],
-    taken: Collection[str] = (),
-) -> Ranking:
-    """Choose the images on which the detector fired hardest.
-
-    An image without a single detection is never chosen, whatever ``min_score``; 0 is a floor like
-    any other. Of a near-duplicate group the hardest member is chosen and the rest passed over, also
-    when the group was handed out before.
-
-    Args:
-        scores: hardest first, as ``PoolStore.iter_ranked`` yields them.
-        count: at most so many; ``None`` for all.
-        min_score: lowest score, inclusive, in [0, 1].
-        group_of: near-duplicate group of each image that may be chosen; others are not.
-        taken: images handed out before.
-    """
-    gone = set(taken)
-    groups = {group_of[image] for image in gone if image in group_of}
-    chosen: list[str] = []
-    duplicates = 0
-    for score in scores:
-        if score.score < min_score or (count is not None and len(chosen) >= count):
-            break
-        if score.num_alarms < 1 or score.image in gone or score.image not in group_of:
-            continue
-        if group_of[score.image] in groups:
-            duplicates += 1
-            continue
-        groups.add(group_of[score.image])
-        chosen.append(score.image)
-    return Ranking(tuple(chosen), duplicates)
-
-
-def rank_random(
+def select_random(
     images: Iterable[str],
     *,
     count: int,
@@ -120,343 +404,38 @@ def rank_random(
     group_of: Mapping[str, int],
     names: Mapping[str, str] | None = None,
     taken: Collection[str] = (),
-) -> Ranking:
-    """Choose images uniformly, firing or not, near-duplicates once.
+) -> Selected:
+    """Draw images uniformly, with alarms or without, near-duplicates once.
 
     The order comes from a hash of the seed and the name, so it is the same on every machine and a
     larger ``count`` only appends.
 
     Args:
-        images: all that may be chosen.
+        images: all that may be drawn.
+        group_of: near-duplicate group of each image.
         names: what to hash instead of the image's own name (a path inside the pool, which does not
             change when the pool moves).
         taken: images handed out before.
     """
     gone = set(taken)
-    groups = {group_of[image] for image in gone if image in group_of}
+    owner_of_group = {group_of[image]: image for image in gone if image in group_of}
     label = names or {}
     order = sorted(images, key=lambda image: _draw(seed, label.get(image, image)))
-    chosen: list[str] = []
-    duplicates = 0
+    selected: list[str] = []
+    rejections: dict[str, Rejection] = {}
     for image in order:
-        if len(chosen) >= count:
+        if len(selected) >= count:
             break
         if image in gone:
             continue
-        if group_of[image] in groups:
-            duplicates += 1
+        owner = owner_of_group.setdefault(group_of[image], image)
+        if owner != image:
+            text = f"near-duplicate of {owner}"
+            rejections[image] = Rejection(Reason.NEAR_DUPLICATE, text)
             continue
-        groups.add(group_of[image])
-        chosen.append(image)
-    return Ranking(tuple(chosen), duplicates)
+        selected.append(image)
+    return Selected(tuple(selected), dict.fromkeys(selected, ()), rejections)
 
 
 def _draw(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
-
-
-DIVERSE_TIMES = 4
-"""Images that variety is chosen from, for each one that is asked for."""
-
-Features = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Images to features f32[N, D]."""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """``images`` in the order of handing out; ``similar`` what each of them stands for too;
-    ``reasons`` why each other image of the cut is not among them.
-    """
-
-    images: tuple[str, ...]
-    similar: Mapping[str, tuple[str, ...]]
-    reasons: Mapping[str, str]
-
-    @property
-    def num_similar(self) -> int:
-        """Images passed over because another one, chosen now or before, stands for them."""
-        return sum(reason.startswith(_REPEATS) for reason in self.reasons.values())
-
-
-_REPEATS = ("near-duplicate of", "the same alarm in the same place")
-
-
-@dataclass
-class Chooser:
-    """One choice; make a new one for each.
-
-    Args:
-        entries: the cut, each image once.
-        group_of: near-duplicate group of each image.
-        barred: images that must not be handed out, with the reason.
-        before: near-duplicate groups that were handed out before, with an image of each.
-        features: needed when ``options.diverse``.
-    """
-
-    entries: Sequence[Entry]
-    options: RankOptions
-    count: int | None
-    group_of: Mapping[str, int]
-    barred: Mapping[str, str] = field(default_factory=dict)
-    before: Mapping[int, str] = field(default_factory=dict)
-    features: Features | None = None
-
-    def __post_init__(self) -> None:
-        self._reasons: dict[str, str] = {}
-        self._taken: set[str] = set()
-        self._similar: defaultdict[str, list[str]] = defaultdict(list)
-        self._owners = dict(self.before)
-        self._places = Places()
-        self._used_class: Counter[int] = Counter()
-        self._used_group: Counter[str] = Counter()
-
-    def choose(self) -> Chosen:
-        """Walk the ranking and return what is handed out."""
-        for entry in self.entries:
-            if not len(entry.alarms):
-                self._reasons[entry.image] = "no alarm at or above the floor"
-        taken = self._diverse() if self.options.diverse else self._walk(self.count, quotas=True)
-        images = tuple(entry.image for entry, _ in taken)
-        kept = {image: tuple(self._similar.get(image, ())) for image in images}
-        reasons = {k: v for k, v in self._reasons.items() if k not in kept}
-        return Chosen(images, kept, reasons)
-
-    def _queues(self) -> list[tuple[int, deque[Entry]]]:
-        """Return the ranking, or one for each class; class 0: that of each image's best alarm."""
-        if not self.options.per_class:
-            return [(0, deque(entry for entry, _ in order(self.entries, self.options)))]
-        labels = sorted({int(label) for entry in self.entries for label in entry.alarms.labels})
-        return [
-            (label, deque(entry for entry, _ in order(self.entries, self.options, label)))
-            for label in labels
-        ]
-
-    def _walk(self, count: int | None, *, quotas: bool) -> list[tuple[Entry, int]]:
-        """Take from the queues in turn; after the last one, go on to find what it stands for."""
-        taken: list[tuple[Entry, int]] = []
-        waiting = deque(self._queues())
-        while waiting:
-            label, queue = waiting.popleft()
-            while queue:
-                entry = queue.popleft()
-                mine = label or int(entry.alarms.labels[0])
-                full = count is not None and len(taken) >= count
-                if self._may_take(entry, mine, full=full, quotas=quotas):
-                    taken.append((entry, mine))
-                    break
-            if queue:
-                waiting.append((label, queue))
-        return taken
-
-    def _may_take(self, entry: Entry, label: int, *, full: bool, quotas: bool) -> bool:
-        """Decide on one image and note why not; note as taken when it may be."""
-        image = entry.image
-        if image in self._taken:
-            return False  # another class's queue has handed it out
-        group = self.options.group_of(entry.name)
-        reason = self.barred.get(image) or self._repeat(entry, group, label)
-        if reason is None and full:
-            reason = f"beyond the {self.count} asked for"
-        if reason is None and quotas:
-            reason = self._over_quota(label, group)
-        if reason is not None:
-            self._reasons.setdefault(image, reason)
-            return False
-        self._taken.add(image)
-        self._reasons.pop(image, None)
-        self._owners[self.group_of[image]] = image
-        if self._watches_places:
-            self._places.add(entry, group, label)
-        if quotas:
-            self._count(label, group)
-        return True
-
-    @property
-    def _watches_places(self) -> bool:
-        return self.options.repeats and self.options.group is not None
-
-    def _repeat(self, entry: Entry, group: str, label: int) -> str | None:
-        owner = self._owners.get(self.group_of[entry.image])
-        reason = None if owner is None else f"near-duplicate of {owner}"
-        if reason is None and self._watches_places and group:
-            owner = self._places.repeats(entry, group, label)
-            if owner is not None:
-                reason = f"the same alarm in the same place as in {owner}"
-        if owner is not None and entry.image not in self._reasons:
-            self._similar[owner].append(entry.image)
-        return reason
-
-    def _over_quota(self, label: int, group: str) -> str | None:
-        options = self.options
-        if options.quota_class is not None and self._used_class[label] >= options.quota_class:
-            return f"the quota of {options.quota_class} for its class is used up"
-        if options.quota_group is None or not group:
-            return None
-        if self._used_group[group] >= options.quota_group:
-            return f"the quota of {options.quota_group} for group {group!r} is used up"
-        return None
-
-    def _count(self, label: int, group: str) -> None:
-        self._used_class[label] += 1
-        self._used_group[group] += 1
-
-    def _diverse(self) -> list[tuple[Entry, int]]:
-        wide = None if self.count is None else DIVERSE_TIMES * self.count
-        rows = self._walk(wide, quotas=False)
-        assert self.features is not None
-        features = self.features([entry.image for entry, _ in rows])
-
-        def allowed(index: int) -> bool:
-            entry, label = rows[index]
-            group = self.options.group_of(entry.name)
-            reason = self._over_quota(label, group)
-            if reason is not None:
-                self._reasons[entry.image] = reason
-                return False
-            self._count(label, group)
-            return True
-
-        picked = k_center(features, len(rows) if self.count is None else self.count, allowed)
-        kept = [rows[index] for index in picked]
-        names = {entry.image for entry, _ in kept}
-        for entry, _ in rows:
-            if entry.image not in names:
-                self._reasons.setdefault(
-                    entry.image, "others that fire as hard look less like what is chosen"
-                )
-        return kept
-
-
-# Choosing from a scanned pool: what bars an image, what it repeats, what is handed out.
-
-_ROWS = 10_000
-
-
-@dataclass(frozen=True)
-class Hand:
-    """A scanned pool and how to choose from it."""
-
-    detector: Detector
-    source: Source
-    store: PoolStore
-    options: MineOptions
-    scanned: int
-    """How many of the pool's images have a score."""
-    score_again: ScoreAgain
-    taken: Mapping[str, str]
-    """Images that were handed out or decided on before, with what is to be said of them."""
-    exclude: Sequence[Dataset] = ()
-    group_of: Mapping[str, int] | None = None
-    """Near-duplicate group of each image of the pool; found among those looked at when not given."""
-    margin: Margin = measure_margin
-    problems: tuple[Problem, ...] = ()
-    """What reading the pool's description met, beside what the store holds."""
-    progress: Callable[[int, int], None] | None = None
-    """Told (done, total) of images that are scored again at full precision."""
-
-    @property
-    def model_id(self) -> str:
-        """The model that scored."""
-        return self.detector.model_id
-
-    @property
-    def rank(self) -> RankOptions:
-        """What counts as an alarm, and how images are ranked by their alarms."""
-        return self.options.rank
-
-    def choose(self) -> tuple[Chosen, dict[str, Entry]]:
-        """Return the choice, and the cut that it comes from.
-
-        The cut grows until it gives as many as are asked for, or holds all that fire.
-        """
-        count = self.options.count(self.scanned)
-        size = cut_size(count, self.rank)
-        while True:
-            cut = self.cut(size)
-            entries = {row.image: self._entry(row) for row in cut.rows}
-            chosen = self._chooser(list(entries.values()), count).choose()
-            if cut.whole or count is None or len(chosen.images) >= count:
-                return chosen, entries
-            size = 4 * (size or 1)
-
-    def cut(self, size: int | None) -> Cut:
-        """Return the first cut of that size, all of it at full precision."""
-        return first_cut(self.ranking(self.rank.min_score, size), self.rank, size=size)
-
-    def ranking(self, floor: float, expect: int | None = None) -> ExactRanking:
-        """Return the pool's exact ranking, as far as a score reaches the floor."""
-        return ExactRanking(
-            self.store,
-            self.model_id,
-            self.score_again,
-            floor=floor,
-            expect=expect,
-            holds=self.source.holds,
-            margin=self.margin,
-            progress=self.progress,
-        )
-
-    def exact(self, image: str) -> PoolScore | None:
-        """Return an image's score at full precision; it is scored again if need be."""
-        row = self._found(image)
-        if row is not None and not row.exact:
-            again = list(self.score_again([image]))
-            good = [item for item in again if not isinstance(item, Problem)]
-            bad = [item for item in again if isinstance(item, Problem)]
-            self.store.add_scores(good, bad, model_id=self.model_id)
-            row = self._found(image)
-        return row
-
-    def _entry(self, row: PoolScore) -> Entry:
-        alarms = self.rank.alarms(self.store.alarms(self.model_id, row.image))
-        return Entry(row, name_inside(row.image, self.source.root), alarms)
-
-    def _chooser(self, entries: Sequence[Entry], count: int | None) -> Chooser:
-        groups = self._groups([entry.score for entry in entries])
-        before = {groups[image]: image for image in self.taken if image in groups}
-        return Chooser(entries, self.rank, count, groups, self.barred, before, self._features)
-
-    def _groups(self, rows: Sequence[PoolScore]) -> Mapping[str, int]:
-        """Return the near-duplicate group of each of those images and of what was taken before."""
-        from hardmine.data.splits.near_duplicates import group_duplicates
-
-        if self.group_of is not None:
-            return self.group_of
-        before = [row for image in self.taken if (row := self._found(image)) is not None]
-        hashes = {row.image: row.phash for row in (*rows, *before)}
-        return dict(zip(hashes, group_duplicates(list(hashes.values())), strict=True))
-
-    def _found(self, image: str) -> PoolScore | None:
-        return self.store.find(self.model_id, image) if self.source.holds(image) else None
-
-    @cached_property
-    def barred(self) -> Mapping[str, str]:
-        """Images that may not be handed out, with the reason."""
-        leaks = {image: f"leak: repeats {other}, which is excluded" for image, other in self.leaks}
-        return {**self.taken, **leaks}
-
-    @cached_property
-    def leaks(self) -> tuple[tuple[str, str], ...]:
-        """Pairs (pool image, the excluded image that it repeats), whether it fires or not."""
-        from hardmine.data.splits.near_duplicates import find_near, hash_images
-
-        paths = [record.path for other in self.exclude for record in other.records]
-        if not paths:
-            return ()
-        known = hash_images(paths)
-        pairs = []
-        rows = (r for r in self.store.iter_ranked(self.model_id) if self.source.holds(r.image))
-        while chunk := list(islice(rows, _ROWS)):
-            near = find_near(known, [row.phash for row in chunk])
-            pairs += [(chunk[i].image, str(paths[j])) for i, j in near.items()]
-        return tuple(sorted(pairs))
-
-    @property
-    def _features(self) -> Features:
-        def look(images: Sequence[str]) -> NDArray[np.float32]:
-            from hardmine.inference.detector import pooled_features
-            from hardmine.mining.sources.pool_source import open_image
-
-            return pooled_features(self.detector, [open_image(image) for image in images])
-
-        return look

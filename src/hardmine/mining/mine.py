@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardmine.disk import clear_disk_errors
+from hardmine.inference.image_loading import path_of
 from hardmine.mining.candidates_file import candidate_of, write_candidates
+from hardmine.mining.excluded_images import list_excluded
 from hardmine.mining.explain_ranking import Explanation, explain_image
-from hardmine.mining.image_selection import Hand
+from hardmine.mining.image_selection import ImageSelector
 from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.scan_dispatch import Notify, scan
-from hardmine.mining.sources.pool_source import load_excluded
+from hardmine.mining.rejection_reasons import Reason, Rejection
+from hardmine.mining.scan import Notify, scan, silent
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, Detections, PoolScore, Problem
 
@@ -31,10 +34,19 @@ _ARM = "mine"
 class MiningResult:
     """What mining found; a notebook shows the hardest images with their alarms.
 
-    ``candidates`` hardest first; ``scanned`` images that have a score; ``problems`` images that
-    could not be read; ``duplicates_grouped`` images passed over as near-duplicates of a harder one
-    or of one handed out before, or as its alarm in the same place; ``leaks`` pairs (pool image, the
-    excluded image that it repeats); ``similar`` what each candidate stands for.
+    Attributes:
+        candidates: the images handed out, hardest first.
+        scanned: how many images of the pool have a score.
+        problems: images that could not be listed or read.
+        duplicates_grouped: images left out as near-duplicates of a harder one or of one handed out
+            before, or as its alarm in the same place.
+        leaks: pairs (pool image, the excluded image that it repeats).
+        similar: the images that each candidate stands for.
+        alarms: how many alarms each candidate has.
+        detections: the alarms of each candidate, best first.
+        reasons: how many images are not handed out, for each reason.
+        best_score: the highest score in the pool, known when nothing is handed out.
+        min_score: the lowest score of an alarm.
     """
 
     candidates: tuple[PoolScore, ...]
@@ -44,9 +56,10 @@ class MiningResult:
     leaks: tuple[tuple[str, str], ...]
     similar: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     alarms: Mapping[str, int] = field(default_factory=dict)
-    """How many alarms each candidate has."""
     detections: Mapping[str, Detections] = field(default_factory=dict, compare=False)
-    """The alarms of each candidate, by its name, best first."""
+    reasons: Mapping[Reason, int] = field(default_factory=dict)
+    best_score: float | None = None
+    min_score: float = 0.0
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -65,6 +78,30 @@ class MiningResult:
 
         return mining_html(self)
 
+    def why_nothing(self) -> str | None:
+        """Return why nothing is handed out, in one line; ``None`` when something is.
+
+        Such as "0 handed out: 60 scanned, best score .03, below --min-score .05".
+        """
+        if self.candidates:
+            return None
+        line = f"0 handed out: {self.scanned} scanned"
+        if self.best_score is not None:
+            line += f", best score {_figure(self.best_score, self.min_score)}"
+            if self.best_score < self.min_score:
+                return f"{line}, below --min-score {self.min_score:g}".replace(" 0.", " .")
+        counts = Counter(self.reasons).most_common()
+        return line + "".join(f"; {number} {reason.value}" for reason, number in counts)
+
+
+def _figure(score: float, limit: float) -> str:
+    """Return a score such as ".03", with as many digits as show it below a limit that it is below."""
+    text, digits = f"{score:.2f}", 2
+    while score < limit <= float(text) and digits < 6:
+        digits += 1
+        text = f"{score:.{digits}f}"
+    return text.removeprefix("0")
+
 
 @takes_options(MineOptions, renamed={"notify": "progress"})
 def mine(
@@ -82,7 +119,7 @@ def mine(
     from the same ``out`` is not handed out twice, and neither is an image that a person decided on.
 
     Args:
-        detector: a detector, or what names one (``hardmine.load_detector``).
+        detector: a detector, or what names one (``inference.load_detector.load_detector``).
         pool: a folder of images (searched recursively), a glob, a ``.txt`` list, a tar or zip
             archive, a URL that fsspec or Arrow reads, or a dataset.
         options: how many images, which not, and by which ranking; each field of
@@ -103,8 +140,8 @@ def mine(
         [('p3.png', 0.95), ('p1.png', 0.7)]
     """
     request = options or MineOptions()
-    with _scanned(detector, pool, request, out, device, progress) as (hand, folder):
-        return _hand_out(hand, folder)
+    with _scanned(detector, pool, request, out, device, progress) as (selector, folder):
+        return _hand_out(selector, folder)
 
 
 @takes_options(MineOptions, renamed={"notify": "progress"})
@@ -126,8 +163,8 @@ def explain(
         DataError: the image is not in the pool, or could not be read.
     """
     request = options or MineOptions()
-    with _scanned(detector, pool, request, out, device, progress) as (hand, _):
-        return explain_image(hand, str(image))
+    with _scanned(detector, pool, request, out, device, progress) as (selector, _):
+        return explain_image(selector, str(image))
 
 
 @contextmanager
@@ -138,10 +175,11 @@ def _scanned(
     out: Path | str | None,
     device: str | None,
     progress: Notify | None,
-) -> Iterator[tuple[Hand, Path]]:
-    """Scan what is not scored yet and give the pool with the folder of its store."""
-    eye = _load(detector, device) if isinstance(detector, (str, Path)) else detector
-    notify = progress or _silent
+) -> Iterator[tuple[ImageSelector, Path]]:
+    """Scan what is not scored yet; give what selects from it, and the folder of its store."""
+    loaded = _load(detector, device) if isinstance(detector, (str, Path)) else detector
+    notify = progress or silent
+    excluded = list_excluded(options.exclude)
     with ExitStack() as stack:
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(clear_disk_errors(folder))
@@ -150,68 +188,70 @@ def _scanned(
             from hardmine.mining.ray_scan import ray_cluster
 
             stack.enter_context(ray_cluster(options.ray))
-        scanned = scan(eye, pool, store, options, cache=folder / "runtimes", notify=notify)
-        yield (
-            Hand(
-                eye,
-                scanned.source,
-                store,
-                options,
-                scanned.summary.scanned,
-                scanned.score_again,
-                _taken(store, eye.model_id),
-                [load_excluded(other) for other in options.exclude],
-                problems=scanned.problems,
-                progress=partial(notify, "score again in float32"),
-            ),
-            folder,
+        scanned = scan(loaded, pool, store, options, cache=folder / "runtimes", progress=notify)
+        selector = ImageSelector(
+            scanned,
+            options,
+            taken=_taken(store, loaded.model_id),
+            excluded=excluded,
+            progress=partial(notify, "score again in float32"),
         )
+        yield selector, folder
 
 
-def _taken(store: PoolStore, model_id: str) -> Mapping[str, str]:
-    """Return the images handed out by other models or decided on, with what is to be said of them."""
-    mined = store.mined(_ARM).items()
-    told = {image: f"handed out before (model {m})" for image, m in mined if m != model_id}
-    decided = store.decisions().items()
-    return told | {image: f"decided: {d.verdict.value} by {d.who}" for image, d in decided}
+def _taken(store: PoolStore, model_id: str) -> Mapping[str, Rejection]:
+    """Return the images that were handed out by other models or decided on."""
+    taken: dict[str, Rejection] = {}
+    for image, by in store.mined(_ARM).items():
+        if by != model_id:
+            text = f"handed out before (model {by})"
+            taken[image] = Rejection(Reason.HANDED_OUT_BEFORE, text)
+    for image, decision in store.decisions().items():
+        text = f"decided: {decision.verdict.value} by {decision.who}"
+        taken[image] = Rejection(Reason.DECIDED, text)
+    return taken
 
 
-def _hand_out(hand: Hand, folder: Path) -> MiningResult:
-    """Choose from what was scanned, write it down and return it."""
-    chosen, entries = hand.choose()
-    bad = [p for p in hand.store.problems(hand.model_id) if hand.source.holds(p.file)]
+def _hand_out(selector: ImageSelector, folder: Path) -> MiningResult:
+    """Select from what was scanned, write it down and return it."""
+    selected = selector.select()
+    images = [selected.shortlist[image] for image in selected.images]
+    names = selector.scanned.detector.categories
     result = MiningResult(
-        tuple(entries[image].score for image in chosen.images),
-        hand.scanned,
-        tuple(dict.fromkeys((*hand.problems, *bad))),
-        chosen.num_similar,
-        hand.leaks,
-        chosen.similar,
-        {image: len(entries[image].alarms) for image in chosen.images},
-        {
-            image: replace(
-                entries[image].alarms, categories=hand.detector.categories, path=Path(image)
-            )
-            for image in chosen.images
+        candidates=tuple(image.score for image in images),
+        scanned=selector.scanned.num_images,
+        problems=selector.scanned.problems,
+        duplicates_grouped=selected.num_represented,
+        leaks=selector.leaks,
+        similar=selected.similar,
+        alarms={image.image: len(image.alarms) for image in images},
+        detections={
+            image.image: replace(image.alarms, categories=names, path=path_of(image.image))
+            for image in images
         },
+        reasons=dict(selected.reasons),
+        best_score=None if images else selector.best_score(),
+        min_score=selector.rank.min_score,
     )
-    _write(hand, folder, result)
-    hand.store.add_mined(_ARM, 0, chosen.images, hand.model_id)
+    _write(selector, folder, result)
+    scanned = selector.scanned
+    scanned.store.add_mined(_ARM, 0, selected.images, scanned.model_id)
     return result
 
 
-def _write(hand: Hand, folder: Path, result: MiningResult) -> None:
-    names, rank, root = hand.detector.categories, hand.options.rank, hand.source.root
+def _write(selector: ImageSelector, folder: Path, result: MiningResult) -> None:
+    scanned, rank = selector.scanned, selector.rank
+    names = scanned.detector.categories
     rows = [
-        candidate_of(score, hand.store, names, rank, root, result.similar[score.image])
+        candidate_of(score, scanned.store, names, rank, scanned.source, result.similar[score.image])
         for score in result.candidates
     ]
     write_candidates(
         folder,
         rows,
         names,
-        pool=str(root),
-        model_id=hand.model_id,
+        pool=scanned.source.name,
+        model_id=scanned.model_id,
         min_score=rank.min_score,
         rank=asdict(rank),
         scanned=result.scanned,
@@ -219,10 +259,6 @@ def _write(hand: Hand, folder: Path, result: MiningResult) -> None:
         problems=[str(problem) for problem in result.problems],
         leaks=[list(pair) for pair in result.leaks],
     )
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    del what, done, total
 
 
 def _load(checkpoint: Path | str, device: str | None) -> Detector:

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-from hardmine.errors import ConfigError
+from hardmine.errors import ConfigError, not_one_of
 from hardmine.inference.runtimes.runtime_names import RuntimeName
+from hardmine.mining.ranking_rules import RULES
 from hardmine.option_fields import check_options, option
 
 if TYPE_CHECKING:
     from hardmine.types import Detections
 
-RuleName = Literal["score", "alarms", "sum", "margin", "uncertainty"]
-RULES: tuple[RuleName, ...] = get_args(RuleName)
+_RULES = "; ".join(f"{rule.name} ({rule.help})" for rule in RULES.values())
 
 
 @dataclass(frozen=True, slots=True)
 class RankOptions:
     """What counts as an alarm, how a pool is ranked by its alarms, and what is left out of the list.
 
-    Rules, on the detections that count as alarms (:meth:`alarms`):
-
-    - ``score``: the highest score;
-    - ``alarms``: how many there are;
-    - ``sum``: the sum of their scores;
-    - ``margin``: the smallest difference first between the two best classes at the best box, of
-      which background is one (with what the others leave of 1);
-    - ``uncertainty``: the smallest distance first of any alarm to ``threshold``: where truth is
-      unknown, the images to look at, also for objects that were missed.
+    ``rule`` is the name of a row of ``mining/ranking_rules.py``.
 
     Example:
         >>> by_count = hardmine.RankOptions(rule="alarms", group="folder", quota_group=5)
@@ -37,12 +29,12 @@ class RankOptions:
         3
     """
 
-    rule: RuleName = option(
+    rule: str = option(
         "score",
-        "What makes an image hard: its highest score (score), its number of alarms (alarms), the "
-        "sum of their scores (sum), how close its two best classes are (margin), or how close an "
-        "alarm is to --threshold (uncertainty).",
+        f"The rule by which images rank: {_RULES}.",
         flags=("--rank",),
+        metavar="RULE",
+        complete=lambda: list(RULES),
         panel="Ranking",
     )
     min_score: float = option(
@@ -100,6 +92,8 @@ class RankOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.rule not in RULES:
+            raise ConfigError(not_one_of("rank", self.rule, RULES))
         if self.quota_group is not None and self.group is None:
             raise ConfigError("quota_group needs group: what makes a group (folder, or a pattern)")
         if self.group not in (None, "folder"):

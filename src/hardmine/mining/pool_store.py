@@ -21,8 +21,6 @@ from hardmine.disk import clear_disk_errors
 from hardmine.errors import DataError
 from hardmine.types import F32, Decision, Detections, PoolScore, Problem, Verdict
 
-# The tables of the pool store and its single-writer lock.
-
 SCHEMA_VERSION = 2
 
 INDEXES = """
@@ -58,6 +56,11 @@ CREATE TABLE mined (
 """
 
 
+_VIEW_OF_VERSION_1 = """
+CREATE TEMP VIEW scores AS SELECT *, 1 AS exact, NULL AS first_cut FROM main.scores;
+"""
+"""Stands before the table in every query, so that what may only be read can be read as it is."""
+
 _FROM_VERSION_1 = f"""
 ALTER TABLE scores ADD COLUMN exact INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE scores ADD COLUMN first_cut REAL;
@@ -67,7 +70,8 @@ DROP INDEX scores_by_score;
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open the database, making its tables when it is new.
+    """Open the database, making its tables when it is new; one of an earlier version is brought up to
+    the present one, or read as it is when it may only be read.
 
     Raises:
         DataError: the file is not a pool store, or one of another version.
@@ -89,8 +93,11 @@ def _open_checked(path: Path, *, read_only: bool) -> sqlite3.Connection:
         if version == 0 and not read_only:
             database.execute("PRAGMA journal_mode = WAL")
             _change(database, _TABLES)
-        elif version == 1 and not read_only:
-            _change(database, _FROM_VERSION_1)
+        elif version == 1:
+            if read_only:
+                database.executescript(_VIEW_OF_VERSION_1)
+            else:
+                _change(database, _FROM_VERSION_1)
         elif version != SCHEMA_VERSION:
             raise DataError(
                 f"{path}: pool store of version {version}, this release reads {SCHEMA_VERSION}"
@@ -224,7 +231,7 @@ class PoolStore:
         What could not be reached is looked for again. Meant for some thousands at once.
 
         Args:
-            exact: a first cut does not count as scored.
+            exact: a score of the fast pass does not count as scored.
         """
         query = (
             "SELECT key FROM json_each(?2) WHERE "
@@ -244,11 +251,6 @@ class PoolStore:
         )
         return int(self._database.execute(query, (model_id, json.dumps(images))).fetchone()[0])
 
-    def count_scores(self, model_id: str) -> int:
-        """Return how many images this model has scored."""
-        query = "SELECT COUNT(*) FROM scores WHERE model_id = ?"
-        return int(self._database.execute(query, (model_id,)).fetchone()[0])
-
     def iter_ranked(self, model_id: str) -> Iterator[PoolScore]:
         """Yield this model's scores, hardest first (ties by name), straight from the index."""
         query = f"SELECT {_COLUMNS} FROM scores WHERE model_id = ? ORDER BY score DESC, image"
@@ -261,7 +263,7 @@ class PoolStore:
         """Return up to ``limit`` scores that follow ``last`` (``None``: the first), hardest first.
 
         Args:
-            exact: those at full precision, or else those of the first cut alone.
+            exact: those at full precision, or else those of the fast pass alone.
         """
         where, values = "", [model_id, int(exact)]
         if last is not None:
@@ -273,8 +275,8 @@ class PoolStore:
         )
         return [_from_row(row) for row in self._database.execute(query, values)]
 
-    def first_cut_errors(self, model_id: str) -> F32:
-        """Return exact score and first cut of each image that has both, f32[N, 2]."""
+    def score_pairs(self, model_id: str) -> F32:
+        """Return exact and fast score of each image that has both, f32[N, 2]."""
         query = (
             "SELECT score, first_cut FROM scores "
             "WHERE model_id = ? AND exact = 1 AND first_cut IS NOT NULL"

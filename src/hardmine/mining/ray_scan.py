@@ -10,33 +10,25 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hardmine.errors import ConfigError, DataError, MissingExtraError
 from hardmine.inference.image_loading import batched
+from hardmine.mining.pool_scorers import ExactScorer, FastScorer, PoolScorer, Row, exact_rows
 from hardmine.mining.pool_store import pack_alarms, unpack_alarms
-from hardmine.mining.scan import Tally, count_in_background, iter_fresh, record
-from hardmine.mining.sources.pool_source import open_image
-from hardmine.mining.sources.remote import read_ahead
-from hardmine.types import Detections, PoolScore, Problem
+from hardmine.mining.sources.pool_source import open_image, open_images
+from hardmine.types import PoolScore, Problem
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
-    from hardmine.inference.fast_scoring import FastScore
     from hardmine.inference.image_loading import ImageItem
-    from hardmine.mining.pool_store import PoolStore
-    from hardmine.mining.rescoring import ScoreAgain
-    from hardmine.mining.scan import ScanSummary
-    from hardmine.mining.sources.pool_source import Source
 
 LOCAL = "local"
 """The address that starts Ray on this machine alone."""
 FIND = "find"
 """The address of the cluster that this machine knows (as ``auto``); where none answers, ``local``."""
-
-Row = tuple[PoolScore, Detections] | Problem
 
 _WINDOW = 200_000
 """Names handed to one execution: what the driver holds in memory."""
@@ -112,16 +104,19 @@ def _check_address(address: str) -> None:
         raise DataError(f"--ray {address}: no cluster answers ({error})") from None
 
 
-class RayPool:
-    """Actors with one detector, over all machines of the cluster that is connected.
+class RayScorer:
+    """Scores a pool by actors with one detector, over all machines of the connected cluster.
 
     Args:
-        runtime: of the first cut, on each worker.
+        runtime: of the fast pass, on each worker; ``None`` scores at full precision at once.
     """
 
-    def __init__(self, detector: Detector, runtime: str = "auto") -> None:
+    name = "Ray"
+
+    def __init__(self, detector: Detector, runtime: str | None = "auto") -> None:
         import ray
 
+        self._here = detector
         self._model_id = detector.model_id
         self._detector = ray.put(detector)
         self._runtime = runtime
@@ -130,34 +125,24 @@ class RayPool:
         cores = max(1, int(have.get("CPU", 1)))
         self._actors = self._gpus or cores
         self._cores = max(1, cores // self._gpus) if self._gpus else 1
+        self.batch_size = _BLOCK
 
-    def first_cut(
-        self, items: Iterable[ImageItem | Problem]
-    ) -> Iterator[list[FastScore | Problem]]:
-        """Yield first cuts as they come, in no order; problems are passed on."""
-        from hardmine.inference.fast_scoring import FastScore
-
+    def score(self, items: Iterable[ImageItem | Problem]) -> Iterator[Sequence[Row | Problem]]:
+        """Yield rows as they come, in no order; problems are passed on."""
         for window in batched(items, _WINDOW):
             yield [item for item in window if isinstance(item, Problem)]
             names = [_name_of(item) for item in window if not isinstance(item, Problem)]
-            for rows in self._all(names, self._runtime):
-                yield [
-                    row
-                    if isinstance(row, Problem)
-                    else FastScore(
-                        row[0].image, row[0].score, row[0].label, row[0].level, row[0].phash
-                    )
-                    for row in rows
-                ]
+            yield from self._all(names, self._runtime)
 
-    def score_in_full(
-        self, names: Sequence[str]
-    ) -> Iterator[tuple[PoolScore, Detections] | Problem]:
-        """Yield images scored in float32 and decoded, in no order."""
+    def score_exactly(self, names: Sequence[str]) -> Iterator[Row | Problem]:
+        """Yield rows at full precision, in no order; a few images are scored on this machine."""
+        if len(names) < _HERE:
+            yield from exact_rows(self._here, open_images(names))
+            return
         for rows in self._all(names, None):
             yield from rows
 
-    def _all(self, names: Sequence[str], runtime: str | None) -> Iterator[list[Row]]:
+    def _all(self, names: Sequence[str], runtime: str | None) -> Iterator[list[Row | Problem]]:
         """Yield the rows of all names, each once; what a broken execution left is run again."""
         import ray
 
@@ -199,30 +184,6 @@ class RayPool:
         yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
-def scan_with_ray(
-    source: Source,
-    store: PoolStore,
-    pool: RayPool,
-    model_id: str,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> ScanSummary:
-    """Do on a cluster what ``first_scan.scan_source`` does on one machine."""
-    tally = Tally()
-    count_in_background(source, tally)
-    fresh = iter_fresh(source, store, model_id, tally)
-    return record(pool.first_cut(fresh), store, model_id, tally, progress)
-
-
-def score_again_with(pool: RayPool, here: ScoreAgain) -> ScoreAgain:
-    """Return what scores many images on the cluster and a few (``here``) without it."""
-
-    def score_again(names: Sequence[str]) -> Iterable[tuple[PoolScore, Detections] | Problem]:
-        return here(names) if len(names) < _HERE else pool.score_in_full(names)
-
-    return score_again
-
-
 def _name_of(item: ImageItem) -> str:
     if item.held:
         raise DataError(
@@ -232,7 +193,7 @@ def _name_of(item: ImageItem) -> str:
     return item.name
 
 
-def _image(row: Row) -> str:
+def _image(row: Row | Problem) -> str:
     return row.file if isinstance(row, Problem) else row[0].image
 
 
@@ -248,10 +209,8 @@ def _be_quiet(context: Any) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-# What runs on a Ray worker: a detector that stays loaded, and blocks of image names to score.
-
 COLUMNS = ("image", "score", "label", "num_alarms", "level", "phash", "alarms", "kind", "reason")
-"""Of a result; ``kind`` and ``reason`` are empty unless the image is a problem."""
+"""Of a worker's table of results; ``kind`` and ``reason`` are empty unless the image is a problem."""
 
 
 class Worker:
@@ -259,7 +218,7 @@ class Worker:
 
     Args:
         detector: a reference to the detector in Ray's object store.
-        runtime: of the first cut; ``None`` scores in full instead.
+        runtime: of the fast pass; ``None`` scores at full precision instead.
         cores: how many the actor was given.
     """
 
@@ -270,50 +229,32 @@ class Worker:
         from hardmine.inference.runtimes.runtime import make_scorer
 
         use_cores(cores)
-        self._detector: Detector = ray.get(detector)
-        self._scorer = None if runtime is None else make_scorer(self._detector, runtime)
+        found = ray.get(detector)
+        self._scorer: PoolScorer = ExactScorer(found)
+        if runtime is not None:
+            self._scorer = FastScorer(found, make_scorer(found, runtime))
 
     def __call__(self, block: Any) -> Any:
         """Return a table of results for a table of names."""
         import pyarrow
 
-        names = block["image"].to_pylist()
-        rows = self._first_cut(names) if self._scorer else self._full(names)
+        items = (open_image(name) for name in block["image"].to_pylist())
+        rows = [_values(row) for part in self._scorer.score(items) for row in part]
         return pyarrow.table(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
 
-    def _first_cut(self, names: list[str]) -> list[tuple[Any, ...]]:
-        from hardmine.inference.fast_scoring import fast_scores
 
-        assert self._scorer is not None
-        items = read_ahead(open_image(name) for name in names)
-        batches = fast_scores(self._scorer, self._detector.resize, items)
-        return [
-            _problem_row(r)
-            if isinstance(r, Problem)
-            else (r.name, r.score, r.label, -1, r.level, r.phash, b"", "", "")
-            for batch in batches
-            for r in batch
-        ]
-
-    def _full(self, names: list[str]) -> list[tuple[Any, ...]]:
-        from hardmine.mining.scan import score_in_full
-
-        rows: list[tuple[Any, ...]] = []
-        for result in score_in_full(self._detector, names):
-            if isinstance(result, Problem):
-                rows.append(_problem_row(result))
-                continue
-            s, found = result
-            values = (s.image, s.score, s.label, s.num_alarms, s.level, s.phash)
-            rows.append((*values, pack_alarms(found), "", ""))
-        return rows
+def _values(row: Row | Problem) -> tuple[Any, ...]:
+    """Return a result as the values of ``COLUMNS``."""
+    if isinstance(row, Problem):
+        return (row.file, 0.0, 0, 0, -1, 0, b"", row.kind, row.reason)
+    s, found = row
+    counts = (s.image, s.score, s.label, s.num_alarms, s.level, s.phash)
+    return (*counts, pack_alarms(found), "", "")
 
 
-def read_rows(
-    table: Any, model_id: str, *, exact: bool
-) -> list[tuple[PoolScore, Detections] | Problem]:
+def read_rows(table: Any, model_id: str, *, exact: bool) -> list[Row | Problem]:
     """Return the results that a table of :class:`Worker` holds."""
-    results: list[tuple[PoolScore, Detections] | Problem] = []
+    results: list[Row | Problem] = []
     for row in table.to_pylist():
         if row["kind"]:
             results.append(Problem(row["kind"], row["image"], -1, row["reason"]))
@@ -330,7 +271,3 @@ def read_rows(
         )
         results.append((score, unpack_alarms(row["alarms"])))
     return results
-
-
-def _problem_row(problem: Problem) -> tuple[Any, ...]:
-    return (problem.file, 0.0, 0, 0, -1, 0, b"", problem.kind, problem.reason)

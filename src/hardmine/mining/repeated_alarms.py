@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hardmine.data.images import read_image
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import DataError
-from hardmine.mining.ranking import SAME_PLACE, Entry
+from hardmine.inference.image_loading import open_item
+from hardmine.mining.ranking import RankedImage
+from hardmine.mining.ranking_rules import SAME_PLACE
+from hardmine.mining.sources.pool_source import open_image
 from hardmine.numpy_boxes import box_iou
+
+_log = logging.getLogger("hardmine")
 
 MAX_DISTANCE = 14
 """Bits of 64 by which two looks at one place may differ (inclusive); unlike places differ by 32 on
@@ -21,22 +25,22 @@ average. More than for whole pictures: a crop holds less, and the light changes.
 
 
 @dataclass
-class Places:
-    """The alarms that were chosen so far, by group and class."""
+class AlarmPlaces:
+    """The alarms that were selected so far, by group and class."""
 
     known: dict[tuple[str, int], list[_Place]] = field(default_factory=dict)
 
-    def repeats(self, entry: Entry, group: str, label: int) -> str | None:
-        """Return the chosen image whose alarm this image's best alarm of the class repeats.
+    def find_repeated(self, image: RankedImage, group: str, label: int) -> str | None:
+        """Return the selected image whose alarm this image's best alarm of the class repeats.
 
         Same group and class, pictures of one size, boxes with an IoU of .5 or more, and alike inside
         the earlier box. The picture is read only when all but the last is so.
         """
-        box, opened = _best_box(entry, label), None
+        box, opened = _best_box(image, label), None
         for place in self.known.get((group, label), ()):
             if box_iou(place.box[None], box[None])[0, 0] < SAME_PLACE:
                 continue
-            opened = opened or _open(entry.image)
+            opened = opened or _open(image.image)
             if opened is None or not place.look():
                 continue
             if opened.size != place.size:
@@ -46,9 +50,9 @@ class Places:
                 return place.image
         return None
 
-    def add(self, entry: Entry, group: str, label: int) -> None:
-        """Remember a chosen image's best alarm of a class."""
-        place = _Place(entry.image, _best_box(entry, label))
+    def add(self, image: RankedImage, group: str, label: int) -> None:
+        """Remember a selected image's best alarm of a class."""
+        place = _Place(image.image, _best_box(image, label))
         self.known.setdefault((group, label), []).append(place)
 
 
@@ -69,16 +73,17 @@ class _Place:
         return True
 
 
-def _best_box(entry: Entry, label: int) -> NDArray[np.float32]:
-    rows = np.flatnonzero(entry.alarms.labels == label)
-    box: NDArray[np.float32] = entry.alarms.boxes[rows[0] if len(rows) else 0]
+def _best_box(image: RankedImage, label: int) -> NDArray[np.float32]:
+    rows = np.flatnonzero(image.alarms.labels == label)
+    box: NDArray[np.float32] = image.alarms.boxes[rows[0] if len(rows) else 0]
     return box
 
 
 def _open(image: str) -> Image.Image | None:
     try:
-        return read_image(Path(image))
-    except DataError:
+        return open_item(open_image(image)).pixels
+    except DataError as error:
+        _log.warning("%s; whether its alarm repeats another one is not known", error)
         return None
 
 

@@ -1,7 +1,7 @@
-"""The exact ranking of a pool of which most images have only a first cut.
+"""The exact ranking of a pool of which most images have only a fast score.
 
-The first cut is off by a little. An image takes its place in the exact ranking once every image whose
-first cut might still be above it has been scored again; no other image is scored again.
+A fast score is off by a little. An image takes its place in the exact ranking once every image whose
+fast score might still be above it has been scored again; no other image is scored again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from hardmine.inference.image_loading import batched
 from hardmine.mining.pool_store import PoolStore
 from hardmine.types import Detections, PoolScore, Problem
 
-ScoreAgain = Callable[[Sequence[str]], Iterable[tuple[PoolScore, Detections] | Problem]]
-"""Scores images at full precision, by name, and decodes them; lazily, in any order."""
+ScoreExactly = Callable[[Sequence[str]], Iterable[tuple[PoolScore, Detections] | Problem]]
+"""Scores images at full precision, by name, and decodes them; in any order."""
 
 Margin = Callable[[PoolStore, str], float]
-"""By how much an exact score of a model may exceed the first cut, in logits."""
+"""By how much an exact score of a model may exceed the fast one, in logits."""
 
 QUANTILE = 0.995
-"""Share of the first cut's errors, as seen so far, that the margin covers."""
+"""Share of the fast scores' errors, as seen so far, that the margin covers."""
 
 _CHUNK = 256
 _FEWEST = 16
@@ -38,21 +38,21 @@ class ExactRanking:
     """Iterates over a model's scores, hardest first, all exact; scores images again as it is needed.
 
     Args:
-        score_again: how images are scored at full precision.
-        floor: lowest score that is of interest: what stays below is not scored again.
+        score_exactly: how images are scored at full precision.
+        min_score: lowest score that is of interest: what stays below is not scored again.
         expect: how many will likely be taken: so many are scored again at once to begin with.
         holds: says whether an image belongs to the pool that is ranked; all do unless given.
-        margin: by how much an exact score may exceed the first cut.
-        progress: told (done, total) of the images scored again; the total grows with the need.
+        margin: by how much an exact score may exceed the fast one.
+        progress: called with (done, total) of the images scored again; the total grows with the need.
     """
 
     def __init__(
         self,
         store: PoolStore,
         model_id: str,
-        score_again: ScoreAgain,
+        score_exactly: ScoreExactly,
         *,
-        floor: float = 0.0,
+        min_score: float = 0.0,
         expect: int | None = None,
         holds: Callable[[str], bool] = lambda image: True,
         margin: Margin | None = None,
@@ -60,8 +60,8 @@ class ExactRanking:
     ) -> None:
         self._store = store
         self._model_id = model_id
-        self._score_again = score_again
-        self._floor = floor
+        self._score_exactly = score_exactly
+        self._min_score = min_score
         self._expect = expect or _CHUNK
         self._holds = holds
         self._progress = progress
@@ -74,7 +74,7 @@ class ExactRanking:
         """Images scored again so far."""
 
     def __iter__(self) -> Iterator[PoolScore]:
-        """Yield the scores down to the floor at least; ties by name.
+        """Yield the scores down to ``min_score`` at least; ties by name.
 
         An image that the margin did not cover comes late rather than never.
         """
@@ -83,10 +83,10 @@ class ExactRanking:
         while True:
             yield from sorted(self._fresh_before(last), key=_place)
             page = self._store.ranked_after(self._model_id, last, _PAGE, exact=True)
-            if not page and not self._take(max(_FEWEST, self._expect // 8), self._floor):
+            if not page and not self._take(max(_FEWEST, self._expect // 8), self._min_score):
                 return
             for score in page:
-                if self._take(_CHUNK, max(score.score, self._floor)):
+                if self._take(_CHUNK, max(score.score, self._min_score)):
                     break  # there are new exact scores, perhaps above this one
                 last = score
                 if self._holds(score.image):
@@ -97,9 +97,9 @@ class ExactRanking:
         while True:
             ranked = self._store.ranked_after(self._model_id, None, self._expect, exact=True)
             if len(ranked) < self._expect:
-                more = self._take(self._expect - len(ranked), self._floor)
+                more = self._take(self._expect - len(ranked), self._min_score)
             else:
-                more = self._take(_CHUNK, max(ranked[-1].score, self._floor))
+                more = self._take(_CHUNK, max(ranked[-1].score, self._min_score))
             if not more:
                 return
 
@@ -118,7 +118,7 @@ class ExactRanking:
         chosen = [score.image for score in self._waiting[:most] if score.score >= bound]
         self._waiting = self._waiting[len(chosen) :]
         wanted = self.rescored + len(chosen)
-        for part in batched(self._score_again(chosen), _COMMIT):
+        for part in batched(self._score_exactly(chosen), _COMMIT):
             good = [item for item in part if not isinstance(item, Problem)]
             bad = [item for item in part if isinstance(item, Problem)]
             self._store.add_scores(good, bad, model_id=self._model_id)
@@ -130,7 +130,7 @@ class ExactRanking:
         return True
 
     def _fetch(self, count: int) -> None:
-        """Have ``count`` first cuts waiting, or all that are left."""
+        """Have ``count`` fast scores waiting, or all that are left."""
         while len(self._waiting) < count:
             page = self._store.ranked_after(self._model_id, self._fetched, _PAGE, exact=False)
             if not page:
@@ -144,7 +144,7 @@ def _place(score: PoolScore) -> tuple[float, str]:
 
 
 def measure_margin(store: PoolStore, model_id: str) -> float:
-    """Return by how much an exact score may exceed the first cut, in logits.
+    """Return by how much an exact score may exceed the fast one, in logits.
 
     It is the ``QUANTILE`` of the errors of all images that have both.
     """
@@ -166,7 +166,7 @@ def wide_margin(store: PoolStore, model_id: str) -> float:
 
 
 def _errors(store: PoolStore, model_id: str) -> NDArray[np.float64]:
-    pairs = store.first_cut_errors(model_id).clip(_EDGE, 1 - _EDGE).astype(np.float64)
+    pairs = store.score_pairs(model_id).clip(_EDGE, 1 - _EDGE).astype(np.float64)
     logits = np.log(pairs / (1 - pairs))
     errors: NDArray[np.float64] = np.abs(logits[:, 0] - logits[:, 1])
     return errors

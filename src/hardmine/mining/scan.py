@@ -1,57 +1,48 @@
-"""The first cut of a whole source into the store: lazily, in bounded memory, resumable."""
+"""Scan a pool: give every image a score in the store, once for each model.
+
+There is one way for all detectors and all sources: list the images, leave out those that this model
+has scored before, score the others, and commit them every half second. That is also how a killed scan
+resumes: the next one lists the pool again and finds in the store what needs no work.
+
+Our own checkpoints have a fast pass in lower precision (``exact`` is false in the store), and images
+that may rank are scored again at full precision (see ``rescoring.py``). Every other detector sees each
+image once, at full precision. ``ray_scan.py`` does either on many machines.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from hardmine.errors import DataError
+from hardmine.mining.mine_options import MineOptions
+from hardmine.mining.pool_scorers import ExactScorer, FastScorer, PoolScorer, Row
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.sources.pool_source import (
-    Source,
-    open_image,
-)
-from hardmine.mining.sources.remote import read_ahead
-from hardmine.types import Detections, PoolScore, Problem
+from hardmine.mining.sources.pool_source import Source, open_source
+from hardmine.types import Dataset, Problem
 
 if TYPE_CHECKING:
-    from hardmine.data.resize import Resize
     from hardmine.inference.detector import Detector
-    from hardmine.inference.fast_scoring import FastScore
     from hardmine.inference.image_loading import ImageItem
-    from hardmine.inference.runtimes.runtime import Scorer
 
-# Run a detector over a pool, resumably.
+Notify = Callable[[str, int, int], None]
+"""``notify(what, done, total)``: where the work stands; a total of 0 is unknown."""
 
-BATCHES_PER_COMMIT = 4
-
-
-class ScoredLike(Protocol):
-    """One image as the detector saw it (``inference.predict.ScoredImage``)."""
-
-    @property
-    def path(self) -> Path: ...  # noqa: D102
-    @property
-    def score(self) -> float: ...  # noqa: D102
-    @property
-    def label(self) -> int: ...  # noqa: D102
-    @property
-    def level(self) -> int: ...  # noqa: D102
-    @property
-    def detections(self) -> Detections: ...  # noqa: D102
-    @property
-    def phash(self) -> int: ...  # noqa: D102
-
-
-class ScoreImages(Protocol):
-    """``inference.predict.score_images``: images in, scores or problems out, lazily and in order."""
-
-    def __call__(  # noqa: D102
-        self, detector: Detector, paths: Sequence[Path], *, batch_size: int = 16
-    ) -> Iterator[ScoredLike | Problem]: ...
+COMMIT_SECONDS = 0.5
+COMMIT_IMAGES = 2048
+_AT_ONCE = 16
+"""Images that a scan of a whole list at full precision gives to the network at once."""
+_ASKED = 2000
+"""Names looked up in the store at once."""
+_HELD = 32
+"""Of these at most so many that carry their bytes."""
+_SHOWN_PROBLEMS = 1000
+"""Problems kept in the summary; the store has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,92 +62,109 @@ class ScanSummary:
         return self.scored + self.skipped - self.skipped_bad
 
 
-def scan_pool(
-    detector: Detector,
-    paths: Iterable[Path],
-    store: PoolStore,
-    *,
-    score_images: ScoreImages | None = None,
-    batch_size: int = 16,
-    progress: Callable[[int, int], None] | None = None,
-) -> ScanSummary:
-    """Score every image that this model has not scored in full yet and commit as it goes.
+@dataclass(frozen=True)
+class ScannedPool:
+    """A pool whose images all have a score (or a problem) in the store."""
 
-    Killed at any moment, the next call goes on from the last committed batch. Images that cannot be
-    read are stored as problems, counted and passed over.
+    detector: Detector
+    source: Source
+    store: PoolStore
+    summary: ScanSummary
+    score_exactly: Callable[[Sequence[str]], Iterable[Row | Problem]]
+
+    @property
+    def model_id(self) -> str:
+        """The model that scored."""
+        return self.detector.model_id
+
+    @property
+    def num_images(self) -> int:
+        """How many of the pool's images have a score."""
+        return self.summary.scanned
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What kept images from being listed or read, now or in an earlier scan."""
+        stored = self.store.problems(self.model_id)
+        known = (problem for problem in stored if self.source.holds(problem.file))
+        return tuple(dict.fromkeys((*self.summary.problems, *known)))
+
+
+def scan(
+    detector: Detector,
+    pool: Dataset | Path | str,
+    store: PoolStore,
+    options: MineOptions | None = None,
+    *,
+    cache: Path | None = None,
+    progress: Notify | None = None,
+) -> ScannedPool:
+    """Score those images of a pool that this model has not scored yet.
 
     Args:
-        paths: the pool's images, by absolute path.
-        score_images: how images are scored; ``inference.images.score_images`` unless given.
-        progress: told (done, total) after each commit, images skipped included.
+        options: the runtime of the fast pass, and whether a Ray cluster (which is connected) runs it.
+        cache: folder for converted networks.
+        progress: called with (what, done, total); a total of 0 is unknown.
 
     Raises:
-        DataError: the disk is full or the store cannot be written.
+        ConfigError: a runtime that this detector has not.
+        DataError: the pool is empty or unreadable, or none of its images can be read.
     """
-    names = [str(path) for path in paths]
-    waiting = store.pending(detector.model_id, names, exact=True)
-    skipped = len(names) - len(waiting)
-    skipped_bad = store.count_problems(detector.model_id, sorted(set(names) - set(waiting)))
-    run = score_images or _default_scorer()
-    results = run(detector, [Path(name) for name in waiting], batch_size=batch_size)
-    scored, problems = 0, []
-    for batch in _grouped(results, batch_size * BATCHES_PER_COMMIT):
-        good = [r for r in batch if not isinstance(r, Problem)]
-        bad = [r for r in batch if isinstance(r, Problem)]
-        rows = [(to_score(r, detector.model_id), r.detections) for r in good]
-        store.add_scores(rows, bad, model_id=detector.model_id)
-        scored += len(good)
-        problems += bad
-        if progress is not None:
-            progress(skipped + scored + len(problems), len(names))
-    return ScanSummary(scored, skipped, tuple(problems), skipped_bad)
+    request = options or MineOptions()
+    notify = progress or silent
+    source = open_source(pool)
+    detector = _bound(detector, source)
+    notify("prepare", 0, 1)
+    scorer = make_pool_scorer(detector, request, cache)
+    notify("prepare", 1, 1)
+    told = partial(notify, f"scan ({scorer.name})")
+    summary = scan_source(source, store, scorer, detector.model_id, progress=told)
+    _require_images(source, summary)
+    return ScannedPool(detector, source, store, summary, scorer.score_exactly)
 
 
-def to_score(result: ScoredLike, model_id: str) -> PoolScore:
-    """Return what the store keeps of an image scored at full precision."""
-    return PoolScore(
-        str(result.path),
-        float(result.score),
-        int(result.label),
-        len(result.detections),
-        int(result.level),
-        int(result.phash),
-        model_id,
-    )
+def scan_exactly(detector: Detector, pool: Dataset | Path | str, store: PoolStore) -> ScannedPool:
+    """Score every image of a pool at full precision that is not scored so yet.
+
+    Raises:
+        DataError: as :func:`scan`.
+    """
+    source = open_source(pool)
+    scorer = ExactScorer(detector, images_at_once=_AT_ONCE)
+    summary = scan_source(source, store, scorer, detector.model_id, exact=True)
+    _require_images(source, summary)
+    return ScannedPool(detector, source, store, summary, scorer.score_exactly)
 
 
-def _grouped(
-    results: Iterator[ScoredLike | Problem], size: int
-) -> Iterator[list[ScoredLike | Problem]]:
-    chunk: list[ScoredLike | Problem] = []
-    for result in results:
-        chunk.append(result)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def make_pool_scorer(
+    detector: Detector, options: MineOptions, cache: Path | None = None
+) -> PoolScorer:
+    """Return what scores a pool: the fast pass of our own checkpoints, else the detector itself.
 
+    Args:
+        cache: folder in which converted networks are kept.
 
-def _default_scorer() -> ScoreImages:
-    from hardmine.inference.predict import score_images
+    Raises:
+        ConfigError: a runtime that this detector has not.
+        MissingExtraError: the runtime is not installed.
+    """
+    from hardmine.inference.checkpoint_detector import TorchDetector
+    from hardmine.inference.runtimes.runtime import choose_runtime, make_scorer
 
-    return score_images
+    choose_runtime(detector, options.runtime)
+    if options.ray is not None:
+        from hardmine.mining.ray_scan import RayScorer
 
-
-COMMIT_SECONDS = 0.5
-COMMIT_IMAGES = 2048
-_ASKED = 2000
-"""Names looked up in the store at once."""
-_HELD = 32
-"""Of these at most so many that carry their bytes."""
-_SHOWN_PROBLEMS = 1000
-"""Problems kept in the summary; the store has them all."""
+        fast = isinstance(detector, TorchDetector)
+        return RayScorer(detector, options.runtime if fast else None)
+    if isinstance(detector, TorchDetector):
+        return FastScorer(detector, make_scorer(detector, options.runtime, cache))
+    return ExactScorer(detector)
 
 
 @dataclass
-class Tally:
-    """What a scan has seen so far."""
+class ScanCounts:
+    """What a scan has met so far."""
 
     scored: int = 0
     skipped: int = 0
@@ -174,47 +182,70 @@ class Tally:
 def scan_source(
     source: Source,
     store: PoolStore,
-    scorer: Scorer,
-    resize: Resize,
+    scorer: PoolScorer,
     model_id: str,
     *,
+    exact: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScanSummary:
-    """Give every image of a source its first cut, unless this model has scored it before.
+    """Score every image of a source that this model has not scored before.
 
     Memory does not grow with the source. Killed at any moment, the next call goes on from the last
     commit, which is about half a second back.
 
     Args:
-        scorer: the hot pass of the model.
-        progress: told (done, total) after each commit; the total is 0 while it is not known.
+        exact: a score of the fast pass does not count as scored.
+        progress: called with (done, total) after each commit; the total is 0 while it is not known.
 
     Raises:
         DataError: the source cannot be listed, the disk is full or the store cannot be written.
     """
-    from hardmine.inference.fast_scoring import fast_scores
+    counts = ScanCounts()
+    _count_in_background(source, counts)
+    unscored = iter_unscored(source, store, model_id, counts, exact=exact)
+    problems: list[Problem] = []
+    waiting: list[Row | Problem] = []
+    last = time.monotonic()
 
-    tally = Tally()
-    count_in_background(source, tally)
-    fresh = read_ahead(iter_fresh(source, store, model_id, tally))
-    return record(fast_scores(scorer, resize, fresh), store, model_id, tally, progress)
+    def commit() -> None:
+        good = [item for item in waiting if not isinstance(item, Problem)]
+        bad = [item for item in waiting if isinstance(item, Problem)]
+        store.add_scores(good, bad, model_id=model_id)
+        counts.scored += len(good)
+        counts.bad += len(bad)
+        problems.extend(bad[: max(0, _SHOWN_PROBLEMS - len(problems))])
+        waiting.clear()
+        if progress is not None:
+            progress(counts.done, counts.total)
+
+    for rows in scorer.score(unscored):
+        waiting += rows
+        if len(waiting) >= COMMIT_IMAGES or time.monotonic() - last > COMMIT_SECONDS:
+            commit()
+            last = time.monotonic()
+    commit()
+    return ScanSummary(counts.scored, counts.skipped, tuple(problems), counts.skipped_bad)
 
 
-def iter_fresh(
-    source: Source, store: PoolStore, model_id: str, tally: Tally
+def iter_unscored(
+    source: Source, store: PoolStore, model_id: str, counts: ScanCounts, *, exact: bool = False
 ) -> Iterator[ImageItem | Problem]:
-    """Yield the items that this model has not seen, counting the others as skipped."""
+    """Yield the items that this model has not seen, counting the others as skipped.
+
+    Args:
+        exact: a score of the fast pass does not count as seen.
+    """
     any_bad = bool(store.problems(model_id))
     for chunk in _chunks(source.items()):
         names = [item.file if isinstance(item, Problem) else item.name for item in chunk]
-        fresh = set(store.pending(model_id, names))
+        fresh = set(store.pending(model_id, names, exact=exact))
         if any_bad and len(fresh) < len(names):
-            tally.skipped_bad += store.count_problems(model_id, sorted(set(names) - fresh))
+            counts.skipped_bad += store.count_problems(model_id, sorted(set(names) - fresh))
         for item, name in zip(chunk, names, strict=True):
             if name in fresh or isinstance(item, Problem):
                 yield item
             else:
-                tally.skipped += 1
+                counts.skipped += 1
 
 
 def _chunks(items: Iterator[ImageItem | Problem]) -> Iterator[list[ImageItem | Problem]]:
@@ -230,71 +261,44 @@ def _chunks(items: Iterator[ImageItem | Problem]) -> Iterator[list[ImageItem | P
         yield chunk
 
 
-def record(
-    batches: Iterable[Sequence[FastScore | Problem]],
-    store: PoolStore,
-    model_id: str,
-    tally: Tally,
-    progress: Callable[[int, int], None] | None = None,
-) -> ScanSummary:
-    """Write first cuts into the store as they come, a commit every ``COMMIT_SECONDS``."""
-    problems: list[Problem] = []
-    waiting: list[FastScore | Problem] = []
-    last = time.monotonic()
-
-    def commit() -> None:
-        good = [item for item in waiting if not isinstance(item, Problem)]
-        bad = [item for item in waiting if isinstance(item, Problem)]
-        rows = [(_to_score(item, model_id), Detections.none()) for item in good]
-        store.add_scores(rows, bad, model_id=model_id)
-        tally.scored += len(good)
-        tally.bad += len(bad)
-        problems.extend(bad[: max(0, _SHOWN_PROBLEMS - len(problems))])
-        waiting.clear()
-        if progress is not None:
-            progress(tally.done, tally.total)
-
-    for batch in batches:
-        waiting += batch
-        if len(waiting) >= COMMIT_IMAGES or time.monotonic() - last > COMMIT_SECONDS:
-            commit()
-            last = time.monotonic()
-    commit()
-    return ScanSummary(tally.scored, tally.skipped, tuple(problems), tally.skipped_bad)
-
-
-def _to_score(item: FastScore, model_id: str) -> PoolScore:
-    return PoolScore(
-        item.name, item.score, item.label, -1, item.level, item.phash, model_id, exact=False
-    )
-
-
-def count_in_background(source: Source, tally: Tally) -> None:
+def _count_in_background(source: Source, counts: ScanCounts) -> None:
     """Fill in how many images there are, while the scan begins."""
-    Thread(target=_count, args=(source, tally), daemon=True).start()
+    Thread(target=_count, args=(source, counts), daemon=True).start()
 
 
-def _count(source: Source, tally: Tally) -> None:
+def _count(source: Source, counts: ScanCounts) -> None:
     from hardmine.errors import HardmineError
 
     try:
-        tally.total = source.count() or 0
+        counts.total = source.count() or 0
     except (HardmineError, OSError):  # listing it for the scan says what is wrong
-        tally.total = 0
+        counts.total = 0
 
 
-# Images of any source at full precision, by the names that the source gave them.
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody how the work goes."""
 
 
-def score_in_full(
-    detector: Detector, images: Sequence[str]
-) -> Iterator[tuple[PoolScore, Detections] | Problem]:
-    """Yield images, by the names that a source gave them, scored in float32 and decoded."""
-    from hardmine.inference.predict import score_items
+def _bound(detector: Detector, source: Source) -> Detector:
+    """Return a predictions file bound to the source's images, any other detector as it is.
 
-    for result in score_items(detector, map(open_image, images)):
-        if isinstance(result, Problem):
-            yield result
-        else:
-            score = replace(to_score(result, detector.model_id), image=result.name)
-            yield score, result.detections
+    Raises:
+        DataError: the file speaks of other images.
+    """
+    from hardmine.inference.image_loading import path_of
+    from hardmine.inference.predictions_file import Predictions
+
+    if not isinstance(detector, Predictions):
+        return detector
+    items = (item for item in source.items() if not isinstance(item, Problem))
+    return detector.bound_to([path_of(item.name) for item in items])
+
+
+def _require_images(source: Source, summary: ScanSummary) -> None:
+    if summary.scanned:
+        return
+    if not summary.skipped and not summary.problems:
+        raise DataError(f"{source.name}: no image in the pool")
+    bad = len(summary.problems) + summary.skipped_bad
+    first = f" (the first: {summary.problems[0]})" if summary.problems else ""
+    raise DataError(f"{source.name}: none of the pool's {bad} images can be read{first}")

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hardmine.data.images import read_picture
 from hardmine.errors import DataError
+from hardmine.inference.image_loading import open_item, path_of
 from hardmine.mining.mine import MiningResult
+from hardmine.mining.sources.pool_source import open_image
 from hardmine.reports.drawing import draw_boxes, palette_colour
 from hardmine.reports.page_shell import jpeg_uri
 from hardmine.types import F32, I64, Dataset, Detections, ImageRecord
@@ -33,9 +34,12 @@ _CELL = "padding:2px 10px 2px 0;text-align:left;vertical-align:top"
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture to show: boxes f32[N, 4] in its pixels, labels i64[N], and the line below it."""
+    """A picture to show: boxes f32[N, 4] in its pixels, labels i64[N], and the line below it.
 
-    path: Path
+    ``path``: a file, or the name that a pool's source gave the image.
+    """
+
+    path: Path | str
     boxes: F32
     labels: I64
     caption: str
@@ -129,14 +133,14 @@ def gallery(pictures: Iterable[Shown]) -> str:
     return f'<div style="display:flex;flex-wrap:wrap">{"".join(parts)}</div>'
 
 
-def _read_small(path: Path, longest: int) -> tuple[Image.Image, float]:
+def _read_small(path: Path | str, longest: int) -> tuple[Image.Image, float]:
     """Return a picture whose longest side is at most ``longest``, and its scale."""
 
     def wanted(width: int, height: int) -> tuple[float, float]:
         scale = min(1.0, longest / max(width, height))
         return max(1.0, width * scale), max(1.0, height * scale)
 
-    picture = read_picture(path, wanted)
+    picture = open_item(open_image(str(path)), wanted)
     width, height = (round(side) for side in wanted(picture.width, picture.height))
     small = picture.resize((width, height), Image.Resampling.BILINEAR)
     return small.convert("RGB"), min(1.0, longest / max(picture.width, picture.height))
@@ -159,11 +163,11 @@ def _img(image: Image.Image, what: object) -> str:
 def show_mining(result: MiningResult) -> str:
     """Return the hardest images with their alarms, and a table of them."""
     shown = [
-        Shown(found.path or Path(name), found.boxes, found.labels, _caption(found))
+        Shown(name, found.boxes, found.labels, _caption(found))
         for name, found in list(result.detections.items())[:PICTURES]
     ]
     rows = [
-        (number, Path(one.image).name, one.score, result.alarms.get(one.image))
+        (number, path_of(one.image).name, one.score, result.alarms.get(one.image))
         for number, one in enumerate(result.candidates[:ROWS], start=1)
     ]
     more = len(result.candidates) - len(rows)

@@ -19,13 +19,14 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
 from hardmine.files import write_text
+from hardmine.mining.sources.local_files import local_files
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
 from hardmine.workflows.train_options import TrainerCommands
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from hardmine.data.resize import Resize
     from hardmine.inference.detector import BatchScores, Detector
+    from hardmine.inference.image_loading import ImageItem
     from hardmine.inference.predict import ScoredImage
     from hardmine.inference.predictions_file import Predictions
 
@@ -303,9 +305,21 @@ class CommandDetector:
         """Return the detections of every image, in order."""
         return self._predict(paths).detect_images(paths, progress)
 
-    def score_images(self, paths: Sequence[Path]) -> Iterator[ScoredImage | Problem]:
-        """Yield every image's score in order."""
-        return self._predict(paths).score_images(paths)
+    def score_items(self, items: Iterable[ImageItem]) -> Iterator[ScoredImage | Problem]:
+        """Yield every image's score in order; the command gets files, whatever their source."""
+        from hardmine.inference.image_loading import ImageItem
+
+        names = [item.name for item in items]
+        with tempfile.TemporaryDirectory(prefix="hardmine-images-") as folder:
+            files = local_files(names, Path(folder))
+            paths = [file for file in files if isinstance(file, Path)]
+            scored = self._predict(paths).score_items(ImageItem(str(path)) for path in paths)
+            for name, file in zip(names, files, strict=True):
+                result = next(scored) if isinstance(file, Path) else file
+                if isinstance(result, Problem):
+                    yield replace(result, file=name)
+                else:
+                    yield replace(result, name=name)
 
     def _predict(self, paths: Sequence[Path]) -> Predictions:
         from hardmine.inference.predictions_file import load_predictions

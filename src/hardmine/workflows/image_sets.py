@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hardmine.data.formats.image_paths import relative_name
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
-from hardmine.mining.candidates_file import name_inside
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 from hardmine.workflows.step_cache import Steps
 
@@ -211,7 +211,7 @@ def _divide(
 
 
 def _draw(group: Sequence[ImageRecord], root: Path, seed: int) -> bytes:
-    name = min(name_inside(str(record.path), root) for record in group)
+    name = min(relative_name(record.path, root) for record in group)
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 

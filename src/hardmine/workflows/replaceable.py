@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hardmine.mining.scan import ScoreImages
 from hardmine.types import Dataset, Detections
 from hardmine.workflows.external_trainer import ExternalTrainer
 
@@ -55,8 +54,6 @@ class Tools:
     fit: Fit
     load_detector: Callable[[Path | str, str | None], Detector]
     detect_images: DetectImages
-    score_images: ScoreImages | None = None
-    """Scores a pool in full, instead of a first cut and the top of it in full."""
     external: ExternalTrainer | None = None
     """Trains in place of ``fit``."""
 

@@ -6,6 +6,7 @@ functions" (2010): 32 x 32 grey, the 8 x 8 lowest frequencies, each compared wit
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from hardmine.data.images import open_picture, read_image
+from hardmine.data.images import decode_image, open_picture
 from hardmine.errors import DataError
 from hardmine.types import F64
 
@@ -149,14 +150,29 @@ def _as_bits(hashes: Sequence[int]) -> U64:
     return np.array(hashes, np.int64).view(np.uint64)
 
 
-def _hash_file(path: Path) -> int | None:
+def hash_encoded(data: bytes, name: str) -> int:
+    """Return the hash of an image file's content, wherever it came from.
+
+    Args:
+        name: what an error calls it.
+
+    Raises:
+        DataError: the content is no image, or a broken one.
+    """
     try:
-        with open_picture(path) as image:
+        with open_picture(io.BytesIO(data), name) as image:
             if image.format == "JPEG":
                 image.draft("L", (_DECODE, _DECODE))
                 return perceptual_hash(ImageOps.exif_transpose(image))
-        return perceptual_hash(read_image(path))
-    except (DataError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        pass  # decoding it in full says what is wrong
+    return perceptual_hash(decode_image(data, name).pixels)
+
+
+def _hash_file(path: Path) -> int | None:
+    try:
+        return hash_encoded(path.read_bytes(), str(path))
+    except (DataError, OSError):
         return None
 
 

@@ -35,6 +35,12 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith((*_TAR, ".zip"))
 
 
+def split_member(name: str) -> tuple[str, str] | None:
+    """Return the archive and the member of ``archive!/member``; ``None`` for any other name."""
+    archive, inside, member = name.partition(INSIDE)
+    return (archive, member) if inside and is_archive(archive) else None
+
+
 @dataclass(frozen=True)
 class Archive:
     """One archive; ``random`` when members can be read in any order without reading the rest."""
@@ -138,13 +144,21 @@ def iter_members(name: str) -> Iterator[ImageItem | Problem]:
         yield Problem(FindingKind.ARCHIVE_BROKEN, name, -1, reason)
 
 
+def has_random_access(archive: str) -> bool:
+    """Say whether members of an archive can be read in any order without reading the rest."""
+    return Archive.of(archive).random
+
+
 def read_member(name: str) -> bytes:
     """Return the bytes of ``archive!/member``.
 
     Raises:
         DataError: it cannot be read.
     """
-    archive, _, member = name.partition(INSIDE)
+    found = split_member(name)
+    if found is None:
+        raise DataError(f"{name}: not an image inside an archive")
+    archive, member = found
     return Archive.of(archive).read(member)
 
 

@@ -1,7 +1,8 @@
-"""Where a pool's images come from: folders, globs, file lists, archives, anything fsspec or Arrow reads.
+"""Where a pool's images come from: folders, globs, file lists, archives, URLs, datasets.
 
 Images are listed lazily, so memory does not grow with the pool, and carry names that stay the same
-from run to run: an absolute path, a URL, or ``shard.tar!/member.jpg`` inside an archive.
+from run to run: an absolute path, a URL, or ``shard.tar!/member.jpg`` inside an archive. A name is
+enough to read the image again (:func:`open_image`), wherever it lies.
 """
 
 from __future__ import annotations
@@ -10,32 +11,42 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote, unquote
 
-from hardmine.data.file_walk import PassedOver, walk_pictures
+from hardmine.data.file_walk import PassedOver, walk_files, walk_pictures
 from hardmine.data.images import has_picture_name
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import ImageItem
-from hardmine.mining.sources.archives import INSIDE, is_archive, iter_members, read_member
+from hardmine.mining.sources.archives import (
+    INSIDE,
+    has_random_access,
+    is_archive,
+    iter_members,
+    read_member,
+    split_member,
+)
 from hardmine.mining.sources.remote import is_url, list_remote, read_remote
-from hardmine.types import Dataset, ImageState, Problem
+from hardmine.types import Dataset, Problem
 
+WANTED = "a folder, a glob, a .txt list, a tar or zip archive, or a URL"
 _GLOB = frozenset("*?[")
 
 
 class Source(Protocol):
     """A pool that can be listed any number of times.
 
-    ``name`` is what people call it, ``root`` what names are shown relative to.
+    ``name`` is what people call it; ``prefix`` what the names of its images begin with (of several
+    archives or folders: what all names have in common).
     """
 
     @property
     def name(self) -> str: ...  # noqa: D102
     @property
-    def root(self) -> Path: ...  # noqa: D102
+    def prefix(self) -> str: ...  # noqa: D102
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the images, and what kept some from being listed."""
@@ -48,6 +59,28 @@ class Source(Protocol):
     def holds(self, image: str) -> bool:
         """Say whether an image of this name belongs to the pool and is still there."""
         ...
+
+
+def name_inside(source: Source, image: str) -> str:
+    """Return an image's name as people see it: its path below the pool's folder, archive or URL."""
+    inside = image.removeprefix(source.prefix)
+    if is_url(image):
+        return inside if split_member(image) else unquote(inside)
+    return inside.replace(os.sep, "/")
+
+
+def find_image(source: Source, text: str) -> str:
+    """Return the name of the image that a person means: by its path, its URL or its name inside.
+
+    Raises:
+        DataError: there is no such image in the pool.
+    """
+    served = is_url(source.prefix) and not source.prefix.endswith(INSIDE)
+    inside = quote(text) if served else text
+    for name in (text, os.path.abspath(text), source.prefix + inside):  # noqa: PTH100
+        if source.holds(name):
+            return name
+    raise DataError(f"{text}: not in the pool {source.name}")
 
 
 def open_source(pool: Dataset | Path | str) -> Source:
@@ -64,67 +97,61 @@ def open_source(pool: Dataset | Path | str) -> Source:
         return DatasetSource(pool)
     text = str(pool)
     if is_url(text):
-        return RemoteSource(text)
+        return RemoteSource(text if text.endswith("://") else text.rstrip("/"))
     path = Path(os.path.abspath(text))  # noqa: PTH100  (links stay as the user wrote them)
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(str(path))
     if path.is_file() and path.suffix.lower() == ".txt":
         return ListSource(path)
     if path.is_file() and is_archive(path.name):
         return ArchiveSource(str(path))
     if _GLOB & set(text):
         return GlobSource(str(path))
-    wanted = "a folder, a glob, a .txt list, a tar or zip archive, or a URL"
-    raise DataError(f"{text}: {'not a pool' if path.exists() else 'no such pool'}, wanted {wanted}")
+    raise DataError(f"{text}: {'not a pool' if path.exists() else 'no such pool'}, wanted {WANTED}")
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
     """All images below a folder, sorted within each, linked folders last; hidden ones left out."""
 
-    root: Path
+    name: str
 
     @property
-    def name(self) -> str:
-        """The folder."""
-        return str(self.root)
+    def prefix(self) -> str:
+        """The folder with a separator."""
+        return _folder_prefix(self.name)
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield an item per file with an image's suffix, then what looks like one and is passed over."""
         passed = PassedOver()
-        yield from (ImageItem(path) for path in walk_pictures(self.root, passed))
+        yield from (ImageItem(path) for path in walk_pictures(self.name, passed))
         yield from passed.problems()
 
     def count(self) -> int | None:
         """Count the files; some microseconds each."""
-        return sum(1 for _ in walk_pictures(self.root, PassedOver()))
+        return sum(map(has_picture_name, walk_files(self.name)))
 
     def holds(self, image: str) -> bool:
         """Say whether the image is below the folder."""
-        return image.startswith(f"{self.root}{os.sep}") and Path(image).exists()
+        return image.startswith(self.prefix) and Path(image).exists()
 
 
 @dataclass(frozen=True, slots=True)
 class GlobSource:
     """All images that a pattern meets, and the members of archives that it meets."""
 
-    pattern: str
+    name: str
 
     @property
-    def name(self) -> str:
-        """The pattern."""
-        return self.pattern
-
-    @property
-    def root(self) -> Path:
-        """The deepest folder that the pattern names."""
-        parts = Path(self.pattern).parts
+    def prefix(self) -> str:
+        """The deepest folder that the pattern names, with a separator."""
+        parts = Path(self.name).parts
         fixed = next(i for i, part in enumerate(parts) if _GLOB & set(part))
-        return Path(*parts[:fixed])
+        return _folder_prefix(str(Path(*parts[:fixed])))
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the images in the order of the file system."""
-        found = glob.iglob(self.pattern, recursive=True)  # noqa: PTH207  (lazy, absolute)
+        found = glob.iglob(self.name, recursive=True)  # noqa: PTH207  (lazy, absolute)
         return _expand(found)
 
     def count(self) -> int | None:
@@ -133,20 +160,21 @@ class GlobSource:
 
     def holds(self, image: str) -> bool:
         """Say whether the pattern meets the image or the archive that it is in."""
-        path = Path(image.split(INSIDE, maxsplit=1)[0])
+        path = Path((split_member(image) or (image, ""))[0])
         return path.exists() and str(path) in set(glob.iglob(self._narrowed(path), recursive=True))  # noqa: PTH207
 
     def _narrowed(self, path: Path) -> str:
         """Return the pattern with its last part replaced by the file's name where that matches."""
-        folder, last = os.path.split(self.pattern)
-        return os.path.join(folder, path.name) if path.match(last) else self.pattern  # noqa: PTH118
+        folder, last = os.path.split(self.name)
+        return os.path.join(folder, path.name) if path.match(last) else self.name  # noqa: PTH118
 
 
 @dataclass(frozen=True)
 class ListSource:
-    """The images that a text file names, a line each; relative ones are beside the file.
+    """The images that a text file names, a line each; relative names are beside the file.
 
-    A line may name an archive, or an image in one or behind a URL; ``#`` begins a comment.
+    A line may also name a folder, a glob, an archive, or an image in an archive or behind a URL; ``#``
+    begins a comment.
     """
 
     path: Path
@@ -157,51 +185,64 @@ class ListSource:
         return str(self.path)
 
     @property
-    def root(self) -> Path:
-        """The file's folder."""
-        return self.path.parent
+    def prefix(self) -> str:
+        """The file's folder with a separator."""
+        return _folder_prefix(str(self.path.parent))
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the images in the order of the file."""
-        return _expand(self._lines())
+        for line in self._lines():
+            part = _part_of(line)
+            yield from _expand([line]) if part is None else part.items()
 
     def count(self) -> int | None:
-        """Count the lines; ``None`` when one of them is an archive."""
+        """Count the images; ``None`` when a line names an archive, a glob or a folder behind a URL."""
         total = 0
         for line in self._lines():
-            if is_archive(line):
+            part = _part_of(line)
+            more = 1 if part is None else part.count()
+            if more is None:
                 return None
-            total += 1
+            total += more
         return total
 
     def holds(self, image: str) -> bool:
-        """Say whether the list names the image or the archive that it is in."""
-        return image in self._names or image.split(INSIDE, maxsplit=1)[0] in self._names
+        """Say whether a line names the image, or the folder, glob or archive that it is in."""
+        return image in self._images or any(part.holds(image) for part in self._parts)
 
-    @property
-    def _names(self) -> frozenset[str]:
-        known: frozenset[str] | None = self.__dict__.get("_known")
-        if known is None:
-            known = frozenset(self._lines())
-            self.__dict__["_known"] = known
-        return known
+    @cached_property
+    def _images(self) -> frozenset[str]:
+        return frozenset(line for line in self._lines() if _part_of(line) is None)
+
+    @cached_property
+    def _parts(self) -> tuple[Source, ...]:
+        parts = (_part_of(line) for line in self._lines())
+        return tuple(part for part in parts if part is not None)
 
     def _lines(self) -> Iterator[str]:
-        with self.path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                text = line.strip()
-                if "\0" in text:
-                    raise DataError(f"{self.path}:{number}: not a list of files")
-                if text and not text.startswith("#"):
-                    yield text if is_url(text) else self._found(text)
+        try:
+            with self.path.open(encoding="utf-8-sig") as lines:
+                for number, line in enumerate(lines, start=1):
+                    text = line.strip()
+                    if "\0" in text:
+                        raise DataError(f"{self.path}:{number}: not a list of files")
+                    if text and not text.startswith("#"):
+                        yield self._full(text)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.path}: is not UTF-8 text ({error.reason}); save the list as UTF-8"
+            ) from None
 
-    def _found(self, text: str) -> str:
-        """Return the file that a line names; ``\\`` is read as ``/`` where that alone finds it."""
-        path = os.path.abspath(self.root / text)  # noqa: PTH100
-        if "\\" in text and not os.path.lexists(path):
-            other = os.path.abspath(self.root / text.replace("\\", "/"))  # noqa: PTH100
-            return other if os.path.lexists(other.split(INSIDE, maxsplit=1)[0]) else path
-        return path
+    def _full(self, line: str) -> str:
+        """Return the name that a line stands for; ``\\`` is read as ``/`` where that alone fits."""
+        if is_url(line):
+            return line
+        full = os.path.abspath(self.path.parent / line)  # noqa: PTH100
+        if "\\" not in line or os.path.lexists(full):
+            return full
+        other = os.path.abspath(self.path.parent / line.replace("\\", "/"))  # noqa: PTH100
+        place = (split_member(other) or (other, ""))[0]
+        return other if os.path.lexists(place) or _is_glob(other) else full
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +252,9 @@ class ArchiveSource:
     name: str
 
     @property
-    def root(self) -> Path:
-        """The archive's folder."""
-        return Path(self.name).parent
+    def prefix(self) -> str:
+        """The archive with what stands before its members."""
+        return f"{self.name}{INSIDE}"
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the members with an image's suffix."""
@@ -225,7 +266,7 @@ class ArchiveSource:
 
     def holds(self, image: str) -> bool:
         """Say whether the image is a member (or the archive itself, as what is broken)."""
-        return image == self.name or image.startswith(f"{self.name}{INSIDE}")
+        return image == self.name or image.startswith(self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +276,19 @@ class RemoteSource:
     name: str
 
     @property
-    def root(self) -> Path:
-        """Nothing on this machine."""
-        return Path("/")
+    def prefix(self) -> str:
+        """The URL of the archive, or of the deepest folder that the URL names."""
+        if is_archive(self.name):
+            return f"{self.name}{INSIDE}"
+        if has_picture_name(self.name) or _GLOB & set(self.name):
+            return self._fixed.rpartition("/")[0] + "/"
+        return self._fixed.rstrip("/") + "/"
+
+    @property
+    def _fixed(self) -> str:
+        """The URL up to its first wildcard."""
+        end = next((i for i, c in enumerate(self.name) if c in _GLOB), len(self.name))
+        return self.name[:end]
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the images."""
@@ -249,8 +300,9 @@ class RemoteSource:
 
     def holds(self, image: str) -> bool:
         """Say whether the image begins with the URL up to its first wildcard."""
-        fixed = next((i for i, c in enumerate(self.name) if c in _GLOB), len(self.name))
-        return image.startswith(self.name[:fixed].rstrip("/"))
+        if image == self.name or image.startswith(self.prefix):
+            return image.startswith(self._fixed.rstrip("/"))
+        return False
 
 
 class DatasetSource:
@@ -260,7 +312,7 @@ class DatasetSource:
         self._dataset = dataset
         self._names = frozenset(str(record.path) for record in dataset.records)
         self.name = str(dataset.root)
-        self.root = dataset.root
+        self.prefix = _folder_prefix(self.name)
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the problems that reading the dataset met, then its images."""
@@ -281,55 +333,62 @@ def open_image(name: str) -> ImageItem:
 
     Reading it raises ``DataError`` when it is not there any more.
     """
-    if INSIDE in name:
+    if split_member(name):
         return ImageItem(name, partial(read_member, name))
     return ImageItem(name, partial(read_remote, name)) if is_url(name) else ImageItem(name)
+
+
+def open_images(names: Iterable[str]) -> Iterator[ImageItem]:
+    """Yield images by their names, in any order.
+
+    An archive that can only be read from front to back (a compressed or remote tar) is read once for
+    all of its images.
+    """
+    waiting: dict[str, set[str]] = {}
+    for name in names:
+        found = split_member(name)
+        if found and not has_random_access(found[0]):
+            waiting.setdefault(found[0], set()).add(name)
+        else:
+            yield open_image(name)
+    for archive, wanted in waiting.items():
+        for item in iter_members(archive):
+            if isinstance(item, ImageItem) and item.name in wanted:
+                wanted.remove(item.name)
+                yield item
+            if not wanted:
+                break
+        yield from (open_image(name) for name in sorted(wanted))  # reading them says what is wrong
+
+
+def _folder_prefix(folder: str) -> str:
+    return os.path.join(folder, "")  # noqa: PTH118  (Path drops the separator)
+
+
+def _part_of(line: str) -> Source | None:
+    """Return the source that a line of a list names; ``None`` for one image (or what is none)."""
+    if split_member(line) or has_picture_name(line):
+        return GlobSource(line) if _is_glob(line) else None
+    if is_url(line):
+        return open_source(line)
+    if Path(line).is_dir():
+        return FolderSource(line)
+    if is_archive(line) and not _is_glob(line):
+        return ArchiveSource(line)
+    return GlobSource(line) if _is_glob(line) else None
+
+
+def _is_glob(line: str) -> bool:
+    return bool(_GLOB & set(line)) and not is_url(line) and not Path(line).exists()
 
 
 def _expand(names: Iterable[str], *, strict: bool = True) -> Iterator[ImageItem | Problem]:
     """Yield the images of names and of archives among them; ``strict``: other names are problems."""
     for name in names:
-        if INSIDE not in name and is_archive(name):
+        if is_archive(name):
             yield from iter_members(name)
         elif has_picture_name(name):
             yield open_image(name)
         elif strict and not os.path.isdir(name):  # noqa: PTH112
-            yield Problem(
-                FindingKind.IMAGE_NOT_IMAGE, name, -1, "no suffix of an image or an archive"
-            )
-
-
-# Pools and excluded images as datasets in memory.
-
-
-def load_pool(pool: Dataset | Path | str) -> Dataset:
-    """Return the pool's images by absolute path.
-
-    Raises:
-        DataError: there is no such folder, or no image in it.
-    """
-    from hardmine.data.formats.image_folder import load_images
-
-    if isinstance(pool, Dataset):
-        images = pool
-    else:
-        root = Path(pool).resolve()
-        images = load_images(root, state=ImageState.UNREVIEWED, source="pool")
-    if not images.records:
-        seen = f" ({len(images.problems)} unreadable files)" if images.problems else ""
-        raise DataError(f"{images.root}: no readable image in the pool{seen}")
-    return images
-
-
-def load_excluded(data: Dataset | Path | str) -> Dataset:
-    """Return images that must not be mined: a folder's, or those of a labelled dataset's file.
-
-    Raises:
-        DataError: there is no image.
-    """
-    from hardmine.data.load_dataset import load_splits
-
-    if isinstance(data, Dataset) or Path(data).is_dir():
-        return load_pool(data)
-    parts = list(load_splits(Path(data).resolve()).values())
-    return parts[0].with_records([record for part in parts for record in part.records])
+            reason = "no suffix of an image or an archive"
+            yield Problem(FindingKind.IMAGE_NOT_IMAGE, name, -1, reason)

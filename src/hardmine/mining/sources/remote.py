@@ -90,8 +90,10 @@ def read_ahead(items: Iterable[ImageItem | Problem]) -> Iterator[ImageItem | Pro
             if len(waiting) > _AHEAD:
                 yield waiting.popleft()
         yield from waiting
-    finally:
+    except BaseException:  # also when the one who asked has stopped asking
         pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=False)  # the last ones may still be on their way to who holds them
 
 
 def _begin(item: ImageItem | Problem, pool: ThreadPoolExecutor) -> ImageItem | Problem:

@@ -1,0 +1,130 @@
+"""Images of any source as files on this machine, for what reads files alone: training, labelling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from hardmine.data.formats.image_folder import image_problem, read_sizes
+from hardmine.errors import DataError
+from hardmine.files import write_bytes
+from hardmine.inference.image_loading import ImageItem, item_problem, path_of, read_item
+from hardmine.mining.sources.archives import INSIDE
+from hardmine.mining.sources.pool_source import (
+    Source,
+    name_inside,
+    open_image,
+    open_source,
+)
+from hardmine.mining.sources.remote import read_ahead
+from hardmine.types import Dataset, ImageRecord, ImageState, Problem
+
+
+def load_pool(pool: Dataset | Path | str, unpack_to: Path | None = None) -> Dataset:
+    """Return a pool's images as a dataset of files.
+
+    Images in archives and behind URLs are written below ``unpack_to``, under their names inside the
+    pool; what is there already is not written again.
+
+    Args:
+        pool: as for :func:`~hardmine.mining.sources.pool_source.open_source`.
+        unpack_to: a folder that belongs to this pool alone.
+
+    Raises:
+        DataError: there is no such pool, no image in it, or it has to be unpacked and ``unpack_to`` is
+            not given.
+    """
+    if isinstance(pool, Dataset):
+        return _required(pool, pool.root)
+    here = Path(pool)
+    source = open_source(here.resolve() if here.is_dir() else pool)
+    paths: list[Path] = []
+    problems: list[Problem] = []
+    unpacked = 0
+    for item in _unpacked(source, unpack_to):
+        if isinstance(item, Problem):
+            problems.append(item)
+            continue
+        paths.append(item)
+        unpacked += unpack_to is not None and item.is_relative_to(unpack_to)
+    paths.sort()
+    whole = unpack_to is not None and unpacked == len(paths)
+    root = unpack_to if whole and unpack_to is not None else Path(source.prefix)
+    records: list[ImageRecord] = []
+    for path, size in zip(paths, read_sizes(paths), strict=True):
+        if isinstance(size, DataError):
+            problems.append(image_problem(path, root, size))
+        else:
+            records.append(ImageRecord.empty(path, *size, ImageState.UNREVIEWED, "pool"))
+    return _required(Dataset((), tuple(records), root, tuple(problems)), source.name)
+
+
+def local_files(names: Sequence[str], folder: Path) -> list[Path | Problem]:
+    """Return each image as a file: itself where it is one, else a copy below ``folder``.
+
+    Args:
+        names: as a source gave them.
+    """
+    found: list[Path | Problem] = []
+    for number, name in enumerate(names):
+        item = open_image(name)
+        if item.read is None:
+            found.append(Path(name))
+            continue
+        inside = _safe_path(path_of(name).as_posix()).parts[
+            -2:
+        ]  # its folder tells equal names apart
+        found.append(_write(item, folder / str(number) / Path(*inside)))
+    return found
+
+
+def _unpacked(source: Source, folder: Path | None) -> Iterator[Path | Problem]:
+    """Yield the files of a source, those written that are not on this machine yet."""
+    for item in read_ahead(_fresh(source, folder)):
+        if isinstance(item, Problem):
+            yield item
+        elif item.read is None:
+            yield Path(item.name)
+        elif folder is None:
+            raise DataError(f"{source.name}: wanted images that are files on this machine")
+        else:
+            yield _write(item, _place(source, item, folder))
+
+
+def _fresh(source: Source, folder: Path | None) -> Iterator[ImageItem | Problem]:
+    """Yield the items of a source; what was unpacked before as the file that it is now."""
+    for item in source.items():
+        if isinstance(item, Problem) or item.read is None or folder is None:
+            yield item
+        else:
+            place = _place(source, item, folder)
+            yield ImageItem(str(place)) if place.exists() else item
+
+
+def _place(source: Source, item: ImageItem, folder: Path) -> Path:
+    return folder / _safe_path(name_inside(source, item.name))
+
+
+def _safe_path(name: str) -> PurePosixPath:
+    """Return a relative path that leaves no folder, whatever an archive or a server says."""
+    plain = name.replace(INSIDE, "/").replace("\\", "/")
+    parts = [part for part in plain.split("/") if part not in ("", ".", "..")]
+    return PurePosixPath(*parts)
+
+
+def _write(item: ImageItem, place: Path) -> Path | Problem:
+    try:
+        write_bytes(place, read_item(item))
+    except DataError as error:
+        return item_problem(item, error)
+    return place
+
+
+def _required(images: Dataset, name: Path | str) -> Dataset:
+    if not images.records:
+        bad = len(images.problems)
+        what = (
+            f"no readable image in the pool ({bad} unreadable files)" if bad else "no image in it"
+        )
+        raise DataError(f"{name}: {what}")
+    return images

@@ -1,0 +1,243 @@
+"""The same images as a folder, glob, list, tar, zip and URL: every way to mine gives the same result."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import shutil
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hardmine import mine
+from hardmine.inference.load_detector import load_detector
+from hardmine.inference.tiles import tiled
+from hardmine.mining.candidates_file import hand_over
+from hardmine.mining.estimate_scan import estimate_scan
+from hardmine.mining.mine import explain
+from hardmine.mining.sources.local_files import load_pool
+from tiny_models import tiny_detector
+
+KINDS = ("folder", "glob", "list", "tar", "tar.gz", "zip", "url", "url of a tar")
+ROCK = (40, 40, 88, 88)
+
+
+def scene(day: int) -> Image.Image:
+    """Draw a camera's view: a landscape that changes by the day, and a rock that stays."""
+    rng = np.random.default_rng(day)
+    pixels = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((16, 16, 1)))
+    look = np.random.default_rng(1001).integers(0, 200, (6, 6, 3))
+    pixels[40:88, 40:88] = np.kron(look, np.ones((8, 8, 1))) + 8 * (day % 4)
+    return Image.fromarray((pixels + rng.normal(0, 4, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder, and its URL on this machine."""
+    root = tmp_path_factory.mktemp("web")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None: ...
+
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *args: Any) -> None: ...  # who has read enough of a tar hangs up
+
+    made = Server(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield root, f"http://127.0.0.1:{made.server_port}"
+    made.shutdown()
+    made.server_close()
+
+
+@pytest.fixture(scope="module")
+def pools(server: tuple[Path, str]) -> dict[str, str]:
+    """Every kind of pool, of the same eight images: three views of each of two cameras and two more."""
+    root, url = server
+    folder = root / "pool"
+    names = [f"cam{c}/day {d}.png" for c in (1, 2) for d in (1, 2, 3)] + ["a.png", "b.jpg"]
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        scene(number).save(folder / name)
+    (folder / "notes.md").write_text("not an image")
+    with (
+        tarfile.open(root / "pool.tar", "w") as plain,
+        tarfile.open(root / "pool.tar.gz", "w:gz") as packed,
+    ):
+        for archive in (plain, packed):
+            for name in names:
+                archive.add(folder / name, name)
+    with zipfile.ZipFile(root / "pool.zip", "w") as archive:
+        for name in names:
+            archive.write(folder / name, name)
+    lines = "".join(f"{name}\r\n" for name in names[:-1])  # as Windows writes it
+    text = f"\ufeff# the pool\r\n\r\n{lines}{names[-1]}"
+    (folder / "pool.txt").write_bytes(text.replace("cam2/", "cam2\\").encode())
+    return {
+        "folder": str(folder),
+        "glob": f"{folder}/**/*.[pj]*g",
+        "list": str(folder / "pool.txt"),
+        "tar": str(root / "pool.tar"),
+        "tar.gz": str(root / "pool.tar.gz"),
+        "zip": str(root / "pool.zip"),
+        "url": f"{url}/pool/",
+        "url of a tar": f"{url}/pool.tar",
+    }
+
+
+@pytest.fixture(scope="module")
+def predictions(server: tuple[Path, str]) -> Path:
+    """Alarms on the rock of every view, falling; two alarms on ``a.png``; nothing on ``b.jpg``."""
+    box = [ROCK[0], ROCK[1], ROCK[2] - ROCK[0], ROCK[3] - ROCK[1]]
+    rows: list[dict[str, Any]] = []
+    for number, name in enumerate(f"cam{c}/day {d}.png" for c in (1, 2) for d in (1, 2, 3)):
+        rows.append({"file_name": name, "category": "cup", "bbox": box, "score": 0.9 - number / 20})
+    rows += [
+        {"file_name": "a.png", "category": "jar", "bbox": [0, 0, 30, 30], "score": s}
+        for s in (0.4, 0.3)
+    ]
+    path = server[0] / "found.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+Result = Any
+
+
+def candidates_of(out: Path) -> list[tuple[Any, ...]]:
+    """Return what a run handed out, by the names inside the pool."""
+    sheet = json.loads((out / "candidates.json").read_text())
+    plain = [
+        (
+            row["image"],
+            row["score"],
+            row["class"],
+            row["boxes"],
+            row["similar"],
+        )
+        for row in sheet["candidates"]
+    ]
+    header = (out / "candidates.csv").read_text().splitlines()[0]
+    return [*plain, (header, sheet["scanned"], sheet["duplicates_grouped"])]
+
+
+def mined(detector: Any, pool: str, out: Path, **more: Any) -> list[tuple[Any, ...]]:
+    mine(detector, pool, out=out, **more)
+    return candidates_of(out)
+
+
+def plainly(pool: str, predictions: Path, out: Path) -> Result:
+    return mined(tiny_detector(), pool, out, top=3, runtime="torch", min_score=0.2)
+
+
+def from_predictions(pool: str, predictions: Path, out: Path) -> Result:
+    return mined(predictions, pool, out, group=r"cam\d", repeats=False)
+
+
+def by_group(pool: str, predictions: Path, out: Path) -> Result:
+    found = mined(predictions, pool, out, group=r"^cam\d", quota_group=2)
+    assert [row[0] for row in found[:-1]] == ["cam1/day 1.png", "cam2/day 1.png", "a.png"]
+    assert found[0][4] == ["cam1/day 2.png", "cam1/day 3.png"]  # the rock, seen again
+    return found
+
+
+def diversely(pool: str, predictions: Path, out: Path) -> Result:
+    how = {"top": 3, "runtime": "torch", "min_score": 0.1, "diverse": True}
+    return mined(tiny_detector(), pool, out, **how)
+
+
+def in_tiles(pool: str, predictions: Path, out: Path) -> Result:
+    return mined(tiled(tiny_detector(), 64, 0.2), pool, out, top=4, min_score=0.2)
+
+
+def explained(pool: str, predictions: Path, out: Path) -> Result:
+    said = explain(predictions, pool, "cam1/day 2.png", out=out, group=r"cam\d").lines()
+    assert "the same alarm in the same place as in" in said[-1]
+    return said[1:-1]
+
+
+def excluding(pool: str, predictions: Path, out: Path) -> Result:
+    found = mine(predictions, pool, exclude=[pool], out=out)
+    assert found.why_nothing() == (
+        "0 handed out: 8 scanned, best score .90; 7 repeats of an excluded image; "
+        "1 score below --min-score"
+    )
+    return len(found.leaks)
+
+
+def estimated(pool: str, predictions: Path, out: Path) -> Result:
+    fresh = estimate_scan(load_detector(predictions), pool, out=out)
+    mine(predictions, pool, out=out)
+    done = estimate_scan(load_detector(predictions), pool, out=out)
+    return fresh.sample, fresh.done, done.sample, done.done
+
+
+def labelled(pool: str, predictions: Path, out: Path) -> Result:
+    mine(predictions, pool, out=out, group=r"cam\d", repeats=False)
+    done = hand_over(out / "candidates.csv", out / "cvat", "cvat")
+    images = {path.name: path.read_bytes() for path in (out / "cvat" / "images").iterdir()}
+    boxes = (out / "cvat" / "annotations.xml").read_text().count("<box ")
+    return done.images, done.predictions, boxes, images
+
+
+def unpacked(pool: str, predictions: Path, out: Path) -> Result:
+    """What the loop trains on: files with the same names and content."""
+    first = load_pool(pool, out / "pool")
+    again = load_pool(pool, out / "pool")
+    assert again.fingerprint == first.fingerprint
+    names = [record.path.relative_to(first.root).as_posix() for record in first.records]
+    return [
+        (name, record.width, record.path.read_bytes())
+        for name, record in zip(names, first.records, strict=True)
+    ]
+
+
+WAYS: tuple[Callable[[str, Path, Path], Result], ...] = (
+    plainly,
+    from_predictions,
+    by_group,
+    diversely,
+    in_tiles,
+    explained,
+    excluding,
+    estimated,
+    labelled,
+    unpacked,
+)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_every_kind_of_pool_gives_the_same(
+    pools: dict[str, str],
+    predictions: Path,
+    tmp_path: Path,
+    way: Callable[[str, Path, Path], Result],
+) -> None:
+    torch.manual_seed(0)
+    found = {kind: way(pools[kind], predictions, tmp_path / kind) for kind in KINDS}
+    for kind in KINDS:
+        assert found[kind] == found["folder"], kind
+
+
+def test_an_image_that_is_gone_from_its_archive_is_named(
+    pools: dict[str, str], predictions: Path, tmp_path: Path
+) -> None:
+    pool = tmp_path / "pool.zip"
+    shutil.copy(pools["zip"], pool)
+    mine(predictions, pool, out=tmp_path / "out", repeats=False)
+    with zipfile.ZipFile(pool, "w") as archive:
+        archive.writestr("other.png", b"")
+    from hardmine.errors import DataError
+    from hardmine.mining.sources import archives
+
+    archives._zip.cache_clear()
+    with pytest.raises(DataError, match=r"none of its \d images can be read"):
+        hand_over(tmp_path / "out" / "candidates.json", tmp_path / "cvat", "cvat")
