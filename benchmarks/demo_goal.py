@@ -18,8 +18,8 @@ from typing import Any
 
 from hardmine.demo.run_demo import ROUNDS, run_demo
 from hardmine.files import write_json
-from hardmine.loop.round_summary import ALARMS
 from hardmine.machine import describe_machine
+from hardmine.reports.round_columns import ALARMS
 
 RESULTS = Path(__file__).parent / "results" / "demo_goal.json"
 ARMS = ("mined", "random", "none")

@@ -22,9 +22,9 @@ from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_json
-from hardmine.loop.round_summary import ALARMS
 from hardmine.machine import describe_machine
 from hardmine.mining.sources.local_files import load_pool
+from hardmine.reports.round_columns import ALARMS
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import crop_set, divide_sets
 from hardmine.workflows.step_cache import Steps, silent

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,7 @@ from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import ScoredImage
 from hardmine.loop.loop import LoopResult
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
-from hardmine.workflows.replaceable import Tools
+from hardmine.workflows.backend import Backend
 
 BOX = (8.0, 8.0, 24.0, 24.0)
 SIDE = 32
@@ -123,15 +124,20 @@ class FakeDetector:
 
 @dataclass
 class World:
-    """Tools that count their calls and can be told to die at the n-th of them."""
+    """A backend that counts its calls and can be told to die at the n-th of them."""
 
     die_at: int = -1
     calls: list[str] = field(default_factory=list)
     trainings: list[dict[str, Any]] = field(default_factory=list)
 
-    def tools(self) -> Tools:
-        """Return the tools of this world."""
-        return Tools(self.fit, self.load_detector, self.detect_images)
+    def backend(self) -> Backend:
+        """Return what trains and detects in this world."""
+        return Backend(self.fit, self.load_detector, self.detect_images)
+
+    def call(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Call ``train``, ``evaluate`` or ``run_loop`` in this world."""
+        with patch("hardmine.workflows.backend.own_backend", self.backend):
+            return function(*arguments, **keywords)
 
     def _call(self, name: str) -> None:
         if len(self.calls) == self.die_at:
@@ -153,6 +159,8 @@ class World:
         progress: Callable[[Any], None] | None,
         validate: Callable[[Any], float] | None = None,
         validate_every: int = 0,
+        arm: str = "base",
+        round_number: int = 0,
     ) -> Path:
         """Learn the kinds of the negatives in the dataset, on top of what ``init`` knows."""
         self._call("fit")
@@ -181,8 +189,8 @@ class World:
 
 def run(inputs: dict[str, Any], out: Path, world: World, **more: Any) -> LoopResult:
     """Run a loop in a world."""
-    keywords = {**inputs, "out": out, "tools": world.tools(), **more}
-    return run_loop(keywords.pop("data"), **keywords)
+    result: LoopResult = world.call(run_loop, **{**inputs, "out": out, **more})
+    return result
 
 
 def rows_of(out: Path) -> Any:

@@ -15,7 +15,7 @@ import pytest
 from hardmine.cli import console as failures
 from hardmine.errors import ConfigError
 from hardmine.evaluation.measurement import Measurement
-from hardmine.loop.decide import Waiting
+from hardmine.loop.accept_candidates import Waiting
 from hardmine.loop.loop import LoopResult
 from hardmine.mining.mine import MiningResult
 from hardmine.mining.mine_options import MineOptions, RankOptions

@@ -87,7 +87,7 @@ def test_rounds_table_keeps_every_figure_in_a_pipe(
     }
     show_rounds(output, [row])
     cells = row_of(capsys.readouterr().out, "mined")
-    assert " ".join(cells) == "mined 1 190 24 0.612 0.950 0.800 0.013 0.001–? –"
+    assert " ".join(cells) == "mined 1 190 24 0.612 0.950 0.800 0.013 0.001 to ? –"
 
 
 def test_mining_summary(output: Console, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState
-from hardmine.workflows.cached_training import recipe_text
+from hardmine.workflows.recipe_choice import recipe_text
 
 
 @pytest.fixture

@@ -204,11 +204,9 @@ def test_what_still_fires_after_training_comes_back_for_a_second_look(
 
         return replace(real(checkpoint, device), learned=frozenset())
 
-    tools = world.tools()
-    from dataclasses import replace
-
+    world.load_detector = stubborn  # type: ignore[method-assign]
     out = tmp_path / "run"
-    run(inputs, out, world, rounds=1, tools=replace(tools, load_detector=stubborn))
+    run(inputs, out, world, rounds=1)
     with (out / "rounds" / "mined-1" / "second_look.csv").open(newline="") as handle:
         again = [row["image"] for row in csv.DictReader(handle)]
     assert again == sheet_of(out, "mined", 1)
@@ -266,9 +264,8 @@ def test_the_guard_ends_the_loop_and_the_metrics_say_what_each_rule_would_have_d
 
 
 def test_the_stop_rules_look_at_the_stopping_set_and_never_at_the_final_one() -> None:
-    from hardmine.loop.round_summary import point_of
-    from hardmine.workflows.cached_measurement import Result
-    from hardmine.workflows.cached_training import Model
+    from hardmine.loop.round_summary import stop_point
+    from hardmine.workflows.cached_models import MeasuredModel, TrainedModel
 
     part = {"alarms_per_image_at_recall_0.8": 1.0, "interval": [0.5, None]}
     figures = {
@@ -277,7 +274,7 @@ def test_the_stop_rules_look_at_the_stopping_set_and_never_at_the_final_one() ->
         "max_recall": 0.7,
         "negatives": {"stop": part, "held_out": {}},
     }
-    point = point_of(Result(Model("k", Path()), Path(), figures))
+    point = stop_point(MeasuredModel(TrainedModel("k", Path()), Path(), figures))
     assert (point.alarms, point.interval, point.recall) == (1.0, None, 0.7)
 
 
@@ -298,7 +295,7 @@ def test_comparisons_pair_the_arms(inputs: dict[str, Any], tmp_path: Path) -> No
     assert all({"ratio", "ap50"} <= set(r) for r in rows)
 
 
-def test_the_twin_arms_run_alone_too(inputs: dict[str, Any], tmp_path: Path) -> None:
+def test_the_control_arms_run_alone_too(inputs: dict[str, Any], tmp_path: Path) -> None:
     none = run(inputs, tmp_path / "none", World(), rounds=1, arms=("none",), stop="guarded")
     assert [row["train_images"] for row in none.rows] == [20, 20]
     drawn = run(inputs, tmp_path / "random", World(), rounds=1, arms=("random",))

@@ -44,10 +44,10 @@ def test_a_loop_goes_on_by_its_folder_alone(on_disk: dict[str, Any], tmp_path: P
     run(on_disk, tmp_path / "whole", World(), **given)
     run(on_disk, tmp_path / "cut", World(), **{**given, "rounds": 1})
     world = World()
-    result = run_loop(out=tmp_path / "cut", resume=True, rounds=2, tools=world.tools())
+    result = world.call(run_loop, out=tmp_path / "cut", resume=True, rounds=2)
     assert world.calls.count("fit") == 1  # round 2 of "mined"; nothing else is done again
     assert list(result.rows) == rows_of(tmp_path / "whole")
-    assert run_loop(out=tmp_path / "cut", resume=True, tools=World().tools()).rows == result.rows
+    assert World().call(run_loop, out=tmp_path / "cut", resume=True).rows == result.rows
 
 
 def test_what_was_asked_for_is_written_and_read_back(
@@ -72,7 +72,7 @@ def test_a_choice_that_differs_is_named(
     out = tmp_path / "run"
     run(on_disk, out, World(), rounds=1, epochs=3)
     with caplog.at_level(logging.WARNING):
-        run_loop(out=out, resume=True, tools=World().tools())
+        World().call(run_loop, out=out, resume=True)
     assert caplog.text == ""
     with caplog.at_level(logging.WARNING):
         run(on_disk, out, World(), rounds=2, epochs=4, resume=True)
@@ -85,9 +85,9 @@ def test_a_choice_that_differs_is_named(
 def test_a_default_that_is_named_counts(on_disk: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(on_disk, out, World(), rounds=1)
-    result = run_loop(out=out, resume=True, rounds=3, tools=World().tools())
+    result = World().call(run_loop, out=out, resume=True, rounds=3)
     assert len(result.rows) == 4
-    again = run_loop(out=out, resume=True, options=LoopOptions(rounds=1), tools=World().tools())
+    again = World().call(run_loop, out=out, resume=True, options=LoopOptions(rounds=1))
     assert len(again.rows) == 2
 
 
@@ -97,7 +97,7 @@ def test_another_model_is_not_hidden_by_the_recipe_of_the_run(
     out = tmp_path / "run"
     run(on_disk, out, World(), rounds=1, model="small160")
     world = World()
-    run_loop(out=out, resume=True, model="ssdlite320_mobilenet_v2", tools=world.tools())
+    world.call(run_loop, out=out, resume=True, model="ssdlite320_mobilenet_v2")
     assert world.calls.count("fit") == 2
     assert "ssdlite320_mobilenet_v2" in (out / "recipe.yaml").read_text()
 
@@ -106,9 +106,9 @@ def test_data_in_memory_must_be_given_again(inputs: dict[str, Any], tmp_path: Pa
     out = tmp_path / "run"
     run(inputs, out, World(), rounds=1)
     with pytest.raises(ConfigError, match="data: the run began with a dataset in memory"):
-        run_loop(out=out, resume=True, tools=World().tools())
+        World().call(run_loop, out=out, resume=True)
     with pytest.raises(ConfigError, match="data: not given, wanted labelled images"):
-        run_loop(out=tmp_path / "nothing", resume=True, tools=World().tools())
+        World().call(run_loop, out=tmp_path / "nothing", resume=True)
 
 
 def test_a_record_of_an_earlier_version_is_read(on_disk: dict[str, Any], tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_record_of_an_earlier_version_is_read(on_disk: dict[str, Any], tmp_pat
 def test_a_training_goes_on_by_its_folder_alone(on_disk: dict[str, Any], tmp_path: Path) -> None:
     out, first, second = tmp_path / "run", World(), World()
     keywords = {"val": on_disk["val"], "negatives": on_disk["negatives"], "out": out}
-    train(on_disk["data"], **keywords, model="small160", seed=3, draws=5, tools=first.tools())
+    first.call(train, on_disk["data"], **keywords, model="small160", seed=3, draws=5)
     whole = json.loads((out / "metrics.json").read_text())
-    train(out=out, resume=True, tools=second.tools())
+    second.call(train, out=out, resume=True)
     assert second.trainings == first.trainings
     assert json.loads((out / "metrics.json").read_text()) == whole
     record = read_record(out / "train.json", TrainOptions)
@@ -143,14 +143,14 @@ def test_a_training_that_cannot_go_on_says_which_choice_differs(
     on_disk: dict[str, Any], tmp_path: Path
 ) -> None:
     world, out = World(), tmp_path / "run"
-    train(on_disk["data"], out=out, draws=5, tools=world.tools())
+    world.call(train, on_disk["data"], out=out, draws=5)
 
     def refuse(*args: Any, **more: Any) -> Path:
         raise CheckpointError("state.pt: belongs to a run with other data, recipe, seed")
 
     world.fit = refuse  # type: ignore[method-assign]
     with pytest.raises(CheckpointError, match=r"belongs to .*seed is 4, and was 0 when the run"):
-        train(out=out, resume=True, seed=4, tools=world.tools())
+        world.call(train, out=out, resume=True, seed=4)
 
 
 @pytest.mark.parametrize(("former", "now"), [("settings", "set"), ("validations", "validate")])
@@ -158,9 +158,9 @@ def test_former_names_are_accepted_with_a_warning(
     on_disk: dict[str, Any], tmp_path: Path, former: str, now: str
 ) -> None:
     value: Any = ("batch.size=4",) if now == "set" else 2
-    keywords: dict[str, Any] = {"out": tmp_path / "run", "draws": 5, "tools": World().tools()}
+    keywords: dict[str, Any] = {"out": tmp_path / "run", "draws": 5}
     with pytest.warns(DeprecationWarning, match=f"{former} is now called {now}"):
-        train(on_disk["data"], **keywords, **{former: value})
+        World().call(train, on_disk["data"], **keywords, **{former: value})
     if now == "set":
         assert "size: 4" in (tmp_path / "run" / "recipe.yaml").read_text()
 

@@ -16,16 +16,15 @@ from hardmine.finding_kinds import FindingKind
 from hardmine.reports import loop_report as page
 from hardmine.reports.charts import arm_order
 from hardmine.reports.content import (
-    ALARMS,
     Comparison,
     CurveLine,
     Gallery,
     Picture,
     ReportData,
-    ReportRow,
     Stop,
 )
 from hardmine.reports.loop_report import headline, render_report, write_report
+from hardmine.reports.round_columns import ALARMS, RoundRow
 from hardmine.types import Detections, Problem
 
 HOSTILE = '<script>alert("x")</script>&\'.jpg'
@@ -59,12 +58,12 @@ def figures(alarms: float | None, ap50: float) -> dict[str, Any]:
     }
 
 
-def rows() -> tuple[ReportRow, ...]:
+def rows() -> tuple[RoundRow, ...]:
     return (
-        ReportRow("mined", 0, 141, 0, figures(0.7351, 0.951)),
-        ReportRow("mined", 1, 162, 21, figures(0.1242, 0.942)),
-        ReportRow("random", 1, 163, 22, figures(0.4133, 0.933)),
-        ReportRow("none", 1, 142, 0, figures(None, 0.924)),
+        RoundRow("mined", 0, 141, 0, figures(0.7351, 0.951)),
+        RoundRow("mined", 1, 162, 21, figures(0.1242, 0.942)),
+        RoundRow("random", 1, 163, 22, figures(0.4133, 0.933)),
+        RoundRow("none", 1, 142, 0, figures(None, 0.924)),
     )
 
 
@@ -161,10 +160,10 @@ def test_holds_every_row_and_figure(whole: str) -> None:
     text = words(whole)
     for wanted in (
         "Raccoons & others",
-        "mined 0 141 0 0.567 0.951 0.802 0.432 0.735 0.368 to ? 0.099 0.735",
-        "mined 1 162 21 0.567 0.942 0.802 0.432 0.124 0.062 to ? 0.099 0.124",
-        "random 1 163 22 0.567 0.933 0.802 0.432 0.413",
-        "none 1 142 0 0.567 0.924 0.802 0.432 – –",
+        "mined 0 141 0 0.567 0.951 0.802 0.735 0.368 to ? 0.432 0.099 0.735",
+        "mined 1 162 21 0.567 0.942 0.802 0.124 0.062 to ? 0.432 0.099 0.124",
+        "random 1 163 22 0.567 0.933 0.802 0.413",
+        "none 1 142 0 0.567 0.924 0.802 – – 0.432",
         "mined 1 500 62 0.111 0.512 0.613 0.410 0.620 0.830 0.271 0.500 0.400 0.300 0.200 0.100",
         "mined 0 60 71 – – – – 0.987 0.035 0.068",
         "mined against random on held-out images: × 0.301 (95 % 0.123 to 0.456)",
@@ -212,7 +211,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         data,
         title=HOSTILE,
         categories=(HOSTILE,),
-        rows=(ReportRow(HOSTILE, 0, 1, 0, figures(0.1, 0.9)), *data.rows),
+        rows=(RoundRow(HOSTILE, 0, 1, 0, figures(0.1, 0.9)), *data.rows),
         recipe={HOSTILE: HOSTILE},
         versions={HOSTILE: HOSTILE},
         mined=(Gallery(HOSTILE, (picture(tmp_path / "gone.jpg", HOSTILE),), 1, HOSTILE),),
@@ -230,7 +229,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 
 def test_dollar_signs_in_names_are_not_formulas(tmp_path: Path) -> None:
     name = "$a_1$"
-    data = replace(full(tmp_path), rows=(*rows(), ReportRow(name, 1, 1, 0, figures(0.1, 0.9))))
+    data = replace(full(tmp_path), rows=(*rows(), RoundRow(name, 1, 1, 0, figures(0.1, 0.9))))
     assert words(render_report(data)).count(name) >= 2
 
 
@@ -287,14 +286,14 @@ def test_single_run_has_no_rounds_to_draw(tmp_path: Path) -> None:
 
 def test_every_class_has_its_column() -> None:
     per_class = [{"name": "king", "ap50": 0.777}, {"name": "queen", "ap50": None}]
-    row = ReportRow("mined", 2, 9, 0, figures(0.1, 0.9) | {"per_class": per_class})
+    row = RoundRow("mined", 2, 9, 0, figures(0.1, 0.9) | {"per_class": per_class})
     text = words(render_report(ReportData("Cards", ("king", "queen"), (row,))))
     assert "arm round king queen mined 2 0.777 –" in text
 
 
 def test_nothing_measured_at_all() -> None:
     parse(render_report(ReportData("Nothing", (), ())))
-    parse(render_report(ReportData("Bare", ("a",), (ReportRow("a", 0, 1, 0, {}),))))
+    parse(render_report(ReportData("Bare", ("a",), (RoundRow("a", 0, 1, 0, {}),))))
 
 
 def test_no_alarm_was_ever_measured() -> None:
@@ -315,7 +314,7 @@ def test_the_same_page_twice(tmp_path: Path, whole: str) -> None:
 
 
 def test_order_of_arms() -> None:
-    assert arm_order(["none", "other", "mined", "none"]) == ["mined", "none", "other"]
+    assert arm_order(["mined", "other", "mined", "none"]) == ["mined", "other", "none"]
 
 
 def test_only_the_last_rounds_comparisons_stand_open(tmp_path: Path) -> None:

@@ -9,15 +9,10 @@ import pytest
 
 from hardmine.data.formats.image_folder import load_images
 from hardmine.errors import DataError
-from hardmine.loop.arm import Arm, Miner
-from hardmine.loop.loop_options import LoopOptions
-from hardmine.mining.pool_store import PoolStore
 from hardmine.types import Dataset, ImageState
-from hardmine.workflows.cached_measurement import Result
-from hardmine.workflows.cached_training import Model
 from hardmine.workflows.image_sets import LoopSets, divide_sets
 from hardmine.workflows.step_cache import Steps
-from loop_fakes import World, draw, labelled, pool_of
+from loop_fakes import draw, labelled, pool_of
 
 
 def divide(tmp_path: Path, seed: int = 0, **parts: Any) -> LoopSets:
@@ -140,13 +135,3 @@ def test_images_are_hashed_once_until_a_file_changes(
     train.records[0].path.write_bytes(train.records[1].path.read_bytes() + b"more")
     divide_sets(train, val, pool, final, Steps(tmp_path / "run"), seed=0)
     assert calls == [47, 47]
-
-
-def test_what_was_handed_out_before_decides_what_comes_next(tmp_path: Path) -> None:
-    sets, steps = divide(tmp_path), Steps(tmp_path / "run")
-    nothing = Result(Model("key", tmp_path), tmp_path, {})
-    with PoolStore(tmp_path / "pool.sqlite") as store:
-        miner = Miner(steps, World().tools(), sets, store, LoopOptions())
-        first = miner.hand_out(Arm("random", nothing), 2, 3).images
-        other = Arm("random", nothing, handed_out=list(first))
-        assert not set(miner.hand_out(other, 2, 3).images) & set(first)

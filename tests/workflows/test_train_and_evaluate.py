@@ -45,7 +45,7 @@ def test_train_splits_trains_measures_and_writes_it_down(
     data: Dataset, held: Path, tmp_path: Path
 ) -> None:
     out, world = tmp_path / "run", World()
-    result = train(data, val=0.2, negatives=held, out=out, tools=world.tools(), **SMALL)
+    result = world.call(train, data, val=0.2, negatives=held, out=out, **SMALL)
     # .2 of 20 are held out for validation
     assert world.trainings[0]["images"] == 16
     assert result.checkpoint == out / "last.safetensors"
@@ -66,9 +66,7 @@ def test_train_negatives_are_trained_on_and_negatives_never(
 ) -> None:
     more = pool_of(tmp_path / "more", 1, 5, 7000)
     out, world = tmp_path / "run", World()
-    result = train(
-        data, negatives=held, train_negatives=more, out=out, tools=world.tools(), **SMALL
-    )
+    result = world.call(train, data, negatives=held, train_negatives=more, out=out, **SMALL)
     # .3 of 20 are held out when nothing is said
     assert world.trainings[0]["images"] == 14 + 5
     assert json.loads(result.checkpoint.read_text())["learned"] == ["k0"]
@@ -82,7 +80,7 @@ def test_held_out_images_that_were_trained_on_are_left_out_and_reported(
 ) -> None:
     more = pool_of(tmp_path / "more", 1, 1, 9000)  # the same picture as one of those held out
     out = tmp_path / "run"
-    train(data, negatives=held, train_negatives=more, out=out, tools=World().tools(), **SMALL)
+    World().call(train, data, negatives=held, train_negatives=more, out=out, **SMALL)
     metrics = metrics_of(out)
     assert metrics["measurement"]["negatives"]["held_out"]["images"] == 11
     assert len(metrics["leaks"]) == 1
@@ -97,7 +95,7 @@ def test_a_picture_that_does_not_decode_is_not_trained_on_and_is_named(
     bad.write_bytes(bad.read_bytes()[:200])
     out, world = tmp_path / "run", World()
     val = labelled(tmp_path / "val", 4, 2000, "val")
-    train(data, val=val, out=out, tools=world.tools(), **SMALL)
+    world.call(train, data, val=val, out=out, **SMALL)
     assert world.trainings[0]["images"] == 19
     assert metrics_of(out)["problems"] == [f"{bad}: the image does not decode"]
 
@@ -105,16 +103,16 @@ def test_a_picture_that_does_not_decode_is_not_trained_on_and_is_named(
 @pytest.mark.usefixtures("no_page")
 def test_a_run_directory_is_not_written_over(data: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(data, out=out, tools=World().tools(), **SMALL)
+    World().call(train, data, out=out, **SMALL)
     with pytest.raises(ConfigError, match="holds a run already"):
-        train(data, out=out, tools=World().tools(), **SMALL)
-    train(data, out=out, resume=True, tools=World().tools(), **SMALL)
+        World().call(train, data, out=out, **SMALL)
+    World().call(train, data, out=out, resume=True, **SMALL)
 
 
 def test_evaluate_measures_and_draws_the_page(data: Dataset, held: Path, tmp_path: Path) -> None:
     weights = checkpoint(tmp_path / "w")
     out = tmp_path / "val"
-    measurement = evaluate(weights, data, negatives=held, out=out, draws=5, tools=World().tools())
+    measurement = World().call(evaluate, weights, data, negatives=held, out=out, draws=5)
     # 20 objects with scores .900 … .881; recall .8 at the sixteenth: .885; .95 and .94 fire
     assert measurement.score_threshold == pytest.approx(0.885)
     assert measurement.negatives["held_out"].at_recall is not None
@@ -138,15 +136,16 @@ def test_gates(
     data: Dataset, held: Path, tmp_path: Path, gates: dict[str, float], missed: str | None
 ) -> None:
     weights = checkpoint(tmp_path / "w")
-    keywords: dict[str, Any] = {"out": tmp_path / "val", "draws": 5, "tools": World().tools()}
+    keywords: dict[str, Any] = {"out": tmp_path / "val", "draws": 5}
+    world = World()
     if missed is None:
-        evaluate(weights, data, negatives=held, **keywords, **gates)
+        world.call(evaluate, weights, data, negatives=held, **keywords, **gates)
         return
     # The last of twenty objects lies elsewhere: recall stops at .95, 95 of the 101 points.
     moved = replace(data.records[-1], boxes=np.array([[0, 0, 24, 24]], np.float32))
     data = data.with_records([*data.records[:-1], moved])
     with pytest.raises(GateError, match=missed):
-        evaluate(weights, data, negatives=held, **keywords, **gates)
+        world.call(evaluate, weights, data, negatives=held, **keywords, **gates)
     written = metrics_of(tmp_path / "val")["measurement"]["AP50"]  # written all the same
     assert written == pytest.approx(95 / 101)
 
@@ -162,29 +161,29 @@ def test_a_gate_on_a_recall_that_is_not_reached_fails(
 
         return [Detections.none() for _ in paths]
 
-    tools = replace(world.tools(), detect_images=blind)
+    world.detect_images = blind  # type: ignore[method-assign]
     with pytest.raises(GateError, match="got undefined, wanted at most 5"):
-        evaluate(
+        world.call(
+            evaluate,
             checkpoint(tmp_path / "w"),
             data,
             negatives=held,
             max_alarms=5.0,
             out=tmp_path / "val",
             draws=5,
-            tools=tools,
         )
 
 
 @pytest.mark.usefixtures("no_page")
 def test_a_gate_without_negatives_fails(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(GateError, match="got undefined"):
-        evaluate(
+        World().call(
+            evaluate,
             checkpoint(tmp_path / "w"),
             data,
             max_alarms=5.0,
             out=tmp_path / "val",
             draws=5,
-            tools=World().tools(),
         )
 
 
@@ -247,7 +246,7 @@ def test_other_classes_are_refused(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"classes \['other'\], wanted those of the training data"):
         load_train_val(data, val, Steps(tmp_path / "run"), seed=0)
     with pytest.raises(DataError, match=r"classes \['other'\], wanted \['thing'\]"):
-        evaluate(checkpoint(tmp_path / "w"), val, out=tmp_path / "val", tools=World().tools())
+        World().call(evaluate, checkpoint(tmp_path / "w"), val, out=tmp_path / "val")
 
 
 @pytest.mark.usefixtures("no_page")
@@ -260,13 +259,13 @@ def test_crops_stand_beside_when_objects_leave_room(data: Dataset, tmp_path: Pat
         names = [Path("k5-40-0.png") if "crops" in str(path) else path for path in paths]
         return real(detector, names, progress=progress)
 
-    tools = replace(world.tools(), detect_images=detect)
-    measurement = evaluate(
+    world.detect_images = detect  # type: ignore[method-assign]
+    measurement = world.call(
+        evaluate,
         checkpoint(tmp_path / "w"),
         data.with_records(small),
         out=tmp_path / "val",
         draws=5,
-        tools=tools,
     )
     assert set(measurement.negatives) == {"crops"}
     assert measurement.negatives["crops"].images >= 20

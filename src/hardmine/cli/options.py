@@ -18,7 +18,7 @@ from hardmine.cli.option_flags import (
     setting_words,
     starting_with,
 )
-from hardmine.loop.loop_options import ARMS
+from hardmine.loop.control_arms import arm_names, arms_help
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
@@ -38,9 +38,8 @@ Arms = Annotated[
     typer.Option(
         "--arms",
         metavar="A,B",
-        autocompletion=listed(lambda: ARMS),
-        help="The arms to run, with commas between them: mined, and the control arms random "
-        "(random images of the pool) and none (no images added).",
+        autocompletion=listed(arm_names),
+        help=f"The arms to run, with commas between them. {arms_help()}.",
     ),
 ]
 
@@ -330,7 +329,7 @@ def any_recipe(
         CheckpointError: no Hardmine checkpoint.
     """
     from hardmine.recipes.checkpoint import find_checkpoint, read_metadata
-    from hardmine.workflows.cached_training import choose_recipe
+    from hardmine.workflows.recipe_choice import choose_recipe
     from hardmine.workflows.train_options import NetworkOptions
 
     choices = tuple(settings or ())

@@ -14,18 +14,6 @@ if TYPE_CHECKING:
     from hardmine.mining.mine import MiningResult
 
 MINED_SHOWN = 10
-ROUND_COLUMNS = (
-    "arm",
-    "round",
-    "images",
-    "added",
-    "AP",
-    "AP50",
-    "recall",
-    "alarms/image at recall .8",
-    "95 %",
-    "threshold",
-)
 
 
 def figure(value: float | None, digits: int = 3) -> str:
@@ -87,20 +75,10 @@ def show_loop(console: Console, result: LoopResult) -> None:
 
 def show_rounds(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print one row per arm and round, as ``rounds.json`` holds them."""
-    console.table(ROUND_COLUMNS, [_round_row(row) for row in rows])
+    from hardmine.reports.round_columns import table_of
 
-
-def _round_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        str(row["arm"]),
-        str(row["round"]),
-        str(row["train_images"]),
-        str(row["negatives_added"]),
-        *(figure(row[name]) for name in ("AP", "AP50", "recall")),
-        figure(row["alarms_per_image_at_recall_0.8"]),
-        interval(row["interval"]),
-        figure(row["score_threshold"]),
-    )
+    headings, cells = table_of(rows)
+    console.table(headings, cells)
 
 
 def show_mining(

@@ -121,7 +121,7 @@ def _recipe_of(variant: Variant, options: CompareOptions) -> dict[str, Any]:
 
 
 def _chosen(variant: Variant, options: CompareOptions) -> Any:
-    from hardmine.workflows.cached_training import choose_recipe
+    from hardmine.workflows.recipe_choice import choose_recipe
     from hardmine.workflows.train_options import NetworkOptions
 
     is_file = Path(variant.base).suffix in (".yaml", ".yml")
@@ -169,13 +169,13 @@ def _prepare(
     notify: Notify,
 ) -> Sets:
     """Split once and leave out what cannot be read or lies in two sets."""
-    from hardmine.workflows.train_and_evaluate import sort_out
+    from hardmine.workflows.image_sets import separate_sets
     from hardmine.workflows.training_data import load_negatives, load_train_val
 
     steps = Steps(root / "prepare", notify)
     parts = load_train_val(data, val, steps, seed=0)
     empty = load_negatives(negatives, parts.train.categories, "negatives")
-    good = sort_out({"train": parts.train, "val": parts.val, "held_out": empty}, steps)
+    good = separate_sets({"train": parts.train, "val": parts.val, "held_out": empty}, steps)
     names = {
         "train_images": len(good.train),
         "val_images": len(good.val),

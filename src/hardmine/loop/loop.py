@@ -1,11 +1,12 @@
-"""The loop: train, mine, decide, retrain, measure, round after round and arm beside arm.
+"""The loop: train, mine, accept negatives, train again and measure, round after round, arm beside arm.
 
 A run directory holds
 
-- ``loop.json``, ``recipe.yaml``: the options; ``pool.sqlite``: scores, decisions, what was handed out
+- ``loop.json``: the data and the options; ``recipe.yaml``: the whole recipe; ``pool.sqlite``: scores,
+  decisions, what was handed out
 - ``prepare/``: how the data was divided
-- ``models/<key>/``, ``evaluations/<key>/``, ``comparisons/``: by fingerprint of what they came
-  from, so arms and rounds share what is equal
+- ``models/<key>/``, ``evaluations/<key>/``, ``comparisons/``: by a hash of what they came from, so that
+  arms and rounds share what is equal
 - ``rounds/<arm>-<n>/``: ``candidates.csv`` and ``.json``, ``decisions.csv``, ``train.coco.json``,
   ``second_look.csv``
 - ``rounds.json``, ``metrics.json``, ``metrics.csv``, ``report.html``
@@ -18,25 +19,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hardmine.disk import clear_disk_errors
 from hardmine.errors import ConfigError
 from hardmine.files import write_json
-from hardmine.loop.arm import Arm, Handed, Miner
-from hardmine.loop.decide import Decider, Waiting
-from hardmine.loop.loop_options import MINED, NONE, RANDOM, LoopOptions
+from hardmine.loop.accept_candidates import Acceptance, Waiting
+from hardmine.loop.arm_alarms import with_alarms, write_arm_alarms
+from hardmine.loop.arm_candidates import ArmCandidates, CandidateSearch
+from hardmine.loop.arm_state import ArmState
+from hardmine.loop.control_arms import Arm
+from hardmine.loop.loop_options import LoopOptions
 from hardmine.loop.round_summary import (
     ALARMS,
     compare_arms,
     describe_sets,
-    loop_report,
-    point_of,
-    row_of,
-    rule_states,
-    write_rows_csv,
+    round_row,
+    stop_point,
+    stop_rule_states,
+    write_csv,
 )
 from hardmine.loop.stopping import STOP_RULES
 from hardmine.machine import describe_machine
@@ -44,19 +47,17 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, ImageRecord
-from hardmine.workflows.cached_measurement import Examiner
-from hardmine.workflows.cached_training import (
-    Learner,
-    Model,
-    choose_recipe,
-    start_from,
-    with_alarms,
-    write_arm_alarms,
-    write_recipe,
+from hardmine.workflows import backend as backends
+from hardmine.workflows.backend import Backend
+from hardmine.workflows.cached_models import (
+    CachedMeasurement,
+    CachedTraining,
+    TrainedModel,
+    TrainingRole,
 )
 from hardmine.workflows.external_trainer import make_trainer
 from hardmine.workflows.image_sets import LoopSets, crop_set, divide_sets
-from hardmine.workflows.replaceable import Tools, default_tools
+from hardmine.workflows.recipe_choice import choose_recipe, start_from, write_recipe
 from hardmine.workflows.run_record import (
     note_changes,
     plain_options,
@@ -76,8 +77,9 @@ from hardmine.workflows.training_data import (
 if TYPE_CHECKING:
     from hardmine.recipes.recipe import Recipe
 
-# The course of a loop: round 0, then rounds of mining, deciding, training and measuring.
-
+RECORD = "loop.json"
+"""The file of a run directory that holds what the loop was asked for."""
+NEEDED = {"data": "labelled images", "pool": "images to mine from"}
 _BRANCH_SEED = 7919
 """Added to the seed when training goes on from trained weights, so that the batches of the first
 training are not met again in the same order."""
@@ -111,221 +113,13 @@ class LoopResult:
         return f"LoopResult({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        from hardmine.reports.notebook import show_loop
+        from hardmine.loop.report_content import show_in_notebook
 
-        return show_loop(repr(self), self.rows, self.out, self.report)
+        return show_in_notebook(self.out, repr(self), self.rows, self.report)
 
 
 def _or_undefined(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
-
-
-@dataclass(frozen=True)
-class Course:
-    """All that a loop needs; ``run`` goes through it."""
-
-    options: LoopOptions
-    recipe: Recipe
-    train_val_leaks: tuple[tuple[str, str], ...]
-    sets: LoopSets
-    steps: Steps
-    learner: Learner
-    examiner: Examiner
-    miner: Miner
-    decider: Decider
-
-    def run(self) -> LoopResult:
-        """Go through the rounds; every call goes through the same steps, done or not."""
-        arms, rows = self._round_zero()
-        stopped = None
-        for number in range(1, self.options.rounds + 1):
-            handed = self._hand_out(arms, number)
-            stopped = self._why_idle(handed, number)
-            if stopped is not None:
-                break
-            accepted = self.decider.decide(number, handed)
-            if isinstance(accepted, Waiting):
-                self._write_rows(rows)
-                return LoopResult(self.steps.root, tuple(rows), waiting=accepted)
-            for arm in arms:
-                rows.append(self._learn(arm, number, handed.get(arm.name), accepted))
-            self._write_rows(rows)
-            stopped = self._why_stop(arms, number)
-            if stopped is not None:
-                break
-        return self._finish(arms, rows, stopped)
-
-    def _round_zero(self) -> tuple[list[Arm], list[dict[str, Any]]]:
-        train = self.sets.train
-        self._write_dataset("rounds/round-0", [])
-        base = self.learner.train(
-            train,
-            self.recipe,
-            num_steps=self.recipe.steps(self._num_labelled),
-            seed=self.options.seed,
-            label="round 0: train",
-        )
-        result = self.examiner.measure(base, "round 0: measure")
-        first = self.examiner.recall_at(result, result.figures["score_threshold"])
-        arms, rows = [], []
-        for name in self.options.ordered_arms:
-            arms.append(Arm(name, result, history=[point_of(result)], results=[result]))
-            rows.append(
-                row_of(
-                    name,
-                    0,
-                    result,
-                    train_images=len(train),
-                    added=0,
-                    total=0,
-                    first_recall=first,
-                )
-            )
-        self._write_rows(rows)
-        return arms, rows
-
-    @property
-    def _num_labelled(self) -> int:
-        return count_labelled(self.sets.train.records)
-
-    def _hand_out(self, arms: Sequence[Arm], number: int) -> dict[str, Handed]:
-        count = max(1, round(self.options.add * self._num_labelled))
-        handed: dict[str, Handed] = {}
-        for arm in arms:
-            if arm.name == NONE:
-                continue
-            if arm.name == RANDOM and MINED in handed:
-                count = len(handed[MINED].images)
-            handed[arm.name] = self.miner.hand_out(arm, number, count)
-        return handed
-
-    def _learn(
-        self,
-        arm: Arm,
-        number: int,
-        handed: Handed | None,
-        accepted: dict[str, list[ImageRecord]],
-    ) -> dict[str, Any]:
-        """Train and measure one arm's round; return its row."""
-        added = accepted.get(arm.name, [])
-        if handed is not None:
-            arm.handed_out += handed.images
-        arm.negatives += added
-        self._write_dataset(f"rounds/{arm.name}-{number}", arm.negatives)
-        model = self._train(arm, number)
-        result = self.examiner.measure(model, f"round {number}, {arm.name}: measure")
-        first = self.examiner.recall_at(result, arm.results[0].figures["score_threshold"])
-        arm.result = result
-        arm.results.append(result)
-        arm.history.append(point_of(result))
-        again: Sequence[str] = ()
-        if arm.negatives:
-            again = self.miner.second_look(arm, number, result.figures["score_threshold"])
-        return row_of(
-            arm.name,
-            number,
-            result,
-            train_images=len(self.sets.train) + len(arm.negatives),
-            added=len(added),
-            total=len(arm.negatives),
-            first_recall=first,
-            handed=handed,
-            second_look=again,
-        )
-
-    def _train(self, arm: Arm, number: int) -> Model:
-        train = self.sets.train
-        dataset = train.with_records([*train.records, *arm.negatives])
-        label = f"round {number}, {arm.name}: train"
-        seed, labelled = self.options.seed, self._num_labelled
-        alarms = write_arm_alarms(self.steps, arm.name, number, arm.negatives)
-        recipe = with_alarms(self.recipe, alarms)
-        if self.options.retrain == "fresh":
-            return self.learner.train(
-                dataset, recipe, num_steps=recipe.steps(labelled), seed=seed, label=label
-            )
-        branch = self.options.retrain == "branch"
-        return self.learner.train(
-            dataset,
-            recipe.for_branch(),
-            num_steps=recipe.branch_steps(labelled),
-            seed=seed + _BRANCH_SEED * (1 if branch else number),
-            init=arm.results[0].model if branch else arm.model,
-            label=label,
-        )
-
-    def _write_dataset(self, folder: str, negatives: Sequence[ImageRecord]) -> None:
-        """Write what a round trains on as a COCO file, for any other framework too."""
-        from hardmine.data.formats.coco import write_coco
-
-        train = self.sets.train
-        dataset = train.with_records([*train.records, *negatives])
-
-        def compute(place: Path) -> int:
-            write_coco(dataset, place / "train.coco.json")
-            return len(dataset)
-
-        inputs = {"data": dataset.fingerprint}
-        self.steps.run(f"{folder}/dataset", inputs, compute, ("train.coco.json",))
-
-    def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
-        write_json(self.steps.root / "rounds.json", list(rows))
-
-    def _why_idle(self, handed: dict[str, Handed], number: int) -> str | None:
-        if self.options.stop == "never" or self.options.leader == NONE:
-            return None
-        if handed[self.options.leader].images:
-            return None
-        return (
-            f"round {number}, {self.options.leader}: nothing is left to mine that scores "
-            f"{self.options.rank.min_score} or more"
-        )
-
-    def _why_stop(self, arms: Sequence[Arm], number: int) -> str | None:
-        if self.options.stop == "never" or number == self.options.rounds:
-            return None
-        leader = next(arm for arm in arms if arm.name == self.options.leader)
-        reason = STOP_RULES[self.options.stop](leader.history)
-        if reason is None:
-            return None
-        message = f"round {number}, {leader.name}, {self.options.stop} rule: {reason}"
-        _log.info("%s", message)
-        return message
-
-    def _finish(
-        self, arms: Sequence[Arm], rows: Sequence[dict[str, Any]], stopped: str | None
-    ) -> LoopResult:
-        from hardmine.recipes.recipe import recipe_to_dict
-        from hardmine.reports.loop_report import write_report
-
-        metrics = {
-            "options": plain_options(self.options),
-            "sets": describe_sets(self.sets),
-            "train_val_leaks": [list(pair) for pair in self.train_val_leaks],
-            "rounds": list(rows),
-            "comparisons": compare_arms(self.examiner, arms),
-            "stopped": stopped,
-            "stop_rules": rule_states(arms),
-            "measurements": {
-                f"{arm.name}-{n}": result.figures
-                for arm in arms
-                for n, result in enumerate(arm.results)
-            },
-            "recipe": recipe_to_dict(self.recipe),
-            "versions": describe_machine(),
-        }
-        root = self.steps.root
-        write_json(root / "metrics.json", metrics)
-        write_rows_csv(root / "metrics.csv", rows)
-        self.steps.notify("report", 0, 1)
-        page = loop_report(self.options, self.sets, self.examiner, arms, metrics)
-        write_report(root / "report.html", page)
-        self.steps.notify("report", 1, 1)
-        return LoopResult(root, tuple(rows), stopped, report=root / "report.html")
-
-
-RECORD = "loop.json"
-NEEDED = {"data": "labelled images", "pool": "images to mine from"}
 
 
 def _resumed(given: Mapping[str, Any], named: Collection[str]) -> LoopOptions | None:
@@ -344,7 +138,6 @@ def run_loop(
     resume: bool = False,
     progress: Notify | None = None,
     options: LoopOptions | None = None,
-    tools: Tools | None = None,
 ) -> LoopResult:
     """Train, then mine a pool and retrain, measuring every round.
 
@@ -386,11 +179,8 @@ def run_loop(
     inputs = resumed_inputs(given, NEEDED, record)
     chosen, start = _start(options)
     note_changes(record, inputs, options, chosen, root)
-    steps, kit = Steps(root, progress or silent), tools or default_tools()
+    steps, backend = Steps(root, progress or silent), _backend(options, root)
     seed = options.seed
-    if options.trainer.train_command is not None:
-        trainer = make_trainer(options.trainer, root)
-        kit = replace(kit, external=trainer, load_detector=trainer.load)
     with clear_disk_errors(root), PoolStore(root / "pool.sqlite") as store:
         parts = load_train_val(
             inputs["data"], inputs["val"], steps, seed=seed, options=options.reading
@@ -399,22 +189,30 @@ def run_loop(
         images = load_pool(inputs["pool"], root / "pool")
         sets = divide_sets(parts.train, parts.val, images, empty, steps, seed=seed)
         write_record(root / RECORD, inputs, options)
-        if kit.external is not None:
-            kit.external.prepare(sets.val)
+        if options.trainer.train_command is not None:
+            make_trainer(options.trainer, root).prepare(sets.val)
         write_recipe(root, chosen)
+        negatives_by_name = _negative_sets(sets, steps, seed)
         device, draws = options.device, options.draws
-        course = Course(
+        loop = Loop(
             options,
             chosen,
             parts.leaks,
             sets,
             steps,
-            Learner(steps, kit, start, device),
-            Examiner(steps, kit, sets.val, _negative_sets(sets, steps, seed), draws, seed, device),
-            Miner(steps, kit, sets, store, options, device),
-            Decider(_accept(options), store, root, sets.mine_from),
+            CachedTraining(steps, backend, start, device),
+            CachedMeasurement(steps, backend, sets.val, negatives_by_name, draws, seed, device),
+            CandidateSearch(steps, backend, sets, store, options),
+            Acceptance(_accept(options), store, root, sets.mine_from),
         )
-        return course.run()
+        return loop.run()
+
+
+def _backend(options: LoopOptions, root: Path) -> Backend:
+    own = backends.own_backend()
+    if options.trainer.train_command is None:
+        return own
+    return make_trainer(options.trainer, root).backend(own)
 
 
 def _start(options: LoopOptions) -> tuple[Recipe, Path | None]:
@@ -435,3 +233,196 @@ def _negative_sets(sets: LoopSets, steps: Steps, seed: int) -> dict[str, Dataset
     crops = crop_set(sets.val, steps, seed=seed)
     given = {"held_out": sets.final, "stop": sets.stop}
     return {**given, "crops": crops} if len(crops) else given
+
+
+@dataclass(frozen=True)
+class Loop:
+    """All that a loop needs; ``run`` goes through its rounds."""
+
+    options: LoopOptions
+    recipe: Recipe
+    train_val_leaks: tuple[tuple[str, str], ...]
+    sets: LoopSets
+    steps: Steps
+    training: CachedTraining
+    measurement: CachedMeasurement
+    search: CandidateSearch
+    acceptance: Acceptance
+
+    def run(self) -> LoopResult:
+        """Go through the rounds; every call goes through the same steps, done or not."""
+        states, rows = self._round_zero()
+        stopped = None
+        for number in range(1, self.options.rounds + 1):
+            candidates = self._find_candidates(states, number)
+            stopped = self._why_nothing_is_left(candidates, number)
+            if stopped is not None:
+                break
+            accepted = self.acceptance.accept_candidates(number, candidates)
+            if isinstance(accepted, Waiting):
+                self._write_rows(rows)
+                return LoopResult(self.steps.root, tuple(rows), waiting=accepted)
+            for state in states:
+                added = accepted.get(state.arm, [])
+                rows.append(self._run_round(state, number, candidates.get(state.arm), added))
+            self._write_rows(rows)
+            stopped = self._why_stop(states, number)
+            if stopped is not None:
+                break
+        return self._finish(states, rows, stopped)
+
+    def _round_zero(self) -> tuple[list[ArmState], list[dict[str, Any]]]:
+        """Train and measure the model that all arms start from."""
+        train = self.sets.train
+        self._write_dataset("rounds/round-0", [])
+        base = self.training.train(
+            train,
+            self.recipe,
+            TrainingRole(),
+            num_steps=self.recipe.steps(self._num_labelled),
+            seed=self.options.seed,
+        )
+        result = self.measurement.measure(base, "round 0: measure")
+        first = self.measurement.recall_at(result, result.figures["score_threshold"])
+        point = stop_point(result)
+        states = [ArmState(arm, [result], [point]) for arm in self.options.chosen_arms]
+        rows = [round_row(s, 0, num_train=len(train), first_recall=first) for s in states]
+        self._write_rows(rows)
+        return states, rows
+
+    @property
+    def _num_labelled(self) -> int:
+        return count_labelled(self.sets.train.records)
+
+    def _find_candidates(self, states: Sequence[ArmState], number: int) -> dict[Arm, ArmCandidates]:
+        found: dict[Arm, ArmCandidates] = {}
+        counts: dict[str, int] = {}
+        for state in states:
+            if not state.arm.adds_images:
+                continue
+            count = max(1, round(self.options.add * self._num_labelled))
+            count = counts.get(state.arm.as_many_as or "", count)
+            found[state.arm] = self.search.find(state, number, count)
+            counts[state.name] = len(found[state.arm].images)
+        return found
+
+    def _run_round(
+        self,
+        state: ArmState,
+        number: int,
+        candidates: ArmCandidates | None,
+        added: Sequence[ImageRecord],
+    ) -> dict[str, Any]:
+        """Train and measure one arm's round; return its row."""
+        if candidates is not None:
+            state.handed_out += candidates.images
+        state.negatives += added
+        self._write_dataset(f"rounds/{state.name}-{number}", state.negatives)
+        model = self._train(state, number)
+        result = self.measurement.measure(model, f"round {number}, {state.name}: measure")
+        first_threshold = state.results[0].figures["score_threshold"]
+        state.results.append(result)
+        state.history.append(stop_point(result))
+        again: Sequence[str] = ()
+        if state.negatives:
+            again = self.search.second_look(state, number, result.figures["score_threshold"])
+        return round_row(
+            state,
+            number,
+            num_train=len(self.sets.train),
+            added=len(added),
+            first_recall=self.measurement.recall_at(result, first_threshold),
+            candidates=candidates,
+            second_look=again,
+        )
+
+    def _train(self, state: ArmState, number: int) -> TrainedModel:
+        train = self.sets.train
+        dataset = train.with_records([*train.records, *state.negatives])
+        role = TrainingRole(state.name, number)
+        seed, labelled = self.options.seed, self._num_labelled
+        alarms = write_arm_alarms(self.steps, state.name, number, state.negatives)
+        recipe = with_alarms(self.recipe, alarms)
+        if self.options.retrain == "fresh":
+            steps = recipe.steps(labelled)
+            return self.training.train(dataset, recipe, role, num_steps=steps, seed=seed)
+        branch = self.options.retrain == "branch"
+        return self.training.train(
+            dataset,
+            recipe.for_branch(),
+            role,
+            num_steps=recipe.branch_steps(labelled),
+            seed=seed + _BRANCH_SEED * (1 if branch else number),
+            init=state.results[0].model if branch else state.model,
+        )
+
+    def _write_dataset(self, folder: str, negatives: Sequence[ImageRecord]) -> None:
+        """Write what a round trains on as a COCO file, for any other framework too."""
+        from hardmine.data.formats.coco import write_coco
+
+        train = self.sets.train
+        dataset = train.with_records([*train.records, *negatives])
+
+        def compute(place: Path) -> int:
+            write_coco(dataset, place / "train.coco.json")
+            return len(dataset)
+
+        inputs = {"data": dataset.fingerprint}
+        self.steps.run(f"{folder}/dataset", inputs, compute, ("train.coco.json",))
+
+    def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        write_json(self.steps.root / "rounds.json", list(rows))
+
+    def _why_nothing_is_left(
+        self, candidates: Mapping[Arm, ArmCandidates], number: int
+    ) -> str | None:
+        leader = self.options.leader
+        if self.options.stop == "never" or not leader.adds_images or candidates[leader].images:
+            return None
+        return (
+            f"round {number}, {leader.name}: nothing is left to mine that scores "
+            f"{self.options.rank.min_score} or more"
+        )
+
+    def _why_stop(self, states: Sequence[ArmState], number: int) -> str | None:
+        if self.options.stop == "never" or number == self.options.rounds:
+            return None
+        leader = next(state for state in states if state.arm == self.options.leader)
+        reason = STOP_RULES[self.options.stop](leader.history)
+        if reason is None:
+            return None
+        message = f"round {number}, {leader.name}, {self.options.stop} rule: {reason}"
+        _log.info("%s", message)
+        return message
+
+    def _finish(
+        self, states: Sequence[ArmState], rows: Sequence[dict[str, Any]], stopped: str | None
+    ) -> LoopResult:
+        from hardmine.loop.report_content import report_content
+        from hardmine.recipes.recipe import recipe_to_dict
+        from hardmine.reports.loop_report import write_report
+
+        metrics = {
+            "options": plain_options(self.options),
+            "sets": describe_sets(self.sets),
+            "train_val_leaks": [list(pair) for pair in self.train_val_leaks],
+            "rounds": list(rows),
+            "comparisons": compare_arms(self.measurement, states),
+            "stopped": stopped,
+            "stop_rules": stop_rule_states(states),
+            "measurements": {
+                f"{state.name}-{n}": result.figures
+                for state in states
+                for n, result in enumerate(state.results)
+            },
+            "recipe": recipe_to_dict(self.recipe),
+            "versions": describe_machine(),
+        }
+        root = self.steps.root
+        write_json(root / "metrics.json", metrics)
+        write_csv(root / "metrics.csv", rows)
+        self.steps.progress("report", 0, 1)
+        page = report_content(self.options, self.sets, self.measurement, states, metrics)
+        write_report(root / "report.html", page)
+        self.steps.progress("report", 1, 1)
+        return LoopResult(root, tuple(rows), stopped, report=root / "report.html")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hardmine.errors import ConfigError
+from hardmine.loop.control_arms import (
+    MINED,
+    Arm,
+    arm_names,
+    arms_help,
+    arms_named,
+    check_arms,
+    leader,
+)
 from hardmine.mining.mine_options import RankOptions
 from hardmine.option_fields import check_options, option
 from hardmine.workflows.train_options import (
@@ -18,9 +26,6 @@ from hardmine.workflows.train_options import (
     draws_option,
     seed_option,
 )
-
-MINED, RANDOM, NONE = "mined", "random", "none"
-ARMS = (MINED, RANDOM, NONE)
 
 Retrain = Literal["branch", "fresh", "continue"]
 StopChoice = Literal["guarded", "recipe", "never"]
@@ -37,13 +42,7 @@ def read_arms(text: str) -> tuple[str, ...]:
     Raises:
         ConfigError: an unknown or repeated name, or none.
     """
-    return _known_arms([name.strip() for name in text.split(",") if name.strip()])
-
-
-def _known_arms(names: Sequence[str]) -> tuple[str, ...]:
-    if not names or len(set(names)) < len(names) or not set(names) <= set(ARMS):
-        raise ConfigError(f"arms: got {list(names)}, wanted some of {', '.join(ARMS)}, each once")
-    return tuple(names)
+    return check_arms([name.strip() for name in text.split(",") if name.strip()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class LoopOptions:
     """How a loop goes: its rounds, what they add, how they train and how they are measured.
 
     Example:
-        >>> hardmine.LoopOptions(rounds=2, arms=("mined", "random")).leader
+        >>> hardmine.LoopOptions(rounds=2, arms=("mined", "random")).leader.name
         'mined'
     """
 
@@ -80,12 +79,11 @@ class LoopOptions:
         panel="Loop",
     )
     arms: tuple[str, ...] = option(
-        (MINED,),
-        "The arms to run, with commas between them: mined, and the control arms random (random "
-        "images of the pool) and none (no images added).",
+        (MINED.name,),
+        f"The arms to run, with commas between them. {arms_help()}.",
         metavar="A,B",
         parse=read_arms,
-        complete=lambda: list(ARMS),
+        complete=arm_names,
         panel="Loop",
     )
     stop: StopChoice = option(
@@ -113,16 +111,16 @@ class LoopOptions:
     def __post_init__(self) -> None:
         check_options(self)
         object.__setattr__(self, "accept", read_accept(str(self.accept)))
-        object.__setattr__(self, "arms", _known_arms(self.arms))
+        object.__setattr__(self, "arms", check_arms(self.arms))
         if self.rank.diverse and self.trainer.predict_command is not None:
             raise ConfigError("diverse: predict_command gives boxes but no features; leave it out")
 
     @property
-    def ordered_arms(self) -> tuple[str, ...]:
-        """The arms in the order in which they run: random adds as many images as mined did."""
-        return tuple(arm for arm in ARMS if arm in self.arms)
+    def chosen_arms(self) -> tuple[Arm, ...]:
+        """The arms in the order in which a round goes through them."""
+        return arms_named(self.arms)
 
     @property
-    def leader(self) -> str:
-        """The arm whose history the stop rules look at; the others keep it company."""
-        return next((arm for arm in (MINED, RANDOM) if arm in self.arms), self.arms[0])
+    def leader(self) -> Arm:
+        """The arm whose history the stop rules look at."""
+        return leader(self.chosen_arms)

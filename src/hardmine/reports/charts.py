@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hardmine.reports.content import ALARMS, CurveLine, ReportRow
+from hardmine.reports.content import CurveLine
+from hardmine.reports.round_columns import ALARMS, RoundRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,12 +45,11 @@ _STYLE: dict[Any, Any] = {
 
 
 def arm_order(names: Sequence[str]) -> list[str]:
-    """Return the arms, each once, ``mined`` first: the order of their colours."""
-    known = [name for name in ("mined", "random", "none") if name in names]
-    return [*known, *dict.fromkeys(name for name in names if name not in known)]
+    """Return the arms, each once, in the order in which they first come: that of their colours."""
+    return list(dict.fromkeys(names))
 
 
-def alarms_figure(rows: Sequence[ReportRow]) -> str:
+def alarms_figure(rows: Sequence[RoundRow]) -> str:
     """Return alarms per image against round, a line and an interval band per arm."""
     points = [
         (row, row.figures.get(ALARMS), row.figures.get("interval") or (None, None)) for row in rows
@@ -57,7 +57,7 @@ def alarms_figure(rows: Sequence[ReportRow]) -> str:
     return _by_round(points, "alarms per image at recall 0.8", "alarms", floor=0.0)
 
 
-def ap50_figure(rows: Sequence[ReportRow]) -> str:
+def ap50_figure(rows: Sequence[RoundRow]) -> str:
     """Return AP50 against round, a line and an interval band per arm."""
     points = [
         (row, row.figures.get("AP50"), row.figures.get("AP50_interval") or (None, None))
@@ -98,7 +98,7 @@ def miss_rate_figure(lines: Sequence[CurveLine], arms: Sequence[str]) -> str:
 
 
 def _by_round(
-    points: Sequence[tuple[ReportRow, float | None, Sequence[float | None]]],
+    points: Sequence[tuple[RoundRow, float | None, Sequence[float | None]]],
     label: str,
     name: str,
     floor: float | None = None,
@@ -126,7 +126,7 @@ def _by_round(
 def _draw_arm(
     axes: Axes,
     arm: str,
-    points: Sequence[tuple[ReportRow, float | None, Sequence[float | None]]],
+    points: Sequence[tuple[RoundRow, float | None, Sequence[float | None]]],
     color: str,
 ) -> None:
     known = sorted(

@@ -12,28 +12,8 @@ import numpy as np
 from hardmine.evaluation.alarms import negatives_curve, thin
 from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored
+from hardmine.reports.round_columns import RoundRow
 from hardmine.types import Detections, Problem
-
-ALARMS = "alarms_per_image_at_recall_0.8"
-
-
-@dataclass(frozen=True)
-class ReportRow:
-    """One measured detector. ``figures`` is ``Measurement.to_dict()``, or what was read of it.
-
-    A single run has one row, round 0.
-    """
-
-    arm: str
-    round: int
-    train_images: int
-    negatives_added: int
-    figures: Mapping[str, Any]
-
-    def of_set(self, name: str) -> Mapping[str, Any]:
-        """Return the figures of one negative set; empty when it was not measured."""
-        found: Mapping[str, Any] = self.figures.get("negatives", {}).get(name, {})
-        return found
 
 
 @dataclass(frozen=True)
@@ -94,7 +74,7 @@ class ReportData:
 
     title: str
     categories: tuple[str, ...]
-    rows: tuple[ReportRow, ...]
+    rows: tuple[RoundRow, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()

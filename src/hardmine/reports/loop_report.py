@@ -12,8 +12,9 @@ from typing import Any
 from hardmine.files import write_text
 from hardmine.reports import charts as figures
 from hardmine.reports import wording
-from hardmine.reports.content import ALARMS, ReportData, ReportRow
+from hardmine.reports.content import ReportData
 from hardmine.reports.page_shell import render_page
+from hardmine.reports.round_columns import ALARMS, SHOWN, RoundRow
 from hardmine.reports.thumbnails import Budget, Section, shrink_gallery
 
 PICTURE_BYTES = 6_000_000
@@ -61,6 +62,7 @@ def render_report(data: ReportData) -> str:
         charts=[Markup(chart) for chart in _round_charts(data.rows)],
         miss_rate=Markup(figures.miss_rate_figure(data.curves, arms)) if data.curves else "",
         sets=_set_names(data.rows),
+        columns=SHOWN,
         alarms_key=ALARMS,
         worst=_section(data, budget),
         mined=[
@@ -76,7 +78,7 @@ def render_report(data: ReportData) -> str:
     )
 
 
-def headline(rows: Sequence[ReportRow]) -> list[Tile]:
+def headline(rows: Sequence[RoundRow]) -> list[Tile]:
     """Return the figures for the top of the page: first round against the last of one arm."""
     if not rows:
         return []
@@ -113,7 +115,7 @@ def headline(rows: Sequence[ReportRow]) -> list[Tile]:
     return tiles
 
 
-def _round_charts(rows: Sequence[ReportRow]) -> list[str]:
+def _round_charts(rows: Sequence[RoundRow]) -> list[str]:
     if len({row.round for row in rows}) < 2:
         return []
     charts = [figures.ap50_figure(rows)]
@@ -122,7 +124,7 @@ def _round_charts(rows: Sequence[ReportRow]) -> list[str]:
     return charts
 
 
-def _set_names(rows: Sequence[ReportRow]) -> list[str]:
+def _set_names(rows: Sequence[RoundRow]) -> list[str]:
     names = dict.fromkeys(name for row in rows for name in row.figures.get("negatives", {}))
     return list(names)
 

@@ -6,7 +6,6 @@ fetched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -22,6 +21,7 @@ from hardmine.mining.mine import MiningResult
 from hardmine.mining.sources.pool_source import open_image
 from hardmine.reports.drawing import draw_boxes, palette_colour
 from hardmine.reports.page_shell import jpeg_uri
+from hardmine.reports.round_columns import table_of
 from hardmine.types import F32, I64, Dataset, Detections, ImageRecord
 
 SMALL, LARGE = 160, 400
@@ -186,52 +186,14 @@ def _caption(found: Detections) -> str:
     )
 
 
-def show_loop(title: str, rows: Sequence[Mapping[str, Any]], out: Path, report: Path | None) -> str:
+def show_loop(
+    title: str, rows: Sequence[Mapping[str, Any]], pictures: Sequence[Shown], report: Path | None
+) -> str:
     """Return a loop's table, as in its report, and the hardest images of its last round.
 
     Args:
         rows: as in ``rounds.json``.
-        out: the loop's folder, in which the last round's ``candidates.json`` is.
     """
-    keys = tuple(LOOP_COLUMNS)
-    values = [
-        [_interval(row[key]) if key == "interval" else row[key] for key in keys] for row in rows
-    ]
+    headings, cells = table_of(rows)
     where = f"<div>{escape(str(report))}</div>" if report else ""
-    head = tuple(LOOP_COLUMNS.values())
-    pictures = gallery(_last_candidates(rows, out))
-    return f"<div><b>{escape(title)}</b>{table(head, values)}{pictures}{where}</div>"
-
-
-def _last_candidates(rows: Sequence[Mapping[str, Any]], out: Path) -> list[Shown]:
-    """Return the hardest images of the last round in which an arm mined."""
-    for row in reversed(rows):
-        sheet = out / "rounds" / f"{row['arm']}-{row['round']}" / "candidates.json"
-        if row["arm"] == "mined" and sheet.is_file():
-            found = json.loads(sheet.read_text(encoding="utf-8"))["candidates"][:PICTURES]
-            return [_of_candidate(candidate) for candidate in found]
-    return []
-
-
-def _of_candidate(candidate: Mapping[str, Any]) -> Shown:
-    boxes = np.array([box[:4] for box in candidate["boxes"]], np.float32).reshape(-1, 4)
-    labels = np.ones(len(boxes), np.int64)
-    caption = f"{candidate['class']} {candidate['score']:.2f}: {candidate['image']}"
-    return Shown(Path(candidate["path"]), boxes, labels, caption)
-
-
-LOOP_COLUMNS = {
-    "arm": "arm",
-    "round": "round",
-    "train_images": "images",
-    "negatives_added": "added",
-    "AP": "AP",
-    "AP50": "AP50",
-    "recall": "recall",
-    "alarms_per_image_at_recall_0.8": "alarms per image at recall 0.8",
-    "interval": "95 %",
-}
-
-
-def _interval(limits: Sequence[float | None] | None) -> str:
-    return "–" if limits is None else " to ".join(_text(value) for value in limits)
+    return f"<div><b>{escape(title)}</b>{table(headings, cells)}{gallery(pictures)}{where}</div>"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hardmine.reports.content import Comparison
+if TYPE_CHECKING:
+    from hardmine.reports.content import Comparison
 
 ABSENT = "–"
 

@@ -28,6 +28,7 @@ from hardmine.errors import CheckpointError, CommandError, ConfigError, DataErro
 from hardmine.files import write_text
 from hardmine.mining.sources.local_files import local_files
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
+from hardmine.workflows.backend import Backend
 from hardmine.workflows.train_options import TrainerCommands
 
 if TYPE_CHECKING:
@@ -39,15 +40,28 @@ if TYPE_CHECKING:
     from hardmine.inference.predict import ScoredImage
     from hardmine.inference.predictions_file import Predictions
 
-# Commands with fields in them: filled in, run without a shell, their output kept.
-
 _TAIL = 12
 """Lines of a failed command's output that are shown."""
 
+_ATTEMPT = "attempt-"
 _FIELD = re.compile(r"\{(\w+)\}")
+_TRAIN_FIELDS = (
+    "train_json",
+    "val_json",
+    "classes",
+    "weights_out",
+    "init_weights",
+    "seed",
+    "steps",
+    "epochs",
+    "round",
+    "arm",
+    "device",
+)
+_PREDICT_FIELDS = ("weights", "images_txt", "images_json", "predict_json", "classes", "device")
 
 
-def run_command(template: str, values: Mapping[str, object], log: Path, folder: Path) -> None:
+def run_command(template: str, values: Mapping[str, object], log: Path) -> None:
     """Run a command; what it prints goes into ``log``.
 
     Raises:
@@ -104,24 +118,6 @@ def check_fields(template: str, name: str, known: Sequence[str], needed: Sequenc
         raise ConfigError(f"{name}: is empty")
 
 
-_TRAIN = [
-    "train_json",
-    "val_json",
-    "classes",
-    "weights_out",
-    "init_weights",
-    "seed",
-    "steps",
-    "epochs",
-    "round",
-    "arm",
-    "device",
-]
-_PREDICT = ["weights", "images_txt", "images_json", "predict_json", "classes", "device"]
-_ATTEMPT = "attempt-"
-_ROUND = re.compile(r"round (\d+)(?:, (\w+))?")
-
-
 @dataclass(frozen=True)
 class ExternalTrainer:
     """A command that trains, and how to load what it writes.
@@ -136,17 +132,24 @@ class ExternalTrainer:
     root: Path
 
     def __post_init__(self) -> None:
-        check_fields(self.train, "train_command", _TRAIN, ["weights_out"])
+        check_fields(self.train, "train_command", _TRAIN_FIELDS, ["weights_out"])
         if self.predict is not None:
-            check_fields(self.predict, "predict_command", _PREDICT, ["weights", "predict_json"])
+            check_fields(
+                self.predict, "predict_command", _PREDICT_FIELDS, ["weights", "predict_json"]
+            )
         check_fields(self.detector, "detector", ["weights_out", "classes"], ["weights_out"])
         if Path(self.weights_name).name != self.weights_name:
             raise ConfigError(f"weights_name: got {self.weights_name!r}, wanted a file name")
 
-    @property
-    def identity(self) -> list[str | None]:
-        """What a training by this trainer depends on."""
-        return [self.train, self.predict, self.detector, self.weights_name]
+    def backend(self, own: Backend) -> Backend:
+        """Return what trains by the command; images are detected on as ``own`` does."""
+        return replace(
+            own,
+            fit=self.fit,
+            load_detector=self.load,
+            weights_name=self.weights_name,
+            identity=(self.train, self.predict, self.detector, self.weights_name),
+        )
 
     @property
     def val_json(self) -> Path:
@@ -178,7 +181,10 @@ class ExternalTrainer:
         resume: bool,
         device: str | None,
         progress: Callable[[Any], None] | None,
-        label: str = "train",
+        validate: Callable[[Any], float] | None = None,
+        validate_every: int = 0,
+        arm: str = "base",
+        round_number: int = 0,
     ) -> Path:
         """Train by the command and return the weights that it wrote.
 
@@ -192,8 +198,7 @@ class ExternalTrainer:
         """
         from hardmine.data.formats.coco import write_coco
 
-        del resume, progress
-        found = _ROUND.match(label)
+        del resume, progress, validate, validate_every
         start = init or weights
         write_coco(dataset, out / "train.coco.json")
         for left_over in out.glob(f"{_ATTEMPT}*"):
@@ -208,11 +213,11 @@ class ExternalTrainer:
             "seed": seed,
             "steps": steps,
             "epochs": f"{recipe.epochs:g}",
-            "round": found.group(1) if found else 0,
-            "arm": (found and found.group(2)) or "base",
+            "round": round_number,
+            "arm": arm,
             "device": device or "auto",
         }
-        run_command(self.train, values, out / "train.log", self.root)
+        run_command(self.train, values, out / "train.log")
         self._check(place / self.weights_name, out / "train.log", device)
         _move_all(place, out, last=self.weights_name)
         return out / self.weights_name
@@ -338,7 +343,7 @@ class CommandDetector:
                 "classes": trainer.classes,
                 "device": self._device or "auto",
             }
-            run_command(trainer.predict, values, self._weights.parent / "predict.log", trainer.root)
+            run_command(trainer.predict, values, self._weights.parent / "predict.log")
             if not (folder / "found.json").is_file():
                 raise CommandError("predict_command ended well but wrote no {predict_json}")
             return load_predictions(folder / "found.json", images)
@@ -352,7 +357,7 @@ def _write_images(paths: Sequence[Path], names: tuple[str, ...], folder: Path) -
     for path in paths:
         try:
             width, height = image_size(path)
-        except DataError:  # found again, and told, by who reads the picture
+        except DataError:  # found again, and reported, when the picture is read
             continue
         records.append(ImageRecord.empty(path, width, height, ImageState.UNREVIEWED))
     write_coco(Dataset(names, tuple(records), folder), folder / "images.json")

@@ -1,4 +1,8 @@
-"""Three sets of negatives, apart by near-duplicate group: mined from, for stopping, final."""
+"""Sets of images that are apart: nothing that is measured on repeats what is trained on or mined from.
+
+Every image is hashed once; what does not decode is set aside before anything is trained. A loop has
+three sets of negatives, apart by near-duplicate group: mined from, for stopping, and final.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,12 @@ from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 from hardmine.workflows.step_cache import Steps
+from hardmine.workflows.training_data import describe_leaks
 
-# Hash every image once; what does not decode is set aside before anything is trained.
+STOP_SHARE = 0.3
+"""Share of the pool that the stop rules look at when the final set is given apart."""
+STOP_AND_FINAL_SHARES = (0.2, 0.3)
+"""Shares for stopping and for the final figures when the pool is all there is."""
 
 Hashes = Mapping[str, int | None]
 """Perceptual hash by path; ``None`` where the image does not decode."""
@@ -49,11 +57,11 @@ def drop_unreadable(part: Dataset, hashes: Hashes) -> tuple[Dataset, tuple[Probl
     return part.with_records(good), (*part.problems, *bad)
 
 
-# Object-free crops of the validation images, cut once per run.
-
-
 def crop_set(val: Dataset, steps: Steps, *, seed: int) -> Dataset:
-    """Return the crops as a set of negatives; empty when the objects leave no room for any."""
+    """Return object-free crops of the validation images, cut once per run, as a set of negatives.
+
+    It is empty when the objects leave no room for any.
+    """
     from hardmine.evaluation.object_free_crops import SOURCE, object_free_crops, write_crops
 
     def compute(folder: Path) -> list[list[Any]]:
@@ -68,12 +76,6 @@ def crop_set(val: Dataset, steps: Steps, *, seed: int) -> Dataset:
         for name, width, height in found
     ]
     return Dataset(val.categories, tuple(records), folder)
-
-
-STOP_SHARE = 0.3
-"""Share of the pool that the stop rules look at when the final set is given apart."""
-STOP_AND_FINAL_SHARES = (0.2, 0.3)
-"""Shares for stopping and for the final figures when the pool is all there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,3 +234,31 @@ def _require(sizes: Mapping[str, int], pool: Dataset) -> None:
                 f"{pool.root}: no image is left to {purpose} after the pool's {len(pool)} are "
                 f"divided ({dict(sizes)})"
             )
+
+
+@dataclass(frozen=True)
+class SeparateSets:
+    """Readable images; negatives that repeat a training or validation image are left out."""
+
+    train: Dataset
+    val: Dataset
+    held_out: Dataset
+    problems: tuple[Problem, ...]
+    leaks: tuple[Leak, ...]
+    train_val_leaks: tuple[tuple[str, str], ...]
+
+    def leak_lines(self) -> tuple[str, ...]:
+        """Return a line for each near-duplicate that lay in two sets; files in both are counted."""
+        return (*(str(leak) for leak in self.leaks), *describe_leaks(self.train_val_leaks))
+
+
+def separate_sets(
+    parts: Mapping[str, Dataset], steps: Steps, train_val_leaks: tuple[tuple[str, str], ...] = ()
+) -> SeparateSets:
+    """Read every image of ``train``, ``val`` and ``held_out`` once and set the bad ones aside."""
+    good, group_of, problems = read_all(parts, steps)
+    records, leaks = set_apart(good, "held_out", ("train", "val"), group_of)
+    held_out = good["held_out"].with_records(records)
+    return SeparateSets(
+        good["train"], good["val"], held_out, problems, tuple(leaks), train_val_leaks
+    )

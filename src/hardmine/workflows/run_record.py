@@ -13,12 +13,12 @@ from hardmine.errors import ConfigError
 from hardmine.files import write_json
 from hardmine.option_fields import build, nested_options
 from hardmine.types import Dataset
+from hardmine.workflows.recipe_choice import RECIPE
 from hardmine.workflows.train_options import NetworkOptions
 
 if TYPE_CHECKING:
     from hardmine.recipes.recipe import Recipe
 
-RECIPE = "recipe.yaml"
 _IN_RECIPE = frozenset({"model", "epochs", "recipe", "set"})
 """Options that ``recipe.yaml`` holds the outcome of."""
 

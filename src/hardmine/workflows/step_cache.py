@@ -19,7 +19,7 @@ FORMAT = 1
 """Raise it when what a step writes changes its meaning; older results are then made anew."""
 
 Notify = Callable[[str, int, int], None]
-"""``notify(name, done, total)``: where the work stands; total 0 means unknown."""
+"""``progress(name, done, total)``: where the work stands; total 0 means unknown."""
 
 
 def fingerprint(value: Any) -> str:
@@ -38,12 +38,12 @@ class Steps:
 
     Args:
         root: the run directory.
-        notify: told (name, 0, 1) when a step starts and (name, 1, 1) when it is done.
+        progress: called with (name, 0, 1) when a step starts and (name, 1, 1) when it is done.
     """
 
-    def __init__(self, root: Path, notify: Notify = silent) -> None:
+    def __init__(self, root: Path, progress: Notify = silent) -> None:
         self.root = root
-        self.notify = notify
+        self.progress = progress
 
     def run(
         self,
@@ -67,14 +67,14 @@ class Steps:
         stamp = fingerprint(dict(inputs))
         found = _read(stamp_file, stamp)
         if found is None or not all((place / output).is_file() for output in outputs):
-            self.notify(label or key, 0, 1)
+            self.progress(label or key, 0, 1)
             place.mkdir(parents=True, exist_ok=True)
             result = compute(place)
             record = {"fingerprint": stamp, "inputs": dict(inputs), "result": result}
             write_json(stamp_file, record)
             # Read back, so that a resumed run sees the very same values as an undisturbed one.
             found = json.loads(stamp_file.read_text(encoding="utf-8"))
-            self.notify(label or key, 1, 1)
+            self.progress(label or key, 1, 1)
         return found["result"]
 
 

@@ -1,4 +1,4 @@
-"""One training with its measurement, and the measurement of a checkpoint: the public calls."""
+"""The public calls ``train`` (a training and its measurement) and ``evaluate`` (a measurement alone)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hardmine.errors import CheckpointError, ConfigError, GateError
 from hardmine.files import write_json
 from hardmine.machine import describe_machine
 from hardmine.option_fields import takes_options
-from hardmine.types import Dataset, Problem
-from hardmine.workflows.cached_measurement import RECALL, detect_sets
-from hardmine.workflows.cached_training import choose_recipe, start_from, write_recipe
-from hardmine.workflows.image_sets import Leak, crop_set, read_all, set_apart
-from hardmine.workflows.replaceable import DetectImages, Tools, default_tools
+from hardmine.types import Dataset
+from hardmine.workflows import backend as backends
+from hardmine.workflows.backend import Backend, DetectImages
+from hardmine.workflows.cached_models import RECALL, detect_sets
+from hardmine.workflows.image_sets import SeparateSets, crop_set, separate_sets
+from hardmine.workflows.recipe_choice import RECIPE, choose_recipe, start_from, write_recipe
 from hardmine.workflows.run_record import (
-    RECIPE,
     note_changes,
     read_record,
     resumed_inputs,
@@ -31,7 +31,6 @@ from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
 from hardmine.workflows.training_data import (
     DataLike,
     count_labelled,
-    describe_leaks,
     load_negatives,
     load_train_val,
     load_val,
@@ -45,156 +44,10 @@ if TYPE_CHECKING:
     from hardmine.recipes.recipe import Recipe
     from hardmine.reports.content import ReportData
 
-# Validation while a detector trains: which of its weights are the best so far.
-
 BEST = "best.safetensors"
-
-
-@dataclass(frozen=True)
-class Validator:
-    """Measures AP50 on the validation images ``times`` times, evenly over a training.
-
-    Negatives take no part: the best weights must not be chosen on what alarms are counted on.
-    """
-
-    val: Dataset
-    recipe: Recipe
-    detect_images: DetectImages
-    times: int
-
-    def keywords(self, train: Dataset) -> dict[str, Any]:
-        """Return what ``fit`` is told."""
-        if self.times == 0:
-            return {}
-        steps = self.recipe.steps(max(1, count_labelled(train.records)))
-        every = math.ceil(steps / self.times)
-        measure: Callable[[Network], float] = self.ap50
-        return {"validate": measure, "validate_every": every}
-
-    def ap50(self, model: Network) -> float:
-        """Return AP50 of a network as it stands; 0 when it is not defined."""
-        from hardmine.evaluation.average_precision import average_precision
-        from hardmine.evaluation.scored_images import Scored
-        from hardmine.inference.checkpoint_detector import detector_of
-
-        device = next(model.parameters()).device
-        detector = detector_of(model, self.recipe, "in training", device)
-        paths = [record.path for record in self.val.records]
-        found = self.detect_images(detector, paths)
-        return average_precision(Scored(self.val, tuple(found))).ap50 or 0.0
-
-
-def best_of(folder: Path) -> Path | None:
-    """Return a run's best weights, when it was validated."""
-    path = folder / BEST
-    return path if path.exists() else None
-
-
-# Measuring one detector once: detections, ``metrics.json`` and the page.
-
-
-@dataclass(frozen=True)
-class SortedOut:
-    """Readable images; negatives that repeat a training or validation image are left out."""
-
-    train: Dataset
-    val: Dataset
-    held_out: Dataset
-    problems: tuple[Problem, ...]
-    leaks: tuple[Leak, ...]
-    train_val_leaks: tuple[tuple[str, str], ...]
-
-    def leak_lines(self) -> tuple[str, ...]:
-        """Return a line for each near-duplicate that lay in two sets; files in both are counted."""
-        return (*(str(leak) for leak in self.leaks), *describe_leaks(self.train_val_leaks))
-
-
-def sort_out(
-    parts: Mapping[str, Dataset], steps: Steps, train_val_leaks: tuple[tuple[str, str], ...] = ()
-) -> SortedOut:
-    """Read every image of ``train``, ``val`` and ``held_out`` once and set the bad ones aside."""
-    good, group_of, problems = read_all(parts, steps)
-    records, leaks = set_apart(good, "held_out", ("train", "val"), group_of)
-    held_out = good["held_out"].with_records(records)
-    return SortedOut(good["train"], good["val"], held_out, problems, tuple(leaks), train_val_leaks)
-
-
-@dataclass(frozen=True)
-class Inspector:
-    """Measures a detector and writes down what it finds into the run directory."""
-
-    steps: Steps
-    tools: Tools
-    draws: int
-    seed: int
-
-    def examine(self, detector: Detector, data: SortedOut, recipe: Recipe | None) -> Measurement:
-        """Detect, measure, and write detections, ``metrics.json`` and ``report.html``."""
-        from hardmine.evaluation.measurement import measure
-        from hardmine.evaluation.scored_images import save_detections
-        from hardmine.inference.predictions_file import Predictions, bind
-        from hardmine.reports.loop_report import write_report
-
-        images = [record.path for part in (data.val, data.held_out) for record in part.records]
-        detector = bind(detector, images)
-        parts = {"val": data.val, "held_out": data.held_out}
-        if not isinstance(detector, Predictions):  # a file says nothing of crops
-            parts["crops"] = crop_set(data.val, self.steps, seed=self.seed)
-        known = {name: part for name, part in parts.items() if len(part)}
-        scored = detect_sets(detector, known, self.tools, self.steps.notify, "measure")
-        root = self.steps.root
-        for name, part in scored.items():
-            save_detections(root / "detections" / f"{name}.json", part)
-        negatives = {name: part for name, part in scored.items() if name != "val"}
-        measurement = measure(
-            scored["val"], negatives, recall=RECALL, draws=self.draws, seed=self.seed
-        )
-        metrics = self._metrics(measurement, data, detector, recipe)
-        write_json(root / "metrics.json", metrics)
-        write_report(root / "report.html", _page(metrics, scored, data))
-        return measurement
-
-    def _metrics(
-        self,
-        measurement: Measurement,
-        data: SortedOut,
-        detector: Detector,
-        recipe: Recipe | None,
-    ) -> dict[str, Any]:
-        from hardmine.recipes.recipe import recipe_to_dict
-
-        return {
-            "measurement": measurement.to_dict(),
-            "model_id": detector.model_id,
-            "seed": self.seed,
-            "train_images": len(data.train),
-            "train_negatives": sum(r.state.is_negative for r in data.train.records),
-            "problems": [str(problem) for problem in data.problems],
-            "leaks": list(data.leak_lines()),
-            "recipe": {} if recipe is None else recipe_to_dict(recipe),
-            "versions": describe_machine(),
-        }
-
-
-def _page(metrics: Mapping[str, Any], scored: Mapping[str, Scored], data: SortedOut) -> ReportData:
-    from hardmine.reports.content import ReportData, ReportRow, curve_line, worst_alarms
-
-    row = ReportRow(
-        "run", 0, metrics["train_images"], metrics["train_negatives"], metrics["measurement"]
-    )
-    negatives = scored.get("held_out") or scored.get("crops")
-    line = None if negatives is None else curve_line("run", scored["val"], negatives)
-    return ReportData(
-        title="Measurement",
-        categories=data.val.categories,
-        rows=(row,),
-        recipe=metrics["recipe"],
-        versions=metrics["versions"],
-        worst=None if negatives is None else worst_alarms(negatives),
-        curves=() if line is None else (line,),
-        problems=data.problems,
-        leaks=data.leak_lines(),
-    )
+RECORD = "train.json"
+"""The file of a run directory that holds what ``train`` was asked for."""
+NEEDED = {"data": "labelled images"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -215,10 +68,6 @@ class TrainResult:
         return f"{best}checkpoint: {self.checkpoint}\nreport: {self.report}"
 
 
-NEEDED = {"data": "labelled images"}
-RECORD = "train.json"
-
-
 def _resumed(given: Mapping[str, Any], named: Collection[str]) -> TrainOptions | None:
     path = Path(given["out"]).resolve() / RECORD
     return resumed_options(path, TrainOptions, named) if given["resume"] else None
@@ -235,7 +84,6 @@ def train(
     resume: bool = False,
     progress: Notify | None = None,
     options: TrainOptions | None = None,
-    tools: Tools | None = None,
 ) -> TrainResult:
     """Train a detector and measure it.
 
@@ -267,7 +115,7 @@ def train(
         ('last.safetensors', 3)
     """
     options = options or TrainOptions()
-    root, kit = Path(out).resolve(), tools or default_tools()
+    root, backend = Path(out).resolve(), backends.own_backend()
     if (root / RECIPE).exists() and not resume:
         raise ConfigError(f"{out}: holds a run already; give --resume or another --out")
     record = read_record(root / RECORD, TrainOptions) if resume else None
@@ -277,13 +125,13 @@ def train(
     changes = note_changes(record, inputs, options, chosen, root)
     steps = Steps(root, progress or silent)
     with clear_disk_errors(root):
-        sorted_out = _training_sets(inputs, steps, options)
+        sets = _training_sets(inputs, steps, options)
         write_record(root / RECORD, inputs, options)
         write_recipe(root, chosen)
-        validator = Validator(sorted_out.val, chosen, kit.detect_images, options.validate)
+        validator = Validator(sets.val, chosen, backend.detect_images, options.validate)
         try:
-            checkpoint = kit.fit(
-                sorted_out.train,
+            checkpoint = backend.fit(
+                sets.train,
                 chosen,
                 root,
                 seed=options.seed,
@@ -292,19 +140,19 @@ def train(
                 steps=None,
                 resume=resume,
                 device=options.device,
-                progress=lambda state: steps.notify("train", state.step, state.steps),
-                **validator.keywords(sorted_out.train),
+                progress=lambda state: steps.progress("train", state.step, state.steps),
+                **validator.keywords(sets.train),
             )
         except CheckpointError as error:
             why = f" ({'; '.join(changes)})" if changes else ""
             raise CheckpointError(f"{error}{why}") from None
-        inspector = Inspector(steps, kit, options.draws, options.seed)
-        detector = kit.load_detector(checkpoint, options.device)
-        measurement = inspector.examine(detector, sorted_out, chosen)
+        detector = backend.load_detector(checkpoint, options.device)
+        measuring = Measuring(steps, backend, options.draws, options.seed)
+        measurement = measuring.measure(detector, sets, chosen)
     return TrainResult(checkpoint, measurement, root / "report.html", best_of(root))
 
 
-def _training_sets(inputs: Mapping[str, Any], steps: Steps, options: TrainOptions) -> SortedOut:
+def _training_sets(inputs: Mapping[str, Any], steps: Steps, options: TrainOptions) -> SeparateSets:
     both = load_train_val(
         inputs["data"], inputs["val"], steps, seed=options.seed, options=options.reading
     )
@@ -316,7 +164,7 @@ def _training_sets(inputs: Mapping[str, Any], steps: Steps, options: TrainOption
         "val": both.val,
         "held_out": load_negatives(inputs["negatives"], names, "negatives"),
     }
-    return sort_out(parts, steps, both.leaks)
+    return separate_sets(parts, steps, both.leaks)
 
 
 @takes_options(EvaluateOptions)
@@ -328,7 +176,6 @@ def evaluate(
     out: Path | str = Path("runs/val"),
     progress: Notify | None = None,
     options: EvaluateOptions | None = None,
-    tools: Tools | None = None,
 ) -> Measurement:
     """Measure a detector on labelled images and, with ``negatives``, its alarms on empty ones.
 
@@ -350,18 +197,18 @@ def evaluate(
         (12, 6)
     """
     options = options or EvaluateOptions()
-    root, kit = Path(out).resolve(), tools or default_tools()
+    root, backend = Path(out).resolve(), backends.own_backend()
     steps = Steps(root, progress or silent)
     with clear_disk_errors(root):
         classes = options.classes or _names_in(data, checkpoint)
-        detector = _detector(checkpoint, options.device, classes, kit)
+        detector = _detector(checkpoint, options.device, classes, backend)
         parts = {
             "train": Dataset(detector.categories, (), root),
             "val": load_val(data, detector.categories, options.reading),
             "held_out": load_negatives(negatives, detector.categories, "negatives"),
         }
-        inspector = Inspector(steps, kit, options.draws, options.seed)
-        measurement = inspector.examine(detector, sort_out(parts, steps), None)
+        measuring = Measuring(steps, backend, options.draws, options.seed)
+        measurement = measuring.measure(detector, separate_sets(parts, steps), None)
     check_gates(measurement, max_alarms=options.max_alarms, min_ap50=options.min_ap50)
     return measurement
 
@@ -375,12 +222,12 @@ def _names_in(data: DataLike, given: Detector | Path | str) -> Path | None:
 
 
 def _detector(
-    given: Detector | Path | str, device: str | None, classes: Path | None, tools: Tools
+    given: Detector | Path | str, device: str | None, classes: Path | None, backend: Backend
 ) -> Detector:
     if not isinstance(given, (str, Path)):
         return given
     if classes is None:
-        return tools.load_detector(given, device)
+        return backend.load_detector(given, device)
     from hardmine.inference.load_detector import load_detector
 
     return load_detector(given, device, classes=classes)
@@ -409,3 +256,124 @@ def check_gates(
         missed.append(f"AP50: got {got}, wanted at least {min_ap50:g}")
     if missed:
         raise GateError("gate not met: " + "; ".join(missed))
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Measures AP50 on the validation images ``times`` times, evenly over a training.
+
+    Negatives take no part: the best weights must not be chosen on what alarms are counted on.
+    """
+
+    val: Dataset
+    recipe: Recipe
+    detect_images: DetectImages
+    times: int
+
+    def keywords(self, train: Dataset) -> dict[str, Any]:
+        """Return the keywords of ``fit`` for it."""
+        if self.times == 0:
+            return {}
+        steps = self.recipe.steps(max(1, count_labelled(train.records)))
+        every = math.ceil(steps / self.times)
+        measure: Callable[[Network], float] = self.ap50
+        return {"validate": measure, "validate_every": every}
+
+    def ap50(self, model: Network) -> float:
+        """Return AP50 of a network as it stands; 0 when it is not defined."""
+        from hardmine.evaluation.average_precision import average_precision
+        from hardmine.evaluation.scored_images import Scored
+        from hardmine.inference.checkpoint_detector import detector_of
+
+        device = next(model.parameters()).device
+        detector = detector_of(model, self.recipe, "in training", device)
+        paths = [record.path for record in self.val.records]
+        found = self.detect_images(detector, paths)
+        return average_precision(Scored(self.val, tuple(found))).ap50 or 0.0
+
+
+def best_of(folder: Path) -> Path | None:
+    """Return a run's best weights, when it was validated."""
+    path = folder / BEST
+    return path if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Measures one detector once: detections, ``metrics.json`` and the page of a run directory."""
+
+    steps: Steps
+    backend: Backend
+    draws: int
+    seed: int
+
+    def measure(self, detector: Detector, data: SeparateSets, recipe: Recipe | None) -> Measurement:
+        """Detect, measure, and write detections, ``metrics.json`` and ``report.html``."""
+        from hardmine.evaluation import measurement as measurements
+        from hardmine.evaluation.scored_images import save_detections
+        from hardmine.inference.predictions_file import Predictions, bind
+        from hardmine.reports.loop_report import write_report
+
+        images = [record.path for part in (data.val, data.held_out) for record in part.records]
+        detector = bind(detector, images)
+        parts = {"val": data.val, "held_out": data.held_out}
+        if not isinstance(detector, Predictions):  # a file says nothing of crops
+            parts["crops"] = crop_set(data.val, self.steps, seed=self.seed)
+        known = {name: part for name, part in parts.items() if len(part)}
+        scored = detect_sets(detector, known, self.backend, self.steps.progress, "measure")
+        root = self.steps.root
+        for name, part in scored.items():
+            save_detections(root / "detections" / f"{name}.json", part)
+        negatives = {name: part for name, part in scored.items() if name != "val"}
+        measurement = measurements.measure(
+            scored["val"], negatives, recall=RECALL, draws=self.draws, seed=self.seed
+        )
+        metrics = self._metrics(measurement, data, detector, recipe)
+        write_json(root / "metrics.json", metrics)
+        write_report(root / "report.html", _page(metrics, scored, data))
+        return measurement
+
+    def _metrics(
+        self,
+        measurement: Measurement,
+        data: SeparateSets,
+        detector: Detector,
+        recipe: Recipe | None,
+    ) -> dict[str, Any]:
+        from hardmine.recipes.recipe import recipe_to_dict
+
+        return {
+            "measurement": measurement.to_dict(),
+            "model_id": detector.model_id,
+            "seed": self.seed,
+            "train_images": len(data.train),
+            "train_negatives": sum(r.state.is_negative for r in data.train.records),
+            "problems": [str(problem) for problem in data.problems],
+            "leaks": list(data.leak_lines()),
+            "recipe": {} if recipe is None else recipe_to_dict(recipe),
+            "versions": describe_machine(),
+        }
+
+
+def _page(
+    metrics: Mapping[str, Any], scored: Mapping[str, Scored], data: SeparateSets
+) -> ReportData:
+    from hardmine.reports.content import ReportData, curve_line, worst_alarms
+    from hardmine.reports.round_columns import RoundRow
+
+    row = RoundRow(
+        "run", 0, metrics["train_images"], metrics["train_negatives"], metrics["measurement"]
+    )
+    negatives = scored.get("held_out") or scored.get("crops")
+    line = None if negatives is None else curve_line("run", scored["val"], negatives)
+    return ReportData(
+        title="Measurement",
+        categories=data.val.categories,
+        rows=(row,),
+        recipe=metrics["recipe"],
+        versions=metrics["versions"],
+        worst=None if negatives is None else worst_alarms(negatives),
+        curves=() if line is None else (line,),
+        problems=data.problems,
+        leaks=data.leak_lines(),
+    )

@@ -1,4 +1,4 @@
-"""The heavy parts that a loop calls, as values that a caller (or a test) can replace."""
+"""What trains and detects in a run: Hardmine's own functions, or commands of a team's own trainer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hardmine.types import Dataset, Detections
-from hardmine.workflows.external_trainer import ExternalTrainer
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
 
 
 class Fit(Protocol):
-    """``training.trainer.fit``: resumable training that returns its checkpoint."""
+    """A resumable training that returns its weights, ``out/`` and the backend's ``weights_name``.
+
+    The arguments are those of ``training.trainer.fit``; ``arm`` and ``round_number`` say which training
+    of a loop it is: ``"base"`` and 0 for the one that all arms start from.
+    """
 
     def __call__(  # noqa: D102
         self,
@@ -32,6 +35,8 @@ class Fit(Protocol):
         progress: Callable[[Any], None] | None,
         validate: Callable[[Any], float] | None = None,
         validate_every: int = 0,
+        arm: str = "base",
+        round_number: int = 0,
     ) -> Path: ...
 
 
@@ -48,20 +53,38 @@ class DetectImages(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
-    """``load_detector`` takes what names a detector and a device name (``None``: choose)."""
+class Backend:
+    """The functions that a run trains and detects with.
+
+    ``load_detector`` takes what names a detector and a device name (``None``: choose).
+    """
 
     fit: Fit
     load_detector: Callable[[Path | str, str | None], Detector]
     detect_images: DetectImages
-    external: ExternalTrainer | None = None
-    """Trains in place of ``fit``."""
+    weights_name: str = "last.safetensors"
+    identity: tuple[str | None, ...] | None = None
+    """What a training depends on beside its data, recipe, seed, steps and first weights."""
 
 
-def default_tools() -> Tools:
-    """Return the package's own training and detection."""
+def own_backend() -> Backend:
+    """Return Hardmine's own training and detection."""
     from hardmine.inference.load_detector import load_detector
     from hardmine.inference.predict import detect_images
+
+    return Backend(_fit, load_detector, detect_images)
+
+
+def _fit(
+    dataset: Dataset,
+    recipe: Any,
+    out: Path,
+    *,
+    arm: str = "base",
+    round_number: int = 0,
+    **how: Any,
+) -> Path:
     from hardmine.training.trainer import fit
 
-    return Tools(fit, load_detector, detect_images)
+    del arm, round_number
+    return fit(dataset, recipe, out, **how)

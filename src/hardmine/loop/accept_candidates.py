@@ -1,18 +1,18 @@
-"""From candidates to negatives: on the user's word for a pool, or by a person's verdicts."""
+"""Which candidates become negatives: all of an empty pool, or those that a person calls empty."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.files import write_text
-from hardmine.loop.arm import Handed
-from hardmine.loop.loop_options import ARMS, MINED, RANDOM
+from hardmine.loop.arm_candidates import ArmCandidates
+from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.mining.candidates_file import read_rows, write_rows
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
@@ -32,13 +32,13 @@ class Waiting:
         return (
             f"round {self.round_number} waits for verdicts on {self.num_images} images: fill in the"
             f" verdict column of {self.candidates} (empty, contains_object, ignore, unsure), save "
-            f"it as {self.verdicts}, then start the same command again with --resume"
+            f"it as {self.verdicts}, then run: hardmine loop --out {self.candidates.parent} --resume"
         )
 
 
 @dataclass(frozen=True)
-class Decider:
-    """Says which of the images handed out are empty.
+class Acceptance:
+    """Says which of the candidates are empty.
 
     ``accept`` is "auto" or the CSV of verdicts; verdicts go into the store, append-only, and count
     from there: a file of a later round need not repeat those of an earlier one.
@@ -49,59 +49,63 @@ class Decider:
     root: Path
     pool: Dataset
 
-    def decide(
-        self, round_number: int, handed: Mapping[str, Handed]
-    ) -> dict[str, list[ImageRecord]] | Waiting:
+    def accept_candidates(
+        self, round_number: int, candidates: Mapping[Arm, ArmCandidates]
+    ) -> dict[Arm, list[ImageRecord]] | Waiting:
         """Return each arm's new negatives, or what to wait for.
 
-        The random arm gets no more than the mined one, so that the two differ in choice alone.
+        An arm that takes as many images as another one gets no more than that one in the end, so that
+        the two differ in the choice of images alone.
 
         Raises:
             DataError: the CSV is faulty or half filled in.
         """
-        images = list(dict.fromkeys(image for part in handed.values() for image in part.images))
+        images = list(dict.fromkeys(i for part in candidates.values() for i in part.images))
         if self.accept != "auto":
-            waiting = self._take_verdicts(self.accept, round_number, images, handed)
+            waiting = self._take_verdicts(self.accept, round_number, images, candidates)
             if waiting is not None:
                 return waiting
         states = self._states(images)
-        for part in handed.values():
+        for part in candidates.values():
             self._write(part, states)
         records = {str(record.path): record for record in self.pool.records}
         accepted = {
             arm: [records[i].with_state(states[i]) for i in part.images if states[i].is_negative]
-            for arm, part in handed.items()
+            for arm, part in candidates.items()
         }
-        if MINED in accepted and RANDOM in accepted:
-            accepted[RANDOM] = accepted[RANDOM][: len(accepted[MINED])]
-        return accepted
+        counts = {arm.name: len(found) for arm, found in accepted.items()}
+        return {arm: found[: counts.get(arm.as_many_as or "")] for arm, found in accepted.items()}
 
     def _take_verdicts(
-        self, path: Path, round_number: int, images: Sequence[str], handed: Mapping[str, Handed]
+        self,
+        path: Path,
+        round_number: int,
+        images: Sequence[str],
+        candidates: Mapping[Arm, ArmCandidates],
     ) -> Waiting | None:
         mentioned: set[str] = set()
         if path.exists():
-            ever = {image for arm in ARMS for image in self.store.mined(arm)} | set(images)
+            ever = {image for arm in ARMS for image in self.store.mined(arm.name)} | set(images)
             known = {image: image for image in ever}
             known |= {relative_name(Path(image), self.pool.root): image for image in ever}
             verdicts = read_verdicts(path, known)
-            model_id = next(iter(handed.values())).model_id if handed else ""
+            model_id = next(iter(candidates.values())).model_id if candidates else ""
             store_verdicts(self.store, verdicts, str(path), model_id)
             mentioned = set(verdicts)
         missing = undecided(images, set(self.store.decisions()), path, mentioned)
         if not missing:
             return None
         sheet = self.root / f"candidates-round-{round_number}.csv"
-        self._write_sheet(sheet, missing, handed)
+        self._write_sheet(sheet, missing, candidates.values())
         return Waiting(round_number, sheet, path, len(missing))
 
     def _write_sheet(
-        self, sheet: Path, missing: Sequence[str], handed: Mapping[str, Handed]
+        self, sheet: Path, missing: Sequence[str], candidates: Iterable[ArmCandidates]
     ) -> None:
         """Write one file to fill in for all arms; an image that two arms hold comes once."""
         wanted = {relative_name(Path(image), self.pool.root) for image in missing}
         rows: dict[str, dict[str, str]] = {}
-        for part in handed.values():
+        for part in candidates:
             for row in read_rows(part.folder / "candidates.csv"):
                 if row["image"] in wanted:
                     rows.setdefault(row["image"], row)
@@ -112,7 +116,7 @@ class Decider:
         taken = ImageState.ASSUMED_EMPTY if self.accept == "auto" else ImageState.UNREVIEWED
         return {i: decided[i].verdict.state if i in decided else taken for i in images}
 
-    def _write(self, part: Handed, states: Mapping[str, ImageState]) -> None:
+    def _write(self, part: ArmCandidates, states: Mapping[str, ImageState]) -> None:
         rows = [[relative_name(Path(i), self.pool.root), states[i].value] for i in part.images]
         write_text(part.folder / "decisions.csv", _to_csv([["image", "state"], *rows]))
 

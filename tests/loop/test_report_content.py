@@ -4,7 +4,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from loop_fakes import World, draw, run
+import pytest
+
+from loop_fakes import World, draw, run, sheet_of
 
 
 def test_the_page_shows_rounds_pictures_stop_rules_leaks_and_what_to_beware_of(
@@ -33,3 +35,18 @@ def test_the_page_shows_rounds_pictures_stop_rules_leaks_and_what_to_beware_of(
         ("mined", "2", "26"),
         ("random", "2", "26"),
     ]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_result_shows_itself(inputs: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = run(inputs, out, World(), rounds=1, arms=("mined", "random"))
+    assert repr(result) == f"LoopResult(1 rounds of mined, random, done, out='{out}')"
+    page = result._repr_html_()
+    for name in sheet_of(out, "mined", 1):
+        assert name in page
+    only_random = set(sheet_of(out, "random", 1)) - set(sheet_of(out, "mined", 1))
+    assert not [name for name in only_random if name in page]
+    assert page.count("<img") == 3
+    assert "trained on" in page
+    assert str(result.report) in page

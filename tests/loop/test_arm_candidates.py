@@ -17,16 +17,17 @@ from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
 from hardmine.inference.predict import _FullPrecision, score_images
 from hardmine.inference.runtimes import runtime
-from hardmine.loop.arm import Arm, Miner
+from hardmine.loop.arm_candidates import CandidateSearch
+from hardmine.loop.arm_state import ArmState
+from hardmine.loop.control_arms import MINED, NONE, RANDOM
 from hardmine.loop.loop_options import LoopOptions
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import scan_exactly
 from hardmine.types import Dataset, ImageState
-from hardmine.workflows.cached_measurement import Result
-from hardmine.workflows.cached_training import Model
+from hardmine.workflows.backend import own_backend
+from hardmine.workflows.cached_models import MeasuredModel, TrainedModel
 from hardmine.workflows.image_sets import LoopSets
-from hardmine.workflows.replaceable import default_tools
 from hardmine.workflows.step_cache import Steps
 from loop_fakes import World, draw, run, sheet_of
 from tiny_models import tiny_detector
@@ -62,33 +63,32 @@ class Noisy:
         return replace(found, scores=torch.sigmoid(logits).float())
 
 
-def miner_of(
-    root: Path, pool: Dataset, store: PoolStore, options: LoopOptions, **tools: Any
-) -> Miner:
+def search_of(root: Path, pool: Dataset, store: PoolStore, options: LoopOptions) -> CandidateSearch:
     nothing = Dataset(("a", "b"), (), pool.root)
     paths = [record.path for record in pool.records]
     groups = group_duplicates(list(hash_images(paths)))
     group_of = {str(path): group for path, group in zip(paths, groups, strict=True)}
     sets = LoopSets(nothing, nothing, pool, nothing, nothing, group_of, (), ())
-    kit = replace(default_tools(), load_detector=lambda name, device: DETECTOR, **tools)
-    return Miner(Steps(root), kit, sets, store, options)
+    backend = replace(own_backend(), load_detector=lambda name, device: DETECTOR)
+    return CandidateSearch(Steps(root), backend, sets, store, options)
 
 
-def arm_of(root: Path, taken: tuple[str, ...] = ()) -> Arm:
-    return Arm("mined", Result(Model("key", root / "w"), root, {}), handed_out=list(taken))
+def state_of(root: Path, taken: tuple[str, ...] = ()) -> ArmState:
+    measured = MeasuredModel(TrainedModel("key", root / "w"), root, {})
+    return ArmState(MINED, [measured], [], handed_out=list(taken))
 
 
-def exact(miner: Miner, folder: Path, count: int, taken: tuple[str, ...]) -> list[str]:
+def exact(search: CandidateSearch, folder: Path, count: int, taken: tuple[str, ...]) -> list[str]:
     """Return what the float32 ranking of the whole pool gives, read off slowly."""
     with PoolStore(folder / "full.sqlite") as store:
-        scan_exactly(DETECTOR, miner.sets.mine_from, store)
+        scan_exactly(DETECTOR, search.sets.mine_from, store)
         rows = list(store.iter_ranked(DETECTOR.model_id))
-    limit, groups = miner.options.quarantine, miner.sets.group_of
+    limit, groups = search.options.quarantine, search.sets.group_of
     gone = [*taken, *(row.image for row in rows if limit is not None and row.score >= limit)]
     chosen: list[str] = []
     for row in rows:
         repeats = any(groups[row.image] == groups[other] for other in [*gone, *chosen])
-        fires = row.num_alarms >= 1 and row.score >= miner.options.rank.min_score
+        fires = row.num_alarms >= 1 and row.score >= search.options.rank.min_score
         if fires and not repeats and len(chosen) < count:
             chosen.append(row.image)
     assert len(chosen) > 3
@@ -117,10 +117,10 @@ def test_it_takes_what_the_exact_ranking_takes(
         monkeypatch.setattr(runtime, "make_scorer", lambda *a: Noisy(noise))
     taken = tuple(str(record.path) for record in pool.records[::7])
     with PoolStore(tmp_path / "pool.sqlite") as store:
-        miner = miner_of(tmp_path, pool, store, options)
-        handed = miner.hand_out(arm_of(tmp_path, taken), 1, count)
+        search = search_of(tmp_path, pool, store, options)
+        handed = search.find(state_of(tmp_path, taken), 1, count)
         rows = list(store.iter_ranked(DETECTOR.model_id))
-    assert list(handed.images) == exact(miner, tmp_path, count, taken)
+    assert list(handed.images) == exact(search, tmp_path, count, taken)
     if count < 60 and noise != 0.5:
         assert 0 < sum(row.exact for row in rows) < 0.7 * len(rows)
 
@@ -160,9 +160,9 @@ def test_killed_in_the_first_cut_or_after_it(
     def mine(root: Path, n: int) -> str:
         with monkeypatch.context() as patch, PoolStore(root / "pool.sqlite") as store:
             dying = Dying(patch, n)
-            miner = miner_of(root, pool, store, LoopOptions(rank=RankOptions(min_score=0.2)))
+            search = search_of(root, pool, store, LoopOptions(rank=RankOptions(min_score=0.2)))
             try:
-                miner.hand_out(arm_of(root), 1, 20)
+                search.find(state_of(root), 1, 20)
             except KeyboardInterrupt:
                 deaths.append(dying.scorer.seen)
                 return ""
@@ -202,13 +202,13 @@ def test_the_second_look_is_at_full_precision(
 ) -> None:
     monkeypatch.setattr(runtime, "make_scorer", lambda *a: Noisy(0.02))
     with PoolStore(tmp_path / "pool.sqlite") as store:
-        miner = miner_of(tmp_path, pool, store, LoopOptions())
-        arm = arm_of(tmp_path)
-        miner.hand_out(arm, 1, 3)  # gives most images a first cut alone
+        search = search_of(tmp_path, pool, store, LoopOptions())
+        arm = state_of(tmp_path)
+        search.find(arm, 1, 3)  # gives most images a first cut alone
         low = list(store.iter_ranked(DETECTOR.model_id))[-5:]
         assert not any(row.exact for row in low)
         arm.negatives = [r for r in pool.records if str(r.path) in {row.image for row in low}]
-        miner.second_look(arm, 1, 0.0)
+        search.second_look(arm, 1, 0.0)
         found = {r.path: r.score for r in score_images(DETECTOR, [Path(r.image) for r in low])}
         for row in low:
             again = store.find(DETECTOR.model_id, row.image)
@@ -251,3 +251,21 @@ def test_a_command_that_predicts_has_no_features(tmp_path: Path, inputs: dict[st
             out=tmp_path / "out",
             rank=RankOptions(diverse=True),
         )
+
+
+@pytest.mark.usefixtures("no_page")
+def test_what_was_handed_out_before_decides_what_comes_next(tmp_path: Path, pool: Dataset) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        search = search_of(tmp_path, pool, store, LoopOptions())
+        state = replace(state_of(tmp_path), arm=RANDOM)
+        first = search.find(state, 2, 30).images
+        later = replace(state, handed_out=list(first))
+        assert len(first) == len(search.find(later, 2, 30).images) == 30
+        assert not set(search.find(later, 2, 30).images) & set(first)
+
+
+def test_an_arm_that_adds_nothing_is_never_handed_anything(tmp_path: Path, pool: Dataset) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        search = search_of(tmp_path, pool, store, LoopOptions())
+        with pytest.raises(AssertionError, match="arm none adds no images"):
+            search.find(replace(state_of(tmp_path), arm=NONE), 1, 3)

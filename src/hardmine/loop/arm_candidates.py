@@ -1,0 +1,251 @@
+"""The images of the pool that an arm is handed in a round, and those that deserve a second look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, assert_never
+
+from hardmine.data.formats.image_paths import relative_name
+from hardmine.loop.arm_state import ArmState
+from hardmine.loop.loop_options import LoopOptions
+from hardmine.mining.candidates_file import Candidate, candidate_of, write_candidates
+from hardmine.mining.image_selection import ImageSelector, select_random
+from hardmine.mining.mine_options import MineOptions
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.rejection_reasons import Reason, Rejection
+from hardmine.mining.rescoring import wide_margin
+from hardmine.mining.scan import scan, scan_exactly
+from hardmine.mining.sources.pool_source import DatasetSource
+from hardmine.option_fields import changed_options
+from hardmine.types import Detections, PoolScore
+from hardmine.workflows.backend import Backend
+from hardmine.workflows.image_sets import LoopSets
+from hardmine.workflows.step_cache import Steps, fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCandidates:
+    """What an arm is handed in a round: image paths in order, and how they were found.
+
+    Attributes:
+        duplicates: how many images were left out as near-duplicates of another one.
+        quarantined: images set aside because they score so high that an object may hide in them.
+        unreadable: how many images of the pool could not be read.
+        folder: of ``candidates.csv`` and the files that belong to it.
+        model_id: the model that ranked them; empty when none did.
+    """
+
+    images: tuple[str, ...]
+    duplicates: int
+    quarantined: tuple[str, ...]
+    unreadable: int
+    folder: Path
+    model_id: str
+
+
+@dataclass(frozen=True)
+class CandidateSearch:
+    """Finds the images that arms are handed: each at most once per arm, near-duplicates once.
+
+    Images that score ``options.quarantine`` or more are set aside as possibly hidden objects.
+    """
+
+    steps: Steps
+    backend: Backend
+    sets: LoopSets
+    store: PoolStore
+    options: LoopOptions
+
+    def find(self, state: ArmState, round_number: int, count: int) -> ArmCandidates:
+        """Return up to ``count`` images for an arm, chosen as the arm draws them."""
+        inputs: dict[str, Any] = {
+            "pool": self.sets.mine_from.fingerprint,
+            "groups": fingerprint(dict(self.sets.group_of)),
+            "count": count,
+            "taken": fingerprint(state.handed_out),
+        }
+        label = f"round {round_number}, {state.name}"
+        match state.arm.draw:
+            case "hardest":
+                inputs |= {
+                    "model": state.model.key,
+                    "min_score": self.options.rank.min_score,
+                    "quarantine": self.options.quarantine,
+                    **self._ranking_inputs(),
+                }
+                compute = partial(self._take_hardest, state, count, label)
+            case "random":
+                inputs["seed"] = self.options.seed
+                compute = partial(self._take_random, state, count)
+            case "nothing":
+                raise AssertionError(f"arm {state.name} adds no images")
+            case _:
+                assert_never(state.arm.draw)
+        folder = f"rounds/{state.name}-{round_number}"
+        outputs = ("candidates.csv", "candidates.json")
+        found = self.steps.run(f"{folder}/mine", inputs, compute, outputs, f"{label}: mine")
+        self.store.add_mined(state.name, round_number, found["images"], found["model_id"])
+        return ArmCandidates(
+            tuple(found["images"]),
+            found["duplicates"],
+            tuple(found["quarantined"]),
+            found["unreadable"],
+            self.steps.root / folder,
+            found["model_id"],
+        )
+
+    def _take_random(self, state: ArmState, count: int, folder: Path) -> dict[str, Any]:
+        pool = self.sets.mine_from
+        names = {str(r.path): relative_name(r.path, pool.root) for r in pool.records}
+        drawn = select_random(
+            names,
+            count=count,
+            seed=self.options.seed,
+            group_of=self.sets.group_of,
+            names=names,
+            taken=state.handed_out,
+        )
+        candidates = [
+            Candidate(names[image], image, None, "", Detections.none()) for image in drawn.images
+        ]
+        return self._write(folder, candidates, drawn.num_represented, model_id="")
+
+    def _take_hardest(
+        self, state: ArmState, count: int, label: str, folder: Path
+    ) -> dict[str, Any]:
+        detector = self.backend.load_detector(state.model.checkpoint, self.options.device)
+
+        def progress(what: str, done: int, total: int) -> None:
+            self.steps.progress(f"{label}: {what}", done, total)
+
+        options = MineOptions(top=count, rank=self.options.rank)
+        scanned = scan(detector, self.sets.mine_from, self.store, options, progress=progress)
+        before = Rejection(Reason.HANDED_OUT_BEFORE, "handed out before")
+        selector = ImageSelector(
+            scanned,
+            options,
+            taken=dict.fromkeys(state.handed_out, before),
+            group_of=self.sets.group_of,
+            margin=wide_margin,
+            progress=partial(progress, "score again in float32"),
+        )
+        quarantined = self._quarantined(selector)
+        too_high = Rejection(Reason.SET_ASIDE, "set aside: it scores too high")
+        aside = dict.fromkeys((row.image for row in quarantined), too_high)
+        selected = replace(selector, taken={**selector.taken, **aside}).select()
+        if quarantined:
+            candidates = self._candidates(quarantined)
+            write_candidates(folder, candidates, self._categories, name="quarantine")
+        rows = [selected.shortlist[image].score for image in selected.images]
+        return self._write(
+            folder,
+            self._candidates(rows, selected.similar),
+            selected.num_represented,
+            quarantined=tuple(aside),
+            unreadable=len(self.store.problems(detector.model_id)),
+            model_id=detector.model_id,
+        )
+
+    def _quarantined(self, selector: ImageSelector) -> list[PoolScore]:
+        limit = self.options.quarantine
+        if limit is None:
+            return []
+        return list(takewhile(lambda row: row.score >= limit, selector.exact_ranking(limit)))
+
+    def second_look(
+        self, state: ArmState, round_number: int, threshold: float | None
+    ) -> tuple[str, ...]:
+        """Return the arm's negatives on which its new model still fires; write ``second_look.csv``.
+
+        What still fires after having been trained on as empty may hold an object after all.
+
+        Args:
+            threshold: the score at the reference recall; the lowest score of an alarm when that
+                recall is not reached.
+        """
+        rank = self.options.rank
+        rank = rank if threshold is None else replace(rank, min_score=threshold)
+        images = [str(record.path) for record in state.negatives]
+        inputs = {
+            "model": state.model.key,
+            "images": fingerprint(images),
+            "threshold": rank.min_score,
+            **self._ranking_inputs(),
+        }
+
+        def compute(folder: Path) -> list[str]:
+            detector = self.backend.load_detector(state.model.checkpoint, self.options.device)
+            pool, wanted = self.sets.mine_from, set(images)
+            if images:
+                scan_exactly(detector, pool.with_records(state.negatives), self.store)
+            source = DatasetSource(pool)
+            trained_on = [
+                candidate_of(row, self.store, self._categories, rank, source)
+                for row in self.store.iter_ranked(detector.model_id)
+                if row.image in wanted
+            ]
+            still = [candidate for candidate in trained_on if len(candidate.alarms)]
+            write_candidates(
+                folder, still, self._categories, name="second_look", threshold=rank.min_score
+            )
+            return [candidate.path for candidate in still]
+
+        key = f"rounds/{state.name}-{round_number}/second_look"
+        return tuple(self.steps.run(key, inputs, compute, ("second_look.csv",)))
+
+    @property
+    def _categories(self) -> tuple[str, ...]:
+        return self.sets.train.categories
+
+    def _ranking_inputs(self) -> dict[str, Any]:
+        """Return what was chosen of the ranking, without the score that is named apart.
+
+        What was not chosen is absent, so that an option that is added later mines nothing anew.
+        """
+        chosen = changed_options(self.options.rank)
+        chosen.pop("min_score", None)
+        return {"rank": chosen} if chosen else {}
+
+    def _candidates(
+        self, rows: Sequence[PoolScore], similar: Mapping[str, Sequence[str]] | None = None
+    ) -> list[Candidate]:
+        """Return those images with what fired on them."""
+        rank, source = self.options.rank, DatasetSource(self.sets.mine_from)
+        return [
+            candidate_of(
+                row, self.store, self._categories, rank, source, (similar or {}).get(row.image, ())
+            )
+            for row in rows
+        ]
+
+    def _write(
+        self,
+        folder: Path,
+        candidates: list[Candidate],
+        duplicates: int,
+        *,
+        model_id: str,
+        quarantined: tuple[str, ...] = (),
+        unreadable: int = 0,
+    ) -> dict[str, Any]:
+        write_candidates(
+            folder,
+            candidates,
+            self._categories,
+            pool=str(self.sets.mine_from.root),
+            model_id=model_id,
+            min_score=self.options.rank.min_score,
+            duplicates_grouped=duplicates,
+            quarantined=list(quarantined),
+        )
+        return {
+            "images": [candidate.path for candidate in candidates],
+            "duplicates": duplicates,
+            "quarantined": list(quarantined),
+            "unreadable": unreadable,
+            "model_id": model_id,
+        }

@@ -1,0 +1,181 @@
+"""From the arms of a loop and their results to the page that people read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hardmine.loop.arm_state import ArmState
+from hardmine.loop.control_arms import ARMS, Arm
+from hardmine.loop.loop_options import LoopOptions
+from hardmine.reports.content import (
+    Comparison,
+    CurveLine,
+    Gallery,
+    Picture,
+    ReportData,
+    Stop,
+    curve_line,
+    worst_alarms,
+)
+from hardmine.reports.round_columns import RoundRow
+from hardmine.types import Detections
+from hardmine.workflows.cached_models import CachedMeasurement
+from hardmine.workflows.image_sets import LoopSets
+from hardmine.workflows.training_data import describe_leaks
+
+CONVERGED_AP50 = 0.8
+"""Below this at round 0, more training alone may explain what later rounds gain."""
+_PICTURES = 24
+
+
+def report_content(
+    options: LoopOptions,
+    sets: LoopSets,
+    measurement: CachedMeasurement,
+    states: Sequence[ArmState],
+    metrics: Mapping[str, Any],
+) -> ReportData:
+    """Return the page of a loop.
+
+    Args:
+        metrics: what goes into ``metrics.json``.
+    """
+    leader = next(state for state in states if state.arm == options.leader)
+    rows = tuple(
+        RoundRow(
+            row["arm"],
+            row["round"],
+            row["train_images"],
+            row["negatives_added"],
+            metrics["measurements"][f"{row['arm']}-{row['round']}"],
+        )
+        for row in metrics["rounds"]
+    )
+    stops = tuple(
+        Stop(rule, fired["round"] if fired else None, fired["reason"] if fired else None)
+        for rule, fired in metrics["stop_rules"][leader.name].items()
+    )
+    return ReportData(
+        title="Mining rounds",
+        categories=sets.train.categories,
+        rows=rows,
+        recipe=metrics["recipe"],
+        versions=metrics["versions"],
+        comparisons=tuple(_comparison(row) for row in metrics["comparisons"]),
+        mined=tuple(_galleries(measurement.steps.root, states, sets.train.categories)),
+        worst=worst_alarms(measurement.scored(leader.result, "held_out")),
+        curves=tuple(_curves(measurement, states)),
+        stops=stops,
+        problems=sets.problems,
+        leaks=_leak_lines(sets, metrics),
+        notes=tuple(_notes(options, states, metrics)),
+    )
+
+
+def _leak_lines(sets: LoopSets, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    pairs = [(str(a), str(b)) for a, b in metrics["train_val_leaks"]]
+    return (*(str(leak) for leak in sets.leaks), *describe_leaks(pairs))
+
+
+def _comparison(row: Mapping[str, Any]) -> Comparison:
+    a, b = (
+        f"{row[arm]}, round {row[number]}"
+        for arm, number in (("arm", "round"), ("against_arm", "against_round"))
+    )
+    return Comparison(a, b, row["negatives"], row["ratio"], row["ap50"])
+
+
+def _galleries(root: Path, states: Sequence[ArmState], categories: Sequence[str]) -> list[Gallery]:
+    found = []
+    for state in states:
+        for number in range(1, state.last_round + 1):
+            rows = _candidates(root, state.arm, number)
+            if rows is not None:
+                pictures = tuple(_picture(row, categories) for row in rows[:_PICTURES])
+                title = f"{state.name.capitalize()} in round {number}"
+                found.append(Gallery(title, pictures, len(rows)))
+    return found
+
+
+def _candidates(root: Path, arm: Arm, number: int) -> list[dict[str, Any]] | None:
+    """Return what an arm was handed in a round, if its images are shown."""
+    sheet = root / "rounds" / f"{arm.name}-{number}" / "candidates.json"
+    if not arm.shows_images or not sheet.exists():
+        return None
+    rows: list[dict[str, Any]] = json.loads(sheet.read_text(encoding="utf-8"))["candidates"]
+    return rows
+
+
+def _picture(row: Mapping[str, Any], categories: Sequence[str]) -> Picture:
+    detections = _alarms(row, categories)
+    return Picture(Path(row["path"]), detections, _caption(row))
+
+
+def _alarms(row: Mapping[str, Any], categories: Sequence[str]) -> Detections:
+    """Return what fired on a candidate; its boxes are [x1, y1, x2, y2, score, class]."""
+    boxes = row["boxes"]
+    return Detections(
+        np.array([box[:4] for box in boxes], np.float32).reshape(-1, 4),
+        np.array([box[4] for box in boxes], np.float32),
+        np.array([categories.index(box[5]) + 1 for box in boxes], np.int64),
+    )
+
+
+def _caption(row: Mapping[str, Any]) -> str:
+    score = "" if row["score"] is None else f"{row['score']:.2f} · "
+    return f"{score}{row['image']}"
+
+
+def show_in_notebook(
+    root: Path, title: str, rows: Sequence[Mapping[str, Any]], report: Path | None
+) -> str:
+    """Return a loop's table and the images of its last round, as HTML for a notebook."""
+    from hardmine.reports.notebook import PICTURES, Shown, show_loop
+
+    pictures = []
+    for arm in ARMS:
+        last = max((row["round"] for row in rows if row["arm"] == arm.name), default=0)
+        for row in (_candidates(root, arm, last) or [])[:PICTURES]:
+            names = sorted({box[5] for box in row["boxes"]})
+            found = _alarms(row, names)
+            pictures.append(Shown(row["path"], found.boxes, found.labels, _caption(row)))
+    return show_loop(title, rows, pictures, report)
+
+
+def _curves(measurement: CachedMeasurement, states: Sequence[ArmState]) -> list[CurveLine]:
+    results = {"round 0": states[0].results[0]}
+    results |= {f"{state.name}, round {state.last_round}": state.result for state in states}
+    lines = [
+        curve_line(name, measurement.scored(result, "val"), measurement.scored(result, "held_out"))
+        for name, result in results.items()
+    ]
+    return [line for line in lines if line is not None]
+
+
+def _notes(
+    options: LoopOptions, states: Sequence[ArmState], metrics: Mapping[str, Any]
+) -> list[str]:
+    notes = []
+    ap50 = states[0].results[0].figures["AP50"]
+    if ap50 is None or ap50 < CONVERGED_AP50:
+        shown = "undefined" if ap50 is None else f"{ap50:.3f}"
+        notes.append(
+            f"Round 0 has not converged (AP50 {shown}, wanted {CONVERGED_AP50}): more training alone "
+            "may explain what later rounds gain."
+        )
+    if options.accept == "auto":
+        notes.append("The pool was taken as empty on the user's word; nobody looked at it.")
+    if metrics["stopped"]:
+        notes.append(f"The loop ended early: {metrics['stopped']}.")
+    again = sum(row["second_look"] for row in metrics["rounds"])
+    if again:
+        notes.append(
+            f"{again} times a model still fired on an image that it was trained on as empty: see "
+            "second_look.csv in the rounds' folders; an object may be in it."
+        )
+    return notes

@@ -1,0 +1,260 @@
+"""Models of a run directory: each is trained and measured once, and kept by a hash of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardmine.types import Dataset
+from hardmine.workflows.backend import Backend
+from hardmine.workflows.step_cache import Notify, Steps, fingerprint
+
+if TYPE_CHECKING:
+    from hardmine.evaluation.intervals import ArmScores
+    from hardmine.evaluation.scored_images import Scored
+    from hardmine.inference.detector import Detector
+    from hardmine.recipes.recipe import Recipe
+
+RECALL = 0.8
+"""The reference recall at which alarms are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A trained detector; ``key`` is the hash of what it was trained with."""
+
+    key: str
+    checkpoint: Path
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredModel:
+    """A measured model: ``figures`` as ``Measurement.to_dict()``; its detections in ``folder``."""
+
+    model: TrainedModel
+    folder: Path
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRole:
+    """Which training of a loop it is: ``"base"`` and round 0 is the one that all arms start from."""
+
+    arm: str = "base"
+    round_number: int = 0
+
+    @property
+    def label(self) -> str:
+        """What people are told while it runs."""
+        arm = "" if self.round_number == 0 else f", {self.arm}"
+        return f"round {self.round_number}{arm}: train"
+
+
+@dataclass(frozen=True, slots=True)
+class CachedTraining:
+    """Trains models into ``models/<key>/`` of a run directory; equal trainings happen once."""
+
+    steps: Steps
+    backend: Backend
+    weights: Path | None
+    device: str | None = None
+
+    def train(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        role: TrainingRole,
+        *,
+        num_steps: int,
+        seed: int,
+        init: TrainedModel | None = None,
+    ) -> TrainedModel:
+        """Return the model that these inputs give, trained now or found.
+
+        Args:
+            role: told to the trainer and to people; no part of what the model depends on.
+            num_steps: optimiser steps.
+            init: continue from this model's weights instead of the backbone's.
+        """
+        from hardmine.recipes.checkpoint import file_digest
+
+        weights = None if init is not None else self.weights
+        inputs = {
+            "data": dataset.fingerprint,
+            "recipe": _training_part(recipe),
+            "steps": num_steps,
+            "seed": seed,
+            "init": None if init is None else init.key,
+            "weights": None if weights is None else file_digest(weights),
+        }
+        if self.backend.identity is not None:
+            inputs["trainer"] = list(self.backend.identity)
+        key = self._key(inputs, recipe)
+
+        def compute(folder: Path) -> str:
+            path = self.backend.fit(
+                dataset,
+                recipe,
+                folder,
+                seed=seed,
+                init=None if init is None else init.checkpoint,
+                weights=weights,
+                steps=num_steps,
+                resume=True,
+                device=self.device,
+                progress=lambda state: self.steps.progress(role.label, state.step, state.steps),
+                arm=role.arm,
+                round_number=role.round_number,
+            )
+            return path.name
+
+        outputs = (self.backend.weights_name,)
+        name = self.steps.run(f"models/{key}/train", inputs, compute, outputs, role.label)
+        return TrainedModel(key, self.steps.root / "models" / key / name)
+
+    def _key(self, inputs: dict[str, Any], recipe: Recipe) -> str:
+        """Return the key of a training; a run whose keys held the whole recipe keeps them."""
+        former = {**inputs, "recipe": _whole_training_part(recipe)}
+        if (self.steps.root / "models" / fingerprint(former) / "train.step.json").exists():
+            inputs["recipe"] = former["recipe"]
+        return fingerprint(inputs)
+
+
+def _training_part(recipe: Recipe) -> dict[str, Any]:
+    """Return what of a recipe decides a training of a given length, where it differs from the defaults.
+
+    How later rounds go on has no part in it, so that a change there finds round 0 trained.
+    """
+    from hardmine.recipes.recipe import recipe_identity
+
+    return _without_schedule(recipe_identity(recipe), recipe)
+
+
+def _whole_training_part(recipe: Recipe) -> dict[str, Any]:
+    from hardmine.recipes.recipe import recipe_to_dict
+
+    whole = recipe_to_dict(recipe)
+    if not recipe.compile:  # a field that came later
+        del whole["compile"]
+    return _without_schedule(whole, recipe)
+
+
+def _without_schedule(values: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Leave out what later rounds go by; a file of alarms counts by its content."""
+    from hardmine.recipes.checkpoint import file_digest
+
+    if source := recipe.augment.alarm_paste.source:
+        values["augment"]["alarm_paste"]["source"] = file_digest(Path(source))
+    return {key: value for key, value in values.items() if key not in ("branch", "epochs")}
+
+
+def detect_sets(
+    detector: Detector,
+    parts: Mapping[str, Dataset],
+    backend: Backend,
+    progress: Notify,
+    label: str,
+) -> dict[str, Scored]:
+    """Run a detector over every set."""
+    from hardmine.evaluation.scored_images import Scored
+
+    scored = {}
+    for name, part in parts.items():
+        paths = [record.path for record in part.records]
+        tell = partial(progress, f"{label}: {name}")
+        scored[name] = Scored(part, tuple(backend.detect_images(detector, paths, progress=tell)))
+    return scored
+
+
+@dataclass(frozen=True)
+class CachedMeasurement:
+    """Measures models on fixed sets; detections are written once, figures derive from them.
+
+    ``negatives`` are sets without objects by name: ``held_out`` (final), ``stop``, ``crops``.
+    """
+
+    steps: Steps
+    backend: Backend
+    val: Dataset
+    negatives: Mapping[str, Dataset]
+    draws: int
+    seed: int
+    device: str | None = None
+
+    def measure(self, model: TrainedModel, label: str = "measure") -> MeasuredModel:
+        """Return the model's figures, from its finished step when there is one."""
+        inputs = {
+            "model": model.key,
+            "val": self.val.fingerprint,
+            "negatives": {name: part.fingerprint for name, part in self.negatives.items()},
+            "recall": RECALL,
+            "draws": self.draws,
+            "seed": self.seed,
+        }
+        names = ["val", *self.negatives]
+        key = f"evaluations/{model.key}/measure"
+        compute = partial(self._measure, model, label)
+        figures = self.steps.run(key, inputs, compute, [f"{n}.json" for n in names], label)
+        return MeasuredModel(model, self.steps.root / "evaluations" / model.key, figures)
+
+    def _measure(self, model: TrainedModel, label: str, folder: Path) -> dict[str, Any]:
+        from hardmine.evaluation.measurement import measure
+        from hardmine.evaluation.scored_images import save_detections
+
+        detector = self.backend.load_detector(model.checkpoint, self.device)
+        parts = {"val": self.val, **self.negatives}
+        scored = detect_sets(detector, parts, self.backend, self.steps.progress, label)
+        for name, part in scored.items():
+            save_detections(folder / f"{name}.json", part)
+        val = scored.pop("val")
+        return measure(val, scored, recall=RECALL, draws=self.draws, seed=self.seed).to_dict()
+
+    def scored(self, measured: MeasuredModel, name: str) -> Scored:
+        """Return a measured model's detections on ``val`` or on a negative set."""
+        from hardmine.evaluation.scored_images import load_detections
+
+        part = self.val if name == "val" else self.negatives[name]
+        return load_detections(measured.folder / f"{name}.json", part)
+
+    def recall_at(self, measured: MeasuredModel, threshold: float | None) -> float | None:
+        """Return recall on the validation images at a score threshold."""
+        from hardmine.evaluation.alarms import recall_at
+        from hardmine.evaluation.detection_matching import match
+
+        if threshold is None:
+            return None
+        return recall_at(match(self.scored(measured, "val").with_known_truth()), threshold)
+
+    def compare(self, a: MeasuredModel, b: MeasuredModel, name: str) -> dict[str, Any]:
+        """Return ``ratio`` (alarms of ``a`` over those of ``b`` on a negative set) and ``ap50`` (the
+        difference), both paired, as plain values.
+        """
+        from hardmine.evaluation.intervals import ap50_statistic
+        from hardmine.evaluation.paired import paired_difference, paired_ratio
+
+        inputs = {
+            "models": [a.model.key, b.model.key],
+            "val": self.val.fingerprint,
+            "negatives": self.negatives[name].fingerprint,
+            "draws": self.draws,
+            "seed": self.seed,
+        }
+
+        def compute(_: Path) -> dict[str, Any]:
+            left, right = self._scores(a, name), self._scores(b, name)
+            how = {"draws": self.draws, "seed": self.seed}
+            ratio = paired_ratio(left, right, recall=RECALL, **how)
+            ap50 = paired_difference(left, right, ap50_statistic, **how)
+            return {"ratio": asdict(ratio), "ap50": asdict(ap50)}
+
+        key = f"comparisons/{fingerprint(inputs)}"
+        found: dict[str, Any] = self.steps.run(key, inputs, compute, label="compare")
+        return found
+
+    def _scores(self, measured: MeasuredModel, name: str) -> ArmScores:
+        from hardmine.evaluation.intervals import ArmScores
+
+        return ArmScores(self.scored(measured, "val"), self.scored(measured, name))
