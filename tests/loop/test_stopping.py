@@ -27,7 +27,7 @@ def test_the_recipe_stops_only_when_both_stand_still() -> None:
     reason = recipe_rule([start, point(0.4, ap=0.70)])
     assert reason is not None
     assert "AP no longer improves (0.7000, best before 0.7000)" in reason
-    assert "fall (0.4000 an image, least before 0.4000)" in reason
+    assert "fall (0.4000 per image, least before 0.4000)" in reason
 
 
 def test_the_recipe_compares_with_the_best_round_before_not_the_last() -> None:

@@ -23,7 +23,7 @@ from hardmine.reports.content import (
     ReportData,
     Stop,
 )
-from hardmine.reports.loop_report import headline, render_report, write_report
+from hardmine.reports.loop_report import headline, render_report, verdict_lines, write_report
 from hardmine.reports.round_columns import ALARMS, RoundRow
 from hardmine.types import Detections, Problem
 
@@ -102,13 +102,16 @@ def full(tmp_path: Path) -> ReportData:
         title="Raccoons & others",
         categories=("raccoon",),
         rows=rows(),
+        arms={"mined": "the hardest", "random": "drawn at random", "none": "no images"},
         recipe={"model": "ssdlite", "steps": 1234},
         versions={"torch": "2.15.0"},
         comparisons=(
-            Comparison("mined", "random", "held_out", ratio()),
+            Comparison("mined", 1, "random", 1, "held_out", ratio(), images=500),
             Comparison(
                 "mined",
+                1,
                 "none",
+                1,
                 "crops",
                 ratio(ratio=None, low=None, high=None, note="too few"),
                 {
@@ -166,12 +169,16 @@ def test_holds_every_row_and_figure(whole: str) -> None:
         "none 1 142 0 0.567 0.924 0.802 – – 0.432",
         "mined 1 500 62 0.111 0.512 0.613 0.410 0.620 0.830 0.271 0.500 0.400 0.300 0.200 0.100",
         "mined 0 60 71 – – – – 0.987 0.035 0.068",
-        "mined against random on held-out images: × 0.301 (95 % 0.123 to 0.456)",
-        "62 against 206 alarms (0.124 against 0.412 an image). Fewer alarms",
-        "No ratio is claimed: too few.",
-        "AP50 0.942 against 0.924: difference 0.018 (95 % −0.021 to 0.057)",
-        "guarded : fired after round 1: alarms fell no more.",
-        "recipe : did not fire.",
+        "Arm mined has 0.124 false alarms per image and arm random has 0.412 at recall 0.8 on the 500 "
+        "held-out images (after round 1).",
+        "does not explain this difference. Ratio of the false alarms: 0.301 (95 % interval 0.123 to",
+        "62 against 206 false alarms in all.",
+        "No claim is made: too few.",
+        "The difference of AP50 is 0.018 (95 % interval −0.021 to 0.057).",
+        "By the rule “guarded” the loop would end after round 1: alarms fell no more.",
+        "By the rule “recipe” the loop would go on.",
+        "The loop ran with two control arms: random (drawn at random), none (no images).",
+        "Each model was trained once",
         "first mined",
         "8 more are not shown.",
         "worst of all",
@@ -220,7 +227,10 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         problems=(Problem(FindingKind.LABEL_BROKEN, HOSTILE, 0, HOSTILE),),
         leaks=(HOSTILE,),
         notes=(HOSTILE,),
-        comparisons=(Comparison(HOSTILE, HOSTILE, HOSTILE, ratio(ratio=None, note=HOSTILE)),),
+        arms={HOSTILE: HOSTILE, "b": HOSTILE},
+        comparisons=(
+            Comparison(HOSTILE, 1, HOSTILE, 0, HOSTILE, ratio(ratio=None, high=None, note=HOSTILE)),
+        ),
     )
     text = render_report(hostile)
     assert "<script" not in text
@@ -303,7 +313,7 @@ def test_no_alarm_was_ever_measured() -> None:
 
 def test_headline_compares_the_last_round_with_round_0() -> None:
     tiles = {tile.label: tile for tile in headline(rows())}
-    alarms = tiles["alarms per image at recall 0.8"]
+    alarms = tiles["false alarms per image at recall 0.8"]
     assert (alarms.value, alarms.before) == ("0.124", "0.735")
     assert (tiles["AP50"].value, tiles["AP50"].before) == ("0.942", "0.951")
     assert tiles["negatives added"].value == "21"
@@ -317,11 +327,43 @@ def test_order_of_arms() -> None:
     assert arm_order(["mined", "other", "mined", "none"]) == ["mined", "other", "none"]
 
 
-def test_only_the_last_rounds_comparisons_stand_open(tmp_path: Path) -> None:
-    arms = ["mined, round 1", "mined, round 2"]
-    shown = tuple(Comparison(arm, "random", "held_out", ratio()) for arm in arms)
+def between(text: str, start: str) -> str:
+    """Return the part of a page from a summary to the end of its fold."""
+    part = text[text.index(f"<summary>{start}") :]
+    return part[: part.index("</details>")]
+
+
+def test_what_allows_no_claim_and_earlier_rounds_are_folded(tmp_path: Path) -> None:
+    open_ratio = ratio(low=0.5, high=1.5)
+    shown = (
+        Comparison("mined", 1, "random", 1, "held_out", ratio(per_image_a=0.111)),
+        Comparison("mined", 2, "random", 2, "held_out", ratio(per_image_a=0.222)),
+        Comparison("mined", 2, "none", 2, "held_out", ratio(**open_ratio | {"per_image_a": 0.333})),
+        Comparison(
+            "mined", 2, "mined", 0, "held_out", ratio(**open_ratio | {"per_image_a": 0.444})
+        ),
+        Comparison("mined", 2, "mined", 0, "stop", ratio(**open_ratio | {"per_image_a": 0.555})),
+    )
     text = render_report(replace(full(tmp_path), comparisons=shown))
-    folded = text[text.index("<summary>Earlier rounds (1 more)") :]
-    folded = folded[: folded.index("</details>")]
-    assert text.index(arms[1]) < text.index(folded)
-    assert arms[0] in folded and arms[1] not in folded
+    assert "0.111" in between(text, "Comparisons of earlier rounds (1)")
+    no_claim = between(text, "Comparisons that allow no claim (2)")
+    assert "0.333" in no_claim and "0.555" in no_claim
+    # What became of the arm comes first, whether it allows a claim or not.
+    first, second = text.index("0.444 per image"), text.index("0.222 false alarms")
+    assert first < second < text.index("Comparisons that allow no claim")
+
+
+def test_lines_for_the_terminal_speak_of_the_first_arm_on_the_first_set(tmp_path: Path) -> None:
+    shown = (
+        Comparison("mined", 2, "random", 2, "held_out", ratio()),
+        Comparison("mined", 2, "random", 2, "crops", ratio()),
+        Comparison("random", 2, "random", 0, "held_out", ratio()),
+        Comparison("mined", 2, "mined", 0, "held_out", ratio(), images=12),
+    )
+    first, second = verdict_lines(replace(full(tmp_path), comparisons=shown))
+    assert first.startswith(
+        "False alarms fell from 0.412 to 0.124 per image at recall 0.8 on the 12 "
+    )
+    assert "does not explain this fall. Ratio of the false alarms: 0.301 (95 % interval" in first
+    assert second.startswith("Arm mined has 0.124 false alarms per image and arm random has 0.412")
+    assert verdict_lines(replace(full(tmp_path), comparisons=())) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,23 @@ import numpy as np
 import pytest
 
 from hardmine.evaluation.scored_images import Scored
-from hardmine.reports.content import Comparison, curve_line, worst_alarms
-from hardmine.reports.wording import compare, count, limits, number, rate, verdict_class
+from hardmine.reports.content import Comparison, Stop, curve_line, worst_alarms
+from hardmine.reports.wording import (
+    allows_claim,
+    ap50_certainty,
+    claim,
+    control_arms,
+    count,
+    how_sure,
+    limits,
+    number,
+    rate,
+    set_phrase,
+    stop_sentence,
+    trainings,
+    verdict_class,
+    what_happened,
+)
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState
 
 
@@ -34,33 +50,108 @@ def test_other_numbers() -> None:
     assert (count(12.0), count(12.333), count(None)) == ("12", "12.3", "–")
 
 
+def compared(with_itself: bool = True, **ratio: Any) -> Comparison:
+    usual = {
+        "ratio": 0.5,
+        "low": 0.2,
+        "high": 0.9,
+        "per_image_a": 0.04,
+        "per_image_b": 0.83,
+        "note": "",
+        "seeds": [1],
+    }
+    ap50 = {"value_a": 0.95, "value_b": 0.95, "difference": 0.0, "low": -0.01, "high": 0.02}
+    other = ("mined", 0) if with_itself else ("random", 3)
+    return Comparison("mined", 3, *other, "held_out", usual | ratio, ap50, images=150)
+
+
+def test_a_verdict_says_first_what_happened() -> None:
+    assert what_happened(compared()) == (
+        "False alarms fell from 0.830 to 0.040 per image at recall 0.8 on the 150 held-out images (arm "
+        "mined, after round 3); AP50 is the same (0.950)."
+    )
+    assert what_happened(compared(per_image_a=1.0)).startswith(
+        "False alarms rose from 0.830 to 1.00"
+    )
+    same = what_happened(compared(per_image_a=0.8301))
+    assert same.startswith("False alarms stayed at 0.830 per image")
+    assert what_happened(compared(with_itself=False)).startswith(
+        "Arm mined has 0.040 false alarms per image and arm random has 0.830 at recall 0.8 on the 150"
+    )
+    assert what_happened(compared(per_image_b=None)) == (
+        "The false alarms of rounds 0 and 3 of arm mined cannot be compared on the 150 held-out images."
+    )
+    assert what_happened(compared(with_itself=False, per_image_a=None)) == (
+        "The false alarms of the arms mined and random after round 3 cannot be compared on the 150 "
+        "held-out images."
+    )
+
+
+def test_ap50_is_said_too() -> None:
+    fell = replace(compared(), ap50={"value_a": 0.9, "value_b": 0.95})
+    assert what_happened(fell).endswith("; AP50 fell from 0.950 to 0.900.")
+    arms = replace(compared(with_itself=False), ap50={"value_a": 0.9, "value_b": 0.95})
+    assert what_happened(arms).endswith("; AP50 is 0.900 and 0.950.")
+    assert what_happened(replace(fell, ap50={"value_a": None})).endswith("; AP50 is not defined.")
+    assert ap50_certainty(compared()) == (
+        "The difference of AP50 is 0.000 (95 % interval −0.010 to 0.020)."
+    )
+    assert ap50_certainty(replace(fell, ap50=None)) == ""
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict", "words"),
     [
-        (0.2, 0.99, "better", "Fewer alarms"),
-        (1.01, 3.0, "worse", "More alarms"),
-        (0.2, 1.0, "open", "do not tell the two apart"),
-        (0.2, None, "open", "do not tell the two apart"),
-        (None, None, "open", "do not tell the two apart"),
+        (0.2, 0.99, "better", "The choice of images does not explain this fall."),
+        (1.01, 3.0, "worse", "The choice of images does not explain this rise."),
+        (0.2, 1.0, "open", "The choice of images alone may explain it."),
+        (0.2, None, "open", "The choice of images alone may explain it."),
+        (None, None, "open", "The choice of images alone may explain it."),
     ],
 )
 def test_no_claim_beyond_the_interval(
     low: float | None, high: float | None, verdict: str, words: str
 ) -> None:
-    ratio: dict[str, Any] = {"ratio": 0.5, "low": low, "high": high, "note": "", "seeds": [1]}
-    assert verdict_class(ratio) == verdict
-    sentence = compare(Comparison("a", "b", "held_out", ratio))
-    assert words in sentence
-    assert "One training each" in sentence
-    assert "Mean of 3 seeds" in compare(
-        Comparison("a", "b", "held_out", ratio | {"seeds": [1, 2, 3]})
+    found = compared(low=low, high=high)
+    assert verdict_class(found.ratio) == verdict
+    assert claim(found).startswith(words)
+    assert allows_claim(found) == (verdict != "open")
+
+
+def test_the_ratio_its_interval_and_its_note() -> None:
+    assert claim(compared()).endswith(
+        "Ratio of the false alarms: 0.500 (95 % interval 0.200 to 0.900)."
     )
+    few = compared(with_itself=False, ratio=None, note="fewer than 10 alarms")
+    assert how_sure(few) == (
+        "The choice of images does not explain this difference. For the ratio of the false alarms: 95 % "
+        "interval 0.200 to 0.900. Fewer than 10 alarms."
+    )
+    none = compared(ratio=None, low=None, high=None, note="too few")
+    assert how_sure(none) == "No claim is made: too few."
+    assert verdict_class(none.ratio) == "open"
 
 
-def test_no_ratio_gives_its_reason() -> None:
-    ratio = {"ratio": None, "low": None, "high": None, "note": "too few"}
-    assert compare(Comparison("a", "b", "stop", ratio)) == "No ratio is claimed: too few."
-    assert verdict_class(ratio) == "open"
+def test_how_many_trainings_stand_behind_it() -> None:
+    assert trainings([compared()]).startswith("Each model was trained once")
+    assert trainings([compared(seeds=[1, 2, 3])]) == "The figures are means over 3 seeds."
+
+
+def test_sets_and_control_arms_by_their_names() -> None:
+    assert set_phrase("stop", 120) == "the 120 images kept for deciding when to stop"
+    assert set_phrase("crops", None) == "object-free crops of the validation images"
+    assert set_phrase("mine", 3) == "mine"
+    assert control_arms({"mined": "hard", "random": "at random", "none": "no images"}) == (
+        "The loop ran with two control arms: random (at random), none (no images)."
+    )
+    assert control_arms({"mined": "hard"}) == ""
+
+
+def test_what_a_stop_rule_says() -> None:
+    assert stop_sentence(Stop("recipe", None, None)) == "By the rule “recipe” the loop would go on."
+    assert stop_sentence(Stop("guarded", 2, "AP50 fell")) == (
+        "By the rule “guarded” the loop would end after round 2: AP50 fell."
+    )
 
 
 def empties(*best: float) -> Scored:

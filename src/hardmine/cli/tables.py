@@ -66,6 +66,8 @@ def _negatives_row(name: str, part: Mapping[str, Any], key: str) -> tuple[str, .
 def show_loop(console: Console, result: LoopResult) -> None:
     """Print a loop's rounds, why it ended or what it waits for, and where its report is."""
     show_rounds(console, result.rows)
+    for verdict in result.verdicts:
+        console.result(verdict)
     if result.stopped is not None:
         console.result(f"stopped: {result.stopped}")
     if result.waiting is not None:

@@ -92,7 +92,8 @@ class LoopResult:
     """Where a loop stands; a notebook shows its table and the hardest images of its last round.
 
     ``rows`` as in ``rounds.json``; ``stopped`` is why it ended before its last round, if it did;
-    ``waiting`` what it waits for when a person's verdicts are needed.
+    ``waiting`` what it waits for when a person's verdicts are needed; ``verdicts`` what a finished loop
+    brought, one line for each comparison that can be made.
     """
 
     out: Path
@@ -100,6 +101,7 @@ class LoopResult:
     stopped: str | None = None
     waiting: Waiting | None = None
     report: Path | None = None
+    verdicts: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         arms = list(dict.fromkeys(row["arm"] for row in self.rows))
@@ -400,7 +402,7 @@ class Loop:
     ) -> LoopResult:
         from hardmine.loop.report_content import report_content
         from hardmine.recipes.recipe import recipe_to_dict
-        from hardmine.reports.loop_report import write_report
+        from hardmine.reports import loop_report
 
         metrics = {
             "options": plain_options(self.options),
@@ -423,6 +425,8 @@ class Loop:
         write_csv(root / "metrics.csv", rows)
         self.steps.progress("report", 0, 1)
         page = report_content(self.options, self.sets, self.measurement, states, metrics)
-        write_report(root / "report.html", page)
+        loop_report.write_report(root / "report.html", page)
         self.steps.progress("report", 1, 1)
-        return LoopResult(root, tuple(rows), stopped, report=root / "report.html")
+        verdicts = tuple(loop_report.verdict_lines(page))
+        report = root / "report.html"
+        return LoopResult(root, tuple(rows), stopped, report=report, verdicts=verdicts)

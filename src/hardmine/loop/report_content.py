@@ -64,9 +64,10 @@ def report_content(
         title="Mining rounds",
         categories=sets.train.categories,
         rows=rows,
+        arms={state.name: state.arm.help for state in states},
         recipe=metrics["recipe"],
         versions=metrics["versions"],
-        comparisons=tuple(_comparison(row) for row in metrics["comparisons"]),
+        comparisons=tuple(comparison_of(row, metrics) for row in metrics["comparisons"]),
         mined=tuple(_galleries(measurement.steps.root, states, sets.train.categories)),
         worst=worst_alarms(measurement.scored(leader.result, "held_out")),
         curves=tuple(_curves(measurement, states)),
@@ -82,12 +83,19 @@ def _leak_lines(sets: LoopSets, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     return (*(str(leak) for leak in sets.leaks), *describe_leaks(pairs))
 
 
-def _comparison(row: Mapping[str, Any]) -> Comparison:
-    a, b = (
-        f"{row[arm]}, round {row[number]}"
-        for arm, number in (("arm", "round"), ("against_arm", "against_round"))
+def comparison_of(row: Mapping[str, Any], metrics: Mapping[str, Any]) -> Comparison:
+    """Return one row of the comparisons of ``metrics.json``."""
+    measured = metrics["measurements"][f"{row['arm']}-{row['round']}"]
+    return Comparison(
+        row["arm"],
+        row["round"],
+        row["against_arm"],
+        row["against_round"],
+        row["negatives"],
+        row["ratio"],
+        row["ap50"],
+        measured["negatives"][row["negatives"]]["images"],
     )
-    return Comparison(a, b, row["negatives"], row["ratio"], row["ap50"])
 
 
 def _galleries(root: Path, states: Sequence[ArmState], categories: Sequence[str]) -> list[Gallery]:

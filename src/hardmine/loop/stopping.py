@@ -59,7 +59,7 @@ def recipe_rule(history: Sequence[RoundPoint]) -> str | None:
         return None
     return (
         f"AP no longer improves ({precision[-1]:.4f}, best before {best:.4f}) and alarms no longer "
-        f"fall ({alarms[-1]:.4f} an image, least before {least:.4f})"
+        f"fall ({alarms[-1]:.4f} per image, least before {least:.4f})"
     )
 
 

@@ -18,17 +18,28 @@ from hardmine.types import Detections, Problem
 
 @dataclass(frozen=True)
 class Comparison:
-    """Alarms of arm ``a`` over those of arm ``b``, and the difference of AP50 when it was computed.
+    """The false alarms of an arm in a round against those of another arm, or of its own earlier round.
 
-    ``ratio`` holds the fields of ``RatioInterval``, ``ap50`` those of ``DifferenceInterval``, as
-    plain mappings.
+    Attributes:
+        negatives: the set that alarms are counted on.
+        ratio: the fields of ``RatioInterval`` as a plain mapping.
+        ap50: those of ``DifferenceInterval``; ``None`` when it was not computed.
+        images: how many images the set has.
     """
 
-    a: str
-    b: str
+    arm: str
+    round: int
+    against_arm: str
+    against_round: int
     negatives: str
     ratio: Mapping[str, Any]
     ap50: Mapping[str, Any] | None = None
+    images: int | None = None
+
+    @property
+    def with_itself(self) -> bool:
+        """Whether it compares two rounds of one arm."""
+        return self.arm == self.against_arm
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +72,7 @@ class CurveLine:
 
 @dataclass(frozen=True)
 class Stop:
-    """What a stop rule said: ``round`` and ``reason`` are None when it did not fire."""
+    """After which round a stop rule ends a loop, and why; both are None when it does not."""
 
     rule: str
     round: int | None
@@ -75,6 +86,8 @@ class ReportData:
     title: str
     categories: tuple[str, ...]
     rows: tuple[RoundRow, ...]
+    arms: Mapping[str, str] = field(default_factory=dict)
+    """What each arm adds, by name; the one that the others are controls of comes first."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()

@@ -12,7 +12,7 @@ from typing import Any
 from hardmine.files import write_text
 from hardmine.reports import charts as figures
 from hardmine.reports import wording
-from hardmine.reports.content import ReportData
+from hardmine.reports.content import Comparison, ReportData
 from hardmine.reports.page_shell import render_page
 from hardmine.reports.round_columns import ALARMS, SHOWN, RoundRow
 from hardmine.reports.thumbnails import Budget, Section, shrink_gallery
@@ -69,13 +69,55 @@ def render_report(data: ReportData) -> str:
             shrink_gallery(gallery, data.categories, budget, limit=PICTURES_PER_GALLERY)
             for gallery in data.mined
         ],
-        compare=wording.compare,
-        set_title=wording.set_title,
-        verdict_class=wording.verdict_class,
+        verdicts=sort_verdicts(data),
+        wording=wording,
         problem_kinds=Counter(problem.kind for problem in data.problems).most_common(),
         problems=data.problems[:PROBLEMS_LISTED],
         recipe=json.dumps(data.recipe, indent=2, ensure_ascii=False, default=str),
     )
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Comparisons by where the page has them: open, or folded for one of two reasons."""
+
+    shown: tuple[Comparison, ...]
+    without_claim: tuple[Comparison, ...]
+    earlier: tuple[Comparison, ...]
+
+
+def sort_verdicts(data: ReportData) -> Verdicts:
+    """Return which comparisons stand open: of the last rounds those that allow a claim.
+
+    What became of the first arm since round 0 comes first and stands open in any case, since it is what
+    a reader wants to know.
+    """
+    last = {name: max(c.round for c in data.comparisons if c.arm == name) for name in _arms(data)}
+    current = [c for c in data.comparisons if c.round == last[c.arm]]
+    earlier = tuple(c for c in data.comparisons if c.round != last[c.arm])
+    sets = list(dict.fromkeys(c.negatives for c in current))
+    leader = figures.arm_order([row.arm for row in data.rows])[:1]
+    lead = [c for c in current if [c.arm] == leader and c.with_itself and c.negatives == sets[0]]
+    rest = sorted(
+        (c for c in current if c not in lead), key=lambda c: ([c.arm] != leader, c.with_itself)
+    )
+    shown = [c for c in rest if wording.allows_claim(c)]
+    without_claim = tuple(c for c in rest if not wording.allows_claim(c))
+    return Verdicts((*lead, *shown), without_claim, earlier)
+
+
+def verdict_lines(data: ReportData) -> list[str]:
+    """Return what the open verdicts on the first arm and the first negative set say, a line for each."""
+    shown = sort_verdicts(data).shown
+    return [
+        f"{wording.what_happened(c)} {wording.claim(c)}"
+        for c in shown
+        if (c.arm, c.negatives) == (shown[0].arm, shown[0].negatives)
+    ]
+
+
+def _arms(data: ReportData) -> list[str]:
+    return list(dict.fromkeys(c.arm for c in data.comparisons))
 
 
 def headline(rows: Sequence[RoundRow]) -> list[Tile]:
@@ -94,7 +136,7 @@ def headline(rows: Sequence[RoundRow]) -> list[Tile]:
     interval = now.get("interval")
     tiles = [
         Tile(
-            "alarms per image at recall 0.8",
+            "false alarms per image at recall 0.8",
             wording.rate(now.get(ALARMS)),
             earlier(ALARMS, wording.rate),
             f"95 %: {wording.limits(interval)}"

@@ -1,4 +1,7 @@
-"""Figures as text, and what a comparison allows one to say."""
+"""Figures as text, and what a comparison allows one to say.
+
+A verdict first says what happened, then how sure that is.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hardmine.reports.content import Comparison
+    from hardmine.reports.content import Comparison, Stop
 
 ABSENT = "–"
 
@@ -32,30 +35,126 @@ def limits(pair: Sequence[float | None] | None) -> str:
     return f"{low} to {high}"
 
 
+def count(value: float | None) -> str:
+    """Return a count, with one digit where it is a mean."""
+    return (
+        ABSENT if value is None else f"{value:g}" if float(value).is_integer() else f"{value:.1f}"
+    )
+
+
+_SETS = {
+    "held_out": ("held-out images", "the {n} held-out images"),
+    "stop": (
+        "images kept for deciding when to stop",
+        "the {n} images kept for deciding when to stop",
+    ),
+    "crops": (
+        "object-free crops of validation images",
+        "{n} object-free crops of the validation images",
+    ),
+}
+
+
 def set_title(name: str) -> str:
     """Return what a negative set is called on the page."""
-    titles = {"held_out": "held-out images", "stop": "the stop set", "crops": "object-free crops"}
-    return titles.get(name, name)
+    return _SETS.get(name, (name, name))[0]
 
 
-def compare(comparison: Comparison) -> str:
-    """Return one honest sentence on the alarms of two arms."""
+def set_phrase(name: str, images: int | None) -> str:
+    """Return a negative set with its size, such as ``the 120 held-out images``."""
+    if name not in _SETS:
+        return name
+    return _SETS[name][1].replace("{n} ", "" if images is None else f"{images} ")
+
+
+def what_happened(comparison: Comparison) -> str:
+    """Return one sentence that says what was measured, whatever it proves."""
+    now, before = comparison.ratio.get("per_image_a"), comparison.ratio.get("per_image_b")
+    where = set_phrase(comparison.negatives, comparison.images)
+    if now is None or before is None:
+        return f"The false alarms of {_sides(comparison)} cannot be compared on {where}."
+    if comparison.with_itself:
+        arm, number_ = comparison.arm, comparison.round
+        sentence = (
+            f"{_change(now, before)} at recall 0.8 on {where} (arm {arm}, after round {number_})"
+        )
+    else:
+        other = comparison.against_arm
+        sentence = (
+            f"Arm {comparison.arm} has {rate(now)} false alarms per image and arm {other} has "
+            f"{rate(before)} at recall 0.8 on {where} (after round {comparison.round})"
+        )
+    return f"{sentence}; {ap50_change(comparison)}." if comparison.ap50 else f"{sentence}."
+
+
+def _change(now: float, before: float) -> str:
+    if rate(now) == rate(before):
+        return f"False alarms stayed at {rate(now)} per image"
+    verb = "fell" if now < before else "rose"
+    return f"False alarms {verb} from {rate(before)} to {rate(now)} per image"
+
+
+def _sides(comparison: Comparison) -> str:
+    if comparison.with_itself:
+        rounds = f"rounds {comparison.against_round} and {comparison.round}"
+        return f"{rounds} of arm {comparison.arm}"
+    return f"the arms {comparison.arm} and {comparison.against_arm} after round {comparison.round}"
+
+
+def ap50_change(comparison: Comparison) -> str:
+    """Return what AP50 did, in half a sentence."""
+    found = comparison.ap50 or {}
+    now, before = found.get("value_a"), found.get("value_b")
+    if now is None or before is None:
+        return "AP50 is not defined"
+    if number(now) == number(before):
+        return f"AP50 is the same ({number(now)})"
+    if not comparison.with_itself:
+        return f"AP50 is {number(now)} and {number(before)}"
+    verb = "rose" if now > before else "fell"
+    return f"AP50 {verb} from {number(before)} to {number(now)}"
+
+
+def how_sure(comparison: Comparison) -> str:
+    """Return what the interval of the ratio allows one to claim, with what limits that."""
+    said, note = claim(comparison), comparison.ratio.get("note") or ""
+    return said if not note or note in said else f"{said} {note[0].upper()}{note[1:]}."
+
+
+def trainings(comparisons: Sequence[Comparison]) -> str:
+    """Return how many trainings stand behind the comparisons, in one sentence."""
+    seeds = max((len(c.ratio.get("seeds") or ()) for c in comparisons), default=0)
+    if seeds > 1:
+        return f"The figures are means over {seeds} seeds."
+    return "Each model was trained once: the spread between trainings is not in these intervals."
+
+
+def claim(comparison: Comparison) -> str:
+    """Return whether chance explains the difference, and the ratio with its interval."""
     ratio = comparison.ratio
     if ratio.get("ratio") is None and ratio.get("high") is None:
-        return f"No ratio is claimed: {ratio.get('note') or 'it is undefined'}."
-    verdict = {
-        "better": "Fewer alarms, beyond what the choice of images explains",
-        "worse": "More alarms, beyond what the choice of images explains",
-        "open": "These images do not tell the two apart",
-    }[verdict_class(ratio)]
-    seeds = len(ratio.get("seeds") or ())
-    caution = (
-        " One training each: the spread between trainings is not in this interval."
-        if seeds <= 1
-        else f" Mean of {seeds} seeds."
+        return f"No claim is made: {ratio.get('note') or 'the ratio is not defined'}."
+    verdict = verdict_class(ratio)
+    change = {"better": "fall", "worse": "rise"}.get(verdict, "")
+    difference = f"this {change}" if comparison.with_itself else "this difference"
+    certainty = (
+        "The choice of images alone may explain it."
+        if verdict == "open"
+        else f"The choice of images does not explain {difference}."
     )
-    note = f" ({ratio['note']})" if ratio.get("note") else ""
-    return f"{verdict}{note}.{caution}"
+    interval = f"95 % interval {limits([ratio.get('low'), ratio.get('high')])}"
+    if ratio.get("ratio") is None:
+        return f"{certainty} For the ratio of the false alarms: {interval}."
+    return f"{certainty} Ratio of the false alarms: {rate(ratio['ratio'])} ({interval})."
+
+
+def ap50_certainty(comparison: Comparison) -> str:
+    """Return the difference of AP50 with its interval, as a sentence; empty when it is not known."""
+    found = comparison.ap50 or {}
+    if found.get("difference") is None:
+        return ""
+    interval = limits([found.get("low"), found.get("high")])
+    return f"The difference of AP50 is {number(found['difference'])} (95 % interval {interval})."
 
 
 def verdict_class(ratio: Mapping[str, Any]) -> str:
@@ -66,8 +165,28 @@ def verdict_class(ratio: Mapping[str, Any]) -> str:
     return "worse" if low is not None and low > 1 else "open"
 
 
-def count(value: float | None) -> str:
-    """Return a count, with one digit where it is a mean."""
-    return (
-        ABSENT if value is None else f"{value:g}" if float(value).is_integer() else f"{value:.1f}"
-    )
+def allows_claim(comparison: Comparison) -> bool:
+    """Whether the interval of a comparison leaves out that nothing differs."""
+    return verdict_class(comparison.ratio) != "open"
+
+
+def stop_sentence(stop: Stop) -> str:
+    """Return what a stop rule says of a loop."""
+    if stop.reason is None:
+        return f"By the rule “{stop.rule}” the loop would go on."
+    after = "" if stop.round is None else f" after round {stop.round}"
+    return f"By the rule “{stop.rule}” the loop would end{after}: {stop.reason}."
+
+
+def control_arms(arms: Mapping[str, str]) -> str:
+    """Return which control arms ran beside the first arm, and what each of them adds.
+
+    Args:
+        arms: name to what it adds, the first arm first.
+    """
+    words = {1: "one control arm", 2: "two control arms"}
+    others = [f"{name} ({help})" for name, help in list(arms.items())[1:]]
+    if not others:
+        return ""
+    number_ = words.get(len(others), f"{len(others)} control arms")
+    return f"The loop ran with {number_}: {', '.join(others)}."
