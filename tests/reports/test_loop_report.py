@@ -15,16 +15,10 @@ from PIL import Image
 from hardmine.finding_kinds import FindingKind
 from hardmine.reports import loop_report as page
 from hardmine.reports.charts import arm_order
-from hardmine.reports.content import (
-    Comparison,
-    CurveLine,
-    Gallery,
-    Picture,
-    ReportData,
-    Stop,
-)
+from hardmine.reports.content import CurveLine, Gallery, Picture, ReportData
 from hardmine.reports.loop_report import headline, render_report, verdict_lines, write_report
 from hardmine.reports.round_columns import ALARMS, RoundRow
+from hardmine.reports.wording import Comparison, Stop
 from hardmine.types import Detections, Problem
 
 HOSTILE = '<script>alert("x")</script>&\'.jpg'

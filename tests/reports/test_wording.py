@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from hardmine.evaluation.scored_images import Scored
-from hardmine.reports.content import Comparison, Stop, curve_line, worst_alarms
+from hardmine.reports.content import curve_line, worst_alarms
 from hardmine.reports.wording import (
+    Comparison,
+    Stop,
     allows_claim,
     ap50_certainty,
     claim,

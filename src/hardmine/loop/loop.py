@@ -33,7 +33,6 @@ from hardmine.loop.arm_state import ArmState
 from hardmine.loop.control_arms import Arm
 from hardmine.loop.loop_options import LoopOptions
 from hardmine.loop.round_summary import (
-    ALARMS,
     compare_arms,
     describe_sets,
     round_row,
@@ -46,6 +45,7 @@ from hardmine.machine import describe_machine
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.option_fields import takes_options
+from hardmine.reports.round_columns import ALARMS
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows import backend as backends
 from hardmine.workflows.backend import Backend

@@ -13,16 +13,15 @@ from hardmine.loop.arm_state import ArmState
 from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.loop.loop_options import LoopOptions
 from hardmine.reports.content import (
-    Comparison,
     CurveLine,
     Gallery,
     Picture,
     ReportData,
-    Stop,
     curve_line,
     worst_alarms,
 )
 from hardmine.reports.round_columns import RoundRow
+from hardmine.reports.wording import Comparison, Stop
 from hardmine.types import Detections
 from hardmine.workflows.cached_models import CachedMeasurement
 from hardmine.workflows.image_sets import LoopSets

@@ -13,33 +13,8 @@ from hardmine.evaluation.alarms import negatives_curve, thin
 from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored
 from hardmine.reports.round_columns import RoundRow
+from hardmine.reports.wording import Comparison, Stop
 from hardmine.types import Detections, Problem
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The false alarms of an arm in a round against those of another arm, or of its own earlier round.
-
-    Attributes:
-        negatives: the set that alarms are counted on.
-        ratio: the fields of ``RatioInterval`` as a plain mapping.
-        ap50: those of ``DifferenceInterval``; ``None`` when it was not computed.
-        images: how many images the set has.
-    """
-
-    arm: str
-    round: int
-    against_arm: str
-    against_round: int
-    negatives: str
-    ratio: Mapping[str, Any]
-    ap50: Mapping[str, Any] | None = None
-    images: int | None = None
-
-    @property
-    def with_itself(self) -> bool:
-        """Whether it compares two rounds of one arm."""
-        return self.arm == self.against_arm
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +43,6 @@ class CurveLine:
     name: str
     points: tuple[tuple[float, float], ...]
     log_average: float | None
-
-
-@dataclass(frozen=True)
-class Stop:
-    """After which round a stop rule ends a loop, and why; both are None when it does not."""
-
-    rule: str
-    round: int | None
-    reason: str | None
 
 
 @dataclass(frozen=True, eq=False)

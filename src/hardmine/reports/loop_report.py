@@ -12,10 +12,11 @@ from typing import Any
 from hardmine.files import write_text
 from hardmine.reports import charts as figures
 from hardmine.reports import wording
-from hardmine.reports.content import Comparison, ReportData
+from hardmine.reports.content import ReportData
 from hardmine.reports.page_shell import render_page
 from hardmine.reports.round_columns import ALARMS, SHOWN, RoundRow
 from hardmine.reports.thumbnails import Budget, Section, shrink_gallery
+from hardmine.reports.wording import Comparison
 
 PICTURE_BYTES = 6_000_000
 PICTURES_PER_GALLERY = 24

@@ -6,10 +6,8 @@ A verdict first says what happened, then how sure that is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from hardmine.reports.content import Comparison, Stop
+from dataclasses import dataclass
+from typing import Any
 
 ABSENT = "–"
 
@@ -190,3 +188,38 @@ def control_arms(arms: Mapping[str, str]) -> str:
         return ""
     number_ = words.get(len(others), f"{len(others)} control arms")
     return f"The loop ran with {number_}: {', '.join(others)}."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The false alarms of an arm in a round against those of another arm, or of its own earlier round.
+
+    Attributes:
+        negatives: the set that alarms are counted on.
+        ratio: the fields of ``RatioInterval`` as a plain mapping.
+        ap50: those of ``DifferenceInterval``; ``None`` when it was not computed.
+        images: how many images the set has.
+    """
+
+    arm: str
+    round: int
+    against_arm: str
+    against_round: int
+    negatives: str
+    ratio: Mapping[str, Any]
+    ap50: Mapping[str, Any] | None = None
+    images: int | None = None
+
+    @property
+    def with_itself(self) -> bool:
+        """Whether it compares two rounds of one arm."""
+        return self.arm == self.against_arm
+
+
+@dataclass(frozen=True)
+class Stop:
+    """After which round a stop rule ends a loop, and why; both are None when it does not."""
+
+    rule: str
+    round: int | None
+    reason: str | None
