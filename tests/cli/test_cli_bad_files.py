@@ -105,7 +105,7 @@ def spoil(name: str, recipe: Recipe) -> str:
         return "not a readable checkpoint"
     if name == "pickle":
         torch.save({"model": Bomb()}, path)
-        return "not a readable checkpoint"
+        return "wants to run code"
     if name == "bare pickle":
         path.write_bytes(pickle.dumps(Bomb()))
         return "not a readable checkpoint"

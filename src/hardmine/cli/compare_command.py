@@ -23,7 +23,7 @@ def compare(
     recipes: Annotated[
         list[str],
         typer.Argument(
-            metavar="RECIPE… DATA",
+            metavar="RECIPE…",
             help="Two or more recipes, then the labelled data. A recipe is a name, a YAML file or "
             "'default', with changes after '+': 'default+loss.selection.kind=level_quota'. With "
             "--pool, 'loop.' options too: 'default+loop.add=0.5'. The first is the reference.",

@@ -211,7 +211,7 @@ PRESETS: Mapping[str, Preset] = {
             "input": _YOLOX_INPUT,
             "nms": {"iou": 0.45},
         },
-        "YOLOX, as its `export_onnx.py` writes it",
+        "YOLOX, as its own ONNX export writes it",
         "one [B, N, 5 + C], offsets in grids of strides 8, 16, 32, objectness × class",
         "letterbox 114 at the upper left, BGR, 0–255",
     ),
