@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("src", "tests", "docs", "benchmarks", "examples")
-FOREIGN = frozenset({"presets.py", "ssd_coco.py", "ssd_pascal.py"})
+FOREIGN = frozenset({"export_onnx.py", "presets.py", "shape.py", "ssd_coco.py", "ssd_pascal.py"})
 """Files of other projects that texts name without a folder."""
 
 _PATH = re.compile(r"(?<![\w./-])((?:[\w-]+/)+[\w-]+\.(?:py|md|html|css))\b")

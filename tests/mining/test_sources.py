@@ -294,3 +294,11 @@ def test_reading_ahead_stops_when_nobody_asks_any_more() -> None:
     next(walk)
     walk.close()  # type: ignore[attr-defined]
     assert len(read) < 200
+
+
+def test_a_damaged_compressed_header_is_a_problem_and_no_fault(tmp_path: Path) -> None:
+    """A gzip header that announces an extra field and ends: tarfile raises TypeError."""
+    (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b\x08\x04" + bytes(6))
+    (problem,) = open_source(tmp_path / "a.tar.gz").items()
+    assert isinstance(problem, Problem)
+    assert (problem.kind, problem.file) == ("archive_broken", str(tmp_path / "a.tar.gz"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,7 +25,20 @@ from hardmine.types import Problem
 INSIDE = "!/"
 """Stands between an archive's name and a member's."""
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    # What the standard library raises for a damaged header, an unknown compression, a password.
+    TypeError,
+    ValueError,
+    RuntimeError,
+    IndexError,
+    OverflowError,
+)
 _KEPT_OPEN = 8
 _FROM_NETWORK = 16
 """Pictures of a folder on a network that are read to find out how bright deep grey is there."""
