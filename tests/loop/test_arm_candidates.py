@@ -131,7 +131,7 @@ class Dying:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
         self.left = n
         self.scorer = Noisy(0.3)
-        real_cut, real_full = self.scorer.score, _FullPrecision._look
+        real_cut, real_full = self.scorer.score, _FullPrecision._run_network
 
         def cut(pixels: Any) -> Any:
             self.tick()
@@ -142,7 +142,7 @@ class Dying:
             return real_full(this, images)
 
         monkeypatch.setattr(self.scorer, "score", cut)
-        monkeypatch.setattr(_FullPrecision, "_look", full)
+        monkeypatch.setattr(_FullPrecision, "_run_network", full)
         monkeypatch.setattr(runtime, "make_scorer", lambda *a: self.scorer)
 
     def tick(self) -> None:
@@ -185,9 +185,9 @@ def test_a_score_in_full_hangs_on_nothing_but_the_image(pool: Dataset) -> None:
     sizes: list[int] = []
 
     class Sized(_FullPrecision):
-        def _look(self, images: torch.Tensor) -> Any:
+        def _run_network(self, images: torch.Tensor) -> Any:
             sizes.append(len(images))
-            return super()._look(images)
+            return super()._run_network(images)
 
     from hardmine.inference.image_loading import ImageItem
 

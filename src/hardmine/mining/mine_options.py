@@ -157,6 +157,7 @@ class MineOptions:
     runtime: RuntimeName = option(
         "auto",
         "The program that computes the fast scores; auto takes OpenVINO on a CPU if it is installed.",
+        metavar="NAME",
         panel="Advanced",
     )
     ray: str | None = option(
