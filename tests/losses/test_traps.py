@@ -43,7 +43,7 @@ ELSEWHERE = {
     9: "test_an_image_that_loses_all_boxes_is_no_negative",
     11: "test_trap_11_an_image_without_boxes_is_cropped_too",
     12: "test_trap_12_letterbox_scales_before_it_pads",
-    13: "test_no_image_is_handed_out_twice_nor_its_near_duplicate",
+    13: "test_trap_13_nothing_without_detection_nothing_twice_no_duplicates_no_leaks",
     14: "test_threshold_of_zero_means_zero",
     15: "test_a_duplicate_is_a_false_positive",
     16: "test_false_alarms_on_negatives_lower_ap_with_negatives_only",

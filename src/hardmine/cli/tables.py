@@ -105,13 +105,10 @@ def show_mining(
     handed_out = f"{len(result.candidates)} images handed out"
     handed_out += f" ({more} more than shown)" if more else ""
     console.result(
-        result.why_nothing()
+        (not result.candidates and result.why_nothing())
         or f"{handed_out}, {result.scanned} scanned, {result.duplicates_grouped} near-duplicates "
         f"passed over, {len(result.leaks)} leaks, {len(result.problems)} unreadable"
     )
     for problem in result.problems:
         console.note(f"unreadable: {problem}")
-    why_nothing = getattr(result, "why_nothing", None)
-    if not result.candidates and why_nothing is not None:
-        console.result(why_nothing())
     console.result(f"the list: {out / 'candidates.csv'}")
