@@ -74,6 +74,27 @@ def test_a_dry_run_counts_only_what_is_left(cli: Cli, work: Path) -> None:
     assert estimate.seconds == 60.0  # (1,000 - 400) / 10
 
 
+def test_what_is_not_read_is_counted_and_named(cli: Cli, work: Path) -> None:
+    Path("pool/20.jpg").write_bytes(Path("pool/00.jpg").read_bytes())
+    for name in ("a.nef", "b.nef", "scan"):
+        Path("pool", name).write_bytes(Path("pool/00.jpg").read_bytes())
+    code, out, err = cli("mine tiny.safetensors pool --runtime torch --min-score 0 --top 2 --out o")
+    assert code == 0
+    assert "21 scanned" in out
+    assert "1 unreadable" in out
+    text = " ".join(err.split())
+    assert "unreadable: " in text
+    assert "2 files ending in .nef passed over: not a format that is read" in text
+    assert "1 file without a suffix passed over: the content is a picture" in text
+
+
+def test_nothing_handed_out_is_explained(cli: Cli, work: Path) -> None:
+    code, out, _ = cli("mine tiny.safetensors pool --runtime torch --min-score 1 --out o -q")
+    assert code == 0
+    assert out.startswith("0 handed out: 20 scanned, best score ")
+    assert out.splitlines()[0].endswith(", below --min-score 1")
+
+
 def test_a_dry_run_reads_a_store_of_an_earlier_version(cli: Cli, work: Path) -> None:
     words = "mine tiny.safetensors pool --runtime torch --out o -q"
     assert cli(words)[0] == 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +357,32 @@ def test_an_empty_pool_or_a_second_run_is_one_clear_error(
         pytest.raises(DataError, match="another run is writing"),
     ):
         run(inputs, tmp_path / "run", World(), resume=True)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "list", "glob"])
+def test_the_pool_may_be_whatever_mining_takes(
+    inputs: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    run(inputs, tmp_path / "plain", World(), rounds=1)
+    folder = inputs["pool"]
+    names = sorted(path.name for path in folder.iterdir())
+    if kind == "list":
+        (folder / "pool.txt").write_text("".join(f"{name}\n" for name in names))
+        inputs["pool"] = folder / "pool.txt"
+    elif kind == "glob":
+        inputs["pool"] = f"{folder}/*.png"
+    else:
+        inputs["pool"] = shutil.make_archive(str(tmp_path / "packed"), kind, folder)
+    out = tmp_path / "run"
+    run(inputs, out, World(), rounds=1)
+    for row, plain in zip(rows_of(out), rows_of(tmp_path / "plain"), strict=True):
+        assert row | {"model": ""} == plain | {"model": ""}  # its key names where the images lie
+    assert sheet_of(out, "mined", 1) == sheet_of(tmp_path / "plain", "mined", 1)
+    if kind in ("tar", "zip"):
+        assert sorted(path.name for path in (out / "pool").rglob("*.png")) == names
+    world = World()
+    run(inputs, out, world, rounds=1, resume=True)
+    assert world.calls == []  # nothing was unpacked or done again under another name
 
 
 def test_negatives_with_labelled_objects_are_refused(

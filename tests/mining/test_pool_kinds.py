@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from hardmine import mine
+from hardmine.errors import DataError
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.tiles import tiled
 from hardmine.mining.candidates_file import hand_over
@@ -235,9 +236,15 @@ def test_an_image_that_is_gone_from_its_archive_is_named(
     mine(predictions, pool, out=tmp_path / "out", repeats=False)
     with zipfile.ZipFile(pool, "w") as archive:
         archive.writestr("other.png", b"")
-    from hardmine.errors import DataError
-    from hardmine.mining.sources import archives
-
-    archives._zip.cache_clear()
     with pytest.raises(DataError, match=r"none of its \d images can be read"):
         hand_over(tmp_path / "out" / "candidates.json", tmp_path / "cvat", "cvat")
+
+
+def test_an_archive_that_has_changed_is_unpacked_anew(tmp_path: Path) -> None:
+    for colour in ((200, 0, 0), (0, 200, 0)):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / "a.png")
+        with zipfile.ZipFile(tmp_path / "pool.zip", "w") as archive:
+            archive.write(tmp_path / "a.png", "../../a.png")
+        (record,) = load_pool(tmp_path / "pool.zip", tmp_path / "run" / "pool").records
+        assert Image.open(record.path).getpixel((0, 0)) == colour
+        assert record.path.is_relative_to(tmp_path / "run" / "pool")  # whatever the archive says

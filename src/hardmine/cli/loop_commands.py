@@ -70,12 +70,7 @@ def mine(
 def loop(
     data: options.DataOrResume = None,
     *,
-    pool: Annotated[
-        Path | None,
-        typer.Option(
-            "--pool", metavar="DIR", exists=True, file_okay=False, help="The images to mine from."
-        ),
-    ] = None,
+    pool: options.Pool = None,
     negatives: options.Negatives = None,
     val: options.LoopVal = None,
     choices: Given[LoopOptions],

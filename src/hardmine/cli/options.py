@@ -73,6 +73,23 @@ def _detector_spec(text: str) -> str:
     return text
 
 
+def _pool_spec(text: str | None) -> str | None:
+    if text is None or "://" in text or any(mark in text for mark in "*?[") or Path(text).exists():
+        return text
+    raise typer.BadParameter(f"path {text!r} does not exist")
+
+
+Pool = Annotated[
+    str | None,
+    typer.Option(
+        "--pool",
+        metavar="POOL",
+        callback=_pool_spec,
+        help="The images to mine from: a folder, a glob in quotes, a .txt list, a tar or zip archive, "
+        "or a URL. Images of archives and URLs are written into the folder 'pool' of the run.",
+    ),
+]
+
 Checkpoint = Annotated[
     str,
     typer.Argument(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.cli.console import Console
+from hardmine.finding_kinds import FindingKind
 
 if TYPE_CHECKING:
     from hardmine.evaluation.measurement import Measurement
@@ -104,11 +105,15 @@ def show_mining(
     more = len(result.candidates) - len(shown)
     handed_out = f"{len(result.candidates)} images handed out"
     handed_out += f" ({more} more than shown)" if more else ""
+    passed_over = [p for p in result.problems if p.kind == FindingKind.FILES_PASSED_OVER]
+    unreadable = [p for p in result.problems if p.kind != FindingKind.FILES_PASSED_OVER]
     console.result(
         (not result.candidates and result.why_nothing())
         or f"{handed_out}, {result.scanned} scanned, {result.duplicates_grouped} near-duplicates "
-        f"passed over, {len(result.leaks)} leaks, {len(result.problems)} unreadable"
+        f"passed over, {len(result.leaks)} leaks, {len(unreadable)} unreadable"
     )
-    for problem in result.problems:
+    for problem in unreadable:
         console.note(f"unreadable: {problem}")
+    for problem in passed_over:
+        console.note(str(problem))
     console.result(f"the list: {out / 'candidates.csv'}")

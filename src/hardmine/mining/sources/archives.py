@@ -66,8 +66,8 @@ class Archive:
 
     @staticmethod
     def of(name: str) -> Archive:
-        """Return the archive of a name, the same object again as long as it is in use."""
-        return _archive(name)
+        """Return the archive of a name, the same object again as long as the file is the same."""
+        return _archive(name, _version(name))
 
     @property
     def is_zip(self) -> bool:
@@ -176,14 +176,27 @@ def read_member(name: str) -> bytes:
     return Archive.of(archive).read(member)
 
 
+def _version(name: str) -> tuple[int, int] | None:
+    """Return what changes when an archive on this machine is written anew."""
+    try:
+        stat = os.stat(name)  # noqa: PTH116
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
 @lru_cache(_KEPT_OPEN)
-def _archive(name: str) -> Archive:
+def _archive(name: str, version: tuple[int, int] | None) -> Archive:
     plain = name.lower().endswith((".tar", ".zip"))
     return Archive(name, plain and (not is_url(name) or name.lower().endswith(".zip")))
 
 
-@lru_cache(_KEPT_OPEN)
 def _zip(name: str) -> zipfile.ZipFile:
+    return _open_zip(name, _version(name))
+
+
+@lru_cache(_KEPT_OPEN)
+def _open_zip(name: str, version: tuple[int, int] | None) -> zipfile.ZipFile:
     return zipfile.ZipFile(open_remote(name) if is_url(name) else name)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -24,11 +26,10 @@ def load_pool(pool: Dataset | Path | str, unpack_to: Path | None = None) -> Data
     """Return a pool's images as a dataset of files.
 
     Images in archives and behind URLs are written below ``unpack_to``, under their names inside the
-    pool; what is there already is not written again.
+    pool, in a folder for each pool; what is there already is not written again.
 
     Args:
         pool: as for :func:`~hardmine.mining.sources.pool_source.open_source`.
-        unpack_to: a folder that belongs to this pool alone.
 
     Raises:
         DataError: there is no such pool, no image in it, or it has to be unpacked and ``unpack_to`` is
@@ -38,18 +39,18 @@ def load_pool(pool: Dataset | Path | str, unpack_to: Path | None = None) -> Data
         return _required(pool, pool.root)
     here = Path(pool)
     source = open_source(here.resolve() if here.is_dir() else pool)
+    folder = None if unpack_to is None else unpack_to / _identity(source)
     paths: list[Path] = []
     problems: list[Problem] = []
     unpacked = 0
-    for item in _unpacked(source, unpack_to):
+    for item in _unpacked(source, folder):
         if isinstance(item, Problem):
             problems.append(item)
             continue
         paths.append(item)
-        unpacked += unpack_to is not None and item.is_relative_to(unpack_to)
+        unpacked += folder is not None and item.is_relative_to(folder)
     paths.sort()
-    whole = unpack_to is not None and unpacked == len(paths)
-    root = unpack_to if whole and unpack_to is not None else Path(source.prefix)
+    root = Path(source.prefix) if folder is None or unpacked < len(paths) else folder
     records: list[ImageRecord] = []
     for path, size in zip(paths, read_sizes(paths), strict=True):
         if isinstance(size, DataError):
@@ -89,6 +90,14 @@ def _unpacked(source: Source, folder: Path | None) -> Iterator[Path | Problem]:
             raise DataError(f"{source.name}: wanted images that are files on this machine")
         else:
             yield _write(item, _place(source, item, folder))
+
+
+def _identity(source: Source) -> str:
+    """Return what tells a pool from another one: its name; of an archive here its size and date."""
+    file = Path(source.name)
+    stat = file.stat() if file.is_file() else None
+    facts = [source.name, stat and stat.st_size, stat and stat.st_mtime_ns]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
 def _fresh(source: Source, folder: Path | None) -> Iterator[ImageItem | Problem]:
