@@ -26,7 +26,7 @@ from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import ScoredImage
 from hardmine.loop.loop import LoopResult
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
-from hardmine.workflows.backend import Backend
+from hardmine.workflows.backend import Backend, TrainingRequest
 
 BOX = (8.0, 8.0, 24.0, 24.0)
 SIDE = 32
@@ -144,35 +144,20 @@ class World:
             raise KeyboardInterrupt
         self.calls.append(name)
 
-    def fit(
-        self,
-        dataset: Dataset,
-        recipe: Any,
-        out: Path,
-        *,
-        seed: int,
-        init: Path | None,
-        weights: Path | None,
-        steps: int | None,
-        resume: bool,
-        device: str | None,
-        progress: Callable[[Any], None] | None,
-        validate: Callable[[Any], float] | None = None,
-        validate_every: int = 0,
-        arm: str = "base",
-        round_number: int = 0,
-    ) -> Path:
+    def fit(self, request: TrainingRequest) -> Path:
         """Learn the kinds of the negatives in the dataset, on top of what ``init`` knows."""
         self._call("fit")
+        init, seed, steps = request.init, request.seed, request.steps
         before = set(json.loads(init.read_text())["learned"]) if init else set()
-        negatives = [r for r in dataset.records if r.state.is_negative]
+        negatives = [r for r in request.dataset.records if r.state.is_negative]
         learned = sorted(before | {r.path.stem.split("-")[0] for r in negatives})
         text = json.dumps({"learned": learned, "seed": seed, "steps": steps})
-        (out / "last.safetensors").write_text(text)
-        if progress is not None:
-            progress(SimpleNamespace(step=steps, steps=steps))
-        self.trainings.append({"images": len(dataset), "steps": steps, "init": init, "seed": seed})
-        return out / "last.safetensors"
+        (request.out / "last.safetensors").write_text(text)
+        if request.progress is not None:
+            request.progress(SimpleNamespace(step=steps, steps=steps))
+        trained = {"images": len(request.dataset), "steps": steps, "init": init, "seed": seed}
+        self.trainings.append(trained)
+        return request.out / "last.safetensors"
 
     def load_detector(self, checkpoint: Path, device: str | None = None) -> FakeDetector:
         """Load what ``fit`` wrote."""

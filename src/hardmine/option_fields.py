@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -89,8 +89,9 @@ def info_of(described: Field[Any]) -> OptionInfo | None:
     return found if isinstance(found, OptionInfo) else None
 
 
+@cache
 def field_types(cls: type) -> dict[str, Any]:
-    """Return the type of each field of an options class."""
+    """Return the type of each field of an options class; not to be changed."""
     hints = get_type_hints(cls)
     return {item.name: hints[item.name] for item in fields(cls)}
 

@@ -65,7 +65,7 @@ def test_loop_hands_over_its_options(cli: Cli, files: Path, spy: Callable[[str, 
     assert callable(got.pop("progress"))
     assert got == {
         "data": Path("data"),
-        "pool": Path("pool"),
+        "pool": "pool",
         "negatives": None,
         "val": 0.3,
         "rounds": 2,
@@ -102,7 +102,7 @@ def test_loop_hands_over_only_what_is_written(
     assert called.arguments.pop("progress")
     assert called.arguments == {
         "data": Path("data"),
-        "pool": Path("pool"),
+        "pool": "pool",
         "negatives": None,
         "val": None,
         "out": Path("runs/loop"),

@@ -12,6 +12,7 @@ import pytest
 
 from hardmine.augment.paste import AlarmPasteConfig, read_alarms
 from hardmine.recipes.recipe import Recipe
+from hardmine.workflows.backend import TrainingRequest
 from loop_fakes import BOX, World, run, sheet_of
 
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -20,9 +21,9 @@ pytestmark = pytest.mark.usefixtures("no_page")
 class Noting(World):
     """Also notes the recipe of each training."""
 
-    def fit(self, dataset: Any, recipe: Any, out: Path, **more: Any) -> Path:
-        self.recipes = [*getattr(self, "recipes", []), recipe]
-        return super().fit(dataset, recipe, out, **more)
+    def fit(self, request: TrainingRequest) -> Path:
+        self.recipes = [*getattr(self, "recipes", []), request.recipe]
+        return super().fit(request)
 
 
 def pasting(source: str | None = None) -> Recipe:

@@ -14,11 +14,11 @@ from hardmine.cli.console import Console, usage_error
 from hardmine.cli.option_flags import expand_options
 from hardmine.errors import DataError
 from hardmine.option_fields import Given
-from hardmine.types import Detections, ImageState, Problem
 from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
+    from hardmine.types import Detections, Problem
 
 
 @expand_options
@@ -160,6 +160,7 @@ def predict_images(
         DataError: no image in the sources; or some could not be read, after all others were done.
     """
     from hardmine.inference.predict import score_images
+    from hardmine.types import Problem
 
     targets, problems = find_images(sources)
     rows: list[dict[str, Any]] = []
@@ -193,6 +194,7 @@ def find_images(sources: Sequence[Path]) -> tuple[dict[Path, Path], list[Problem
         DataError: there is no image at all.
     """
     from hardmine.data.formats.image_folder import load_images
+    from hardmine.types import ImageState
 
     targets: dict[Path, Path] = {}
     problems: list[Problem] = []

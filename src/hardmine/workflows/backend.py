@@ -5,39 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hardmine.types import Dataset, Detections
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
+    from hardmine.models.network import Network
+    from hardmine.recipes.recipe import Recipe
+    from hardmine.training.trainer import Progress
 
 
-class Fit(Protocol):
-    """A resumable training that returns its weights, ``out/`` and the backend's ``weights_name``.
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingRequest:
+    """One training that a run asks for; the fields are explained in ``training.trainer.fit``.
 
-    The arguments are those of ``training.trainer.fit``; ``arm`` and ``round_number`` say which training
-    of a loop it is: ``"base"`` and 0 for the one that all arms start from.
+    ``arm`` and ``round_number`` say which training of a loop it is: ``"base"`` and 0 for the
+    one that all arms start from.
     """
 
-    def __call__(  # noqa: D102
-        self,
-        dataset: Dataset,
-        recipe: Any,
-        out: Path,
-        *,
-        seed: int,
-        init: Path | None,
-        weights: Path | None,
-        steps: int | None,
-        resume: bool,
-        device: str | None,
-        progress: Callable[[Any], None] | None,
-        validate: Callable[[Any], float] | None = None,
-        validate_every: int = 0,
-        arm: str = "base",
-        round_number: int = 0,
-    ) -> Path: ...
+    dataset: Dataset
+    recipe: Recipe
+    out: Path
+    seed: int
+    init: Path | None = None
+    weights: Path | None = None
+    steps: int | None = None
+    resume: bool = True
+    device: str | None = None
+    progress: Callable[[Progress], None] | None = None
+    validate: Callable[[Network], float] | None = None
+    validate_every: int = 0
+    arm: str = "base"
+    round_number: int = 0
+
+
+Fit = Callable[[TrainingRequest], Path]
+"""A resumable training that returns its weights, ``out/`` and the backend's ``weights_name``."""
 
 
 class DetectImages(Protocol):
@@ -75,16 +79,20 @@ def own_backend() -> Backend:
     return Backend(_fit, load_detector, detect_images)
 
 
-def _fit(
-    dataset: Dataset,
-    recipe: Any,
-    out: Path,
-    *,
-    arm: str = "base",
-    round_number: int = 0,
-    **how: Any,
-) -> Path:
+def _fit(request: TrainingRequest) -> Path:
     from hardmine.training.trainer import fit
 
-    del arm, round_number
-    return fit(dataset, recipe, out, **how)
+    return fit(
+        request.dataset,
+        request.recipe,
+        request.out,
+        seed=request.seed,
+        init=request.init,
+        weights=request.weights,
+        steps=request.steps,
+        resume=request.resume,
+        device=request.device,
+        validate=request.validate,
+        validate_every=request.validate_every,
+        progress=request.progress,
+    )

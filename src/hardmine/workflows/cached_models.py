@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.types import Dataset
-from hardmine.workflows.backend import Backend
+from hardmine.workflows.backend import Backend, TrainingRequest
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint
 
 if TYPE_CHECKING:
@@ -95,21 +95,20 @@ class CachedTraining:
         key = self._key(inputs, recipe)
 
         def compute(folder: Path) -> str:
-            path = self.backend.fit(
+            request = TrainingRequest(
                 dataset,
                 recipe,
                 folder,
-                seed=seed,
+                seed,
                 init=None if init is None else init.checkpoint,
                 weights=weights,
                 steps=num_steps,
-                resume=True,
                 device=self.device,
                 progress=lambda state: self.steps.progress(role.label, state.step, state.steps),
                 arm=role.arm,
                 round_number=role.round_number,
             )
-            return path.name
+            return self.backend.fit(request).name
 
         outputs = (self.backend.weights_name,)
         name = self.steps.run(f"models/{key}/train", inputs, compute, outputs, role.label)

@@ -22,13 +22,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
 from hardmine.files import write_text
 from hardmine.mining.sources.local_files import local_files
 from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
-from hardmine.workflows.backend import Backend
+from hardmine.workflows.backend import Backend, TrainingRequest
 from hardmine.workflows.train_options import TrainerCommands
 
 if TYPE_CHECKING:
@@ -168,24 +168,7 @@ class ExternalTrainer:
         write_coco(val, self.val_json)
         write_text(self.classes, "\n".join(val.categories) + "\n")
 
-    def fit(
-        self,
-        dataset: Dataset,
-        recipe: Any,
-        out: Path,
-        *,
-        seed: int,
-        init: Path | None,
-        weights: Path | None,
-        steps: int | None,
-        resume: bool,
-        device: str | None,
-        progress: Callable[[Any], None] | None,
-        validate: Callable[[Any], float] | None = None,
-        validate_every: int = 0,
-        arm: str = "base",
-        round_number: int = 0,
-    ) -> Path:
+    def fit(self, request: TrainingRequest) -> Path:
         """Train by the command and return the weights that it wrote.
 
         It writes into a folder of its own, which is emptied into ``out`` when it has ended well: what a
@@ -198,9 +181,8 @@ class ExternalTrainer:
         """
         from hardmine.data.formats.coco import write_coco
 
-        del resume, progress, validate, validate_every
-        start = init or weights
-        write_coco(dataset, out / "train.coco.json")
+        out, start = request.out, request.init or request.weights
+        write_coco(request.dataset, out / "train.coco.json")
         for left_over in out.glob(f"{_ATTEMPT}*"):
             shutil.rmtree(left_over, ignore_errors=True)
         place = Path(tempfile.mkdtemp(prefix=_ATTEMPT, dir=out))
@@ -210,15 +192,15 @@ class ExternalTrainer:
             "classes": self.classes,
             "weights_out": place / self.weights_name,
             "init_weights": start or "none",
-            "seed": seed,
-            "steps": steps,
-            "epochs": f"{recipe.epochs:g}",
-            "round": round_number,
-            "arm": arm,
-            "device": device or "auto",
+            "seed": request.seed,
+            "steps": request.steps,
+            "epochs": f"{request.recipe.epochs:g}",
+            "round": request.round_number,
+            "arm": request.arm,
+            "device": request.device or "auto",
         }
         run_command(self.train, values, out / "train.log")
-        self._check(place / self.weights_name, out / "train.log", device)
+        self._check(place / self.weights_name, out / "train.log", request.device)
         _move_all(place, out, last=self.weights_name)
         return out / self.weights_name
 

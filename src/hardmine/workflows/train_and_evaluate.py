@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from hardmine.machine import describe_machine
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset
 from hardmine.workflows import backend as backends
-from hardmine.workflows.backend import Backend, DetectImages
+from hardmine.workflows.backend import Backend, DetectImages, TrainingRequest
 from hardmine.workflows.cached_models import RECALL, detect_sets
 from hardmine.workflows.image_sets import SeparateSets, crop_set, separate_sets
 from hardmine.workflows.recipe_choice import RECIPE, choose_recipe, start_from, write_recipe
@@ -129,20 +129,20 @@ def train(
         write_record(root / RECORD, inputs, options)
         write_recipe(root, chosen)
         validator = Validator(sets.val, chosen, backend.detect_images, options.validate)
+        request = TrainingRequest(
+            sets.train,
+            chosen,
+            root,
+            options.seed,
+            weights=start,
+            resume=resume,
+            device=options.device,
+            progress=lambda state: steps.progress("train", state.step, state.steps),
+            validate=validator.ap50 if options.validate else None,
+            validate_every=validator.every(sets.train),
+        )
         try:
-            checkpoint = backend.fit(
-                sets.train,
-                chosen,
-                root,
-                seed=options.seed,
-                init=None,
-                weights=start,
-                steps=None,
-                resume=resume,
-                device=options.device,
-                progress=lambda state: steps.progress("train", state.step, state.steps),
-                **validator.keywords(sets.train),
-            )
+            checkpoint = backend.fit(request)
         except CheckpointError as error:
             why = f" ({'; '.join(changes)})" if changes else ""
             raise CheckpointError(f"{error}{why}") from None
@@ -270,14 +270,11 @@ class Validator:
     detect_images: DetectImages
     times: int
 
-    def keywords(self, train: Dataset) -> dict[str, Any]:
-        """Return the keywords of ``fit`` for it."""
+    def every(self, train: Dataset) -> int:
+        """Return after how many steps it measures again; 0 without any validation."""
         if self.times == 0:
-            return {}
-        steps = self.recipe.steps(max(1, count_labelled(train.records)))
-        every = math.ceil(steps / self.times)
-        measure: Callable[[Network], float] = self.ap50
-        return {"validate": measure, "validate_every": every}
+            return 0
+        return math.ceil(self.recipe.steps(max(1, count_labelled(train.records))) / self.times)
 
     def ap50(self, model: Network) -> float:
         """Return AP50 of a network as it stands; 0 when it is not defined."""
