@@ -33,8 +33,8 @@ from hardmine.augment.chain import Augmenter, augment_preset
 from hardmine.data.images import Picture, decode_image, read_picture
 from hardmine.data.load_dataset import load_splits
 from hardmine.data.resize import Resize
+from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.machine import describe_machine
 from hardmine.training.batches import RecordDonors
 from hardmine.types import ImageRecord
 

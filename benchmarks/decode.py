@@ -24,12 +24,13 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
+from hardmine.detections import Detections
+from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.machine import describe_machine
 from hardmine.models.box_coder import encode_boxes
 from hardmine.models.postprocess import DecodeConfig, decode_detections
 from hardmine.models.priors import caffe_priors, make_priors
-from hardmine.types import Detections, Priors, RawOutput, ScoreForm
+from hardmine.tensors import Priors, RawOutput, ScoreForm
 
 RESULT = Path(__file__).parent / "results" / "decode.json"
 SIDE, MAPS = 300, ((38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1))

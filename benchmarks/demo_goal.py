@@ -17,8 +17,8 @@ from statistics import mean
 from typing import Any
 
 from hardmine.demo.run_demo import ROUNDS, run_demo
+from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.machine import describe_machine
 from hardmine.reports.round_columns import ALARMS
 
 RESULTS = Path(__file__).parent / "results" / "demo_goal.json"

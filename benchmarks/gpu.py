@@ -41,18 +41,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hardmine
 from benchmarks.step import RESULTS, make_batch, quiet_heads, timed, whole
-from hardmine.device import choose_device
+from hardmine.device import choose_device, describe_machine
 from hardmine.files import write_json
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.runtimes.runtime import make_scorer
 from hardmine.inference.runtimes.torch_runtime import CudaScorer
-from hardmine.machine import describe_machine
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import Recipe
+from hardmine.tensors import Batch
 from hardmine.training.run_state import Run, Start
 from hardmine.training.trainer import fit, train_steps
-from hardmine.types import Batch, Dataset, ImageRecord, ImageState
+from hardmine.types import Dataset, ImageRecord, ImageState
 
 MODELS = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
 CLASSES = tuple(f"class {i}" for i in range(20))

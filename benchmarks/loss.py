@@ -27,10 +27,10 @@ from torchvision.models.detection import _utils as utils
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
+from hardmine.device import describe_machine
 from hardmine.files import write_json
 from hardmine.losses.multibox_loss import LossConfig, MultiBoxLoss
-from hardmine.machine import describe_machine
-from hardmine.types import Batch, Priors, RawOutput, ScoreForm
+from hardmine.tensors import Batch, Priors, RawOutput, ScoreForm
 
 RESULT = Path(__file__).parent / "results" / "loss.json"
 BATCH, PRIORS, SEED = 32, 8732, 0

@@ -31,6 +31,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from hardmine.device import describe_machine
 from hardmine.files import write_json
 from hardmine.inference.checkpoint_detector import TorchDetector, load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
@@ -46,7 +47,6 @@ from hardmine.inference.image_loading import (
 )
 from hardmine.inference.predict import DECODE_FLOOR, ScoredImage, score_images
 from hardmine.inference.runtimes.runtime import make_scorer
-from hardmine.machine import describe_machine
 from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.rescoring import ExactRanking

@@ -31,11 +31,12 @@ from hardmine import load_dataset, train
 from hardmine.comparison.compare_summary import figures_of
 from hardmine.data.formats.image_folder import load_images
 from hardmine.data.images import read_image
+from hardmine.detections import Detections
+from hardmine.device import describe_machine
 from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored, load_detections
 from hardmine.files import write_json
-from hardmine.machine import describe_machine
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+from hardmine.types import Dataset, ImageRecord, ImageState
 
 RESULTS = Path(__file__).parent / "results"
 SIDE, BATCH, RATE = 320, 8, 1e-3

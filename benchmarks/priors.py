@@ -20,8 +20,8 @@ from typing import Any
 import hardmine
 from hardmine.data.load_dataset import load_dataset
 from hardmine.data.splits.split import split_dataset
+from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.machine import describe_machine
 from hardmine.models.priors import ExplicitPriors
 from hardmine.prior_design.canvas_boxes import boxes_on_canvas
 from hardmine.prior_design.coverage import measure_coverage

@@ -19,8 +19,8 @@ from statistics import median
 
 import numpy as np
 
+from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.machine import describe_machine
 
 RESULT = Path(__file__).parent / "results" / "read_coco.json"
 GOALS = {"seconds": 6.0, "peak_mb": 1500.0}

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from hardmine import run_loop
+from hardmine.device import describe_machine
 from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_json
-from hardmine.machine import describe_machine
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.reports.round_columns import ALARMS
 from hardmine.types import Dataset

@@ -30,16 +30,17 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model
 
+from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.machine import describe_machine
-from hardmine.models.backbones.vgg import VggConfig
+from hardmine.models.backbones.own_networks import VggConfig
 from hardmine.models.postprocess import DecodeConfig, decode_detections
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import Recipe
+from hardmine.tensors import Batch, RawOutput
 from hardmine.training.objective import make_targets
 from hardmine.training.run_state import Run, Start
-from hardmine.types import Batch, Dataset, RawOutput
+from hardmine.types import Dataset
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES, MOST_BOXES, SEED = 20, 8, 0

@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from hardmine.detections import Detections
+from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.machine import describe_machine
 from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import INDEXES, PoolStore
 from hardmine.mining.rescoring import ExactRanking
 from hardmine.mining.scan import ScanCounts, iter_unscored, scan_source
-from hardmine.types import Detections, PoolScore
+from hardmine.types import PoolScore
 
 RESULT = Path(__file__).parent / "results" / "store.json"
 MODEL = "0123456789abcdef"
@@ -115,8 +116,8 @@ def time_top(folder: Path, rows: int) -> dict[str, float]:
 def victim(path: Path, images: int) -> None:
     """Scan with a detector that takes a hundredth of a millisecond; notes what it scored."""
     from hardmine.data.resize import Resize
-    from hardmine.inference import fast_scoring
-    from hardmine.inference.fast_scoring import FastScore
+    from hardmine.inference.runtimes import runtime
+    from hardmine.inference.runtimes.runtime import FastScore
 
     def batch_of(scorer: Any, resize: Any, batch: Any) -> list[FastScore]:
         time.sleep(0.002)
@@ -124,7 +125,7 @@ def victim(path: Path, images: int) -> None:
         return [FastScore(i.name, (hash_of(i.name) % 9973) / 9973, 1, 0, 0) for i in batch]
 
     known: set[str] = set()
-    fast_scoring.score_batch = batch_of  # type: ignore[assignment]
+    runtime.score_batch = batch_of  # type: ignore[assignment]
     scorer: Any = type("Quick", (), {"name": "fake", "workers": 2, "batch_size": 16})()
     with PoolStore(path) as store:
         known.update(score.image for score in store.iter_ranked(MODEL))

@@ -21,11 +21,12 @@ from PIL import Image
 
 from hardmine import run_loop
 from hardmine.data.splits.near_duplicates import perceptual_hash
+from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import ScoredImage
 from hardmine.loop.loop import LoopResult
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
+from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 from hardmine.workflows.backend import Backend, TrainingRequest
 
 BOX = (8.0, 8.0, 24.0, 24.0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hardmine.boxes import xyxy_to_cxcywh
 from hardmine.losses.negative_mining import RankedPriors
-from hardmine.types import Assignment, Batch, Priors, RawOutput, ScoreForm
+from hardmine.tensors import Assignment, Batch, Priors, RawOutput, ScoreForm
 
 ROW = Priors(
     torch.tensor([[5.0, 5, 10, 10], [15, 5, 10, 10], [25, 5, 10, 10], [35, 5, 10, 10]]),

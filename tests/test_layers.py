@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "hardmine"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "errors text finding_kinds types boxes numpy_boxes files disk device machine option_fields",
+        "errors text finding_kinds types detections tensors boxes numpy_boxes files device "
+        "option_fields",
         "data models",
         "augment losses",
         "recipes",
@@ -45,7 +46,7 @@ BLIND = frozenset(
 FACADE = "hardmine"
 CONVERSIONS = "hardmine.conversions"
 """The methods of values that read, write and show them with the packages above: `data.to_yolo()`."""
-MAY_CONVERT = frozenset({"hardmine.types", "hardmine.mining.mine"})
+MAY_CONVERT = frozenset({"hardmine.types", "hardmine.detections", "hardmine.mining.mine"})
 MAY_REPEAT = frozenset({"options.py"})
 """File names that their folder makes plain."""
 

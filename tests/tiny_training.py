@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hardmine.augment.chain import AugmentConfig
-from hardmine.models.backbones.small_net import SmallNetConfig
+from hardmine.models.backbones.own_networks import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.init import XavierInit
 from hardmine.models.neck import ExtraLayersConfig

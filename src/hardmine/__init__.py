@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hardmine.data.convert import convert as convert
     from hardmine.data.load_dataset import load_dataset as load_dataset
     from hardmine.data.splits.split import split as split
+    from hardmine.detections import Detection as Detection
+    from hardmine.detections import Detections as Detections
     from hardmine.errors import CheckpointError as CheckpointError
     from hardmine.errors import CommandError as CommandError
     from hardmine.errors import ConfigError as ConfigError
@@ -33,15 +35,13 @@ if TYPE_CHECKING:
     from hardmine.mining.mine_options import MineOptions as MineOptions
     from hardmine.mining.mine_options import RankOptions as RankOptions
     from hardmine.types import Dataset as Dataset
-    from hardmine.types import Detection as Detection
-    from hardmine.types import Detections as Detections
     from hardmine.types import ImageRecord as ImageRecord
     from hardmine.types import ImageState as ImageState
     from hardmine.workflows.check_data import check as check
-    from hardmine.workflows.check_options import CheckOptions as CheckOptions
     from hardmine.workflows.export_model import export as export
     from hardmine.workflows.train_and_evaluate import evaluate as evaluate
     from hardmine.workflows.train_and_evaluate import train as train
+    from hardmine.workflows.train_options import CheckOptions as CheckOptions
     from hardmine.workflows.train_options import EvaluateOptions as EvaluateOptions
     from hardmine.workflows.train_options import TrainOptions as TrainOptions
 
@@ -51,6 +51,7 @@ _HOLDS = {
     "hardmine.data.convert": "convert",
     "hardmine.data.load_dataset": "load_dataset",
     "hardmine.data.splits.split": "split",
+    "hardmine.detections": "Detection Detections",
     "hardmine.errors": (
         "CheckpointError CommandError ConfigError DataError GateError HardmineError MissingExtraError"
     ),
@@ -59,12 +60,11 @@ _HOLDS = {
     "hardmine.loop.loop_options": "LoopOptions",
     "hardmine.mining.mine": "mine",
     "hardmine.mining.mine_options": "MineOptions RankOptions",
-    "hardmine.types": "Dataset Detection Detections ImageRecord ImageState",
+    "hardmine.types": "Dataset ImageRecord ImageState",
     "hardmine.workflows.check_data": "check",
-    "hardmine.workflows.check_options": "CheckOptions",
     "hardmine.workflows.export_model": "export",
     "hardmine.workflows.train_and_evaluate": "evaluate train",
-    "hardmine.workflows.train_options": "EvaluateOptions TrainOptions",
+    "hardmine.workflows.train_options": "CheckOptions EvaluateOptions TrainOptions",
 }
 _PUBLIC = {name: module for module, names in _HOLDS.items() for name in names.split()}
 """Where each public name is; a test holds that the imports for type checkers above say the same."""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError, MissingExtraError
-from hardmine.types import U8, Dataset, Detections
+from hardmine.types import U8, Dataset
 
 if TYPE_CHECKING:
     from PIL import Image

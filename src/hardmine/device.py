@@ -1,15 +1,18 @@
-"""Which device to compute on, and what it can do: bf16, compiled code."""
+"""Which device to compute on and what it can do, how many threads work, and the versions of a run."""
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from shutil import which
 from typing import Any
 
 import torch
 
+import hardmine
 from hardmine.errors import ConfigError
 
 _COMPILERS = ("g++", "clang++", "cl")
@@ -60,3 +63,47 @@ def _has_fast_bf16(device: torch.device) -> bool:
         return False
     read: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     return bool(read().get("avx512_bf16", False))
+
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "accelerate",
+    "faster-coco-eval",
+    "numpy",
+    "pillow",
+)
+
+
+_WORKERS = "HARDMINE_WORKERS"
+
+
+def use_workers(number: int) -> None:
+    """Let so many threads read and score images, here and in processes that this one starts.
+
+    Raises:
+        ConfigError: not a positive number.
+    """
+    if number < 1:
+        raise ConfigError(f"workers: got {number}, wanted at least 1")
+    os.environ[_WORKERS] = str(number)
+
+
+def count_workers(usual: int) -> int:
+    """Return how many threads read and score images: ``usual``, unless :func:`use_workers` said."""
+    said = os.environ.get(_WORKERS, "")
+    return int(said) if said.isdecimal() and int(said) else usual
+
+
+def describe_machine() -> dict[str, str]:
+    """Return the versions and the machine that the figures come from."""
+    versions = {name: _version(name) for name in _PACKAGES}
+    head = {"hardmine": hardmine.__version__, "python": platform.python_version()}
+    return {**head, "machine": platform.platform(), **versions}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -89,9 +89,13 @@ def info_of(described: Field[Any]) -> OptionInfo | None:
     return found if isinstance(found, OptionInfo) else None
 
 
-@cache
 def field_types(cls: type) -> dict[str, Any]:
     """Return the type of each field of an options class; not to be changed."""
+    return _field_types(cls)
+
+
+@cache
+def _field_types(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {item.name: hints[item.name] for item in fields(cls)}
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from hardmine.cli.main import run
+from hardmine.detections import Detections
 from hardmine.evaluation.measurement import Measurement, measure
 from hardmine.evaluation.scored_images import Scored
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+from hardmine.types import Dataset, ImageRecord, ImageState
 
 Cli = Callable[..., tuple[int, str, str]]
 

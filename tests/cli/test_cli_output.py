@@ -15,10 +15,11 @@ from hardmine.cli import console as console_module
 from hardmine.cli.console import Console
 from hardmine.cli.model_commands import describe, find_images, result_rows
 from hardmine.cli.tables import figure, interval, show_measurement, show_mining, show_rounds
+from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.evaluation.measurement import Measurement
 from hardmine.mining.mine import MiningResult
-from hardmine.types import Detections, PoolScore, Problem
+from hardmine.types import PoolScore, Problem
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hardmine.errors import ConfigError
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import load_recipe
-from hardmine.workflows.recipe_choice import choose_recipe
+from hardmine.workflows.cached_models import choose_recipe
 from hardmine.workflows.train_options import NetworkOptions
 
 Cli = Callable[..., tuple[int, str, str]]

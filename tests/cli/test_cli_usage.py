@@ -21,8 +21,8 @@ from hardmine.cli import console as failures
 from hardmine.cli import options
 from hardmine.cli.main import app, run
 from hardmine.cli.option_flags import PANELS
+from hardmine.device import count_workers
 from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
-from hardmine.machine import count_workers
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (

@@ -11,12 +11,13 @@ import pytest
 from hardmine.comparison.compare_options import CompareOptions, Variant
 from hardmine.comparison.compare_recipes import compare_recipes
 from hardmine.comparison.compare_summary import contrasts_of, figures_of
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored
 from hardmine.recipes.recipe import Recipe
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState
-from hardmine.workflows.recipe_choice import recipe_text
+from hardmine.types import Dataset, ImageRecord, ImageState
+from hardmine.workflows.cached_models import recipe_text
 
 
 @pytest.fixture

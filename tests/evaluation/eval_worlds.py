@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
+from hardmine.detections import Detections
 from hardmine.evaluation.scored_images import Scored
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+from hardmine.types import Dataset, ImageRecord, ImageState
 
 SIZE = 100
 

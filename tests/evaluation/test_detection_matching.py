@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from hardmine.detections import Detections
 from hardmine.evaluation.detection_matching import Outcome, match, overlaps
 from hardmine.evaluation.scored_images import Scored, ground_truth, result_rows
-from hardmine.types import Detections, ImageRecord
+from hardmine.types import ImageRecord
 
 HIT, FALSE, IGNORED = Outcome.HIT, Outcome.FALSE, Outcome.IGNORED
 

@@ -10,9 +10,10 @@ from eval_worlds import found, one_object_each, random_scored, record, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.evaluation.scored_images import Scored, ground_truth, load_detections, save_detections
-from hardmine.types import Detections, ImageState
+from hardmine.types import ImageState
 
 
 def test_lengths_must_agree() -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from hardmine.data.resize import Resize
+from hardmine.detections import Detections
 from hardmine.errors import CheckpointError, ConfigError, HardmineError
 from hardmine.inference.detector import make_model_id
 from hardmine.inference.graph import graph_detector
@@ -23,7 +24,6 @@ from hardmine.inference.graph.graph_config import PRESETS, graph_config
 from hardmine.inference.graph.graph_detector import GraphDetector
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.tiles import Tiles
-from hardmine.types import Detections
 
 SIDE, CELLS, CLASSES = 64, 4, 2
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import perceptual_hash
+from hardmine.detections import Detections
 from hardmine.errors import CheckpointError, DataError
 from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.predict import ScoredImage, detect_on_canvas, score_images
-from hardmine.models.backbones.small_net import SmallNetConfig
+from hardmine.models.backbones.own_networks import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.init import NormalInit
 from hardmine.models.neck import ExtraLayersConfig
@@ -25,7 +26,7 @@ from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.recipe import Recipe
-from hardmine.types import Detections, Problem
+from hardmine.types import Problem
 
 
 class RedDetector:

@@ -15,13 +15,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.fast_scoring import FastScore, fast_scores
 from hardmine.inference.image_loading import HalvingBatch, ImageItem
 from hardmine.inference.predict import score_items
-from hardmine.inference.runtimes.runtime import OwnScorer, choose_runtime, make_scorer
-from hardmine.types import Detections, Problem
+from hardmine.inference.runtimes.runtime import (
+    FastScore,
+    OwnScorer,
+    choose_runtime,
+    fast_scores,
+    make_scorer,
+)
+from hardmine.types import Problem
 from tiny_models import SIDE, tiny_detector
 
 needs = {

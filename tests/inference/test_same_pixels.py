@@ -12,10 +12,11 @@ from torch import Tensor
 
 from hardmine.augment.chain import NO_AUGMENT, Augmenter
 from hardmine.data.resize import Mode, Resize
+from hardmine.detections import Detections
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.predict import detect_on_canvas, score_images
 from hardmine.training.batches import load_sample
-from hardmine.types import Detections, ImageRecord, ImageState
+from hardmine.types import ImageRecord, ImageState
 
 
 class Looking:

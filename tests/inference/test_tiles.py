@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hardmine.data.resize import Resize
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.inference.detector import BatchScores, top_scores
 from hardmine.inference.predict import ScoredImage, detect_images, score_images
 from hardmine.inference.tiles import TiledDetector, Tiles, merge_tiles
-from hardmine.types import Detections, Problem
+from hardmine.types import Problem
 
 
 class Red:

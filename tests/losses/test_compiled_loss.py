@@ -23,10 +23,10 @@ from hardmine.losses.negative_mining import (
     pick_hardest,
 )
 from hardmine.losses.normalizers import ByImage, ByMovingAverage
-from hardmine.models.backbones.small_net import SmallNetConfig
+from hardmine.models.backbones.own_networks import SmallNetConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.ssd import SSD, SSDConfig
-from hardmine.types import Batch, RawOutput
+from hardmine.tensors import Batch, RawOutput
 from loss_worlds import random_world
 
 gpu = pytest.mark.gpu

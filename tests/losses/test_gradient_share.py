@@ -27,7 +27,7 @@ from hardmine.losses.negative_mining import (
 from hardmine.losses.normalizers import ByBatch, ByImage, BySelected, NormaliserConfig
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import RECIPES
-from hardmine.types import Batch, RawOutput
+from hardmine.tensors import Batch, RawOutput
 
 NEAR = (0.25, 4.0)
 WIDER = (0.2, 5.1)

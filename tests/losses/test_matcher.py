@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
 from hardmine.losses.matcher import AssignerConfig, assign_priors
-from hardmine.types import Assignment, Batch, Priors
+from hardmine.tensors import Assignment, Batch, Priors
 from loss_worlds import make_batch, make_priors
 
 

@@ -44,7 +44,7 @@ from hardmine.losses.normalizers import (
     BySelected,
     NormaliserConfig,
 )
-from hardmine.types import Batch, Priors, RawOutput, ScoreForm
+from hardmine.tensors import Batch, Priors, RawOutput, ScoreForm
 from loss_worlds import ROW, batch_of, random_world
 
 CLASSIFICATION: list[ClassificationConfig] = [

@@ -34,7 +34,7 @@ from hardmine.losses.negative_mining import (
     prior_noise,
     select_priors,
 )
-from hardmine.types import Selection
+from hardmine.tensors import Selection
 from loss_worlds import candidates_of, random_world
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.mining import candidates_file
 from hardmine.mining.candidates_file import (
@@ -22,7 +23,6 @@ from hardmine.mining.candidates_file import (
 )
 from hardmine.mining.ranking_rules import RULES
 from hardmine.mining.rejection_reasons import Reason
-from hardmine.types import Detections
 
 
 @pytest.fixture

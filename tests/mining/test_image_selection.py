@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hardmine.data.splits.near_duplicates import group_duplicates
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.mining.image_selection import (
     ImageSelector,
@@ -31,7 +32,7 @@ from hardmine.mining.ranking_rules import RULES, class_margin
 from hardmine.mining.rejection_reasons import Reason, Rejection
 from hardmine.mining.scan import ScannedPool, ScanSummary
 from hardmine.mining.sources.pool_source import DatasetSource
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState, PoolScore
+from hardmine.types import Dataset, ImageRecord, ImageState, PoolScore
 
 Alarm = tuple[float, int, tuple[float, float, float, float]]
 BOX = (10.0, 10.0, 30.0, 30.0)

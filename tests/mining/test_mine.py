@@ -13,12 +13,13 @@ from PIL import Image
 
 from hardmine import mine
 from hardmine.data.splits.near_duplicates import perceptual_hash
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import ScoredImage
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.rejection_reasons import Reason
-from hardmine.types import Decision, Detections, Problem, Verdict
+from hardmine.types import Decision, Problem, Verdict
 
 
 @dataclass

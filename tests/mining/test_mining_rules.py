@@ -14,11 +14,12 @@ from PIL import Image
 from hardmine import mine
 from hardmine.data.formats.coco import write_coco
 from hardmine.data.resize import Resize
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores
 from hardmine.mining.mine import explain
 from hardmine.mining.mine_options import RankOptions
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+from hardmine.types import Dataset, ImageRecord, ImageState
 
 A, B = [0, 0, 10, 10], [20, 20, 10, 10]  # xywh
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardmine.disk import clear_disk_errors
+from hardmine.detections import Detections
 from hardmine.errors import DataError
+from hardmine.files import clear_disk_errors
 from hardmine.mining.pool_store import MAX_STORED_ALARMS, PoolStore, pack_alarms, unpack_alarms
-from hardmine.types import Decision, Detections, PoolScore, Problem, Verdict
+from hardmine.types import Decision, PoolScore, Problem, Verdict
 
 
 def score_of(image: str, score: float, model: str = "m", phash: int = 0) -> PoolScore:

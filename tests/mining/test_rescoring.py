@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hardmine.detections import Detections
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.rescoring import ExactRanking, measure_margin, shift_logit
-from hardmine.types import Detections, PoolScore, Problem
+from hardmine.types import PoolScore, Problem
 
 
 def found(score: float) -> Detections:

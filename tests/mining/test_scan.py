@@ -19,6 +19,7 @@ from PIL import Image
 
 from hardmine import mine
 from hardmine.data.resize import Resize
+from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores
@@ -27,7 +28,7 @@ from hardmine.inference.predict import ScoredImage
 from hardmine.mining import scan as scan_module
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import scan, scan_exactly
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
+from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 
 class Numbers:

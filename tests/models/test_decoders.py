@@ -15,6 +15,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import nms
 
 from hardmine.boxes import box_iou, clip_boxes, cxcywh_to_xyxy
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.models import postprocess as suppress_module
 from hardmine.models.box_coder import decode_boxes
@@ -26,7 +27,7 @@ from hardmine.models.postprocess import (
     decode_detections,
     foreground_scores,
 )
-from hardmine.types import Detections, Priors, RawOutput, ScoreForm
+from hardmine.tensors import Priors, RawOutput, ScoreForm
 
 SIDE = 100
 Row = tuple[int, int, float]

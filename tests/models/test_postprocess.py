@@ -11,7 +11,7 @@ from hardmine.boxes import clip_boxes
 from hardmine.errors import ConfigError
 from hardmine.models.box_coder import decode_boxes
 from hardmine.models.postprocess import DecodeConfig, decode_detections, foreground_scores
-from hardmine.types import Priors, RawOutput, ScoreForm
+from hardmine.tensors import Priors, RawOutput, ScoreForm
 
 PRIORS = Priors(
     torch.tensor([[20.0, 20, 20, 20], [21, 20, 20, 20], [70, 70, 20, 20]]),

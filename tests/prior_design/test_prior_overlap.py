@@ -18,7 +18,7 @@ from hardmine.prior_design.prior_overlap import (
     reaching_by_level,
     shape_iou,
 )
-from hardmine.types import Priors
+from hardmine.tensors import Priors
 
 
 def grid_of(rows: int, columns: int, step: float, *shapes: tuple[float, float]) -> LevelGrid:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hardmine.detections import Detections
 from hardmine.reports.drawing import PALETTE, draw_boxes
-from hardmine.types import Detections
 
 
 def found(*rows: tuple[float, ...]) -> Detections:
@@ -67,7 +67,7 @@ def test_grey_becomes_colour() -> None:
 
 
 def test_a_thumbnail_shows_clear_boxes_only() -> None:
-    from hardmine.reports.thumbnails import _best
+    from hardmine.reports.drawing import _best
 
     scores = np.array([0.2, 0.9, 0.5, 0.44, 0.9, 0.8, 0.7, 0.6], np.float32)
     found = Detections(np.zeros((8, 4), np.float32), scores, np.ones(8, np.int64))

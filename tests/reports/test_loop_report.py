@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hardmine.detections import Detections
 from hardmine.finding_kinds import FindingKind
 from hardmine.reports import loop_report as page
 from hardmine.reports.charts import arm_order
@@ -19,7 +20,7 @@ from hardmine.reports.content import CurveLine, Gallery, Picture, ReportData
 from hardmine.reports.loop_report import headline, render_report, verdict_lines, write_report
 from hardmine.reports.round_columns import ALARMS, RoundRow
 from hardmine.reports.wording import Comparison, Stop
-from hardmine.types import Detections, Problem
+from hardmine.types import Problem
 
 HOSTILE = '<script>alert("x")</script>&\'.jpg'
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hardmine.detections import Detections
 from hardmine.evaluation.scored_images import Scored
 from hardmine.reports.content import curve_line, worst_alarms
 from hardmine.reports.wording import (
@@ -27,7 +28,7 @@ from hardmine.reports.wording import (
     verdict_class,
     what_happened,
 )
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+from hardmine.types import Dataset, ImageRecord, ImageState
 
 
 @pytest.mark.parametrize(

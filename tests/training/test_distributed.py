@@ -16,7 +16,8 @@ from hardmine.losses.multibox_loss import LossConfig, MultiBoxLoss
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.losses.normalizers import ByBatch, ByImage, ByMovingAverage, BySelected
 from hardmine.recipes.recipe import Recipe
-from hardmine.types import Batch, Dataset, Priors, RawOutput, ScoreForm
+from hardmine.tensors import Batch, Priors, RawOutput, ScoreForm
+from hardmine.types import Dataset
 
 PRIORS = Priors(
     torch.tensor([[5.0, 5, 10, 10], [15, 5, 10, 10], [25, 5, 10, 10], [35, 5, 10, 10]]),

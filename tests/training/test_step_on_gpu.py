@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from hardmine.recipes.recipe import Recipe
+from hardmine.tensors import Batch
 from hardmine.training.run_state import Run, Start
-from hardmine.types import Batch, Dataset
+from hardmine.types import Dataset
 
 
 @pytest.mark.gpu

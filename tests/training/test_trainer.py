@@ -30,9 +30,10 @@ from hardmine.recipes.recipe import (
     recipe_from_dict,
     recipe_to_dict,
 )
+from hardmine.tensors import ScoreForm
 from hardmine.training.optimizer import AveragedWeights, learning_rate
 from hardmine.training.trainer import Progress, fit
-from hardmine.types import Dataset, ImageState, ScoreForm
+from hardmine.types import Dataset, ImageState
 
 
 class InterruptError(Exception):

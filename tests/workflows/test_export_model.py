@@ -19,18 +19,19 @@ from PIL import Image
 
 from hardmine.cli.main import run as cli
 from hardmine.data.formats.coco import write_coco
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError
+from hardmine.inference.export import compare
 from hardmine.inference.load_detector import load_detector
-from hardmine.inference.parity import compare
 from hardmine.inference.predict import detect_images
-from hardmine.models.backbones.small_net import SmallNetConfig
+from hardmine.models.backbones.own_networks import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.recipe import Recipe
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows.export_model import ExportResult, export
 
 pytest.importorskip("onnxruntime")

@@ -157,7 +157,7 @@ def test_a_gate_on_a_recall_that_is_not_reached_fails(
     world = World()
 
     def blind(detector: Any, paths: Sequence[Path], *, progress: Any = None) -> Any:
-        from hardmine.types import Detections
+        from hardmine.detections import Detections
 
         return [Detections.none() for _ in paths]
 

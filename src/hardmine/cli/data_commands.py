@@ -13,7 +13,7 @@ from hardmine.cli.option_flags import expand_options
 from hardmine.cli.tables import figure
 from hardmine.data.formats.format_table import WRITTEN, LabelFormat, written_format
 from hardmine.errors import ConfigError, DataError, GateError
-from hardmine.workflows.check_options import CheckOptions
+from hardmine.workflows.train_options import CheckOptions
 
 if TYPE_CHECKING:
     from hardmine.data.quality.resize_effects import SizeMixture

@@ -17,8 +17,9 @@ from hardmine.option_fields import Given
 from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
+    from hardmine.detections import Detections
     from hardmine.inference.detector import Detector
-    from hardmine.types import Detections, Problem
+    from hardmine.types import Problem
 
 
 @expand_options

@@ -220,7 +220,7 @@ def reads_pictures(command: Callable[..., None], *, workers: bool = False) -> Ca
 
             allow_pixels(max_pixels)
         if workers is not None:
-            from hardmine.machine import use_workers
+            from hardmine.device import use_workers
 
             use_workers(workers)
         command(**given)

@@ -346,7 +346,7 @@ def any_recipe(
         CheckpointError: no Hardmine checkpoint.
     """
     from hardmine.recipes.checkpoint import find_checkpoint, read_metadata
-    from hardmine.workflows.recipe_choice import choose_recipe
+    from hardmine.workflows.cached_models import choose_recipe
     from hardmine.workflows.train_options import NetworkOptions
 
     choices = tuple(settings or ())

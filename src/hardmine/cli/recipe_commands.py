@@ -29,7 +29,7 @@ def recipe(
 
     Example: hardmine recipe ssd300_vgg16 --set epochs=20
     """
-    from hardmine.workflows.recipe_choice import recipe_text
+    from hardmine.workflows.cached_models import recipe_text
 
     Console(quiet=quiet, verbose=verbose)  # sets how much is logged
     typer.echo(recipe_text(options.any_recipe(name, file, settings)), nl=False)

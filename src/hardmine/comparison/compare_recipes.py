@@ -121,7 +121,7 @@ def _recipe_of(variant: Variant, options: CompareOptions) -> dict[str, Any]:
 
 
 def _chosen(variant: Variant, options: CompareOptions) -> Any:
-    from hardmine.workflows.recipe_choice import choose_recipe
+    from hardmine.workflows.cached_models import choose_recipe
     from hardmine.workflows.train_options import NetworkOptions
 
     is_file = Path(variant.base).suffix in (".yaml", ".yml")

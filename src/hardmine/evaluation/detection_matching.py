@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hardmine.detections import Detections
 from hardmine.evaluation.scored_images import Scored
 from hardmine.numpy_boxes import box_area, box_intersection, divide_area
-from hardmine.types import F32, F64, I64, Dataset, Detections, ImageRecord, Mask
+from hardmine.types import F32, F64, I64, Dataset, ImageRecord, Mask
 
 BACKGROUND_IOU = 0.1
 """Below this IoU with every object a detection lies on background (Bolya et al. 2020, TIDE)."""

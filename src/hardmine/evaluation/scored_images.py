@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.files import write_text
-from hardmine.types import Dataset, Detections
+from hardmine.types import Dataset
 
 
 @dataclass(frozen=True, eq=False)

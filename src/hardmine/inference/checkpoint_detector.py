@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hardmine.detections import Detections
 from hardmine.device import choose_device
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.predict import LoadedDetector, PredictMixin
@@ -22,7 +23,7 @@ from hardmine.models.ssd import SSD
 from hardmine.models.torchvision_network import TorchvisionNetwork
 from hardmine.recipes.checkpoint import file_digest, find_checkpoint, load_checkpoint
 from hardmine.recipes.recipe import Recipe
-from hardmine.types import Detections, RawOutput
+from hardmine.tensors import RawOutput
 
 
 class TorchDetector(PredictMixin):

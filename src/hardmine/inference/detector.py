@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hardmine.data.resize import Resize
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.image_loading import ImageItem, Loaded, batched, load_item, stack
 from hardmine.option_fields import changed_options
-from hardmine.types import Detections, Problem
+from hardmine.types import Problem
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,9 +28,10 @@ from torch import Tensor
 from hardmine.data.images import Cover, Picture, decode_image, read_file
 from hardmine.data.resize import Placement, Resize
 from hardmine.data.splits.near_duplicates import perceptual_hash
+from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import Detections, Problem
+from hardmine.types import Problem
 
 A = TypeVar("A")
 B = TypeVar("B")

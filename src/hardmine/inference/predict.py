@@ -23,6 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from hardmine.data.images import Picture, as_picture
+from hardmine.detections import Detections
+from hardmine.device import count_workers
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores, Detector, OnePassDetector, top_scores
 from hardmine.inference.image_loading import (
@@ -36,8 +38,7 @@ from hardmine.inference.image_loading import (
     run_ordered,
     stack,
 )
-from hardmine.machine import count_workers
-from hardmine.types import U8, Detections, Problem
+from hardmine.types import U8, Problem
 
 DECODE_FLOOR = 0.01
 """Images whose score is below are not decoded while a pool is scanned: they have no detection."""

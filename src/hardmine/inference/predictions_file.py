@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
@@ -30,7 +31,7 @@ from hardmine.inference.image_loading import (
 )
 from hardmine.inference.predict import PredictMixin, ScoredImage
 from hardmine.inference.prediction_names import NameMatch, match_names
-from hardmine.types import Detections, Problem
+from hardmine.types import Problem
 
 _log = logging.getLogger(__name__)
 _NO_CANVAS = Resize(1, 1)

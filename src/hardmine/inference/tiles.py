@@ -13,12 +13,13 @@ from torch import Tensor
 
 from hardmine.data.images import Picture, read_image
 from hardmine.data.splits.near_duplicates import perceptual_hash
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores, Detector, make_model_id
 from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import FileDetector, PredictMixin, ScoredImage
 from hardmine.numpy_boxes import box_iou
-from hardmine.types import F32, Detections, Mask, Problem
+from hardmine.types import F32, Mask, Problem
 
 SAME_IOU = 0.5
 """IoU from which two detections of a class in different tiles are one, inclusive."""

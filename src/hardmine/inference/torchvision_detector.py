@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from hardmine.data.resize import Resize
+from hardmine.detections import Detections
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.inference.class_names import choose_classes
 from hardmine.inference.detector import BatchScores, make_model_id, top_scores
 from hardmine.inference.predict import PredictMixin
 from hardmine.models.state_dict import load_plain, read_state_dict
 from hardmine.recipes.checkpoint import file_digest
-from hardmine.types import Detections
 
 Found = list[dict[str, Tensor]]
 

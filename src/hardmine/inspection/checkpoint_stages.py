@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inspection.inspected_image import InspectedImage
@@ -23,7 +24,7 @@ from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
 from hardmine.recipes.checkpoint import file_digest, find_checkpoint, load_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.reports.drawing import by_loss, draw_boxes
-from hardmine.types import F64, Detections
+from hardmine.types import F64
 
 _CANVAS, _LEVEL = 420, 300
 _LISTED = 12

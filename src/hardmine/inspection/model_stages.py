@@ -22,8 +22,9 @@ from hardmine.prior_design.prior_drawing import prior_sheet
 from hardmine.prior_design.prior_layout import PriorLayout
 from hardmine.recipes.recipe import Recipe
 from hardmine.reports.drawing import boxed, overlaid
+from hardmine.tensors import Assignment, Batch, Priors
 from hardmine.training.batches import RecordDonors, collate
-from hardmine.types import F64, Assignment, Batch, Priors
+from hardmine.types import F64
 
 _STEP, _CANVAS = 230, 420
 MAX_ERROR = 0.01

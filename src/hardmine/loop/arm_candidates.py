@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from hardmine.data.formats.image_paths import relative_name
+from hardmine.detections import Detections
 from hardmine.loop.arm_state import ArmState
 from hardmine.loop.loop_options import LoopOptions
 from hardmine.mining.candidates_file import Candidate, candidate_of, write_candidates
@@ -21,7 +22,7 @@ from hardmine.mining.rescoring import wide_margin
 from hardmine.mining.scan import scan, scan_exactly
 from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.option_fields import changed_options
-from hardmine.types import Detections, PoolScore
+from hardmine.types import PoolScore
 from hardmine.workflows.backend import Backend
 from hardmine.workflows.image_sets import LoopSets
 from hardmine.workflows.step_cache import Steps, fingerprint

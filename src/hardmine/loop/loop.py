@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hardmine.disk import clear_disk_errors
+from hardmine.device import describe_machine
 from hardmine.errors import ConfigError
-from hardmine.files import write_json
+from hardmine.files import clear_disk_errors, write_json
 from hardmine.loop.accept_candidates import Acceptance, Waiting
 from hardmine.loop.arm_alarms import with_alarms, write_arm_alarms
 from hardmine.loop.arm_candidates import ArmCandidates, CandidateSearch
@@ -41,7 +41,6 @@ from hardmine.loop.round_summary import (
     write_csv,
 )
 from hardmine.loop.stopping import STOP_RULES
-from hardmine.machine import describe_machine
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.option_fields import takes_options
@@ -54,10 +53,12 @@ from hardmine.workflows.cached_models import (
     CachedTraining,
     TrainedModel,
     TrainingRole,
+    choose_recipe,
+    start_from,
+    write_recipe,
 )
 from hardmine.workflows.external_trainer import make_trainer
 from hardmine.workflows.image_sets import LoopSets, crop_set, divide_sets
-from hardmine.workflows.recipe_choice import choose_recipe, start_from, write_recipe
 from hardmine.workflows.run_record import (
     note_changes,
     plain_options,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hardmine.detections import Detections
 from hardmine.loop.arm_state import ArmState
 from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.loop.loop_options import LoopOptions
@@ -22,7 +23,6 @@ from hardmine.reports.content import (
 )
 from hardmine.reports.round_columns import RoundRow
 from hardmine.reports.wording import Comparison, Stop
-from hardmine.types import Detections
 from hardmine.workflows.cached_models import CachedMeasurement
 from hardmine.workflows.image_sets import LoopSets
 from hardmine.workflows.training_data import describe_leaks

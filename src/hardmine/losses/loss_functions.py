@@ -17,7 +17,7 @@ from torch import Tensor
 from hardmine.boxes import box_area
 from hardmine.errors import ConfigError
 from hardmine.models.box_coder import decode_boxes, encode_boxes
-from hardmine.types import ScoreForm
+from hardmine.tensors import ScoreForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

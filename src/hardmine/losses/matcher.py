@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hardmine.boxes import box_area, box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.types import Assignment, Batch, Priors
+from hardmine.tensors import Assignment, Batch, Priors
 
 LEAST_OVERLAP = 1e-6
 """A pair with no larger IoU is never matched."""

@@ -39,7 +39,7 @@ from hardmine.losses.negative_mining import (
 from hardmine.losses.normalizers import BySelected, Normaliser, NormaliserConfig, Sums
 from hardmine.models.box_coder import decode_boxes
 from hardmine.models.postprocess import foreground_scores
-from hardmine.types import Assignment, Batch, Priors, RawOutput, ScoreForm, Selection
+from hardmine.tensors import Assignment, Batch, Priors, RawOutput, ScoreForm, Selection
 
 
 @dataclass(frozen=True, slots=True)

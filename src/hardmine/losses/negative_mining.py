@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hardmine.boxes import box_iou
 from hardmine.errors import ConfigError
-from hardmine.types import Assignment, Selection
+from hardmine.tensors import Assignment, Selection
 
 Rank = Literal["background", "class", "localisation", "both"]
 """What a rule ranks by: −log p(background), the classification loss, the localisation loss, or the

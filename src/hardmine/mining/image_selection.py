@@ -10,6 +10,7 @@ that remain. :func:`select_random` draws images for the control arm ``random`` i
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,11 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from hardmine.data.splits.near_duplicates import perceptual_hash
+from hardmine.errors import DataError
+from hardmine.inference.image_loading import open_item
 from hardmine.mining.excluded_images import find_leaks
 from hardmine.mining.mine_options import MineOptions, RankOptions
 from hardmine.mining.pool_store import PoolStore
@@ -28,11 +33,12 @@ from hardmine.mining.ranking import (
     shortlist_size,
     take_shortlist,
 )
+from hardmine.mining.ranking_rules import SAME_PLACE
 from hardmine.mining.rejection_reasons import Reason, Rejection, count_reasons
-from hardmine.mining.repeated_alarms import AlarmPlaces
 from hardmine.mining.rescoring import ExactRanking, Margin, measure_margin
 from hardmine.mining.scan import ScannedPool
 from hardmine.mining.sources.pool_source import Source, name_inside, open_image
+from hardmine.numpy_boxes import box_iou
 from hardmine.types import PoolScore, Problem
 
 DIVERSE_TIMES = 4
@@ -439,3 +445,85 @@ def select_random(
 
 def _draw(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+_log = logging.getLogger("hardmine")
+
+
+MAX_DISTANCE = 14
+"""Bits of 64 by which two looks at one place may differ (inclusive); unlike places differ by 32 on
+average. More than for whole pictures: a crop holds less, and the light changes."""
+
+
+@dataclass
+class AlarmPlaces:
+    """The alarms that were selected so far, by group and class."""
+
+    known: dict[tuple[str, int], list[_Place]] = field(default_factory=dict)
+
+    def find_repeated(self, image: RankedImage, group: str, label: int) -> str | None:
+        """Return the selected image whose alarm this image's best alarm of the class repeats.
+
+        Same group and class, pictures of one size, boxes with an IoU of .5 or more, and alike inside
+        the earlier box. The picture is read only when all but the last is so.
+        """
+        box, opened = _best_box(image, label), None
+        for place in self.known.get((group, label), ()):
+            if box_iou(place.box[None], box[None])[0, 0] < SAME_PLACE:
+                continue
+            opened = opened or _open(image.image)
+            if opened is None or not place.look():
+                continue
+            if opened.size != place.size:
+                continue
+            differing = (_hash(opened, place.box) ^ place.phash) & (2**64 - 1)
+            if differing.bit_count() <= MAX_DISTANCE:
+                return place.image
+        return None
+
+    def add(self, image: RankedImage, group: str, label: int) -> None:
+        """Remember a selected image's best alarm of a class."""
+        place = _Place(image.image, _best_box(image, label))
+        self.known.setdefault((group, label), []).append(place)
+
+
+@dataclass
+class _Place:
+    image: str
+    box: NDArray[np.float32]
+    phash: int = 0
+    size: tuple[int, int] | None = None
+
+    def look(self) -> bool:
+        """Read the picture once, when a first candidate lies in the same place."""
+        if self.size is None:
+            picture = _open(self.image)
+            if picture is None:
+                return False
+            self.phash, self.size = _hash(picture, self.box), picture.size
+        return True
+
+
+def _best_box(image: RankedImage, label: int) -> NDArray[np.float32]:
+    rows = np.flatnonzero(image.alarms.labels == label)
+    box: NDArray[np.float32] = image.alarms.boxes[rows[0] if len(rows) else 0]
+    return box
+
+
+def _open(image: str) -> Image.Image | None:
+    try:
+        return open_item(open_image(image)).pixels
+    except DataError as error:
+        _log.warning("%s; whether its alarm repeats another one is not known", error)
+        return None
+
+
+def _hash(picture: Image.Image, box: NDArray[np.float32]) -> int:
+    x1, y1, x2, y2 = (round(float(value)) for value in box)
+    window = (
+        max(0, min(x1, picture.width - 1)),
+        max(0, min(y1, picture.height - 1)),
+        min(picture.width, max(x2, x1 + 1)),
+        min(picture.height, max(y2, y1 + 1)),
+    )
+    return perceptual_hash(picture.crop(window))

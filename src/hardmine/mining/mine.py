@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardmine.disk import clear_disk_errors
+from hardmine.detections import Detections
+from hardmine.files import clear_disk_errors
 from hardmine.inference.image_loading import path_of
 from hardmine.mining.candidates_file import candidate_of, write_candidates
 from hardmine.mining.excluded_images import list_excluded
@@ -22,7 +23,7 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.rejection_reasons import Reason, Rejection
 from hardmine.mining.scan import Notify, scan, silent
 from hardmine.option_fields import takes_options
-from hardmine.types import Dataset, Detections, PoolScore, Problem
+from hardmine.types import Dataset, PoolScore, Problem
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector

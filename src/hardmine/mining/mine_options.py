@@ -12,7 +12,7 @@ from hardmine.mining.ranking_rules import RULES
 from hardmine.option_fields import check_options, option
 
 if TYPE_CHECKING:
-    from hardmine.types import Detections
+    from hardmine.detections import Detections
 
 _RULES = "; ".join(f"{rule.name} ({rule.help})" for rule in RULES.values())
 

@@ -17,9 +17,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from hardmine.disk import clear_disk_errors
+from hardmine.detections import Detections
 from hardmine.errors import DataError
-from hardmine.types import F32, Decision, Detections, PoolScore, Problem, Verdict
+from hardmine.files import clear_disk_errors
+from hardmine.types import F32, Decision, PoolScore, Problem, Verdict
 
 SCHEMA_VERSION = 2
 

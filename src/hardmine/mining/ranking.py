@@ -6,9 +6,10 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hardmine.detections import Detections
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.ranking_rules import RULES
-from hardmine.types import Detections, PoolScore
+from hardmine.types import PoolScore
 
 SHORTLIST = 1000
 """Least number of images on a shortlist, where more is looked at than the highest score."""

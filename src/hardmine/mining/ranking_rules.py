@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hardmine.types import Detections
+    from hardmine.detections import Detections
 
 SAME_PLACE = 0.5
 """IoU from which two boxes count as the same place, inclusive."""

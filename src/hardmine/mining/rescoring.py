@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hardmine.detections import Detections
 from hardmine.inference.image_loading import batched
 from hardmine.mining.pool_store import PoolStore
-from hardmine.types import Detections, PoolScore, Problem
+from hardmine.types import PoolScore, Problem
 
 ScoreExactly = Callable[[Sequence[str]], Iterable[tuple[PoolScore, Detections] | Problem]]
 """Scores images at full precision, by name, and decodes them; in any order."""

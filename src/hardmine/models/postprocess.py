@@ -16,9 +16,10 @@ from pydantic import Field
 from torch import Tensor
 
 from hardmine.boxes import box_iou, clip_boxes
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.models.box_coder import decode_boxes
-from hardmine.types import Detections, Priors, RawOutput, ScoreForm
+from hardmine.tensors import Priors, RawOutput, ScoreForm
 
 
 @dataclass(frozen=True, slots=True)

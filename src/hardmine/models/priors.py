@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 
 from hardmine.errors import ConfigError
-from hardmine.types import Priors
+from hardmine.tensors import Priors
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from hardmine.numpy_boxes import box_iou
 from hardmine.prior_design.canvas_boxes import SIZES, CanvasBoxes
 from hardmine.prior_design.prior_layout import PriorLayout
 from hardmine.prior_design.prior_overlap import BestPrior, find_best, reaching_by_level, shape_iou
-from hardmine.types import F64, I64, Batch, Mask
+from hardmine.tensors import Batch
+from hardmine.types import F64, I64, Mask
 
 ALL = "all"
 LEAST_OVERLAP = 1e-6

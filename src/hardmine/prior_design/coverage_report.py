@@ -22,7 +22,8 @@ from hardmine.prior_design.coverage import Coverage, as_batch
 from hardmine.prior_design.prior_drawing import MOST_DRAWN, Matches, prior_sheet
 from hardmine.prior_design.prior_layout import PriorLayout
 from hardmine.reports.page_shell import data_uri, jpeg_uri, png_bytes, render_page
-from hardmine.types import I64, Assignment, Dataset
+from hardmine.tensors import Assignment
+from hardmine.types import I64, Dataset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

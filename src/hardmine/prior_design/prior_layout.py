@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hardmine.errors import ConfigError
-from hardmine.types import F64, Priors
+from hardmine.tensors import Priors
+from hardmine.types import F64
 
 if TYPE_CHECKING:
     from hardmine.models.ssd import SSDConfig

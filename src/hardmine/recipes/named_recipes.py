@@ -14,8 +14,7 @@ from hardmine.errors import ConfigError, not_one_of
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.backbones.feature_taps import TapsConfig
-from hardmine.models.backbones.small_net import SmallNetConfig
-from hardmine.models.backbones.vgg import VggConfig
+from hardmine.models.backbones.own_networks import SmallNetConfig, VggConfig
 from hardmine.models.head import HeadConfig, SharedHeadConfig
 from hardmine.models.init import UniformInit, XavierInit
 from hardmine.models.neck import ExtraLayersConfig, FpnConfig, NoNeckConfig

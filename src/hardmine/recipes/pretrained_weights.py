@@ -1,14 +1,14 @@
 """Where a training's starting weights come from, and how they are taken over.
 
 A file may hold an ImageNet network (the backbone starts from it), a whole torchvision SSD, or a
-Hardmine checkpoint; the latter two bring neck and heads too, with class weights reused by class name.
-Nothing is fetched unless a name is given.
+Hardmine checkpoint; the latter two bring neck and heads too. Class weights are reused by class name
+(:func:`transfer_classes`). Nothing is fetched unless a name is given.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
@@ -17,14 +17,12 @@ from torch import Tensor
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
 from hardmine.models.backbones.feature_taps import TimmConfig
-from hardmine.models.backbones.small_net import SmallNetConfig
-from hardmine.models.backbones.vgg import VggConfig
+from hardmine.models.backbones.own_networks import SmallNetConfig, VggConfig
 from hardmine.models.network import Network
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.models.state_dict import read_state_dict
 from hardmine.models.torchvision_network import TorchvisionConfig
 from hardmine.recipes.checkpoint import find_checkpoint, is_checkpoint, read_metadata
-from hardmine.recipes.class_transfer import transfer_classes
 from hardmine.recipes.recipe import Recipe
 from hardmine.recipes.torchvision_ssd_weights import (
     MODELS,
@@ -208,3 +206,59 @@ def _fetch_from_hub(repository: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(repository, "model.safetensors"))
+
+
+def transfer_classes(
+    state: Mapping[str, Tensor], categories: Sequence[str], model: SSD
+) -> dict[str, Tensor]:
+    """Return a full state dict for ``model`` out of a detector's with other ``categories``.
+
+    The last convolution of the class head has one filter per prior and class. Those of classes that
+    both lists name are copied, and the background's; a new class keeps the model's own initial
+    values. Everything else is copied as it is.
+
+    Args:
+        state: of the same architecture, under this package's names.
+        categories: its classes, in the order of its filters, without background.
+
+    Raises:
+        ValueError: the filters are not a whole number of priors times classes.
+    """
+    own = model.state_dict()
+    last = {f"class_head.{name}" for name in _last_layers(model)}
+    background = int(model.config.score_form == "softmax")
+    filled = dict(state)
+    for name in last & filled.keys():
+        filled[name] = _transfer(filled[name], categories, own[name], model.categories, background)
+    return filled
+
+
+def _last_layers(model: SSD) -> list[str]:
+    """Return the names of the tensors with one row per prior and class."""
+    names = [name for name, _ in model.class_head.named_parameters()]
+    return [name for name in names if ".last." in f".{name}"]
+
+
+def _transfer(
+    old: Tensor,
+    old_names: Sequence[str],
+    initial: Tensor,
+    new_names: Sequence[str],
+    background: int,
+) -> Tensor:
+    """Return rows [K · new classes, …] from rows [K · old classes, …]."""
+    old_width, new_width = len(old_names) + background, len(new_names) + background
+    priors = len(initial) // new_width
+    if len(old) != priors * old_width:
+        raise ValueError(
+            f"{len(old)} filters of the class head are not {priors} priors a cell times "
+            f"{old_width} columns"
+        )
+    source = old.reshape(priors, old_width, *old.shape[1:])
+    target = initial.detach().clone().reshape(priors, new_width, *initial.shape[1:])
+    target[:, :background] = source[:, :background]
+    place = {name: index for index, name in reversed(list(enumerate(old_names)))}
+    for index, name in enumerate(new_names):
+        if name in place:
+            target[:, background + index] = source[:, background + place[name]]
+    return target.reshape(initial.shape)

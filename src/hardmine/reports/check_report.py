@@ -15,9 +15,8 @@ from hardmine.errors import DataError
 from hardmine.evaluation.source_shortcut import ShortcutReport
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind, Severity
-from hardmine.reports.drawing import strip, with_margin
+from hardmine.reports.drawing import QUALITY, Budget, Thumbnail, strip, with_margin
 from hardmine.reports.page_shell import jpeg_uri, render_page
-from hardmine.reports.thumbnails import QUALITY, Budget, Thumbnail
 
 PICTURE_BYTES = 8_000_000
 PICTURES_PER_KIND = 12

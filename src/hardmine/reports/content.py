@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from hardmine.detections import Detections
 from hardmine.evaluation.alarms import negatives_curve, thin
 from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored
 from hardmine.reports.round_columns import RoundRow
 from hardmine.reports.wording import Comparison, Stop
-from hardmine.types import Detections, Problem
+from hardmine.types import Problem
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ from hardmine.files import write_text
 from hardmine.reports import charts as figures
 from hardmine.reports import wording
 from hardmine.reports.content import ReportData
+from hardmine.reports.drawing import Budget, Section, shrink_gallery
 from hardmine.reports.page_shell import render_page
 from hardmine.reports.round_columns import ALARMS, SHOWN, RoundRow
-from hardmine.reports.thumbnails import Budget, Section, shrink_gallery
 from hardmine.reports.wording import Comparison
 
 PICTURE_BYTES = 6_000_000

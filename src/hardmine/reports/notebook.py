@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.inference.image_loading import open_item, path_of
 from hardmine.mining.mine import MiningResult
@@ -22,7 +23,7 @@ from hardmine.mining.sources.pool_source import open_image
 from hardmine.reports.drawing import draw_boxes, palette_colour
 from hardmine.reports.page_shell import jpeg_uri
 from hardmine.reports.round_columns import table_of
-from hardmine.types import F32, I64, Dataset, Detections, ImageRecord
+from hardmine.types import F32, I64, Dataset, ImageRecord
 
 SMALL, LARGE = 160, 400
 """Longest side in pixels of one picture among many, and of a picture alone."""

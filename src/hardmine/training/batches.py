@@ -20,10 +20,11 @@ from hardmine.augment.paste import load_alarms
 from hardmine.augment.sample import Sample, Source
 from hardmine.data.images import Cover, read_picture
 from hardmine.data.resize import Resize
+from hardmine.device import count_workers
 from hardmine.errors import DataError
-from hardmine.machine import count_workers
 from hardmine.recipes.recipe import BatchConfig
-from hardmine.types import Batch, Dataset, ImageRecord
+from hardmine.tensors import Batch
+from hardmine.types import Dataset, ImageRecord
 
 
 class BatchPlan:

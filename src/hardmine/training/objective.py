@@ -13,7 +13,7 @@ from hardmine.losses.multibox_loss import Loss, MultiBoxLoss
 from hardmine.models.network import Network
 from hardmine.models.ssd import SSD
 from hardmine.recipes.recipe import Recipe
-from hardmine.types import Batch
+from hardmine.tensors import Batch
 
 UNKNOWN = -1
 """A count that a network does not give."""

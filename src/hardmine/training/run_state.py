@@ -1,8 +1,12 @@
-"""The state of a training run: what changes from step to step, and how it is saved and restored."""
+"""The state of a training run: what changes from step to step, and how it is saved and restored.
+
+:func:`make_accelerator` says on which device and on how many processes a run takes place.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import math
@@ -12,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from hardmine.device import require_compiler, uses_bf16
-from hardmine.errors import CheckpointError
+from hardmine.device import choose_device, require_compiler, uses_bf16
+from hardmine.errors import CheckpointError, ConfigError, MissingExtraError
 from hardmine.files import write_text
 from hardmine.models.layers import use_float32_backward
 from hardmine.models.network import Network, make_network
@@ -28,7 +33,6 @@ from hardmine.recipes.checkpoint import (
 )
 from hardmine.recipes.pretrained_weights import load_starting_weights
 from hardmine.recipes.recipe import Recipe, recipe_identity, recipe_to_dict
-from hardmine.training.accelerator import make_accelerator, training_device
 from hardmine.training.objective import make_objective
 from hardmine.training.optimizer import AveragedWeights, learning_rate, make_optimizer
 from hardmine.training.training_log import Journal
@@ -211,3 +215,39 @@ def _former_form(recipe: Recipe) -> dict[str, Any]:
     was = {"suspect_score": "quarantine"}
     values["loss"] = {was.get(key, key): value for key, value in values["loss"].items()}
     return {key: value for key, value in values.items() if key != "compile" or value}
+
+
+def make_accelerator(tracked: Path | None = None) -> Accelerator:
+    """Return accelerate's driver: devices, processes, trackers.
+
+    Precision is left to :func:`uses_bf16` and autocast: accelerate fixes its own once per process, and
+    two trainings in one process may want different ones.
+
+    Args:
+        tracked: a folder to write TensorBoard's event files into.
+
+    Raises:
+        MissingExtraError: TensorBoard is asked for and not installed.
+    """
+    if tracked is None:
+        return Accelerator(mixed_precision="no")
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard is not installed: pip install 'hardmine[tracking]'")
+    accelerator = Accelerator(mixed_precision="no", log_with="tensorboard", project_dir=tracked)
+    accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+def training_device(accelerator: Accelerator, name: str | None) -> torch.device:
+    """Return where a training runs: the device of that name, or accelerate's choice.
+
+    Raises:
+        ConfigError: a device that this machine lacks, or one device for several processes.
+    """
+    if name is None:
+        return torch.device(accelerator.device)
+    if accelerator.num_processes > 1:
+        raise ConfigError(
+            f"device: got {name} for {accelerator.num_processes} processes, wanted none"
+        )
+    return choose_device(name)

@@ -11,9 +11,10 @@ from typing import Protocol
 from hardmine.errors import DataError
 from hardmine.models.network import Network
 from hardmine.recipes.recipe import Recipe
+from hardmine.tensors import Batch
 from hardmine.training.batches import BatchLoader, BatchPlan
 from hardmine.training.run_state import Run, Start
-from hardmine.types import Batch, Dataset
+from hardmine.types import Dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from hardmine.types import Dataset, Detections
+from hardmine.detections import Detections
+from hardmine.types import Dataset
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector

@@ -19,8 +19,7 @@ from hardmine.finding_kinds import FindingKind
 from hardmine.option_fields import takes_options
 from hardmine.reports.check_report import write_check_page
 from hardmine.types import Dataset, ImageState
-from hardmine.workflows.check_options import CheckOptions
-from hardmine.workflows.train_options import DataOptions
+from hardmine.workflows.train_options import CheckOptions, DataOptions
 
 Step = Callable[[str, int, int], None]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hardmine.inference.checkpoint_detector import TorchDetector
     from hardmine.inference.detector import Detector
-    from hardmine.inference.parity import Parity
+    from hardmine.inference.export import Parity
 
 Target = Literal["onnx", "openvino"]
 
@@ -150,7 +150,7 @@ def _canvases(detector: TorchDetector, paths: Sequence[Path]) -> Iterator[NDArra
 
 
 def _parity(detector: Detector, exported: Detector, paths: Sequence[Path], tell: Notify) -> Parity:
-    from hardmine.inference.parity import compare
+    from hardmine.inference.export import compare
 
     a, b = (_detect(d, paths, tell) for d in (detector, exported))
     return compare(a, b, COMPARED_FROM)
@@ -172,7 +172,7 @@ def _with_ap(
 ) -> ExportResult:
     from hardmine.evaluation.average_precision import average_precision
     from hardmine.evaluation.scored_images import Scored
-    from hardmine.inference.parity import compare
+    from hardmine.inference.export import compare
 
     paths = [record.path for record in val.records]
     found = [_detect(d, paths, tell) for d in (detector, exported)]
@@ -200,7 +200,7 @@ def check_detector(
         DataError: the reference names none of the images, or other classes.
     """
     from hardmine.inference.class_names import require_classes
-    from hardmine.inference.parity import compare
+    from hardmine.inference.export import compare
     from hardmine.inference.predict import detect_images
     from hardmine.inference.predictions_file import load_predictions
 

@@ -24,10 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardmine.detections import Detections
 from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
 from hardmine.files import write_text
 from hardmine.mining.sources.local_files import local_files
-from hardmine.types import Dataset, Detections, ImageRecord, ImageState, Problem
+from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 from hardmine.workflows.backend import Backend, TrainingRequest
 from hardmine.workflows.train_options import TrainerCommands
 

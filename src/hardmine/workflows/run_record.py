@@ -13,7 +13,7 @@ from hardmine.errors import ConfigError
 from hardmine.files import write_json
 from hardmine.option_fields import build, nested_options
 from hardmine.types import Dataset
-from hardmine.workflows.recipe_choice import RECIPE
+from hardmine.workflows.cached_models import RECIPE
 from hardmine.workflows.train_options import NetworkOptions
 
 if TYPE_CHECKING:

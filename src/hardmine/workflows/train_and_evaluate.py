@@ -8,17 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardmine.disk import clear_disk_errors
+from hardmine.device import describe_machine
 from hardmine.errors import CheckpointError, ConfigError, GateError
-from hardmine.files import write_json
-from hardmine.machine import describe_machine
+from hardmine.files import clear_disk_errors, write_json
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset
 from hardmine.workflows import backend as backends
 from hardmine.workflows.backend import Backend, DetectImages, TrainingRequest
-from hardmine.workflows.cached_models import RECALL, detect_sets
+from hardmine.workflows.cached_models import (
+    RECALL,
+    RECIPE,
+    choose_recipe,
+    detect_sets,
+    start_from,
+    write_recipe,
+)
 from hardmine.workflows.image_sets import SeparateSets, crop_set, separate_sets
-from hardmine.workflows.recipe_choice import RECIPE, choose_recipe, start_from, write_recipe
 from hardmine.workflows.run_record import (
     note_changes,
     read_record,

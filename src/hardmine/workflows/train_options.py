@@ -1,4 +1,4 @@
-"""What training and measuring are asked for; light, so that a command line can import it."""
+"""What training, measuring and checking are asked for; light, so that a command line can import it."""
 
 from __future__ import annotations
 
@@ -234,6 +234,33 @@ class EvaluateOptions:
     seed: int = seed_option("Advanced")
     draws: int = draws_option()
     device: str | None = device_option("Options")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """How a dataset is looked at.
+
+    Example:
+        >>> hardmine.CheckOptions(model="ssdlite320_mobilenet_v2").link
+        False
+    """
+
+    model: str | None = option(
+        None,
+        "Report the boxes that are too small for the input of this model.",
+        metavar="NAME",
+    )
+    link: bool = option(
+        False,
+        "With --fix: make hard links to the images instead of copies.",
+        flags=("--link",),
+        panel="Output",
+    )
+    reading: DataOptions = option(DataOptions, "How labelled data is read.")
+    seed: int = seed_option("Advanced")
 
     def __post_init__(self) -> None:
         check_options(self)

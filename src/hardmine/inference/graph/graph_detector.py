@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hardmine.data.resize import Resize
+from hardmine.detections import Detections
 from hardmine.errors import CheckpointError, ConfigError, HardmineError, not_one_of
 from hardmine.inference.detector import BatchScores, make_model_id, top_scores
 from hardmine.inference.graph.graph_config import (
@@ -33,7 +34,6 @@ from hardmine.inference.graph.graph_outputs import (
 )
 from hardmine.inference.predict import PredictMixin
 from hardmine.recipes.checkpoint import file_digest
-from hardmine.types import Detections
 
 _ROW, _MOST_ROWS = 6, 1000
 """Numbers in a row of an end-to-end graph, and how many rows such graphs have at most."""

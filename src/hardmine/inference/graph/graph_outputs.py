@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hardmine.detections import Detections
 from hardmine.errors import CheckpointError
 from hardmine.inference.graph.graph_config import (
     BoxForm,
@@ -22,7 +23,6 @@ from hardmine.inference.graph.graph_config import (
     SeparateOutputs,
     Suppression,
 )
-from hardmine.types import Detections
 
 _MAX_LOG = math.log(1000.0 / 16)
 """Limit of a decoded ln(w / p_w): keeps exp finite."""

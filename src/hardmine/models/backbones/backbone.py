@@ -15,8 +15,7 @@ from hardmine.models.backbones.feature_taps import (
     TapsConfig,
     TimmConfig,
 )
-from hardmine.models.backbones.small_net import SmallNet, SmallNetConfig
-from hardmine.models.backbones.vgg import Vgg16, VggConfig
+from hardmine.models.backbones.own_networks import SmallNet, SmallNetConfig, Vgg16, VggConfig
 
 BackboneConfig = Annotated[
     TapsConfig | TimmConfig | VggConfig | SmallNetConfig, Field(discriminator="kind")

@@ -1,7 +1,8 @@
-"""VGG16 as SSD uses it: fc6 and fc7 as convolutions, fc6 dilated, conv4_3 L2-normalised.
+"""Backbones that are networks of our own: VGG16 as SSD uses it, and a small plain network.
 
-Source: Liu et al. 2016, "SSD", section 3, and Caffe's ``VGG_VOC0712_SSD``; names of modules as in
-torchvision's ``vgg16`` so that its ImageNet weights load.
+VGG16: fc6 and fc7 as convolutions, fc6 dilated, conv4_3 L2-normalised. Source: Liu et al. 2016, "SSD",
+section 3, and Caffe's ``VGG_VOC0712_SSD``; names of modules as in torchvision's ``vgg16`` so that its
+ImageNet weights load. The small network trains from scratch in minutes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hardmine.errors import ConfigError
+from hardmine.models.layers import conv_norm_relu
 from hardmine.models.state_dict import copy_state, read_state_dict
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -107,3 +109,50 @@ def _features() -> nn.Sequential:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
             channels = width
     return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True, slots=True)
+class SmallNetConfig:
+    """Plain 3 × 3 convolutions, each stage halving the resolution; trains from scratch in minutes.
+
+    Stage k has ``depths[k]`` convolutions of ``widths[k]`` channels; the last ``num_taps`` stages
+    give the feature maps.
+    """
+
+    kind: Literal["small"] = "small"
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128)
+    depths: tuple[int, ...] = (1, 1, 2, 2, 2)
+    num_taps: int = 2
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.depths) or not 1 <= self.num_taps <= len(self.widths):
+            raise ConfigError(
+                f"backbone: got {len(self.widths)} widths, {len(self.depths)} depths and "
+                f"num_taps {self.num_taps}, wanted equal lengths and 1 <= num_taps <= stages"
+            )
+
+
+class SmallNet(nn.Module):
+    """A stack of convolution–norm–ReLU stages, each starting with stride 2."""
+
+    def __init__(self, config: SmallNetConfig) -> None:
+        super().__init__()
+        self._num_taps = config.num_taps
+        stages, channels = [], 3
+        for width, depth in zip(config.widths, config.depths, strict=True):
+            layers: list[nn.Module] = []
+            for index in range(depth):
+                layers.append(conv_norm_relu(channels, width, 3, stride=2 if index == 0 else 1))
+                channels = width
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the feature maps of normalised ``images`` (Tensor[B, 3, H, W])."""
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return maps[-self._num_taps :]
