@@ -8,6 +8,7 @@ numpy (they cross process, file and report borders), batches and raw outputs are
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -487,6 +488,33 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class NamedBox:
+    """A box with the name of its class: xyxy pixels of the image as displayed."""
+
+    box: tuple[float, float, float, float]
+    category: str
+    score: float | None = None
+    """A model's score, in [0, 1]; ``None`` for a box that a person gave."""
+
+    def to_list(self) -> list[Any]:
+        """Return ``[x1, y1, x2, y2, score, class]``, as in ``candidates.json``."""
+        return [*self.box, self.score, self.category]
+
+    @staticmethod
+    def from_list(values: Sequence[Any]) -> NamedBox:
+        """Return the box of ``[x1, y1, x2, y2, score, class]``.
+
+        Raises:
+            ValueError: another number of values, or one that is not finite.
+        """
+        *box, score, category = values
+        if len(box) != 4 or not all(math.isfinite(value) for value in box):
+            raise ValueError(f"got {list(values)!r}, wanted [x1, y1, x2, y2, score, class]")
+        x1, y1, x2, y2 = (float(value) for value in box)
+        return NamedBox((x1, y1, x2, y2), str(category), None if score is None else float(score))
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """A verdict on one pool image; decisions are only ever appended."""
 
@@ -496,3 +524,12 @@ class Decision:
     when: str
     """UTC, ISO 8601."""
     model_id: str
+    shown: tuple[NamedBox, ...] = ()
+    """The alarms that the person saw."""
+    boxes: tuple[NamedBox, ...] = ()
+    """The objects that the person drew or accepted, with the verdict `contains_object` alone."""
+
+    @property
+    def state(self) -> ImageState:
+        """The state that the image is in: ``labelled`` when its objects have boxes."""
+        return ImageState.LABELLED if self.boxes else self.verdict.state

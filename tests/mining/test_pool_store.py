@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.files import clear_disk_errors
-from hardmine.mining.pool_store import MAX_STORED_ALARMS, PoolStore, pack_alarms, unpack_alarms
-from hardmine.types import Decision, PoolScore, Problem, Verdict
+from hardmine.mining.pool_store import (
+    LABELS,
+    MAX_STORED_ALARMS,
+    PoolStore,
+    pack_alarms,
+    unpack_alarms,
+)
+from hardmine.types import Decision, ImageState, NamedBox, PoolScore, Problem, Verdict
 
 
 def score_of(image: str, score: float, model: str = "m", phash: int = 0) -> PoolScore:
@@ -95,12 +101,80 @@ def test_the_latest_decision_counts_and_the_earlier_stays(tmp_path: Path) -> Non
         assert store._database.execute("SELECT COUNT(*) FROM decisions").fetchone()[0] == 2
 
 
-@pytest.mark.parametrize("change", ["DELETE FROM decisions", "UPDATE decisions SET verdict = 'x'"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM decisions",
+        "UPDATE decisions SET verdict = 'x'",
+        "DELETE FROM taken_back",
+        "UPDATE taken_back SET who = 'x'",
+    ],
+)
 def test_decisions_cannot_be_changed(tmp_path: Path, change: str) -> None:
     with PoolStore(tmp_path / "pool.sqlite") as store:
-        store.add_decisions([Decision("a", Verdict.EMPTY, "eve", "t", "m")])
+        store.take_back(store.add_decisions([said("a")]), "eve", "t")
         with pytest.raises(sqlite3.IntegrityError, match="only appended"):
             store._database.execute(change)
+
+
+def said(image: str, verdict: Verdict = Verdict.EMPTY, who: str = "eve") -> Decision:
+    return Decision(image, verdict, who, "2026-01-01T00:00:00+00:00", "m")
+
+
+def test_what_was_seen_and_drawn_comes_back_and_makes_an_image_labelled(tmp_path: Path) -> None:
+    seen = (NamedBox((1.5, 2, 3, 4), "cat", 0.25),)
+    drawn = (NamedBox((0, 0.125, 9, 9), "dog"),)
+    full = Decision("a", Verdict.CONTAINS_OBJECT, "eve", "t", "m", seen, drawn)
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_decisions([full])
+        assert store.decisions() == {"a": full}
+    assert full.state is ImageState.LABELLED
+    assert said("a", Verdict.CONTAINS_OBJECT).state is ImageState.CONTAINS_OBJECT
+
+
+def test_an_action_is_taken_back_whole_and_what_was_before_counts_again(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        first = store.add_decisions([said("a")])
+        both = store.add_decisions([said(i, Verdict.IGNORE) for i in ("a", "b")])
+        store.add_decisions([said("c", who="bob")])
+        assert store.last_action("eve") == both
+        store.take_back(both, "eve", "t")
+        store.take_back(both, "eve", "t")  # twice is harmless
+        assert {i: d.verdict for i, d in store.decisions().items()} == {
+            "a": Verdict.EMPTY,
+            "c": Verdict.EMPTY,
+        }
+        assert [image for _, image in store.taken_back_after(0)] == ["a", "b"]
+        assert [image for _, image in store.taken_back_after(1)] == ["b"]
+        assert store.last_action("eve") == first
+        store.take_back(first, "eve", "t")
+        assert store.last_action("eve") is None
+        assert set(store.decisions()) == {"c"}
+        assert store._database.execute("SELECT COUNT(*) FROM decisions").fetchone()[0] == 4
+
+
+def test_what_is_said_about_labels_is_no_verdict_on_the_image(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_decisions([said("a")], queue=LABELS)
+        assert store.decisions() == {}
+        store.add_decisions([said("a", Verdict.IGNORE)], queue="second look")
+        assert store.decisions()["a"].verdict is Verdict.IGNORE
+        found = store.decisions_after(0, ["a", "z"])
+        assert [(each.queue, each.number) for each in found] == [(LABELS, 1), ("second look", 2)]
+        assert [each.number for each in store.decisions_after(1)] == [2]
+
+
+def test_decisions_are_appended_while_a_run_scans(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    with PoolStore(path) as run, PoolStore(path, beside_a_run=True) as page:
+        assert page.is_being_scanned()
+        fill(run, ("a", 0.5))
+        page.add_decisions([said("a")])
+        fill(run, ("b", 0.5))
+        assert set(run.decisions()) == {"a"}
+        assert len(list(page.iter_ranked("m"))) == 2
+    with PoolStore(path, beside_a_run=True) as page:
+        assert not page.is_being_scanned()
 
 
 def test_an_image_handed_out_twice_keeps_its_first_round(tmp_path: Path) -> None:
@@ -165,7 +239,7 @@ def test_a_file_of_another_kind_or_version_is_refused(tmp_path: Path) -> None:
     database = sqlite3.connect(newer)
     database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(DataError, match="pool store of version 99, this release reads 2"):
+    with pytest.raises(DataError, match="pool store of version 99, this release reads 3"):
         PoolStore(newer)
     PoolStore(tmp_path / "fresh.sqlite").close()  # the lock of a refused file is given back
     with pytest.raises(DataError, match="version 99"):
@@ -272,6 +346,7 @@ def test_a_store_of_version_1_is_read_as_it_is(version_1: Path) -> None:
         assert store.ranked_after("m", None, 9, exact=False) == []
         assert store.score_pairs("m").shape == (0, 2)
         assert store.alarms("m", "b").scores.tolist() == [np.float32(0.9)]
+        assert store.decisions()["a"].who == "bob"
     assert version_1.read_bytes() == before
 
 
@@ -291,7 +366,7 @@ def test_a_store_of_version_1_is_brought_up_with_all_that_it_holds(version_1: Pa
             assert store.decisions() == {"a": Decision("a", last, "bob", "2026-01-02", "m")}
             assert store.mined("mine") == {"b": "m"}
             assert store.score_pairs("m").shape == (0, 2)
-            assert store._database.execute("PRAGMA user_version").fetchone()[0] == 2
+            assert store._database.execute("PRAGMA user_version").fetchone()[0] == 3
     with PoolStore(path) as store:  # what is written then is as in a new store
         store.add_scores([(PoolScore("c", 0.7, 1, -1, 0, 5, "m", exact=False), Detections.none())])
         assert [s.image for s in store.ranked_after("m", None, 9, exact=True)] == ["b", "a"]

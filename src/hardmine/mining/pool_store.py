@@ -1,7 +1,8 @@
 """The pool store: scores, problems, decisions and what was handed out, in one SQLite file.
 
-WAL mode, one writer (an advisory lock beside the file), one transaction per batch, decisions only
-appended. Killed anywhere, every committed batch is there and the one under way is absent whole.
+WAL mode, one run at a time that scans (an advisory lock beside the file), one transaction per batch,
+decisions only appended. Killed anywhere, every committed batch is there and the one under way is absent
+whole. Decisions may be appended while a run scans: SQLite lets one transaction follow the other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -20,13 +22,24 @@ import numpy as np
 from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.files import clear_disk_errors
-from hardmine.types import F32, Decision, PoolScore, Problem, Verdict
+from hardmine.types import F32, Decision, NamedBox, PoolScore, Problem, Verdict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 INDEXES = """
 CREATE INDEX scores_by_score ON scores (model_id, score DESC, image);
 CREATE INDEX scores_by_exact ON scores (model_id, exact, score DESC, image);
+"""
+
+_TAKEN_BACK = """
+CREATE TABLE taken_back (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, decision INTEGER NOT NULL UNIQUE,
+    who TEXT NOT NULL, at TEXT NOT NULL
+);
+CREATE TRIGGER taken_back_stay BEFORE UPDATE ON taken_back
+    BEGIN SELECT RAISE(ABORT, 'decisions are only appended'); END;
+CREATE TRIGGER taken_back_last BEFORE DELETE ON taken_back
+    BEGIN SELECT RAISE(ABORT, 'decisions are only appended'); END;
 """
 
 _TABLES = f"""
@@ -43,7 +56,9 @@ CREATE TABLE problems (
 ) WITHOUT ROWID;
 CREATE TABLE decisions (
     id INTEGER PRIMARY KEY AUTOINCREMENT, image TEXT NOT NULL, verdict TEXT NOT NULL,
-    who TEXT NOT NULL, at TEXT NOT NULL, model_id TEXT NOT NULL
+    who TEXT NOT NULL, at TEXT NOT NULL, model_id TEXT NOT NULL,
+    shown TEXT NOT NULL DEFAULT '[]', boxes TEXT NOT NULL DEFAULT '[]',
+    action INTEGER, queue TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX decisions_by_image ON decisions (image, id);
 CREATE TRIGGER decisions_stay BEFORE UPDATE ON decisions
@@ -54,6 +69,7 @@ CREATE TABLE mined (
     arm TEXT NOT NULL, image TEXT NOT NULL, round INTEGER NOT NULL, position INTEGER NOT NULL,
     model_id TEXT NOT NULL, PRIMARY KEY (arm, image)
 ) WITHOUT ROWID;
+{_TAKEN_BACK}
 """
 
 
@@ -62,12 +78,29 @@ CREATE TEMP VIEW scores AS SELECT *, 1 AS exact, NULL AS first_cut FROM main.sco
 """
 """Stands before the table in every query, so that what may only be read can be read as it is."""
 
+_VIEW_OF_VERSION_2 = """
+CREATE TEMP VIEW decisions AS
+    SELECT *, '[]' AS shown, '[]' AS boxes, NULL AS action, '' AS queue FROM main.decisions;
+CREATE TEMP TABLE taken_back (id INTEGER, decision INTEGER, who TEXT, at TEXT);
+"""
+
 _FROM_VERSION_1 = f"""
 ALTER TABLE scores ADD COLUMN exact INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE scores ADD COLUMN first_cut REAL;
 DROP INDEX scores_by_score;
 {INDEXES}
 """
+
+_FROM_VERSION_2 = f"""
+ALTER TABLE decisions ADD COLUMN shown TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE decisions ADD COLUMN boxes TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE decisions ADD COLUMN action INTEGER;
+ALTER TABLE decisions ADD COLUMN queue TEXT NOT NULL DEFAULT '';
+{_TAKEN_BACK}
+"""
+
+_VIEWS = {1: _VIEW_OF_VERSION_1 + _VIEW_OF_VERSION_2, 2: _VIEW_OF_VERSION_2}
+_CHANGES = {1: _FROM_VERSION_1 + _FROM_VERSION_2, 2: _FROM_VERSION_2}
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -94,11 +127,11 @@ def _open_checked(path: Path, *, read_only: bool) -> sqlite3.Connection:
         if version == 0 and not read_only:
             database.execute("PRAGMA journal_mode = WAL")
             _change(database, _TABLES)
-        elif version == 1:
+        elif version in _CHANGES:
             if read_only:
-                database.executescript(_VIEW_OF_VERSION_1)
+                database.executescript(_VIEWS[version])
             else:
-                _change(database, _FROM_VERSION_1)
+                _change(database, _CHANGES[version])
         elif version != SCHEMA_VERSION:
             raise DataError(
                 f"{path}: pool store of version {version}, this release reads {SCHEMA_VERSION}"
@@ -144,6 +177,20 @@ MAX_STORED_ALARMS = 100
 _COLUMNS = "image, score, label, num_alarms, level, phash, model_id, exact"
 
 
+LABELS = "labels"
+"""The queue of labelled images whose boxes a model contradicts: what is said there is about labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDecision:
+    """A decision with its number in the store, the action that it is a part of, and its queue."""
+
+    number: int
+    action: int
+    queue: str
+    decision: Decision
+
+
 class PoolStore:
     """Scores and decisions about a pool; use it as a context manager.
 
@@ -152,18 +199,20 @@ class PoolStore:
     Args:
         path: the SQLite file, made with its folder when absent.
         read_only: open without the writer lock; writing then fails.
+        beside_a_run: open without the writer lock, to append decisions while a run may be scanning.
 
     Raises:
         DataError: not a pool store, another version, another run is writing, or the disk is full.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, beside_a_run: bool = False) -> None:
         self.path = path
         self._lock: IO[bytes] | None = None
         with clear_disk_errors(path):
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._lock = lock_writer(path)
+                if not beside_a_run:
+                    self._lock = lock_writer(path)
             try:
                 self._database = connect(path, read_only=read_only)
             except BaseException:
@@ -302,21 +351,84 @@ class PoolStore:
         query = "SELECT kind, image, -1, reason FROM problems WHERE model_id = ? ORDER BY image"
         return tuple(Problem(*row) for row in self._database.execute(query, (model_id,)))
 
-    def add_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Append verdicts in one transaction; earlier ones on the same image stay on file."""
-        rows = [(d.image, d.verdict.value, d.who, d.when, d.model_id) for d in decisions]
+    def add_decisions(self, decisions: Sequence[Decision], *, queue: str = "") -> int:
+        """Append verdicts in one transaction; earlier ones on the same image stay on file.
+
+        Args:
+            queue: what they were asked in: "" for candidates; :data:`LABELS` when the question was
+                whether the labels of an image are right.
+
+        Returns:
+            int: the action, by which they are taken back together; 0 without decisions.
+        """
+        rows = [
+            (d.image, d.verdict.value, d.who, d.when, d.model_id, _boxes(d.shown), _boxes(d.boxes))
+            for d in decisions
+        ]
+        if not rows:
+            return 0
         with self._transaction() as database:
-            database.executemany(
-                "INSERT INTO decisions (image, verdict, who, at, model_id) VALUES (?,?,?,?,?)", rows
-            )
+            last = database.execute("SELECT MAX(id) FROM decisions").fetchone()[0]
+            action = (last or 0) + 1
+            database.executemany(_ADD_DECISION, [(*row, action, queue) for row in rows])
+        return int(action)
+
+    def take_back(self, action: int, who: str, when: str) -> None:
+        """Take back all decisions of one action; they stay on file, and count no longer."""
+        with self._transaction() as database:
+            database.execute(_TAKE_BACK, {"action": action, "who": who, "when": when})
 
     def decisions(self) -> dict[str, Decision]:
-        """Return the latest verdict on each image that has one."""
-        query = "SELECT image, verdict, who, at, model_id FROM decisions ORDER BY id"
-        latest = {}
-        for image, verdict, who, at, model_id in self._database.execute(query):
-            latest[image] = Decision(image, Verdict(verdict), who, at, model_id)
-        return latest
+        """Return the latest verdict on each image that has one and that was not taken back.
+
+        What was said in the queue :data:`LABELS` is about labels, and is left out.
+        """
+        found = self.decisions_after(0)
+        return {each.decision.image: each.decision for each in found if each.queue != LABELS}
+
+    def decisions_after(
+        self, number: int, images: Sequence[str] | None = None
+    ) -> list[StoredDecision]:
+        """Return the decisions with a higher number that were not taken back, in their order.
+
+        Args:
+            images: return those on these images only.
+        """
+        where, values = "", [number]
+        if images is not None:
+            where = "AND image IN (SELECT value FROM json_each(?2))"
+            values.append(json.dumps(images))  # type: ignore[arg-type]
+        query = (
+            "SELECT id, COALESCE(action, id), queue, image, verdict, who, at, model_id, shown, boxes "
+            "FROM decisions WHERE id > ?1 AND id NOT IN (SELECT decision FROM taken_back) "
+            f"{where} ORDER BY id"
+        )
+        return [_stored(row) for row in self._database.execute(query, values)]
+
+    def taken_back_after(self, number: int) -> list[tuple[int, str]]:
+        """Return (number, image) of each decision that was taken back, after the one of ``number``."""
+        query = (
+            "SELECT t.id, d.image FROM taken_back t JOIN decisions d ON d.id = t.decision "
+            "WHERE t.id > ? ORDER BY t.id"
+        )
+        return [(int(at), str(image)) for at, image in self._database.execute(query, (number,))]
+
+    def last_action(self, who: str) -> int | None:
+        """Return the latest action of a person that was not taken back."""
+        query = (
+            "SELECT COALESCE(action, id) FROM decisions WHERE who = ? "
+            "AND id NOT IN (SELECT decision FROM taken_back) ORDER BY id DESC LIMIT 1"
+        )
+        row = self._database.execute(query, (who,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def is_being_scanned(self) -> bool:
+        """Say whether a run holds the writer lock now."""
+        try:
+            lock_writer(self.path).close()
+        except DataError:
+            return True
+        return False
 
     def add_mined(self, arm: str, round_number: int, images: Sequence[str], model_id: str) -> None:
         """Note what was handed out; an image that the arm had before keeps its first round."""
@@ -339,6 +451,27 @@ ON CONFLICT (model_id, image) DO UPDATE SET
     first_cut = CASE WHEN excluded.exact THEN scores.first_cut ELSE excluded.first_cut END
 """
 _FORGET_PROBLEM = "DELETE FROM problems WHERE model_id = ? AND image = ?"
+
+
+_ADD_DECISION = """
+INSERT INTO decisions (image, verdict, who, at, model_id, shown, boxes, action, queue)
+VALUES (?,?,?,?,?,?,?,?,?)
+"""
+_TAKE_BACK = """
+INSERT OR IGNORE INTO taken_back (decision, who, at)
+SELECT id, :who, :when FROM decisions WHERE COALESCE(action, id) = :action
+"""
+
+
+def _boxes(boxes: Sequence[NamedBox]) -> str:
+    return json.dumps([box.to_list() for box in boxes], allow_nan=False)
+
+
+def _stored(row: tuple[Any, ...]) -> StoredDecision:
+    number, action, queue, image, verdict, who, at, model_id, shown, boxes = row
+    seen, drawn = (tuple(map(NamedBox.from_list, json.loads(text))) for text in (shown, boxes))
+    said = Decision(image, Verdict(verdict), who, at, model_id, seen, drawn)
+    return StoredDecision(number, action, queue, said)
 
 
 def _to_row(score: PoolScore, found: Detections) -> tuple[Any, ...]:
