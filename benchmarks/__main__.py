@@ -18,10 +18,11 @@ from benchmarks import (
     real_goal,
     step,
     store,
+    telemetry,
     trial_sets,
 )
 
-ALWAYS = (loss, decode, step, store, read_coco, demo_goal)
+ALWAYS = (loss, decode, step, telemetry, store, read_coco, demo_goal)
 WITH_DATA = (augment, mine, priors)
 ALONE = (gpu, peer, defaults, trial_sets)
 """Not part of all of them: for a GPU, or with choices of their own."""

@@ -373,14 +373,16 @@ def test_compiling_without_a_compiler_is_one_clear_error(
 def test_a_state_of_an_earlier_version_is_taken_up(
     squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    """Its identity was made from the whole recipe: without ``compile``, with a ``quarantine``."""
+    """Its identity was made from the whole recipe, without ``compile`` and ``telemetry``, with a
+    ``quarantine``.
+    """
     whole = fit(squares, tiny_recipe, tmp_path / "whole", steps=4)
     with pytest.raises(InterruptError):
         fit(squares, tiny_recipe, tmp_path / "cut", steps=4, save_every=2, progress=stop_at(3))
     path = tmp_path / "cut" / "state.pt"
     state = torch.load(path, weights_only=True)
     values = recipe_to_dict(tiny_recipe)
-    del values["compile"]
+    del values["compile"], values["telemetry"]
     loss = values["loss"].items()
     values["loss"] = {"quarantine" if k == "suspect_score" else k: v for k, v in loss}
     parts = [squares.fingerprint, values, 0, 4, None]

@@ -75,13 +75,18 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loss:
-    """A step's loss (scalars; ``total`` carries the gradient) and the counts behind it."""
+    """A step's loss (scalars; ``total`` carries the gradient) and the counts behind it.
+
+    ``assignment`` and ``selection`` are what it was summed over, where the network has priors of ours.
+    """
 
     total: Tensor
     classification: Tensor
     localisation: Tensor
     num_positives: Tensor
     num_negatives: Tensor
+    assignment: Assignment | None = None
+    selection: Selection | None = None
 
 
 class MultiBoxLoss:
@@ -131,6 +136,8 @@ class MultiBoxLoss:
             localisation.detach(),
             sums.positives.sum(),
             sums.negatives.sum(),
+            assignment,
+            selection,
         )
 
     def _assign(self, output: RawOutput, batch: Batch) -> Assignment:

@@ -13,7 +13,8 @@ from hardmine.losses.multibox_loss import Loss, MultiBoxLoss
 from hardmine.models.network import Network
 from hardmine.models.ssd import SSD
 from hardmine.recipes.recipe import Recipe
-from hardmine.tensors import Batch
+from hardmine.tensors import Batch, RawOutput
+from hardmine.training.telemetry import Telemetry
 
 UNKNOWN = -1
 """A count that a network does not give."""
@@ -30,24 +31,39 @@ class Objective(Protocol):
     ) -> Loss: ...
 
 
-def make_objective(model: Network, recipe: Recipe, *, bf16: bool, seed: int = 0) -> Objective:
+def make_objective(
+    model: Network,
+    recipe: Recipe,
+    *,
+    bf16: bool,
+    seed: int = 0,
+    telemetry: Telemetry | None = None,
+) -> Objective:
     """Return what ``model`` is trained with: the recipe's loss (compiled where the recipe says so), or
     torchvision's own.
 
     Args:
         bf16: run the network under autocast; the loss is in float32 either way.
         seed: of selection rules that draw priors at random.
+        telemetry: looks at each loss over priors; torchvision's own losses show it nothing.
     """
     if isinstance(model, SSD):
-        return PriorObjective(MultiBoxLoss(recipe.loss, model.priors, seed), bf16, recipe.compile)
+        loss = MultiBoxLoss(recipe.loss, model.priors, seed)
+        return PriorObjective(loss, bf16, recipe.compile, telemetry)
     return TorchvisionObjective(bf16)
 
 
 class PriorObjective:
     """The multibox loss over the priors of an SSD."""
 
-    def __init__(self, loss: MultiBoxLoss, bf16: bool, compiled: bool = False) -> None:
-        self._loss = loss
+    def __init__(
+        self,
+        loss: MultiBoxLoss,
+        bf16: bool,
+        compiled: bool = False,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._loss, self._telemetry = loss, telemetry
         self._compiled = torch.compile(loss.__call__) if compiled else None
         self._bf16 = bf16
 
@@ -66,6 +82,12 @@ class PriorObjective:
         """Return the loss at ``step`` of ``steps``."""
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._bf16):
             output = network(batch.images)
+        loss = self._measure(output, batch, step, steps)
+        if self._telemetry is not None:
+            self._telemetry.watch(output, batch, loss)
+        return loss
+
+    def _measure(self, output: RawOutput, batch: Batch, step: int, steps: int) -> Loss:
         if self._compiled is None:
             return self._loss(output, batch, step, steps)
         for part in (batch.boxes, batch.labels, batch.ignore):

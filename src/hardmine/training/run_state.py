@@ -24,6 +24,7 @@ from hardmine.errors import CheckpointError, ConfigError, MissingExtraError
 from hardmine.files import write_text
 from hardmine.models.layers import use_float32_backward
 from hardmine.models.network import Network, make_network
+from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import (
     file_digest,
     load_state,
@@ -35,6 +36,7 @@ from hardmine.recipes.pretrained_weights import load_starting_weights
 from hardmine.recipes.recipe import Recipe, recipe_identity, recipe_to_dict
 from hardmine.training.objective import make_objective
 from hardmine.training.optimizer import AveragedWeights, learning_rate, make_optimizer
+from hardmine.training.telemetry import Telemetry
 from hardmine.training.training_log import Journal
 from hardmine.types import Dataset
 
@@ -116,12 +118,27 @@ class Run:
         if recipe.compile:
             require_compiler(self.device)
             self.network = torch.compile(self.wrapped)
-        self.objective = make_objective(self.model, recipe, bf16=self.bf16, seed=seed)
+        self.telemetry = self._make_telemetry(len(dataset))
+        self.objective = make_objective(
+            self.model, recipe, bf16=self.bf16, seed=seed, telemetry=self.telemetry
+        )
         every = 1 if self.device.type == "cpu" else _READ_EVERY
         self.journal = Journal(every, self.accelerator.log)
         self.identity, self._former_identity = (
             _digest([dataset.fingerprint, form, seed, total, start.digest])
             for form in (recipe_identity(recipe), _former_form(recipe))
+        )
+
+    def _make_telemetry(self, num_images: int) -> Telemetry | None:
+        model = self.model
+        if not self.recipe.telemetry or not isinstance(model, SSD):
+            return None
+        return Telemetry(
+            self.recipe.loss,
+            model.priors,
+            model.categories,
+            num_images=num_images,
+            total=self.total,
         )
 
     @property
@@ -157,6 +174,8 @@ class Run:
         """Write the log, the weights and, last, the state that refers to them."""
         self.journal.read()
         write_text(self.out / "log.csv", self.journal.text())
+        if self.telemetry is not None:
+            write_text(self.out / "telemetry.csv", self.telemetry.text())
         if self.validations:
             rows = "".join(f"{step},{value:.6f}\n" for step, value in self.validations)
             write_text(self.out / "validation.csv", "step,value\n" + rows)
@@ -173,6 +192,7 @@ class Run:
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "objective": self.objective.state,
+                "telemetry": None if self.telemetry is None else self.telemetry.state_dict(),
             },
         )
 
@@ -198,6 +218,8 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         carried = state["objective"]
         self.objective.state = None if carried is None else carried.to(self.device)
+        if self.telemetry is not None and state.get("telemetry") is not None:
+            self.telemetry.load_state_dict(state["telemetry"])
         return True
 
     def _write_weights(self, path: Path) -> None:
@@ -214,7 +236,8 @@ def _former_form(recipe: Recipe) -> dict[str, Any]:
     values = recipe_to_dict(recipe)
     was = {"suspect_score": "quarantine"}
     values["loss"] = {was.get(key, key): value for key, value in values["loss"].items()}
-    return {key: value for key, value in values.items() if key != "compile" or value}
+    came_later = {"telemetry"} if recipe.compile else {"telemetry", "compile"}
+    return {key: value for key, value in values.items() if key not in came_later}
 
 
 def make_accelerator(tracked: Path | None = None) -> Accelerator:

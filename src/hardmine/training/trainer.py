@@ -51,7 +51,8 @@ def fit(
     Args:
         dataset: labelled images and negatives; images in any other state are left out.
         recipe: every choice.
-        out: folder for ``last.safetensors``, ``best.safetensors``, ``state.pt`` and ``log.csv``.
+        out: folder for ``last.safetensors``, ``best.safetensors``, ``state.pt``, ``log.csv`` and
+            ``telemetry.csv``.
         seed: of the added layers, the batches and the augmentation.
         init: a checkpoint to continue from (its weights only).
         weights: pretrained weights; ignored with ``init``.
@@ -121,4 +122,6 @@ def train_steps(run: Run, loader: BatchSource) -> Iterator[int]:
         run.average.update(run.model)
         run.step += 1
         run.journal.note(run.step, loss, lr, batch.image_ids)
+        if run.telemetry is not None and (figures := run.telemetry.finish_step(run.step)):
+            accelerator.log(figures, run.step)
         yield run.step

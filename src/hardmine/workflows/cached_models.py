@@ -142,7 +142,8 @@ def _whole_training_part(recipe: Recipe) -> dict[str, Any]:
     from hardmine.recipes.recipe import recipe_to_dict
 
     whole = recipe_to_dict(recipe)
-    if not recipe.compile:  # a field that came later
+    del whole["telemetry"]  # fields that came later
+    if not recipe.compile:
         del whole["compile"]
     return _without_schedule(whole, recipe)
 
