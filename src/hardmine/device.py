@@ -1,4 +1,4 @@
-"""Which device to compute on and what it can do, how many threads work, and the versions of a run."""
+"""Which device to compute on, how many threads and processes work, and the versions of a run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from shutil import which
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import hardmine
 from hardmine.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 _COMPILERS = ("g++", "clang++", "cl")
 
@@ -24,6 +25,8 @@ def choose_device(name: str | None = None) -> torch.device:
     Raises:
         ConfigError: a device that this machine lacks.
     """
+    import torch
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -57,6 +60,8 @@ def require_compiler(device: torch.device) -> None:
 
 
 def _has_fast_bf16(device: torch.device) -> bool:
+    import torch
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
@@ -93,6 +98,16 @@ def count_workers(usual: int) -> int:
     """Return how many threads read and score images: ``usual``, unless :func:`use_workers` said."""
     said = os.environ.get(_WORKERS, "")
     return int(said) if said.isdecimal() and int(said) else usual
+
+
+def process_count() -> int:
+    """Return how many processes share the run: what ``torchrun`` or ``accelerate launch`` started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def process_index() -> int:
+    """Return the number of this process among those that share the run, from 0."""
+    return int(os.environ["RANK"]) if process_count() > 1 else 0
 
 
 def describe_machine() -> dict[str, str]:

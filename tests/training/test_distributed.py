@@ -91,6 +91,68 @@ def loss_worker(rank: int, port: int, out: str) -> None:
     dist.destroy_process_group()
 
 
+def norm_world() -> tuple[torch.nn.Module, torch.Tensor]:
+    """A network with a norm of torch's and one that an activation follows, and five images."""
+    torch.manual_seed(0)
+    norm = NormAndActivation(2, momentum=0.3)
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 2, 1), norm)
+    images = torch.randn(5, 3, 2, 4, generator=torch.Generator().manual_seed(1)) * 3 + 1
+    return network, images
+
+
+class NormAndActivation(torch.nn.BatchNorm2d):
+    """As timm's: a batch norm that is also the activation behind it."""
+
+    def __init__(self, features: int, momentum: float) -> None:
+        super().__init__(features, momentum=momentum)
+        self.act = torch.nn.ReLU()
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        activated: torch.Tensor = self.act(super().forward(input))
+        return activated
+
+
+def norm_figures(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return what two steps leave: the gradients of all parameters, then all statistics."""
+    for _ in range(2):
+        network(images).square().sum().backward()
+    gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+    buffers = [buffer.float().flatten() for buffer in network.buffers()]
+    return torch.cat([*gradients, *buffers])
+
+
+def norm_worker(rank: int, port: int, out: str) -> None:
+    environment(rank, port)
+    dist.init_process_group("gloo")
+    from hardmine.training.synced_batch_norm import sync_batch_norms
+
+    network, images = norm_world()
+    sync_batch_norms(network)
+    values = norm_figures(network, images[:3] if rank == 0 else images[3:])
+    count = sum(p.numel() for p in network.parameters())
+    dist.all_reduce(values)
+    values[count:] /= 2  # gradients add up over processes, statistics are the same in each
+    if rank == 0:
+        torch.save(values, out)
+    dist.destroy_process_group()
+
+
+def start_worker(rank: int, port: int, run: str, out: str) -> None:
+    """Process 0 finds a saved state and process 1 none."""
+    environment(rank, port)
+    from hardmine.errors import CheckpointError
+    from hardmine.training.run_state import Run, Start
+
+    dataset, recipe = pickle.loads(Path(run).read_bytes())
+    made = Run(dataset, recipe, Path(out), seed=0, total=4, start=Start(), device="cpu")
+    made.step = 3 if rank == 0 else 0
+    try:
+        made.hold_same_step()
+    except CheckpointError as error:
+        Path(f"{out}-{rank}").write_text(str(error))
+    dist.destroy_process_group()
+
+
 def fit_worker(rank: int, port: int, run: str, out: str) -> None:
     environment(rank, port)
     from hardmine.training.trainer import fit
@@ -123,3 +185,22 @@ def test_training_on_two_processes(squares: Dataset, tiny_recipe: Recipe, tmp_pa
 
     model, _ = load_checkpoint(tmp_path / "out" / "last.safetensors")
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_batch_norm_over_two_processes_is_that_of_the_joint_batch(tmp_path: Path) -> None:
+    mp.spawn(norm_worker, (free_port(), str(tmp_path / "v.pt")), nprocs=2)  # type: ignore[no-untyped-call]
+    got = torch.load(tmp_path / "v.pt", weights_only=True)
+    assert torch.allclose(got, norm_figures(*norm_world()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_processes_that_would_go_on_from_different_steps_stop(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "run.pickle").write_bytes(pickle.dumps((squares, tiny_recipe)))
+    arguments = (free_port(), str(tmp_path / "run.pickle"), str(tmp_path / "out"))
+    mp.spawn(start_worker, arguments, nprocs=2)  # type: ignore[no-untyped-call]
+    for rank in (0, 1):
+        assert (
+            "got step 0 in one process and 3 in another" in (tmp_path / f"out-{rank}").read_text()
+        )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from hardmine.device import process_index
 from hardmine.errors import ConfigError, GateError, HardmineError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,15 +41,17 @@ class Console:
     def __init__(self, *, quiet: bool = False, verbose: bool = False, log: bool = True) -> None:
         from rich.console import Console as RichConsole
 
-        self.quiet = quiet
-        self.out: RichConsole = RichConsole(highlight=False, soft_wrap=True)
+        silent = process_index() > 0  # process 0 reports for all that share a run
+        self.quiet = quiet or silent
+        self.out: RichConsole = RichConsole(highlight=False, soft_wrap=True, quiet=silent)
         # A table cut to the width of a pipe or a narrow terminal would lose figures.
         self.out.width = max(self.out.width, MIN_WIDTH) if self.out.is_terminal else PIPE_WIDTH
         self.err: RichConsole = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
         self._handler = _ConsoleHandler(self.err)
         self._logger = logging.getLogger("hardmine")
-        self._logger.handlers = [self._handler if log else logging.NullHandler()]
+        shown = log and not silent
+        self._logger.handlers = [self._handler if shown else logging.NullHandler()]
         self._logger.setLevel(level)
         self._logger.propagate = False
 

@@ -22,9 +22,11 @@ from hardmine.cli import (
     recipe_commands,
 )
 from hardmine.cli.compare_command import compare
-from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected
+from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected, usage_error
 from hardmine.cli.option_flags import Command, Group, reads_pictures
 from hardmine.cli.options import fill_in_ray
+from hardmine.device import process_count, process_index
+from hardmine.workflows.several_processes import ReportedError
 
 _EXIT_CODES = "Exit codes: 0 done, 1 failure, 2 usage, 3 a gate not met, 130 interrupted."
 _THE_LOOP = """\
@@ -40,6 +42,8 @@ The loop, step by step:
 All steps, round after round:   hardmine loop DATA --pool POOL --negatives HELD_OUT
 A demonstration without data:   hardmine demo
 All commands, all options:      hardmine -h, hardmine COMMAND -h"""
+_SHARED = ("train", "loop")
+"""The commands that several processes can share."""
 _LOOP, _DATA, _MODELS = "The loop", "Data", "Models and detectors"
 
 app = typer.Typer(
@@ -75,6 +79,11 @@ def options(
     if context.invoked_subcommand is None:
         typer.echo(_THE_LOOP)
         raise typer.Exit(USAGE)
+    if process_count() > 1 and context.invoked_subcommand not in _SHARED:
+        raise usage_error(
+            f"{context.invoked_subcommand}: got {process_count()} processes, wanted one; torchrun and "
+            f"accelerate launch can start {' and '.join(_SHARED)}"
+        )
 
 
 def _add(
@@ -129,6 +138,9 @@ def main() -> None:
 
 
 def _tell(error: BaseException) -> int:
+    if isinstance(error, ReportedError):
+        return DONE  # process 0 says it and fails; an earlier failure here could cut it short
     prefix = "hardmine:" if is_expected(error) else "hardmine: fault:"
-    typer.echo(f"{prefix} {explain(error)}", err=True)
+    process = f"process {process_index()}: " if process_index() > 0 else ""
+    typer.echo(f"{prefix} {process}{explain(error)}", err=True)
     return exit_code(error)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,6 +68,7 @@ from hardmine.workflows.run_record import (
     resumed_options,
     write_record,
 )
+from hardmine.workflows.several_processes import run_together
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.training_data import (
     DataLike,
@@ -171,19 +173,29 @@ def run_loop(
         >>> [(row["arm"], row["round"]) for row in result.rows]
         [('mined', 0), ('mined', 1)]
     """
-    options = options or LoopOptions()
-    root = Path(out).resolve()
+    given = {"data": data, "pool": pool, "negatives": negatives, "val": val}
+    options, root = options or LoopOptions(), Path(out).resolve()
+    work = partial(_run_loop, given, root, resume, progress or silent, options)
+    return run_together(work, _backend(options, root), options.device)
+
+
+def _run_loop(
+    given: Mapping[str, Any],
+    root: Path,
+    resume: bool,
+    progress: Notify,
+    options: LoopOptions,
+    backend: Backend,
+) -> LoopResult:
     if (root / RECORD).exists() and not resume:
         raise ConfigError(
-            f"{out}: holds a run already; go on with --resume or choose another --out"
+            f"{root}: holds a run already; go on with --resume or choose another --out"
         )
     record = read_record(root / RECORD, LoopOptions) if resume else None
-    given = {"data": data, "pool": pool, "negatives": negatives, "val": val}
     inputs = resumed_inputs(given, NEEDED, record)
     chosen, start = _start(options)
     note_changes(record, inputs, options, chosen, root)
-    steps, backend = Steps(root, progress or silent), _backend(options, root)
-    seed = options.seed
+    steps, seed = Steps(root, progress), options.seed
     with clear_disk_errors(root), PoolStore(root / "pool.sqlite") as store:
         parts = load_train_val(
             inputs["data"], inputs["val"], steps, seed=seed, options=options.reading

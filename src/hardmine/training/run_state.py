@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
-from hardmine.device import choose_device, require_compiler, uses_bf16
+from hardmine.device import choose_device, process_count, require_compiler, uses_bf16
 from hardmine.errors import CheckpointError, ConfigError, MissingExtraError
 from hardmine.files import write_text
 from hardmine.models.layers import use_float32_backward
@@ -34,14 +35,17 @@ from hardmine.recipes.checkpoint import (
 )
 from hardmine.recipes.pretrained_weights import load_starting_weights
 from hardmine.recipes.recipe import Recipe, recipe_identity, recipe_to_dict
-from hardmine.training.objective import make_objective
+from hardmine.training.objective import UNKNOWN, make_objective
 from hardmine.training.optimizer import AveragedWeights, learning_rate, make_optimizer
+from hardmine.training.synced_batch_norm import sync_batch_norms
 from hardmine.training.telemetry import Telemetry
-from hardmine.training.training_log import Journal
+from hardmine.training.training_log import NUM_LOSSES, Journal
 from hardmine.types import Dataset
 
 _log = logging.getLogger(__name__)
 
+SHARED_DEVICES = (None, "cpu", "cuda")
+"""What may be asked for where several processes train: each takes its own device of that kind."""
 _READ_EVERY = 20
 """Steps between two looks at the figures on an accelerator; on a CPU there is nothing to wait for."""
 
@@ -90,7 +94,7 @@ class Run:
         device: str | None,
     ) -> None:
         self.recipe, self.out, self.seed, self.total = recipe, out, seed, total
-        self.accelerator = make_accelerator(out if recipe.tensorboard else None)
+        self.accelerator = make_accelerator(out if recipe.tensorboard else None, device)
         self.device = training_device(self.accelerator, device)
         self.bf16 = uses_bf16(recipe.precision, self.device)
         self.step, self.best = 0, -math.inf
@@ -99,17 +103,17 @@ class Run:
         self.model = make_network(recipe.model, dataset.categories)
         start.load_into(self.model)
         self.model.to(self.device).to(memory_format=torch.channels_last)
-        self.freeze_norms = recipe.batch.size < 2 * self.accelerator.num_processes
+        self.freeze_norms = recipe.batch.size < 2
         if self.freeze_norms and any(map(_is_batch_norm, self.model.modules())):
             _log.warning(
-                "batch.size %d on %d process(es): one image gives no statistics, so the layers of batch "
-                "normalisation keep those that they have",
-                recipe.batch.size,
-                self.accelerator.num_processes,
+                "batch.size 1: one image gives no statistics, so the layers of batch normalisation keep "
+                "those that they have"
             )
         self.average = AveragedWeights(self.model, recipe.optim.ema_decay)
         if self.bf16 and self.device.type == "cpu":
             use_float32_backward(self.model)
+        if self.accelerator.num_processes > 1:
+            sync_batch_norms(self.model)
         self.optimizer = make_optimizer(self.model, recipe)
         self.wrapped, self.optimizer = self.accelerator.prepare(
             self.model, self.optimizer, device_placement=[False, False]
@@ -123,7 +127,7 @@ class Run:
             self.model, recipe, bf16=self.bf16, seed=seed, telemetry=self.telemetry
         )
         every = 1 if self.device.type == "cpu" else _READ_EVERY
-        self.journal = Journal(every, self.accelerator.log)
+        self.journal = Journal(every, self.accelerator.log, self._joint_figures)
         self.identity, self._former_identity = (
             _digest([dataset.fingerprint, form, seed, total, start.digest])
             for form in (recipe_identity(recipe), _former_form(recipe))
@@ -145,6 +149,33 @@ class Run:
     def checkpoint(self) -> Path:
         """The file of the last weights."""
         return self.out / "last.safetensors"
+
+    def hold_same_step(self) -> None:
+        """Hold that all processes go on from the same step.
+
+        Raises:
+            CheckpointError: some found a saved state and others did not.
+        """
+        if self.accelerator.num_processes == 1:
+            return
+        bounds = torch.tensor([self.step, -self.step], device=self.device)
+        dist.all_reduce(bounds, dist.ReduceOp.MAX)
+        last, first = int(bounds[0]), -int(bounds[1])
+        if first != last:
+            raise CheckpointError(
+                f"{self.out / 'state.pt'}: got step {first} in one process and {last} in another, "
+                "wanted the same; several machines need one shared folder for --out"
+            )
+
+    def _joint_figures(self, figures: Tensor) -> Tensor:
+        """Return the mean losses and the summed counts of all processes; see ``Journal``."""
+        world = self.accelerator.num_processes
+        if world == 1:
+            return figures
+        dist.all_reduce(figures)
+        unknown = figures[NUM_LOSSES:] < 0
+        counts = figures[NUM_LOSSES:].masked_fill(unknown, UNKNOWN)
+        return torch.cat([figures[:NUM_LOSSES] / world, counts])
 
     def prepare_step(self) -> float:
         """Set mode, learning rate and random state of the next step; return the rate.
@@ -240,7 +271,7 @@ def _former_form(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in came_later}
 
 
-def make_accelerator(tracked: Path | None = None) -> Accelerator:
+def make_accelerator(tracked: Path | None = None, device: str | None = None) -> Accelerator:
     """Return accelerate's driver: devices, processes, trackers.
 
     Precision is left to :func:`uses_bf16` and autocast: accelerate fixes its own once per process, and
@@ -248,15 +279,20 @@ def make_accelerator(tracked: Path | None = None) -> Accelerator:
 
     Args:
         tracked: a folder to write TensorBoard's event files into.
+        device: "cpu" keeps several processes off the GPUs.
 
     Raises:
         MissingExtraError: TensorBoard is asked for and not installed.
     """
+    several_on_cpu = process_count() > 1 and (device == "cpu" or not torch.cuda.is_available())
+    cpu = {"cpu": True} if several_on_cpu else {}
     if tracked is None:
-        return Accelerator(mixed_precision="no")
+        return Accelerator(mixed_precision="no", **cpu)
     if importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("tensorboard is not installed: pip install 'hardmine[tracking]'")
-    accelerator = Accelerator(mixed_precision="no", log_with="tensorboard", project_dir=tracked)
+    accelerator = Accelerator(
+        mixed_precision="no", log_with="tensorboard", project_dir=tracked, **cpu
+    )
     accelerator.init_trackers("tensorboard")
     return accelerator
 
@@ -267,10 +303,9 @@ def training_device(accelerator: Accelerator, name: str | None) -> torch.device:
     Raises:
         ConfigError: a device that this machine lacks, or one device for several processes.
     """
-    if name is None:
-        return torch.device(accelerator.device)
-    if accelerator.num_processes > 1:
+    several = accelerator.num_processes > 1
+    if several and name not in SHARED_DEVICES:
         raise ConfigError(
-            f"device: got {name} for {accelerator.num_processes} processes, wanted none"
+            f"device: got {name} for {accelerator.num_processes} processes, wanted cpu, cuda or none"
         )
-    return choose_device(name)
+    return torch.device(accelerator.device) if several or name is None else choose_device(name)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hardmine.errors import DataError
+from hardmine.device import process_count
+from hardmine.errors import ConfigError, DataError
 from hardmine.models.network import Network
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch
@@ -65,7 +66,7 @@ def fit(
         progress: called after each step on the main process.
 
     Raises:
-        ConfigError: no such device.
+        ConfigError: no such device, or fewer images in a batch than processes.
         DataError: no usable image, an image that cannot be read, or a loss that is not finite.
         CheckpointError: weights that do not fit, or a state of another run.
     """
@@ -75,8 +76,15 @@ def fit(
     num_labelled = sum(len(record.labels) > 0 for record in usable.records)
     total = steps if steps is not None else recipe.steps(max(1, num_labelled))
     start = Start(init, weights)
+    if recipe.batch.size < process_count():
+        raise ConfigError(
+            f"batch.size: got {recipe.batch.size} for {process_count()} processes, wanted at least one "
+            "image for each"
+        )
     run = Run(usable, recipe, out, seed=seed, total=total, start=start, device=device)
-    if resume and run.restore() and run.step == total:
+    restored = resume and run.restore()
+    run.hold_same_step()
+    if restored and run.step == total:
         return run.checkpoint
     plan = BatchPlan([len(record.labels) > 0 for record in usable.records], recipe.batch, seed)
     loader = BatchLoader(usable, plan, recipe.resize, recipe.augment, seed)
@@ -93,7 +101,8 @@ def fit(
                 progress(Progress(step, total, run.journal.last_loss, rate))
         clock = time.monotonic()
     run.accelerator.wait_for_everyone()
-    run.accelerator.end_training()
+    for tracker in run.accelerator.trackers:  # end_training() would end the process group too
+        tracker.finish()
     return run.checkpoint
 
 

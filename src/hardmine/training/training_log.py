@@ -15,6 +15,8 @@ from torch import Tensor
 from hardmine.errors import DataError
 from hardmine.losses.multibox_loss import Loss
 
+NUM_LOSSES = 3
+"""The first figures of a step are losses; the others are counts."""
 FIELDS = ("step", "loss", "classification", "localisation", "positives", "negatives", "lr")
 
 
@@ -33,7 +35,9 @@ class Journal:
 
     every: int
     tell: Callable[[Mapping[str, Any], int], None]
-    """Told (figures, step), for trackers."""
+    """Called with (figures, step), for trackers."""
+    joint: Callable[[Tensor], Tensor] = lambda figures: figures
+    """Turns the figures of this process, f32[5], into those of all processes."""
     rows: list[list[Any]] = field(default_factory=list)
     _pending: list[_Step] = field(default_factory=list)
     _copied: _Copy | None = None
@@ -58,7 +62,7 @@ class Journal:
                 loss.num_negatives.float().to(loss.total.device),
             ]
         )
-        self._pending.append((step, figures, lr, image_ids))
+        self._pending.append((step, self.joint(figures), lr, image_ids))
         if len(self._pending) < self.every:
             return
         if figures.device.type == "cpu":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from hardmine.workflows.run_record import (
     resumed_options,
     write_record,
 )
+from hardmine.workflows.several_processes import run_together
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
 from hardmine.workflows.training_data import (
@@ -119,16 +121,27 @@ def train(
         >>> run.checkpoint.name, run.measurement.images
         ('last.safetensors', 3)
     """
-    options = options or TrainOptions()
-    root, backend = Path(out).resolve(), backends.own_backend()
-    if (root / RECIPE).exists() and not resume:
-        raise ConfigError(f"{out}: holds a run already; give --resume or another --out")
-    record = read_record(root / RECORD, TrainOptions) if resume else None
     given = {"data": data, "val": val, "negatives": negatives, "train_negatives": train_negatives}
+    options = options or TrainOptions()
+    work = partial(_train, given, Path(out).resolve(), resume, progress or silent, options)
+    return run_together(work, backends.own_backend(), options.device)
+
+
+def _train(
+    given: Mapping[str, Any],
+    root: Path,
+    resume: bool,
+    progress: Notify,
+    options: TrainOptions,
+    backend: Backend,
+) -> TrainResult:
+    if (root / RECIPE).exists() and not resume:
+        raise ConfigError(f"{root}: holds a run already; give --resume or another --out")
+    record = read_record(root / RECORD, TrainOptions) if resume else None
     inputs = resumed_inputs(given, NEEDED, record)
     chosen, start = start_from(options.network.weights, choose_recipe(options.network))
     changes = note_changes(record, inputs, options, chosen, root)
-    steps = Steps(root, progress or silent)
+    steps = Steps(root, progress)
     with clear_disk_errors(root):
         sets = _training_sets(inputs, steps, options)
         write_record(root / RECORD, inputs, options)
