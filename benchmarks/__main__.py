@@ -14,6 +14,7 @@ from benchmarks import (
     mine,
     peer,
     priors,
+    promise,
     read_coco,
     real_goal,
     step,
@@ -24,8 +25,8 @@ from benchmarks import (
 
 ALWAYS = (loss, decode, step, telemetry, store, read_coco, demo_goal)
 WITH_DATA = (augment, mine, priors)
-ALONE = (gpu, peer, defaults, trial_sets)
-"""Not part of all of them: for a GPU, or with choices of their own."""
+ALONE = (gpu, peer, defaults, trial_sets, promise)
+"""Not part of all of them: for a GPU, for a trained checkpoint, or with choices of their own."""
 
 BY_NAME = {
     module.__name__.partition(".")[2]: module for module in (*ALWAYS, *WITH_DATA, real_goal, *ALONE)

@@ -38,11 +38,13 @@ if TYPE_CHECKING:
     from hardmine.types import ImageRecord as ImageRecord
     from hardmine.types import ImageState as ImageState
     from hardmine.workflows.check_data import check as check
+    from hardmine.workflows.choose_threshold import threshold as threshold
     from hardmine.workflows.export_model import export as export
     from hardmine.workflows.train_and_evaluate import evaluate as evaluate
     from hardmine.workflows.train_and_evaluate import train as train
     from hardmine.workflows.train_options import CheckOptions as CheckOptions
     from hardmine.workflows.train_options import EvaluateOptions as EvaluateOptions
+    from hardmine.workflows.train_options import ThresholdOptions as ThresholdOptions
     from hardmine.workflows.train_options import TrainOptions as TrainOptions
 
 __version__ = "0.1.0"
@@ -62,9 +64,10 @@ _HOLDS = {
     "hardmine.mining.mine_options": "MineOptions RankOptions",
     "hardmine.types": "Dataset ImageRecord ImageState",
     "hardmine.workflows.check_data": "check",
+    "hardmine.workflows.choose_threshold": "threshold",
     "hardmine.workflows.export_model": "export",
     "hardmine.workflows.train_and_evaluate": "evaluate train",
-    "hardmine.workflows.train_options": "CheckOptions EvaluateOptions TrainOptions",
+    "hardmine.workflows.train_options": "CheckOptions EvaluateOptions ThresholdOptions TrainOptions",
 }
 _PUBLIC = {name: module for module, names in _HOLDS.items() for name in names.split()}
 """Where each public name is; a test holds that the imports for type checkers above say the same."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -245,3 +245,43 @@ class Detections:
         from hardmine.conversions import detections_html
 
         return detections_html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """The score from which a detector's detections count, as it was chosen for a promise.
+
+    Attributes:
+        score: the threshold, inclusive.
+        per_class: thresholds of single classes by name, in place of ``score`` for these.
+        promise: what holds at the threshold, as a sentence.
+    """
+
+    score: float
+    per_class: Mapping[str, float] = field(default_factory=dict)
+    promise: str = ""
+
+    def keep(self, found: Detections, categories: Sequence[str]) -> Detections:
+        """Return the detections that count; ``categories[label - 1]`` names a label."""
+        if not self.per_class:
+            return found.at_least(self.score)
+        limits = [self.per_class.get(name, self.score) for name in categories]
+        wanted = np.array([np.inf, *limits], np.float32)[found.labels]
+        return found[found.scores >= wanted]
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> OperatingPoint:
+        """Read what ``to_dict`` gave.
+
+        Raises:
+            ValueError: a value is missing, or is none of the right kind.
+        """
+        try:
+            each = {str(name): float(score) for name, score in values["per_class"].items()}
+            return OperatingPoint(float(values["score"]), each, str(values["promise"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"operating point: got {values!r} ({error})") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as JSON holds them."""
+        return {"score": self.score, "per_class": dict(self.per_class), "promise": self.promise}

@@ -25,6 +25,7 @@ from hardmine.cli.compare_command import compare
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected, usage_error
 from hardmine.cli.option_flags import Command, Group, reads_pictures
 from hardmine.cli.options import fill_in_ray
+from hardmine.cli.threshold_command import threshold
 from hardmine.device import process_count, process_index
 from hardmine.workflows.several_processes import ReportedError
 
@@ -110,6 +111,7 @@ _add(data_commands.split, _DATA)
 _add(data_commands.inspect, _DATA)
 _add(compare, _MODELS, workers=True)
 _add(model_commands.predict, _MODELS, workers=True)
+_add(threshold, _MODELS, workers=True)
 _add(export_commands.export, _MODELS)
 _add(export_commands.check_detector, _MODELS, "check-detector")
 _add(recipe_commands.models, _MODELS, pictures=False)

@@ -115,7 +115,7 @@ def predict(
         typer.Option("--save", help="Write the pictures with their boxes into the folder --out."),
     ] = False,
     as_json: options.Json = False,
-    min_score: options.MinScore = 0.3,
+    min_score: options.MinScore = None,
     classes: options.Classes = None,
     tile: options.Tile = None,
     overlap: options.Overlap = None,
@@ -153,17 +153,20 @@ def predict_images(
     *,
     save: Path | None,
     as_json: bool,
-    min_score: float,
+    min_score: float | None,
 ) -> None:
     """Detect on every image and print the result; pictures with boxes go into ``save``.
 
     Raises:
         DataError: no image in the sources; or some could not be read, after all others were done.
     """
-    from hardmine.inference.predict import score_images
+    from hardmine.inference.predict import chosen_point, score_images
     from hardmine.types import Problem
 
     targets, problems = find_images(sources)
+    point = chosen_point(detector, min_score)
+    if point.promise:
+        console.note(f"from the model's own threshold on: {point.promise}")
     rows: list[dict[str, Any]] = []
     with console.progress() as step:
         for done, item in enumerate(score_images(detector, list(targets)), start=1):
@@ -171,7 +174,7 @@ def predict_images(
             if isinstance(item, Problem):
                 problems.append(item)
                 continue
-            found = item.detections.at_least(min_score)
+            found = point.keep(item.detections, detector.categories)
             if as_json:
                 rows += result_rows(item.path, found, detector.categories)
             else:

@@ -268,13 +268,14 @@ Out = Annotated[
     ),
 ]
 MinScore = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--min-score",
         metavar="S",
         min=0.0,
         max=1.0,
-        help="The lowest score of a detection that is shown.",
+        help="The lowest score of a detection that is shown. If not given: the threshold that "
+        "'hardmine threshold --write' wrote into the model, else 0.3.",
     ),
 ]
 Json = Annotated[

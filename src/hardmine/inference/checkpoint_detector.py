@@ -21,7 +21,12 @@ from hardmine.models.postprocess import (
 )
 from hardmine.models.ssd import SSD
 from hardmine.models.torchvision_network import TorchvisionNetwork
-from hardmine.recipes.checkpoint import file_digest, find_checkpoint, load_checkpoint
+from hardmine.recipes.checkpoint import (
+    checkpoint_id,
+    find_checkpoint,
+    load_checkpoint,
+    read_operating_point,
+)
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import RawOutput
 
@@ -101,7 +106,9 @@ def load_checkpoint_detector(path: Path, device: str | None = None) -> LoadedDet
     path = find_checkpoint(path)
     chosen = choose_device(device)
     model, recipe = load_checkpoint(path)
-    return detector_of(model, recipe, file_digest(path), chosen)
+    detector = detector_of(model, recipe, checkpoint_id(path), chosen)
+    detector.operating_point = read_operating_point(path)
+    return detector
 
 
 def detector_of(

@@ -17,16 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from hardmine.boxes import clip_boxes
-from hardmine.detections import Detections
+from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.files import write_atomic
 from hardmine.inference.checkpoint_detector import TorchDetector
-from hardmine.inference.graph.graph_detector import METADATA_KEY
+from hardmine.inference.graph.graph_detector import IDENTITY, METADATA_KEY
 from hardmine.inference.runtimes.openvino_runtime import import_openvino
 from hardmine.inference.runtimes.scoring_network import quiet_export
 from hardmine.models.box_coder import decode_boxes
 from hardmine.models.postprocess import DecodeConfig, foreground_scores
 from hardmine.numpy_boxes import box_iou
+from hardmine.recipes.checkpoint import file_digest
 from hardmine.types import Mask
 
 _COLUMNS = ("image", "x1", "y1", "x2", "y2", "score", "label")
@@ -96,12 +97,55 @@ def onnx_to_openvino(source: Path, path: Path, metadata: str) -> Path:
     return path
 
 
+def write_into_export(path: Path, point: OperatingPoint) -> None:
+    """Write a score threshold into an ONNX file or OpenVINO model of ours; all else stays.
+
+    Raises:
+        ConfigError: the file is no export of ours.
+        MissingExtraError: onnx or openvino is not installed.
+    """
+    if path.suffix.lower() == ".onnx":
+        onnx = _onnx()
+        model = onnx.load(str(path))
+        facts = {entry.key: entry.value for entry in model.metadata_props}
+        facts[METADATA_KEY] = _with_point(path, facts.get(METADATA_KEY), point)
+        onnx.helper.set_model_props(model, facts)
+        write_atomic(path, lambda part: onnx.save(model, str(part)))
+        return
+    openvino = import_openvino()
+    model = openvino.Core().read_model(path)
+    known = model.get_rt_info([METADATA_KEY]).astype(str) if _has_facts(model) else None
+    model.set_rt_info(_with_point(path, known, point), [METADATA_KEY])
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        openvino.save_model(model, str(part), compress_to_fp16=False)
+        part.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        part.replace(path)
+
+
+def _has_facts(model: Any) -> bool:
+    return bool(model.has_rt_info([METADATA_KEY]))
+
+
+def _with_point(path: Path, facts: str | None, point: OperatingPoint) -> str:
+    if facts is None:
+        raise ConfigError(
+            f"{path}: was not exported by Hardmine, so that no threshold can be written into it"
+        )
+    values = json.loads(facts)
+    values.setdefault(IDENTITY, file_digest(path))
+    values["operating_point"] = point.to_dict()
+    return json.dumps(values)
+
+
 def describe(detector: TorchDetector, *, with_nms: bool) -> dict[str, Any]:
     """Return what must be known to use the export, as ``inference.graph.graph_config`` reads it."""
     resize, decode = detector.resize, _limits(detector)
     separate = {"kind": "separate", "boxes": "boxes", "scores": "scores"}
     rows = {"kind": "rows", "output": "detections", "columns": list(_COLUMNS)}
+    point = detector.operating_point
     return {
+        **({} if point is None else {"operating_point": point.to_dict()}),
         "classes": list(detector.categories),
         "input": {
             "height": resize.height,

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from hardmine.data.images import Picture, as_picture
-from hardmine.detections import Detections
+from hardmine.detections import Detections, OperatingPoint
 from hardmine.device import count_workers
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores, Detector, OnePassDetector, top_scores
@@ -44,6 +44,7 @@ DECODE_FLOOR = 0.01
 """Images whose score is below are not decoded while a pool is scanned: they have no detection."""
 
 SCORE_THRESHOLD = 0.3
+"""The lowest score that :func:`predict` returns of a detector that holds no threshold of its own."""
 ImageLike = Path | str | Image.Image | U8 | Tensor
 """A file; a picture; u8[H, W, 3] RGB or u8[H, W] grey; or a tensor u8[3, H, W] RGB."""
 ImageList = list[Any] | tuple[Any, ...]
@@ -74,30 +75,36 @@ class PictureDetector(Protocol):
 
 
 class PredictMixin:
-    """Gives a detector the method :func:`predict`."""
+    """Gives a detector the method :func:`predict`.
+
+    ``operating_point`` is the threshold that ``hardmine threshold --write`` wrote into the model.
+    """
+
+    operating_point: OperatingPoint | None = None
 
     @overload
     def predict(
-        self, images: ImageLike, *, score_threshold: float = ..., batch_size: int = ...
+        self, images: ImageLike, *, score_threshold: float | None = ..., batch_size: int = ...
     ) -> Detections: ...
 
     @overload
     def predict(
-        self, images: ImageList, *, score_threshold: float = ..., batch_size: int = ...
+        self, images: ImageList, *, score_threshold: float | None = ..., batch_size: int = ...
     ) -> list[Detections]: ...
 
     def predict(
         self,
         images: ImageLike | ImageList,
         *,
-        score_threshold: float = SCORE_THRESHOLD,
+        score_threshold: float | None = None,
         batch_size: int = 16,
     ) -> Detections | list[Detections]:
         """Detect in one image or in a list of them.
 
         Args:
             images: a file, a picture, u8[H, W, 3] RGB, a tensor u8[3, H, W] RGB, or a list of these.
-            score_threshold: the lowest score to return, inclusive.
+            score_threshold: the lowest score to return, inclusive; if not given, the detector's
+                operating point where it has one, else .3.
             batch_size: images that the network takes at once.
 
         Returns:
@@ -122,24 +129,27 @@ class PredictMixin:
 class LoadedDetector(Detector, Protocol):
     """A detector that came from :func:`hardmine.load_detector`: it has ``predict`` too.
 
-    ``categories`` are its class names, ``model_id`` changes whenever its weights or its decoding do.
+    ``categories`` are its class names, ``model_id`` changes whenever its weights or its decoding do,
+    ``operating_point`` is the threshold that was written into it, if one was.
     """
+
+    operating_point: OperatingPoint | None
 
     @overload
     def predict(
-        self, images: ImageLike, *, score_threshold: float = ..., batch_size: int = ...
+        self, images: ImageLike, *, score_threshold: float | None = ..., batch_size: int = ...
     ) -> Detections: ...
 
     @overload
     def predict(
-        self, images: ImageList, *, score_threshold: float = ..., batch_size: int = ...
+        self, images: ImageList, *, score_threshold: float | None = ..., batch_size: int = ...
     ) -> list[Detections]: ...
 
     def predict(
         self,
         images: ImageLike | ImageList,
         *,
-        score_threshold: float = ...,
+        score_threshold: float | None = ...,
         batch_size: int = ...,
     ) -> Detections | list[Detections]:
         """Detect in one image or in a list of them; see :meth:`PredictMixin.predict`."""
@@ -150,26 +160,35 @@ def predict(
     detector: Detector,
     images: ImageLike | ImageList,
     *,
-    score_threshold: float = SCORE_THRESHOLD,
+    score_threshold: float | None = None,
     batch_size: int = 16,
 ) -> Detections | list[Detections]:
     """Detect in one image or in a list of them with any object that is a `Detector`.
 
     Arguments, result and errors are those of :meth:`PredictMixin.predict`.
     """
-    if not 0 <= score_threshold <= 1:
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
         raise ConfigError(f"score_threshold: got {score_threshold}, wanted 0 to 1")
     many = isinstance(images, list | tuple)
     items = [_as_item(image) for image in (images if many else [images])]  # type: ignore[union-attr]
+    point = chosen_point(detector, score_threshold)
     found = [
         replace(
-            detections.at_least(score_threshold),
+            point.keep(detections, detector.categories),
             categories=detector.categories,
             path=None if item.picture is not None else Path(item.name),
         )
         for item, detections in zip(items, _detect_any(detector, items, batch_size), strict=True)
     ]
     return found if many else found[0]
+
+
+def chosen_point(detector: Detector, score_threshold: float | None) -> OperatingPoint:
+    """Return from which score detections count: as asked for, else as the model says, else .3."""
+    own: OperatingPoint | None = getattr(detector, "operating_point", None)
+    if score_threshold is not None:
+        return OperatingPoint(score_threshold)
+    return own or OperatingPoint(SCORE_THRESHOLD)
 
 
 def _detect_any(

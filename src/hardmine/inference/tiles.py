@@ -72,6 +72,7 @@ class TiledDetector(PredictMixin):
         self.categories = detector.categories
         self.resize = detector.resize
         self.model_id = make_model_id(detector.model_id, tiles, SAME_IOU, INSIDE)
+        self.operating_point = getattr(detector, "operating_point", None)
 
     def score(self, images: Tensor) -> BatchScores:
         """Score canvases, whole: tiles exist for files only."""

@@ -21,7 +21,7 @@ from hardmine.models.postprocess import foreground_scores
 from hardmine.models.ssd import SSD
 from hardmine.numpy_boxes import box_iou
 from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
-from hardmine.recipes.checkpoint import file_digest, find_checkpoint, load_checkpoint
+from hardmine.recipes.checkpoint import checkpoint_id, find_checkpoint, load_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.reports.drawing import by_loss, draw_boxes
 from hardmine.types import F64
@@ -55,7 +55,7 @@ def load_trained(path: Path) -> Trained:
     if not isinstance(model, SSD):
         raise ConfigError(f"{path}: holds {recipe.model.name!r}, wanted one of the SSD family")
     layout = layout_from_priors(model.priors, recipe.model.height, recipe.model.width)
-    return Trained(model.eval(), recipe, layout, file_digest(path))
+    return Trained(model.eval(), recipe, layout, checkpoint_id(path))
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import hardmine
+from hardmine.detections import OperatingPoint
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.files import write_atomic
 from hardmine.models.network import Network, make_network
@@ -21,6 +22,7 @@ from hardmine.models.state_dict import code_in, is_pytorch_file, load_plain, ref
 from hardmine.recipes.recipe import Recipe, current_form, recipe_from_dict, recipe_to_dict
 
 _FORMAT = "hardmine-1"
+_IDENTITY, _OPERATING_POINT = "identity", "operating_point"
 _NOT_A_DETECTOR = (
     "{}: a PyTorch file with plain weights, which do not say what network they belong to; name the "
     "network too (torchvision:NAME:FILE), or train from them with --weights"
@@ -75,6 +77,43 @@ def read_metadata(path: Path) -> tuple[Recipe, tuple[str, ...]]:
         return recipe_from_dict(current_form(values)), tuple(categories)
     except (KeyError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path}: unreadable recipe or classes ({error})") from None
+
+
+def checkpoint_id(path: Path) -> str:
+    """Return the identity of a checkpoint's weights: 16 hex digits.
+
+    It is the digest of the file as it was written first, so that an operating point that is written
+    into it later makes no other model of it.
+    """
+    return _metadata(path).get(_IDENTITY) or file_digest(path)
+
+
+def read_operating_point(path: Path) -> OperatingPoint | None:
+    """Return the score threshold that was written into a checkpoint, if one was.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    text = _metadata(path).get(_OPERATING_POINT)
+    try:
+        return None if text is None else OperatingPoint.from_dict(json.loads(text))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: unreadable operating point ({error})") from None
+
+
+def write_operating_point(path: Path, point: OperatingPoint) -> None:
+    """Write a score threshold into a checkpoint, in place of an earlier one; all else stays.
+
+    Raises:
+        CheckpointError: no Hardmine checkpoint.
+    """
+    from safetensors.torch import load_file, save_file
+
+    read_metadata(path)  # refuses what is no checkpoint
+    facts = {_IDENTITY: checkpoint_id(path), _OPERATING_POINT: json.dumps(point.to_dict())}
+    metadata = {**_metadata(path), **facts}
+    tensors = load_file(path)
+    write_atomic(path, lambda part: save_file(tensors, part, metadata))
 
 
 def load_checkpoint(path: Path) -> tuple[Network, Recipe]:

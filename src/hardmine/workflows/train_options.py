@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hardmine.errors import ConfigError
 from hardmine.option_fields import Panel, check_options, option
@@ -264,3 +264,92 @@ class CheckOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdOptions:
+    """What a score threshold must promise, and of what.
+
+    Example:
+        >>> hardmine.ThresholdOptions(max_alarms=0.01).confidence
+        0.95
+    """
+
+    max_alarms: float | None = option(
+        None,
+        "The promise on images without objects: at most this share of new images fires (0.01: one in "
+        "a hundred). With --count alarms: at most so many alarms per image.",
+        metavar="X",
+        above=0,
+    )
+    min_recall: float | None = option(
+        None,
+        "The promise on objects: at least this share of new objects is found (0.95). With --per image: "
+        "of the images that hold an object, at least one object is found in this share.",
+        metavar="R",
+        above=0,
+    )
+    confidence: float = option(
+        0.95,
+        "How sure the promise is: it is broken in at most 1 - C of all draws of images.",
+        metavar="C",
+        above=0,
+    )
+    count: Literal["images", "alarms"] = option(
+        "images", "What --max-alarms limits: the share of images that fire, or alarms per image."
+    )
+    cap: int = option(
+        5,
+        "With --count alarms: at most N alarms of one image count. Without a limit no number of images "
+        "could promise anything of a mean.",
+        metavar="N",
+        minimum=1,
+        panel="Advanced",
+    )
+    per: Literal["object", "image"] = option(
+        "object", "What --min-recall counts: objects, or images that hold one."
+    )
+    per_class: bool = option(
+        False,
+        "With --write: give each class the threshold of its own promise.",
+        flags=("--per-class",),
+    )
+    group: str | None = option(
+        None,
+        "A regular expression with a group in round brackets that names what an image belongs to, "
+        "such as its camera; each group gets its own line.",
+        metavar="REGEX",
+        panel="Data",
+    )
+    write: bool = option(
+        False,
+        "Write the threshold into the checkpoint or export, where 'hardmine predict' and later "
+        "exports find it.",
+        flags=("--write",),
+        panel="Output",
+    )
+    reading: DataOptions = option(DataOptions, "How labelled data is read.")
+    classes: Path | None = option(
+        None,
+        "Class names for a detector that does not know its own: a text file, a data.yaml or a "
+        "COCO file.",
+        metavar="FILE",
+        path="file",
+        panel="Data",
+    )
+    device: str | None = device_option("Options")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.max_alarms is None and self.min_recall is None:
+            return  # the defaults; the call itself asks for one of the two
+        if not self.confidence < 1:
+            raise ConfigError(f"confidence: got {self.confidence}, wanted above 0 and below 1")
+        if self.min_recall is not None and not self.min_recall < 1:
+            raise ConfigError(f"min_recall: got {self.min_recall}, wanted above 0 and below 1")
+        most = 1 if self.count == "images" else self.cap
+        if self.max_alarms is not None and not self.max_alarms < most:
+            raise ConfigError(
+                f"max_alarms: got {self.max_alarms}, wanted above 0 and below {most}"
+                + ("; for alarms per image give --count alarms" if self.count == "images" else "")
+            )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hardmine.data.resize import Align, Mode
+from hardmine.detections import OperatingPoint
 from hardmine.errors import ConfigError, not_one_of
 
 BoxForm = Literal["xyxy", "cxcywh", "xywh", "yxyx"]
@@ -164,7 +165,10 @@ class Suppression:
 
 @dataclass(frozen=True, slots=True)
 class GraphConfig:
-    """All of it; ``classes`` empty: from the file's metadata or ``--classes``."""
+    """All of it; ``classes`` empty: from the file's metadata or ``--classes``.
+
+    ``operating_point`` is the score from which detections count where nothing else is asked for.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     outputs: Outputs = field(default_factory=JoinedOutput)
@@ -172,6 +176,7 @@ class GraphConfig:
     nms: Suppression = field(default_factory=Suppression)
     classes: tuple[str, ...] = ()
     model: str | None = None
+    operating_point: OperatingPoint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ _ROW, _MOST_ROWS = 6, 1000
 
 METADATA_KEY = "hardmine"
 """Where our own exports carry their configuration."""
+IDENTITY = "identity"
+"""In that configuration: the digest of the file before something was written into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ class GraphDetector(PredictMixin):
         self.categories = config.classes
         how = config.input
         self.resize = Resize(height, width, how.resize, how.fill, how.side, how.align)
-        self.model_id = make_model_id(file_digest(path), config, height, width)
+        self.operating_point = config.operating_point
+        finds = replace(config, operating_point=None)  # what it finds does not depend on it
+        self.model_id = make_model_id(_identity(session, path), finds, height, width)
 
     @property
     def config(self) -> GraphConfig:
@@ -155,6 +159,11 @@ class GraphDetector(PredictMixin):
                 feed[self._size.name] = np.tile(canvas, (len(part), 1))
             results.append((self._session.run(feed), len(part)))
         return results
+
+
+def _identity(session: Session, path: Path) -> str:
+    own = json.loads(session.metadata.get(METADATA_KEY, "{}"))
+    return str(own.get(IDENTITY) or file_digest(path))
 
 
 @contextmanager
@@ -224,6 +233,7 @@ def _describe(
         return load_graph_config(chosen), chosen.parent
     if METADATA_KEY in session.metadata:
         values = json.loads(session.metadata[METADATA_KEY])
+        values.pop(IDENTITY, None)
         return graph_config(values, f"{path} (metadata)"), path.parent
     if ends_with_rows(session):
         return graph_config({"outputs": {"kind": "rows"}}, str(path)), path.parent

@@ -1,0 +1,190 @@
+"""``hardmine.threshold``: from a model and images to a score in the model, and ``predict`` by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hardmine
+from hardmine.cli.main import run
+from hardmine.detections import Detections, OperatingPoint
+from hardmine.recipes.checkpoint import read_operating_point, write_operating_point
+from shelf_world import make_world
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    make_world(root)
+    hardmine.train(
+        root / "shelf",
+        val=0.25,
+        recipe=root / "tiny.yaml",
+        out=root / "first",
+        draws=10,
+        validate=0,
+    )
+    return root
+
+
+@pytest.fixture
+def world(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "world"
+    shutil.copytree(built, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_a_threshold_is_written_into_a_checkpoint_and_predict_goes_by_it(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = hardmine.load_detector("first", "cpu")
+    assert before.operating_point is None
+    result = hardmine.threshold(
+        "first", "shelf", negatives="pool", max_alarms=0.5, write=True, out="t", device="cpu"
+    )
+    assert result.written == Path("first/last.safetensors")
+    after = hardmine.load_detector("first", "cpu")
+    assert after.model_id == before.model_id  # what was scanned with it need not be scanned again
+    assert after.operating_point == result.point
+    assert result.point is not None
+    assert "at most 50 % of new empty images fire" in result.point.promise
+    paths = [record.path for record in hardmine.load_dataset("shelf")]
+    for found, whole in zip(
+        after.predict(paths), before.predict(paths, score_threshold=0.0), strict=True
+    ):
+        assert found.scores.tolist() == whole.at_least(result.point.score).scores.tolist()
+    assert len(after.predict(paths[0], score_threshold=0.0)) > len(after.predict(paths[0]))
+    capsys.readouterr()
+    assert run(["predict", "first", "shelf/images/00.png", "--device", "cpu", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) == len(after.predict(paths[0]))
+    assert result.point.promise in err
+
+
+def test_the_threshold_is_the_lowest_that_the_images_allow(world: Path) -> None:
+    # 6 empty images with the best scores .95, .7, .5 and none: for a share of .5 with 95 %,
+    # P(Bin(6, .5) = 0) = .0156 and P(0 or 1) = .109: no image may fire.
+    result = hardmine.threshold(
+        "shelf/predictions.json", "shelf", negatives="pool", max_alarms=0.5, min_recall=0.01
+    )
+    by_alarms, by_recall = result.tables
+    assert by_alarms[0].score == float(np.nextafter(np.float32(0.95), np.float32(1)))
+    assert [row.name for row in by_alarms] == ["all classes", "bottle", "can"]
+    # Cans fire with .7 and .5 at most, bottles with .95.
+    assert by_alarms[1].score == by_alarms[0].score
+    assert by_alarms[2].score == float(np.nextafter(np.float32(0.7), np.float32(1)))
+    assert by_recall[0].promise.further_images == 0
+    assert result.point is None  # two promises: neither is the one
+    kept = json.loads((result.page.parent / "threshold.json").read_text(encoding="utf-8"))
+    assert kept["tables"][0][2]["promise"]["score_threshold"] == by_alarms[2].score
+    page = result.page.read_text(encoding="utf-8")
+    assert page.count('class="chart"') == 4
+    assert "At score 0.9501 at most 50 % of new empty images fire" in page
+
+
+def test_classes_can_have_thresholds_of_their_own(world: Path) -> None:
+    result = hardmine.threshold(
+        "shelf/predictions.json", "shelf", negatives="pool", max_alarms=0.5, per_class=True
+    )
+    point = result.point
+    assert point is not None
+    assert point.per_class["can"] < point.score
+    found = Detections(
+        np.zeros((3, 4), np.float32), np.array([0.99, 0.9, 0.8], np.float32), np.array([1, 1, 2])
+    )
+    assert point.keep(found, ("bottle", "can")).scores.tolist() == pytest.approx([0.99, 0.8])
+    assert OperatingPoint.from_dict(point.to_dict()) == point
+
+
+def test_groups_have_lines_of_their_own(world: Path) -> None:
+    result = hardmine.threshold(
+        "shelf/predictions.json",
+        "shelf",
+        negatives="pool",
+        max_alarms=0.9,
+        group=r"p([0-3])\.png",
+        confidence=0.8,
+    )
+    rows = {row.name: row for row in result.tables[0] if row.kind == "group"}
+    assert sorted(rows) == ["0", "1", "2", "3"]
+    assert rows["3"].alarms.num_images == 1
+    assert rows["3"].firing_at_common is not None
+    # One image with 80 %: .1 is not at most .2 where nothing may fire, so .9 is promised above .95.
+    assert rows["3"].score == float(np.nextafter(np.float32(0.95), np.float32(1)))
+    assert rows["0"].score == 0.0
+
+
+def test_near_copies_count_once(world: Path) -> None:
+    for index in range(5):
+        with Image.open("pool/p3.png") as picture:
+            picture.save(f"pool/copy{index}.png")
+    result = hardmine.threshold("shelf/predictions.json", "shelf", negatives="pool", max_alarms=0.5)
+    assert result.tables[0][0].alarms.num_images == 6
+    assert any(
+        note.startswith("5 of 11 images without objects are near-copies") for note in result.notes
+    )
+
+
+def test_what_cannot_be_promised_is_said_and_not_written(world: Path) -> None:
+    with pytest.raises(hardmine.DataError, match=r"nothing is written.*293 further empty images"):
+        hardmine.threshold(
+            "first", "shelf", negatives="pool", max_alarms=0.01, write=True, device="cpu"
+        )
+    assert read_operating_point(Path("first/last.safetensors")) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "nothing is promised"),
+        ({"max_alarms": 0.1, "negatives": None}, "needs negatives"),
+        ({"max_alarms": 2.0}, "for alarms per image give --count alarms"),
+        ({"min_recall": 1.0}, "min_recall: got 1.0"),
+        ({"max_alarms": 0.1, "confidence": 1.0}, "confidence: got 1.0"),
+        ({"max_alarms": 0.1, "min_recall": 0.5, "write": True}, "a model holds one threshold"),
+        ({"max_alarms": 0.1, "write": True}, "only a checkpoint or an export"),
+    ],
+)
+def test_contradictions_are_named(world: Path, options: dict[str, object], message: str) -> None:
+    given = {"negatives": "pool", **options}
+    with pytest.raises(hardmine.ConfigError, match=message):
+        hardmine.threshold("shelf/predictions.json", "shelf", **given)  # type: ignore[arg-type]
+
+
+def test_the_command_says_what_was_found(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "threshold shelf/predictions.json shelf --negatives pool --max-alarms 0.5 --quiet"
+    assert run(words.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("At score 0.9501 at most 50 %") for line in lines)
+    assert lines[-1].endswith("threshold.html")
+    assert run(["threshold", "shelf/predictions.json", "shelf"]) == 2
+    assert "--max-alarms" in capsys.readouterr().err
+    assert run([*words.split()[:-3], "0.5", "--quiet"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
+def test_exports_carry_the_threshold(world: Path, name: str) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("openvino")
+    target = "onnx" if name.endswith("onnx") else "openvino"
+    point = OperatingPoint(0.25, {"can": 0.5}, "a promise")
+    write_operating_point(Path("first/last.safetensors"), point)
+    hardmine.export("first", to=target, out=Path(name))  # type: ignore[arg-type]
+    exported = hardmine.load_detector(name, "cpu")
+    assert exported.operating_point == point
+    before = exported.predict("shelf/images/00.png", score_threshold=0.0)
+    result = hardmine.threshold(
+        name, "shelf", negatives="pool", max_alarms=0.5, write=True, device="cpu"
+    )
+    again = hardmine.load_detector(name, "cpu")
+    assert again.operating_point == result.point != point
+    assert again.model_id == exported.model_id
+    after = again.predict("shelf/images/00.png", score_threshold=0.0)
+    assert after.scores.tolist() == before.scores.tolist()
