@@ -33,6 +33,8 @@ from hardmine.workflows.training_data import load_negatives
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
 RESULT = Path(__file__).parent / "results" / "promise.json"
+MORE = 10
+"""Draws with replacement for each split."""
 CASES: tuple[tuple[AlarmUnit, float, int], ...] = (
     ("images", 0.02, 1),
     ("images", 0.05, 1),
@@ -82,7 +84,7 @@ def exceeds(alarms: AlarmScores, score: float, unit: AlarmUnit, limit: float, ca
 
 
 def count_broken(alarms: AlarmScores, splits: int) -> list[dict[str, Any]]:
-    """Return a row per case: the share of splits that break the promise, and the sample's own score."""
+    """Return a row per case: how many splits and draws break the promise, and the sample's own score."""
     rows = []
     for unit, limit, cap in CASES:
         generator = np.random.default_rng(0)
@@ -95,18 +97,32 @@ def count_broken(alarms: AlarmScores, splits: int) -> list[dict[str, Any]]:
             if found.score_threshold is not None:
                 given += 1
                 broken += exceeds(second, found.score_threshold, unit, limit, cap)
-            again = generator.integers(0, alarms.num_images, middle)
-            other = promise_alarms(drawn(alarms, again), limit, unit=unit, cap=cap)
-            if other.score_threshold is not None:
-                in_source += exceeds(alarms, other.score_threshold, unit, limit, cap)
             assert found.sample_threshold is not None
             naive += exceeds(second, found.sample_threshold, unit, limit, cap)
+        for _ in range(MORE * splits):
+            again = drawn(alarms, generator.integers(0, alarms.num_images, middle))
+            other = promise_alarms(again, limit, unit=unit, cap=cap)
+            if other.score_threshold is not None:
+                in_source += exceeds(alarms, other.score_threshold, unit, limit, cap)
         rows.append(
             {"unit": unit, "limit": limit, "cap": cap, "splits": splits, "given": given}
             | {"broken": broken, "broken_without_promise": naive, "broken_in_source": in_source}
+            | {"draws": MORE * splits}
             | {"expected": expected(middle, limit) if unit == "images" else None}
         )
     return rows
+
+
+def describe(row: dict[str, Any]) -> str:
+    """Return a row as one line."""
+    cap = f" (cap {row['cap']})" if row["cap"] > 1 else ""
+    by_chance = "" if row["expected"] is None else f" (expected {row['expected']:.1%})"
+    return (
+        f"{row['limit']:g} {row['unit']}{cap}: given in {row['given']} of {row['splits']} splits; "
+        f"exceeded on the other half in {row['broken']}{by_chance}, without a promise in "
+        f"{row['broken_without_promise']}; broken in the source in {row['broken_in_source']} of "
+        f"{row['draws']} draws"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,13 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     alarms = collect_alarms(Scored(empty, tuple(found)))
     rows = count_broken(alarms, chosen.splits)
     for row in rows:
-        what = f"{row['limit']:g} {row['unit']}" + (
-            f" (cap {row['cap']})" if row["cap"] > 1 else ""
-        )
-        print(
-            f"{what}: given in {row['given']} of {row['splits']} splits, exceeded on the other half in "
-            f"{row['broken']}, broken in the source in {row['broken_in_source']}; the sample's own score breaks the limit in {row['broken_without_promise']}"
-        )
+        print(describe(row))
     machine = describe_machine()
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     write_json(RESULT, {"images": alarms.num_images, "rows": rows, "machine": machine})
