@@ -10,6 +10,7 @@ from hardmine.text import (
     TextError,
     decode_text,
     decode_xml,
+    iter_lines,
     parse_flag,
     plain_name,
     read_json,
@@ -29,6 +30,19 @@ def test_other_encodings_are_named_with_byte_and_line() -> None:
         decode_text("cat".encode("utf-16-le"))
     with pytest.raises(TextError, match="not UTF-16 text"):
         decode_text(b"\xff\xfea")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_long_lists_are_read_line_by_line_as_short_ones_are(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes("käse\r\n\r\nb\rc\n".encode(encoding))
+    assert list(iter_lines(tmp_path / "a.txt")) == (
+        ["käse", "", "b", "c"] + ([""] if encoding in ("utf-16", "utf-32") else [])
+    )
+    (tmp_path / "b.txt").write_bytes(b"a\nb\nk\xe4se\n")
+    lines = iter_lines(tmp_path / "b.txt")
+    assert [next(lines), next(lines)] == ["a", "b"]
+    with pytest.raises(TextError, match=r"not UTF-8 text \(byte 0xe4 in line 3\)"):
+        next(lines)
 
 
 def test_xml_is_decoded_as_it_declares() -> None:

@@ -12,6 +12,7 @@ import codecs
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _MARKS = (
 _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 
+_ZERO_BYTES = "holds zero bytes: no text, or UTF-16 without its mark; save it as UTF-8"
 _TRUE = frozenset({"1", "true", "yes", "y", "t", "on"})
 _FALSE = frozenset({"0", "false", "no", "n", "f", "off", "", "-"})
 _NOT_SAID = frozenset(
@@ -41,24 +43,32 @@ class TextError(DataError):
     """A file whose content cannot be read as text; the message does not name the file."""
 
 
-def decode_text(data: bytes) -> str:
+def decode_text(data: bytes, first_line: int = 1) -> str:
     """Return UTF-8 text (or what a byte-order mark says), line ends as ``\\n``, without the mark.
+
+    Args:
+        first_line: the number of its first line in the file, for errors.
 
     Raises:
         TextError: the bytes are in another encoding.
     """
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    encoding = _encoding_of(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+        line = data[: error.start].count(b"\n") + first_line
         raise TextError(
             f"not {encoding.removesuffix('-sig').upper()} text (byte 0x{data[error.start]:02x} in "
             f"line {line}); save the file as UTF-8"
         ) from None
     if "\0" in text:
-        raise TextError("holds zero bytes: no text, or UTF-16 without its mark; save it as UTF-8")
+        raise TextError(_ZERO_BYTES)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _encoding_of(data: bytes) -> str:
+    """Return the encoding that a byte-order mark says; UTF-8 without one."""
+    return next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
 
 
 def decode_xml(data: bytes) -> str:
@@ -92,6 +102,22 @@ def read_lines(path: Path) -> list[str]:
     return read_text(path).split("\n")
 
 
+def iter_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file without their ends, one at a time: for lists that may be long.
+
+    Raises:
+        OSError: the file cannot be read.
+        TextError: it is in another encoding.
+    """
+    with path.open("rb") as file:
+        if _encoding_of(file.read(4)) not in ("utf-8", "utf-8-sig"):
+            yield from read_lines(path)
+            return
+        file.seek(0)
+        for number, data in enumerate(file, start=1):
+            yield from decode_text(data, number).removesuffix("\n").split("\n")
+
+
 def peek_text(path: Path, size: int = 65536) -> str:
     """Return about the beginning of a file as text, to see what it may be; never to read values from.
 
@@ -101,8 +127,7 @@ def peek_text(path: Path, size: int = 65536) -> str:
         data = _peek(path, size, path.stat().st_mtime_ns)
     except OSError:
         return ""
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
-    text = data.decode(encoding, errors="replace").removeprefix("\ufeff")
+    text = data.decode(_encoding_of(data), errors="replace").removeprefix("\ufeff")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -302,3 +302,28 @@ def test_a_damaged_compressed_header_is_a_problem_and_no_fault(tmp_path: Path) -
     (problem,) = open_source(tmp_path / "a.tar.gz").items()
     assert isinstance(problem, Problem)
     assert (problem.kind, problem.file) == ("archive_broken", str(tmp_path / "a.tar.gz"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_is_read_as_any_program_saved_it(tmp_path: Path, encoding: str) -> None:
+    """Marks, line ends, backslashes, and an accent that the disk spells in two letters."""
+    (tmp_path / "sub").mkdir()
+    for name in ("a.jpg", "sub/b.jpg", "ka\u0308se.jpg"):
+        (tmp_path / name).write_bytes(picture(15))
+    text = "a.jpg\r\n\r\n# b\r\nsub\\b.jpg\r\nk\u00e4se.jpg\r\n"
+    (tmp_path / "pool.txt").write_bytes(text.encode(encoding))
+    found = reds(open_source(tmp_path / "pool.txt"))
+    assert [Path(name).relative_to(tmp_path).as_posix() for name in found] == [
+        "a.jpg",
+        "sub/b.jpg",
+        "ka\u0308se.jpg",
+    ]
+    assert min(found.values()) >= 0
+
+
+def test_a_list_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "pool.txt").write_bytes("a.jpg\nkäse.jpg\n".encode("latin-1"))
+    with pytest.raises(
+        DataError, match=r"pool\.txt: not a list of files: not UTF-8 text .* line 2"
+    ):
+        list(open_source(tmp_path / "pool.txt").items())

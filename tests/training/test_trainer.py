@@ -307,7 +307,7 @@ def test_a_batch_of_one_trains_with_the_statistics_that_are_there(
     model = replace(tiny_recipe.model, neck=neck)
     recipe = replace(tiny_recipe, model=model, batch=BatchConfig(size=1))
     weights = load_file(fit(squares, recipe, tmp_path / "one", steps=3))
-    assert "batch.size 1 on 1 process(es)" in caplog.text
+    assert "batch.size 1: one image gives no statistics" in caplog.text
     means = {name: w for name, w in weights.items() if name.endswith("running_mean")}
     assert means and all(bool((mean == 0).all()) for mean in means.values())
     affine = [w for name, w in weights.items() if name.endswith("bn.weight") or ".1.weight" in name]

@@ -11,7 +11,6 @@ in one image.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from hardmine.data.images import Cover, Picture, read_picture
 from hardmine.data.resize import Resize
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_json
+from hardmine.text import read_json
 from hardmine.types import F32, F64, U8
 
 _TRIALS = 10
@@ -303,9 +303,9 @@ def read_alarms(path: Path) -> tuple[Alarm, ...]:
         DataError: no such file or not of that form; the entry is named.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable file of alarms ({error})") from None
+        rows = read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}; not a readable file of alarms") from None
     if not isinstance(rows, list):
         raise DataError(f"{path}: got {type(rows).__name__}, wanted a list of alarms")
     return tuple(_alarm(row, path, index) for index, row in enumerate(rows))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hardmine.errors import ConfigError, DataError
+from hardmine.text import TextError, plain_name, read_json, read_lines, read_yaml
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -15,19 +15,20 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
     Args:
         path: a text file with one name a line; a COCO json (its ``categories`` by id); a YOLO
-            ``data.yaml`` (``names`` as a list or a mapping); or a YAML list.
+            ``data.yaml`` (``names`` as a list or a mapping); or a YAML list. Names in YAML stay as
+            they are written: ``no`` and ``010`` are names.
 
     Raises:
-        DataError: missing, unreadable, empty, or a name that occurs twice.
+        DataError: missing, unreadable, not UTF-8, empty, or a name that occurs twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of classes ({error})") from None
-    if path.suffix.lower() in {".json", ".yaml", ".yml"}:
-        names = _from_tree(_parse(text, path), path)
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        names = _from_tree(read_json(path), path)
+    elif suffix in {".yaml", ".yml"}:
+        names = _from_tree(read_yaml(path)[0], path)
     else:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+        names = _from_lines(path)
+    names = [plain_name(name) for name in names]
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path}: wanted class names, each once, got {names[:10]}")
     return tuple(names)
@@ -53,14 +54,11 @@ def _short(names: Sequence[str]) -> str:
     return f"{len(names)} ({shown}{', …' if len(names) > 6 else ''})"
 
 
-def _parse(text: str, path: Path) -> Any:
-    import yaml
-
+def _from_lines(path: Path) -> list[str]:
     try:
-        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as a list of classes ({reason})") from None
+        return [line for line in read_lines(path) if line.strip()]
+    except (OSError, TextError) as error:
+        raise DataError(f"{path}: cannot be read as a list of classes ({error})") from None
 
 
 def _from_tree(tree: Any, path: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections import defaultdict
@@ -31,6 +30,7 @@ from hardmine.inference.image_loading import (
 )
 from hardmine.inference.predict import PredictMixin, ScoredImage
 from hardmine.inference.prediction_names import NameMatch, match_names
+from hardmine.text import read_json
 from hardmine.types import Problem
 
 _log = logging.getLogger(__name__)
@@ -340,9 +340,9 @@ def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int], path: P
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a predictions file ({error})") from None
+        return read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}; wanted a predictions file") from None
 
 
 def _folder(path: Path) -> dict[str, Any]:

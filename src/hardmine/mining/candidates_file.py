@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
 from hardmine.mining.sources.pool_source import Source, name_inside
+from hardmine.text import TextError, read_json, read_text
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, PoolScore, Problem
 
 _KEYS = (b'"candidates"', b'"duplicates_grouped"')
@@ -126,9 +126,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             number of values than the header.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = list(csv.reader(io.StringIO(read_text(path), newline="")))
+    except (OSError, TextError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from None
     header = lines[0] if lines else []
     if "image" not in header:
@@ -216,7 +215,7 @@ def read_candidates(path: Path, copies: Path) -> tuple[Dataset, dict[Path, F32]]
     """
     file = path.with_suffix(".json")
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))["candidates"]
+        entries = read_json(file)["candidates"]
         files = local_files([str(entry["path"]) for entry in entries], copies)
         found = [_seen_image(entry, file) for entry, file in zip(entries, files, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -23,6 +23,7 @@ from hardmine.models.postprocess import AnyDecodeConfig, DecodeConfig
 from hardmine.models.ssd import SSDConfig
 from hardmine.models.torchvision_network import TorchvisionConfig
 from hardmine.option_fields import changed_options
+from hardmine.text import TextError, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -206,8 +207,8 @@ def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(read_text(path))
+    except (OSError, TextError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not a readable recipe ({reason})") from None
     if not isinstance(values, dict):

@@ -8,15 +8,16 @@ to ignore and where the image came from, by the image's path below the image fol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hardmine.data.formats.image_paths import relative_name
+from hardmine.errors import DataError
 from hardmine.files import write_json
 from hardmine.finding_kinds import FindingKind
+from hardmine.text import read_json
 from hardmine.types import ImageRecord, ImageState, Problem
 
 STATES_FILE = "hardmine.json"
@@ -52,8 +53,8 @@ def read_marks(folder: Path, root: Path, problems: list[Problem]) -> dict[str, M
         return {}
     name = relative_name(path, root)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["images"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        entries = read_json(path)["images"].items()
+    except (DataError, KeyError, TypeError, AttributeError) as error:
         problems.append(Problem(FindingKind.STATES_BROKEN, name, -1, f"cannot be read ({error!r})"))
         return {}
     marks: dict[str, Mark] = {}

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from hardmine.data.resize import Align, Mode
 from hardmine.detections import OperatingPoint
 from hardmine.errors import ConfigError, not_one_of
+from hardmine.text import TextError, read_text
 
 BoxForm = Literal["xyxy", "cxcywh", "xywh", "yxyx"]
 Coordinates = Literal["pixels", "unit"]
@@ -292,8 +293,8 @@ def load_graph_config(path: Path) -> GraphConfig:
     from hardmine.inference.class_names import read_classes
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(read_text(path))
+    except (OSError, TextError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not readable ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: wanted a mapping, got {type(values).__name__}")

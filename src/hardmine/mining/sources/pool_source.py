@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -30,6 +31,7 @@ from hardmine.mining.sources.archives import (
     split_member,
 )
 from hardmine.mining.sources.remote import is_url, list_remote, read_remote
+from hardmine.text import TextError, iter_lines
 from hardmine.types import Dataset, Problem
 
 WANTED = "a folder, a glob, a .txt list, a tar or zip archive, or a URL"
@@ -221,28 +223,30 @@ class ListSource:
 
     def _lines(self) -> Iterator[str]:
         try:
-            with self.path.open(encoding="utf-8-sig") as lines:
-                for number, line in enumerate(lines, start=1):
-                    text = line.strip()
-                    if "\0" in text:
-                        raise DataError(f"{self.path}:{number}: not a list of files")
-                    if text and not text.startswith("#"):
-                        yield self._full(text)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{self.path}: is not UTF-8 text ({error.reason}); save the list as UTF-8"
-            ) from None
+            for line in iter_lines(self.path):
+                text = line.strip()
+                if text and not text.startswith("#"):
+                    yield self._full(text)
+        except TextError as error:
+            raise DataError(f"{self.path}: not a list of files: {error}") from None
 
     def _full(self, line: str) -> str:
-        """Return the name that a line stands for; ``\\`` is read as ``/`` where that alone fits."""
+        """Return the name that a line stands for.
+
+        ``\\`` is read as ``/``, and an accent in its other spelling, where that alone fits.
+        """
         if is_url(line):
             return line
         full = os.path.abspath(self.path.parent / line)  # noqa: PTH100
-        if "\\" not in line or os.path.lexists(full):
+        if ("\\" not in line and line.isascii()) or os.path.lexists(full):
             return full
-        other = os.path.abspath(self.path.parent / line.replace("\\", "/"))  # noqa: PTH100
-        place = (split_member(other) or (other, ""))[0]
-        return other if os.path.lexists(place) or _is_glob(other) else full
+        plain = line.replace("\\", "/")
+        for spelling in (plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))):
+            other = os.path.abspath(self.path.parent / spelling)  # noqa: PTH100
+            place = (split_member(other) or (other, ""))[0]
+            if os.path.lexists(place) or _is_glob(other):
+                return other
+        return full
 
 
 @dataclass(frozen=True, slots=True)
