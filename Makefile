@@ -12,10 +12,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup test fuzz lint types demo bench mutate docs clean
+.PHONY: help setup test test-browser fuzz lint types demo bench mutate docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv and install the package with everything it needs
 
@@ -25,11 +25,17 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
 	@echo "installing into $(VENV): torch alone is 5.5 GB on Linux, allow a few minutes the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tracking,openvino,onnx,ray,supervision,heif]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tracking,openvino,onnx,ray,supervision,heif,review]'
 	@touch $@
 
 test: setup lint types ## lint, strict types, layers and all tests (under 8 minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not browser'
+
+test-browser: setup ## the review page in Chromium, as a person uses it; installs what is missing
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } \
+		|| { echo "chromium is missing and cannot be installed: apt install chromium" >&2; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/review
 
 fuzz: setup ## 100,000 inputs for each reader of labels, predictions, lists and archives (hours)
 	HARDMINE_FUZZ=100000 $(BIN)/python -m pytest --timeout 0 tests/test_fuzz_readers.py

@@ -25,6 +25,7 @@ from hardmine.cli.compare_command import compare
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected, usage_error
 from hardmine.cli.option_flags import Command, Group, reads_pictures
 from hardmine.cli.options import fill_in_ray
+from hardmine.cli.review_command import review
 from hardmine.cli.threshold_command import threshold
 from hardmine.device import process_count, process_index
 from hardmine.workflows.several_processes import ReportedError
@@ -36,7 +37,7 @@ Usage: hardmine COMMAND …
 The loop, step by step:
   1. train     hardmine train DATA --val 0.2 --out runs/first
   2. mine      hardmine mine runs/first POOL --top 30 --out runs/mined
-  3. confirm   keep the images of runs/mined/candidates.csv that really hold no object, say in EMPTY
+  3. confirm   hardmine review runs/mined      (or fill in the verdicts of runs/mined/candidates.csv)
   4. retrain   hardmine train DATA --val 0.2 --train-negatives EMPTY --out runs/second
   5. measure   hardmine val runs/second TEST --negatives HELD_OUT
 
@@ -104,6 +105,7 @@ _add(loop_commands.demo, _LOOP, pictures=False)
 _add(model_commands.train, _LOOP, workers=True)
 _add(model_commands.val, _LOOP, workers=True)
 _add(loop_commands.mine, _LOOP, workers=True)
+_add(review, _LOOP)
 _add(loop_commands.loop, _LOOP, workers=True)
 _add(data_commands.check, _DATA)
 _add(data_commands.convert, _DATA)

@@ -140,7 +140,10 @@ class CandidateSearch:
         selected = replace(selector, taken={**selector.taken, **aside}).select()
         if quarantined:
             candidates = self._candidates(quarantined)
-            write_candidates(folder, candidates, self._categories, name="quarantine")
+            model = detector.model_id
+            write_candidates(
+                folder, candidates, self._categories, name="quarantine", model_id=model
+            )
         rows = [selected.shortlist[image].score for image in selected.images]
         return self._write(
             folder,
@@ -191,7 +194,12 @@ class CandidateSearch:
             ]
             still = [candidate for candidate in trained_on if len(candidate.alarms)]
             write_candidates(
-                folder, still, self._categories, name="second_look", threshold=rank.min_score
+                folder,
+                still,
+                self._categories,
+                name="second_look",
+                threshold=rank.min_score,
+                model_id=detector.model_id,
             )
             return [candidate.path for candidate in still]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,6 +104,10 @@ _VIEWS = {1: _VIEW_OF_VERSION_1 + _VIEW_OF_VERSION_2, 2: _VIEW_OF_VERSION_2}
 _CHANGES = {1: _FROM_VERSION_1 + _FROM_VERSION_2, 2: _FROM_VERSION_2}
 
 
+_PATIENCE = 30.0
+"""Seconds that a transaction waits for one of another process."""
+
+
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Open the database, making its tables when it is new; one of an earlier version is brought up to
     the present one, or read as it is when it may only be read.
@@ -120,7 +125,9 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 def _open_checked(path: Path, *, read_only: bool) -> sqlite3.Connection:
     mode = "ro" if read_only else "rwc"
-    database = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=30.0)
+    database = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=_PATIENCE
+    )
     try:
         database.isolation_level = None  # transactions are opened explicitly
         version = int(database.execute("PRAGMA user_version").fetchone()[0])
@@ -154,6 +161,9 @@ def _change(database: sqlite3.Connection, script: str) -> None:
         raise
 
 
+_ATTEMPTS = 4
+
+
 def lock_writer(path: Path) -> IO[bytes]:
     """Take the store's writer lock; it goes when the returned file closes or the process dies.
 
@@ -161,14 +171,17 @@ def lock_writer(path: Path) -> IO[bytes]:
         DataError: another run holds it.
     """
     handle = path.with_name(path.name + ".lock").open("ab")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise DataError(
-            f"{path}: another run is writing to this pool store; wait for it or use another --out"
-        ) from None
-    return handle
+    for attempt in range(_ATTEMPTS):  # a review page looks for an instant whether the lock is free
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02 * (attempt < _ATTEMPTS - 1))
+        else:
+            return handle
+    handle.close()
+    raise DataError(
+        f"{path}: another run is writing to this pool store; wait for it or use another --out"
+    )
 
 
 MAX_STORED_ALARMS = 100
@@ -215,6 +228,8 @@ class PoolStore:
                     self._lock = lock_writer(path)
             try:
                 self._database = connect(path, read_only=read_only)
+                if beside_a_run:
+                    self._database.execute("PRAGMA busy_timeout = 3000")  # a person waits
             except BaseException:
                 self._release()
                 raise
@@ -440,6 +455,16 @@ class PoolStore:
         """Return the images handed out to an arm, each with the model that they were ranked by."""
         query = "SELECT image, model_id FROM mined WHERE arm = ? ORDER BY round, position"
         return dict(self._database.execute(query, (arm,)).fetchall())
+
+    def all_mined(self) -> list[tuple[str, int, str, str]]:
+        """Return (arm, round, image, model) of all that was handed out, in that order."""
+        query = "SELECT arm, round, image, model_id FROM mined ORDER BY round, arm, position"
+        return self._database.execute(query).fetchall()
+
+    def model_ids(self) -> list[str]:
+        """Return the models that have scored images; by number of images, fewest first."""
+        query = "SELECT model_id FROM scores GROUP BY model_id ORDER BY COUNT(*), model_id"
+        return [str(model) for (model,) in self._database.execute(query)]
 
 
 _WRITE_SCORE = """

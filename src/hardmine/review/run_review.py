@@ -1,0 +1,223 @@
+"""``hardmine review``: take in a CSV of verdicts, serve the page, or export what is left to label."""
+
+from __future__ import annotations
+
+import errno
+import getpass
+import socket
+import sys
+import tempfile
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+
+from hardmine.data.convert import convert
+from hardmine.data.images import image_size
+from hardmine.errors import DataError, MissingExtraError
+from hardmine.mining.candidates_file import HandOver
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.sources.local_files import local_files
+from hardmine.review.candidate_list import CandidateList, Item, open_candidates
+from hardmine.review.decisions import DecisionDesk
+from hardmine.review.request_guard import Access
+from hardmine.review.review_options import PORT, ReviewOptions
+from hardmine.review.verdicts import read_verdicts, store_verdicts
+from hardmine.types import F32, Dataset, ImageRecord, ImageState, Problem, Verdict
+
+_TRIES = 20
+"""Ports that are tried from :data:`PORT` on."""
+Say = Callable[[str], None]
+
+
+def serve_review(target: Path, options: ReviewOptions, say: Say, note: Say) -> None:
+    """Serve the page until the process is interrupted.
+
+    Args:
+        target: as for :func:`~hardmine.review.candidate_list.open_candidates`.
+        say: prints a result; ``note``: what happens.
+
+    Raises:
+        DataError: there is nothing to look at, the port is taken, or a file is broken.
+        MissingExtraError: the extra ``review`` is not installed.
+    """
+    try:
+        import uvicorn
+
+        from hardmine.review.server import Review, make_app
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the review page needs {error.name}: pip install 'hardmine[review]'"
+        ) from None
+    listed = open_listed(target)
+    if not len(listed):
+        raise DataError(f"{target}: nothing to look at: no image was handed out")
+    with DecisionDesk(listed.store) as desk, bind(options) as place:
+        access = Access.of(options.host, place.getsockname()[1])
+        review = Review(listed, desk, options.who or user_name())
+        config = uvicorn.Config(
+            make_app(review, access),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            h11_max_incomplete_event_size=16384,
+            timeout_graceful_shutdown=2,
+        )
+        say(f"{len(listed)} pictures to look at: {access.url}  (Ctrl+C ends)")
+        if access.token is not None:
+            note("the page is served beyond this machine: whoever has this address can decide")
+        if options.open_browser:
+            open_page(access.url, note)
+        try:
+            uvicorn.Server(config).run(sockets=[place])
+        except KeyboardInterrupt:
+            pass
+        finally:
+            say(f"decisions are in {listed.store}")
+
+
+def open_listed(target: Path) -> CandidateList:
+    """Return what there is to look at; verdicts that a given CSV has filled in go into the store.
+
+    Raises:
+        DataError: as :func:`open_candidates`, and for a verdict that contradicts one of the page.
+    """
+    listed = open_candidates(target)
+    if listed.csv is not None and _has_verdicts(listed.csv):
+        known = {text: item.path for item in listed.items for text in (item.name, item.path)}
+        verdicts = read_verdicts(listed.csv, known)
+        models = {item.path: item.model_id for item in listed.items}
+        with PoolStore(listed.store, beside_a_run=True) as store:
+            store_verdicts(store, verdicts, str(listed.csv), next(iter(models.values()), ""))
+    return listed
+
+
+def _has_verdicts(path: Path) -> bool:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return "verdict" in file.readline()
+
+
+@contextmanager
+def bind(options: ReviewOptions) -> Iterator[socket.socket]:
+    """Give the socket to listen on: the port asked for, or the first free one from 8017 on.
+
+    Raises:
+        DataError: the port is taken, or the address is not one of this machine.
+    """
+    asked = options.port is not None
+    ports = [options.port or 0] if asked else [*range(PORT, PORT + _TRIES)]
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    for port in ports:
+        place = socket.socket(family, socket.SOCK_STREAM)
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            place.bind((options.host, port))
+            place.listen(128)
+        except OSError as error:
+            place.close()
+            if error.errno == errno.EADDRINUSE and not asked:
+                continue
+            raise DataError(_why_not(options.host, port, error)) from None
+        with place:
+            yield place
+        return
+    raise DataError(f"ports {ports[0]} to {ports[-1]} are all taken; --port 0 takes any free port")
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} is taken, maybe by another review; choose another one with --port, or "
+            "leave it out"
+        )
+    return f"{host}, port {port}: the page cannot be served there ({error.strerror or error})"
+
+
+def open_page(url: str, note: Say) -> None:
+    """Open a page in the browser; where there is none, say which address to open."""
+    try:
+        with redirect_stdout(sys.stderr):
+            opened = webbrowser.open(url)
+    except (webbrowser.Error, OSError):
+        opened = False
+    if not opened:
+        note(f"no browser could be opened: open {url} yourself")
+
+
+def user_name() -> str:
+    """Return the name of the user of this process."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "somebody"
+
+
+def export_to_label(target: Path, out: Path, to: str) -> HandOver:
+    """Write the images that hold an object and have no box yet, with the alarms as predictions.
+
+    Args:
+        target: as for :func:`~hardmine.review.candidate_list.open_candidates`.
+        to: a format that a labelling program takes.
+
+    Raises:
+        DataError: no such image, none of them can be read, or ``out`` is not empty.
+    """
+    listed = open_listed(target)
+    items = to_label(listed)
+    if not items:
+        raise DataError(
+            f"{target}: no image is left to label: none has the verdict contains_object"
+        )
+    with tempfile.TemporaryDirectory(prefix="hardmine-images-") as copies:
+        files = local_files([item.path for item, _ in items], Path(copies))
+        records: list[ImageRecord] = []
+        scores: dict[Path, F32] = {}
+        for (_, boxes), file in zip(items, files, strict=True):
+            record, seen = _record(boxes, file, listed.categories)
+            records.append(record)
+            scores[record.path] = seen
+        done = convert(Dataset(listed.categories, tuple(records), out), out, to, scores=scores)
+    return HandOver(done.out, len(records), 0, done.predicted_boxes)
+
+
+def to_label(listed: CandidateList) -> list[tuple[Item, list[list[object]]]]:
+    """Return the images with the verdict ``contains_object`` and without a box, with their alarms."""
+    if not listed.store.is_file():
+        return []
+    with PoolStore(listed.store, read_only=True) as store:
+        decided = store.decisions()
+        first: dict[str, Item] = {}
+        for item in listed.items:
+            first.setdefault(item.path, item)
+        return [
+            (item, listed.boxes(item, store))
+            for path, item in first.items()
+            if path in decided
+            and decided[path].verdict is Verdict.CONTAINS_OBJECT
+            and not decided[path].boxes
+        ]
+
+
+def _record(
+    boxes: list[list[object]], file: Path | Problem, categories: tuple[str, ...]
+) -> tuple[ImageRecord, F32]:
+    if isinstance(file, Problem):
+        raise DataError(str(file))
+    width, height = image_size(file)
+    table = np.array([box[:5] for box in boxes], np.float32).reshape(-1, 5)
+    labels = np.array([categories.index(str(box[5])) + 1 for box in boxes], np.int64)
+    record = ImageRecord(
+        file,
+        width,
+        height,
+        table[:, :4].copy(),
+        labels,
+        np.zeros(len(table), np.bool_),
+        ImageState.UNREVIEWED,
+    )
+    return record, table[:, 4].copy()
