@@ -262,6 +262,14 @@ class FindingKind(StrEnum):
         "the first box as it was read, the second as the other form has it.",
         "box read anew",
     )
+    BOX_UNITS_MIXED = (
+        "box_units_mixed",
+        _ERROR,
+        "Boxes in pixels and boxes as shares of the image in one set",
+        "Some boxes make sense only in the other unit than the rest. In the picture: the first of them "
+        "as it was read, and as its own unit has it.",
+        "box read anew",
+    )
     BOX_FORM_DOUBTFUL = (
         "box_form_doubtful",
         _WARNING,

@@ -7,7 +7,14 @@ import pytest
 
 from data_files import coco, coco_box, coco_image, put_image, put_text, voc_object, voc_xml
 from hardmine.data.formats.label_validation import RawImage, RawSplit
-from hardmine.data.quality.box_forms import FORMS, is_sound, judge_form, to_xyxy, written_numbers
+from hardmine.data.quality.box_forms import (
+    FORMS,
+    is_sound,
+    judge_form,
+    judge_units,
+    to_xyxy,
+    written_numbers,
+)
 from hardmine.data.quality.check_dataset import check_dataset
 from hardmine.data.quality.repair import repair
 from hardmine.data.quality.usable_data import load_usable
@@ -177,6 +184,61 @@ def test_shares_in_every_format_of_pixels_are_an_error_and_are_mended(
     repair(report.raws, report.seen, tmp_path / "out")
     for record in load_usable(tmp_path / "out")["all"]:
         np.testing.assert_allclose(record.boxes, [[6.4, 9.6, 32, 28.8]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shares", [1, 3, 11])
+@pytest.mark.parametrize("to", ["coco", "csv", "yolo"])
+def test_pixels_and_shares_in_one_set_are_an_error_and_each_box_is_mended(
+    tmp_path: Path, to: str, shares: int
+) -> None:
+    """Twelve images with one box of 6.4 to 32 by 9.6 to 28.8 px of 64 x 48; some as shares."""
+    data, pixels = tmp_path / "data", [6.4, 9.6, 32.0, 28.8]
+    corners = [[v / s for v, s in zip(pixels, SMALL * 2, strict=True)]] * shares
+    corners += [pixels] * (12 - shares)
+    for i in range(12):
+        put_image(data / "images" / f"{i}.png", i, SMALL)
+    path = data
+    sizes = [[x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in corners]
+    if to == "coco":
+        images = [coco_image(i, f"images/{i}.png", width=64, height=48) for i in range(12)]
+        path = put_text(
+            data / "all.json", coco(images, [coco_box(i, b) for i, b in enumerate(sizes)])
+        )
+    elif to == "csv":
+        lines = [f"images/{i}.png,{','.join(map(str, b))},cat" for i, b in enumerate(corners)]
+        path = put_text(data / "all.csv", "\n".join(["image,xmin,ymin,xmax,ymax,label", *lines]))
+    else:
+        put_text(data / "classes.txt", "cat")
+        for i, (x, y, w, h) in enumerate(sizes):
+            put_text(data / "labels" / f"{i}.txt", f"0 {x + w / 2} {y + h / 2} {w} {h}")
+    report = check_dataset(path)
+    (found,) = (p for p in report.problems if p.kind.startswith(("box_form", "box_units")))
+    wrong = 12 - shares if to == "yolo" else shares
+    assert found.kind == "box_units_mixed"
+    assert found.kind.severity is Severity.ERROR
+    assert f"{wrong} of 12 boxes make sense only as" in found.reason
+    with pytest.raises(DataError, match=f"{wrong} of 12 boxes make sense only as .*--fix OUT"):
+        load_usable(path)
+    done = repair(report.raws, report.seen, tmp_path / "out")
+    assert sum(change.change == "box read anew" for change in done.changes) == wrong
+    records = load_usable(tmp_path / "out")["all"].records
+    assert len(records) == 12
+    for record in records:
+        np.testing.assert_allclose(record.boxes, [pixels], rtol=1e-4)
+
+
+def test_numbers_that_fit_both_units_are_left_as_they_are() -> None:
+    """0 0 1 1 is the corner pixel or the whole image; one speck beside sound boxes is a speck."""
+    corner = np.array([[0.0, 0, 1, 1]] * 3)
+    assert judge_units(split_of(np.concatenate([true_boxes(n=9), corner]))) is None
+    speck = np.array([[0.1, 0.2, 0.5, 0.9]])
+    assert judge_units(split_of(np.concatenate([true_boxes(n=9), speck]))) is None
+    two = judge_units(split_of(np.concatenate([speck, true_boxes(n=9), speck])))
+    assert two is not None
+    assert two.rows.tolist() == [0, 10]
+    assert judge_units(split_of(np.concatenate([speck] * 9))) is None  # all: another form
+    many = np.concatenate([true_boxes(n=2999), speck, speck])
+    assert judge_units(split_of(many)) is None
 
 
 def test_specks_among_boxes_are_named(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ sound; a wrong one turns boxes inside out, shrinks them to nothing or pushes the
 
 Pixels and shares of the image are told apart by any number of boxes, since they differ by hundreds of
 times: one box that makes sense only in the other unit is enough. The order of the numbers needs more.
+Where some boxes of a set are in pixels and others are shares, each box is read in the only unit that
+makes sense for it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ SOUND_ENOUGH = 0.95
 """Share of sound boxes that a form must reach to be named in place of the declared one."""
 WORSE = 5.0
 """The declared form must leave this many times as many unsound boxes as the named one."""
+_LEAST_MIXED = 0.001
+"""Share of the boxes that must be in the other unit before a set counts as mixed; fewer are specks."""
 _LEAST_UNSOUND = (3, 0.02)
 _MIN_EXTENT = 2.0
 _TOLERANCE = (2.0, 0.01)
@@ -123,6 +127,46 @@ def judge_form(raw: RawSplit) -> FormVerdict | None:
     if sound[best] < SOUND_ENOUGH or unsound < least or unsound < WORSE * left - 1e-9:
         best = declared
     return FormVerdict(declared, best, len(numbers), sound)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MixedUnits:
+    """A split in which some boxes are in pixels and others are shares of the image."""
+
+    declared: str
+    rows: NDArray[np.int64]
+    """The boxes that make sense only in the other unit than the declared one."""
+    boxes: int
+
+    @property
+    def other(self) -> str:
+        """The form of these boxes."""
+        return other_unit(self.declared)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.rows)} of {self.boxes} boxes make sense only as {FORMS[self.other][0]}; the "
+            f"others are {FORMS[self.declared][0]}"
+        )
+
+
+def judge_units(raw: RawSplit) -> MixedUnits | None:
+    """Find boxes in the other unit than the rest of a split; None where there are none.
+
+    A box is taken to be in the other unit when it is sound in that one alone. One such box is enough
+    where it is all that its image has; beside sound boxes of its image it may be a speck, and two are
+    needed. Numbers that are all 0 or 1 say nothing: a corner pixel, or the whole image.
+    """
+    numbers, sizes = written_numbers(raw)
+    sound = is_sound(to_xyxy(raw.form, numbers, sizes), sizes)
+    other = is_sound(to_xyxy(other_unit(raw.form), numbers, sizes), sizes)
+    other &= ~sound & ~np.isin(numbers, (0.0, 1.0)).all(axis=1)
+    rows = np.flatnonzero(other)
+    if not sound.any() or len(rows) < max(1.0, _LEAST_MIXED * len(numbers)):
+        return None
+    owner = object_table(raw).owner
+    speck = len(rows) == 1 and bool(sound[owner == owner[rows[0]]].any())
+    return None if speck else MixedUnits(raw.form, rows, len(numbers))
 
 
 def other_unit(form: str) -> str:

@@ -16,6 +16,7 @@ from hardmine.data.quality.box_forms import (
     FormVerdict,
     is_sound,
     judge_form,
+    judge_units,
     to_xyxy,
     written_numbers,
 )
@@ -250,9 +251,16 @@ def _label_findings(
     model: ModelInput | None,
 ) -> list[Finding]:
     found = locate(split, dataset.problems, raw)
-    if raw is not None and form is not None and form.doubtful:
+    mixed = None if raw is None else judge_units(raw)
+    if raw is not None and mixed is not None:
+        path, boxes = _example(raw, int(mixed.rows[0]), mixed.other)
+        found.append(
+            Finding(FindingKind.BOX_UNITS_MIXED, split, -1, str(mixed), split, path, boxes)
+        )
+    elif raw is not None and form is not None and form.doubtful:
         kind = FindingKind.BOX_FORM if is_wrong_form(form) else FindingKind.BOX_FORM_DOUBTFUL
-        path, boxes = _example(raw, form)
+        first = int(is_sound(object_table(raw).boxes, written_numbers(raw)[1]).argmin())
+        path, boxes = _example(raw, first, form.best)
         found.append(Finding(kind, split, -1, str(form), split, path, boxes))
     unreviewed = dataset.count_states().get(ImageState.UNREVIEWED, 0)
     if unreviewed:
@@ -265,12 +273,11 @@ def _label_findings(
     return found + (find_small(split, dataset, model) if model is not None else [])
 
 
-def _example(raw: RawSplit, form: FormVerdict) -> tuple[Path, tuple[Box, ...]]:
-    """Return an image with a box as it was read and as the better form would have it."""
+def _example(raw: RawSplit, row: int, form: str) -> tuple[Path, tuple[Box, ...]]:
+    """Return an image with a box as it was read and as another form would have it."""
     table = object_table(raw)
     numbers, sizes = written_numbers(raw)
-    row = int(is_sound(table.boxes, sizes).argmin())
-    better = to_xyxy(form.best, numbers[row : row + 1], sizes[row : row + 1])[0]
+    better = to_xyxy(form, numbers[row : row + 1], sizes[row : row + 1])[0]
     x0, y0, x1, y1 = table.boxes[row].tolist()
     a, b, c, d = better.tolist()
     return raw.images[int(table.owner[row])].path, ((x0, y0, x1, y1), (a, b, c, d))

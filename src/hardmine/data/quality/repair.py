@@ -21,7 +21,13 @@ from hardmine.data.convert import Conversion, convert
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.label_validation import RawSplit, check_boxes, object_table
 from hardmine.data.load_dataset import build_splits
-from hardmine.data.quality.box_forms import FORMS, judge_form, to_xyxy, written_numbers
+from hardmine.data.quality.box_forms import (
+    FORMS,
+    judge_form,
+    judge_units,
+    to_xyxy,
+    written_numbers,
+)
 from hardmine.data.quality.image_checks import Inspected, group_copies
 from hardmine.data.quality.label_checks import find_suspects
 from hardmine.data.quality.picture_sizes import Reading
@@ -97,9 +103,12 @@ def _mend_boxes(split: str, raw: RawSplit, changes: list[Change]) -> RawSplit:
     """Read the boxes in the form that explains them, and put swapped corners in order."""
     table, boxes = object_table(raw), object_table(raw).boxes.copy()
     numbers, sizes = written_numbers(raw)
-    verdict = judge_form(raw)
+    mixed, verdict = judge_units(raw), judge_form(raw)
     why = np.full(len(boxes), "", object)
-    if verdict is not None and verdict.doubtful:
+    if mixed is not None:
+        boxes[mixed.rows] = to_xyxy(mixed.other, numbers, sizes)[mixed.rows]
+        why[mixed.rows] = f"read as {FORMS[mixed.other][0]}"
+    elif verdict is not None and verdict.doubtful:
         boxes = to_xyxy(verdict.best, numbers, sizes)
         why[:] = f"read as {FORMS[verdict.best][0]}"
     ordered = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), boxes[:, :2]], axis=1)

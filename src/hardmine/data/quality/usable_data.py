@@ -26,7 +26,7 @@ from hardmine.data.formats.label_validation import (
 )
 from hardmine.data.images import read_header
 from hardmine.data.load_dataset import build_splits, read_splits, report_loaded
-from hardmine.data.quality.box_forms import FormVerdict, judge_form
+from hardmine.data.quality.box_forms import FormVerdict, judge_form, judge_units
 from hardmine.data.quality.picture_sizes import (
     LabelledSizes,
     Placed,
@@ -74,11 +74,14 @@ def load_usable(
     """Read every split as `load_splits` does, mend what can be mended, and refuse the rest.
 
     Raises:
-        DataError: as `load_splits`; boxes in another form than their format's; images of another
-            shape than their labels say.
+        DataError: as `load_splits`; boxes in another form than their format's, or in two units;
+            images of another shape than their labels say.
     """
     raws = read_splits(path, images=images, empty_is_verified=empty_is_verified)
     for name, raw in raws.items():
+        mixed = judge_units(raw)
+        if mixed is not None:
+            raise DataError(f"{path} ({name}): {mixed}; {_way_on(path)}")
         form = judge_form(raw)
         if form is not None and is_wrong_form(form):
             raise DataError(f"{path} ({name}): boxes in another form: {form}; {_way_on(path)}")
