@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV := .venv
+CLIENTS := .venv-clients
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS := runs
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup test test-browser fuzz lint types demo bench mutate docs clean
+.PHONY: help setup test test-browser test-clients fuzz lint types demo bench mutate docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,12 @@ test-browser: setup ## the review page in Chromium, as a person uses it; install
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } \
 		|| { echo "chromium is missing and cannot be installed: apt install chromium" >&2; exit 1; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/review
+
+test-clients: setup ## tests against other frameworks' own packages, in an environment of their own (one is AGPL)
+	$(PYTHON) -m venv $(CLIENTS)
+	@ls -d $(CURDIR)/$(VENV)/lib/python3*/site-packages > $$(ls -d $(CLIENTS)/lib/python3*/site-packages)/hardmine.pth
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ultralytics transformers rfdetr libreyolo
+	HARDMINE_CLIENTS=1 OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest tests/clients
 
 fuzz: setup ## 100,000 inputs for each reader of labels, predictions, lists and archives (hours)
 	HARDMINE_FUZZ=100000 $(BIN)/python -m pytest --timeout 0 tests/test_fuzz_readers.py

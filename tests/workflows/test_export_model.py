@@ -270,3 +270,20 @@ def test_a_model_with_other_classes_than_the_data_is_one_line(
     assert len(err.splitlines()) == 1
     assert "does not know a class of the data" in err
     assert "'moose', wanted one of a, b" in err
+
+
+def test_a_check_that_compared_nothing_says_so(
+    world: Path, onnx_file: ExportResult, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where neither side has a detection of that score, "agree" would be no finding."""
+    model, pool = str(onnx_file.path), str(world / "pool")
+    capfd.readouterr()
+    assert cli(["predict", model, pool, "--json", "--min-score", "0.05", "-q"]) == 0
+    reference = tmp_path / "torch.json"
+    reference.write_text(capfd.readouterr().out)
+    check = ["check-detector", model, pool, "--reference", str(reference)]
+    assert cli([*check, "--min-score", "1"]) == 3
+    said = capfd.readouterr()
+    assert "agree" not in said.out
+    assert "nothing was compared" in said.out
+    assert "lower --min-score" in said.err

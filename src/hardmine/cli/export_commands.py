@@ -154,6 +154,11 @@ def check_detector(
     detector = load_detector(checkpoint, device, classes=classes)
     parity = check(detector, pool, reference, classes=classes, min_score=min_score)
     console.result(str(parity))
+    if not parity.matched + parity.missing + parity.extra:
+        raise GateError(
+            f"nothing was compared: neither the detector nor {reference} has a detection of score "
+            f"{min_score:g} or more; lower --min-score, or take images with objects"
+        )
     differs = parity.score > max_score or parity.box > max_box
     if differs or parity.missing or parity.extra or not parity.matched:
         raise GateError(

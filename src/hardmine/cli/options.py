@@ -96,7 +96,8 @@ Checkpoint = Annotated[
         metavar="CHECKPOINT",
         callback=_detector_spec,
         autocompletion=detector_words,
-        help="Any detector: weights (.safetensors) or the folder of their run; "
+        help="Any detector: weights (.safetensors) or the folder of their run; best.pt of "
+        "Ultralytics; a Hugging Face folder, or hf:NAME; rfdetr:PATH; libreyolo:PATH; "
         "model.onnx[:PRESET|YAML]; model.xml; torchvision:NAME[:WEIGHTS|none], with @SIDE at its "
         "end for another input size; a file of predictions (.json).",
     ),

@@ -322,6 +322,8 @@ class Parity:
     extra: int
 
     def __str__(self) -> str:
+        if not self.matched + self.missing + self.extra:
+            return f"no detection on {self.images} images on either side: nothing was compared"
         return (
             f"{self.matched} detections on {self.images} images agree; largest difference: score "
             f"{self.score:.2g}, box {self.box:.2g} px; {self.missing} missing, {self.extra} extra"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
     from hardmine.inference.predict import LoadedDetector
 
 FORMS = (
-    "weights (.safetensors) or a run folder; model.onnx[:PRESET|YAML]; model.xml (OpenVINO); "
+    "weights (.safetensors) or a run folder; best.pt of Ultralytics; a Hugging Face folder or hf:NAME; "
+    "rfdetr:PATH; libreyolo:PATH; model.onnx[:PRESET|YAML]; model.xml (OpenVINO); "
     "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json or a folder of them)"
 )
 
+_log = logging.getLogger("hardmine")
 _OF_A_RUN = ("last.safetensors", "recipe.yaml", "metrics.json")
 _TORCHVISION = re.compile(r"torchvision:(?P<name>\w+)(:(?P<weights>.+?))?(@(?P<side>\d+))?")
+_FRAMEWORK = re.compile(r"(?P<kind>ultralytics|hf|rfdetr|libreyolo):(?P<path>.+?)(@(?P<side>\d+))?")
+_PYTORCH = re.compile(r"(?P<path>.+?\.(pt|pth|ckpt))(@(?P<side>\d+))?", re.IGNORECASE)
 _GRAPH = re.compile(r"(?P<path>.+?\.(onnx|xml))(:(?P<how>.+))?", re.IGNORECASE)
 
 
@@ -40,6 +45,11 @@ def load_detector(
               ``none`` (random, the default), or a name that torchvision downloads;
             - ``model.onnx`` (described by ``model.yaml`` beside it or by its own metadata),
               ``model.onnx:yolov8`` (a preset) or ``model.onnx:other.yaml``; ``.xml`` likewise;
+            - ``best.pt[@SIDE]`` of Ultralytics, or ``ultralytics:PATH[@SIDE]``: run by the package
+              ``ultralytics`` that the user installed;
+            - a folder that ``save_pretrained`` of ``transformers`` wrote, or ``hf:NAME`` of the hub;
+            - ``rfdetr:PATH``, ``libreyolo:PATH[@SIDE]``: run by these packages; a ``.pth`` of theirs
+              and a plain state dict of one of torchvision's networks are recognised by the content;
             - ``detections.json`` or a folder of such files: no model, only its answers.
         device: a torch device; chosen when not given.
         classes: class names, or a file with them, over those that the model brings.
@@ -51,7 +61,7 @@ def load_detector(
     Raises:
         CheckpointError: missing, unreadable or not as described.
         ConfigError: no such form, or nothing says what the outputs or the classes are.
-        MissingExtraError: the model's runtime is not installed.
+        MissingExtraError: the model's runtime or its framework is not installed.
 
     Example:
         >>> detector = hardmine.load_detector("shelf/predictions.json")
@@ -69,9 +79,17 @@ def load_detector(
     graph = _GRAPH.fullmatch(text)
     if graph:
         return _graph(Path(graph["path"]), graph["how"], device, classes, fallback)
+    framework = _FRAMEWORK.fullmatch(text)
+    if framework:
+        return _framework(framework["kind"], framework["path"], framework["side"], device, classes)
+    weights = _PYTORCH.fullmatch(text)
+    if weights and Path(weights["path"]).is_file():
+        return _pytorch(Path(weights["path"]), weights["side"], device, classes, fallback)
     path = Path(text)
     if not path.exists():
         raise CheckpointError(f"{text}: no such file; wanted {FORMS}")
+    if path.is_dir() and _is_huggingface(path):
+        return _framework("hf", text, None, device, classes)
     if path.suffix.lower() == ".json" or _holds_predictions(path):
         from hardmine.inference.predictions_file import load_predictions
 
@@ -85,8 +103,83 @@ def named_path(spec: str) -> Path | None:
     """Return the file that a line names, or nothing for a model without one."""
     if spec.startswith("torchvision:"):
         return None
-    graph = _GRAPH.fullmatch(spec)
-    return Path(graph["path"] if graph else spec)
+    framework = _FRAMEWORK.fullmatch(spec)
+    if framework and framework["kind"] == "hf":
+        return None  # it may be a name on the hub
+    found = _GRAPH.fullmatch(spec) or framework or _PYTORCH.fullmatch(spec)
+    return Path(found["path"] if found else spec)
+
+
+def _framework(
+    kind: str,
+    path: str,
+    side: str | None,
+    device: str | None,
+    classes: Path | Sequence[str] | None,
+) -> LoadedDetector:
+    from hardmine.device import choose_device
+
+    where, names = choose_device(device), _names(classes)
+    pixels = None if side is None else int(side)
+    if pixels is not None and kind in ("hf", "rfdetr"):
+        raise ConfigError(f"{kind}:{path}@{side}: has an image size of its own; leave out @{side}")
+    match kind:
+        case "ultralytics":
+            from hardmine.inference.ultralytics_detector import load_ultralytics
+
+            return load_ultralytics(Path(path), where, classes=names, side=pixels)
+        case "libreyolo":
+            from hardmine.inference.libreyolo_detector import load_libreyolo
+
+            return load_libreyolo(Path(path), where, classes=names, side=pixels)
+        case "rfdetr":
+            from hardmine.inference.rfdetr_detector import load_rfdetr
+
+            return load_rfdetr(Path(path), where, classes=names)
+        case _:
+            from hardmine.inference.huggingface_detector import load_huggingface
+
+            return load_huggingface(path, where, classes=names)
+
+
+def _pytorch(
+    path: Path,
+    side: str | None,
+    device: str | None,
+    classes: Path | Sequence[str] | None,
+    fallback: Sequence[str],
+) -> LoadedDetector:
+    """Load a ``.pt`` or ``.pth`` by what its content says of its origin."""
+    from hardmine.inference.recognise_weights import TorchvisionWeights, whose_weights
+
+    maker = whose_weights(path)
+    if isinstance(maker, TorchvisionWeights):
+        _log.info("%s: recognised as torchvision's %s", path, maker.name)
+        end = "" if side is None else f"@{side}"
+        found = _TORCHVISION.fullmatch(f"torchvision:{maker.name}:{path}{end}")
+        assert found is not None
+        names = _names(classes if classes is not None else fallback or None)
+        if names is None and maker.num_classes != _COCO:
+            raise ConfigError(
+                f"{path}: weights of {maker.name} for {maker.num_classes} classes; name them with "
+                "--classes FILE, one name a line"
+            )
+        return _torchvision(found, device, names)
+    if maker is not None:
+        return _framework(maker, str(path), side, device, classes)
+    from hardmine.inference.checkpoint_detector import load_checkpoint_detector
+
+    return load_checkpoint_detector(path, device)  # which says what it is
+
+
+_COCO = 90
+"""Classes of torchvision's published weights, gaps included."""
+
+
+def _is_huggingface(path: Path) -> bool:
+    from hardmine.inference.huggingface_detector import is_huggingface
+
+    return is_huggingface(path)
 
 
 def _torchvision(

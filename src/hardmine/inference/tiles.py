@@ -16,6 +16,7 @@ from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores, Detector, make_model_id
+from hardmine.inference.framework_detector import FrameworkDetector, placed
 from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import FileDetector, PredictMixin, ScoredImage
 from hardmine.numpy_boxes import box_iou
@@ -135,13 +136,16 @@ class TiledDetector(PredictMixin):
         return merge_tiles(parts)
 
     def _detect(self, image: Image.Image, windows: Sequence[Window]) -> list[Detections]:
+        if isinstance(self._detector, FrameworkDetector):  # it prepares pictures itself
+            crops = [np.asarray(image.crop(window)) for window in windows]
+            parts = zip(self._detector.detect_pictures(crops), windows, strict=True)
+            return [placed(found, x, y) for found, (x, y, _, _) in parts]
         loaded = [self.resize.apply(image.crop(window)) for window in windows]
         canvases = torch.from_numpy(np.stack([canvas for canvas, _ in loaded])).permute(0, 3, 1, 2)
         results = []
         rows = zip(self._detector.detect(canvases), loaded, windows, strict=True)
         for found, (_, placement), (x, y, _, _) in rows:
-            corner = np.array([x, y, x, y], np.float32)
-            results.append(replace(found, boxes=placement.inverse(found.boxes) + corner))
+            results.append(placed(replace(found, boxes=placement.inverse(found.boxes)), x, y))
         return results
 
 
@@ -155,7 +159,7 @@ def tiled(detector: Detector, size: int | None, overlap: float | None) -> Detect
         if overlap is not None:
             raise ConfigError("overlap goes with tile: give the tile's size")
         return detector
-    if isinstance(detector, FileDetector):
+    if isinstance(detector, FileDetector) and not isinstance(detector, FrameworkDetector):
         raise ConfigError("tile: a predictions file is not run on pictures")
     return TiledDetector(detector, Tiles(size, DEFAULT_OVERLAP if overlap is None else overlap))
 

@@ -15,7 +15,7 @@ from hardmine.errors import CheckpointError, ConfigError
 from hardmine.inference.class_names import choose_classes
 from hardmine.inference.detector import BatchScores, make_model_id, top_scores
 from hardmine.inference.predict import PredictMixin
-from hardmine.models.state_dict import load_plain, read_state_dict
+from hardmine.models.state_dict import load_plain, plain_state, read_state_dict
 from hardmine.recipes.checkpoint import file_digest
 
 Found = list[dict[str, Tensor]]
@@ -143,14 +143,13 @@ def _load_state(model: nn.Module, path: Path, name: str) -> None:
     state: Any = (
         read_state_dict(path) if path.suffix == ".safetensors" else load_plain(path, "state dict")
     )
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]  # what torchvision's reference scripts save
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(plain_state(state))
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(
-            f"{path}: weights do not fit torchvision's {name} ({reason})"
+            f"{path}: weights do not fit torchvision's {name} ({reason}); if it was trained for other "
+            "classes than COCO's, name them with --classes FILE"
         ) from None
 
 

@@ -37,6 +37,20 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def plain_state(tree: Any) -> Any:
+    """Return the state dict in what training scripts save: under ``model`` or a like key, or itself.
+
+    What distributed training puts before the names (``module.``) is taken away.
+    """
+    if not isinstance(tree, Mapping):
+        return tree
+    inner = next((tree[key] for key in _INNER if isinstance(tree.get(key), Mapping)), tree)
+    return {str(key).removeprefix("module."): value for key, value in inner.items()}
+
+
+_INNER = ("model", "state_dict", "model_state_dict")
+
+
 def load_plain(path: Path, what: str) -> Any:
     """Return what ``torch.save`` wrote, if it is tensors and plain values; no code in it is run.
 
@@ -112,7 +126,8 @@ _EXPORT = "Export it to ONNX with its own framework and name the .onnx file inst
 _MAKERS = {
     "ultralytics.": (
         "Ultralytics",
-        "Export it there (yolo export model=FILE format=onnx) and name the .onnx file instead",
+        "As a detector it is run by the package ultralytics; or export it there "
+        "(yolo export model=FILE format=onnx) and name the .onnx file instead",
     ),
     "models.yolo.": ("YOLOv5 or YOLOv7", _EXPORT),
     "mmengine.": ("OpenMMLab", _EXPORT),
