@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from hardmine import disk
+from hardmine import files
 from hardmine.errors import DataError
 from hardmine.files import write_atomic, write_json, write_text
 
@@ -50,7 +50,7 @@ def test_a_full_disk_is_said_whichever_library_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """The texts are those that the libraries gave on a file system of 256 kB."""
-    monkeypatch.setattr(disk, "_free_space", lambda _: 0)
+    monkeypatch.setattr(files, "_free_space", lambda _: 0)
 
     def write(part: Path) -> None:
         raise error

@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+NOTICE = 25
+"""Level of log lines that a user sees without asking for them though nothing is wrong; between
+``logging.INFO`` and ``logging.WARNING``."""
+
 
 class HardmineError(Exception):
     """Root of all errors that a user's input can cause; the command line prints it as one line.

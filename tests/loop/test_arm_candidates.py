@@ -17,6 +17,7 @@ from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
 from hardmine.inference.predict import _FullPrecision, score_images
 from hardmine.inference.runtimes import runtime
+from hardmine.loop.amount import Amount
 from hardmine.loop.arm_candidates import CandidateSearch
 from hardmine.loop.arm_state import ArmState
 from hardmine.loop.control_arms import MINED, NONE, RANDOM
@@ -118,7 +119,7 @@ def test_it_takes_what_the_exact_ranking_takes(
     taken = tuple(str(record.path) for record in pool.records[::7])
     with PoolStore(tmp_path / "pool.sqlite") as store:
         search = search_of(tmp_path, pool, store, options)
-        handed = search.find(state_of(tmp_path, taken), 1, count)
+        handed = search.find(state_of(tmp_path, taken), 1, Amount(count))
         rows = list(store.iter_ranked(DETECTOR.model_id))
     assert list(handed.images) == exact(search, tmp_path, count, taken)
     if count < 60 and noise != 0.5:
@@ -162,7 +163,7 @@ def test_killed_in_the_first_cut_or_after_it(
             dying = Dying(patch, n)
             search = search_of(root, pool, store, LoopOptions(rank=RankOptions(min_score=0.2)))
             try:
-                search.find(state_of(root), 1, 20)
+                search.find(state_of(root), 1, Amount(20))
             except KeyboardInterrupt:
                 deaths.append(dying.scorer.seen)
                 return ""
@@ -204,7 +205,7 @@ def test_the_second_look_is_at_full_precision(
     with PoolStore(tmp_path / "pool.sqlite") as store:
         search = search_of(tmp_path, pool, store, LoopOptions())
         arm = state_of(tmp_path)
-        search.find(arm, 1, 3)  # gives most images a first cut alone
+        search.find(arm, 1, Amount(3))  # gives most images a first cut alone
         low = list(store.iter_ranked(DETECTOR.model_id))[-5:]
         assert not any(row.exact for row in low)
         arm.negatives = [r for r in pool.records if str(r.path) in {row.image for row in low}]
@@ -258,14 +259,14 @@ def test_what_was_handed_out_before_decides_what_comes_next(tmp_path: Path, pool
     with PoolStore(tmp_path / "pool.sqlite") as store:
         search = search_of(tmp_path, pool, store, LoopOptions())
         state = replace(state_of(tmp_path), arm=RANDOM)
-        first = search.find(state, 2, 30).images
+        first = search.find(state, 2, Amount(30)).images
         later = replace(state, handed_out=list(first))
-        assert len(first) == len(search.find(later, 2, 30).images) == 30
-        assert not set(search.find(later, 2, 30).images) & set(first)
+        assert len(first) == len(search.find(later, 2, Amount(30)).images) == 30
+        assert not set(search.find(later, 2, Amount(30)).images) & set(first)
 
 
 def test_an_arm_that_adds_nothing_is_never_handed_anything(tmp_path: Path, pool: Dataset) -> None:
     with PoolStore(tmp_path / "pool.sqlite") as store:
         search = search_of(tmp_path, pool, store, LoopOptions())
         with pytest.raises(AssertionError, match="arm none adds no images"):
-            search.find(replace(state_of(tmp_path), arm=NONE), 1, 3)
+            search.find(replace(state_of(tmp_path), arm=NONE), 1, Amount(3))

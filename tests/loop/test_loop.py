@@ -254,7 +254,7 @@ def test_the_guard_ends_the_loop_and_the_metrics_say_what_each_rule_would_have_d
         path.rename(path.with_name(f"{kind}-{int(score) // 2}-{number}.png"))
     result = run(inputs, tmp_path / "run", World(), stop="guarded", rounds=5)
     assert result.stopped is not None
-    assert result.stopped.startswith("round 2, mined, guarded rule: alarms fell only within")
+    assert result.stopped.startswith("round 2, mined, guarded rule: over the last 2 rounds alarms")
     assert result.rows[-1]["round"] == 2
     rules = json.loads((tmp_path / "run" / "metrics.json").read_text())["stop_rules"]["mined"]
     assert rules["guarded"]["round"] == 2
@@ -268,7 +268,7 @@ def test_the_stop_rules_look_at_the_stopping_set_and_never_at_the_final_one() ->
     from hardmine.loop.round_summary import stop_point
     from hardmine.workflows.cached_models import MeasuredModel, TrainedModel
 
-    part = {"alarms_per_image_at_recall_0.8": 1.0, "interval": [0.5, None]}
+    part = {"alarms_per_image_at_recall_0.8": 1.0, "share_of_images_that_fire": 0.25}
     figures = {
         "AP": 0.5,
         "AP50": 0.6,
@@ -276,7 +276,7 @@ def test_the_stop_rules_look_at_the_stopping_set_and_never_at_the_final_one() ->
         "negatives": {"stop": part, "held_out": {}},
     }
     point = stop_point(MeasuredModel(TrainedModel("k", Path()), Path(), figures))
-    assert (point.alarms, point.interval, point.recall) == (1.0, None, 0.7)
+    assert (point.alarms, point.firing, point.recall) == (1.0, 0.25, 0.7)
 
 
 def test_comparisons_pair_the_arms(inputs: dict[str, Any], tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_data_in_memory_must_be_given_again(inputs: dict[str, Any], tmp_path: Pa
 def test_a_record_of_an_earlier_version_is_read(on_disk: dict[str, Any], tmp_path: Path) -> None:
     """Then the options stood side by side, and neither data nor network were among them."""
     out = tmp_path / "run"
-    run(on_disk, out, World(), rounds=1)
+    run(on_disk, out, World(), rounds=1, add=0.15)
     former = {"rounds": 1, "add": 0.15, "accept": "auto", "arms": ["mined"], "min_score": 0.05}
     former |= {"seed": 0, "draws": 5, "stop": "never", "rank": {"rule": "score", "diverse": False}}
     (out / "loop.json").write_text(json.dumps(former))

@@ -1,22 +1,23 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks.stopping import Setting, share_stopped
 
+from hardmine.evaluation.paired import AlarmChange
 from hardmine.loop.stopping import GuardConfig, RoundPoint, guarded_rule, recipe_rule
 
 
 def point(
     alarms: float | None,
-    high: float | None = None,
+    ratio: float | None = None,
     *,
     ap: float | None = 0.7,
     ap50: float | None = 0.95,
     recall: float | None = 0.8,
 ) -> RoundPoint:
-    """A round whose interval reaches up to ``high`` (half as far above as the alarms themselves)."""
-    if alarms is None:
-        return RoundPoint(ap, ap50, recall, None, None)
-    return RoundPoint(ap, ap50, recall, alarms, (0.0, alarms * 1.5 if high is None else high))
+    """A round whose alarms are ``ratio`` times those of two rounds before."""
+    change = None if ratio is None else AlarmChange(ratio, ratio / 2, ratio * 2, (0.8, 0.9))
+    return RoundPoint(ap, ap50, recall, alarms, 0.31, change)
 
 
 def test_the_recipe_stops_only_when_both_stand_still() -> None:
@@ -41,25 +42,26 @@ def test_the_recipe_says_nothing_of_what_cannot_be_measured() -> None:
     assert recipe_rule([point(0.4), point(0.5, ap=None)]) is None
 
 
-def test_the_guard_waits_for_two_quiet_rounds() -> None:
-    start = point(0.4)
-    quiet = point(0.35, high=0.5)  # falls, but .5 >= .4: within its interval
-    assert guarded_rule([start, quiet]) is None
-    reason = guarded_rule([start, quiet, point(0.33, high=0.36)])  # .36 >= .35: quiet again
-    assert reason == "alarms fell only within their interval for 2 rounds"
+def test_the_guard_stops_when_two_rounds_brought_too_little() -> None:
+    start, fell = point(0.4), point(0.35)
+    assert guarded_rule([start, fell]) is None
+    assert guarded_rule([start, fell, point(0.32, 0.8)]) is None  # .8 is just enough
+    reason = guarded_rule([start, fell, point(0.33, 0.81)])
+    assert reason == (
+        "over the last 2 rounds alarms changed by a factor of 0.81 (recall 0.8, 0.9; 95 % 0.41 to "
+        "1.62), and a fall to 0.8 or less was wanted; 31% of the images still fire"
+    )
 
 
-def test_a_real_fall_starts_the_count_anew() -> None:
-    quiet, fell = point(0.38, high=0.5), point(0.1, high=0.2)
-    assert guarded_rule([point(0.4), quiet, fell]) is None
-    assert guarded_rule([point(0.4), quiet, fell, point(0.1, high=0.2)]) is None
-    more = [point(0.4), quiet, fell, point(0.1, high=0.2), point(0.1, high=0.2)]
-    assert guarded_rule(more) is not None
+def test_a_round_that_stands_still_after_a_large_fall_goes_on_once() -> None:
+    history = [point(0.9), point(0.1), point(0.1, 0.11)]
+    assert guarded_rule(history) is None
+    assert guarded_rule([*history, point(0.1, 1.0)]) is not None
 
 
-def test_an_unbounded_interval_shows_no_fall() -> None:
-    open_end = RoundPoint(0.7, 0.95, 0.8, 0.1, None)
-    assert guarded_rule([point(0.4), open_end, open_end]) is not None
+def test_what_cannot_be_compared_does_not_stop() -> None:
+    unknown = RoundPoint(0.7, 0.95, 0.8, 0.1, None, AlarmChange(None, None, None, ()))
+    assert guarded_rule([point(0.4), point(0.4), unknown]) is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_the_guard_watches_detection(last: RoundPoint, reason: str | None) -> No
 
 def test_harm_is_measured_from_round_zero_not_from_the_round_before() -> None:
     # .015 a round, .03 in all
-    history = [point(0.4), point(0.2, high=0.3, ap50=0.935), point(0.1, high=0.15, ap50=0.92)]
+    history = [point(0.4), point(0.2, ap50=0.935), point(0.1, 0.25, ap50=0.92)]
     assert guarded_rule(history[:2]) is None
     assert guarded_rule(history) is not None
 
@@ -88,10 +90,12 @@ def test_harm_is_measured_from_round_zero_not_from_the_round_before() -> None:
 def test_tolerances_can_be_set() -> None:
     history = [point(0.4), point(0.1, ap50=0.90)]
     assert guarded_rule(history, GuardConfig(ap50_tolerance=0.1)) is None
-    quiet = [point(0.4), point(0.4)]
-    assert guarded_rule(quiet, GuardConfig(quiet_rounds=1)) is not None
+    quiet = [point(0.4), point(0.3), point(0.2, 0.5)]
+    assert guarded_rule(quiet, GuardConfig(least_fall=0.6)) is not None
 
 
-def test_reaching_the_recall_for_the_first_time_is_a_gain() -> None:
-    history = [point(None), point(0.3), point(0.3)]
-    assert guarded_rule(history) is None
+@pytest.mark.parametrize("rate", [0.3, 0.7])
+def test_simulated_loops_stop_when_they_stand_still_and_only_then(rate: float) -> None:
+    setting = Setting(60, 300, rate)
+    assert share_stopped(setting, 0.3, 2, 60) <= 0.1
+    assert share_stopped(setting, 0.0, 2, 60) >= 0.8

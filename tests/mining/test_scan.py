@@ -129,7 +129,8 @@ VICTIM = """
     from hardmine.inference.predict import ScoredImage
     from hardmine.mining import scan as scan_module
     from hardmine.mining.pool_store import PoolStore
-    from hardmine.types import Dataset, Detections, ImageRecord, ImageState
+    from hardmine.detections import Detections
+    from hardmine.types import Dataset, ImageRecord, ImageState
 
     class Slow:
         model_id, categories, resize = "m", ("thing",), None

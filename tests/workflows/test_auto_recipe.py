@@ -6,11 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from hardmine.errors import DataError
+from hardmine.errors import NOTICE, ConfigError, DataError
+from hardmine.models.ssd import SSD
+from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.named_recipes import named_recipe
+from hardmine.recipes.recipe import load_recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
-from hardmine.workflows.auto_recipe import choose_for, measure_fit, warnings_of
+from hardmine.workflows.auto_recipe import (
+    choose_for,
+    fit_to_data,
+    is_automatic,
+    measure_fit,
+    warnings_of,
+)
+from hardmine.workflows.cached_models import choose_recipe, why_chosen, write_recipe
+from hardmine.workflows.train_options import NetworkOptions
 
 SIDE = 320
 
@@ -100,3 +112,61 @@ def test_no_labelled_box_is_an_error() -> None:
     data = dataset(100)
     with pytest.raises(DataError, match="no labelled box"):
         choose_for(data.with_records([]))
+
+
+def test_only_what_pins_the_model_keeps_the_default(tmp_path: Path) -> None:
+    backbone, detector = tmp_path / "backbone.pth", tmp_path / "detector.safetensors"
+    torch.save({"features.0.0.weight": torch.zeros(1)}, backbone)
+    recipe = named_recipe("ssdlite320_mobilenet_v2")
+    network = SSD(recipe.model, ("cat",))  # type: ignore[arg-type]
+    save_checkpoint(detector, network.state_dict(), recipe, network.categories)
+    assert is_automatic(NetworkOptions(), None)
+    assert is_automatic(NetworkOptions(set=("optim.lr=0.01",), epochs=3), backbone)
+    assert is_automatic(NetworkOptions(model="auto", set=("model.width=256",)), detector)
+    assert not is_automatic(NetworkOptions(set=("model.width=256",)), None)
+    assert not is_automatic(NetworkOptions(model="ssdlite320_mobilenet_v2"), None)
+    assert not is_automatic(NetworkOptions(recipe=recipe), None)
+    assert not is_automatic(NetworkOptions(), detector)
+
+
+def test_the_users_choices_are_laid_over_what_the_data_chose(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = NetworkOptions(set=("optim.lr=0.01", "loss.selection.kind=random"), batch=4)
+    with caplog.at_level(NOTICE, "hardmine"):
+        recipe, lines = fit_to_data(choose_recipe(options), options, None, dataset(150, 45))
+    assert recipe.model.name == "ssd320_mobilenet_v2_fpnlite"
+    assert (recipe.optim.lr, recipe.batch.size, recipe.loss.selection.kind) == (0.01, 4, "random")
+    assert caplog.messages == list(lines)
+    assert len(lines) == 3
+
+
+def test_a_pinned_model_is_kept_and_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    options = NetworkOptions(model="ssdlite320_mobilenet_v2")
+    pinned = choose_recipe(options)
+    with caplog.at_level(NOTICE, "hardmine"):
+        assert fit_to_data(pinned, options, None, dataset(150, 45)) == (pinned, ())
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "of class 'class2'" in record.message
+
+
+def test_auto_and_a_recipe_exclude_each_other() -> None:
+    options = NetworkOptions(model="auto", recipe=Path("mine.yaml"))
+    with pytest.raises(ConfigError, match="'auto' and a recipe are both given"):
+        choose_recipe(options)
+
+
+def test_a_run_keeps_the_reasons_of_its_choice(tmp_path: Path) -> None:
+    recipe = named_recipe("ssdlite320_mobilenet_v2")
+    write_recipe(tmp_path, recipe, ("one reason", "another: with a colon"))
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    write_recipe(tmp_path, recipe)  # as a resumed run does
+    assert why_chosen(tmp_path) == ("one reason", "another: with a colon")
+
+
+def test_a_large_dataset_is_measured_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hardmine.workflows.auto_recipe.MOST_IMAGES", 5)
+    fit = measure_fit(dataset(150, images=12), named_recipe("ssdlite320_mobilenet_v2"))
+    assert fit is not None
+    assert fit.boxes == 4  # images 0, 3, 6, 9

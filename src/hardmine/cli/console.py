@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from hardmine.device import process_index
-from hardmine.errors import ConfigError, GateError, HardmineError, did_you_mean
+from hardmine.errors import NOTICE, ConfigError, GateError, HardmineError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -47,7 +47,7 @@ class Console:
         # A table cut to the width of a pipe or a narrow terminal would lose figures.
         self.out.width = max(self.out.width, MIN_WIDTH) if self.out.is_terminal else PIPE_WIDTH
         self.err: RichConsole = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+        level = logging.ERROR if quiet else logging.INFO if verbose else NOTICE
         self._handler = _ConsoleHandler(self.err)
         self._logger = logging.getLogger("hardmine")
         shown = log and not silent
@@ -181,7 +181,7 @@ class _ConsoleHandler(logging.Handler):
         self._err = err
 
     def emit(self, record: logging.LogRecord) -> None:
-        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        prefix = "" if record.levelno <= NOTICE else f"{record.levelname.lower()}: "
         self._err.print(prefix + record.getMessage(), markup=False)
 
 

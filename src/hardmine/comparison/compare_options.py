@@ -15,7 +15,8 @@ class Variant:
 
     Attributes:
         name: as the user wrote it; unique in a comparison.
-        base: the name of a recipe, a YAML file, or "" for the default recipe.
+        base: the name of a recipe, a YAML file, "auto" (chosen by the data), or "" for the
+            default recipe.
         settings: choices laid over the recipe, each as ``loss.selection.kind=level_quota``.
         loop: options of the loop, by the name of their field (``add``, ``retrain``, ``arms`` …).
     """

@@ -85,8 +85,10 @@ def compare_recipes(
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"compare: got {names}, wanted two or more recipes, each once")
     root, notify = Path(out).resolve(), progress or silent
-    recipes = {variant.name: _recipe_of(variant, how) for variant in variants}
+    for variant in variants:
+        _recipe_of(variant, how)  # a wrong name or choice ends it before anything is read
     sets = _prepare(data, val, negatives, pool, root, notify)
+    recipes = {variant.name: _recipe_of(variant, how, sets.train) for variant in variants}
     cells = [
         _Cell(
             variant,
@@ -114,25 +116,31 @@ def _weights_name(weights: Path | str) -> str:
     return str(path.resolve()) if path.exists() else str(weights)
 
 
-def _recipe_of(variant: Variant, options: CompareOptions) -> dict[str, Any]:
+def _recipe_of(
+    variant: Variant, options: CompareOptions, train: Dataset | None = None
+) -> dict[str, Any]:
     from hardmine.recipes.recipe import recipe_to_dict
 
-    return recipe_to_dict(_chosen(variant, options))
+    return recipe_to_dict(_chosen(variant, options, train))
 
 
-def _chosen(variant: Variant, options: CompareOptions) -> Any:
+def _chosen(variant: Variant, options: CompareOptions, train: Dataset | None = None) -> Any:
+    """Return a variant's recipe; ``auto`` is chosen by the training images once they are there."""
+    from hardmine.workflows.auto_recipe import fit_to_data
     from hardmine.workflows.cached_models import choose_recipe
-    from hardmine.workflows.train_options import NetworkOptions
+    from hardmine.workflows.train_options import AUTO, NetworkOptions
 
     is_file = Path(variant.base).suffix in (".yaml", ".yml")
-    return choose_recipe(
-        NetworkOptions(
-            model=None if is_file else variant.base or None,
-            recipe=Path(variant.base) if is_file else None,
-            epochs=options.epochs,
-            set=tuple(variant.settings),
-        )
+    network = NetworkOptions(
+        model=None if is_file else variant.base or None,
+        recipe=Path(variant.base) if is_file else None,
+        epochs=options.epochs,
+        set=tuple(variant.settings),
     )
+    recipe = choose_recipe(network)
+    if network.model != AUTO or train is None:
+        return recipe
+    return fit_to_data(recipe, network, None, train)[0]
 
 
 def _key(
@@ -268,7 +276,7 @@ def _run_training(cell: _Cell, notify: Notify) -> dict[str, Any]:
         cell.sets.train,
         val=cell.sets.val,
         negatives=cell.sets.negatives,
-        recipe=_chosen(cell.variant, cell.options),
+        recipe=_chosen(cell.variant, cell.options, cell.sets.train),
         weights=cell.weights,
         out=cell.folder,
         resume=True,
@@ -292,7 +300,7 @@ def _run_loop(cell: _Cell, notify: Notify) -> dict[str, Any]:
         val=cell.sets.val,
         negatives=cell.sets.negatives,
         pool=cell.sets.pool,
-        recipe=_chosen(cell.variant, cell.options),
+        recipe=_chosen(cell.variant, cell.options, cell.sets.train),
         weights=cell.weights,
         rounds=cell.options.rounds,
         out=cell.folder,

@@ -17,6 +17,7 @@ from hardmine.evaluation.intervals import (
     DRAWS,
     FEW_ALARMS,
     ArmScores,
+    Draws,
     Statistic,
     alarms_statistic,
     draw_images,
@@ -152,6 +153,80 @@ def paired_difference_over_seeds(
     with np.errstate(invalid="ignore"):
         low, high = percentile_limits(values.drawn[0] - values.drawn[1])
     return DifferenceInterval(value_a, value_b, value_a - value_b, low, high)
+
+
+CHANGE_RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)
+"""Recalls at which two rounds are compared."""
+
+
+@dataclass(frozen=True)
+class AlarmChange:
+    """Alarms of one round over those of an earlier one: a geometric mean over several recalls.
+
+    Attributes:
+        ratio: ``None`` when no recall is reached by both, or there are no negative images.
+        low, high: the paired 95 % interval; ``None`` where the draws do not bound it.
+        recalls: those that both rounds reach.
+    """
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    recalls: tuple[float, ...]
+
+
+def alarm_change(
+    after: ArmScores,
+    before: ArmScores,
+    *,
+    recalls: Sequence[float] = CHANGE_RECALLS,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> AlarmChange:
+    """Return how alarms changed from one round to a later one, measured on the same images.
+
+    The ratio at one recall is (alarms after + ½) / (alarms before + ½), which is defined without any
+    alarm and does not overrate a change among few. Several recalls tell more than one, since the
+    threshold of each hangs on other objects. In their geometric mean a recall weighs as much as the
+    square root of the alarms seen there.
+
+    Raises:
+        DataError: the rounds were measured on different images.
+    """
+    _check_same_images(after, before)
+    thresholds = {
+        recall: (find_threshold(after.matches, recall), find_threshold(before.matches, recall))
+        for recall in recalls
+    }
+    reached = tuple(recall for recall, pair in thresholds.items() if None not in pair)
+    if not reached or not after.alarms.num_images:
+        return AlarmChange(None, None, None, ())
+    whole = full_sample(after)
+    now, then = (_counts_at(arm, whole, reached) for arm in (after, before))  # [R, 1] each
+    weights = np.sqrt(now + then)[:, 0]
+    point = _log_change(now, then, weights)
+    sample = draw_images(after, draws, seed)
+    now, then = (_counts_at(arm, sample, reached) for arm in (after, before))
+    drawn = _log_change(now, then, weights)
+    low, high = percentile_limits(drawn)
+    return AlarmChange(
+        float(np.exp(point[0])),
+        None if low is None else math.exp(low),
+        None if high is None else math.exp(high),
+        reached,
+    )
+
+
+def _counts_at(arm: ArmScores, sample: Draws, recalls: Sequence[float]) -> F64:
+    """Return the alarms at each recall in each draw and ½, f64[R, D]; +inf where it is not reached."""
+    rates = [alarms_statistic(recall)(arm, sample) for recall in recalls]
+    return np.stack(rates) * arm.alarms.num_images + 0.5
+
+
+def _log_change(after: F64, before: F64, weights: F64) -> F64:
+    """Return the weighted mean over the recalls of the logarithm of the ratio, f64[D]."""
+    mean: F64 = np.average(np.log(_ratios(after, before)), axis=0, weights=weights)
+    return mean
 
 
 @dataclass(frozen=True, eq=False)

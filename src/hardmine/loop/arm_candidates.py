@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
@@ -11,6 +12,8 @@ from typing import Any, assert_never
 
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.detections import Detections
+from hardmine.errors import NOTICE
+from hardmine.loop.amount import Amount, choose_amount
 from hardmine.loop.arm_state import ArmState
 from hardmine.loop.loop_options import LoopOptions
 from hardmine.mining.candidates_file import Candidate, candidate_of, write_candidates
@@ -27,6 +30,8 @@ from hardmine.workflows.backend import Backend
 from hardmine.workflows.image_sets import LoopSets
 from hardmine.workflows.step_cache import Steps, fingerprint
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class ArmCandidates:
@@ -38,6 +43,7 @@ class ArmCandidates:
         unreadable: how many images of the pool could not be read.
         folder: of ``candidates.csv`` and the files that belong to it.
         model_id: the model that ranked them; empty when none did.
+        why: why so many were wanted, in one sentence; empty where it was not chosen.
     """
 
     images: tuple[str, ...]
@@ -46,6 +52,7 @@ class ArmCandidates:
     unreadable: int
     folder: Path
     model_id: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,12 @@ class CandidateSearch:
     store: PoolStore
     options: LoopOptions
 
-    def find(self, state: ArmState, round_number: int, count: int) -> ArmCandidates:
-        """Return up to ``count`` images for an arm, chosen as the arm draws them."""
+    def find(self, state: ArmState, round_number: int, amount: Amount) -> ArmCandidates:
+        """Return as many images as wanted for an arm, or fewer, chosen as the arm draws them."""
         inputs: dict[str, Any] = {
             "pool": self.sets.mine_from.fingerprint,
             "groups": fingerprint(dict(self.sets.group_of)),
-            "count": count,
+            **amount.inputs(),
             "taken": fingerprint(state.handed_out),
         }
         label = f"round {round_number}, {state.name}"
@@ -78,10 +85,10 @@ class CandidateSearch:
                     "quarantine": self.options.quarantine,
                     **self._ranking_inputs(),
                 }
-                compute = partial(self._take_hardest, state, count, label)
+                compute = partial(self._take_hardest, state, amount, label)
             case "random":
                 inputs["seed"] = self.options.seed
-                compute = partial(self._take_random, state, count)
+                compute = partial(self._take_random, state, amount.count)
             case "nothing":
                 raise AssertionError(f"arm {state.name} adds no images")
             case _:
@@ -97,6 +104,7 @@ class CandidateSearch:
             found["unreadable"],
             self.steps.root / folder,
             found["model_id"],
+            found.get("why", ""),
         )
 
     def _take_random(self, state: ArmState, count: int, folder: Path) -> dict[str, Any]:
@@ -116,15 +124,19 @@ class CandidateSearch:
         return self._write(folder, candidates, drawn.num_represented, model_id="")
 
     def _take_hardest(
-        self, state: ArmState, count: int, label: str, folder: Path
+        self, state: ArmState, amount: Amount, label: str, folder: Path
     ) -> dict[str, Any]:
         detector = self.backend.load_detector(state.model.checkpoint, self.options.device)
 
         def progress(what: str, done: int, total: int) -> None:
             self.steps.progress(f"{label}: {what}", done, total)
 
-        options = MineOptions(top=count, rank=self.options.rank)
+        options = MineOptions(top=amount.count, rank=self.options.rank)
         scanned = scan(detector, self.sets.mine_from, self.store, options, progress=progress)
+        chosen = choose_amount(amount, self._open_scores(detector.model_id, state))
+        options = replace(options, top=chosen.count)
+        if chosen.why:
+            _log.log(NOTICE, "%s: adds %s", label, chosen.why)
         before = Rejection(Reason.HANDED_OUT_BEFORE, "handed out before")
         selector = ImageSelector(
             scanned,
@@ -152,7 +164,19 @@ class CandidateSearch:
             quarantined=tuple(aside),
             unreadable=len(self.store.problems(detector.model_id)),
             model_id=detector.model_id,
+            why=chosen.why,
         )
+
+    def _open_scores(self, model_id: str, state: ArmState) -> Iterator[float]:
+        """Yield the scores of the images that an arm may still be handed, each group once."""
+        group_of, limit = self.sets.group_of, self.options.quarantine
+        seen = {group_of[image] for image in state.handed_out if image in group_of}
+        for row in self.store.iter_ranked(model_id):
+            group = group_of.get(row.image)
+            if group is None or group in seen or (limit is not None and row.score >= limit):
+                continue
+            seen.add(group)
+            yield row.score
 
     def _quarantined(self, selector: ImageSelector) -> list[PoolScore]:
         limit = self.options.quarantine
@@ -240,6 +264,7 @@ class CandidateSearch:
         model_id: str,
         quarantined: tuple[str, ...] = (),
         unreadable: int = 0,
+        why: str = "",
     ) -> dict[str, Any]:
         write_candidates(
             folder,
@@ -257,4 +282,5 @@ class CandidateSearch:
             "quarantined": list(quarantined),
             "unreadable": unreadable,
             "model_id": model_id,
+            "why": why,
         }

@@ -28,6 +28,7 @@ from hardmine.device import describe_machine
 from hardmine.errors import ConfigError
 from hardmine.files import clear_disk_errors, write_json
 from hardmine.loop.accept_candidates import Acceptance, Waiting
+from hardmine.loop.amount import Amount, amount_for, steps_factor
 from hardmine.loop.arm_alarms import with_alarms, write_arm_alarms
 from hardmine.loop.arm_candidates import ArmCandidates, CandidateSearch
 from hardmine.loop.arm_state import ArmState
@@ -41,13 +42,14 @@ from hardmine.loop.round_summary import (
     stop_rule_states,
     write_csv,
 )
-from hardmine.loop.stopping import STOP_RULES
+from hardmine.loop.stopping import QUIET_ROUNDS, STOP_RULES
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.option_fields import takes_options
 from hardmine.reports.round_columns import ALARMS
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows import backend as backends
+from hardmine.workflows.auto_recipe import fit_to_data
 from hardmine.workflows.backend import Backend
 from hardmine.workflows.cached_models import (
     CachedMeasurement,
@@ -56,6 +58,7 @@ from hardmine.workflows.cached_models import (
     TrainingRole,
     choose_recipe,
     start_from,
+    why_chosen,
     write_recipe,
 )
 from hardmine.workflows.external_trainer import make_trainer
@@ -78,6 +81,7 @@ from hardmine.workflows.training_data import (
 )
 
 if TYPE_CHECKING:
+    from hardmine.evaluation.paired import AlarmChange
     from hardmine.recipes.recipe import Recipe
 
 RECORD = "loop.json"
@@ -194,7 +198,6 @@ def _run_loop(
     record = read_record(root / RECORD, LoopOptions) if resume else None
     inputs = resumed_inputs(given, NEEDED, record)
     chosen, start = _start(options)
-    note_changes(record, inputs, options, chosen, root)
     steps, seed = Steps(root, progress), options.seed
     with clear_disk_errors(root), PoolStore(root / "pool.sqlite") as store:
         parts = load_train_val(
@@ -203,10 +206,14 @@ def _run_loop(
         empty = load_negatives(inputs["negatives"], parts.train.categories, "negatives")
         images = load_pool(inputs["pool"], root / "pool")
         sets = divide_sets(parts.train, parts.val, images, empty, steps, seed=seed)
+        why: tuple[str, ...] = ()
+        if options.trainer.train_command is None:
+            chosen, why = fit_to_data(chosen, options.network, start, sets.train)
+        note_changes(record, inputs, options, chosen, root)
         write_record(root / RECORD, inputs, options)
         if options.trainer.train_command is not None:
             make_trainer(options.trainer, root).prepare(sets.val)
-        write_recipe(root, chosen)
+        write_recipe(root, chosen, why)
         negatives_by_name = _negative_sets(sets, steps, seed)
         device, draws = options.device, options.draws
         loop = Loop(
@@ -277,9 +284,12 @@ class Loop:
             if isinstance(accepted, Waiting):
                 self._write_rows(rows)
                 return LoopResult(self.steps.root, tuple(rows), waiting=accepted)
+            factor = self._steps_factor(states, accepted, number)
             for state in states:
                 added = accepted.get(state.arm, [])
-                rows.append(self._run_round(state, number, candidates.get(state.arm), added))
+                rows.append(
+                    self._run_round(state, number, candidates.get(state.arm), added, factor)
+                )
             self._write_rows(rows)
             stopped = self._why_stop(states, number)
             if stopped is not None:
@@ -315,9 +325,15 @@ class Loop:
         for state in states:
             if not state.arm.adds_images:
                 continue
-            count = max(1, round(self.options.add * self._num_labelled))
-            count = counts.get(state.arm.as_many_as or "", count)
-            found[state.arm] = self.search.find(state, number, count)
+            amount = amount_for(
+                self.options.add,
+                self._num_labelled,
+                added=len(state.negatives),
+                threshold=state.result.figures["score_threshold"],
+            )
+            if state.arm.as_many_as in counts:
+                amount = Amount(counts[state.arm.as_many_as])
+            found[state.arm] = self.search.find(state, number, amount)
             counts[state.name] = len(found[state.arm].images)
         return found
 
@@ -327,17 +343,18 @@ class Loop:
         number: int,
         candidates: ArmCandidates | None,
         added: Sequence[ImageRecord],
+        steps_factor: float,
     ) -> dict[str, Any]:
         """Train and measure one arm's round; return its row."""
         if candidates is not None:
             state.handed_out += candidates.images
         state.negatives += added
         self._write_dataset(f"rounds/{state.name}-{number}", state.negatives)
-        model = self._train(state, number)
+        model = self._train(state, number, steps_factor)
         result = self.measurement.measure(model, f"round {number}, {state.name}: measure")
         first_threshold = state.results[0].figures["score_threshold"]
         state.results.append(result)
-        state.history.append(stop_point(result))
+        state.history.append(stop_point(result, self._change(state)))
         again: Sequence[str] = ()
         if state.negatives:
             again = self.search.second_look(state, number, result.figures["score_threshold"])
@@ -351,7 +368,24 @@ class Loop:
             second_look=again,
         )
 
-    def _train(self, state: ArmState, number: int) -> TrainedModel:
+    def _change(self, state: ArmState) -> AlarmChange | None:
+        """Return how the arm's alarms on the stopping set changed since ``QUIET_ROUNDS`` rounds ago."""
+        if state.last_round < QUIET_ROUNDS:
+            return None
+        before = state.results[-1 - QUIET_ROUNDS]
+        return self.measurement.change(state.result, before, "stop")
+
+    def _steps_factor(
+        self, states: Sequence[ArmState], accepted: Mapping[Arm, Sequence[ImageRecord]], number: int
+    ) -> float:
+        """Return how much longer every arm trains in a round; 1 where the user pins what is added."""
+        if self.options.add != "auto":
+            return 1.0
+        leader = next(state for state in states if state.arm == self.options.leader)
+        negatives = len(leader.negatives) + len(accepted.get(leader.arm, []))
+        return steps_factor(self._num_labelled, negatives, number)
+
+    def _train(self, state: ArmState, number: int, steps_factor: float) -> TrainedModel:
         train = self.sets.train
         dataset = train.with_records([*train.records, *state.negatives])
         role = TrainingRole(state.name, number)
@@ -359,14 +393,14 @@ class Loop:
         alarms = write_arm_alarms(self.steps, state.name, number, state.negatives)
         recipe = with_alarms(self.recipe, alarms)
         if self.options.retrain == "fresh":
-            steps = recipe.steps(labelled)
+            steps = round(recipe.steps(labelled) * steps_factor)
             return self.training.train(dataset, recipe, role, num_steps=steps, seed=seed)
         branch = self.options.retrain == "branch"
         return self.training.train(
             dataset,
             recipe.for_branch(),
             role,
-            num_steps=recipe.branch_steps(labelled),
+            num_steps=round(recipe.branch_steps(labelled) * steps_factor),
             seed=seed + _BRANCH_SEED * (1 if branch else number),
             init=state.results[0].model if branch else state.model,
         )
@@ -431,6 +465,7 @@ class Loop:
                 for n, result in enumerate(state.results)
             },
             "recipe": recipe_to_dict(self.recipe),
+            "model_choice": list(why_chosen(self.steps.root)),
             "versions": describe_machine(),
         }
         root = self.steps.root

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from hardmine.errors import ConfigError
+from hardmine.loop.amount import Add, check_add, read_add
 from hardmine.loop.control_arms import (
     MINED,
     Arm,
@@ -55,12 +56,13 @@ class LoopOptions:
     """
 
     rounds: int = option(3, "Number of mining rounds after round 0.", metavar="N", minimum=1)
-    add: float = option(
-        0.15,
-        "How many negatives each round adds, as a share of the labelled images of round 0.",
-        metavar="F",
-        above=0,
-        maximum=1,
+    add: Add = option(
+        "auto",
+        "How many negatives each round adds. 'auto': 0.15 of the labelled images of round 0, and "
+        "more where many images of the pool fire. A number up to 1: a share of the labelled images. "
+        "A whole number above 1: so many images.",
+        metavar="auto|F|N",
+        parse=read_add,
         panel="Loop",
     )
     accept: Path | Literal["auto"] = option(
@@ -110,6 +112,7 @@ class LoopOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_add(self.add)
         object.__setattr__(self, "accept", read_accept(str(self.accept)))
         object.__setattr__(self, "arms", check_arms(self.arms))
         if self.rank.diverse and self.trainer.predict_command is not None:

@@ -65,9 +65,12 @@ def report_content(
         rows=rows,
         arms={state.name: state.arm.help for state in states},
         recipe=metrics["recipe"],
+        model_choice=tuple(metrics["model_choice"]),
         versions=metrics["versions"],
         comparisons=tuple(comparison_of(row, metrics) for row in metrics["comparisons"]),
-        mined=tuple(_galleries(measurement.steps.root, states, sets.train.categories)),
+        mined=tuple(
+            _galleries(measurement.steps.root, states, sets.train.categories, metrics["rounds"])
+        ),
         worst=worst_alarms(measurement.scored(leader.result, "held_out")),
         curves=tuple(_curves(measurement, states)),
         stops=stops,
@@ -97,7 +100,18 @@ def comparison_of(row: Mapping[str, Any], metrics: Mapping[str, Any]) -> Compari
     )
 
 
-def _galleries(root: Path, states: Sequence[ArmState], categories: Sequence[str]) -> list[Gallery]:
+def _galleries(
+    root: Path,
+    states: Sequence[ArmState],
+    categories: Sequence[str],
+    rounds: Sequence[Mapping[str, Any]],
+) -> list[Gallery]:
+    """Return what each arm was handed in each round, and why so many."""
+    why = {
+        (row["arm"], row["round"]): row["mining"].get("amount", "")
+        for row in rounds
+        if row.get("mining")
+    }
     found = []
     for state in states:
         for number in range(1, state.last_round + 1):
@@ -105,7 +119,9 @@ def _galleries(root: Path, states: Sequence[ArmState], categories: Sequence[str]
             if rows is not None:
                 pictures = tuple(_picture(row, categories) for row in rows[:_PICTURES])
                 title = f"{state.name.capitalize()} in round {number}"
-                found.append(Gallery(title, pictures, len(rows)))
+                amount = why.get((state.name, number), "")
+                note = f"The round added {amount}." if amount else ""
+                found.append(Gallery(title, pictures, len(rows), note))
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hardmine.evaluation.paired import AlarmChange
 from hardmine.files import write_text
 from hardmine.loop.arm_candidates import ArmCandidates
 from hardmine.loop.arm_state import ArmState
@@ -49,12 +50,13 @@ def round_row(
     ).to_dict()
 
 
-def _search_counts(candidates: ArmCandidates) -> dict[str, int]:
+def _search_counts(candidates: ArmCandidates) -> dict[str, Any]:
     return {
         "handed_out": len(candidates.images),
         "near_duplicates_passed_over": candidates.duplicates,
         "quarantined": len(candidates.quarantined),
         "unreadable": candidates.unreadable,
+        "amount": candidates.why,
     }
 
 
@@ -67,17 +69,20 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def stop_point(result: MeasuredModel) -> RoundPoint:
-    """Return what the stop rules look at: the stopping set, never the final one."""
+def stop_point(result: MeasuredModel, change: AlarmChange | None = None) -> RoundPoint:
+    """Return what the stop rules look at: the stopping set, never the final one.
+
+    Args:
+        change: of the alarms since ``QUIET_ROUNDS`` rounds ago; ``None`` in the first rounds.
+    """
     part = result.figures["negatives"]["stop"]
-    limits = part["interval"]
-    bounded = limits is not None and None not in limits
     return RoundPoint(
-        result.figures["AP"],
-        result.figures["AP50"],
-        result.figures["max_recall"],
-        part[ALARMS],
-        (limits[0], limits[1]) if bounded else None,
+        average_precision=result.figures["AP"],
+        ap50=result.figures["AP50"],
+        recall=result.figures["max_recall"],
+        alarms=part[ALARMS],
+        firing=part["share_of_images_that_fire"],
+        change=change,
     )
 
 

@@ -8,33 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hardmine.evaluation.paired import AlarmChange
+
+QUIET_ROUNDS = 2
+"""Rounds over which the guarded rule looks for a fall of alarms."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoundPoint:
-    """What a stop rule knows of one round.
+    """What a stop rule knows of one round; ``None`` where a value could not be measured.
 
-    ``alarms`` per image of the stopping set at the threshold for the reference recall and its 95 %
-    ``interval``; ``recall`` at the lowest score that is decoded. (At round 0's threshold it would fall
-    whenever scores shift, though ranking and the threshold of this round are as good.)
-    ``None`` where a value could not be measured.
+    Attributes:
+        recall: at the lowest score that is decoded. (At round 0's threshold it would fall whenever
+            scores shift, though ranking and the threshold of this round are as good.)
+        alarms: per image of the stopping set at the threshold for the reference recall.
+        firing: share of the images of the stopping set that fire there. The stopping set was drawn
+            from the pool, so that this is what is left to mine.
+        change: of the alarms since ``QUIET_ROUNDS`` rounds ago, paired; ``None`` in the rounds before.
     """
 
     average_precision: float | None
     ap50: float | None
     recall: float | None
     alarms: float | None
-    interval: tuple[float, float] | None
+    firing: float | None = None
+    change: AlarmChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GuardConfig:
-    """``quiet_rounds`` rounds in a row without a fall beyond the interval stop the loop; so does a
-    drop of AP50 or recall by more than ``ap50_tolerance`` or ``recall_tolerance`` since round 0.
+    """When the guarded rule stops.
+
+    Attributes:
+        least_fall: by which share alarms must have fallen over the last ``QUIET_ROUNDS`` rounds.
+        ap50_tolerance, recall_tolerance: how much of either may be lost since round 0.
     """
 
-    quiet_rounds: int = 2
+    least_fall: float = 0.2
     ap50_tolerance: float = 0.02
     recall_tolerance: float = 0.05
 
@@ -64,16 +77,17 @@ def recipe_rule(history: Sequence[RoundPoint]) -> str | None:
 
 
 def guarded_rule(history: Sequence[RoundPoint], config: GuardConfig | None = None) -> str | None:
-    """Stop when alarms fell only within their interval for some rounds, or detection was harmed.
+    """Stop when alarms hardly fell over the last rounds, or when detection was harmed.
 
-    A fall counts when the upper end of this round's interval lies below the round before. A drop is
-    a loss of more than the tolerance since round 0. A threshold that cannot be reached any more
-    (``alarms`` is None although round 0 had a value) is a drop of recall.
+    A fall is judged by the same images at the same recalls in both rounds (``evaluation.paired``), so
+    that the uncertainty of the threshold, which both rounds share, cancels out. A drop is a loss of more
+    than the tolerance since round 0. A threshold that cannot be reached any more (``alarms`` is None
+    although round 0 had a value) is a drop of recall. ``python -m benchmarks.stopping`` simulates it.
     """
     guard = config or GuardConfig()
     if len(history) < 2:
         return None
-    return _harm(history[0], history[-1], guard) or _stagnation(history, guard)
+    return _harm(history[0], history[-1], guard) or _stagnation(history[-1], guard)
 
 
 def _harm(first: RoundPoint, last: RoundPoint, guard: GuardConfig) -> str | None:
@@ -91,19 +105,22 @@ def _harm(first: RoundPoint, last: RoundPoint, guard: GuardConfig) -> str | None
     return None
 
 
-def _stagnation(history: Sequence[RoundPoint], guard: GuardConfig) -> str | None:
-    quiet = 0
-    for before, now in pairwise(history):
-        quiet = 0 if _fell(before, now) else quiet + 1
-    if quiet < guard.quiet_rounds:
+def _stagnation(now: RoundPoint, guard: GuardConfig) -> str | None:
+    change = now.change
+    if change is None or change.ratio is None or change.ratio <= 1 - guard.least_fall:
         return None
-    return f"alarms fell only within their interval for {quiet} rounds"
+    recalls = ", ".join(f"{recall:g}" for recall in change.recalls)
+    left = "" if now.firing is None else f"; {now.firing:.0%} of the images still fire"
+    return (
+        f"over the last {QUIET_ROUNDS} rounds alarms changed by a factor of {change.ratio:.2f} "
+        f"(recall {recalls}; 95 % {_limits(change)}), and a fall to {1 - guard.least_fall:g} or "
+        f"less was wanted{left}"
+    )
 
 
-def _fell(before: RoundPoint, now: RoundPoint) -> bool:
-    if before.alarms is None or now.interval is None:
-        return now.alarms is not None and before.alarms is None
-    return now.interval[1] < before.alarms
+def _limits(change: AlarmChange) -> str:
+    low, high = ("unknown" if end is None else f"{end:.2f}" for end in (change.low, change.high))
+    return f"{low} to {high}"
 
 
 STOP_RULES: dict[str, StopRule] = {"recipe": recipe_rule, "guarded": guarded_rule}

@@ -56,6 +56,8 @@ class ReportData:
     arms: Mapping[str, str] = field(default_factory=dict)
     """What each arm adds, by name; the one that the others are controls of comes first."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    model_choice: tuple[str, ...] = ()
+    """Why the model was chosen, where the data chose it."""
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
     mined: tuple[Gallery, ...] = ()

@@ -7,19 +7,21 @@ reaches is hardly learned, and nothing later in a training says so.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hardmine.errors import ConfigError
+from hardmine.errors import NOTICE, ConfigError
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows.cached_models import lay_over
+from hardmine.workflows.train_options import AUTO, NetworkOptions
 
 if TYPE_CHECKING:
     from hardmine.recipes.recipe import Recipe
 
-AUTO = "auto"
-"""What ``--model`` may say, and what holds when neither a model nor a recipe is named."""
 QUOTA = "loss.selection.kind=level_quota"
 CANDIDATES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ssdlite320_mobilenet_v2", ()),
@@ -34,6 +36,10 @@ FEW_BOXES = 5
 """Classes with fewer boxes say too little."""
 CROWDED = 5.0
 """Objects per image from which on the levels are shared by one head; see docs/log.md."""
+MOST_IMAGES = 2000
+"""Images with objects that are measured; of a larger dataset, so many spread over it evenly."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +90,61 @@ class AutoChoice:
     lines: tuple[str, ...]
 
 
+def is_automatic(options: NetworkOptions, start: Path | None) -> bool:
+    """True when the data choose the model: ``--model auto``, or nothing that pins one is given.
+
+    A recipe pins it, and so do a choice of the model's own parts (``--set model.…``) and weights of a
+    whole detector, which belong to one network.
+
+    Args:
+        start: the file that the training starts from, if any.
+    """
+    if options.recipe is not None:
+        return False
+    if options.model is not None:
+        return options.model == AUTO
+    return not any(choice.startswith("model.") for choice in options.set) and not (
+        start is not None and _is_detector(start)
+    )
+
+
+def _is_detector(weights: Path) -> bool:
+    from hardmine.models.state_dict import read_state_dict
+    from hardmine.recipes.checkpoint import is_checkpoint
+    from hardmine.recipes.torchvision_ssd_weights import is_torchvision_ssd
+
+    return is_checkpoint(weights) or is_torchvision_ssd(read_state_dict(weights))
+
+
+def fit_to_data(
+    recipe: Recipe, options: NetworkOptions, start: Path | None, train: Dataset
+) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe to train with, and the lines that say why it was chosen.
+
+    Where the user leaves the model open, it is chosen by the training boxes and the user's other
+    choices are laid over it. Otherwise ``recipe`` is kept, and what its priors miss is a warning.
+
+    Args:
+        recipe: what the options name, the default where they name none.
+        start: the file that the training starts from, if any.
+        train: the training images; without a labelled box the recipe is kept.
+    """
+    if not any(len(record.boxes[~record.ignore]) for record in train.records):
+        return recipe, ()
+    if not is_automatic(options, start):
+        for line in warnings_of(train, recipe):
+            _log.warning("%s", line)
+        return recipe, ()
+    choice = choose_for(train)
+    for line in choice.lines:
+        _log.log(NOTICE, "%s", line)
+    return lay_over(choice.recipe, options), choice.lines
+
+
 def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
     """Measure a recipe's priors against the labelled boxes; None for a model without priors of its own.
+
+    Of many images some are measured, spread evenly over all (``MOST_IMAGES``).
 
     Raises:
         DataError: no labelled box.
@@ -98,7 +157,9 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
         config = ssd_config(recipe)
     except ConfigError:
         return None
-    boxes = boxes_on_canvas(data, recipe.resize)
+    labelled = [r for r in data.records if r.state is ImageState.LABELLED and len(r.boxes) > 0]
+    labelled = labelled[:: -(-len(labelled) // MOST_IMAGES) or 1]
+    boxes = boxes_on_canvas(data.with_records(labelled), recipe.resize)
     found = measure_coverage(boxes, layout_of_recipe(recipe), recipe.loss.assigner.iou_threshold)
     reached = found.reaching.sum(axis=1) > 0
     sides = np.sqrt(boxes.sizes.prod(axis=1))
@@ -114,13 +175,12 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
                     float(reached[mine].mean()),
                 )
             )
-    labelled = sum(r.state is ImageState.LABELLED and len(r.boxes) > 0 for r in data.records)
     return RecipeFit(
         config.name,
         config.width,
         config.height,
         len(boxes),
-        len(boxes) / max(1, labelled),
+        len(boxes) / max(1, len(labelled)),
         float(reached.mean()),
         tuple(classes),
     )

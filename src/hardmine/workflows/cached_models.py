@@ -5,9 +5,10 @@ Each is kept by a hash of its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from hardmine.files import write_text
 from hardmine.types import Dataset
 from hardmine.workflows.backend import Backend, TrainingRequest
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint
-from hardmine.workflows.train_options import NetworkOptions
+from hardmine.workflows.train_options import AUTO, NetworkOptions
 
 if TYPE_CHECKING:
     from hardmine.evaluation.intervals import ArmScores
+    from hardmine.evaluation.paired import AlarmChange
     from hardmine.evaluation.scored_images import Scored
     from hardmine.inference.detector import Detector
     from hardmine.recipes.recipe import Recipe
@@ -260,6 +262,26 @@ class CachedMeasurement:
         found: dict[str, Any] = self.steps.run(key, inputs, compute, label="compare")
         return found
 
+    def change(self, after: MeasuredModel, before: MeasuredModel, name: str) -> AlarmChange:
+        """Return how the alarms on a negative set changed between two models, paired."""
+        from hardmine.evaluation.paired import AlarmChange, alarm_change
+
+        inputs = {
+            "change": [after.model.key, before.model.key],
+            "val": self.val.fingerprint,
+            "negatives": self.negatives[name].fingerprint,
+            "draws": self.draws,
+            "seed": self.seed,
+        }
+
+        def compute(_: Path) -> dict[str, Any]:
+            left, right = self._scores(after, name), self._scores(before, name)
+            return asdict(alarm_change(left, right, draws=self.draws, seed=self.seed))
+
+        key = f"comparisons/{fingerprint(inputs)}"
+        found: dict[str, Any] = self.steps.run(key, inputs, compute, label="compare")
+        return AlarmChange(**{**found, "recalls": tuple(found["recalls"])})
+
     def _scores(self, measured: MeasuredModel, name: str) -> ArmScores:
         from hardmine.evaluation.intervals import ArmScores
 
@@ -274,27 +296,37 @@ RECIPE = "recipe.yaml"
 
 
 def choose_recipe(options: NetworkOptions) -> Recipe:
-    """Return the recipe that the options name.
+    """Return the recipe that the options name; the default one where they leave it to the data.
 
     Raises:
         ConfigError: unknown name, unreadable file, unknown key, a value of the wrong type; a ready
             recipe and a name; ``epochs`` or ``batch`` given twice.
     """
     from hardmine.recipes.named_recipes import named_recipe
-    from hardmine.recipes.recipe import Recipe, apply_settings, load_recipe
+    from hardmine.recipes.recipe import Recipe, load_recipe
 
     model, recipe = options.model, options.recipe
     if isinstance(recipe, Recipe):
         if model is not None:
             raise ConfigError(f"model {model!r} and a ready recipe are both given: give one")
-        chosen = recipe
-    elif recipe is None:
-        chosen = named_recipe(model or DEFAULT_MODEL)
-    else:
-        chosen = load_recipe(Path(recipe), named_recipe(model or DEFAULT_MODEL))
+        return lay_over(recipe, options)
+    if model == AUTO and recipe is not None:
+        raise ConfigError(f"model {AUTO!r} and a recipe are both given: give one")
+    chosen = named_recipe(DEFAULT_MODEL if model in (None, AUTO) else model)
+    return lay_over(chosen if recipe is None else load_recipe(Path(recipe), chosen), options)
+
+
+def lay_over(recipe: Recipe, options: NetworkOptions) -> Recipe:
+    """Return a recipe with the single choices of the options laid over it.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type; ``epochs`` or ``batch`` given twice.
+    """
+    from hardmine.recipes.recipe import apply_settings
+
     short = {"epochs": options.epochs, "batch.size": options.batch}
     given = [f"{key}={value:g}" for key, value in short.items() if value is not None]
-    return apply_settings(chosen, [*options.set, *given])
+    return apply_settings(recipe, [*options.set, *given])
 
 
 def start_from(weights: Path | str | None, recipe: Recipe) -> tuple[Recipe, Path | None]:
@@ -307,9 +339,25 @@ def start_from(weights: Path | str | None, recipe: Recipe) -> tuple[Recipe, Path
     return match_recipe(recipe, path), path
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write ``recipe.yaml``, which ``--recipe`` reads back."""
-    write_text(folder / RECIPE, recipe_text(recipe))
+def write_recipe(folder: Path, recipe: Recipe, why: Sequence[str] = ()) -> None:
+    """Write ``recipe.yaml``, which ``--recipe`` reads back.
+
+    Args:
+        why: lines that say why it was chosen; they become comments at the top of the file. A run that
+            goes on with its recipe keeps those that are there.
+    """
+    comments = "".join(f"# {line}\n" for line in why or why_chosen(folder))
+    write_text(folder / RECIPE, comments + recipe_text(recipe))
+
+
+def why_chosen(folder: Path) -> tuple[str, ...]:
+    """Return the lines in a run's recipe that say why its model was chosen; empty when pinned."""
+    try:
+        text = (folder / RECIPE).read_text(encoding="utf-8")
+    except OSError:
+        return ()
+    lines = takewhile(lambda line: line.startswith("# "), text.splitlines())
+    return tuple(line.removeprefix("# ") for line in lines)
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -15,6 +15,7 @@ from hardmine.files import clear_disk_errors, write_json
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset
 from hardmine.workflows import backend as backends
+from hardmine.workflows.auto_recipe import fit_to_data
 from hardmine.workflows.backend import Backend, DetectImages, TrainingRequest
 from hardmine.workflows.cached_models import (
     RECALL,
@@ -22,6 +23,7 @@ from hardmine.workflows.cached_models import (
     choose_recipe,
     detect_sets,
     start_from,
+    why_chosen,
     write_recipe,
 )
 from hardmine.workflows.image_sets import SeparateSets, crop_set, separate_sets
@@ -140,12 +142,13 @@ def _train(
     record = read_record(root / RECORD, TrainOptions) if resume else None
     inputs = resumed_inputs(given, NEEDED, record)
     chosen, start = start_from(options.network.weights, choose_recipe(options.network))
-    changes = note_changes(record, inputs, options, chosen, root)
     steps = Steps(root, progress)
     with clear_disk_errors(root):
         sets = _training_sets(inputs, steps, options)
+        chosen, why = fit_to_data(chosen, options.network, start, sets.train)
+        changes = note_changes(record, inputs, options, chosen, root)
         write_record(root / RECORD, inputs, options)
-        write_recipe(root, chosen)
+        write_recipe(root, chosen, why)
         validator = Validator(sets.val, chosen, backend.detect_images, options.validate)
         request = TrainingRequest(
             sets.train,
@@ -162,8 +165,8 @@ def _train(
         try:
             checkpoint = backend.fit(request)
         except CheckpointError as error:
-            why = f" ({'; '.join(changes)})" if changes else ""
-            raise CheckpointError(f"{error}{why}") from None
+            changed = f" ({'; '.join(changes)})" if changes else ""
+            raise CheckpointError(f"{error}{changed}") from None
         detector = backend.load_detector(checkpoint, options.device)
         measuring = Measuring(steps, backend, options.draws, options.seed)
         measurement = measuring.measure(detector, sets, chosen)
@@ -366,6 +369,7 @@ class Measuring:
             "problems": [str(problem) for problem in data.problems],
             "leaks": list(data.leak_lines()),
             "recipe": {} if recipe is None else recipe_to_dict(recipe),
+            "model_choice": [] if recipe is None else list(why_chosen(self.steps.root)),
             "versions": describe_machine(),
         }
 
@@ -386,6 +390,7 @@ def _page(
         categories=data.val.categories,
         rows=(row,),
         recipe=metrics["recipe"],
+        model_choice=tuple(metrics["model_choice"]),
         versions=metrics["versions"],
         worst=None if negatives is None else worst_alarms(negatives),
         curves=() if line is None else (line,),

@@ -10,6 +10,9 @@ from typing import Any, Literal
 from hardmine.errors import ConfigError
 from hardmine.option_fields import Panel, check_options, option
 
+AUTO = "auto"
+"""The model's name that leaves the choice to the training data (``workflows.auto_recipe``)."""
+
 
 def read_device(text: str) -> str:
     """Return the name of a device that a user wrote.
@@ -89,8 +92,9 @@ class NetworkOptions:
 
     model: str | None = option(
         None,
-        "The network and its recipe, by name; 'hardmine models' lists them.",
-        metavar="NAME",
+        "The network and its recipe, by name; 'hardmine models' lists them. 'auto', and no name: "
+        "chosen by the sizes and numbers of the labelled boxes.",
+        metavar="auto|NAME",
         panel="Training",
     )
     epochs: float | None = option(
