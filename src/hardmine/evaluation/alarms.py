@@ -24,6 +24,9 @@ from hardmine.types import F32, F64, I64
 
 FIXED_SCORES = (0.1, 0.3, 0.5, 0.7, 0.9)
 ALARM_RATES = (0.01, 0.1, 1.0)
+RECALLS = (0.5, 0.8, 0.9)
+BINS = 20
+"""Parts of equal width that scores from 0 to 1 are counted in."""
 REFERENCE_FPPI = tuple(float(rate) for rate in np.logspace(-2.0, 0.0, 9))
 SMALLEST_MISS_RATE = 1e-10
 """Stands for a miss rate of 0, whose logarithm does not exist (as in Dollár's toolbox)."""
@@ -117,6 +120,31 @@ class RecallAtAlarms:
 
 
 @dataclass(frozen=True)
+class AlarmsAtRecall:
+    """Alarms at the highest score that reaches a recall; None where no score does."""
+
+    recall: float
+    score_threshold: float | None
+    alarms: int | None
+    alarms_per_image: float | None
+
+
+@dataclass(frozen=True)
+class ScoreHistogram:
+    """How many objects and empty images have their best score in each of :data:`BINS` parts.
+
+    ``objects`` counts the score of the detection that hits an object, ``missed`` the objects without a
+    hit; ``images`` counts the best detection of each image without objects, ``silent`` those that
+    have none.
+    """
+
+    objects: tuple[int, ...]
+    missed: int
+    images: tuple[int, ...]
+    silent: int
+
+
+@dataclass(frozen=True)
 class StrayAlarms:
     """False positives on images that *do* hold objects, at one score.
 
@@ -173,6 +201,32 @@ def recall_at_alarms(
         threshold = float(np.nextafter(alarms.score[allowed], np.float32(np.inf)))
     hits = int(np.count_nonzero(matches.score[matches.hit] >= threshold))
     return RecallAtAlarms(alarms_per_image, hits / matches.num_objects, threshold)
+
+
+def alarms_at_recall(matches: Matches, alarms: AlarmScores, recall: float) -> AlarmsAtRecall:
+    """Return the alarms at the highest score at which ``recall`` is reached."""
+    threshold = find_threshold(matches, recall)
+    if threshold is None or not alarms.num_images:
+        return AlarmsAtRecall(recall, threshold, None, None)
+    found = count_alarms(alarms, threshold)
+    return AlarmsAtRecall(recall, threshold, found.alarms, found.alarms_per_image)
+
+
+def score_histogram(matches: Matches, alarms: AlarmScores) -> ScoreHistogram:
+    """Count the best scores of objects and of images without objects."""
+    hits = matches.score[matches.hit]
+    _, first = np.unique(alarms.image, return_index=True)  # the best of each image comes first
+    return ScoreHistogram(
+        _binned(hits),
+        matches.num_objects - len(hits),
+        _binned(alarms.score[first]),
+        alarms.num_images - len(first),
+    )
+
+
+def _binned(scores: F32) -> tuple[int, ...]:
+    counts, _ = np.histogram(scores.clip(0.0, 1.0), bins=BINS, range=(0.0, 1.0))
+    return tuple(counts.tolist())
 
 
 def alarms_allowed(num_images: int, alarms_per_image: float) -> int:

@@ -138,12 +138,23 @@ def _match_greedily(overlap: F64, ignore: Mask, threshold: float) -> NDArray[np.
     """Return i8[K] for one class: rows are detections, best first, columns its boxes."""
     outcome = np.full(len(overlap), Outcome.FALSE, np.int8)
     on_region = (overlap[:, ignore] >= threshold).any(axis=1)
-    free = overlap[:, ~ignore].copy()
+    outcome[match_objects(overlap[:, ~ignore], threshold) >= 0] = Outcome.HIT
+    outcome[(outcome == Outcome.FALSE) & on_region] = Outcome.IGNORED
+    return outcome
+
+
+def match_objects(overlap: F64, threshold: float) -> I64:
+    """Return i64[K]: the object that each detection takes, best detections first; -1 for none.
+
+    Args:
+        overlap: [K, G], of detections with objects that they may take.
+    """
+    matched = np.full(len(overlap), -1, np.int64)
+    free = overlap.copy()
     for row in np.flatnonzero((free >= threshold).any(axis=1)):
         # Of equal overlaps COCO takes the last object.
         best = free.shape[1] - 1 - int(free[row, ::-1].argmax())
         if free[row, best] >= threshold:
-            outcome[row] = Outcome.HIT
+            matched[row] = best
             free[:, best] = -1.0
-    outcome[(outcome == Outcome.FALSE) & on_region] = Outcome.IGNORED
-    return outcome
+    return matched

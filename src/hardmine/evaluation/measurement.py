@@ -9,10 +9,14 @@ from typing import Any
 from hardmine.evaluation.alarms import (
     ALARM_RATES,
     FIXED_SCORES,
+    RECALLS,
     AlarmCount,
+    AlarmsAtRecall,
     MissRateCurve,
     RecallAtAlarms,
+    ScoreHistogram,
     StrayAlarms,
+    alarms_at_recall,
     count_alarms,
     count_stray_alarms,
     find_threshold,
@@ -20,10 +24,13 @@ from hardmine.evaluation.alarms import (
     negatives_curve,
     recall_at,
     recall_at_alarms,
+    score_histogram,
     thin,
     whole_curve,
 )
 from hardmine.evaluation.average_precision import AveragePrecision, average_precision
+from hardmine.evaluation.detection_matching import Matches
+from hardmine.evaluation.error_breakdown import ErrorBreakdown, error_breakdown
 from hardmine.evaluation.intervals import (
     DRAWS,
     ArmScores,
@@ -50,7 +57,11 @@ class NegativeMeasurement:
     interval: Interval | None
     """Of alarms per image at the recall wanted."""
     at_scores: tuple[AlarmCount, ...]
+    at_recalls: tuple[AlarmsAtRecall, ...]
+    """Alarms at further recalls, each at its own threshold."""
     recall_at_alarms: tuple[RecallAtAlarms, ...]
+    histogram: ScoreHistogram
+    """The best score of each object that is found, and of each of these images."""
     log_average_miss_rate: float | None
     log_average_miss_rate_whole: float | None
     curve: MissRateCurve | None = field(repr=False)
@@ -78,6 +89,9 @@ class Measurement:
     ap: AveragePrecision
     ap50_interval: Interval
     stray: StrayAlarms | None
+    errors: ErrorBreakdown | None
+    """What kinds of mistakes there are at the threshold, or where recall .5 is reached if it is None, or
+    else at score .3; None without objects."""
     negatives: Mapping[str, NegativeMeasurement]
     draws: int
     seed: int
@@ -126,6 +140,7 @@ class Measurement:
             self._alarms_key: _rate(self.primary),
             "interval": _limits(self.primary.interval) if self.primary else None,
             "stray_alarms": asdict(self.stray) if self.stray else None,
+            "errors": self.errors.to_dict() if self.errors else None,
             "negatives": {name: self._set_dict(part) for name, part in self.negatives.items()},
             "bootstrap": {"draws": self.draws, "seed": self.seed},
         }
@@ -145,7 +160,9 @@ class Measurement:
             "interval_method": part.interval.method if part.interval else None,
             "share_of_images_that_fire": at_recall.share_of_images if at_recall else None,
             "alarms_at_scores": [asdict(row) for row in part.at_scores],
+            "alarms_at_recalls": [asdict(row) for row in part.at_recalls],
             "recall_at_alarms": [asdict(row) for row in part.recall_at_alarms],
+            "score_histogram": asdict(part.histogram),
             "log_average_miss_rate": part.log_average_miss_rate,
             "log_average_miss_rate_whole": part.log_average_miss_rate_whole,
             "AP_with_negatives": part.ap_with.ap,
@@ -189,6 +206,9 @@ def measure(
         ap=average_precision(known),
         ap50_interval=bootstrap_interval(ap50_statistic, alone, draws=draws, seed=seed),
         stray=None if threshold is None else count_stray_alarms(matches, threshold),
+        errors=error_breakdown(known, _where_errors_are_counted(matches, threshold))
+        if matches.num_objects
+        else None,
         negatives={
             name: _measure_set(
                 name, alone.beside(part), threshold, recall=recall, draws=draws, seed=seed
@@ -198,6 +218,14 @@ def measure(
         draws=draws,
         seed=seed,
     )
+
+
+def _where_errors_are_counted(matches: Matches, threshold: float | None) -> float:
+    """Return the threshold, or one at which a detector that does not reach the recall has some."""
+    if threshold is not None:
+        return threshold
+    lower = find_threshold(matches, 0.5)
+    return 0.3 if lower is None else lower
 
 
 def _measure_set(
@@ -212,7 +240,9 @@ def _measure_set(
         at_recall=None if threshold is None else count_alarms(alarms, threshold),
         interval=alarm_interval(arm, recall=recall, draws=draws, seed=seed),
         at_scores=tuple(count_alarms(alarms, score) for score in FIXED_SCORES),
+        at_recalls=tuple(alarms_at_recall(matches, alarms, wanted) for wanted in RECALLS),
         recall_at_alarms=tuple(recall_at_alarms(matches, alarms, rate) for rate in ALARM_RATES),
+        histogram=score_histogram(matches, alarms),
         log_average_miss_rate=log_average_miss_rate(curve),
         log_average_miss_rate_whole=log_average_miss_rate(whole_curve(matches, alarms)),
         curve=None if curve is None else thin(curve),

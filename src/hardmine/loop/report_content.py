@@ -72,7 +72,7 @@ def report_content(
             _galleries(measurement.steps.root, states, sets.train.categories, metrics["rounds"])
         ),
         worst=worst_alarms(measurement.scored(leader.result, "held_out")),
-        curves=tuple(_curves(measurement, states)),
+        curves=tuple(_curves(measurement, leader, states)),
         stops=stops,
         problems=sets.problems,
         leaks=_leak_lines(sets, metrics),
@@ -170,9 +170,20 @@ def show_in_notebook(
     return show_loop(title, rows, pictures, report)
 
 
-def _curves(measurement: CachedMeasurement, states: Sequence[ArmState]) -> list[CurveLine]:
-    results = {"round 0": states[0].results[0]}
-    results |= {f"{state.name}, round {state.last_round}": state.result for state in states}
+def _curves(
+    measurement: CachedMeasurement, leader: ArmState, states: Sequence[ArmState]
+) -> list[CurveLine]:
+    """Return a curve for every round of the first arm, and for the last round of each other one."""
+    results = {"round 0": leader.results[0]}
+    results |= {
+        f"{leader.name}, round {number}": leader.results[number]
+        for number in range(1, leader.last_round + 1)
+    }
+    results |= {
+        f"{state.name}, round {state.last_round}": state.result
+        for state in states
+        if state is not leader and state.last_round
+    }
     lines = [
         curve_line(name, measurement.scored(result, "val"), measurement.scored(result, "held_out"))
         for name, result in results.items()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hardmine.evaluation.alarms import ALARM_RATES, RECALLS
 from hardmine.reports.content import CurveLine
 from hardmine.reports.round_columns import ALARMS, RoundRow
 
@@ -95,6 +96,71 @@ def miss_rate_figure(lines: Sequence[CurveLine], arms: Sequence[str]) -> str:
         axes.legend(loc="lower left")
 
     return draw_chart("missrate", "miss rate against false alarms per image", 4.1, draw)
+
+
+def recall_figure(lines: Sequence[CurveLine], arms: Sequence[str]) -> str:
+    """Return recall against false alarms per negative image, a line per round.
+
+    A line named ``ARM, round N`` has its arm's colour, the fainter the earlier; others are dashed.
+    """
+
+    def draw(axes: Axes) -> None:
+        last = {line.name.partition(",")[0]: line.name for line in lines}
+        for line in lines:
+            arm = line.name.partition(",")[0]
+            color = _ARMS[arms.index(arm) % len(_ARMS)] if arm in arms else _INK
+            final = last[arm] == line.name
+            axes.step(
+                [max(x, _LEAST_FPPI) for x, _ in line.points],
+                [1.0 - y for _, y in line.points],
+                where="post",
+                color=color,
+                linestyle="solid" if arm in arms else "dashed",
+                alpha=1.0 if final else 0.45,
+                linewidth=2.2 if final else 1.4,
+                label=line.name,
+            )
+        for recall in RECALLS:
+            axes.axhline(recall, color=_INK, linestyle="dotted", linewidth=0.9)
+        for alarms in ALARM_RATES:
+            axes.axvline(alarms, color=_INK, linestyle="dotted", linewidth=0.9)
+        axes.set(xscale="log", xlim=(_LEAST_FPPI, 1e1), ylim=(0.0, 1.02))
+        axes.set(xlabel="false alarms per negative image", ylabel="recall")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.legend(loc="lower right")
+
+    return draw_chart("recall", "recall against false alarms per image", 4.3, draw)
+
+
+def score_figure(
+    name: str, title: str, histogram: Mapping[str, Any], score_threshold: float | None
+) -> str:
+    """Return the shares of objects and of empty images by their best score, with the threshold.
+
+    Args:
+        histogram: the fields of ``ScoreHistogram`` as a plain mapping.
+    """
+
+    def draw(axes: Axes) -> None:
+        sets = (("objects", "missed", "objects"), ("images", "silent", "images without objects"))
+        for index, (key, rest, label) in enumerate(sets):
+            counts = histogram[key]
+            total = max(1, sum(counts) + histogram[rest])
+            edges = [k / len(counts) for k in range(len(counts) + 1)]
+            shares = [count / total for count in counts]
+            text = f"{label} ({total}; {histogram[rest]} {_WITHOUT[key]})"
+            axes.stairs(shares, edges, color=_ARMS[index], fill=True, alpha=0.25)
+            axes.stairs(shares, edges, color=_ARMS[index], linewidth=1.8, label=text)
+        if score_threshold is not None:
+            axes.axvline(score_threshold, color=_INK, linestyle="dotted", linewidth=1.8)
+        top = axes.get_ylim()[1]
+        axes.set(xlim=(0.0, 1.03), ylim=(0.0, top * 1.35), xlabel="best score", ylabel="share")
+        axes.legend(loc="upper right", fontsize=9)
+
+    return draw_chart(name, title, 3.4, draw)
+
+
+_WITHOUT = {"objects": "are never found", "images": "have no detection"}
 
 
 def _by_round(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hardmine.files import write_text
+from hardmine.reports import advice, wording
 from hardmine.reports import charts as figures
-from hardmine.reports import wording
 from hardmine.reports.content import ReportData
 from hardmine.reports.drawing import Budget, Section, shrink_gallery
 from hardmine.reports.page_shell import render_page
@@ -61,6 +61,15 @@ def render_report(data: ReportData) -> str:
         arms=arms,
         tiles=headline(data.rows),
         charts=[Markup(chart) for chart in _round_charts(data.rows)],
+        recall_chart=Markup(figures.recall_figure(data.curves, arms)) if data.curves else "",
+        score_charts=[(number, Markup(chart)) for number, chart in _score_charts(data.rows)],
+        steps=advice.next_steps(last_row(data.rows)),
+        is_weak=advice.is_weak,
+        hardly_found={row["name"] for row in advice.hardly_found(_figures(data.rows))},
+        ends=[row for row in _ends(data.rows) if row.figures.get("errors")],
+        operating=[row for row in _ends(data.rows) if _main_set(row).get("alarms_at_recalls")],
+        main_set=_main_set,
+        error_kinds=ERROR_KINDS,
         miss_rate=Markup(figures.miss_rate_figure(data.curves, arms)) if data.curves else "",
         sets=_set_names(data.rows),
         columns=SHOWN,
@@ -76,6 +85,60 @@ def render_report(data: ReportData) -> str:
         problems=data.problems[:PROBLEMS_LISTED],
         recipe=json.dumps(data.recipe, indent=2, ensure_ascii=False, default=str),
     )
+
+
+ERROR_KINDS = {
+    "background": "a detection where there is no object (IoU of at most 0.1 with every one)",
+    "localisation": "the right class, but the box is badly placed (IoU 0.1 to 0.5)",
+    "classification": "a box around an object of another class (IoU of 0.5 or more)",
+    "both": "the wrong class and a badly placed box",
+    "duplicate": "a further detection of an object that is found already",
+    "missed": "an object that no detection is near",
+}
+"""The kinds of ``evaluation.error_breakdown`` in the words of the page."""
+
+
+def last_row(rows: Sequence[RoundRow]) -> RoundRow | None:
+    """Return the last round of the first arm."""
+    ends = _ends(rows)
+    return ends[-1] if ends else None
+
+
+def _ends(rows: Sequence[RoundRow]) -> list[RoundRow]:
+    """Return the first and the last round of the first arm; one row where there is no other."""
+    if not rows:
+        return []
+    arm = figures.arm_order([row.arm for row in rows])[0]
+    first = min(rows, key=lambda row: (row.round, row.arm != arm))
+    last = max((row for row in rows if row.arm == arm), key=lambda row: row.round)
+    return [first] if last is first else [first, last]
+
+
+def _figures(rows: Sequence[RoundRow]) -> Mapping[str, Any]:
+    row = last_row(rows)
+    return {} if row is None else row.figures
+
+
+def _main_set(row: RoundRow) -> Mapping[str, Any]:
+    """Return the figures of the negatives that the main figures use."""
+    sets: Mapping[str, Mapping[str, Any]] = row.figures.get("negatives") or {}
+    return sets.get("held_out") or next(iter(sets.values()), {})
+
+
+def _score_charts(rows: Sequence[RoundRow]) -> list[tuple[int, str]]:
+    return [
+        (
+            row.round,
+            figures.score_figure(
+                f"scores{row.round}",
+                f"scores of objects and of images without objects, round {row.round}",
+                histogram,
+                row.figures.get("score_threshold"),
+            ),
+        )
+        for row in _ends(rows)
+        if (histogram := _main_set(row).get("score_histogram")) is not None
+    ]
 
 
 @dataclass(frozen=True)
@@ -125,9 +188,7 @@ def headline(rows: Sequence[RoundRow]) -> list[Tile]:
     """Return the figures for the top of the page: first round against the last of one arm."""
     if not rows:
         return []
-    arm = figures.arm_order([row.arm for row in rows])[0]
-    first = min(rows, key=lambda row: (row.round, row.arm != arm))
-    last = max((row for row in rows if row.arm == arm), key=lambda row: row.round)
+    first, last = _ends(rows)[0], _ends(rows)[-1]
     was, now = first.figures, last.figures
     before = was if last is not first else None
 
@@ -150,11 +211,12 @@ def headline(rows: Sequence[RoundRow]) -> list[Tile]:
             "score threshold",
             wording.number(now.get("score_threshold")),
             earlier("score_threshold", wording.number),
-            f"recall {wording.number(now.get('recall'))}",
+            f"recall {wording.number(now.get('recall'))}"
+            + (", weak: below 0.2" if advice.is_weak(now.get("score_threshold")) else ""),
         ),
     ]
     if last.negatives_added:
-        tiles.append(Tile("negatives added", str(last.negatives_added), "", f"arm {arm}"))
+        tiles.append(Tile("negatives added", str(last.negatives_added), "", f"arm {last.arm}"))
     return tiles
 
 

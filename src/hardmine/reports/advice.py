@@ -1,0 +1,183 @@
+"""What a measurement says to do next, in words with the numbers that say so.
+
+A line is one :class:`Advice`; :data:`RULES` holds one function per line, in the order in which they are
+shown. A rule looks at the figures of one measurement (``Measurement.to_dict()``) and says nothing where
+they say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hardmine.reports.round_columns import RoundRow
+from hardmine.reports.wording import number, rate
+
+WEAK_SCORE = 0.2
+"""Below this a threshold is weak: objects hardly differ from background there."""
+HARDLY_FOUND = 0.1
+"""A class of whose objects a smaller share is found is as good as never detected."""
+_MANY_ALARMS = 0.05
+_FEW_ALARMS = 10
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is the matter, with its figures, and what to do."""
+
+    finding: str
+    action: str
+    warns: bool = False
+    """Whether the figures of the page must be read with care because of it."""
+
+
+def is_weak(score_threshold: float | None) -> bool:
+    """Whether a threshold is so low that small changes of the scores move many detections across."""
+    return score_threshold is not None and score_threshold < WEAK_SCORE
+
+
+def hardly_found(figures: Figures) -> list[Mapping[str, Any]]:
+    """Return the rows of the classes that have objects and almost no detections, as JSON holds them."""
+    rows = (figures.get("errors") or {}).get("classes") or []
+    return [row for row in rows if row["objects"] and (row["recall"] or 0.0) < HARDLY_FOUND]
+
+
+def next_steps(row: RoundRow | None) -> list[Advice]:
+    """Return what to do after the last round, most pressing first."""
+    if row is None:
+        return []
+    found = [rule(row.figures) for rule in RULES]
+    return [advice for advice in found if advice is not None]
+
+
+def _recall_is_not_reached(figures: Figures) -> Advice | None:
+    most = figures.get("max_recall")
+    if figures.get("score_threshold") is not None or most is None:
+        return None
+    return Advice(
+        f"At most {_share(most)} of the objects are found at any score, so that alarms cannot be "
+        "counted at recall 0.8.",
+        "Train longer (--epochs), give more labelled images, or see with 'hardmine priors coverage' "
+        "which boxes no prior reaches.",
+        warns=True,
+    )
+
+
+def _threshold_is_weak(figures: Figures) -> Advice | None:
+    threshold = figures.get("score_threshold")
+    if not is_weak(threshold):
+        return None
+    return Advice(
+        f"80 % of the objects are found only from score {number(threshold)} on, which is weak "
+        f"(below {WEAK_SCORE:g}): at such scores objects hardly differ from "
+        "background, and another training may give quite other alarms.",
+        "Train longer (--epochs) or give more labelled images, and let the recipe choose itself "
+        "(without --model and --recipe). Until then read the alarms at recall 0.5, which lie at a "
+        "higher score.",
+        warns=True,
+    )
+
+
+def _class_is_hardly_found(figures: Figures) -> Advice | None:
+    rows = hardly_found(figures)
+    if not rows:
+        return None
+    names = ", ".join(f"{row['name']} ({row['found']} of {row['objects']})" for row in rows)
+    several = "these classes are" if len(rows) > 1 else "this class is"
+    score = number(figures["errors"]["score_threshold"])
+    return Advice(
+        f"From score {score} on {several} almost never detected: {names}.",
+        "'hardmine priors coverage' shows whether priors reach its boxes. If they do, give more images "
+        "with it, or try --set loss.selection.kind=level_quota, which trains small objects more evenly.",
+        warns=True,
+    )
+
+
+_BY_KIND = {
+    "background": (
+        "on background of images that do hold objects",
+        "Mine images from the same cameras: another round, or 'hardmine mine' on a pool of them.",
+    ),
+    "localisation": (
+        "badly placed boxes (IoU 0.1 to 0.5 with the object)",
+        "Look whether the labels are drawn tightly ('hardmine check'), and train longer.",
+    ),
+    "classification": (
+        "objects with the class of another",
+        "Give more labelled images of the classes that are confused; the table of classes names them.",
+    ),
+    "both": (
+        "boxes that touch an object badly and have another class",
+        "Mine further; these often are parts of objects, or things beside them.",
+    ),
+    "duplicate": (
+        "second detections of one object",
+        "Lower the IoU at which detections suppress each other (--set decode.nms_iou=0.4).",
+    ),
+    "missed": (
+        "objects without any detection near them",
+        "See the row of sizes: if small ones are missed, a larger input or finer priors help ('hardmine "
+        "priors coverage'); otherwise more labelled images of their kind.",
+    ),
+}
+
+
+def _most_frequent_mistake(figures: Figures) -> Advice | None:
+    counts: Mapping[str, int] = ((figures.get("errors") or {}).get("total") or {}).get("errors", {})
+    total = sum(counts.values())
+    if total < _FEW_ALARMS:
+        return None
+    kind = max(counts, key=lambda name: counts[name])
+    what, action = _BY_KIND[kind]
+    return Advice(
+        f"The most frequent mistake on the validation images: {what}, {counts[kind]} of {total}.",
+        action,
+    )
+
+
+def _alarms_remain(figures: Figures) -> Advice | None:
+    part = _main_set(figures)
+    alarms = part.get("alarms_per_image_at_recall_0.8")
+    if alarms is None or alarms < _MANY_ALARMS:
+        return None
+    return Advice(
+        f"{rate(alarms)} false alarms per image remain at recall 0.8, and "
+        f"{_share(part.get('share_of_images_that_fire') or 0.0)} of the images fire.",
+        "Another round of mining is worth it as long as the pool still fires: 'hardmine loop … --rounds "
+        "N --resume'. The worst remaining alarms on this page show what the pool should contain.",
+    )
+
+
+def _alarms_are_few(figures: Figures) -> Advice | None:
+    part = _main_set(figures)
+    alarms, images = part.get("alarms"), part.get("images")
+    if alarms is None or not images or alarms >= _FEW_ALARMS:
+        return None
+    return Advice(
+        f"Only {alarms} false alarms are left on {images} images, too few to see a further fall.",
+        "Measure on more images without objects, and let 'hardmine threshold --max-alarms' say what can "
+        "be promised of new ones.",
+    )
+
+
+RULES: Sequence[Callable[[Figures], Advice | None]] = (
+    _recall_is_not_reached,
+    _threshold_is_weak,
+    _class_is_hardly_found,
+    _alarms_remain,
+    _alarms_are_few,
+    _most_frequent_mistake,
+)
+
+
+def _main_set(figures: Figures) -> Mapping[str, Any]:
+    sets: Mapping[str, Any] = figures.get("negatives") or {}
+    found: Mapping[str, Any] = sets.get("held_out") or next(iter(sets.values()), {})
+    return found
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %" if value >= 0.095 else f"{100 * value:.1f} %"

@@ -1,0 +1,132 @@
+"""What a page says to do next, from the figures of real measurements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hardmine.detections import Detections
+from hardmine.evaluation.measurement import measure
+from hardmine.evaluation.scored_images import Scored
+from hardmine.reports.advice import hardly_found, is_weak, next_steps
+from hardmine.reports.content import ReportData, curve_line
+from hardmine.reports.loop_report import render_report
+from hardmine.reports.round_columns import RoundRow
+from hardmine.types import Dataset, ImageRecord, ImageState
+
+BOX = (10.0, 10.0, 50.0, 50.0)
+CLASSES = ("bottle", "can")
+
+
+def image(name: str, labels: tuple[int, ...]) -> ImageRecord:
+    boxes = np.array([[10 + 50 * i, 10, 50 + 50 * i, 50] for i in range(len(labels))], np.float32)
+    state = ImageState.LABELLED if labels else ImageState.VERIFIED_EMPTY
+    empty = ImageRecord.empty(Path(f"{name}.jpg"), 200, 100, state)
+    return replace(
+        empty,
+        boxes=boxes.reshape(-1, 4),
+        labels=np.array(labels, np.int64),
+        ignore=np.zeros(len(labels), bool),
+    )
+
+
+def found(record: ImageRecord, *rows: tuple[float, int, int]) -> Detections:
+    """Return detections (score, label, place): place 0 and 1 are those of the objects."""
+    boxes = [[10 + 50 * place, 10, 50 + 50 * place, 50] for _, _, place in rows]
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array([row[0] for row in rows], np.float32),
+        np.array([row[1] for row in rows], np.int64),
+    )
+
+
+def scores(images: int, *rows: tuple[float, int, int], labels: tuple[int, ...] = ()) -> Scored:
+    records = tuple(image(str(i), labels) for i in range(images))
+    data = Dataset(CLASSES, records, Path("set"))
+    return Scored(data, tuple(found(record, *rows) for record in records))
+
+
+def row(val: Scored, negatives: Scored) -> RoundRow:
+    figures = measure(val, {"held_out": negatives}, draws=5).to_dict()
+    return RoundRow("mined", 0, 10, 0, figures)
+
+
+def steps(val: Scored, negatives: Scored) -> str:
+    return " | ".join(f"{s.finding} {s.action}" for s in next_steps(row(val, negatives)))
+
+
+def test_a_weak_threshold_is_named_with_what_to_do() -> None:
+    said = steps(scores(20, (0.15, 1, 0), labels=(1,)), scores(30, (0.9, 1, 0)))
+    assert "only from score 0.150 on, which is weak (below 0.2)" in said
+    assert "Train longer" in said
+    assert "1.00 false alarms per image remain at recall 0.8, and 100 % of the images fire" in said
+    assert is_weak(0.199)
+    assert not is_weak(0.2)
+    assert not is_weak(None)
+
+
+def test_a_class_that_is_never_detected_is_named_even_where_recall_is_not_reached() -> None:
+    val = scores(20, (0.9, 1, 0), labels=(1, 2))
+    said = steps(val, scores(30))
+    assert "At most 50 % of the objects are found at any score" in said
+    assert "From score 0.900 on this class is almost never detected: can (0 of 20)" in said
+    assert "priors coverage" in said
+    assert [each["name"] for each in hardly_found(row(val, scores(30)).figures)] == ["can"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([(0.9, 1, 0), (0.8, 1, 2)], "on background of images that do hold objects, 20 of 20"),
+        ([(0.9, 1, 0), (0.85, 1, 0)], "second detections of one object, 20 of 20"),
+    ],
+)
+def test_the_most_frequent_mistake_is_named(rows: list[tuple[float, int, int]], kind: str) -> None:
+    at_two = scores(20, *rows, labels=(1,))
+    # The threshold lies at .9; the second detection counts when it has the same score.
+    same = scores(20, *((0.9, label, place) for _, label, place in rows), labels=(1,))
+    assert kind in steps(same, scores(30))
+    assert "most frequent mistake" not in steps(at_two, scores(30))
+
+
+def test_few_alarms_lead_to_a_promise() -> None:
+    said = steps(scores(20, (0.9, 1, 0), labels=(1,)), scores(30))
+    assert said.startswith("Only 0 false alarms are left on 30 images")
+    assert "hardmine threshold --max-alarms" in said
+    assert next_steps(None) == []
+
+
+def test_the_page_has_operating_points_scores_and_mistakes() -> None:
+    val, val2 = scores(20, (0.15, 1, 0), labels=(1, 2)), scores(20, (0.9, 1, 0), labels=(1, 2))
+    first, second = (row(each, scores(30, (0.5, 1, 0))) for each in (val, val2))
+    last = replace(second, round=1)
+    lines = [
+        curve_line(name, each, scores(30, (0.5, 1, 0)))
+        for name, each in (("round 0", val), ("mined, round 1", val2))
+    ]
+    page = render_report(
+        ReportData(
+            title="Rounds",
+            categories=CLASSES,
+            rows=(first, last),
+            curves=tuple(line for line in lines if line is not None),
+        )
+    )
+    text = " ".join(page.split())
+    for anchor in ("next", "points", "scores", "mistakes"):
+        assert f'<section id="{anchor}">' in page
+        assert f'href="#{anchor}"' in page
+    # Recall .5 is reached at .15 with all 30 images firing, then at .9 with none.
+    assert '<td>recall 0.5</td><td>1.00</td><td>0.150 <b class="weak">weak</b></td>' in text
+    assert "<td>0.000</td><td>0.900</td></tr>" in text
+    assert "<td>recall 0.9</td><td>–</td><td>–</td><td>–</td><td>–</td></tr>" in text
+    assert "<td>0.01 alarms per image</td>" in text
+    assert "<td>1 alarms per image</td><td>0.500</td><td>any</td><td>0.500</td><td>any</td>" in text
+    assert 'can <b class="weak">almost never detected</b>' in text
+    assert "0.150 (round 0), 0.900 (round 1) on, since recall 0.8 is not reached" in text
+    assert "mined, round 1" in page
+    assert page.count('class="chart"') == 5  # AP50, recall, miss rate, two of scores
+    assert "images without objects (30; 0 have no detection)" in page
