@@ -16,6 +16,7 @@ from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import load_recipe
 from hardmine.workflows.cached_models import choose_recipe
 from hardmine.workflows.train_options import NetworkOptions
+from tf_configs import MINER, PLAIN
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -75,3 +76,19 @@ def test_a_short_option_of_the_network_is_a_setting_of_the_recipe() -> None:
     assert choose_recipe(NetworkOptions(model="small160")) == named_recipe("small160")
     with pytest.raises(ConfigError, match="'size' is set already"):
         choose_recipe(NetworkOptions(batch=5, set=("batch.size=6",)))
+
+
+def test_a_configuration_of_tensorflow_becomes_a_recipe(cli: Cli, files: Path) -> None:
+    """Comments name what is not carried over; the YAML below them reads back."""
+    (files / "pipeline.config").write_text(PLAIN.replace("HERE", MINER))
+    code, out, _ = cli("recipe --from pipeline.config --set epochs=7")
+    assert code == 0
+    assert "#   train_config.num_steps: 5000 -> set epochs" in out
+    (files / "mine.yaml").write_text(out)
+    again = load_recipe(files / "mine.yaml")
+    assert (again.epochs, again.batch.size, again.loss.selection.kind) == (7, 12, "hard_examples")
+    assert cli("recipe small160 --from pipeline.config")[0] == failures.USAGE
+    (files / "pipeline.config").write_text("model { faster_rcnn { } }")
+    code, _, err = cli("recipe --from pipeline.config")
+    assert code == failures.FAILURE
+    assert "the model is faster_rcnn; Hardmine translates 'ssd' alone" in err

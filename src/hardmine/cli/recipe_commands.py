@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,17 +23,41 @@ def recipe(
     *,
     file: options.Recipe = None,
     settings: options.Settings = None,
+    pipeline: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="pipeline.config",
+            exists=True,
+            dir_okay=False,
+            help="Translate a configuration of the TensorFlow Object Detection API. What is not "
+            "carried over is named in comments.",
+        ),
+    ] = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Print a whole recipe as YAML, which '--recipe' reads back.
 
     Example: hardmine recipe ssd300_vgg16 --set epochs=20
+
+    Example: hardmine recipe --from pipeline.config > recipe.yaml
     """
     from hardmine.workflows.cached_models import recipe_text
 
     Console(quiet=quiet, verbose=verbose)  # sets how much is logged
-    typer.echo(recipe_text(options.any_recipe(name, file, settings)), nl=False)
+    if pipeline is None:
+        typer.echo(recipe_text(options.any_recipe(name, file, settings)), nl=False)
+        return
+    if name is not None or file is not None:
+        raise usage_error("'--from' takes the place of a name and of '--recipe': give one of them")
+    from hardmine.recipes.recipe import apply_settings
+    from hardmine.recipes.tf_pipeline import describe_translation, read_tf_pipeline
+
+    found = read_tf_pipeline(pipeline)
+    for line in describe_translation(found):
+        typer.echo(f"# {line}")
+    typer.echo(recipe_text(apply_settings(found.recipe, settings or ())), nl=False)
 
 
 _COLUMNS = (
