@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hardmine.data.convert import convert as convert
     from hardmine.data.load_dataset import load_dataset as load_dataset
     from hardmine.data.splits.split import split as split
+    from hardmine.data.splits.split_options import SplitOptions as SplitOptions
     from hardmine.detections import Detection as Detection
     from hardmine.detections import Detections as Detections
     from hardmine.errors import CheckpointError as CheckpointError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from hardmine.workflows.train_and_evaluate import train as train
     from hardmine.workflows.train_options import CheckOptions as CheckOptions
     from hardmine.workflows.train_options import EvaluateOptions as EvaluateOptions
+    from hardmine.workflows.train_options import ExportOptions as ExportOptions
     from hardmine.workflows.train_options import ThresholdOptions as ThresholdOptions
     from hardmine.workflows.train_options import TrainOptions as TrainOptions
 
@@ -53,6 +55,7 @@ _HOLDS = {
     "hardmine.data.convert": "convert",
     "hardmine.data.load_dataset": "load_dataset",
     "hardmine.data.splits.split": "split",
+    "hardmine.data.splits.split_options": "SplitOptions",
     "hardmine.detections": "Detection Detections",
     "hardmine.errors": (
         "CheckpointError CommandError ConfigError DataError GateError HardmineError MissingExtraError"
@@ -67,7 +70,9 @@ _HOLDS = {
     "hardmine.workflows.choose_threshold": "threshold",
     "hardmine.workflows.export_model": "export",
     "hardmine.workflows.train_and_evaluate": "evaluate train",
-    "hardmine.workflows.train_options": "CheckOptions EvaluateOptions ThresholdOptions TrainOptions",
+    "hardmine.workflows.train_options": (
+        "CheckOptions EvaluateOptions ExportOptions ThresholdOptions TrainOptions"
+    ),
 }
 _PUBLIC = {name: module for module, names in _HOLDS.items() for name in names.split()}
 """Where each public name is; a test holds that the imports for type checkers above say the same."""

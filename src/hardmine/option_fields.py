@@ -389,3 +389,14 @@ def default_of(item: Field[Any]) -> Any:
     if item.default is not MISSING:
         return item.default
     return inspect.Parameter.empty if item.default_factory is MISSING else item.default_factory()
+
+
+def seed_option(panel: Panel = "Training") -> Any:
+    """Return the field ``seed``, the same for every verb."""
+    return option(
+        0,
+        "Seed of everything that is random: the same seed gives the same result.",
+        metavar="N",
+        minimum=0,
+        panel=panel,
+    )

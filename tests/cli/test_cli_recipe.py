@@ -38,6 +38,16 @@ def test_the_recipe_of_a_checkpoint(cli: Cli, files: Path) -> None:
     assert cli("recipe", files)[1] == out
 
 
+def test_compile_is_a_choice_of_the_recipe() -> None:
+    assert not choose_recipe(NetworkOptions(model="small160")).compile
+    assert choose_recipe(NetworkOptions(model="small160", compile=True)).compile
+
+
+@pytest.mark.parametrize("command", ["train", "loop", "compare"])
+def test_what_trains_takes_compile(cli: Cli, command: str) -> None:
+    assert "--compile" in cli(f"{command} --help")[1]
+
+
 @pytest.mark.parametrize(
     ("line", "code", "part"),
     [

@@ -112,6 +112,10 @@ def test_equal_names_in_two_folders_are_not_confused(tmp_path: Path) -> None:
         ([coco(1, 1, CAT), {"image_id": 1}], r"found\.json\[1\]: wanted category_id"),
         ([coco(1, 1, 1.5)], r"\[0\]: score 1\.5, wanted a probability"),
         ([coco(1, 1, float("nan"))], "not finite"),
+        (
+            [{**coco(1, 1, 0.5), "bbox": [0, 0, 0, 3.41e38]}],
+            "not finite",
+        ),  # float32 ends at 3.403e38
         ([{**coco(1, 1, CAT), "bbox": [1, 2, 3]}], r"\[0\]: wanted"),
         ([coco(None, 1, CAT)], "no image_id and no file_name"),
         ([coco(1, 3, CAT)], "class 3, which is none of 2 .cat, dog.; COCO ids count from 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,10 @@ from hardmine.cli.console import Console, usage_error
 from hardmine.cli.option_flags import expand_options
 from hardmine.cli.tables import figure
 from hardmine.data.formats.format_table import WRITTEN, LabelFormat, written_format
+from hardmine.data.splits.split_options import SplitOptions
 from hardmine.errors import ConfigError, DataError, GateError
-from hardmine.workflows.train_options import CheckOptions
+from hardmine.inspection.inspect_options import InspectOptions
+from hardmine.workflows.train_options import CheckOptions, DataOptions
 
 if TYPE_CHECKING:
     from hardmine.data.quality.resize_effects import SizeMixture
@@ -187,6 +190,7 @@ def _judge(result: CheckResult, data: str, strict: bool) -> None:
         raise DataError(f"{data}: {errors} errors (see the report above)")
 
 
+@expand_options
 def inspect(
     data: options.Data,
     image: Annotated[
@@ -219,23 +223,8 @@ def inspect(
             help="The folder that gets inspect.html; a name that ends in .html is the page itself.",
         ),
     ] = Path("runs"),
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            metavar="NAME",
-            help="The split to look at; if not given and there are several: 'train'.",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    draws: Annotated[
-        int,
-        typer.Option(
-            "--draws", metavar="N", min=1, help="How many draws of the augmentation to show."
-        ),
-    ] = 3,
+    choices: InspectOptions,
     images: options.Images = None,
-    seed: options.Seed = 0,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -245,21 +234,21 @@ def inspect(
             "'--checkpoint' has a model of its own: leave out '--model' and '--recipe'"
         )
     from hardmine.inspection.checkpoint_stages import load_trained
-    from hardmine.inspection.inspect_image import InspectOptions, inspect_images
+    from hardmine.inspection.inspect_image import inspect_images
     from hardmine.inspection.inspected_image import read_labels
 
     console = Console(quiet=quiet, verbose=verbose)
     trained = None if checkpoint is None else load_trained(checkpoint)
     chosen = options.any_recipe(model, recipe, settings) if trained is None else trained.recipe
     categories = None if trained is None else trained.model.categories
-    labels = read_labels(data, split, images=images, categories=categories)
+    labels = read_labels(data, choices.split, images=images, categories=categories)
     with console.progress() as step:
         done = inspect_images(
             labels,
             chosen,
             out,
             trained=trained,
-            options=InspectOptions(image, draws, seed),
+            options=replace(choices, image=image),
             progress=lambda now, total: step("images", now, total),
         )
     for warning in done.warnings:
@@ -281,6 +270,7 @@ def _format_names() -> list[str]:
     return [row.name for row in WRITTEN]
 
 
+@expand_options
 def convert(
     data: options.Data,
     out: Annotated[
@@ -300,8 +290,7 @@ def convert(
     link: Annotated[
         bool, typer.Option("--link", help="Make hard links to the images instead of copies.")
     ] = False,
-    images: options.Images = None,
-    empty_is_verified: options.EmptyIsVerified = False,
+    reading: DataOptions,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -318,15 +307,13 @@ def convert(
 
     console = Console(quiet=quiet, verbose=verbose)
     if to.for_labelling:
-        given = hand_over(
-            data, out, to.name, images=images, empty_is_verified=empty_is_verified, link=link
-        )
+        given = hand_over(data, out, to.name, link=link, **reading.keywords())
         console.result(
             f"{given.out}: {given.images} images, {given.annotations} boxes as annotations, "
             f"{given.predictions} as predictions"
         )
         return
-    splits = load_splits(data, images=images, empty_is_verified=empty_is_verified)
+    splits = load_splits(data, **reading.keywords())
     done = convert_splits(splits, out, to.name, link=link)
     images_of = ", ".join(f"{number} {name}" for name, number in done.images.items())
     console.result(
@@ -338,6 +325,7 @@ def convert(
         console.note(f"note: {remark}")
 
 
+@expand_options
 def split(
     data: options.Data,
     out: Annotated[
@@ -350,32 +338,7 @@ def split(
             "--fractions", metavar="NAME=SHARE,…", help="The parts and their shares; the sum is 1."
         ),
     ] = "train=0.8,val=0.2",
-    group: Annotated[
-        str | None,
-        typer.Option(
-            "--group",
-            metavar="REGEX",
-            help="Keep images together whose paths give the same match of the groups of this "
-            "pattern, such as '(cam[0-9]+)/'.",
-        ),
-    ] = None,
-    by_time: Annotated[
-        bool,
-        typer.Option(
-            "--by-time",
-            help="Keep neighbours in time in one part (by EXIF, a time in the name, or a number).",
-        ),
-    ] = False,
-    gap: Annotated[
-        float | None,
-        typer.Option(
-            "--gap",
-            metavar="N",
-            min=0.0,
-            help="With --by-time: images closer than this are neighbours; 60 seconds or 30 frame "
-            "numbers if not given.",
-        ),
-    ] = None,
+    choices: SplitOptions,
     copy: Annotated[
         bool,
         typer.Option(
@@ -392,9 +355,7 @@ def split(
             rich_help_panel="Output",
         ),
     ] = False,
-    seed: options.Seed = 0,
-    images: options.Images = None,
-    empty_is_verified: options.EmptyIsVerified = False,
+    reading: DataOptions,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -410,13 +371,8 @@ def split(
         data,
         out,
         parse_fractions(fractions),
-        group=group,
-        by_time=by_time,
-        gap=gap,
-        seed=seed,
-        pictures="link" if link else "copy" if copy else "none",
-        images=images,
-        empty_is_verified=empty_is_verified,
+        options=replace(choices, pictures="link" if link else "copy" if copy else "none"),
+        **reading.keywords(),
     )
     names = next(iter(result.splits.values())).categories
     rows = [

@@ -9,8 +9,11 @@ import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console, usage_error
+from hardmine.cli.option_flags import expand_options
+from hardmine.workflows.train_options import ExportOptions
 
 
+@expand_options
 def export(
     checkpoint: Annotated[
         Path,
@@ -22,33 +25,7 @@ def export(
     ],
     *,
     to: Annotated[Literal["onnx", "openvino"], typer.Option("--to", help="The format to write.")],
-    with_nms: Annotated[
-        bool,
-        typer.Option("--with-nms", help="Put NMS into the graph, so that it gives detections."),
-    ] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Compute convolutions in 8 bits; needs --calibrate.")
-    ] = False,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(
-            "--calibrate",
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            help="Pictures like those that the model will see, for --int8; at most 128 are used.",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            exists=True,
-            help="Labelled data to measure the AP of torch and of the export on.",
-        ),
-    ] = None,
-    images: options.Images = None,
+    choices: ExportOptions,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", dir_okay=False, help="The file to write."),
@@ -60,8 +37,6 @@ def export(
 
     Example: hardmine export runs/train --to onnx --data raccoon
     """
-    if int8 and calibrate is None:
-        raise usage_error("'--int8' needs '--calibrate': pictures to find the ranges on")
     suffix = ".onnx" if to == "onnx" else ".xml"
     if out is not None and out.suffix != suffix:
         raise usage_error(f"'--out' {out}: wanted a name that ends in {suffix}")
@@ -71,17 +46,7 @@ def export(
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
-        result = hardmine.export(
-            checkpoint,
-            to=to,
-            out=out,
-            with_nms=with_nms,
-            int8=int8,
-            calibrate=calibrate,
-            data=data,
-            images=images,
-            progress=step,
-        )
+        result = hardmine.export(checkpoint, to=to, out=out, options=choices, progress=step)
     console.result(f"written: {result.path} ({result.megabytes:.1f} MB)")
     if result.parity is None:
         console.result("not compared with torch: give --data or --calibrate for pictures")

@@ -13,6 +13,7 @@ from hardmine.cli.option_flags import expand_options
 from hardmine.loop.loop_options import LoopOptions, read_arms
 from hardmine.mining.mine_options import MineOptions
 from hardmine.option_fields import Given
+from hardmine.workflows.train_options import DetectorOptions
 
 
 @expand_options
@@ -29,11 +30,8 @@ def mine(
     *,
     request: MineOptions,
     explain: options.Explain = None,
-    classes: options.Classes = None,
-    tile: options.Tile = None,
-    overlap: options.Overlap = None,
     out: options.Out = Path("runs/mine"),
-    device: options.Device = None,
+    loading: DetectorOptions,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -44,13 +42,11 @@ def mine(
     """
     import hardmine
     from hardmine.cli.tables import show_mining
-    from hardmine.inference.load_detector import load_detector
-    from hardmine.inference.tiles import tiled
     from hardmine.mining.mine import explain as explain_one
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
-        detector = tiled(load_detector(checkpoint, device, classes=classes), tile, overlap)
+        detector = options.chosen_detector(checkpoint, loading)
         if dry_run:
             found = options.estimate(detector, pool, out, request)
         elif explain is not None:

@@ -14,7 +14,7 @@ from hardmine.cli.console import Console, usage_error
 from hardmine.cli.option_flags import expand_options
 from hardmine.errors import DataError
 from hardmine.option_fields import Given
-from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
+from hardmine.workflows.train_options import DetectorOptions, EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
     from hardmine.detections import Detections
@@ -103,6 +103,7 @@ def val(
     check_gates(measurement, max_alarms=choices.max_alarms, min_ap50=choices.min_ap50)
 
 
+@expand_options
 def predict(
     checkpoint: options.Checkpoint,
     sources: Annotated[
@@ -116,11 +117,8 @@ def predict(
     ] = False,
     as_json: options.Json = False,
     min_score: options.MinScore = None,
-    classes: options.Classes = None,
-    tile: options.Tile = None,
-    overlap: options.Overlap = None,
     out: options.Out = Path("runs/predict"),
-    device: options.Device = None,
+    choices: DetectorOptions,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -128,11 +126,8 @@ def predict(
 
     Example: hardmine predict runs/train photos --min-score 0.5 --save --out runs/predict
     """
-    from hardmine.inference.load_detector import load_detector
-    from hardmine.inference.tiles import tiled
-
     console = Console(quiet=quiet, verbose=verbose)
-    detector = tiled(load_detector(checkpoint, device, classes=classes), tile, overlap)
+    detector = options.chosen_detector(checkpoint, choices)
     predict_images(
         console,
         detector,

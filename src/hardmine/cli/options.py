@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hardmine.mining.mine_options import MineOptions
     from hardmine.recipes.recipe import Recipe as RecipeValue
     from hardmine.types import Dataset
+    from hardmine.workflows.train_options import DetectorOptions
 
 
 def _device(name: str | None) -> str | None:
@@ -102,26 +103,6 @@ Checkpoint = Annotated[
         "end for another input size; a file of predictions (.json).",
     ),
 ]
-Tile = Annotated[
-    int | None,
-    typer.Option(
-        "--tile",
-        metavar="PX",
-        min=16,
-        help="Run the detector on square tiles of this size, for large images; their detections "
-        "are merged.",
-        rich_help_panel="Data",
-    ),
-]
-Overlap = Annotated[
-    float | None,
-    typer.Option(
-        "--overlap",
-        metavar="F",
-        help="The share of a tile's side that it has in common with the next tile; .2 if not given.",
-        rich_help_panel="Data",
-    ),
-]
 Classes = Annotated[
     Path | None,
     typer.Option(
@@ -142,6 +123,15 @@ Images = Annotated[
         exists=True,
         file_okay=False,
         help="The folder with the images of a COCO file, if they are not beside it.",
+        rich_help_panel="Data",
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="The split to look at; if not given and there are several: 'train'.",
         rich_help_panel="Data",
     ),
 ]
@@ -358,6 +348,19 @@ def any_recipe(
         raise usage_error("'--recipe' and a checkpoint exclude each other: give one of them")
     base, _ = read_metadata(find_checkpoint(Path(name)))
     return choose_recipe(NetworkOptions(recipe=base, set=choices))
+
+
+def chosen_detector(checkpoint: str, choices: DetectorOptions) -> Detector:
+    """Return the detector that a command line names, looking at tiles where it says so.
+
+    Raises:
+        DataError, CheckpointError, ConfigError: as ``load_detector`` and ``tiled``.
+    """
+    from hardmine.inference.load_detector import load_detector
+    from hardmine.inference.tiles import tiled
+
+    detector = load_detector(checkpoint, choices.device, classes=choices.classes)
+    return tiled(detector, choices.tile, choices.overlap)
 
 
 def one_split(data: Path, split: str | None, images: Path | None = None) -> Dataset:

@@ -9,7 +9,15 @@ import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console
-from hardmine.cli.option_flags import Command, Group, reads_pictures, recipe_names, starting_with
+from hardmine.cli.option_flags import (
+    Command,
+    Group,
+    expand_options,
+    reads_pictures,
+    recipe_names,
+    starting_with,
+)
+from hardmine.prior_design.priors_options import CoverageOptions, FitOptions
 
 if TYPE_CHECKING:
     from hardmine.prior_design.coverage import Coverage
@@ -31,15 +39,6 @@ ModelOrCheckpoint = Annotated[
         metavar="NAME|CHECKPOINT",
         autocompletion=starting_with(recipe_names),
         help="The name of a recipe, or weights (or the folder of a run) whose recipe is meant.",
-    ),
-]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        metavar="NAME",
-        help="The split to look at; if not given and there are several: 'train'.",
-        rich_help_panel="Data",
     ),
 ]
 
@@ -71,22 +70,17 @@ def show(
 
 @priors.command(cls=Command)
 @reads_pictures
+@expand_options
 def coverage(
     data: options.Data,
     *,
     model: ModelOrCheckpoint = None,
     recipe: options.Recipe = None,
     settings: options.Settings = None,
-    split: Split = None,
+    split: options.Split = None,
     images: options.Images = None,
-    pictures: Annotated[
-        int,
-        typer.Option(
-            "--pictures", metavar="N", min=0, help="How many images to show with their priors."
-        ),
-    ] = 6,
+    choices: CoverageOptions,
     out: options.Out = Path("runs/priors"),
-    seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -114,8 +108,8 @@ def coverage(
             layout,
             found,
             model=chosen.model.name,
-            pictures=pictures,
-            seed=seed,
+            pictures=choices.pictures,
+            seed=choices.seed,
             progress=lambda done, total: step("pictures", done, total),
         )
     if as_json:
@@ -127,32 +121,14 @@ def coverage(
 
 @priors.command(cls=Command)
 @reads_pictures
+@expand_options
 def fit(
     data: options.Data,
     *,
     model: ModelOrCheckpoint = None,
     recipe: options.Recipe = None,
     settings: options.Settings = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(
-            "--budget",
-            metavar="N",
-            min=1,
-            help="At most N priors. If not given: as many as the model has.",
-        ),
-    ] = None,
-    max_shapes: Annotated[
-        int, typer.Option("--max-shapes", metavar="N", min=1, help="At most N shapes per cell.")
-    ] = 8,
-    held_out: Annotated[
-        float,
-        typer.Option(
-            "--held-out",
-            metavar="SHARE",
-            help="The share of the images that is held out to judge the result.",
-        ),
-    ] = 0.3,
+    choices: FitOptions,
     out: Annotated[
         Path,
         typer.Option(
@@ -167,9 +143,8 @@ def fit(
         bool,
         typer.Option("--force", help="Write the file even if the fitted priors are not better."),
     ] = False,
-    split: Split = None,
+    split: options.Split = None,
     images: options.Images = None,
-    seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -179,14 +154,14 @@ def fit(
     Example: hardmine priors fit raccoon --budget 3000 --out priors.yaml
     """
     from hardmine.files import write_text
-    from hardmine.prior_design.fit_priors import FitOptions, fit_priors, recipe_fragment
+    from hardmine.prior_design.fit_priors import fit_priors, recipe_fragment
 
     console = Console(quiet=quiet, verbose=verbose)
     chosen = options.any_recipe(model, recipe, settings)
     dataset = options.one_split(data, split, images)
     with console.progress() as step:
         step("fit", 0, 1)
-        found = fit_priors(dataset, chosen, FitOptions(budget, held_out, max_shapes, seed))
+        found = fit_priors(dataset, chosen, choices)
         step("fit", 1, 1)
     written = found.recommended or force
     if written:

@@ -82,6 +82,12 @@ class CompareOptions:
         minimum=0.01,
         panel="Training",
     )
+    compile: bool = option(
+        False,
+        "Train every recipe through torch.compile.",
+        flags=("--compile",),
+        panel="Advanced",
+    )
     jobs: int = option(
         1,
         "Train N cells at a time, each in a process of its own.",

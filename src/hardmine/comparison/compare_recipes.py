@@ -135,6 +135,7 @@ def _chosen(variant: Variant, options: CompareOptions, train: Dataset | None = N
         model=None if is_file else variant.base or None,
         recipe=Path(variant.base) if is_file else None,
         epochs=options.epochs,
+        compile=options.compile,
         set=tuple(variant.settings),
     )
     recipe = choose_recipe(network)

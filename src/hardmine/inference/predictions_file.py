@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -270,6 +269,10 @@ def _of_image(value: Any, where: str) -> list[Box]:
         ) from None
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+"""Boxes are kept in float32; a larger number would become infinite there."""
+
+
 def _corners(box: Sequence[Any]) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = (float(value) for value in box)
     return x1, y1, x2, y2
@@ -278,7 +281,7 @@ def _corners(box: Sequence[Any]) -> tuple[float, float, float, float]:
 def _checked(
     score: float, kind: str | int, box: tuple[float, float, float, float], where: str
 ) -> Box:
-    if not all(math.isfinite(value) for value in (score, *box)):
+    if not all(abs(value) <= _LARGEST for value in (score, *box)):  # false for NaN, too
         raise DataError(f"{where}: score or box is not finite")
     if not 0 <= score <= 1:
         raise DataError(f"{where}: score {score}, wanted a probability from 0 to 1")

@@ -9,6 +9,7 @@ from pathlib import Path
 from hardmine.files import write_text
 from hardmine.inspection import checkpoint_stages, label_stages, model_stages
 from hardmine.inspection.checkpoint_stages import Trained
+from hardmine.inspection.inspect_options import InspectOptions
 from hardmine.inspection.inspected_image import (
     Labels,
     choose_images,
@@ -21,15 +22,6 @@ from hardmine.prior_design.prior_layout import PriorLayout, layout_of_recipe
 from hardmine.recipes.recipe import Recipe
 
 PAGE = "inspect.html"
-
-
-@dataclass(frozen=True, slots=True)
-class InspectOptions:
-    """``image``: a name, or None for a choice of informative ones; ``draws`` of the augmentation."""
-
-    image: str | None = None
-    draws: int = 3
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

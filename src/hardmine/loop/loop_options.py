@@ -18,14 +18,13 @@ from hardmine.loop.control_arms import (
     leader,
 )
 from hardmine.mining.mine_options import RankOptions
-from hardmine.option_fields import check_options, option
+from hardmine.option_fields import check_options, option, seed_option
 from hardmine.workflows.train_options import (
     DataOptions,
     NetworkOptions,
     TrainerCommands,
     device_option,
     draws_option,
-    seed_option,
 )
 
 Retrain = Literal["branch", "fresh", "continue"]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hardmine.errors import ConfigError
 from hardmine.prior_design.canvas_boxes import CanvasBoxes, augmented_boxes, boxes_on_canvas, join
 from hardmine.prior_design.coverage import Coverage, measure_coverage
 from hardmine.prior_design.prior_layout import PriorLayout, layout_of_recipe, ssd_config
@@ -18,6 +17,7 @@ from hardmine.prior_design.prior_search import (
     cluster_sizes,
     search_shapes,
 )
+from hardmine.prior_design.priors_options import FitOptions
 from hardmine.types import F64, Dataset, ImageState
 
 if TYPE_CHECKING:
@@ -28,22 +28,6 @@ _FIT_BOXES = 6000
 """Boxes that the search looks at; of more, a random sample."""
 _DRAWS = 2000
 _AUGMENTED_IMAGES = 1500
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """``budget``: most priors, by default as many as the model has; ``held_out``: the share of the
-    images that judges; ``max_shapes`` a cell.
-    """
-
-    budget: int | None = None
-    held_out: float = 0.3
-    max_shapes: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.held_out < 1.0:
-            raise ConfigError(f"held_out: got {self.held_out}, wanted between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)

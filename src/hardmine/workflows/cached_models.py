@@ -326,6 +326,7 @@ def lay_over(recipe: Recipe, options: NetworkOptions) -> Recipe:
 
     short = {"epochs": options.epochs, "batch.size": options.batch}
     given = [f"{key}={value:g}" for key, value in short.items() if value is not None]
+    given += ["compile=true"] if options.compile else []
     return apply_settings(recipe, [*options.set, *given])
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hardmine.errors import ConfigError, DataError
+from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.step_cache import Notify, silent
-from hardmine.workflows.train_options import DataOptions
+from hardmine.workflows.train_options import DataOptions, ExportOptions
 from hardmine.workflows.training_data import load_val
 
 if TYPE_CHECKING:
@@ -46,28 +47,23 @@ class ExportResult:
     ap50: tuple[float | None, float | None] | None
 
 
+@takes_options(ExportOptions)
 def export(
     checkpoint: Path | str,
     *,
     to: Target = "onnx",
     out: Path | None = None,
-    with_nms: bool = False,
-    int8: bool = False,
-    calibrate: Path | None = None,
-    data: Path | None = None,
-    images: Path | None = None,
     progress: Notify | None = None,
+    options: ExportOptions | None = None,
 ) -> ExportResult:
     """Write a checkpoint as ONNX or OpenVINO and compare the result with torch.
 
     Args:
         checkpoint: weights or their run folder; SSDs only.
+        to: the format to write.
         out: the file; beside the checkpoint when not given.
-        with_nms: suppress inside the graph.
-        int8: quantise convolutions by images of ``calibrate`` (for OpenVINO too, through ONNX).
-        data: labelled images; AP of both is measured on them.
-        images: where the images of ``data`` are, if not beside its file.
-        progress: told (what, done, total).
+        progress: called with (what, done, total).
+        options: what is in the graph and what it is compared on; each of its fields is also a keyword.
 
     Raises:
         ConfigError: not an SSD, or int8 without images to calibrate on.
@@ -82,12 +78,11 @@ def export(
     from hardmine.inference.export import describe, export_onnx, onnx_to_openvino, quantize_onnx
     from hardmine.inference.load_detector import load_detector
 
-    tell = progress or silent
+    how, tell = options or ExportOptions(), progress or silent
+    with_nms, int8, data = how.with_nms, how.int8, how.data
     detector = _ssd(checkpoint)
-    if int8 and calibrate is None:
-        raise ConfigError("int8 needs images to calibrate on: --calibrate DIR")
     path = (out or _beside(Path(checkpoint), to, int8=int8)).resolve()
-    pictures = _pictures(calibrate) if calibrate is not None else []
+    pictures = _pictures(how.calibrate) if how.calibrate is not None else []
     path.parent.mkdir(parents=True, exist_ok=True)
     tell("export", 0, 1)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -107,7 +102,7 @@ def export(
     exported = load_detector(path, "cpu")
     size = sum(f.stat().st_size for f in (path, path.with_suffix(".bin")) if f.is_file()) / 1e6
     if data is not None:
-        val = load_val(data, detector.categories, DataOptions(images))
+        val = load_val(data, detector.categories, DataOptions(how.images))
         return _with_ap(path, size, detector, exported, val, tell)
     parity = _parity(detector, exported, pictures[:_COMPARED], tell) if pictures else None
     return ExportResult(path, size, parity, None, None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hardmine.errors import ConfigError
-from hardmine.option_fields import Panel, check_options, option
+from hardmine.option_fields import Panel, check_options, option, seed_option
 
 AUTO = "auto"
 """The model's name that leaves the choice to the training data (``workflows.auto_recipe``)."""
@@ -23,17 +23,6 @@ def read_device(text: str) -> str:
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", text):
         raise ConfigError(f"device: got {text!r}, wanted cpu, mps, cuda or cuda:N")
     return text
-
-
-def seed_option(panel: Panel = "Training") -> Any:
-    """Return the field ``seed``, the same for every verb."""
-    return option(
-        0,
-        "Seed of everything that is random: the same seed gives the same result.",
-        metavar="N",
-        minimum=0,
-        panel=panel,
-    )
 
 
 def draws_option() -> Any:
@@ -58,17 +47,34 @@ def device_option(panel: Panel = "Training") -> Any:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class DataOptions:
-    """How labelled data is read."""
-
-    images: Path | None = option(
+def images_option() -> Any:
+    """Return the field ``images``, the same for every verb."""
+    return option(
         None,
         "The folder with the images of a COCO file, if they are not beside it.",
         metavar="DIR",
         path="folder",
         panel="Data",
     )
+
+
+def classes_option() -> Any:
+    """Return the field ``classes``, the same for every verb."""
+    return option(
+        None,
+        "Class names for a detector that does not know its own: a text file, a data.yaml or a COCO "
+        "file.",
+        metavar="FILE",
+        path="file",
+        panel="Data",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """How labelled data is read."""
+
+    images: Path | None = images_option()
     empty_is_verified: bool = option(
         False,
         "Somebody looked at the images without annotations, and they hold no object. Without this "
@@ -126,6 +132,13 @@ class NetworkOptions:
         metavar="FILE",
         path="file",
         panel="Training",
+    )
+    compile: bool = option(
+        False,
+        "Train through torch.compile: quicker steps after some minutes of compiling. It needs a C++ "
+        "compiler, or Triton on a GPU.",
+        flags=("--compile",),
+        panel="Advanced",
     )
     set: tuple[str, ...] = option(
         (),
@@ -227,14 +240,7 @@ class EvaluateOptions:
         maximum=1,
     )
     reading: DataOptions = option(DataOptions, "How labelled data is read.")
-    classes: Path | None = option(
-        None,
-        "Class names for a detector that does not know its own: a text file, a data.yaml or a "
-        "COCO file.",
-        metavar="FILE",
-        path="file",
-        panel="Data",
-    )
+    classes: Path | None = classes_option()
     seed: int = seed_option("Advanced")
     draws: int = draws_option()
     device: str | None = device_option("Options")
@@ -265,6 +271,67 @@ class CheckOptions:
     )
     reading: DataOptions = option(DataOptions, "How labelled data is read.")
     seed: int = seed_option("Advanced")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What is in an exported graph, and what it is compared with torch on.
+
+    Example:
+        >>> hardmine.ExportOptions(with_nms=True).int8
+        False
+    """
+
+    with_nms: bool = option(
+        False, "Put NMS into the graph, so that it gives detections.", flags=("--with-nms",)
+    )
+    int8: bool = option(
+        False,
+        "Compute convolutions in 8 bits (for OpenVINO too, through ONNX); needs --calibrate.",
+        flags=("--int8",),
+    )
+    calibrate: Path | None = option(
+        None,
+        "Pictures like those that the model will see, for --int8; at most 128 are used.",
+        metavar="DIR",
+        path="folder",
+    )
+    data: Path | None = option(
+        None,
+        "Labelled data to measure the AP of torch and of the export on.",
+        metavar="DATA",
+        path="any",
+    )
+    images: Path | None = images_option()
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.int8 and self.calibrate is None:
+            raise ConfigError("int8 needs images to calibrate on: --calibrate DIR")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOptions:
+    """How a detector is loaded, and whether it looks at tiles of large images."""
+
+    classes: Path | None = classes_option()
+    tile: int | None = option(
+        None,
+        "Run the detector on square tiles of this size, for large images; their detections are merged.",
+        metavar="PX",
+        minimum=16,
+        panel="Data",
+    )
+    overlap: float | None = option(
+        None,
+        "The share of a tile's side that it has in common with the next tile; .2 if not given.",
+        metavar="F",
+        panel="Data",
+    )
+    device: str | None = device_option("Options")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -333,14 +400,7 @@ class ThresholdOptions:
         panel="Output",
     )
     reading: DataOptions = option(DataOptions, "How labelled data is read.")
-    classes: Path | None = option(
-        None,
-        "Class names for a detector that does not know its own: a text file, a data.yaml or a "
-        "COCO file.",
-        metavar="FILE",
-        path="file",
-        panel="Data",
-    )
+    classes: Path | None = classes_option()
     device: str | None = device_option("Options")
 
     def __post_init__(self) -> None:

@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -27,11 +26,12 @@ from hardmine.data.splits.near_duplicates import (
     group_duplicates,
     hash_images,
 )
+from hardmine.data.splits.split_options import SplitOptions
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_text
+from hardmine.option_fields import takes_options
 from hardmine.types import F64, Dataset, ImageRecord
 
-Pictures = Literal["none", "copy", "link"]
 """What `split` does with the images."""
 
 LONGEST_CLIP = 0.5
@@ -164,24 +164,27 @@ def parse_fractions(text: str) -> dict[str, float]:
     return found
 
 
+@takes_options(SplitOptions)
 def split(
     data: Path | str,
     out: Path | str,
     fractions: dict[str, float],
     *,
-    group: str | None = None,
-    by_time: bool = False,
-    gap: float | None = None,
-    seed: int = 0,
-    pictures: Pictures = "none",
     images: Path | str | None = None,
     empty_is_verified: bool = False,
+    options: SplitOptions | None = None,
 ) -> SplitResult:
     """Split labelled data and write the parts.
 
     Splits that the data have are put together first. Without pictures, ``OUT/NAME.json`` (COCO) and
     ``OUT/NAME.txt`` name images by their path below the data's root; with them, ``OUT`` is a whole
     COCO dataset. ``left_out.txt`` lists the images between neighbours in time.
+
+    Args:
+        fractions: share of the images by part; positive, with the sum 1.
+        images: the folder with the images of a COCO file, if they are not beside it.
+        empty_is_verified: images without annotations hold no object, and count as negatives.
+        options: which images stay together and what is written; each of its fields is also a keyword.
 
     Raises:
         ConfigError: contradictory options, or a pattern without a group.
@@ -194,21 +197,20 @@ def split(
         >>> sorted(path.name for path in Path("parts").iterdir())
         ['train.json', 'train.txt', 'val.json', 'val.txt']
     """
-    if by_time and group is not None:
-        raise ConfigError("by time and by group pattern at once: wanted one of them")
+    how = options or SplitOptions()
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target}: exists and is not empty, wanted a new folder")
     splits = load_splits(data, images=images, empty_is_verified=empty_is_verified)
     merged = _merged(splits, plain_path(data), None if images is None else plain_path(images))
-    if by_time:
-        result = split_by_time(merged, fractions, seed, gap=gap)
+    if how.by_time:
+        result = split_by_time(merged, fractions, how.seed, gap=how.gap)
     else:
-        result = split_by_group(merged, fractions, seed, group=group)
-    if pictures != "none":
-        convert(result.splits, target, "coco", link=pictures == "link")
+        result = split_by_group(merged, fractions, how.seed, group=how.group)
+    if how.pictures != "none":
+        convert(result.splits, target, "coco", link=how.pictures == "link")
     for name, dataset in result.splits.items():
-        if pictures == "none":
+        if how.pictures == "none":
             write_coco(dataset, target / f"{name}.json", images_root=merged.root)
         _list(target / f"{name}.txt", dataset)
     if result.left_out:
