@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hardmine.comparison.compare_options import CompareOptions, Variant
 from hardmine.comparison.compare_recipes import compare_recipes
@@ -90,6 +91,47 @@ def test_equal_recipes_of_other_names_share_their_cells(
     found = run(squares, [Variant("a", tiny_yaml), Variant("same", tiny_yaml)], tmp_path / "out")
     assert found.variants[0].cells[0].folder == found.variants[1].cells[0].folder
     assert found.variants[1].contrasts[0].verdict == "no difference shown"
+
+
+def test_cells_trained_at_the_same_time_give_the_same_figures(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    variants = [Variant("a", tiny_yaml), Variant("b", tiny_yaml, ("batch.size=2",))]
+    one = run(squares, variants, tmp_path / "one")
+    two = run(squares, variants, tmp_path / "two", jobs=2)
+    for mine, other in zip(two.variants, one.variants, strict=True):
+        assert {**mine.means, "minutes": 0} == {**other.means, "minutes": 0}
+    assert all(cell.error is None for variant in two.variants for cell in variant.cells)
+
+
+def test_with_a_pool_whole_loops_are_compared(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for index in range(12):
+        rng = np.random.default_rng(100 + index)
+        Image.fromarray(rng.integers(0, 255, (48, 48, 3), np.uint8)).save(pool / f"{index}.png")
+    variants = [
+        Variant("one", tiny_yaml, loop={"add": 0.25, "min_score": 0.0}),
+        Variant("three", tiny_yaml, loop={"add": 3, "min_score": 0.0}),
+    ]
+    found = compare_recipes(
+        variants,
+        squares.subset([0, 1, 2, 3]),
+        val=squares.subset([4, 5, 6, 7]),
+        negatives=squares.subset([8, 9, 10, 11]),
+        pool=pool,
+        weights="none",
+        options=CompareOptions(seeds=1, epochs=1, rounds=1, draws=20),
+        out=tmp_path / "out",
+    )
+    added = {}
+    for variant in found.variants:
+        (cell,) = variant.cells
+        assert cell.error is None
+        added[variant.name] = json.loads((cell.folder / "cell.json").read_text())["added"]
+    assert added == {"one": [1], "three": [3]}  # a quarter of four images; three images
 
 
 def test_one_recipe_or_one_name_twice_is_refused(squares: Dataset, tmp_path: Path) -> None:

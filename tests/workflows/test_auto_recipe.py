@@ -97,7 +97,7 @@ def test_a_pinned_model_that_misses_a_class_is_warned_of_with_the_way_out() -> N
     assert (
         "no prior of ssdlite320_mobilenet_v2 reaches 100% of the 12 boxes of class 'class2'" in line
     )
-    assert "--model ssd320_mobilenet_v2_fpnlite reaches 100%" in line
+    assert "--model auto would take ssd320_mobilenet_v2_fpnlite, which reaches 100%" in line
     assert warnings_of(dataset(150), named_recipe("ssdlite320_mobilenet_v2")) == ()
 
 

@@ -247,7 +247,8 @@ def warnings_of(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     better = choose_for(data)
     way = "'hardmine priors fit DATA' finds priors that reach more"
     if better.model != fit.model:
-        way = f"--model {better.model} reaches {_reach_of(data, better, worst.name):.0%}; {way}"
+        reach = _reach_of(data, better, worst.name)
+        way = f"--model auto would take {better.model}, which reaches {reach:.0%}; {way}"
     return (
         f"no prior of {fit.model} reaches {1 - worst.reach:.0%} of the {worst.boxes} boxes of class "
         f"{worst.name!r}{others}, median side {worst.median_side:.0f} px on the canvas: that class will "
