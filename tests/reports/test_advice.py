@@ -11,7 +11,7 @@ import pytest
 from hardmine.detections import Detections
 from hardmine.evaluation.measurement import measure
 from hardmine.evaluation.scored_images import Scored
-from hardmine.reports.advice import hardly_found, is_weak, next_steps
+from hardmine.reports.advice import hardly_found, is_weak, next_steps, warning_lines
 from hardmine.reports.content import ReportData, curve_line
 from hardmine.reports.loop_report import render_report
 from hardmine.reports.round_columns import RoundRow
@@ -130,3 +130,17 @@ def test_the_page_has_operating_points_scores_and_mistakes() -> None:
     assert "mined, round 1" in page
     assert page.count('class="chart"') == 5  # AP50, recall, miss rate, two of scores
     assert "images without objects (30; 0 have no detection)" in page
+
+
+def test_a_terminal_is_told_only_what_makes_figures_doubtful() -> None:
+    figures = {
+        "score_threshold": 0.17,
+        "max_recall": 0.9,
+        "negatives": {
+            "held_out": {"alarms": 300, "images": 100, "alarms_per_image_at_recall_0.8": 3}
+        },
+    }
+    (line,) = warning_lines(figures)
+    assert line.startswith("80 % of the objects are found only from score 0.17")
+    assert "Train longer" in line
+    assert warning_lines({**figures, "score_threshold": 0.5}) == ()

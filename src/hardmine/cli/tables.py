@@ -31,7 +31,9 @@ def interval(limits: Sequence[float | None] | None) -> str:
 
 
 def show_measurement(console: Console, measurement: Measurement, *, as_json: bool = False) -> None:
-    """Print a measurement: AP, recall, then a row per negative set."""
+    """Print a measurement: AP, recall, a row per negative set, and what makes them doubtful."""
+    from hardmine.reports.advice import warning_lines
+
     values = measurement.to_dict()
     if as_json:
         console.json(values)
@@ -49,9 +51,13 @@ def show_measurement(console: Console, measurement: Measurement, *, as_json: boo
             ("negatives", "images", "alarms/image at recall .8", "95 %", "images that fire"),
             [_negatives_row(name, part, key) for name, part in values["negatives"].items()],
         )
-    if values["score_threshold"] is None:
-        most = figure(values["max_recall"])
-        console.note(f"recall {values['recall_wanted']:g} is not reached: at most {most}")
+    show_warnings(console, warning_lines(values))
+
+
+def show_warnings(console: Console, lines: Sequence[str]) -> None:
+    """Print what makes figures doubtful, one line each."""
+    for line in lines:
+        console.note(f"warning: {line}")
 
 
 def _negatives_row(name: str, part: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -69,6 +75,7 @@ def show_loop(console: Console, result: LoopResult) -> None:
     show_rounds(console, result.rows)
     for verdict in result.verdicts:
         console.result(verdict)
+    show_warnings(console, result.warnings)
     if result.stopped is not None:
         console.result(f"stopped: {result.stopped}")
     if result.waiting is not None:

@@ -100,7 +100,8 @@ class LoopResult:
 
     ``rows`` as in ``rounds.json``; ``stopped`` is why it ended before its last round, if it did;
     ``waiting`` what it waits for when a person's verdicts are needed; ``verdicts`` what a finished loop
-    brought, one line for each comparison that can be made.
+    brought, one line for each comparison that can be made; ``warnings`` what makes the figures of its
+    last round doubtful.
     """
 
     out: Path
@@ -109,6 +110,7 @@ class LoopResult:
     waiting: Waiting | None = None
     report: Path | None = None
     verdicts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         arms = list(dict.fromkeys(row["arm"] for row in self.rows))
@@ -450,6 +452,7 @@ class Loop:
         from hardmine.loop.report_content import report_content
         from hardmine.recipes.recipe import recipe_to_dict
         from hardmine.reports import loop_report
+        from hardmine.reports.advice import warning_lines
 
         metrics = {
             "options": plain_options(self.options),
@@ -475,6 +478,12 @@ class Loop:
         page = report_content(self.options, self.sets, self.measurement, states, metrics)
         loop_report.write_report(root / "report.html", page)
         self.steps.progress("report", 1, 1)
-        verdicts = tuple(loop_report.verdict_lines(page))
-        report = root / "report.html"
-        return LoopResult(root, tuple(rows), stopped, report=report, verdicts=verdicts)
+        last = loop_report.last_row(page.rows)
+        return LoopResult(
+            root,
+            tuple(rows),
+            stopped,
+            report=root / "report.html",
+            verdicts=tuple(loop_report.verdict_lines(page)),
+            warnings=() if last is None else warning_lines(last.figures),
+        )

@@ -47,9 +47,16 @@ def hardly_found(figures: Figures) -> list[Mapping[str, Any]]:
 
 def next_steps(row: RoundRow | None) -> list[Advice]:
     """Return what to do after the last round, most pressing first."""
-    if row is None:
-        return []
-    found = [rule(row.figures) for rule in RULES]
+    return [] if row is None else _advice(row.figures)
+
+
+def warning_lines(figures: Figures) -> tuple[str, ...]:
+    """Return what a terminal says beside the figures: what makes them doubtful, and what to do."""
+    return tuple(f"{item.finding} {item.action}" for item in _advice(figures) if item.warns)
+
+
+def _advice(figures: Figures) -> list[Advice]:
+    found = [rule(figures) for rule in RULES]
     return [advice for advice in found if advice is not None]
 
 
