@@ -21,6 +21,7 @@ from hardmine.cli import (
     priors_commands,
     recipe_commands,
 )
+from hardmine.cli.apply_command import apply
 from hardmine.cli.compare_command import compare
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected, usage_error
 from hardmine.cli.option_flags import Command, Group, reads_pictures
@@ -107,6 +108,7 @@ _add(model_commands.val, _LOOP, workers=True)
 _add(loop_commands.mine, _LOOP, workers=True)
 _add(review, _LOOP)
 _add(loop_commands.loop, _LOOP, workers=True)
+_add(apply, _DATA)
 _add(data_commands.check, _DATA)
 _add(data_commands.convert, _DATA)
 _add(data_commands.split, _DATA)

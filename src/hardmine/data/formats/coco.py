@@ -32,11 +32,15 @@ from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, rel
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_format import (
     ALL,
+    Additions,
     LabelFiles,
     LabelSet,
+    NewImage,
     Reader,
     Writer,
     below_images,
+    usual_folder,
+    written_beside,
 )
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
 from hardmine.data.formats.labels_in_one_file import likely_folders, none_found
@@ -572,3 +576,48 @@ READER = Reader(
     files=LabelFiles((".json",), looks_like_coco, find_coco, preferred=_INSTANCES),
 )
 WRITER = Writer(_write, below_images, any_split=True)
+
+
+def append_coco(source: CocoSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
+    """Add images and annotations to the file; all else in it stays as it is."""
+    data = json.loads(source.file.read_text(encoding="utf-8"))
+    folder = usual_folder(split)
+    known = next(record.path for record in split.records if record.path.parent == folder)
+    numbers = {str(entry.get("name")): entry.get("id") for entry in data.get("categories", [])}
+    found = Additions(pictures={image.name: folder / image.name for image in images})
+    written = [_name(entry) for entry in data["images"]]
+    next_image, next_object = (_next_id(data.get(key) or []) for key in ("images", "annotations"))
+    for image_id, image in enumerate(images, start=next_image):
+        state = ImageState.LABELLED if image.classes else ImageState.VERIFIED_EMPTY
+        data["images"].append(
+            {
+                "id": image_id,
+                "file_name": written_beside(written, known, image.name),
+                "width": image.width,
+                "height": image.height,
+                STATE_KEY: state.value,
+            }
+        )
+        for (x0, y0, x1, y1), name in zip(image.boxes.tolist(), image.classes, strict=True):
+            if name not in numbers:
+                wanted = ", ".join(numbers)
+                raise DataError(f"{source.file}: has no class {name!r}, wanted {wanted}")
+            entry = {"id": next_object, "image_id": image_id, "category_id": numbers[name]}
+            width, height = x1 - x0, y1 - y0
+            entry |= {"bbox": [x0, y0, width, height], "area": width * height, "iscrowd": 0}
+            data.setdefault("annotations", []).append(entry)
+            next_object += 1
+    found.edits[source.file] = json.dumps(data, ensure_ascii=False).encode()
+    return found
+
+
+def _next_id(entries: Sequence[Mapping[str, Any]]) -> int:
+    """Return a number above all ids; those that are no numbers clash with none."""
+    return max((int(e["id"]) for e in entries if _is_whole(e.get("id"))), default=0) + 1
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.strip().isdigit())
+
+
+APPENDER = append_coco

@@ -1,4 +1,4 @@
-"""CSV: one line per object, ``image,xmin,ymin,xmax,ymax,label``, in pixels; read only.
+"""CSV: one line per object, ``image,xmin,ymin,xmax,ymax,label``, in pixels; read, and added to.
 
 The header says which column is which, under any of the usual names and in any order, with commas,
 semicolons or tabs between; a file without a header has the six columns in the order above. A line
@@ -15,12 +15,21 @@ from pathlib import Path
 
 from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox
 from hardmine.data.formats.image_states import parse_state
-from hardmine.data.formats.label_format import ALL, LabelFiles, Reader
+from hardmine.data.formats.label_format import (
+    ALL,
+    Additions,
+    LabelFiles,
+    NewImage,
+    Reader,
+    usual_folder,
+    with_lines,
+    written_beside,
+)
 from hardmine.data.formats.labels_in_one_file import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, peek_text, read_text
-from hardmine.types import ImageState
+from hardmine.types import Dataset, ImageState
 
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _PLAIN = ("image", *_BOX, "label")
@@ -154,3 +163,38 @@ def _sources(path: Path, images: Path | None) -> dict[str, OneFileSource]:
 
 
 READER = Reader(files=LabelFiles((".csv", ".tsv"), looks_like_boxes, _sources, after_pairs=True))
+
+
+def append_csv(source: OneFileSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
+    """Add a line for each object, and for a negative one that names the image alone."""
+    columns, width, lines = _lines(source.file)
+    delimiter = _delimiter(read_text(source.file).split("\n")[0])
+    folder = usual_folder(split)
+    known = next(record.path for record in split.records if record.path.parent == folder)
+    written = [line[columns["image"]] for line in lines if len(line) > columns["image"]]
+    found = Additions(pictures={image.name: folder / image.name for image in images})
+    added: list[str] = []
+    for image in images:
+        values = {"image": written_beside(written, known, image.name)}
+        values |= {"width": str(image.width), "height": str(image.height)}
+        values["state"] = (
+            ImageState.LABELLED if image.classes else ImageState.VERIFIED_EMPTY
+        ).value
+        boxes = [dict(zip(_BOX, map(_short, box), strict=True)) for box in image.boxes.tolist()]
+        rows = [{**box, "label": name} for box, name in zip(boxes, image.classes, strict=True)]
+        for row in rows or [{}]:
+            cells = [""] * width
+            for name, place in columns.items():
+                cells[place] = {**values, **row}.get(name, "")
+            out = io.StringIO()
+            csv.writer(out, delimiter=delimiter, lineterminator="").writerow(cells)
+            added.append(out.getvalue())
+    found.edits[source.file] = with_lines(source.file, added)
+    return found
+
+
+def _short(value: float) -> str:
+    return f"{value:.10g}"
+
+
+APPENDER = append_csv

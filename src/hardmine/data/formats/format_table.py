@@ -16,10 +16,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hardmine.errors import ConfigError, not_one_of
+from hardmine.errors import ConfigError, DataError, not_one_of
 
 if TYPE_CHECKING:
-    from hardmine.data.formats.label_format import Reader, Writer
+    from hardmine.data.formats.label_format import Appender, Reader, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,22 @@ class LabelFormat:
         """How it is written: ``WRITER`` of its module."""
         writer: Writer = self._load().WRITER
         return writer
+
+    @property
+    def appender(self) -> Appender:
+        """How images are added to data that are there: ``APPENDER`` of its module.
+
+        Raises:
+            DataError: the format has none; those that have one are named.
+        """
+        appender: Appender | None = getattr(self._load(), "APPENDER", None)
+        if appender is None:
+            able = ", ".join(row.name for row in FORMATS if hasattr(row._load(), "APPENDER"))
+            raise DataError(
+                f"images cannot be added to {self.name} data, only to {able}; convert the data first "
+                "(hardmine convert DATA OUT --to coco)"
+            )
+        return appender
 
     def _load(self) -> ModuleType:
         return import_module(f"hardmine.data.formats.{self.module or self.name}")

@@ -6,12 +6,14 @@ Each format's module has a ``READER``, a ``WRITER`` or both; `format_table` has 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hardmine.data.formats.label_validation import RawSplit
+from hardmine.errors import DataError
 from hardmine.types import F32, Dataset, ImageRecord
 
 ALL = "all"
@@ -147,6 +149,82 @@ class Writer:
     write: Callable[[LabelSet, Path], Sequence[str]]
     image_folder: Callable[[str], str]
     any_split: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewImage:
+    """An image that is added to a dataset: the name of its file, its size as displayed, its objects.
+
+    ``boxes`` f32[N, 4] xyxy pixels with the ``classes`` of the same length; without any, the image is a
+    verified negative.
+    """
+
+    name: str
+    width: int
+    height: int
+    boxes: F32
+    classes: tuple[str, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return Path(self.name).stem
+
+
+@dataclass(slots=True)
+class Additions:
+    """What adding images to a split changes: ``pictures`` says where each image goes, by its name;
+    ``new_files`` and ``edits`` hold the content of label files that are new and of those that are there.
+    """
+
+    pictures: dict[str, Path] = field(default_factory=dict)
+    new_files: dict[Path, str] = field(default_factory=dict)
+    edits: dict[Path, bytes] = field(default_factory=dict)
+
+
+Appender = Callable[[Any, Dataset, Sequence[NewImage]], Additions]
+"""``append(source, split, images)``: says what adding images to a split that was read changes.
+
+The format's module has it as ``APPENDER``. It writes nothing. Raises ``DataError`` where it cannot be.
+"""
+
+
+def usual_folder(split: Dataset) -> Path:
+    """Return the folder that holds most images of a split.
+
+    Raises:
+        DataError: the split has no image.
+    """
+    if not split.records:
+        raise DataError(f"{split.root}: has no image, so that nothing says where further ones go")
+    return Counter(record.path.parent for record in split.records).most_common(1)[0][0]
+
+
+def written_beside(written: Iterable[str], known: Path, name: str) -> str:
+    """Return how a label file is to name a new file that lies beside a known one.
+
+    Args:
+        written: the names of images in the label file.
+    """
+    for text in written:
+        plain = text.strip().replace("\\", "/")
+        if plain.rpartition("/")[2] == known.name:
+            return plain[: len(plain) - len(known.name)] + name
+    return name
+
+
+def with_lines(path: Path, lines: Iterable[str]) -> bytes:
+    """Return the content of a text file with more lines, ended as its others are.
+
+    Raises:
+        DataError: the file is in an encoding of several bytes per character.
+    """
+    text = path.read_bytes()
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: is UTF-16, wanted UTF-8; nothing can be added to it")
+    end = b"\r\n" if b"\r\n" in text else b"\n"
+    joined = b"".join(line.encode() + end for line in lines)
+    return text + (b"" if not text or text.endswith(b"\n") else end) + joined
 
 
 def split_of(name: str) -> str | None:

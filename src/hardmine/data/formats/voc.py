@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+import numpy as np
+
 from hardmine.data.formats.image_folder import stem_name
 from hardmine.data.formats.image_labels import (
     Fault,
@@ -33,11 +35,21 @@ from hardmine.data.formats.image_states import (
     write_marks,
     write_plain,
 )
-from hardmine.data.formats.label_format import ALL, SPLITS, LabelPerImage, LabelSet, Reader, Writer
+from hardmine.data.formats.label_format import (
+    ALL,
+    SPLITS,
+    Additions,
+    LabelPerImage,
+    LabelSet,
+    NewImage,
+    Reader,
+    Writer,
+    with_lines,
+)
 from hardmine.data.formats.labels_per_image import PerImageSource
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import peek_text
-from hardmine.types import ImageRecord
+from hardmine.types import Dataset, ImageRecord, ImageState
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _CHALLENGE = "PASCAL VOC"
@@ -171,3 +183,23 @@ def _add(parent: Element, key: str, value: object) -> None:
 
 READER = Reader(layout=_layout, per_image=LabelPerImage(".xml", _looks_like_voc, _source))
 WRITER = Writer(write_voc, lambda split: "JPEGImages")
+
+
+def append_voc(source: PerImageSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
+    """Add images with an XML file each, one without objects for a negative, and list them."""
+    found = Additions()
+    for image in images:
+        classes = tuple(dict.fromkeys(image.classes))
+        labels = np.array([classes.index(name) + 1 for name in image.classes], np.int64)
+        place = source.images / image.name
+        ignore, state = np.zeros(len(labels), np.bool_), ImageState.LABELLED
+        record = ImageRecord(place, image.width, image.height, image.boxes, labels, ignore, state)
+        found.pictures[image.name] = place
+        found.new_files[source.labels / f"{image.stem}.xml"] = _voc_xml(record, classes)
+    if source.list_file is not None:
+        names = [image.stem for image in images]
+        found.edits[source.list_file] = with_lines(source.list_file, names)
+    return found
+
+
+APPENDER = append_voc

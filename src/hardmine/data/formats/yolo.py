@@ -30,12 +30,17 @@ from hardmine.data.formats.image_states import (
 )
 from hardmine.data.formats.label_format import (
     ALL,
+    Additions,
     LabelFiles,
     LabelPerImage,
     LabelSet,
+    NewImage,
     Reader,
     Writer,
     below_images,
+    usual_folder,
+    with_lines,
+    written_beside,
 )
 from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.data.formats.labels_in_one_file import none_found
@@ -44,7 +49,7 @@ from hardmine.data.formats.yolo_config import ONLY_REPEATS, load_config, read_co
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, peek_text, read_lines, same_text
-from hardmine.types import ImageRecord, ImageState, Problem
+from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 _REPEATED = (
     "data.yaml names {folder} as {name} too, since other programs want both train and val: what is "
@@ -321,6 +326,12 @@ class _LabelFolders:
             self._places[folder] = tuple(p for p in dict.fromkeys(found) if p.is_dir())
         return self._places[folder]
 
+    def home(self, folder: Path) -> Path:
+        """Return the folder where the label of a new image of a folder belongs."""
+        beyond = self._beyond(folder)
+        places = self.places(folder)
+        return beyond if beyond is not None and (beyond in places or not places) else places[0]
+
     def roots(self) -> list[Path]:
         """Return the folders below which all labels of the split's folders should have an image."""
         found: list[Path] = []
@@ -476,3 +487,34 @@ READER = Reader(
     per_image=LabelPerImage(".txt", looks_like_labels, _in_folders),
 )
 WRITER = Writer(write_yolo, below_images)
+
+
+def append_yolo(source: YoloSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
+    """Add images with a label file each, an empty one for a negative; a list file gets their names."""
+    folder = usual_folder(split)
+    home = _LabelFolders(source).home(folder)
+    numbers = {name: number for number, name in (source.names or {}).items()}
+    found = Additions()
+    for image in images:
+        found.pictures[image.name] = folder / image.name
+        lines = []
+        for (x0, y0, x1, y1), name in zip(image.boxes.tolist(), image.classes, strict=True):
+            number = numbers.get(name, int(name) if name.isdigit() and not numbers else None)
+            if number is None:
+                raise DataError(
+                    f"{source.root}: has no class {name!r}, wanted {', '.join(numbers)}"
+                )
+            cx, cy = (x0 + x1) / 2 / image.width, (y0 + y1) / 2 / image.height
+            width, height = (x1 - x0) / image.width, (y1 - y0) / image.height
+            lines.append(f"{number} {cx:.10g} {cy:.10g} {width:.10g} {height:.10g}\n")
+        found.new_files[home / f"{image.stem}.txt"] = "".join(lines)
+    if not any(entry.is_dir() and folder.is_relative_to(entry) for entry in source.entries):
+        entry = next(e for e in source.entries if not e.is_dir())
+        known = next(r.path for r in split.records if r.path.parent == folder)
+        written = read_lines(entry)
+        names = [written_beside(written, known, image.name) for image in images]
+        found.edits[entry] = with_lines(entry, names)
+    return found
+
+
+APPENDER = append_yolo

@@ -1,0 +1,456 @@
+"""Confirmed negatives and new labels go into the user's own data set, and out of it again.
+
+What is written is planned in full before anything is touched. A journal in ``.hardmine-apply/`` beside
+the labels names every file that is made and holds a copy of every file that is changed; it is written
+first and marked as done last. So an apply that was killed half way is taken back by the next one, or by
+:func:`undo_apply`, and one that is repeated finds its images there and adds nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hardmine.data.formats.format_table import FORMATS
+from hardmine.data.formats.image_paths import plain_path
+from hardmine.data.formats.label_format import ALL, Additions, NewImage
+from hardmine.data.formats.recognise import find_sources
+from hardmine.data.images import decode_image, picture_suffixes
+from hardmine.data.load_dataset import load_splits
+from hardmine.data.splits.near_duplicates import (
+    MAX_DISTANCE,
+    find_near,
+    group_duplicates,
+    hash_images,
+    perceptual_hash,
+)
+from hardmine.errors import DataError
+from hardmine.files import write_bytes, write_json
+from hardmine.inference.image_loading import path_of, read_item
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.sources.pool_source import open_image
+from hardmine.types import Dataset, Decision, ImageState
+
+How = Literal["copy", "link", "reference"]
+"""An image becomes a copy, a hard link, or a symbolic link to where it is."""
+
+JOURNALS = ".hardmine-apply"
+_PLAIN = re.compile(r"[^\w.-]+")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that was not added, and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ApplyResult:
+    """What was added to a data set, or would be.
+
+    Attributes:
+        split: the part that the images went into.
+        empty: names of the files that were added as verified negatives.
+        labelled: names of those that were added with objects.
+        skipped: images that were not added, each with the reason.
+        undecided: how many images have another verdict (unsure, ignore, an object without a box).
+        journal: what :func:`undo_apply` reads; None when nothing was written.
+    """
+
+    data: Path
+    split: str
+    empty: tuple[str, ...]
+    labelled: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    undecided: Mapping[str, int]
+    dry_run: bool
+    journal: Path | None = None
+
+    def __str__(self) -> str:
+        verb = "would be added" if self.dry_run else "added"
+        lines = [
+            f"{self.data} ({self.split}): {len(self.empty)} verified negatives and "
+            f"{len(self.labelled)} labelled images {verb}"
+        ]
+        reasons = Counter(each.reason.partition(":")[0] for each in self.skipped)
+        lines += [f"not added, {count}: {reason}" for reason, count in reasons.items()]
+        lines += [f"not added, {count}: {what}" for what, count in self.undecided.items()]
+        if self.journal is not None:
+            lines.append("hardmine apply … --undo takes this back")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidate:
+    """A decided image as it is now: its bytes' digest, its size, its hash."""
+
+    decision: Decision
+    name: str
+    digest: str
+    size: tuple[int, int]
+    phash: int
+
+
+@dataclass(slots=True)
+class _Plan:
+    split: str
+    images: dict[str, _Candidate] = field(default_factory=dict)
+    additions: Additions = field(default_factory=Additions)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def apply_decisions(
+    store: Path | str,
+    data: Path | str,
+    *,
+    how: How = "copy",
+    images: Path | str | None = None,
+    dry_run: bool = False,
+) -> ApplyResult:
+    r"""Write what people decided into a data set: verified negatives, and images with their new labels.
+
+    Images go into the training part, in the data set's own format (YOLO, VOC, COCO or CSV); never into
+    the validation or test part. One that is a near-copy of any image of the data set, or of another one
+    that is added, is left out; so is one that has changed since it was mined.
+
+    Args:
+        store: the folder of ``mine`` or of a loop, its ``pool.sqlite``, or a ``candidates.csv`` with
+            verdicts (which go into the store first).
+        data: the data set.
+        how: copy the images, make hard links, or make symbolic links to where they are. Images in
+            archives and behind URLs are always copied.
+        images: the folder of the data set's images, where it is not found beside the labels.
+        dry_run: write nothing.
+
+    Returns:
+        ApplyResult: what was added and what was not, with reasons.
+
+    Raises:
+        DataError: there is no training part, a format that images cannot be added to, a class that the
+            data set does not have, or a file that cannot be read or written.
+
+    Example:
+        >>> mined = hardmine.mine(detector, "pool", top=2, out="mined")
+        >>> sheet = Path("mined/candidates.csv")
+        >>> _ = sheet.write_text(sheet.read_text().replace(",0,\n", ",0,empty\n"))
+        >>> print(hardmine.apply_decisions(sheet, "shelf", dry_run=True))
+        shelf (all): 2 verified negatives and 0 labelled images would be added
+    """
+    root = _root_of(Path(data))
+    if not dry_run:
+        _take_back_unfinished(root)
+    decisions, phash_of = _decided(Path(store))
+    splits = load_splits(data, images=images)
+    plan = _plan(decisions, phash_of, splits, data, images, how)
+    undecided = Counter(_why_not(d) for d in decisions.values() if not _is_added(d))
+    empty = [n for n, c in plan.images.items() if c.decision.state is ImageState.VERIFIED_EMPTY]
+    labelled = [name for name in plan.images if name not in empty]
+    journal = None
+    if plan.images and not dry_run:
+        journal = _write(root, plan, how)
+    return ApplyResult(
+        Path(data),
+        plan.split,
+        tuple(empty),
+        tuple(labelled),
+        tuple(plan.skipped),
+        dict(undecided),
+        dry_run,
+        journal,
+    )
+
+
+def undo_apply(data: Path | str) -> int:
+    r"""Take the last apply back: remove the files that it made, and restore those that it changed.
+
+    A file that was made and has been changed since stays, with a warning.
+
+    Returns:
+        How many files were removed or restored.
+
+    Raises:
+        DataError: nothing was applied, or a label file has been changed since; then nothing is touched.
+
+    Example:
+        >>> mined = hardmine.mine(detector, "pool", top=2, out="mined")
+        >>> sheet = Path("mined/candidates.csv")
+        >>> _ = sheet.write_text(sheet.read_text().replace(",0,\n", ",0,empty\n"))
+        >>> len(hardmine.apply_decisions(sheet, data.to_yolo("mine").out).empty)
+        2
+        >>> hardmine.undo_apply("mine")
+        4
+    """
+    root = _root_of(Path(data))
+    journals = _journals(root)
+    if not journals:
+        raise DataError(f"{data}: nothing was applied here, so that there is nothing to undo")
+    return _take_back(root, journals[-1])
+
+
+def _decided(target: Path) -> tuple[dict[str, Decision], dict[str, int]]:
+    """Return the latest decision on each image, and the hash that mining saw."""
+    if target.suffix.lower() == ".csv":
+        from hardmine.review.run_review import open_listed
+
+        target = open_listed(target).store
+    path = target / "pool.sqlite" if target.is_dir() else target
+    if not path.is_file():
+        raise DataError(f"{path}: no such pool store")
+    with PoolStore(path, read_only=True) as store:
+        decisions = store.decisions()
+        seen = {
+            image: store.find(decision.model_id, image) for image, decision in decisions.items()
+        }
+    return decisions, {image: row.phash for image, row in seen.items() if row is not None}
+
+
+def _is_added(decision: Decision) -> bool:
+    return decision.state in (ImageState.VERIFIED_EMPTY, ImageState.LABELLED)
+
+
+def _why_not(decision: Decision) -> str:
+    if decision.state is ImageState.CONTAINS_OBJECT:
+        return "holds an object that has no box yet"
+    return f"the verdict is {decision.verdict.value}"
+
+
+def _plan(
+    decisions: Mapping[str, Decision],
+    phash_of: Mapping[str, int],
+    splits: Mapping[str, Dataset],
+    data: Path | str,
+    images: Path | str | None,
+    how: How,
+) -> _Plan:
+    plan = _Plan(_target_split(splits, data))
+    candidates: list[_Candidate] = []
+    for image, decision in decisions.items():
+        if not _is_added(decision):
+            continue
+        found = _read(decision, phash_of.get(image, 0))
+        if isinstance(found, Skipped):
+            plan.skipped.append(found)
+        else:
+            candidates.append(found)
+    kept = _apart(candidates, splits, plan)
+    plan.images = {candidate.name: candidate for candidate in kept}
+    source = find_sources(plain_path(data), None if images is None else plain_path(images))[
+        plan.split
+    ]
+    row = next(row for row in FORMATS if row.name == source.format)
+    if how == "reference" and row.name not in ("yolo", "voc"):
+        raise DataError(
+            f"{data}: {row.name} files name images inside their folder alone; use copy or link"
+        )
+    new = [_new_image(candidate) for candidate in kept]
+    if new:
+        plan.additions = row.appender(source, splits[plan.split], new)
+        _check_free(plan.additions)
+    return plan
+
+
+def _target_split(splits: Mapping[str, Dataset], data: Path | str) -> str:
+    for name in ("train", ALL):
+        if name in splits:
+            return name
+    raise DataError(
+        f"{data}: has the parts {', '.join(splits)} and no part to train on; nothing is added to those "
+        "that are measured on"
+    )
+
+
+def _read(decision: Decision, mined: int) -> _Candidate | Skipped:
+    try:
+        content = read_item(open_image(decision.image))
+        picture = decode_image(content, decision.image)
+    except (DataError, OSError) as error:
+        return Skipped(decision.image, f"cannot be read: {error}")
+    phash = perceptual_hash(picture.pixels)
+    if mined and phash and bin((phash ^ mined) & (2**64 - 1)).count("1") > MAX_DISTANCE:
+        return Skipped(decision.image, "has changed since it was mined")
+    digest = hashlib.sha256(content).hexdigest()
+    name = _file_name(decision.image)
+    return _Candidate(decision, name, digest, (picture.width, picture.height), phash)
+
+
+def _file_name(image: str) -> str:
+    """Return a name that no other image has: the same for the same image, whenever it is added."""
+    path = path_of(image)
+    suffix = path.suffix.lower() if path.suffix.lower() in picture_suffixes() else ".jpg"
+    plain = _PLAIN.sub("_", path.stem).strip("._") or "image"
+    return f"hardmine_{plain[:80]}_{hashlib.sha256(image.encode()).hexdigest()[:8]}{suffix}"
+
+
+def _apart(
+    candidates: Sequence[_Candidate], splits: Mapping[str, Dataset], plan: _Plan
+) -> list[_Candidate]:
+    """Return those that repeat no image of the data set and none of each other."""
+    there = [(name, record.path) for name, part in splits.items() for record in part.records]
+    hashes = hash_images([path for _, path in there])
+    near = find_near(hashes, [candidate.phash for candidate in candidates])
+    groups = group_duplicates([candidate.phash for candidate in candidates])
+    kept: dict[int, _Candidate] = {}
+    for index, candidate in enumerate(candidates):
+        image = candidate.decision.image
+        if index in near:
+            part, path = there[near[index]]
+            plan.skipped.append(Skipped(image, f"is a near-copy of an image of {part}: {path}"))
+        elif groups[index] in kept:
+            other = kept[groups[index]].decision.image
+            plan.skipped.append(Skipped(image, f"is a near-copy of one that is added: {other}"))
+        else:
+            kept[groups[index]] = candidate
+    return list(kept.values())
+
+
+def _new_image(candidate: _Candidate) -> NewImage:
+    width, height = candidate.size
+    boxes = np.array([box.box for box in candidate.decision.boxes], np.float32).reshape(-1, 4)
+    boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
+    classes = tuple(box.category for box in candidate.decision.boxes)
+    return NewImage(candidate.name, width, height, boxes, classes)
+
+
+def _check_free(additions: Additions) -> None:
+    for path in (*additions.pictures.values(), *additions.new_files):
+        if path.exists() or path.is_symlink():
+            raise DataError(f"{path}: is there already; remove it, or undo what was applied before")
+
+
+# The journal.
+
+
+def _root_of(data: Path) -> Path:
+    return data.resolve() if data.is_dir() else data.resolve().parent
+
+
+def _journals(root: Path) -> list[Path]:
+    return sorted((root / JOURNALS).glob("*.json"))
+
+
+def _take_back_unfinished(root: Path) -> None:
+    for journal in reversed(_journals(root)):
+        if not json.loads(journal.read_text(encoding="utf-8"))["done"]:
+            _log.warning("%s: an apply was interrupted; what it had written is taken back", root)
+            _take_back(root, journal)
+
+
+def _write(root: Path, plan: _Plan, how: How) -> Path:
+    folder = root / JOURNALS
+    number = 1 + max((int(path.stem) for path in _journals(root)), default=0)
+    journal, backups = folder / f"{number:04d}.json", folder / f"{number:04d}"
+    additions = plan.additions
+    made = {path: plan.images[name].digest for name, path in additions.pictures.items()}
+    made |= {path: _digest(text.encode()) for path, text in additions.new_files.items()}
+    changed = []
+    for index, (path, content) in enumerate(additions.edits.items()):
+        before = path.read_bytes()
+        write_bytes(backups / str(index), before)
+        changed.append(
+            {
+                "path": str(path),
+                "before": _digest(before),
+                "after": _digest(content),
+                "backup": f"{number:04d}/{index}",
+            }
+        )
+    record: dict[str, Any] = {
+        "done": False,
+        "made": {str(path): digest for path, digest in made.items()},
+        "folders": [str(path) for path in _missing_folders(made)],
+        "changed": changed,
+    }
+    write_json(journal, record)
+    for name, path in additions.pictures.items():
+        _place(plan.images[name], path, how)
+    for path, text in additions.new_files.items():
+        write_bytes(path, text.encode())
+    for path, content in additions.edits.items():
+        write_bytes(path, content)
+    write_json(journal, {**record, "done": True})
+    return journal
+
+
+def _missing_folders(files: Mapping[Path, str]) -> list[Path]:
+    """Return the folders that will be made for the files, inner ones first."""
+    missing = {folder for path in files for folder in path.parents if not folder.exists()}
+    return sorted(missing, key=lambda folder: -len(folder.parts))
+
+
+def _place(candidate: _Candidate, path: Path, how: How) -> None:
+    item = open_image(candidate.decision.image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if item.read is None and how == "reference":
+        path.symlink_to(Path(item.name).resolve())
+        return
+    if item.read is None and how == "link":
+        try:
+            os.link(Path(item.name).resolve(), path)
+            return
+        except OSError:
+            _log.warning("%s: cannot be linked here, copied", item.name)
+    content = read_item(item)
+    if _digest(content) != candidate.digest:
+        raise DataError(f"{candidate.decision.image}: has changed while it was copied")
+    write_bytes(path, content)
+
+
+def _take_back(root: Path, journal: Path) -> int:
+    record = json.loads(journal.read_text(encoding="utf-8"))
+    restore = []
+    for entry in record["changed"]:
+        path = Path(entry["path"])
+        now = _digest(path.read_bytes()) if path.is_file() else ""
+        if now == entry["after"]:
+            restore.append((path, (root / JOURNALS / entry["backup"]).read_bytes()))
+        elif now != entry["before"]:
+            raise DataError(
+                f"{path}: has been changed since it was written; nothing is undone. The file as it was "
+                f"before lies in {root / JOURNALS / entry['backup']}"
+            )
+    count = 0
+    for path, content in restore:
+        write_bytes(path, content)
+        count += 1
+    for name, digest in record["made"].items():
+        count += _remove(Path(name), digest)
+    for folder in map(Path, record["folders"]):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    journal.unlink()
+    shutil.rmtree(root / JOURNALS / journal.stem, ignore_errors=True)
+    if not any((root / JOURNALS).iterdir()):
+        (root / JOURNALS).rmdir()
+    return count
+
+
+def _remove(path: Path, digest: str) -> bool:
+    """Remove a file that an apply made; a symbolic link goes, whatever became of its target."""
+    if path.is_symlink():
+        path.unlink()
+        return True
+    if not path.is_file():
+        return False
+    if _digest(path.read_bytes()) != digest:
+        _log.warning("%s: has been changed since it was written, and stays", path)
+        return False
+    path.unlink()
+    return True
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,364 @@
+"""Decisions go into data sets of four formats, and out of them again; killed, they can be repeated."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hardmine.cli.main import run
+from hardmine.data.convert import convert
+from hardmine.data.load_dataset import load_splits
+from hardmine.errors import DataError
+from hardmine.mining.pool_store import PoolStore
+from hardmine.review import apply_decisions as module
+from hardmine.review.apply_decisions import ApplyResult, apply_decisions, undo_apply
+from hardmine.types import Dataset, Decision, ImageRecord, ImageState, NamedBox, Verdict
+
+CLASSES = ("bottle", "can")
+BOX = NamedBox((8.0, 6.0, 40.0, 30.0), "can")
+
+
+def draw(path: Path, seed: int) -> Path:
+    """Write a picture of its own pattern, 64 × 48 pixels."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def record(path: Path, *labels: int) -> ImageRecord:
+    boxes = np.array([[4, 4, 20, 20]] * len(labels), np.float32).reshape(-1, 4)
+    empty = ImageRecord.empty(path, 64, 48, ImageState.VERIFIED_EMPTY)
+    state = ImageState.LABELLED if labels else ImageState.VERIFIED_EMPTY
+    return replace(
+        empty,
+        boxes=boxes,
+        labels=np.array(labels, np.int64),
+        ignore=np.zeros(len(labels), bool),
+        state=state,
+    )
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> dict[str, Dataset]:
+    folder = tmp_path / "source"
+    train = [record(draw(folder / f"t{i}.png", i), 1 + i % 2) for i in range(4)]
+    val = [record(draw(folder / f"v{i}.png", 10 + i), 1) for i in range(2)]
+    return {
+        "train": Dataset(CLASSES, tuple(train), folder),
+        "val": Dataset(CLASSES, tuple(val), folder),
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Decisions: two empty pictures, one with a can, one that repeats a validation image, one unsure."""
+    pool = tmp_path / "pool"
+    names = {name: draw(pool / f"{name}.png", 100 + i) for i, name in enumerate("abcd")}
+    copy = draw(pool / "copy of v0.png", 10)
+    twin = pool / "twin of a.png"
+    shutil.copy(names["a"], twin)
+    path = tmp_path / "mined" / "pool.sqlite"
+    with PoolStore(path) as opened:
+        opened.add_decisions(
+            [
+                said(names["a"], Verdict.EMPTY),
+                said(names["b"], Verdict.EMPTY),
+                replace(said(names["c"], Verdict.CONTAINS_OBJECT), boxes=(BOX,)),
+                said(copy, Verdict.EMPTY),
+                said(twin, Verdict.EMPTY),
+                said(names["d"], Verdict.UNSURE),
+            ]
+        )
+    return path
+
+
+def said(path: Path | str, verdict: Verdict) -> Decision:
+    return Decision(str(path), verdict, "me", "2026-01-01T00:00:00+00:00", "model")
+
+
+def write_yolo(splits: dict[str, Dataset], out: Path) -> Path:
+    return convert(splits, out, "yolo").out / "data.yaml"
+
+
+def write_yolo_lists(splits: dict[str, Dataset], out: Path) -> Path:
+    """YOLO with list files in place of folders."""
+    convert(splits, out, "yolo")
+    for name in splits:
+        images = sorted((out / "images" / name).iterdir())
+        lines = "\n".join(f"./images/{name}/{image.name}" for image in images)
+        (out / f"{name}.txt").write_text(lines, encoding="utf-8")
+    names = "".join(f"  {i}: {name}\n" for i, name in enumerate(CLASSES))
+    text = f"train: train.txt\nval: val.txt\nnames:\n{names}"
+    (out / "data.yaml").write_text(text, encoding="utf-8")
+    return out / "data.yaml"
+
+
+def write_voc(splits: dict[str, Dataset], out: Path) -> Path:
+    return convert(splits, out, "voc").out
+
+
+def write_coco(splits: dict[str, Dataset], out: Path) -> Path:
+    return convert(splits, out, "coco").out
+
+
+def write_csv(splits: dict[str, Dataset], out: Path) -> Path:
+    """A table of the training images alone, with Windows' line ends and a column of its own."""
+    lines = ["photographer;filename;xmin;ymin;xmax;ymax;class;width;height"]
+    for each in splits["train"].records:
+        target = out / "img" / each.path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(each.path, target)
+        label = CLASSES[each.labels[0] - 1]
+        lines.append(f"ann;img/{target.name};4;4;20;20;{label};64;48")
+    (out / "boxes.csv").write_bytes("\r\n".join(lines).encode())
+    return out / "boxes.csv"
+
+
+WRITERS = {
+    "yolo": write_yolo,
+    "yolo lists": write_yolo_lists,
+    "voc": write_voc,
+    "coco": write_coco,
+    "csv": write_csv,
+}
+
+
+@pytest.fixture(params=list(WRITERS))
+def data(request: pytest.FixtureRequest, splits: dict[str, Dataset], tmp_path: Path) -> Path:
+    return WRITERS[request.param](splits, tmp_path / "data")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def root_of(data: Path) -> Path:
+    return data if data.is_dir() else data.parent
+
+
+def train_part(data: Path) -> Dataset:
+    found = load_splits(data)
+    return found.get("train") or found["all"]
+
+
+def test_decisions_are_read_back_from_the_data_set(data: Path, store: Path) -> None:
+    before = {name: part.fingerprint for name, part in load_splits(data).items()}
+    known = len(train_part(data))
+    result = apply_decisions(store, data)
+    assert (len(result.empty), len(result.labelled)) == (
+        (3, 1) if "all" in before else (2, 1)  # the CSV has no validation part to repeat
+    )
+    part = train_part(data)
+    assert not part.problems
+    added = {r.path.name: r for r in part.records if r.path.name.startswith("hardmine_")}
+    assert len(part) == known + len(added)
+    for name in result.empty:
+        assert added[name].state is ImageState.VERIFIED_EMPTY
+    (labelled,) = result.labelled
+    assert added[labelled].state is ImageState.LABELLED
+    assert added[labelled].boxes.tolist() == [pytest.approx(list(BOX.box), abs=1e-3)]
+    assert part.categories[added[labelled].labels[0] - 1] == "can"
+    assert "hardmine_c_" in labelled
+    if "val" in before:
+        assert load_splits(data)["val"].fingerprint == before["val"]
+        assert any("near-copy of an image of val" in each.reason for each in result.skipped)
+    assert any("near-copy of one that is added" in each.reason for each in result.skipped)
+    assert result.undecided == {"the verdict is unsure": 1}
+
+
+def test_undo_restores_every_byte(data: Path, store: Path) -> None:
+    before = contents(root_of(data))
+    apply_decisions(store, data)
+    assert contents(root_of(data)) != before
+    assert undo_apply(data) >= 4
+    assert contents(root_of(data)) == before
+    with pytest.raises(DataError, match="nothing was applied here"):
+        undo_apply(data)
+
+
+def test_a_dry_run_writes_nothing_and_says_the_same(data: Path, store: Path) -> None:
+    before = contents(root_of(data))
+    planned = apply_decisions(store, data, dry_run=True)
+    assert contents(root_of(data)) == before
+    done = apply_decisions(store, data)
+    assert (planned.empty, planned.labelled) == (done.empty, done.labelled)
+    assert "would be added" in str(planned)
+    assert "--undo takes this back" in str(done)
+
+
+def test_applying_again_adds_nothing_twice(data: Path, store: Path) -> None:
+    apply_decisions(store, data)
+    after = contents(root_of(data))
+    again = apply_decisions(store, data)
+    assert (again.empty, again.labelled, again.journal) == ((), (), None)
+    assert contents(root_of(data)) == after
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("survives", range(8))
+def test_killed_half_way_it_can_be_undone_or_repeated(
+    splits: dict[str, Dataset],
+    store: Path,
+    tmp_path: Path,
+    survives: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writes = {"write_bytes": module.write_bytes, "write_json": module.write_json}
+    whole = write_yolo_lists(splits, tmp_path / "whole")
+    apply_decisions(store, whole)
+    wanted = contents(whole.parent)
+
+    def dying(name: str) -> Callable[..., None]:
+        def write(*args: object) -> None:
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            writes[name](*args)  # type: ignore[arg-type]
+
+        return write
+
+    for repeat in (True, False):
+        data = write_yolo_lists(splits, tmp_path / f"data{repeat}")
+        before = contents(data.parent)
+        left = survives
+        for name in writes:
+            monkeypatch.setattr(module, name, dying(name))
+        with pytest.raises(Killed):
+            apply_decisions(store, data)
+        for name, real in writes.items():
+            monkeypatch.setattr(module, name, real)
+        if repeat:
+            apply_decisions(store, data)
+            found = {n: c for n, c in contents(data.parent).items() if module.JOURNALS not in n}
+            assert found == {n: c for n, c in wanted.items() if module.JOURNALS not in n}
+        elif survives >= 2:  # the backup and the journal are written: there is something to undo
+            undo_apply(data)
+            assert contents(data.parent) == before
+
+
+def test_nothing_is_undone_over_a_label_file_that_was_changed(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_csv(splits, tmp_path / "data")
+    apply_decisions(store, data)
+    data.write_bytes(data.read_bytes() + b"\r\n")
+    after = contents(data.parent)
+    with pytest.raises(DataError, match="changed since it was written; nothing is undone"):
+        undo_apply(data)
+    assert contents(data.parent) == after
+
+
+def test_a_label_that_a_person_improved_stays(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    result = apply_decisions(store, data)
+    label = data.parent / "labels" / "train" / f"{Path(result.labelled[0]).stem}.txt"
+    label.write_text("0 0.5 0.5 0.2 0.2\n", encoding="utf-8")
+    undo_apply(data)
+    assert label.is_file()
+    assert "has been changed since it was written, and stays" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["link", "reference"])
+def test_links_take_no_space(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path, how: str
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    result = apply_decisions(store, data, how=how)  # type: ignore[arg-type]
+    added = data.parent / "images" / "train" / result.empty[0]
+    original = tmp_path / "pool" / "a.png"
+    assert added.samefile(original)
+    assert added.is_symlink() is (how == "reference")
+    assert len(train_part(data)) == 7
+    undo_apply(data)
+    assert original.is_file()
+    with pytest.raises(DataError, match="use copy or link"):
+        apply_decisions(store, write_coco(splits, tmp_path / "coco"), how="reference")
+
+
+def test_images_of_archives_are_read_through_their_source(
+    splits: dict[str, Dataset], tmp_path: Path
+) -> None:
+    archive = tmp_path / "shard.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(draw(tmp_path / "x.png", 300), "cam1/x.png")
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_decisions([said(f"{archive}!/cam1/x.png", Verdict.EMPTY)])
+    data = write_voc(splits, tmp_path / "data")
+    result = apply_decisions(tmp_path / "pool.sqlite", data, how="link")
+    (name,) = result.empty
+    assert (data / "JPEGImages" / name).read_bytes() == (tmp_path / "x.png").read_bytes()
+
+
+def test_images_that_are_gone_or_have_no_class_are_named(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    (tmp_path / "pool" / "b.png").unlink()
+    result = apply_decisions(store, data)
+    assert [s.image for s in result.skipped if s.reason.startswith("cannot be read")] == [
+        str(tmp_path / "pool" / "b.png")
+    ]
+    undo_apply(data)
+    before = contents(data.parent)
+    with PoolStore(store) as opened:
+        unknown = replace(BOX, category="dog")
+        said_dog = said(tmp_path / "pool" / "d.png", Verdict.CONTAINS_OBJECT)
+        opened.add_decisions([replace(said_dog, boxes=(unknown,))])
+    with pytest.raises(DataError, match=r"no class 'dog', wanted bottle, can"):
+        apply_decisions(store, data)
+    assert contents(data.parent) == before
+
+
+def test_what_is_measured_on_is_never_added_to(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_coco({"val": splits["val"], "test": splits["train"]}, tmp_path / "data")
+    with pytest.raises(DataError, match="no part to train on"):
+        apply_decisions(store, data)
+
+
+def test_other_formats_are_named_with_the_way_on(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = convert({"all": splits["train"]}, tmp_path / "data", "labelme").out
+    with pytest.raises(DataError, match=r"labelme data, only to voc, yolo, coco, csv"):
+        apply_decisions(store, data)
+
+
+def test_the_command(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    assert run(["apply", str(store.parent), str(data), "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 verified negatives and 1 labelled images would be added" in out
+    assert "near-copy of an image of val" in err
+    assert run(["apply", str(store), str(data), "--how", "link"]) == 0
+    assert run(["apply", str(store), str(data), "--undo"]) == 0
+    assert "files removed or restored" in capsys.readouterr().out
+    assert run(["apply", str(store), str(data), "--undo"]) == 1
+
+
+def test_a_result_counts_its_reasons() -> None:
+    skipped = (module.Skipped("a", "is gone: x"), module.Skipped("b", "is gone: y"))
+    result = ApplyResult(Path("d"), "train", ("a",), (), skipped, {"unsure": 2}, dry_run=True)
+    assert "not added, 2: is gone" in str(result)
+    assert "not added, 2: unsure" in str(result)
