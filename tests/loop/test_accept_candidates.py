@@ -9,6 +9,10 @@ import pytest
 
 from hardmine.errors import DataError
 from hardmine.mining.pool_store import PoolStore
+from hardmine.reports import loop_report
+from hardmine.reports.content import ReportData
+from hardmine.review.candidate_list import open_candidates
+from hardmine.review.decisions import Asked, DecisionDesk
 from hardmine.types import Verdict
 from loop_fakes import World, rows_of, run, sheet_of, trained_on
 
@@ -65,6 +69,36 @@ def test_the_loop_waits_for_verdicts_and_goes_on_when_they_are_there(
         verdicts = [decision.verdict for decision in store.decisions().values()]
     assert verdicts.count(Verdict.CONTAINS_OBJECT) == 1
     assert verdicts.count(Verdict.EMPTY) == 5
+
+
+def test_the_loop_waits_for_the_review_page_and_goes_on_with_its_decisions(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[ReportData] = []
+    monkeypatch.setattr(loop_report, "write_report", lambda path, page: pages.append(page))
+    out = tmp_path / "run"
+    waiting = run(inputs, out, World(), rounds=1, accept="review").waiting
+    assert waiting is not None
+    assert str(waiting) == (
+        f"round 1 waits for decisions on 3 images: run hardmine review {out}, then: "
+        f"hardmine loop --out {out} --resume"
+    )
+    listed = open_candidates(out)
+    items = [item for item in listed.items if item.leader < 0]
+    with DecisionDesk(listed.store) as desk:
+        desk.decide([Asked(items[0])], Verdict.CONTAINS_OBJECT, "ann")
+        desk.decide([Asked(item) for item in items[1:-1]], Verdict.EMPTY, "ann")
+        again = World()
+        left = run(inputs, out, again, rounds=1, accept="review", resume=True).waiting
+        assert left is not None
+        assert (left.num_images, again.calls) == (1, [])
+        desk.decide([Asked(items[-1])], Verdict.EMPTY, "ben")
+    assert run(inputs, out, World(), rounds=1, accept="review", resume=True).waiting is None
+    assert trained_on(out, "mined", 1) == [item.name for item in items[1:]]
+    assert [(row.people, row.nobody) for row in pages[0].looked] == [({"ann": 2, "ben": 1}, 0)]
+    captions = [picture.caption for picture in pages[0].mined[0].pictures]
+    assert captions[0].endswith("· holds an object (ann)")
+    assert captions[-1].endswith("· empty (ben)")
 
 
 @pytest.mark.parametrize("verdict", ["contains_object", "ignore", "unsure"])

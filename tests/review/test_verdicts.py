@@ -7,7 +7,7 @@ import pytest
 from hardmine.errors import DataError
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
-from hardmine.types import Verdict
+from hardmine.types import Decision, Verdict
 
 KNOWN = {"a.png": "/pool/a.png", "/pool/a.png": "/pool/a.png", "b, c.png": "/pool/b, c.png"}
 
@@ -64,6 +64,39 @@ def test_saying_the_same_again_appends_nothing(tmp_path: Path) -> None:
         assert store_verdicts(store, {"a": (Verdict.IGNORE, 2)}, "eve", "m") == 1
         decision = store.decisions()["a"]
     assert (decision.verdict, decision.who, decision.model_id) == (Verdict.IGNORE, "eve", "m")
+
+
+def said(image: str, verdict: Verdict, who: str) -> Decision:
+    return Decision(image, verdict, who, "2026-01-01T00:00:00+00:00", "m")
+
+
+def test_a_file_that_contradicts_the_page_is_refused_with_its_line(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_decisions([said("a", Verdict.CONTAINS_OBJECT, "ann")])
+        with pytest.raises(
+            DataError, match=r"v\.csv:7: a is empty here, and ann said contains_object on the page"
+        ):
+            store_verdicts(store, {"a": (Verdict.EMPTY, 7)}, "v.csv", "m")
+        assert store_verdicts(store, {"a": (Verdict.CONTAINS_OBJECT, 7)}, "v.csv", "m") == 0
+        assert store.decisions()["a"].who == "ann"
+
+
+def test_what_the_page_changed_after_the_file_was_taken_in_holds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store_verdicts(store, {"a": (Verdict.EMPTY, 2)}, "v.csv", "m")
+        store.add_decisions([said("a", Verdict.IGNORE, "ann")])
+        assert store_verdicts(store, {"a": (Verdict.EMPTY, 2)}, "v.csv", "m") == 0
+        assert store.decisions()["a"].verdict is Verdict.IGNORE
+    assert "v.csv: 1 verdicts were changed on the page: a (ignore, ann)" in caplog.text
+
+
+def test_a_later_file_counts_against_an_earlier_one(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store_verdicts(store, {"a": (Verdict.EMPTY, 2)}, "one.csv", "m")
+        assert store_verdicts(store, {"a": (Verdict.UNSURE, 2)}, "two.csv", "m") == 1
+        assert store.decisions()["a"].verdict is Verdict.UNSURE
 
 
 def test_a_half_filled_file_is_a_mistake_and_one_of_an_earlier_round_is_not() -> None:

@@ -13,6 +13,7 @@ from hardmine.data.formats.image_paths import relative_name
 from hardmine.files import write_text
 from hardmine.loop.arm_candidates import ArmCandidates
 from hardmine.loop.control_arms import ARMS, Arm
+from hardmine.loop.loop_options import Accept
 from hardmine.mining.candidates_file import read_rows, write_rows
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
@@ -21,18 +22,26 @@ from hardmine.types import Dataset, ImageRecord, ImageState
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """``candidates`` is the file to judge, ``verdicts`` where the filled-in CSV is expected."""
+    """``candidates`` is the file to judge, ``verdicts`` where the filled-in CSV is expected; ``None``
+    when a person decides on the review page.
+    """
 
     round_number: int
     candidates: Path
-    verdicts: Path
+    verdicts: Path | None
     num_images: int
 
     def __str__(self) -> str:
+        out = self.candidates.parent
+        if self.verdicts is None:
+            return (
+                f"round {self.round_number} waits for decisions on {self.num_images} images: run "
+                f"hardmine review {out}, then: hardmine loop --out {out} --resume"
+            )
         return (
             f"round {self.round_number} waits for verdicts on {self.num_images} images: fill in the"
             f" verdict column of {self.candidates} (empty, contains_object, ignore, unsure), save "
-            f"it as {self.verdicts}, then run: hardmine loop --out {self.candidates.parent} --resume"
+            f"it as {self.verdicts}, then run: hardmine loop --out {out} --resume"
         )
 
 
@@ -40,11 +49,11 @@ class Waiting:
 class Acceptance:
     """Says which of the candidates are empty.
 
-    ``accept`` is "auto" or the CSV of verdicts; verdicts go into the store, append-only, and count
-    from there: a file of a later round need not repeat those of an earlier one.
+    ``accept`` is "auto", "review", or the CSV of verdicts; verdicts go into the store, append-only, and
+    count from there: a file of a later round need not repeat those of an earlier one.
     """
 
-    accept: Path | Literal["auto"]
+    accept: Accept
     store: PoolStore
     root: Path
     pool: Dataset
@@ -62,7 +71,7 @@ class Acceptance:
         """
         images = list(dict.fromkeys(i for part in candidates.values() for i in part.images))
         if self.accept != "auto":
-            waiting = self._take_verdicts(self.accept, round_number, images, candidates)
+            waiting = self._wait(self.accept, round_number, images, candidates)
             if waiting is not None:
                 return waiting
         states = self._states(images)
@@ -75,6 +84,23 @@ class Acceptance:
         }
         counts = {arm.name: len(found) for arm, found in accepted.items()}
         return {arm: found[: counts.get(arm.as_many_as or "")] for arm, found in accepted.items()}
+
+    def _wait(
+        self,
+        accept: Path | Literal["review"],
+        round_number: int,
+        images: Sequence[str],
+        candidates: Mapping[Arm, ArmCandidates],
+    ) -> Waiting | None:
+        """Return what to wait for, if a candidate has no decision yet."""
+        if accept != "review":
+            return self._take_verdicts(accept, round_number, images, candidates)
+        decided = self.store.decisions()
+        missing = [image for image in images if image not in decided]
+        if not missing:
+            return None
+        sheet = self.root / f"candidates-round-{round_number}.csv"
+        return Waiting(round_number, sheet, None, len(missing))
 
     def _take_verdicts(
         self,
@@ -114,7 +140,7 @@ class Acceptance:
     def _states(self, images: Sequence[str]) -> dict[str, ImageState]:
         decided = self.store.decisions()
         taken = ImageState.ASSUMED_EMPTY if self.accept == "auto" else ImageState.UNREVIEWED
-        return {i: decided[i].verdict.state if i in decided else taken for i in images}
+        return {i: decided[i].state if i in decided else taken for i in images}
 
     def _write(self, part: ArmCandidates, states: Mapping[str, ImageState]) -> None:
         rows = [[relative_name(Path(i), self.pool.root), states[i].value] for i in part.images]

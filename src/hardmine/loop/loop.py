@@ -9,6 +9,7 @@ A run directory holds
   arms and rounds share what is equal
 - ``rounds/<arm>-<n>/``: ``candidates.csv`` and ``.json``, ``decisions.csv``, ``train.coco.json``,
   ``second_look.csv``
+- ``doubtful_labels.json``: validation images whose labels the last model contradicts
 - ``rounds.json``, ``metrics.json``, ``metrics.csv``, ``report.html``
 
 Every piece of work is a step with a ``*.step.json`` stamp: killed anywhere and started again with
@@ -22,7 +23,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hardmine.device import describe_machine
 from hardmine.errors import ConfigError
@@ -33,7 +34,7 @@ from hardmine.loop.arm_alarms import with_alarms, write_arm_alarms
 from hardmine.loop.arm_candidates import ArmCandidates, CandidateSearch
 from hardmine.loop.arm_state import ArmState
 from hardmine.loop.control_arms import Arm
-from hardmine.loop.loop_options import LoopOptions
+from hardmine.loop.loop_options import Accept, LoopOptions
 from hardmine.loop.round_summary import (
     compare_arms,
     describe_sets,
@@ -47,6 +48,7 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.option_fields import takes_options
 from hardmine.reports.round_columns import ALARMS
+from hardmine.review.candidate_list import DOUBTFUL_LABELS, labels_in_doubt
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows import backend as backends
 from hardmine.workflows.auto_recipe import fit_to_data
@@ -248,8 +250,8 @@ def _start(options: LoopOptions) -> tuple[Recipe, Path | None]:
     return recipe, None if weights in (None, "none") else Path(str(weights)).resolve()
 
 
-def _accept(options: LoopOptions) -> Path | Literal["auto"]:
-    return options.accept if options.accept == "auto" else Path(options.accept).resolve()
+def _accept(options: LoopOptions) -> Accept:
+    return options.accept.resolve() if isinstance(options.accept, Path) else options.accept
 
 
 def _negative_sets(sets: LoopSets, steps: Steps, seed: int) -> dict[str, Dataset]:
@@ -421,6 +423,16 @@ class Loop:
         inputs = {"data": dataset.fingerprint}
         self.steps.run(f"{folder}/dataset", inputs, compute, ("train.coco.json",))
 
+    def _write_doubtful_labels(self, states: Sequence[ArmState]) -> None:
+        """List the validation images whose labels the leading arm's last model contradicts."""
+        from hardmine.evaluation.doubtful_labels import find_doubtful_labels
+
+        leader = next(state for state in states if state.arm == self.options.leader).result
+        scored = self.measurement.scored(leader, "val")
+        found = find_doubtful_labels(scored, leader.figures["score_threshold"])
+        values = labels_in_doubt(found, self.sets.val, leader.model.key)
+        write_json(self.steps.root / DOUBTFUL_LABELS, values)
+
     def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
         write_json(self.steps.root / "rounds.json", list(rows))
 
@@ -475,7 +487,9 @@ class Loop:
         write_json(root / "metrics.json", metrics)
         write_csv(root / "metrics.csv", rows)
         self.steps.progress("report", 0, 1)
-        page = report_content(self.options, self.sets, self.measurement, states, metrics)
+        decisions = self.acceptance.store.decisions()
+        self._write_doubtful_labels(states)
+        page = report_content(self.options, self.sets, self.measurement, states, metrics, decisions)
         loop_report.write_report(root / "report.html", page)
         self.steps.progress("report", 1, 1)
         last = loop_report.last_row(page.rows)

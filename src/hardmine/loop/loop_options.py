@@ -31,9 +31,14 @@ Retrain = Literal["branch", "fresh", "continue"]
 StopChoice = Literal["guarded", "recipe", "never"]
 
 
-def read_accept(text: str) -> Path | Literal["auto"]:
-    """Return what the text after ``--accept`` says: "auto", or the path of a CSV."""
-    return "auto" if text == "auto" else Path(text)
+Accept = Path | Literal["auto", "review"]
+
+
+def read_accept(text: str) -> Accept:
+    """Return what the text after ``--accept`` says: "auto", "review", or the path of a CSV."""
+    if text == "auto":
+        return "auto"
+    return "review" if text == "review" else Path(text)
 
 
 def read_arms(text: str) -> tuple[str, ...]:
@@ -64,12 +69,13 @@ class LoopOptions:
         parse=read_add,
         panel="Loop",
     )
-    accept: Path | Literal["auto"] = option(
+    accept: Accept = option(
         "auto",
         "Who confirms that mined images are empty. 'auto': you vouch that the whole pool is "
-        "empty. A CSV file with the columns image,verdict: the loop stops after mining until the "
-        "verdicts are there, and goes on with --resume.",
-        metavar="auto|CSV",
+        "empty. 'review': the loop stops after mining until every candidate has a decision "
+        "(hardmine review), and goes on with --resume. A CSV file with the columns image,verdict: "
+        "the same with the verdicts in this file.",
+        metavar="auto|review|CSV",
         parse=read_accept,
         panel="Loop",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from hardmine.reports.content import (
     worst_alarms,
 )
 from hardmine.reports.round_columns import RoundRow
-from hardmine.reports.wording import Comparison, Stop
+from hardmine.reports.wording import Comparison, Looked, Stop
+from hardmine.types import Decision, Verdict
 from hardmine.workflows.cached_models import CachedMeasurement
 from hardmine.workflows.image_sets import LoopSets
 from hardmine.workflows.training_data import describe_leaks
@@ -30,6 +32,12 @@ from hardmine.workflows.training_data import describe_leaks
 CONVERGED_AP50 = 0.8
 """Below this at round 0, more training alone may explain what later rounds gain."""
 _PICTURES = 24
+_VERDICTS = {
+    Verdict.EMPTY: "empty",
+    Verdict.CONTAINS_OBJECT: "holds an object",
+    Verdict.IGNORE: "ignored",
+    Verdict.UNSURE: "unsure",
+}
 
 
 def report_content(
@@ -38,11 +46,13 @@ def report_content(
     measurement: CachedMeasurement,
     states: Sequence[ArmState],
     metrics: Mapping[str, Any],
+    decisions: Mapping[str, Decision],
 ) -> ReportData:
     """Return the page of a loop.
 
     Args:
         metrics: what goes into ``metrics.json``.
+        decisions: what people said of the pool's images, by path.
     """
     leader = next(state for state in states if state.arm == options.leader)
     rows = tuple(
@@ -69,8 +79,15 @@ def report_content(
         versions=metrics["versions"],
         comparisons=tuple(comparison_of(row, metrics) for row in metrics["comparisons"]),
         mined=tuple(
-            _galleries(measurement.steps.root, states, sets.train.categories, metrics["rounds"])
+            _galleries(
+                measurement.steps.root,
+                states,
+                sets.train.categories,
+                metrics["rounds"],
+                decisions,
+            )
         ),
+        looked=tuple(_looked(measurement.steps.root, states, decisions)),
         worst=worst_alarms(measurement.scored(leader.result, "held_out")),
         curves=tuple(_curves(measurement, leader, states)),
         stops=stops,
@@ -105,6 +122,7 @@ def _galleries(
     states: Sequence[ArmState],
     categories: Sequence[str],
     rounds: Sequence[Mapping[str, Any]],
+    decisions: Mapping[str, Decision],
 ) -> list[Gallery]:
     """Return what each arm was handed in each round, and why so many."""
     why = {
@@ -117,7 +135,7 @@ def _galleries(
         for number in range(1, state.last_round + 1):
             rows = _candidates(root, state.arm, number)
             if rows is not None:
-                pictures = tuple(_picture(row, categories) for row in rows[:_PICTURES])
+                pictures = tuple(_picture(row, categories, decisions) for row in rows[:_PICTURES])
                 title = f"{state.name.capitalize()} in round {number}"
                 amount = why.get((state.name, number), "")
                 note = f"The round added {amount}." if amount else ""
@@ -127,16 +145,39 @@ def _galleries(
 
 def _candidates(root: Path, arm: Arm, number: int) -> list[dict[str, Any]] | None:
     """Return what an arm was handed in a round, if its images are shown."""
+    return _handed_out(root, arm, number) if arm.shows_images else None
+
+
+def _handed_out(root: Path, arm: Arm, number: int) -> list[dict[str, Any]] | None:
     sheet = root / "rounds" / f"{arm.name}-{number}" / "candidates.json"
-    if not arm.shows_images or not sheet.exists():
+    if not sheet.exists():
         return None
     rows: list[dict[str, Any]] = json.loads(sheet.read_text(encoding="utf-8"))["candidates"]
     return rows
 
 
-def _picture(row: Mapping[str, Any], categories: Sequence[str]) -> Picture:
-    detections = _alarms(row, categories)
-    return Picture(Path(row["path"]), detections, _caption(row))
+def _looked(
+    root: Path, states: Sequence[ArmState], decisions: Mapping[str, Decision]
+) -> list[Looked]:
+    """Return for each arm and round who decided on its candidates."""
+    found = []
+    for state in states:
+        for number in range(1, state.last_round + 1):
+            paths = [row["path"] for row in _handed_out(root, state.arm, number) or []]
+            said = [decisions[path] for path in paths if path in decisions]
+            if paths:
+                verdicts = Counter(each.verdict.value for each in said)
+                people = dict(Counter(each.who for each in said).most_common())
+                found.append(Looked(state.name, number, len(paths), verdicts, people))
+    return found
+
+
+def _picture(
+    row: Mapping[str, Any], categories: Sequence[str], decisions: Mapping[str, Decision]
+) -> Picture:
+    said = decisions.get(row["path"])
+    verdict = "" if said is None else f" · {_VERDICTS[said.verdict]} ({said.who})"
+    return Picture(Path(row["path"]), _alarms(row, categories), _caption(row) + verdict)
 
 
 def _alarms(row: Mapping[str, Any], categories: Sequence[str]) -> Detections:

@@ -14,7 +14,7 @@ from hardmine.evaluation.alarms import negatives_curve, thin
 from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import Scored
 from hardmine.reports.round_columns import RoundRow
-from hardmine.reports.wording import Comparison, Stop
+from hardmine.reports.wording import Comparison, Looked, Stop
 from hardmine.types import Problem
 
 
@@ -61,6 +61,7 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
     mined: tuple[Gallery, ...] = ()
+    looked: tuple[Looked, ...] = ()
     worst: Gallery | None = None
     curves: tuple[CurveLine, ...] = ()
     stops: tuple[Stop, ...] = ()

@@ -5,6 +5,7 @@ A verdict first says what happened, then how sure that is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -223,3 +224,34 @@ class Stop:
     rule: str
     round: int | None
     reason: str | None
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Who decided on the candidates of a round: how many, how many of each state, and by whom."""
+
+    arm: str
+    round: int
+    total: int
+    states: Mapping[str, int]
+    people: Mapping[str, int]
+
+    @property
+    def nobody(self) -> int:
+        """How many nobody looked at."""
+        return self.total - sum(self.people.values())
+
+
+def who_looked(rows: Sequence[Looked]) -> str:
+    """Return who decided on how many of the candidates, and how many nobody looked at."""
+    total, nobody = sum(row.total for row in rows), sum(row.nobody for row in rows)
+    people: Counter[str] = Counter()
+    for row in rows:
+        people.update(row.people)
+    if not people:
+        return (
+            f"Nobody looked at the {total} candidates: they were taken as empty on the user's word."
+        )
+    named = ", ".join(f"{name} on {number}" for name, number in people.most_common())
+    rest = f"nobody looked at {nobody}" if nobody else "somebody looked at all of them"
+    return f"Of {total} candidates, {named} decided; {rest}."

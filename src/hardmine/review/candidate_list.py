@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from hardmine.data.formats.image_paths import relative_name
 from hardmine.errors import ConfigError, DataError
+from hardmine.evaluation.doubtful_labels import DoubtfulLabels
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import LABELS, PoolStore, StoredDecision
 from hardmine.mining.sources.remote import is_url
-from hardmine.types import NamedBox, Verdict
+from hardmine.types import F32, I64, Dataset, NamedBox, Verdict
 
 CANDIDATES, SECOND_LOOK, SET_ASIDE, FIRES = "candidates", "second_look", "set_aside", "fires"
 FIRES_AT = 0.9
@@ -177,6 +179,33 @@ def open_candidates(target: Path) -> CandidateList:
         store = _store_of(target)
         return _Reader(store.parent, store).read_list(target)
     return _Reader(target.parent, target).read()
+
+
+def labels_in_doubt(
+    found: Sequence[DoubtfulLabels], dataset: Dataset, model_id: str
+) -> dict[str, Any]:
+    """Return what :data:`DOUBTFUL_LABELS` holds: the images with the model's boxes and their labels."""
+
+    def rows(boxes: F32, labels: I64, scores: Sequence[float | None]) -> list[list[Any]]:
+        names = [dataset.categories[int(label) - 1] for label in labels]
+        corners = [[round(float(value), 2) for value in box] for box in boxes]
+        return [[*box, s, name] for box, s, name in zip(corners, scores, names, strict=True)]
+
+    candidates = []
+    for each in found:
+        record, seen = each.record, each.detections
+        top = dataset.categories[int(seen.labels[0]) - 1] if len(seen) else ""
+        candidates.append(
+            {
+                "image": relative_name(record.path, dataset.root),
+                "path": str(record.path),
+                "score": round(each.score, 6),
+                "class": top,
+                "boxes": rows(seen.boxes, seen.labels, [round(float(s), 6) for s in seen.scores]),
+                "labels": rows(record.boxes, record.labels, [None] * len(record.labels)),
+            }
+        )
+    return {"model_id": model_id, "candidates": candidates}
 
 
 def _store_of(listed: Path) -> Path:

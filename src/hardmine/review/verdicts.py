@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hardmine.errors import DataError
-from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.pool_store import LABELS, PoolStore
 from hardmine.types import Decision, Verdict
 
+_log = logging.getLogger("hardmine")
 _VERDICTS = ", ".join(verdict.value for verdict in Verdict)
 
 
@@ -73,17 +75,50 @@ def _verdict(said: str, where: str) -> Verdict:
 def store_verdicts(
     store: PoolStore, verdicts: Mapping[str, tuple[Verdict, int]], who: str, model_id: str
 ) -> int:
-    """Append the verdicts that differ from the latest on file; return how many those were."""
-    latest = store.decisions()
+    """Append the verdicts that differ from the latest on file; return how many those were.
+
+    What a person decided on the page after this file's verdict was taken in holds, and is named in a
+    warning.
+
+    Raises:
+        DataError: the file contradicts a decision of the page, and it cannot be told which is later.
+    """
+    history = _history(store, verdicts)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    fresh = [
-        Decision(image, verdict, who, now, model_id)
-        for image, (verdict, _) in verdicts.items()
-        if image not in latest or latest[image].verdict is not verdict
-    ]
+    fresh: list[Decision] = []
+    overruled: list[str] = []
+    for image, (verdict, line) in verdicts.items():
+        said = history.get(image, [])
+        if said and said[-1].verdict is verdict:
+            continue
+        if not said or said[-1].who == who or _is_file(said[-1].who):
+            fresh.append(Decision(image, verdict, who, now, model_id))
+        elif any(each.who == who and each.verdict is verdict for each in said):
+            overruled.append(f"{image} ({said[-1].verdict.value}, {said[-1].who})")
+        else:
+            raise DataError(
+                f"{who}:{line}: {image} is {verdict.value} here, and {said[-1].who} said "
+                f"{said[-1].verdict.value} on the page at {said[-1].when}: change the line, or decide "
+                "on the page again"
+            )
+    if overruled:
+        some = ", ".join(overruled[:3]) + (" …" if len(overruled) > 3 else "")
+        _log.warning("%s: %d verdicts were changed on the page: %s", who, len(overruled), some)
     if fresh:
         store.add_decisions(fresh)
     return len(fresh)
+
+
+def _history(store: PoolStore, images: Collection[str]) -> dict[str, list[Decision]]:
+    found: dict[str, list[Decision]] = {}
+    for each in store.decisions_after(0, list(images)):
+        if each.queue != LABELS:
+            found.setdefault(each.decision.image, []).append(each.decision)
+    return found
+
+
+def _is_file(who: str) -> bool:
+    return who.lower().endswith(".csv")
 
 
 def undecided(

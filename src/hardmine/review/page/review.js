@@ -38,6 +38,7 @@ let saving = false;
 let view = "single";
 let progress = null;
 let pendingLabel = 0;
+let advised = false; // The page has said that further candidates bring little.
 
 function emptyFilter() {
   return { verdicts: null, class: "", round: "", group: "", low: "", high: "", name: "" };
@@ -215,8 +216,12 @@ function drawProgress() {
   }
   if (document.body.classList.contains("scanning")) parts.push("a run is using this store");
   $("pace").textContent = parts.join(" · ");
-  const advice = progress?.advice?.[0];
-  if (advice && !$("notice").textContent) say(advice, "advice");
+  const advice = progress?.advice?.[0] ?? "";
+  if (advice && !advised && !$("notice").textContent) {
+    advised = true;
+    say(advice, "advice");
+  }
+  $("bar").title = advice;
 }
 
 // ---- One picture
@@ -350,7 +355,8 @@ function drawFacts() {
     return line;
   }));
   const rest = found.boxes.length - alarms.length;
-  $("weaker").textContent = rest > 0 ? `${rest} weaker alarms are not drawn; ${shown(keys.keyOf.get("weaker"))} shows them.` : "";
+  const hidden = rest === 1 ? "1 weaker alarm is not drawn" : `${rest} weaker alarms are not drawn`;
+  $("weaker").textContent = rest > 0 ? `${hidden}; ${shown(keys.keyOf.get("weaker"))} shows ${rest === 1 ? "it" : "them"}.` : "";
   drawSimilar(found);
   drawHistory(found);
   describe(found);
@@ -512,9 +518,11 @@ async function decide(name, began, onward = true) {
     await flushLabel();
     leaveLabel();
     const ids = group([id]);
-    const touched = await send(bodyOf(ids, name));
+    const known = name === "object" && ids.every((each) => verdict[each] === "2" || verdict[each] === "5");
+    const touched = known ? new Set() : await send(bodyOf(ids, name)); // Boxes that were drawn stay.
     if (touched === null) return;
     tell(name, ids.length);
+    flash(name);
     if (name === "object" && !onward) {
       await getDetails([id]);
       enterLabel(id);
@@ -531,6 +539,13 @@ async function decide(name, began, onward = true) {
 
 function tell(name, count) {
   if ($("notice").dataset.kind !== "advice") say(count > 1 ? `${WORDS[VERDICTS[name]]}: ${count} pictures.` : "");
+}
+
+// A short frame in the verdict's colour: what was pressed, seen without looking away.
+function flash(name) {
+  const stage_ = $("stage");
+  stage_.dataset.flash = name;
+  setTimeout(() => { delete stage_.dataset.flash; }, 180);
 }
 
 function next(began = null) {
@@ -669,9 +684,8 @@ function leaveLabel() {
 function labelText() {
   $("label-bar").hidden = false;
   const count = label.boxes.length;
-  const has = count ? `${count} ${count === 1 ? "box" : "boxes"}: this picture is labelled. ` : "Saved: it goes to the list of pictures to label. ";
-  const key = (name) => shown(keys.keyOf.get(name));
-  $("label-text").textContent = `${has}Drag to draw a box, ${key("accept")} takes the ${box >= 0 ? "chosen" : "strongest"} alarm as the object, ${key("finish")} goes on.`;
+  const has = count ? `${count} ${count === 1 ? "box" : "boxes"}: labelled.` : "Saved: to be labelled later.";
+  $("label-text").textContent = `${has} Or drag a box${label.chosen >= 0 ? "; the arrows move this one" : ""}.`;
 }
 
 function addBox(rectangle, name = null) {
@@ -802,7 +816,8 @@ function openFilter() {
   choose("filter-round", list.rounds, filter.round);
   choose("filter-group", list.groups, filter.group);
   const legend = $("filter-verdicts").querySelector("legend");
-  $("filter-verdicts").replaceChildren(legend, ...Object.entries(CODES).map(([code, word]) => {
+  $("filter-verdicts").replaceChildren(legend, ...[..."012534"].map((code) => {
+    const word = CODES[code];
     const line = element("label", "", "");
     const tick = document.createElement("input");
     tick.type = "checkbox";
@@ -866,16 +881,15 @@ function openHelp() {
 }
 
 function drawKeys(note = "") {
-  const table = document.createElement("table");
+  const tables = [];
+  let table = null;
   let heading = "";
   for (const [name, , words, title] of ACTIONS) {
     if (title !== heading) {
       heading = title;
-      const row = table.insertRow();
-      const cell = document.createElement("th");
-      cell.colSpan = 2;
-      cell.textContent = title;
-      row.append(cell);
+      table = document.createElement("table");
+      table.createCaption().textContent = title;
+      tables.push(table);
     }
     const row = table.insertRow();
     const button = element("button", "key", shown(keys.keyOf.get(name)));
@@ -885,7 +899,7 @@ function drawKeys(note = "") {
     row.insertCell().append(button);
     row.insertCell().textContent = words;
   }
-  $("keys").replaceChildren(table);
+  $("keys").replaceChildren(...tables);
   $("keys-note").textContent = note;
   drawKeyHints();
 }
@@ -1030,9 +1044,13 @@ function option(value, text) {
   return made;
 }
 
+let fading = 0;
 function say(text, kind = "") {
+  clearTimeout(fading);
   $("notice").textContent = text;
   $("notice").dataset.kind = kind;
+  const seconds = { "": 4, warning: 8, advice: 15 }[kind]; // The others stay until they are over.
+  if (text && seconds) fading = setTimeout(() => { $("notice").textContent = ""; }, 1000 * seconds);
 }
 
 function score(value) {

@@ -1,0 +1,274 @@
+"""Looking at pictures on the page: zoom, filter, grid, queues, keys, a phone, a screen reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardmine.mining.pool_store import PoolStore
+from hardmine.review.candidate_list import FIRES
+from hardmine.types import Decision, Verdict
+from review_world import MODEL, Served, alarm, decided, mined, score_of, serve
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Any]
+
+
+def zoom(page: Any) -> float:
+    return float(page.get_attribute("#canvas", "data-zoom"))
+
+
+def shows(page: Any, picture: int) -> None:
+    page.wait_for_selector(f"#canvas[data-picture='{picture}']")
+
+
+def test_zoom_by_keys_and_wheel_stays_from_picture_to_picture(
+    served: Served, open_page: Open
+) -> None:
+    page = open_page(served.url)
+    assert zoom(page) == 1
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    assert zoom(page) == pytest.approx(2.25)
+    page.locator("#canvas").hover()
+    page.mouse.wheel(0, -300)
+    page.wait_for_function("() => Number(document.getElementById('canvas').dataset.zoom) > 5")
+    before = zoom(page)
+    page.keyboard.press("ArrowRight")
+    shows(page, 1)
+    assert zoom(page) == before
+    page.keyboard.press("-")
+    assert zoom(page) == pytest.approx(before / 1.5, rel=1e-3)
+    page.keyboard.press("0")
+    assert zoom(page) == 1
+
+
+def test_tab_goes_through_the_alarms_and_zooms_and_escape_lets_tab_leave(
+    served: Served, open_page: Open
+) -> None:
+    page = open_page(served.url)
+    page.keyboard.press("w")
+    page.keyboard.press("Tab")
+    assert zoom(page) > 1
+    assert page.locator("#alarms .chosen").inner_text() == "raccoon .95"
+    page.keyboard.press("Tab")
+    assert page.locator("#alarms .chosen").inner_text() == "raccoon .47"
+    page.keyboard.press("Shift+Tab")
+    assert page.locator("#alarms .chosen").inner_text() == "raccoon .95"
+    page.keyboard.press("Escape")
+    assert zoom(page) == 1
+    page.keyboard.press("Escape")
+    page.keyboard.press("Tab")
+    focus = page.evaluate("() => document.activeElement.closest('button')?.textContent ?? ''")
+    assert focus  # the focus is on a button, where it can be seen
+    assert page.evaluate("() => document.activeElement.matches(':focus-visible')")
+
+
+def test_boxes_are_hidden_while_the_key_is_held(served: Served, open_page: Open) -> None:
+    page = open_page(served.url)
+    picture = "() => document.getElementById('canvas').toDataURL()"
+    shown = page.evaluate(picture)
+    page.keyboard.down("h")
+    assert page.evaluate(picture) != shown
+    page.keyboard.up("h")
+    assert page.evaluate(picture) == shown
+
+
+def test_the_filter_narrows_the_list_by_verdict_score_and_name(
+    served: Served, open_page: Open
+) -> None:
+    page = open_page(served.url)
+    page.keyboard.press("e")
+    shows(page, 1)
+    page.keyboard.press("/")
+    page.wait_for_selector("#filter[open]")
+    page.uncheck("#filter input[value='1']")  # without those that are empty
+    page.fill("#filter-low", "0.6")  # scores fall from .95 in steps of .083: four are .7 or more
+    page.wait_for_function(
+        "() => document.getElementById('filter-count').textContent == '4 pictures'"
+    )
+    page.fill("#filter-name", "PIC-002")
+    page.wait_for_function(
+        "() => document.getElementById('filter-count').textContent == '1 pictures'"
+    )
+    page.keyboard.press("Enter")
+    shows(page, 2)
+    assert "0 of 1" in page.inner_text("#pace")
+    page.keyboard.press("/")
+    page.click("#filter-clear")
+    page.wait_for_function("() => document.getElementById('pace').textContent.startsWith('1 of 6')")
+
+
+def test_many_are_chosen_in_the_grid_by_shift_and_by_dragging(
+    run: Path, served: Served, open_page: Open
+) -> None:
+    page = open_page(served.url)
+    page.keyboard.press("g")
+    page.wait_for_selector(".tile .marker")
+    tiles = page.locator(".tile")
+    tiles.nth(0).click()
+    tiles.nth(2).click(modifiers=["Shift"])
+    assert page.inner_text("#grid-text") == "3 chosen"
+    page.keyboard.press("e")
+    page.wait_for_function(
+        "() => document.getElementById('notice').textContent.includes('3 pictures')"
+    )
+    assert set(decided(run)) == {f"pic-00{i}.jpg" for i in range(3)}
+    first, last = tiles.nth(3).bounding_box(), tiles.nth(4).bounding_box()
+    page.mouse.move(first["x"] + 5, first["y"] + first["height"] + 4)
+    page.mouse.down()
+    page.mouse.move(last["x"] + 40, last["y"] + 30, steps=5)
+    page.mouse.up()
+    assert page.inner_text("#grid-text") == "2 chosen"
+    page.click("#grid-bar .ignore")
+    page.wait_for_function(
+        "() => document.getElementById('notice').textContent.includes('2 pictures')"
+    )
+    assert len(decided(run)) == 5
+    page.keyboard.press("z")
+    page.wait_for_function(
+        "() => document.getElementById('notice').textContent.includes('and 1 more')"
+    )
+    assert len(decided(run)) == 3
+
+
+def test_the_grid_by_keys_alone(run: Path, served: Served, open_page: Open) -> None:
+    page = open_page(served.url)
+    page.keyboard.press("g")
+    page.wait_for_selector(".tile img")
+    for key in ("ArrowRight", "Space", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    assert page.inner_text("#grid-text") == "2 chosen"
+    page.keyboard.press("u")
+    page.wait_for_function(
+        "() => document.getElementById('notice').textContent.includes('2 pictures')"
+    )
+    assert set(decided(run)) == {"pic-001.jpg", "pic-002.jpg"}
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    shows(page, 0)
+    assert page.is_visible("#single")
+
+
+def test_similar_pictures_are_previewed_before_the_grid_decides_on_them(
+    tmp_path: Path, open_page: Open
+) -> None:
+    run = mined(tmp_path, 3, similar={1: 2})
+    server = serve(run)
+    try:
+        page = open_page(server.url)
+        page.keyboard.press("g")
+        page.wait_for_selector(".tile img")
+        page.keyboard.press("Control+a")
+        page.keyboard.press("e")
+        page.wait_for_selector("#preview[open]")
+        assert page.inner_text("#preview-title").startswith("Empty for these 5 pictures: 3 chosen")
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(200)
+        assert decided(run) == {}
+        page.keyboard.press("e")
+        page.wait_for_selector("#preview[open] img")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "() => document.getElementById('notice').textContent.includes('5 pictures')"
+        )
+        assert len(decided(run)) == 5
+    finally:
+        server.stop()
+
+
+def test_a_key_can_be_changed_and_stays_changed(
+    run: Path, served: Served, browser: Any, open_page: Open
+) -> None:
+    context = browser.new_context()
+    page = open_page(served.url, context=context)
+    page.keyboard.press("?")
+    page.click("#keys button >> nth=0")
+    page.keyboard.press("i")  # the key of another action
+    assert "is the key of" in page.inner_text("#keys-note")
+    page.click("#keys button >> nth=0")
+    page.keyboard.press("x")
+    assert page.inner_text("#verdicts .empty kbd") == "X"
+    page.keyboard.press("Escape")
+    page.reload()
+    page.wait_for_selector("#canvas[data-picture]")
+    page.keyboard.press("e")
+    page.keyboard.press("x")
+    shows(page, 1)
+    assert decided(run)["pic-000.jpg"][0] == "empty"
+    context.close()
+
+
+def test_queues_stand_beside_the_candidates(tmp_path: Path, open_page: Open) -> None:
+    run = mined(tmp_path, 3)
+    image = tmp_path / "pool" / "pic-002.jpg"
+    with PoolStore(run / "pool.sqlite") as store:
+        store.add_decisions([Decision(str(image), Verdict.EMPTY, "ann", "2026-01-01", MODEL)])
+        store.add_scores([(score_of(image, 0.97, "new"), alarm(0.97))], model_id="new")
+    server = serve(run)
+    try:
+        page = open_page(server.url)
+        page.keyboard.press("q")
+        page.wait_for_function(
+            "() => document.getElementById('question').textContent.includes('empty')"
+        )
+        page.wait_for_selector("#history li")
+        assert "Empty: ann" in page.inner_text("#history")
+        assert "0 of 1" in page.inner_text("#pace")
+        page.keyboard.press("i")
+        page.wait_for_selector("#done:not([hidden])")
+        assert "Candidates" in page.inner_text("#done-next")
+        with PoolStore(run / "pool.sqlite", read_only=True) as store:
+            last = store.decisions_after(0)[-1]
+        assert (last.queue, last.decision.model_id, last.decision.verdict) == (
+            FIRES,
+            "new",
+            "ignore",
+        )
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_a_phone_in_dark_and_light(
+    run: Path, served: Served, browser: Any, open_page: Open, scheme: str
+) -> None:
+    context = browser.new_context(
+        viewport={"width": 390, "height": 780}, color_scheme=scheme, has_touch=True, is_mobile=True
+    )
+    page = open_page(served.url, context=context)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, ground[4:-1].split(","))) < 200) is (scheme == "dark")
+    page.tap("#verdicts .empty")
+    shows(page, 1)
+    assert decided(run)["pic-000.jpg"][0] == "empty"
+    assert page.locator("#stage").bounding_box()["height"] > 200
+    context.close()
+
+
+def test_everything_that_can_be_pressed_has_a_name(served: Served, open_page: Open) -> None:
+    page = open_page(served.url)
+    page.wait_for_selector("#alarms button")
+    label = page.get_attribute("#canvas", "aria-label")
+    assert label == "pic-000.jpg, 1 of 6. 2 alarms, the strongest raccoon .95. undecided."
+    for name in ("g", "?"):
+        page.keyboard.press(name)
+        page.wait_for_timeout(200)
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll("button, input, select, canvas, [role=option]")]
+            .filter((each) => each.offsetParent !== null)
+            .filter((each) => !(each.getAttribute("aria-label") || each.textContent.trim()
+                || each.labels?.length)).map((each) => each.outerHTML)"""
+        )
+        assert nameless == []
+
+
+def test_the_page_loads_nothing_from_elsewhere(served: Served, open_page: Open) -> None:
+    page = open_page(served.url)
+    names = page.evaluate("() => performance.getEntriesByType('resource').map((each) => each.name)")
+    assert names
+    assert all(name.startswith((served.url, "blob:")) for name in names)
