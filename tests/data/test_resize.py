@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from hardmine.data.resize import Align, Mode, Resize
+from hardmine.data.resize import Align, Mode, PlainBilinear, Resize, plain_bilinear
 from hardmine.errors import ConfigError
 from hardmine.recipes.recipe import Recipe, recipe_from_dict
 
@@ -171,3 +171,36 @@ def test_at_the_upper_left_nothing_lies_left_or_above() -> None:
 def test_an_unknown_place_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"resize\.align: got 'left', wanted one of 'centre'"):
         Resize(10, 10, "letterbox", align="left")  # type: ignore[arg-type]
+
+
+def test_plain_bilinear_rounds_as_opencv_does() -> None:
+    """By hand: 4 pixels to 2; each new one lies halfway between two old ones.
+
+    10, 21 → weights 1024: (10 + 21) × 1024 = 31744, >> 4 = 1984; the same row above and below, each
+    (1984 × 1024) >> 16 = 31; (31 + 31 + 2) >> 2 = 16. 20, 31: 52224 >> 4 = 3264, 51, (104) >> 2 = 26.
+    """
+    row = np.array([10, 21, 20, 31], np.uint8)
+    pixels = np.repeat(np.stack([row, row])[..., None], 3, axis=2)
+    found = plain_bilinear(pixels, (2, 1))
+    assert found[..., 0].tolist() == [[16, 26]]
+
+
+@pytest.mark.parametrize("size", [(40, 30), (17, 9), (100, 80), (1, 1)])
+def test_plain_bilinear_is_opencvs(size: tuple[int, int]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    pixels = np.random.default_rng(0).integers(0, 256, (61, 47, 3), np.uint8)
+    wanted = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR).astype(int)
+    differs = np.abs(plain_bilinear(pixels, size) - wanted)
+    assert differs.max() <= 1
+    assert (differs > 0).mean() < 0.005
+
+
+def test_plain_bilinear_reads_all_pixels_and_places_boxes_alike() -> None:
+    """Nothing is averaged by the decoder, and the canvas is the other resize's."""
+    plain, other = (kind(64, 64, "letterbox", (1, 2, 3)) for kind in (PlainBilinear, Resize))
+    assert plain.decoded_cover is None
+    assert other.decoded_cover is not None
+    image = Image.new("RGB", (100, 50), (9, 9, 9))
+    for (canvas, placement), (same, at) in [(plain.apply(image), other.apply(image))]:
+        assert placement == at
+        np.testing.assert_array_equal(canvas, same)

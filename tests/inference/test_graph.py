@@ -20,7 +20,7 @@ from hardmine.detections import Detections
 from hardmine.errors import CheckpointError, ConfigError, HardmineError
 from hardmine.inference.detector import make_model_id
 from hardmine.inference.graph import graph_detector
-from hardmine.inference.graph.graph_config import PRESETS, graph_config
+from hardmine.inference.graph.graph_config import PRESETS, JoinedOutput, graph_config
 from hardmine.inference.graph.graph_detector import GraphDetector
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.tiles import Tiles
@@ -57,11 +57,16 @@ def assert_same(found: list[Detections], wanted: list[Detections]) -> None:
 
 
 def slow_nms(
-    boxes: torch.Tensor, scores: torch.Tensor, *, iou: float, floor: float = 0.01
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    *,
+    iou: float,
+    floor: float = 0.01,
+    clip_after: bool = False,
 ) -> Detections:
     """Return detections from boxes [N, 4] and scores [N, C], one box and class after the other."""
     rows = [
-        (float(scores[n, c]), c + 1, boxes[n].clamp(0, SIDE))
+        (float(scores[n, c]), c + 1, boxes[n] if clip_after else boxes[n].clamp(0, SIDE))
         for n in range(len(boxes))
         for c in range(scores.shape[1])
         if float(scores[n, c]) >= floor
@@ -71,6 +76,8 @@ def slow_nms(
     stacked = torch.stack([r[2] for r in rows])
     top, label = torch.tensor([r[0] for r in rows]), torch.tensor([r[1] for r in rows])
     keep = batched_nms(stacked, top, label, iou)
+    stacked = stacked.clamp(0, SIDE)
+    keep = keep[(stacked[keep, 2:] > stacked[keep, :2]).all(1)]
     return Detections(stacked[keep].numpy(), top[keep].numpy(), label[keep].numpy())
 
 
@@ -195,7 +202,8 @@ def test_a_yolo_head_agrees_with_torch(
         cx, cy, w, h = one[:4] * SIDE
         boxes = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], 1)
         scores = one[5:] * one[4] if objectness else one[4:]
-        wanted.append(slow_nms(boxes, scores.T, iou=iou))
+        scores = scores * (scores == scores.amax(0))  # a box has its best class only
+        wanted.append(slow_nms(boxes, scores.T, iou=iou, clip_after=True))
     assert_same(detector.detect(images()), wanted)
     assert detector.categories == ("a", "b")
     assert (detector.resize.height, detector.resize.mode) == (SIDE, "letterbox")
@@ -207,7 +215,11 @@ def test_a_yolo_head_agrees_with_torch(
 
 BOX = [8.0, 16.0, 24.0, 48.0]
 FORMS: dict[str, tuple[dict[str, list[object]], dict[str, object]]] = {
-    "rtdetr": ({"out": [[[0.25, 0.5, 0.25, 0.5, 0.1, 0.75]]]}, {"preset": "rtdetr"}),
+    "rtdetr": ({"out": [[[0.25, 0.5, 0.25, 0.5, 0.75, 1]]]}, {"preset": "rtdetr"}),
+    "rtdetr_scores": (
+        {"out": [[[0.25, 0.5, 0.25, 0.5, 0.1, 0.75]]]},
+        {"preset": "rtdetr_scores"},
+    ),
     "unit yxyx, counted, labels from 1": (
         {
             "b": [[[0.25, 0.125, 0.75, 0.375], [0, 0, 1, 1]]],
@@ -339,7 +351,7 @@ JOINED = np.array([[[*BOX, 0.75, 0.1]]], np.float32)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (None, r"nothing says what its outputs mean; put m\.yaml beside it"),
+        (None, r"nothing says what its outputs mean \(out \[1, 1, 6\]\); put m\.yaml beside it"),
         ({"classes": ["a"]}, "gives 2 class scores, the configuration names 1 classes"),
         ({}, "has no class names"),
         ({"preset": "yolo9000"}, "preset: got 'yolo9000', wanted one of yolov5"),
@@ -403,7 +415,7 @@ def test_the_identity_follows_the_description(tmp_path: Path) -> None:
 def test_an_identity_is_what_it_was(tmp_path: Path) -> None:
     """Golden: when it changes, every pool that was scanned is scanned again."""
     config = graph_config({"preset": "yolov8", "classes": ["a", "b"]}, "here")
-    assert make_model_id("0123456789abcdef", config, 640, 640) == "e2403227e34be5fa"
+    assert make_model_id("0123456789abcdef", config, 640, 640) == "3cea4c396f75ef7a"
 
 
 def test_a_new_field_with_a_default_changes_no_identity() -> None:
@@ -521,7 +533,7 @@ def test_an_end_to_end_yolo_needs_no_preset(
     np.testing.assert_allclose(found.scores, [0.9], atol=1e-6)
 
 
-@pytest.mark.parametrize("preset", ["rtdetr", "yolov5", "yolov8", "yolox"])
+@pytest.mark.parametrize("preset", ["rtdetr", "rtdetr_scores", "yolov5", "yolov8", "yolox"])
 def test_a_preset_that_contradicts_the_file_is_refused(tmp_path: Path, preset: str) -> None:
     path = end_to_end(tmp_path / "m.onnx", "{0: 'cat', 1: 'dog'}", end2end="True")
     with pytest.raises(ConfigError, match=f"described by {preset} .* but NMS is inside"):
@@ -529,8 +541,12 @@ def test_a_preset_that_contradicts_the_file_is_refused(tmp_path: Path, preset: s
 
 
 def test_two_classes_without_a_word_of_the_exporter_are_not_guessed(tmp_path: Path) -> None:
-    """[B, 300, 6] is as well an RT-DETR of two classes, which its preset may say."""
+    """[B, 300, 6] may be an RT-DETR of two classes too; the message names what to choose from."""
     path = end_to_end(tmp_path / "m.onnx", "{0: 'cat', 1: 'dog'}")
-    with pytest.raises(ConfigError, match="nothing says what its outputs mean"):
+    with pytest.raises(ConfigError, match=r"fits several layouts; name m\.onnx:yolo_rows .* or"):
         opened(path)
-    assert opened(f"{path}:rtdetr").config.outputs.kind == "joined"
+    (found,) = opened(f"{path}:yolo_rows").detect(images(1))
+    np.testing.assert_allclose(found.boxes, [BOX], atol=1e-4)
+    old = opened(f"{path}:rtdetr_scores").config.outputs
+    assert isinstance(old, JoinedOutput)
+    assert old.coordinates == "unit"

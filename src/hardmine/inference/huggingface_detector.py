@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from hardmine.detections import Detections
-from hardmine.errors import CheckpointError
+from hardmine.errors import NOTICE, CheckpointError
 from hardmine.inference.detector import make_model_id
 from hardmine.inference.framework_detector import (
     SCORE_FLOOR,
@@ -114,7 +114,7 @@ def load_huggingface(
     table = ClassTable.of(names, classes, str(name))
     digest = _digest(folder) if here else str(getattr(model.config, "_commit_hash", name))
     model_id = make_model_id("huggingface", digest, list(table.names), SCORE_FLOOR)
-    _log.info("%s: Hugging Face, %s", name, type(model).__name__)
+    _log.log(NOTICE, "%s: Hugging Face, %s", name, type(model).__name__)
     return HuggingFaceDetector(model, processor, table, model_id, device)
 
 

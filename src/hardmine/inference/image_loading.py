@@ -121,7 +121,7 @@ def item_problem(item: ImageItem, error: DataError) -> Problem:
 def load_item(item: ImageItem, resize: Resize, *, hashed: bool) -> Loaded | Problem:
     """Read, decode and resize one image, or say why it cannot be."""
     try:
-        picture = open_item(item, resize.cover)
+        picture = open_item(item, resize.decoded_cover)
     except DataError as error:
         return item_problem(item, error)
     pixels, placement = resize.apply(picture)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from hardmine.detections import Detections
-from hardmine.errors import CheckpointError
+from hardmine.errors import NOTICE, CheckpointError
 from hardmine.inference.detector import make_model_id
 from hardmine.inference.framework_detector import (
     SCORE_FLOOR,
@@ -92,5 +92,5 @@ def load_libreyolo(
     table = ClassTable.of(names, classes, str(path))
     digest = file_digest(path) if path.is_file() else str(path.resolve())
     model_id = make_model_id("libreyolo", digest, list(table.names), side, SCORE_FLOOR)
-    _log.info("%s: LibreYOLO, %s", path, type(model).__name__)
+    _log.log(NOTICE, "%s: LibreYOLO, %s", path, type(model).__name__)
     return LibreYoloDetector(model, table, model_id, side, device)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardmine.errors import CheckpointError, ConfigError
+from hardmine.errors import NOTICE, CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from hardmine.inference.predict import LoadedDetector
@@ -25,7 +25,7 @@ _OF_A_RUN = ("last.safetensors", "recipe.yaml", "metrics.json")
 _TORCHVISION = re.compile(r"torchvision:(?P<name>\w+)(:(?P<weights>.+?))?(@(?P<side>\d+))?")
 _FRAMEWORK = re.compile(r"(?P<kind>ultralytics|hf|rfdetr|libreyolo):(?P<path>.+?)(@(?P<side>\d+))?")
 _PYTORCH = re.compile(r"(?P<path>.+?\.(pt|pth|ckpt))(@(?P<side>\d+))?", re.IGNORECASE)
-_GRAPH = re.compile(r"(?P<path>.+?\.(onnx|xml))(:(?P<how>.+))?", re.IGNORECASE)
+_GRAPH = re.compile(r"(?P<path>.+?\.(onnx|xml))(:(?P<how>.+?))?(@(?P<side>\d+))?", re.IGNORECASE)
 
 
 def load_detector(
@@ -43,8 +43,9 @@ def load_detector(
             - ``run/last.safetensors`` or the run folder: our own checkpoint;
             - ``torchvision:fasterrcnn_resnet50_fpn[:WEIGHTS|none][@SIDE]``: a state dict's path,
               ``none`` (random, the default), or a name that torchvision downloads;
-            - ``model.onnx`` (described by ``model.yaml`` beside it or by its own metadata),
-              ``model.onnx:yolov8`` (a preset) or ``model.onnx:other.yaml``; ``.xml`` likewise;
+            - ``model.onnx`` (described by ``model.yaml`` beside it, or recognised by its own marks),
+              ``model.onnx:yolov8`` (a preset) or ``model.onnx:other.yaml``, with ``@SIDE`` at the
+              end where it takes any size; ``.xml`` likewise;
             - ``best.pt[@SIDE]`` of Ultralytics, or ``ultralytics:PATH[@SIDE]``: run by the package
               ``ultralytics`` that the user installed;
             - a folder that ``save_pretrained`` of ``transformers`` wrote, or ``hf:NAME`` of the hub;
@@ -78,7 +79,8 @@ def load_detector(
         raise ConfigError(f"{text}: wanted torchvision:NAME[:WEIGHTS|none][@SIDE]")
     graph = _GRAPH.fullmatch(text)
     if graph:
-        return _graph(Path(graph["path"]), graph["how"], device, classes, fallback)
+        side = None if graph["side"] is None else int(graph["side"])
+        return _graph(Path(graph["path"]), graph["how"], side, device, classes, fallback)
     framework = _FRAMEWORK.fullmatch(text)
     if framework:
         return _framework(framework["kind"], framework["path"], framework["side"], device, classes)
@@ -154,7 +156,7 @@ def _pytorch(
 
     maker = whose_weights(path)
     if isinstance(maker, TorchvisionWeights):
-        _log.info("%s: recognised as torchvision's %s", path, maker.name)
+        _log.log(NOTICE, "%s: recognised as torchvision's %s", path, maker.name)
         end = "" if side is None else f"@{side}"
         found = _TORCHVISION.fullmatch(f"torchvision:{maker.name}:{path}{end}")
         assert found is not None
@@ -201,6 +203,7 @@ def _torchvision(
 def _graph(
     path: Path,
     how: str | None,
+    side: int | None,
     device: str | None,
     classes: Path | Sequence[str] | None,
     fallback: Sequence[str],
@@ -210,7 +213,7 @@ def _graph(
 
     onnx = path.suffix.lower() == ".onnx"
     session: Session = OnnxSession(path, device) if onnx else OpenVinoSession(path)
-    return open_graph(session, path, how, _names(classes), fallback)
+    return open_graph(session, path, how, _names(classes), fallback, side=side)
 
 
 def _names(classes: Path | Sequence[str] | None) -> tuple[str, ...] | None:

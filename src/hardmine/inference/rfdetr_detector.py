@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hardmine.detections import Detections
-from hardmine.errors import CheckpointError
+from hardmine.errors import NOTICE, CheckpointError
 from hardmine.inference.detector import make_model_id
 from hardmine.inference.framework_detector import (
     SCORE_FLOOR,
@@ -79,7 +79,7 @@ def load_rfdetr(
         raise CheckpointError(f"{path}: a model for key points, wanted one for boxes")
     table = ClassTable.of(names, classes, str(path))
     model_id = make_model_id("rfdetr", file_digest(path), list(table.names), SCORE_FLOOR)
-    _log.info("%s: RF-DETR, %s", path, type(model).__name__)
+    _log.log(NOTICE, "%s: RF-DETR, %s", path, type(model).__name__)
     return RfDetrDetector(model, table, model_id, device)
 
 

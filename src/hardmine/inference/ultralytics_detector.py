@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from hardmine.detections import Detections
-from hardmine.errors import CheckpointError
+from hardmine.errors import NOTICE, CheckpointError
 from hardmine.inference.detector import make_model_id
 from hardmine.inference.framework_detector import (
     SCORE_FLOOR,
@@ -112,7 +112,7 @@ def load_ultralytics(
     chosen = side or _trained_side(model)
     digest = file_digest(path) if path.is_file() else str(path.resolve())
     model_id = make_model_id("ultralytics", digest, list(table.names), chosen, SCORE_FLOOR)
-    _log.info("%s: Ultralytics, task %s, image size %d", path, model.task, chosen)
+    _log.log(NOTICE, "%s: Ultralytics, task %s, image size %d", path, model.task, chosen)
     return UltralyticsDetector(model, table, model_id, chosen, device)
 
 

@@ -140,7 +140,7 @@ def _canvases(detector: TorchDetector, paths: Sequence[Path]) -> Iterator[NDArra
     from hardmine.data.images import read_picture
 
     for path in paths:
-        canvas, _ = detector.resize.apply(read_picture(path, detector.resize.cover))
+        canvas, _ = detector.resize.apply(read_picture(path, detector.resize.decoded_cover))
         yield np.ascontiguousarray(canvas.transpose(2, 0, 1)[None])
 
 

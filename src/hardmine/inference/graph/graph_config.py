@@ -15,7 +15,8 @@ from hardmine.text import TextError, read_text
 BoxForm = Literal["xyxy", "cxcywh", "xywh", "yxyx"]
 Coordinates = Literal["pixels", "unit"]
 ScoreKind = Literal["probability", "sigmoid", "softmax"]
-Column = Literal["image", "x1", "y1", "x2", "y2", "score", "label", "skip"]
+Sampling = Literal["antialias", "bilinear"]
+Column = Literal["image", "x1", "y1", "x2", "y2", "cx", "cy", "w", "h", "score", "label", "skip"]
 OutputName = int | str
 """An output by its position or by its name."""
 
@@ -27,8 +28,9 @@ class GraphInput:
     """How pixels enter: ``(pixel / divide_by - mean) / std``, in RGB or BGR.
 
     ``resize``, ``side``, ``fill`` and ``align`` as in ``data.resize``; ``height`` and ``width`` are
-    read from the file when they stand there. ``size_name`` is a second input, i64[B, 2], that takes
-    the canvas's (width, height).
+    read from the file when they stand there. ``sampling`` says how pixels are resampled: ``bilinear`` as
+    OpenCV does, ``antialias`` as Pillow and our own models do. ``size_name`` is a second input,
+    i64[B, 2], that takes the canvas's (width, height).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -45,6 +47,7 @@ class GraphInput:
     name: str | None = None
     size_name: str | None = None
     align: Align = "centre"
+    sampling: Sampling = "antialias"
 
     def __post_init__(self) -> None:
         if self.divide_by <= 0 or min(self.std) <= 0:
@@ -71,6 +74,8 @@ class JoinedOutput:
     coordinates: Coordinates = "pixels"
     score_form: Literal["probability", "sigmoid"] = "probability"
     strides: tuple[int, ...] = ()
+    best_class: bool = False
+    """Whether a box has one class only, its best one, as Ultralytics decodes it."""
 
     def __post_init__(self) -> None:
         decodes_itself = (self.box_form, self.coordinates) == ("cxcywh", "pixels")
@@ -122,7 +127,10 @@ class FinalOutputs:
 
 @dataclass(frozen=True, slots=True)
 class RowsOutput:
-    """NMS is inside: rows of numbers, [B, K, columns], or [K, columns] with a column ``image``."""
+    """NMS is inside: rows of numbers, [B, K, columns], or [K, columns] with a column ``image``.
+
+    Boxes are x1, y1, x2, y2 or cx, cy, w, h.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     kind: Literal["rows"] = "rows"
@@ -132,9 +140,20 @@ class RowsOutput:
     first_label: int = 0
 
     def __post_init__(self) -> None:
-        missing = {"x1", "y1", "x2", "y2", "score", "label"} - set(self.columns)
+        wanted = {*self.box_columns, "score", "label"}
+        missing = wanted - set(self.columns)
         if missing:
             raise ConfigError(f"outputs.columns: got {list(self.columns)}, {sorted(missing)} lack")
+
+    @property
+    def box_columns(self) -> tuple[Column, Column, Column, Column]:
+        """The columns of a box, in their order."""
+        return ("cx", "cy", "w", "h") if "cx" in self.columns else ("x1", "y1", "x2", "y2")
+
+    @property
+    def box_form(self) -> BoxForm:
+        """What the columns of a box mean."""
+        return "cxcywh" if "cx" in self.columns else "xyxy"
 
 
 Outputs = JoinedOutput | SeparateOutputs | FinalOutputs | RowsOutput
@@ -152,6 +171,8 @@ class Suppression:
     iou: float | None = 0.45
     candidates: int = 1000
     max_detections: int = 300
+    clip: Literal["before", "after"] = "before"
+    """Whether boxes are cut to the canvas before others are suppressed by them, or afterwards."""
 
     def __post_init__(self) -> None:
         iou_fits = self.iou is None or 0 < self.iou <= 1
@@ -196,50 +217,87 @@ class Preset:
         return f"{self.who} | {self.output} | {self.pixels} | {'none' if iou is None else iou}"
 
 
-_YOLOX_INPUT = {"align": "upper_left", "channels": "bgr", "divide_by": 1.0}
+_YOLOX_INPUT = {
+    "align": "upper_left",
+    "channels": "bgr",
+    "divide_by": 1.0,
+    "sampling": "bilinear",
+}
 
 PRESETS: Mapping[str, Preset] = {
     "yolov5": Preset(
-        {"outputs": {"kind": "joined", "objectness": True}, "nms": {"iou": 0.45}},
+        {
+            "outputs": {"kind": "joined", "objectness": True, "best_class": True},
+            "input": {"sampling": "bilinear"},
+            "nms": {"iou": 0.45, "clip": "after"},
+        },
         "YOLOv5 and YOLOv7",
         "one [B, N, 5 + C], cxcywh pixels, objectness × class",
-        "letterbox 114, 0–1",
+        "letterbox 114, 0–1, plain bilinear",
     ),
     "yolov8": Preset(
-        {"outputs": {"kind": "joined", "transposed": True}, "nms": {"iou": 0.7}},
+        {
+            "outputs": {"kind": "joined", "transposed": True, "best_class": True},
+            "input": {"sampling": "bilinear"},
+            "nms": {"iou": 0.7, "clip": "after"},
+        },
         "YOLOv8 and later ones without NMS inside",
         "one [B, 4 + C, N], cxcywh pixels",
-        "letterbox 114, 0–1",
+        "letterbox 114, 0–1, plain bilinear",
+    ),
+    "yolo_rows": Preset(
+        {
+            "outputs": {"kind": "rows"},
+            "input": {"sampling": "bilinear"},
+            "nms": {"iou": None},
+        },
+        "YOLOs with NMS inside, or end to end",
+        "one [B, K, 6] of x1, y1, x2, y2 (pixels), score, label",
+        "letterbox 114, 0–1, plain bilinear",
     ),
     "yolox": Preset(
         {
             "outputs": {"kind": "joined", "objectness": True, "strides": [8, 16, 32]},
             "input": _YOLOX_INPUT,
-            "nms": {"iou": 0.45},
+            "nms": {"iou": 0.45, "clip": "after"},
         },
         "YOLOX, as its own ONNX export writes it",
         "one [B, N, 5 + C], offsets in grids of strides 8, 16, 32, objectness × class",
-        "letterbox 114 at the upper left, BGR, 0–255",
+        "letterbox 114 at the upper left, BGR, 0–255, plain bilinear",
     ),
     "yolox_decoded": Preset(
         {
             "outputs": {"kind": "joined", "objectness": True},
             "input": _YOLOX_INPUT,
-            "nms": {"iou": 0.45},
+            "nms": {"iou": 0.45, "clip": "after"},
         },
         "YOLOX, exported with `--decode_in_inference`",
         "one [B, N, 5 + C], cxcywh pixels, objectness × class",
-        "letterbox 114 at the upper left, BGR, 0–255",
+        "letterbox 114 at the upper left, BGR, 0–255, plain bilinear",
     ),
     "rtdetr": Preset(
         {
-            "outputs": {"kind": "joined", "coordinates": "unit"},
-            "input": {"resize": "stretch"},
+            "outputs": {
+                "kind": "rows",
+                "columns": ["cx", "cy", "w", "h", "score", "label"],
+                "coordinates": "unit",
+            },
+            "input": {"resize": "stretch", "sampling": "bilinear"},
             "nms": {"iou": None},
         },
-        "RT-DETR, as Ultralytics exports it",
+        "RT-DETR, as Ultralytics exports it today",
+        "one [B, 300, 6] of cx, cy, w, h (unit), score, label",
+        "stretch, 0–1, plain bilinear",
+    ),
+    "rtdetr_scores": Preset(
+        {
+            "outputs": {"kind": "joined", "coordinates": "unit", "best_class": True},
+            "input": {"resize": "stretch", "sampling": "bilinear"},
+            "nms": {"iou": None},
+        },
+        "RT-DETR, as Ultralytics exported it before 8.4",
         "one [B, 300, 4 + C], cxcywh unit",
-        "stretch, 0–1",
+        "stretch, 0–1, plain bilinear",
     ),
     "ssd": Preset(
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hardmine.data.resize import Resize
+from hardmine.data.resize import PlainBilinear, Resize
 from hardmine.detections import Detections
-from hardmine.errors import CheckpointError, ConfigError, HardmineError, not_one_of
+from hardmine.errors import NOTICE, CheckpointError, ConfigError, HardmineError, not_one_of
 from hardmine.inference.detector import BatchScores, make_model_id, top_scores
 from hardmine.inference.graph.graph_config import (
+    PRESETS,
     GraphConfig,
     JoinedOutput,
     SeparateOutputs,
@@ -32,11 +34,11 @@ from hardmine.inference.graph.graph_outputs import (
     final_detections,
     suppress,
 )
+from hardmine.inference.graph.recognise_graph import names_inside, recognise
 from hardmine.inference.predict import PredictMixin
 from hardmine.recipes.checkpoint import file_digest
 
-_ROW, _MOST_ROWS = 6, 1000
-"""Numbers in a row of an end-to-end graph, and how many rows such graphs have at most."""
+_log = logging.getLogger("hardmine")
 
 METADATA_KEY = "hardmine"
 """Where our own exports carry their configuration."""
@@ -67,6 +69,11 @@ class Session(Protocol):
         ...
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs in order."""
+        ...
+
+    @property
     def metadata(self) -> Mapping[str, str]:
         """What the exporter wrote into the file."""
         ...
@@ -90,7 +97,8 @@ class GraphDetector(PredictMixin):
         self._config = config
         self.categories = config.classes
         how = config.input
-        self.resize = Resize(height, width, how.resize, how.fill, how.side, how.align)
+        kind = PlainBilinear if how.sampling == "bilinear" else Resize
+        self.resize = kind(height, width, how.resize, how.fill, how.side, how.align)
         self.operating_point = config.operating_point
         finds = replace(config, operating_point=None)  # what it finds does not depend on it
         self.model_id = make_model_id(_identity(session, path), finds, height, width)
@@ -145,15 +153,18 @@ class GraphDetector(PredictMixin):
     def _runs(self, images: Tensor) -> list[tuple[dict[str, Array], int]]:
         """Run the graph, in pieces of its own batch size when that is fixed (the last one filled)."""
         pixels = _pixels(images, self._config, self._image)
-        fixed = self._image.shape[0] if self._image.shape else None
+        fixed = self._image.shape[0] if len(self._image.shape) == 4 else None
         size = fixed or len(pixels)
+        alone = len(self._image.shape) == 3  # torchvision's exports take one image, [3, H, W]
+        if alone:
+            size = 1
         results = []
         for start in range(0, len(pixels), size):
             part = pixels[start : start + size]
             lacking = size - len(part)
             if lacking:
                 part = np.concatenate([part, np.repeat(part[-1:], lacking, axis=0)])
-            feed = {self._image.name: part}
+            feed = {self._image.name: part[0] if alone else part}
             if self._size is not None:
                 canvas = np.array([self.resize.width, self.resize.height], self._size.dtype)
                 feed[self._size.name] = np.tile(canvas, (len(part), 1))
@@ -181,6 +192,8 @@ def open_graph(
     description: str | Path | None = None,
     classes: Sequence[str] | None = None,
     fallback: Sequence[str] = (),
+    *,
+    side: int | None = None,
 ) -> GraphDetector:
     """Make a detector of a loaded graph.
 
@@ -191,19 +204,15 @@ def open_graph(
         classes: names in the order of the model's numbers; over those of the description, which go
             over those in the file (Ultralytics writes ``names``).
         fallback: names where there are none of these.
+        side: the canvas's side in pixels, for a graph that takes any size.
 
     Raises:
         ConfigError: nothing describes the graph, or the description is faulty.
         CheckpointError: the graph is not as described.
     """
-    config, folder = _describe(session, path, description)
-    if ends_with_rows(session) and config.outputs.kind != "rows":
-        raise ConfigError(
-            f"{path}: is described by {description or path.with_suffix('.yaml').name} as outputs of "
-            f"kind {config.outputs.kind!r}, but NMS is inside: its output {session.output_shapes[0]} "
-            f"holds rows of x1, y1, x2, y2, score, label; name {path.name} without a preset, or give "
-            "outputs: {kind: rows}"
-        )
+    known = classes or names_inside(session.metadata) or tuple(fallback)
+    config, folder = _describe(session, path, description, len(known) or None)
+    _refuse_contradiction(session, path, description, config, len(known) or None)
     if classes is not None:
         if config.classes and len(config.classes) != len(classes):
             raise ConfigError(
@@ -212,17 +221,17 @@ def open_graph(
             )
         config = replace(config, classes=tuple(classes))
     if not config.classes:
-        config = replace(config, classes=_names_inside(session.metadata) or tuple(fallback))
+        config = replace(config, classes=names_inside(session.metadata) or tuple(fallback))
+    if side is not None:
+        config = replace(config, input=replace(config.input, height=side, width=side))
     if not config.classes:
         raise ConfigError(f"{path}: has no class names; give 'classes' in its YAML or --classes")
     return GraphDetector(session, config, path, _priors(config, folder))
 
 
 def _describe(
-    session: Session, path: Path, description: str | Path | None
+    session: Session, path: Path, description: str | Path | None, count: int | None
 ) -> tuple[GraphConfig, Path]:
-    from hardmine.inference.graph.graph_config import PRESETS
-
     if description is not None and str(description) in PRESETS:
         return graph_config({"preset": str(description)}, str(path)), path.parent
     if description is not None and not Path(description).suffix:
@@ -233,42 +242,79 @@ def _describe(
         return load_graph_config(chosen), chosen.parent
     if METADATA_KEY in session.metadata:
         values = json.loads(session.metadata[METADATA_KEY])
-        values.pop(IDENTITY, None)
         return graph_config(values, f"{path} (metadata)"), path.parent
-    if ends_with_rows(session):
-        return graph_config({"outputs": {"kind": "rows"}}, str(path)), path.parent
+    found = recognise(_Marks(session, path), count)
+    if found is not None:
+        _log.log(NOTICE, "%s: recognised as %s", path, found.who)
+        config = graph_config(found.values, str(path))
+        return (replace(config, classes=found.classes) if found.classes else config), path.parent
+    outputs = zip(session.output_names, session.output_shapes, strict=True)
+    shapes = ", ".join(f"{name} {_shown(shape)}" for name, shape in outputs)
     raise ConfigError(
-        f"{path}: nothing says what its outputs mean; put {beside.name} beside it, or name a "
+        f"{path}: nothing says what its outputs mean ({shapes}); put {beside.name} beside it, or name a "
         f"preset as {path.name}:{'|'.join(PRESETS)} (see docs/detectors.md)"
     )
 
 
-def ends_with_rows(session: Session) -> bool:
-    """True where a graph is a YOLO with NMS inside (end to end): one output [B, K, 6] of rows.
+def _shown(shape: Sequence[int | None]) -> str:
+    return f"[{', '.join('?' if side is None else str(side) for side in shape)}]"
 
-    The exporter says so (``end2end``), or the file's class names show that six numbers cannot be a box
-    and its class scores. With two classes and no word of the exporter they can, and it is not known.
+
+@dataclass(frozen=True)
+class _Marks:
+    """A loaded graph as the rules of recognition look at it."""
+
+    session: Session
+    path: Path
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        return {port.name: port.shape for port in self.session.inputs}
+
+    @property
+    def outputs(self) -> Mapping[str, tuple[int | None, ...]]:
+        return dict(zip(self.session.output_names, self.session.output_shapes, strict=True))
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.session.metadata
+
+    def run_grey(self) -> Mapping[str, Array]:
+        feed = {
+            port.name: np.full([side or 1 for side in port.shape], 0, port.dtype)
+            for port in self.session.inputs
+        }
+        return self.session.run(feed)
+
+
+def _refuse_contradiction(
+    session: Session,
+    path: Path,
+    description: str | Path | None,
+    config: GraphConfig,
+    count: int | None,
+) -> None:
+    """Refuse a description that says otherwise than a file which holds rows of finished boxes.
+
+    Raises:
+        ConfigError: so.
     """
-    shapes = session.output_shapes
-    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != _ROW:
-        return False
     if METADATA_KEY in session.metadata:
-        return False  # our own exports say what they are
-    if session.metadata.get("end2end", "").lower() in ("true", "1"):
-        return True
-    most, names = shapes[0][1], _names_inside(session.metadata)
-    return bool(names) and len(names) != _ROW - 4 and most is not None and most <= _MOST_ROWS
-
-
-def _names_inside(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Read the class names that Ultralytics writes as the text of a Python dict or list."""
+        return
     try:
-        names = ast.literal_eval(metadata.get("names", ""))
-    except (ValueError, SyntaxError):
-        return ()
-    if isinstance(names, dict):
-        return tuple(str(names[key]) for key in sorted(names))
-    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+        found = recognise(_Marks(session, path), count)
+    except HardmineError:
+        return
+    if found is None:
+        return
+    own, said = graph_config(found.values, str(path)).outputs, config.outputs
+    if own.kind != "rows" or (said.kind == "rows" and said.box_form == own.box_form):
+        return
+    raise ConfigError(
+        f"{path}: is described by {description or path.with_suffix('.yaml').name} as outputs of "
+        f"kind {said.kind!r} with {said.box_form} boxes, but NMS is inside: its output "
+        f"{_shown(session.output_shapes[0])} is that of {found.who}; name {path.name} without a preset"
+    )
 
 
 def _priors(config: GraphConfig, folder: Path) -> Array | None:
@@ -306,8 +352,9 @@ def _canvas(
     image: Port, config: GraphConfig, metadata: Mapping[str, str], path: Path
 ) -> tuple[int, int]:
     """Return (height, width): as configured, else as the graph or its metadata fixes them."""
-    at = (2, 3) if config.input.layout == "nchw" else (1, 2)
-    inside = [image.shape[i] if len(image.shape) == 4 else None for i in at]
+    at = (-2, -1) if config.input.layout == "nchw" else (-3, -2)
+    known = len(image.shape) in (3, 4)
+    inside = [image.shape[i] if known else None for i in at]
     if None in inside:
         try:
             sides = ast.literal_eval(metadata.get("imgsz", ""))
@@ -316,10 +363,13 @@ def _canvas(
             pass
     given = (config.input.height, config.input.width)
     chosen = [g or i for g, i in zip(given, inside, strict=True)]
-    fixed = [image.shape[i] if len(image.shape) == 4 else None for i in at]
+    fixed = [image.shape[i] if known else None for i in at]
     for side, want in zip(chosen, fixed, strict=True):
         if side is None:
-            raise ConfigError(f"{path}: takes any size; give input.height and input.width")
+            raise ConfigError(
+                f"{path}: takes any size; name one as {path.name}@640, or give input.height and "
+                "input.width in a YAML"
+            )
         if want is not None and side != want:
             raise ConfigError(f"{path}: takes {fixed[0]}x{fixed[1]}, described as {given}")
     return int(chosen[0] or 0), int(chosen[1] or 0)

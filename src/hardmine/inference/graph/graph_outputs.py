@@ -131,6 +131,8 @@ def _split(values: Array, outputs: JoinedOutput) -> tuple[Array, Array]:
     if outputs.objectness:
         objectness = values[..., 4:5]
         scores = scores * (_sigmoid(objectness) if outputs.score_form == "sigmoid" else objectness)
+    if outputs.best_class:
+        scores = np.where(scores == scores.max(axis=-1, keepdims=True), scores, 0)
     return values[..., :4], scores
 
 
@@ -226,7 +228,8 @@ def suppress(
     top, index = flat.topk(min(limits.candidates, flat.numel()))
     passed = top >= limits.score_threshold
     top, index = top[passed], index[passed]
-    inside = _clip(boxes, height, width)
+    first = limits.clip == "before"
+    inside = _clip(boxes, height, width) if first else boxes.astype(np.float32)
     chosen = torch.from_numpy(inside)[index // num_classes]
     label = index % num_classes + 1
     real = (chosen[:, 2:] > chosen[:, :2]).all(1)
@@ -235,7 +238,12 @@ def suppress(
         keep = torch.arange(len(top))[: limits.max_detections]
     else:
         keep = batched_nms(chosen, top, label, limits.iou)[: limits.max_detections]
-    return Detections(chosen[keep].numpy(), top[keep].numpy(), label[keep].numpy())
+    corners, scores_kept, labels = chosen[keep].numpy(), top[keep].numpy(), label[keep].numpy()
+    if first:
+        return Detections(corners, scores_kept, labels)
+    corners = _clip(corners, height, width)
+    seen = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+    return Detections(corners[seen], scores_kept[seen], labels[seen])
 
 
 def _clip(boxes: Array, height: int, width: int) -> Array:
@@ -284,8 +292,8 @@ def _rows(
         parts = list(values if values.ndim == 3 else values[None])
     results = []
     for part in parts:
-        corners = part[:, [by_name[name] for name in ("x1", "y1", "x2", "y2")]]
-        boxes = to_xyxy_pixels(corners, "xyxy", outputs.coordinates, height, width)
+        values = part[:, [by_name[name] for name in outputs.box_columns]]
+        boxes = to_xyxy_pixels(values, outputs.box_form, outputs.coordinates, height, width)
         label = part[:, by_name["label"]].round().astype(np.int64) - outputs.first_label + 1
         score = part[:, by_name["score"]]
         results.append(_sorted(boxes, score, label, height, width, num_classes))

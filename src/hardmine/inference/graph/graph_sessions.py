@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from hardmine.errors import CheckpointError, MissingExtraError
 from hardmine.inference.graph.graph_detector import Port
@@ -52,6 +53,7 @@ class OnnxSession:
             tuple(side if isinstance(side, int) else None for side in port.shape)
             for port in self._session.get_outputs()
         )
+        self.output_names = tuple(self._outputs)
         facts = self._session.get_modelmeta().custom_metadata_map
         self.metadata: Mapping[str, str] = dict(facts)
 
@@ -95,13 +97,18 @@ class OpenVinoSession:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path}: not a readable OpenVINO model ({reason})") from None
         self.inputs = tuple(
-            Port(port.get_any_name(), _static(port.get_partial_shape()), _numpy_name(port))
+            Port(
+                _name(port, port.node.friendly_name),
+                _static(port.get_partial_shape()),
+                _numpy_name(port),
+            )
             for port in model.inputs
         )
-        self._outputs = [port.get_any_name() for port in model.outputs]
+        self._outputs = [_name(port, f"output{i}") for i, port in enumerate(model.outputs)]
         self.output_shapes = tuple(_static(port.get_partial_shape()) for port in model.outputs)
+        self.output_names = tuple(self._outputs)
         self._of_thread = threading.local()
-        self.metadata: Mapping[str, str] = _rt_info(model)
+        self.metadata: Mapping[str, str] = {**_ultralytics_facts(path), **_rt_info(model)}
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name, in order."""
@@ -112,6 +119,11 @@ class OpenVinoSession:
         return dict(zip(self._outputs, values, strict=True))
 
 
+def _name(port: Any, otherwise: str) -> str:
+    """Return the name of an input or output; a converter may have given it none."""
+    return str(port.get_any_name()) if port.get_names() else otherwise
+
+
 def _static(shape: Any) -> tuple[int | None, ...]:
     if shape.rank.is_dynamic:
         return ()
@@ -120,6 +132,18 @@ def _static(shape: Any) -> tuple[int | None, ...]:
 
 def _numpy_name(port: Any) -> str:
     return str(np.dtype(port.get_element_type().to_dtype()))
+
+
+def _ultralytics_facts(path: Path) -> dict[str, str]:
+    """Return what Ultralytics writes beside an OpenVINO model and into an ONNX file, in one form."""
+    beside = path.with_name("metadata.yaml")
+    try:
+        facts = yaml.safe_load(beside.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    if not isinstance(facts, dict) or "names" not in facts:
+        return {}
+    return {str(key): str(value) for key, value in facts.items()}
 
 
 def _rt_info(model: Any) -> dict[str, str]:
