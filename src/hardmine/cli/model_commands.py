@@ -92,7 +92,7 @@ def val(
     from hardmine.workflows.train_and_evaluate import check_gates
 
     console = Console(quiet=quiet, verbose=verbose)
-    without_gates = replace(choices, max_alarms=None, min_ap50=None)
+    without_gates = replace(choices, max_alarms=None, min_ap50=None, max_known_alarms=None)
     with console.progress() as step:
         measurement = hardmine.evaluate(
             checkpoint, data, negatives=negatives, out=out, progress=step, options=without_gates
@@ -100,7 +100,12 @@ def val(
     show_measurement(console, measurement, as_json=as_json)
     if not as_json:
         console.result(f"report: {out / 'report.html'}")
-    check_gates(measurement, max_alarms=choices.max_alarms, min_ap50=choices.min_ap50)
+    check_gates(
+        measurement,
+        max_alarms=choices.max_alarms,
+        min_ap50=choices.min_ap50,
+        max_known_alarms=choices.max_known_alarms,
+    )
 
 
 @expand_options

@@ -51,6 +51,10 @@ def show_measurement(console: Console, measurement: Measurement, *, as_json: boo
             ("negatives", "images", "alarms/image at recall .8", "95 %", "images that fire"),
             [_negatives_row(name, part, key) for name, part in values["negatives"].items()],
         )
+    if measurement.known_alarms is not None:
+        console.result(str(measurement.known_alarms))
+        for line in measurement.known_alarms.unreadable:
+            console.note(f"not looked at: {line}")
     show_warnings(console, warning_lines(values))
 
 

@@ -39,6 +39,7 @@ from hardmine.evaluation.intervals import (
     ap50_statistic,
     bootstrap_interval,
 )
+from hardmine.evaluation.known_alarms import RepeatedAlarms
 from hardmine.evaluation.scored_images import Scored
 
 PRIMARY = "held_out"
@@ -95,6 +96,8 @@ class Measurement:
     negatives: Mapping[str, NegativeMeasurement]
     draws: int
     seed: int
+    known_alarms: RepeatedAlarms | None = None
+    """Of the alarms that people confirmed, those that fire again; None where none were given."""
 
     def __repr__(self) -> str:
         parts = [f"AP {_shown(self.ap.ap)}", f"AP50 {_shown(self.ap.ap50)}"]
@@ -142,6 +145,7 @@ class Measurement:
             "stray_alarms": asdict(self.stray) if self.stray else None,
             "errors": self.errors.to_dict() if self.errors else None,
             "negatives": {name: self._set_dict(part) for name, part in self.negatives.items()},
+            "known_alarms": None if self.known_alarms is None else self.known_alarms.to_dict(),
             "bootstrap": {"draws": self.draws, "seed": self.seed},
         }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.device import describe_machine
-from hardmine.errors import CheckpointError, ConfigError, GateError
+from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
 from hardmine.files import clear_disk_errors, write_json
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset
@@ -46,9 +46,12 @@ from hardmine.workflows.training_data import (
 )
 
 if TYPE_CHECKING:
+    from hardmine.detections import Detections, OperatingPoint
+    from hardmine.evaluation.known_alarms import RepeatedAlarms
     from hardmine.evaluation.measurement import Measurement
     from hardmine.evaluation.scored_images import Scored
     from hardmine.inference.detector import Detector
+    from hardmine.mining.confirmed_alarms import ConfirmedAlarms
     from hardmine.models.network import Network
     from hardmine.recipes.recipe import Recipe
     from hardmine.reports.content import ReportData
@@ -228,10 +231,23 @@ def evaluate(
             "val": load_val(data, detector.categories, options.reading),
             "held_out": load_negatives(negatives, detector.categories, "negatives"),
         }
-        measuring = Measuring(steps, backend, options.draws, options.seed)
+        known = None if options.known_alarms is None else read_known(options.known_alarms)
+        measuring = Measuring(steps, backend, options.draws, options.seed, known)
         measurement = measuring.measure(detector, separate_sets(parts, steps), None)
-    check_gates(measurement, max_alarms=options.max_alarms, min_ap50=options.min_ap50)
+    check_gates(
+        measurement,
+        max_alarms=options.max_alarms,
+        min_ap50=options.min_ap50,
+        max_known_alarms=options.max_known_alarms,
+    )
     return measurement
+
+
+def read_known(target: Path) -> ConfirmedAlarms:
+    """Return the alarms that people confirmed in a run or its store."""
+    from hardmine.mining.confirmed_alarms import read_confirmed
+
+    return read_confirmed(target)
 
 
 def _names_in(data: DataLike, given: Detector | Path | str) -> Path | None:
@@ -255,9 +271,15 @@ def _detector(
 
 
 def check_gates(
-    measurement: Measurement, *, max_alarms: float | None, min_ap50: float | None
+    measurement: Measurement,
+    *,
+    max_alarms: float | None,
+    min_ap50: float | None,
+    max_known_alarms: int | None = None,
 ) -> None:
-    """Hold a measurement to its limits, both inclusive; an undefined value meets none.
+    """Hold a measurement to its limits, all inclusive; an undefined value meets none.
+
+    That of known alarms holds where they were counted.
 
     Raises:
         GateError: naming every gate that is not met.
@@ -275,8 +297,20 @@ def check_gates(
     if min_ap50 is not None and (ap50 is None or not ap50 >= min_ap50):
         got = "undefined" if ap50 is None else f"{ap50:.4f}"
         missed.append(f"AP50: got {got}, wanted at least {min_ap50:g}")
+    known = measurement.known_alarms
+    if (
+        known is not None
+        and max_known_alarms is not None
+        and _exceeds(known.again, max_known_alarms)
+    ):
+        got = "undefined" if known.again is None else str(known.again)
+        missed.append(f"known alarms that fire again: got {got}, wanted at most {max_known_alarms}")
     if missed:
         raise GateError("gate not met: " + "; ".join(missed))
+
+
+def _exceeds(count: int | None, most: int) -> bool:
+    return count is None or count > most
 
 
 @dataclass(frozen=True)
@@ -324,6 +358,7 @@ class Measuring:
     backend: Backend
     draws: int
     seed: int
+    known: ConfirmedAlarms | None = None
 
     def measure(self, detector: Detector, data: SeparateSets, recipe: Recipe | None) -> Measurement:
         """Detect, measure, and write detections, ``metrics.json`` and ``report.html``."""
@@ -332,6 +367,7 @@ class Measuring:
         from hardmine.inference.predictions_file import Predictions, bind
         from hardmine.reports.loop_report import write_report
 
+        again = None if self.known is None else self._detect_known(detector, self.known)
         images = [record.path for part in (data.val, data.held_out) for record in part.records]
         detector = bind(detector, images)
         parts = {"val": data.val, "held_out": data.held_out}
@@ -346,10 +382,23 @@ class Measuring:
         measurement = measurements.measure(
             scored["val"], negatives, recall=RECALL, draws=self.draws, seed=self.seed
         )
+        if again is not None and self.known is not None:
+            measurement = with_known(measurement, self.known, again, detector)
         metrics = self._metrics(measurement, data, detector, recipe)
         write_json(root / "metrics.json", metrics)
-        write_report(root / "report.html", _page(metrics, scored, data))
+        page = _page(metrics, scored, data)
+        if again is not None and measurement.known_alarms is not None:
+            page = _with_known(page, measurement.known_alarms, again[0])
+        write_report(root / "report.html", page)
         return measurement
+
+    def _detect_known(
+        self, detector: Detector, known: ConfirmedAlarms
+    ) -> tuple[dict[str, Detections], tuple[str, ...]]:
+        from hardmine.mining.confirmed_alarms import detect_again
+
+        tell = partial(self.steps.progress, "known alarms")
+        return detect_again(detector, known, tell)
 
     def _metrics(
         self,
@@ -372,6 +421,56 @@ class Measuring:
             "model_choice": [] if recipe is None else list(why_chosen(self.steps.root)),
             "versions": describe_machine(),
         }
+
+
+def with_known(
+    measurement: Measurement,
+    confirmed: ConfirmedAlarms,
+    again: tuple[Mapping[str, Detections], tuple[str, ...]],
+    detector: Detector,
+) -> Measurement:
+    """Return a measurement with the known alarms that fire again.
+
+    They are counted at the threshold that the model holds, where it holds one, else at that of the
+    measurement.
+
+    Raises:
+        DataError: none of their images can be read.
+    """
+    from hardmine.evaluation.known_alarms import count_repeated
+
+    found, unreadable = again
+    if not found:
+        raise DataError(f"known alarms: none of their images can be read, such as {unreadable[0]}")
+    point: OperatingPoint | None = getattr(detector, "operating_point", None)
+    threshold = measurement.score_threshold if point is None else point.score
+    counted = count_repeated(confirmed.known, found, threshold, unreadable)
+    return replace(measurement, known_alarms=counted)
+
+
+def _with_known(
+    page: ReportData, counted: RepeatedAlarms, found: Mapping[str, Detections]
+) -> ReportData:
+    from hardmine.reports.content import Gallery, Picture
+
+    said = [str(counted) + "."]
+    if counted.unreadable:
+        said.append(
+            f"{len(counted.unreadable)} images with known alarms cannot be looked at, such as "
+            f"{counted.unreadable[0]}."
+        )
+    least = counted.score_threshold or 0.0
+    pictures = tuple(
+        Picture(Path(image), found[image].at_least(least), Path(image).name)
+        for image in counted.again_images
+        if Path(image).is_file()
+    )
+    gallery = Gallery("Known alarms that fire again", pictures, len(counted.again_images))
+    return replace(
+        page,
+        notes=(*page.notes, *said),
+        mined=(*page.mined, *((gallery,) if counted.again_images else ())),
+    )
 
 
 def _page(

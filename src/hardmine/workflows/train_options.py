@@ -239,6 +239,20 @@ class EvaluateOptions:
         minimum=0,
         maximum=1,
     )
+    known_alarms: Path | None = option(
+        None,
+        "A gate on the alarms that people confirmed as false (a run of mine or loop, or its "
+        "pool.sqlite): exit with code 3 when more than --max-known-alarms of them fire again at the "
+        "same place.",
+        metavar="RUN|STORE",
+        path="any",
+    )
+    max_known_alarms: int | None = option(
+        0,
+        "With --known-alarms: how many of them may fire again.",
+        metavar="N",
+        minimum=0,
+    )
     reading: DataOptions = option(DataOptions, "How labelled data is read.")
     classes: Path | None = classes_option()
     seed: int = seed_option("Advanced")
