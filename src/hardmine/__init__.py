@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hardmine.errors import HardmineError as HardmineError
     from hardmine.errors import MissingExtraError as MissingExtraError
     from hardmine.inference.load_detector import load_detector as load_detector
+    from hardmine.inference.predictions_file import Predictions as Predictions
     from hardmine.loop.loop import run_loop as run_loop
     from hardmine.loop.loop_options import LoopOptions as LoopOptions
     from hardmine.mining.mine import mine as mine
@@ -63,6 +64,7 @@ _HOLDS = {
         "CheckpointError CommandError ConfigError DataError GateError HardmineError MissingExtraError"
     ),
     "hardmine.inference.load_detector": "load_detector",
+    "hardmine.inference.predictions_file": "Predictions",
     "hardmine.loop.loop": "run_loop",
     "hardmine.loop.loop_options": "LoopOptions",
     "hardmine.mining.mine": "mine",

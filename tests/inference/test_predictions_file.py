@@ -153,14 +153,6 @@ def test_pictures_are_looked_up_and_the_unreadable_are_problems(tmp_path: Path) 
         found.score(None)  # type: ignore[arg-type]
 
 
-def test_megadetectors_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "md.json"
-    values = {"info": {}, "detection_categories": {"1": "animal"}, "images": []}
-    path.write_text(json.dumps(values))
-    with pytest.raises(DataError, match=r"MegaDetector's output .*convert it to COCO results"):
-        load_predictions(path, ["animal"])
-
-
 @pytest.mark.parametrize(
     ("ids", "doubtful"), [([1], True), ([1, 2], True), ([1, 3], False), ([3], False)]
 )

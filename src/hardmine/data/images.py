@@ -250,6 +250,21 @@ def image_size(path: Path) -> tuple[int, int]:
     return read_header(path)[0]
 
 
+def encoded_size(data: bytes, name: str) -> tuple[int, int]:
+    """Return (width, height) as displayed of an image file's content, reading the header only.
+
+    Raises:
+        DataError: the content is empty or no image; ``name`` is what the error calls it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with open_picture(io.BytesIO(data), name) as image:
+                return _displayed(image.size, _orientation(image))
+    except _READ_ERRORS as error:
+        raise DataError(f"{name}: {_reason(len(data), error)}") from None
+
+
 def read_header(path: Path) -> tuple[tuple[int, int], int]:
     """Return (width, height) as displayed and the EXIF orientation 1 to 8, reading the header only.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FORMS = (
     "weights (.safetensors) or a run folder; best.pt of Ultralytics; a Hugging Face folder or hf:NAME; "
     "rfdetr:PATH; libreyolo:PATH; model.onnx[:PRESET|YAML]; model.xml (OpenVINO); "
-    "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json or a folder of them)"
+    "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json, .csv, or a folder of .json or .txt)"
 )
 
 _log = logging.getLogger("hardmine")
@@ -51,7 +51,8 @@ def load_detector(
             - a folder that ``save_pretrained`` of ``transformers`` wrote, or ``hf:NAME`` of the hub;
             - ``rfdetr:PATH``, ``libreyolo:PATH[@SIDE]``: run by these packages; a ``.pth`` of theirs
               and a plain state dict of one of torchvision's networks are recognised by the content;
-            - ``detections.json`` or a folder of such files: no model, only its answers.
+            - ``detections.json``, ``.csv``, or a folder of json or YOLO text files: no model, only its
+              answers.
         device: a torch device; chosen when not given.
         classes: class names, or a file with them, over those that the model brings.
         fallback: class names for a model that brings none.
@@ -92,7 +93,7 @@ def load_detector(
         raise CheckpointError(f"{text}: no such file; wanted {FORMS}")
     if path.is_dir() and _is_huggingface(path):
         return _framework("hf", text, None, device, classes)
-    if path.suffix.lower() == ".json" or _holds_predictions(path):
+    if path.suffix.lower() in (".json", ".csv") or _holds_predictions(path):
         from hardmine.inference.predictions_file import load_predictions
 
         return load_predictions(path, classes or fallback or None)
@@ -225,10 +226,12 @@ def _names(classes: Path | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _holds_predictions(path: Path) -> bool:
-    """True for a folder of json files without weights in it."""
+    """True for a folder of predictions as json or text files, without weights in it."""
+    from hardmine.inference.prediction_programs import is_prediction_texts
+
     if not path.is_dir() or any((path / name).exists() for name in _OF_A_RUN):
         return False
-    return any(path.glob("*.json"))
+    return any(path.glob("*.json")) or is_prediction_texts(path)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,12 +7,14 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from hardmine.data.images import encoded_size, image_size
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
@@ -29,15 +31,21 @@ from hardmine.inference.image_loading import (
 )
 from hardmine.inference.predict import PredictMixin, ScoredImage
 from hardmine.inference.prediction_names import NameMatch, match_names
+from hardmine.inference.prediction_programs import (
+    Box,
+    ProgramRows,
+    checked_box,
+    is_prediction_texts,
+    read_csv_rows,
+    read_texts,
+    rows_of_tree,
+)
 from hardmine.text import read_json
 from hardmine.types import Problem
 
 _log = logging.getLogger(__name__)
 _NO_CANVAS = Resize(1, 1)
 _CHUNK = 16
-
-Box = tuple[float, str | int, tuple[float, float, float, float]]
-"""Score, class by name or number, xyxy pixels of the original image."""
 
 
 @dataclass
@@ -54,10 +62,72 @@ class Predictions(PredictMixin):
     resize: Resize = field(default=_NO_CANVAS)
     name_of: Mapping[Path, str] | None = None
     """Entries of the images that it is bound to; see `bound_to`."""
+    shares: bool = False
+    """Whether the boxes of ``by_name`` are shares of the image's sides, as MegaDetector writes them."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Images that the program could not read, and why. Such an image is no empty one."""
+
+    @staticmethod
+    def from_supervision(found: Mapping[str, Any], categories: Sequence[str] = ()) -> Predictions:
+        """Take over ``supervision.Detections`` by image name.
+
+        Args:
+            found: file names (or paths) and what was found in them.
+            categories: class names in the order of ``class_id``; those in the detections' ``data``
+                when not given.
+
+        Raises:
+            DataError: there is no ``class_id``, or one outside the class names.
+
+        Example:
+            >>> answers = hardmine.Predictions.from_supervision(
+            ...     {"00.png": found.to_supervision()}, found.categories
+            ... )
+            >>> answers.predict("shelf/images/00.png", score_threshold=0.5)
+            Detections(1: bottle 0.90)
+        """
+        by_name = {
+            str(name): Detections.from_supervision(one, categories) for name, one in found.items()
+        }
+        names = tuple(categories) or next(
+            (d.categories for d in by_name.values() if d.categories), ()
+        )
+        return _in_memory(by_name, names, shares=False)
+
+    @staticmethod
+    def from_fiftyone(samples: Iterable[Any], field_name: str = "predictions") -> Predictions:
+        """Take over the detections of a FiftyOne data set or view.
+
+        Args:
+            samples: each with ``filepath`` and, in ``field_name``, ``detections`` of ``label``,
+                ``confidence`` and ``bounding_box`` (x, y, width, height as shares).
+
+        Raises:
+            DataError: a sample without the field, or a detection without a confidence.
+        """
+        rows: dict[str, list[Box]] = {}
+        for sample in samples:
+            where = f"{sample.filepath}: {field_name}"
+            try:
+                found = sample[field_name]
+            except (KeyError, AttributeError):
+                raise DataError(f"{where}: no such field") from None
+            boxes = rows.setdefault(str(sample.filepath), [])
+            for i, one in enumerate(found.detections if found is not None else ()):
+                if one.confidence is None:
+                    raise DataError(f"{where}.detections[{i}]: has no confidence")
+                x, y, w, h = one.bounding_box
+                box = (x, y, x + w, y + h)
+                boxes.append(checked_box(one.confidence, str(one.label), box, f"{where}[{i}]"))
+        names = tuple(sorted({str(kind) for boxes in rows.values() for _, kind, _ in boxes}))
+        label_of: dict[str | int, int] = {name: i for i, name in enumerate(names, start=1)}
+        by_name = {name: _detections(boxes, label_of, Path()) for name, boxes in rows.items()}
+        return _in_memory(by_name, names, shares=True)
 
     def match(self, images: Sequence[Path]) -> NameMatch:
         """Return which entry each image has; an entry that fits several of them has none."""
-        return match_names({name: len(found) for name, found in self.by_name.items()}, images)
+        rows = {name: len(found) for name, found in self.by_name.items()}
+        return match_names({**dict.fromkeys(self.failed, 0), **rows}, images)
 
     def bound_to(self, images: Sequence[Path]) -> Predictions:
         """Return the same predictions for these images, and say how many detections belong to them.
@@ -69,17 +139,32 @@ class Predictions(PredictMixin):
         found.require(self.path, images)
         level = logging.INFO if found.matched == found.rows else logging.WARNING
         _log.log(level, "%s: %s", self.path, found)
+        failed = sorted(set(self.failed) & set(found.name_of.values()))
+        if failed:
+            _log.warning(
+                "%s: %d of the images failed when they were predicted (%s: %s); they count as unread, "
+                "not as empty",
+                self.path,
+                len(failed),
+                failed[0],
+                self.failed[failed[0]],
+            )
         return replace(self, name_of=found.name_of)
 
     def _names_of(self, images: Sequence[Path]) -> Mapping[Path, str]:
         return self.match(images).name_of if self.name_of is None else self.name_of
 
-    def _found(self, name: str | None) -> Detections:
-        return Detections.none() if name is None else self.by_name[name]
+    def _found(self, name: str | None, size: Callable[[], tuple[int, int]]) -> Detections:
+        """Return an entry's detections in pixels of an image of (width, height) ``size()``."""
+        found = Detections.none() if name is None else self.by_name.get(name, Detections.none())
+        if not self.shares or not len(found):
+            return found
+        sides = np.array([*size(), *size()], np.float32)
+        return replace(found, boxes=found.boxes * sides)
 
     def look(self, image: Path) -> Detections:
-        """Return the detections of one image, best first."""
-        return self._found(self._names_of([image]).get(image))
+        """Return the detections of one image file, best first."""
+        return self._found(self._names_of([image]).get(image), partial(image_size, image))
 
     def names(self, image: Path) -> bool:
         """True when the file says something of the image."""
@@ -100,7 +185,7 @@ class Predictions(PredictMixin):
     ) -> list[Detections]:
         """Return the detections of every image, in order."""
         names = self._names_of(paths)
-        found = [self._found(names.get(path)) for path in paths]
+        found = [self._found(names.get(path), partial(image_size, path)) for path in paths]
         if progress is not None:
             progress(len(found), len(paths))
         return found
@@ -119,12 +204,16 @@ class Predictions(PredictMixin):
         return [self._score(item) for item in items]
 
     def _score(self, item: ImageItem) -> ScoredImage | Problem:
+        path = path_of(item.name)
+        name = self._names_of([path]).get(path)
         try:
-            phash = hash_encoded(read_item(item), item.name)
+            if name is not None and name in self.failed:
+                raise DataError(f"failed when it was predicted: {self.failed[name]}")
+            data = read_item(item)
+            phash = hash_encoded(data, item.name)
+            found = self._found(name, partial(encoded_size, data, item.name))
         except DataError as error:
             return item_problem(item, error)
-        path = path_of(item.name)
-        found = self.look(path)
         score = float(found.scores[0]) if len(found) else 0.0
         label = int(found.labels[0]) if len(found) else 0
         return ScoredImage(path, score, label, -1, found, phash, item.name)
@@ -146,7 +235,8 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     ``score``; with ``file_name`` and ``category`` as ``hardmine predict --json`` writes them, or with
     stems as ids as Ultralytics does); a COCO file whose annotations have scores; Ultralytics'
     ``Results.to_json`` lists (``name``, ``confidence``, ``box``) by image; mmdetection's
-    ``{"bboxes", "scores", "labels"}`` by image.
+    ``{"bboxes", "scores", "labels"}`` by image; and those of `prediction_programs`: MegaDetector's and
+    SpeciesNet's JSON, a folder of YOLO text files with confidences, VOC's detection files, CSV.
 
     Args:
         classes: names, or a file with them; a COCO json also gives the images' names by id.
@@ -164,8 +254,9 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
         images, numbers = _coco_tables(classes)
     elif classes is not None:
         names = tuple(classes)
-    tree = _folder(path) if path.is_dir() else _json(path)
-    _refuse_other_programs(tree, path)
+    program, tree = _read(path)
+    if program is not None:
+        return _of_program(program, path, names)
     if isinstance(tree, Mapping) and "annotations" in tree:
         more, own = _tables(tree, path)
         images, numbers = {**images, **more}, {**own, **numbers}
@@ -182,14 +273,56 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     return Predictions(path, categories, digest.hexdigest()[:16], by_name)
 
 
-def _refuse_other_programs(tree: Any, path: Path) -> None:
-    """Say whose file it is, where it is one of a known program that is not read."""
-    if isinstance(tree, Mapping) and "detection_categories" in tree:
-        raise DataError(
-            f"{path}: this is MegaDetector's output (it has detection_categories), which is not read; "
-            "convert it to COCO results: a list of {file_name, category, bbox: [x, y, width, height] "
-            "in pixels (MegaDetector's are shares of the image), score}"
-        )
+def _read(path: Path) -> tuple[ProgramRows | None, Any]:
+    """Return what a known program wrote, or the JSON of a form that is told by its entries."""
+    if path.is_dir() and is_prediction_texts(path) and not any(path.glob("*.json")):
+        return read_texts(path), None
+    if path.suffix.lower() == ".csv":
+        return read_csv_rows(path), None
+    tree = _folder(path) if path.is_dir() else _json(path)
+    return rows_of_tree(tree, path), tree
+
+
+def _of_program(found: ProgramRows, path: Path, names: tuple[str, ...] | None) -> Predictions:
+    chosen = found.names if names is None else names
+    if found.names and not set(found.names) <= set(chosen):
+        if len(chosen) != len(found.names):
+            raise DataError(
+                f"{path}: has classes {', '.join(found.names[:6])}, --classes gives "
+                f"{', '.join(chosen[:6])}"
+            )
+        renamed = dict(zip(found.names, chosen, strict=True))
+        found.rows = {
+            image: [(score, renamed[str(kind)], box) for score, kind, box in boxes]
+            for image, boxes in found.rows.items()
+        }
+    numbers = dict(enumerate(chosen, start=found.first))
+    categories, label_of = _categories(found.rows, chosen or None, numbers, path)
+    by_name = {name: _detections(boxes, label_of, path) for name, boxes in found.rows.items()}
+    digest = hashlib.sha256(repr(categories).encode())
+    files = [path] if path.is_file() else [f for f in sorted(path.iterdir()) if f.is_file()]
+    for file in files:
+        digest.update(file.read_bytes())
+    return Predictions(
+        path,
+        categories,
+        digest.hexdigest()[:16],
+        by_name,
+        shares=found.shares,
+        failed=found.failed,
+    )
+
+
+def _in_memory(
+    by_name: Mapping[str, Detections], names: tuple[str, ...], *, shares: bool
+) -> Predictions:
+    digest = hashlib.sha256(repr((names, shares)).encode())
+    for name in sorted(by_name):
+        one = by_name[name]
+        digest.update(name.encode() + one.boxes.tobytes() + one.scores.tobytes())
+        digest.update(one.labels.tobytes())
+    where = Path("predictions in memory")
+    return Predictions(where, names, digest.hexdigest()[:16], by_name, shares=shares)
 
 
 @dataclass
@@ -239,7 +372,7 @@ def _coco_row(row: Mapping[str, Any], where: str) -> Box:
     try:
         x, y, width, height = (float(value) for value in row["bbox"])
         kind: str | int = str(row["category"]) if "category" in row else int(row["category_id"])
-        return _checked(float(row["score"]), kind, (x, y, x + width, y + height), where)
+        return checked_box(float(row["score"]), kind, (x, y, x + width, y + height), where)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{where}: wanted category_id, bbox [x, y, width, height] and score, "
@@ -253,14 +386,14 @@ def _of_image(value: Any, where: str) -> list[Box]:
         if isinstance(value, Mapping):
             columns = value["bboxes"], value["scores"], value["labels"]
             return [
-                _checked(float(score), int(label) + 1, _corners(box), f"{where}[{i}]")
+                checked_box(float(score), int(label) + 1, _corners(box), f"{where}[{i}]")
                 for i, (box, score, label) in enumerate(zip(*columns, strict=True))
             ]
         boxes = []
         for i, row in enumerate(value):
             corners = _corners([row["box"][key] for key in ("x1", "y1", "x2", "y2")])
             kind: str | int = str(row["name"]) if "name" in row else int(row["class"]) + 1
-            boxes.append(_checked(float(row["confidence"]), kind, corners, f"{where}[{i}]"))
+            boxes.append(checked_box(float(row["confidence"]), kind, corners, f"{where}[{i}]"))
         return boxes
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(
@@ -269,23 +402,9 @@ def _of_image(value: Any, where: str) -> list[Box]:
         ) from None
 
 
-_LARGEST = float(np.finfo(np.float32).max)
-"""Boxes are kept in float32; a larger number would become infinite there."""
-
-
 def _corners(box: Sequence[Any]) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = (float(value) for value in box)
     return x1, y1, x2, y2
-
-
-def _checked(
-    score: float, kind: str | int, box: tuple[float, float, float, float], where: str
-) -> Box:
-    if not all(abs(value) <= _LARGEST for value in (score, *box)):  # false for NaN, too
-        raise DataError(f"{where}: score or box is not finite")
-    if not 0 <= score <= 1:
-        raise DataError(f"{where}: score {score}, wanted a probability from 0 to 1")
-    return score, kind, box
 
 
 def _categories(

@@ -1,0 +1,230 @@
+"""Predictions as other programs write them: MegaDetector, SpeciesNet, YOLO text, VOC files, CSV.
+
+Each reader returns the boxes by image name. Some programs write shares of the image instead of pixels,
+and some say of an image that they could not read it; both are kept as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hardmine.errors import DataError
+from hardmine.text import read_text
+
+Box = tuple[float, str | int, tuple[float, float, float, float]]
+"""Score, class by name or number, xyxy (pixels of the original image, or shares of it)."""
+
+_LARGEST = float(np.finfo(np.float32).max)
+"""Boxes are kept in float32; a larger number would become infinite there."""
+
+_VOC_FILE = re.compile(r"(comp\d_)?det_\w+?_(?P<name>[^_]+(_[^_]+)*)", re.IGNORECASE)
+_COLUMNS = {
+    "image": "image image_id filename file_name file filepath path image_path image_name",
+    "x1": "x1 xmin x_min left",
+    "y1": "y1 ymin y_min top",
+    "x2": "x2 xmax x_max right",
+    "y2": "y2 ymax y_max bottom",
+    "score": "score confidence conf probability",
+    "label": "label class class_name category name",
+}
+_COLUMN = {name: column for column, names in _COLUMNS.items() for name in names.split()}
+
+
+@dataclass
+class ProgramRows:
+    """What a program says.
+
+    ``shares``: boxes are shares of the image's sides. ``failed``: images that the program could not
+    read, and why. ``names``: the classes that the program knows, in its order; empty where it does not
+    say. ``first``: the number of the first class where classes are numbers.
+    """
+
+    rows: dict[str, list[Box]] = field(default_factory=lambda: defaultdict(list))
+    shares: bool = False
+    failed: dict[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    first: int = 1
+
+
+def checked_box(
+    score: float, kind: str | int, box: tuple[float, float, float, float], where: str
+) -> Box:
+    """Return one detection.
+
+    Raises:
+        DataError: a number that is not finite, or a score that is no probability.
+    """
+    if not all(abs(value) <= _LARGEST for value in (score, *box)):  # false for NaN, too
+        raise DataError(f"{where}: score or box is not finite")
+    if not 0 <= score <= 1:
+        raise DataError(f"{where}: score {score}, wanted a probability from 0 to 1")
+    return score, kind, box
+
+
+def rows_of_tree(tree: Any, path: Path) -> ProgramRows | None:
+    """Read a JSON file's content where it is MegaDetector's or SpeciesNet's; else return ``None``.
+
+    Raises:
+        DataError: an entry that is faulty, named by its index.
+    """
+    if not isinstance(tree, Mapping):
+        return None
+    if "detection_categories" in tree and "images" in tree:
+        names = {str(key): str(name) for key, name in tree["detection_categories"].items()}
+        return _camera_traps(tree["images"], names, "file", f"{path}: images", path)
+    entries = tree.get("predictions")
+    if isinstance(entries, list) and all(
+        isinstance(e, Mapping) and "filepath" in e for e in entries
+    ):
+        return _camera_traps(entries, {}, "filepath", f"{path}: predictions", path)
+    return None
+
+
+def _camera_traps(
+    entries: Any, names: Mapping[str, str], key: str, where: str, path: Path
+) -> ProgramRows:
+    found = ProgramRows(shares=True)
+    known = dict.fromkeys(names[number] for number in sorted(names, key=_as_number))
+    if not isinstance(entries, list):
+        raise DataError(f"{where}: got {type(entries).__name__}, wanted a list of images")
+    for index, entry in enumerate(entries):
+        try:
+            image = str(entry[key]).replace("\\", "/")
+            reason = entry.get("failure") or ", ".join(entry.get("failures") or ())
+            detections = entry.get("detections")
+            if detections is None or (reason and (key == "file" or "DETECTOR" in reason)):
+                found.failed[image] = str(reason or "no detections")
+                continue
+            boxes = found.rows[image]
+            for i, row in enumerate(detections):
+                kind = names.get(str(row["category"])) or str(row.get("label") or row["category"])
+                known.setdefault(kind)
+                x, y, w, h = (float(value) for value in row["bbox"])
+                spot = f"{where}[{index}].detections[{i}]"
+                boxes.append(checked_box(float(row["conf"]), kind, (x, y, x + w, y + h), spot))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{where}[{index}]: wanted {key!r} and detections with category, conf and bbox, "
+                f"got {type(error).__name__}: {error}"
+            ) from None
+    found.names = tuple(known)
+    return found
+
+
+def _as_number(text: str) -> tuple[int, str]:
+    return (int(text), "") if text.isdecimal() else (10**9, text)
+
+
+def is_prediction_texts(folder: Path) -> bool:
+    """True for a folder of text files with detections: one per image (YOLO) or per class (VOC)."""
+    first = next(iter(sorted(folder.glob("*.txt"))), None)
+    if first is None:
+        return False
+    try:
+        words = read_text(first).split("\n", 1)[0].split()
+        [float(word) for word in words[1:]]
+    except (DataError, ValueError):
+        return False
+    return len(words) in (5, 6)
+
+
+def read_texts(folder: Path) -> ProgramRows:
+    """Read a folder of YOLO text files with confidences, or of VOC detection files.
+
+    YOLO (``save_txt=True save_conf=True``): ``class cx cy w h confidence`` in shares, one file per image
+    that has a detection. VOC: ``det_val_CLASS.txt`` with ``image score x1 y1 x2 y2``, pixels from 1 on.
+
+    Raises:
+        DataError: a line that is neither, named by file and number.
+    """
+    files = sorted(folder.glob("*.txt"))
+    per_class = all(_VOC_FILE.fullmatch(file.stem) for file in files)
+    found = ProgramRows(shares=not per_class, first=0)
+    for file in files:
+        for number, line in enumerate(read_text(file).splitlines(), start=1):
+            if not line.strip():
+                continue
+            where = f"{file}:{number}"
+            if per_class:
+                _voc_line(line, file, where, found)
+            else:
+                _yolo_line(line, file, where, found)
+    return found
+
+
+def _yolo_line(line: str, file: Path, where: str, found: ProgramRows) -> None:
+    words = line.split()
+    if len(words) == 5:
+        raise DataError(f"{where}: has no confidence; predict with save_txt=True save_conf=True")
+    try:
+        kind, (cx, cy, w, h, score) = int(words[0]), (float(word) for word in words[1:])
+    except ValueError:
+        raise DataError(f"{where}: got {line[:60]!r}, wanted class cx cy w h confidence") from None
+    box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+    found.rows[file.stem].append(checked_box(score, kind, box, where))
+
+
+def _voc_line(line: str, file: Path, where: str, found: ProgramRows) -> None:
+    match = _VOC_FILE.fullmatch(file.stem)
+    words = line.split()
+    try:
+        score, x1, y1, x2, y2 = (float(word) for word in words[-5:])
+        image = " ".join(words[:-5])
+    except ValueError:
+        raise DataError(f"{where}: got {line[:60]!r}, wanted image score x1 y1 x2 y2") from None
+    if not image or match is None:
+        raise DataError(f"{where}: got {line[:60]!r}, wanted image score x1 y1 x2 y2")
+    box = (x1 - 1, y1 - 1, x2, y2)  # VOC's pixels count from 1, and both ends belong to the box
+    found.rows[image].append(checked_box(score, match["name"], box, where))
+
+
+def read_csv_rows(path: Path) -> ProgramRows:
+    """Read a CSV file with a header that names image, box (x1 y1 x2 y2 in pixels), score and class.
+
+    A line with an image and nothing else says that the image has no detection.
+
+    Raises:
+        DataError: a column that lacks, or a line that is faulty, named by its number.
+    """
+    text = read_text(path)
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    lines = csv.reader(io.StringIO(text), delimiter=delimiter)
+    columns = [_COLUMN.get(cell.strip().lower().replace(" ", "_"), "") for cell in next(lines, [])]
+    lacking = [name for name in _COLUMNS if name not in columns]
+    if lacking:
+        raise DataError(
+            f"{path}: no column {lacking[0]!r} (under any of the names {_COLUMNS[lacking[0]]}); has "
+            f"{first.strip()[:100]}"
+        )
+    found = ProgramRows()
+    for number, cells in enumerate(lines, start=2):
+        row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
+        if not any(row.values()):
+            continue
+        boxes = found.rows[row.get("image", "").replace("\\", "/")]
+        if not row.get("score") and not row.get("x1"):
+            continue
+        where = f"{path}:{number}"
+        try:
+            corners = tuple(float(row[name]) for name in ("x1", "y1", "x2", "y2"))
+            boxes.append(checked_box(float(row["score"]), row["label"], _four(corners), where))
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"{where}: wanted numbers in x1, y1, x2, y2 and score ({error})"
+            ) from None
+    return found
+
+
+def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = values
+    return x1, y1, x2, y2
