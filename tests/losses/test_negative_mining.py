@@ -140,12 +140,13 @@ RULES: list[SelectionConfig] = [
     RandomConfig(neg_to_pos_ratio=1.0, floor=2),
     RandomConfig(neg_to_pos_ratio=0.0, count=4, floor=5),
     RatioConfig(neg_to_pos_ratio=2.5, floor=0),
+    RatioConfig(neg_to_pos_ratio=1.0, floor=9, rank="class"),
     RatioConfig(neg_to_pos_ratio=1.0, floor=3, nms_iou=0.4, nms_candidates=5),
     HardExamplesConfig(count=4, nms_iou=None),
     HardExamplesConfig(count=5, nms_iou=0.3, nms_candidates=8, floor=2),
     HardExamplesConfig(count=0, nms_iou=0.5, neg_to_pos_ratio=1.5),
     HardExamplesConfig(count=6, nms_iou=None, neg_to_pos_ratio=1.0, floor=3),
-    BatchRatioConfig(neg_to_pos_ratio=1.0, floor=0),
+    BatchRatioConfig(neg_to_pos_ratio=2.0, floor=0),
     BatchRatioConfig(neg_to_pos_ratio=1.0, floor=2, least=7),
     BandConfig(low=0.25, high=0.75, neg_to_pos_ratio=2.0, floor=2),
     BandConfig(low=0.0, high=0.5, floor=0),
@@ -239,6 +240,15 @@ def test_noise_is_uniform_and_belongs_to_image_step_and_seed() -> None:
     for other in (prior_noise(ids, 500, 4, 1), prior_noise(ids, 500, 3, 2), noise.roll(1, 0)):
         both = torch.corrcoef(torch.stack([noise.flatten(), other.flatten()]))
         assert abs(float(both[0, 1])) < 0.03  # 5 / √32000
+
+
+def test_no_two_images_draw_alike_and_hardly_two_priors_do() -> None:
+    """Of 32,000 draws of 2^24 values 32000² / 2^25 = 31 pairs are expected to be equal."""
+    noise = prior_noise(torch.arange(64), 500, step=3, seed=1)
+    assert len(noise.unique()) > 32000 - 31 - 5 * 6
+    assert len(noise.unique(dim=0)) == 64
+    many = prior_noise(torch.arange(2000), 4, step=7, seed=3)
+    assert len(many.unique(dim=0)) == 2000
 
 
 def test_random_takes_other_priors_in_each_step() -> None:
@@ -382,3 +392,49 @@ def test_contradictory_settings_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RandomConfig(count=0),
+        lambda: BatchRatioConfig(least=0),
+        lambda: BandConfig(low=0.0, high=1.0),
+        lambda: LevelQuotaConfig(shares=(0.0, 0.25)),
+        lambda: MixedConfig(hard_start=0.0, hard_end=1.0, ramp=1.0),
+        lambda: RatioConfig(nms_iou=1.0, nms_candidates=1),
+        lambda: RatioConfig(nms_iou=0.5, nms_candidates=1024),
+        lambda: HardExamplesConfig(count=8, nms_candidates=8),
+    ],
+)
+def test_limits_are_inclusive(make: Callable[[], SelectionConfig]) -> None:
+    make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BandConfig(low=0.5, high=0.5),
+        lambda: BandConfig(low=0.5, high=1.5),
+        lambda: RatioConfig(nms_iou=1.5),
+        lambda: HardExamplesConfig(nms_iou=1.5),
+        lambda: HardExamplesConfig(count=9, nms_candidates=8),
+    ],
+)
+def test_what_lies_just_beyond_the_limits_is_refused(make: Callable[[], SelectionConfig]) -> None:
+    with pytest.raises(ConfigError):
+        make()
+
+
+def test_the_share_of_hard_negatives_rises_with_the_steps_of_the_ramp() -> None:
+    rule = MixedConfig(hard_start=0.2, hard_end=1.0, ramp=0.5)
+    # Half of 10 steps: .2 + .8 · step / 5, and 1 from step 5 on.
+    assert [round(rule.hard_share(step, 10), 6) for step in (0, 1, 4, 5, 9)] == [
+        0.2,
+        0.36,
+        0.84,
+        1.0,
+        1.0,
+    ]
+    assert rule.hard_share(1, 1) == 1.0
+    assert MixedConfig(hard_start=0.2, hard_end=0.7, ramp=0.0).hard_share(0, 10) == 0.7

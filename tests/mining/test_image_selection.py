@@ -19,6 +19,8 @@ from hardmine.data.splits.near_duplicates import group_duplicates
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.mining.image_selection import (
+    DIVERSE_TIMES,
+    AlarmPlaces,
     ImageSelector,
     RankingWalk,
     Selected,
@@ -345,6 +347,25 @@ def test_another_class_in_the_same_place_is_another_alarm(tmp_path: Path) -> Non
     assert len(choose(entries, group="folder").images) == 2
 
 
+def test_all_earlier_alarms_of_the_class_are_looked_at_and_by_the_box_of_that_class(
+    tmp_path: Path,
+) -> None:
+    """The one that is repeated comes after others that cannot be it, and is no image's best alarm."""
+    corner = (0.0, 0.0, 30.0, 30.0)
+    gone, small = str(tmp_path / "gone.png"), str(tmp_path / "small.png")
+    Image.new("RGB", (100, 100)).save(small)
+    first = scene(tmp_path, "first.png", 1)
+    again = entry(scene(tmp_path, "again.png", 2), [(0.9, 2, corner), (0.6, 1, JITTERED)])
+    places = AlarmPlaces()
+    for image, box in ((scene(tmp_path, "far.png", 3), corner), (gone, ROCK), (small, ROCK)):
+        places.add(entry(image, [(0.5, 1, box)]), "cam", 1)
+    assert places.find_repeated(again, "cam", 1) is None
+    places.add(entry(first, [(0.9, 2, corner), (0.5, 1, ROCK)]), "cam", 1)
+    assert places.find_repeated(again, "cam", 1) == first
+    assert places.find_repeated(again, "other", 1) is None
+    assert places.find_repeated(again, "cam", 2) is None
+
+
 # Variety.
 
 
@@ -416,8 +437,26 @@ def test_variety_beats_five_looks_at_one_thing() -> None:
     assert str(got.rejections["1"]) == "others that are as hard look less like what is selected"
     got = choose(entries, 3, diverse=True, features=features, quota_class=2)
     assert got.images == ("0", "6")
-    # Only four times as many as asked for are looked at.
-    assert choose(entries, 1, diverse=True, features=features).images == ("0",)
+
+
+def test_variety_looks_at_a_few_times_as_many_as_are_wanted_and_keeps_quotas() -> None:
+    entries = [simple(f"{i}", 0.9 - i / 100, name=f"cam{i % 2}/{i}") for i in range(12)]
+    asked: list[str] = []
+
+    def features(images: list[str]) -> np.ndarray:
+        asked[:] = images
+        return np.eye(12, dtype=np.float32)[[int(image) for image in images]]
+
+    got = choose(entries, 2, diverse=True, features=features, group="folder", repeats=False)
+    assert len(asked) == DIVERSE_TIMES * 2 < len(entries)
+    assert got.images == ("0", "1")
+    quotas = {"group": "folder", "quota_group": 1, "repeats": False}
+    got = choose(entries, 2, diverse=True, features=features, **quotas)
+    assert got.images == ("0", "1")
+    got = choose(entries, None, diverse=True, features=features, **quotas)
+    assert len(asked) == 12  # quotas count for what is handed out, not for what is looked at
+    assert got.images == ("0", "1")
+    assert got.rejections["2"].reason is Reason.QUOTA_OF_GROUP
 
 
 # The shortlist.
