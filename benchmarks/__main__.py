@@ -10,6 +10,7 @@ from benchmarks import (
     defaults,
     demo_goal,
     gpu,
+    loops,
     loss,
     mine,
     peer,
@@ -18,6 +19,7 @@ from benchmarks import (
     read_coco,
     real_goal,
     step,
+    stopping,
     store,
     telemetry,
     trial_sets,
@@ -25,7 +27,7 @@ from benchmarks import (
 
 ALWAYS = (loss, decode, step, telemetry, store, read_coco, demo_goal)
 WITH_DATA = (augment, mine, priors)
-ALONE = (gpu, peer, defaults, trial_sets, promise)
+ALONE = (gpu, peer, defaults, loops, stopping, trial_sets, promise)
 """Not part of all of them: for a GPU, for a trained checkpoint, or with choices of their own."""
 
 BY_NAME = {

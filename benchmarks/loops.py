@@ -1,0 +1,139 @@
+"""What mining brings on every trial set, with the old and the new defaults of the loop.
+
+    python -m benchmarks.loops [--sets NAME …] [--seeds N …] [--rounds N] [--epochs E] [--recipe R]
+
+Per set and seed two loops share their round 0: the arms mined, random and none as a user gets them, and
+mined as it was before (a share of .15, the plain model). Prints a row per arm: AP50 (small, medium,
+large), alarms per image at recall .5, .8 and .9, recall at .01, .1 and 1 alarms per image, minutes; then
+mined against the other arms over the seeds, with paired intervals. Goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.peer import RESULTS, asdict_machine, negatives_of
+from benchmarks.trial_sets import DATA, MAKERS, TrialSet, make_set
+from hardmine import load_dataset, run_loop
+from hardmine.comparison.compare_summary import figures_of
+from hardmine.evaluation.intervals import ArmScores, ap50_statistic
+from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
+from hardmine.evaluation.scored_images import load_detections
+from hardmine.files import write_json
+from hardmine.types import Dataset
+from hardmine.workflows.cached_models import DEFAULT_MODEL
+
+NEW: dict[str, Any] = {"arms": ("mined", "random", "none")}
+OLD: dict[str, Any] = {"arms": ("mined",), "model": DEFAULT_MODEL, "add": 0.15}
+SHOWN = (
+    "AP50",
+    "AP_small",
+    "AP_medium",
+    "AP_large",
+    "alarms_at_0.5",
+    "alarms_at_0.8",
+    "alarms_at_0.9",
+    "recall_at_0.01",
+    "recall_at_0.1",
+    "recall_at_1",
+)
+
+
+def run_one(
+    made: TrialSet, seed: int, out: Path, given: argparse.Namespace, how: dict[str, Any]
+) -> tuple[dict[str, ArmScores], dict[str, dict[str, Any]]]:
+    """Run a loop, or find it; return the scores and the row of round 0 and of each arm's last round."""
+    start = time.perf_counter()
+    choices: dict[str, Any] = {"epochs": given.epochs, "recipe": given.recipe, **how}
+    if given.recipe is not None:
+        choices.pop("model", None)
+    result = run_loop(
+        made.train,
+        val=made.val,
+        pool=made.pool,
+        negatives=made.negatives,
+        weights=given.weights,
+        rounds=given.rounds,
+        stop="never",
+        seed=seed,
+        out=out,
+        resume=True,
+        draws=20,
+        device=given.device,
+        **choices,
+    )
+    minutes = round((time.perf_counter() - start) / 60, 2)
+    val = load_dataset(made.val)
+    empty = negatives_of(made, val.categories)
+    scores, rows = {}, {}
+    for row in result.rows:
+        name = "round 0" if row["round"] == 0 else row["arm"]
+        if row["round"] not in (0, max(r["round"] for r in result.rows)):
+            continue
+        scores[name] = _scores(out / "evaluations" / row["model"], val, empty)
+        added = row["train_images"] - result.rows[0]["train_images"]
+        rows[name] = {"images_added": added, "minutes": minutes, **figures_of(scores[name])}
+    return scores, rows
+
+
+def _scores(folder: Path, val: Dataset, empty: Dataset) -> ArmScores:
+    return ArmScores(
+        load_detections(folder / "val.json", val), load_detections(folder / "held_out.json", empty)
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--sets", nargs="*", choices=list(MAKERS), default=list(MAKERS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=None)
+    parser.add_argument("--recipe", type=Path, default=None, help="one recipe for both loops")
+    parser.add_argument("--weights", default=DATA / "backbones/mobilenet_v2_imagenet.pth")
+    parser.add_argument("--only", choices=("new", "old"), default=None)
+    parser.add_argument("--data", type=Path, default=Path("runs/trial_sets"))
+    parser.add_argument("--out", type=Path, default=Path("runs/loops"))
+    parser.add_argument("--results", type=Path, default=RESULTS / "loops.json")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args(argv)
+    ways = {"new": NEW, "old": OLD}
+    found: dict[str, Any] = {"machine": asdict_machine(), "rows": [], "against": []}
+    for name in given.sets:
+        made = make_set(name, given.data)
+        by_seed: list[dict[str, ArmScores]] = []
+        for seed in given.seeds:
+            scores: dict[str, ArmScores] = {}
+            for way, how in ways.items():
+                if given.only not in (None, way):
+                    continue
+                mine, rows = run_one(made, seed, given.out / f"{name}-{seed}-{way}", given, how)
+                for arm, row in rows.items():
+                    label = arm if way == "new" else f"{arm}, old defaults"
+                    scores[label] = mine[arm]
+                    found["rows"].append({"set": name, "seed": seed, "arm": label, **row})
+                    figures = {k: None if row[k] is None else round(row[k], 3) for k in SHOWN}
+                    print(
+                        name, seed, label, row["images_added"], figures, row["minutes"], flush=True
+                    )
+            by_seed.append(scores)
+            write_json(given.results, found)
+        for other in [label for label in by_seed[0] if label != "mined"]:
+            if "mined" not in by_seed[0]:
+                break
+            pairs = [(scores["mined"], scores[other]) for scores in by_seed]
+            ratio = asdict(paired_ratio_over_seeds(pairs))
+            gain = asdict(paired_difference_over_seeds(pairs, ap50_statistic))
+            found["against"].append({"set": name, "other": other, "alarms": ratio, "AP50": gain})
+            print(f"{name}: mined against {other}: alarms {ratio}, AP50 {gain}", flush=True)
+        write_json(given.results, found)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
