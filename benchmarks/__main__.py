@@ -18,6 +18,7 @@ from benchmarks import (
     promise,
     read_coco,
     real_goal,
+    review,
     step,
     stopping,
     store,
@@ -27,8 +28,8 @@ from benchmarks import (
 
 ALWAYS = (loss, decode, step, telemetry, store, read_coco, demo_goal)
 WITH_DATA = (augment, mine, priors)
-ALONE = (gpu, peer, defaults, loops, stopping, trial_sets, promise)
-"""Not part of all of them: for a GPU, for a trained checkpoint, or with choices of their own."""
+ALONE = (gpu, peer, defaults, loops, stopping, trial_sets, promise, review)
+"""Not part of all of them: for a GPU, a trained checkpoint or a browser, or with own choices."""
 
 BY_NAME = {
     module.__name__.partition(".")[2]: module for module in (*ALWAYS, *WITH_DATA, real_goal, *ALONE)

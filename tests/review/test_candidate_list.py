@@ -99,7 +99,7 @@ def loop_run(tmp_path: Path) -> Path:
     write(run / "rounds/random-1", "candidates", "b.jpg", "e.jpg", model_id="")
     labels = {"image": "x.jpg", "path": str(draw(tmp_path / "pool/x.jpg", 9)), "score": 0.9}
     labels |= {"class": "raccoon", "boxes": [[1, 2, 3, 4, 0.9, "raccoon"]]}
-    labels |= {"labels": [[5, 6, 7, 8, None, "raccoon"]]}
+    labels |= {"labels": [(5, 6, 7, 8, None, "raccoon")]}
     (run / DOUBTFUL_LABELS).write_text(json.dumps({"candidates": [labels]}))
     thresholds = [{"arm": "mined", "round": 0, "score_threshold": 0.4}]
     (run / "rounds.json").write_text(json.dumps(thresholds))
@@ -120,7 +120,7 @@ def test_a_loop_has_its_rounds_and_the_queues_beside_them(loop_run: Path) -> Non
     assert second == [("a.jpg", "mined 2", "m2"), ("b.jpg", "mined 2", "m2")]
     assert leaders(listed, SET_ASIDE) == ["d.jpg"]
     assert [i.labels for i in listed.items if i.queue == LABELS] == [
-        [[5, 6, 7, 8, None, "raccoon"]]
+        [(5, 6, 7, 8, None, "raccoon")]
     ]
     assert listed.thresholds == {"mined 1": 0.4}
     assert "2 second_look" in repr(listed)

@@ -16,7 +16,8 @@ from hardmine.review.decisions import (
     Asked,
     DecisionDesk,
     StoreBusyError,
-    advise,
+    advise_on_emptiness,
+    advise_on_scores,
     pace,
     who_decided,
 )
@@ -137,21 +138,22 @@ def test_the_pace_is_the_median_without_pauses() -> None:
 
 
 def test_a_long_run_of_empty_pictures_says_what_to_expect_of_the_rest() -> None:
-    left = [item("z")]
     run = [said(i, "2026-01-01T00:00:00") for i in range(RUN_OF_EMPTY)]
     # None of 60: 1 - .05^(1/60) = 4.87 %.
-    assert "at most 4.9% of pictures like these" in advise(run, left, {})[0]
-    assert advise(run[1:], left, {}) == []
-    assert advise([*run, said(99, "2026-01-01T00:00:00", verdict=Verdict.UNSURE)], left, {}) == []
-    assert advise(run, [], {}) == []
+    assert "at most 4.9% of pictures like these" in advise_on_emptiness(run, 7)
+    assert advise_on_emptiness(run[1:], 7) == ""
+    unsure = said(99, "2026-01-01T00:00:00", verdict=Verdict.UNSURE)
+    assert advise_on_emptiness([*run, unsure], 7) == ""
+    assert advise_on_emptiness(run, 0) == ""
 
 
 def test_candidates_below_the_operating_point_are_said_to_bring_little() -> None:
     below = [item("a", score=0.3, round_="mined 1"), item("b", score=0.39, round_="mined 1")]
-    assert "score below 0.40" in advise([], below, {"mined 1": 0.4})[0]
+    assert "score below 0.40" in advise_on_scores(below, {"mined 1": 0.4})
     above = item("c", score=0.4, round_="mined 1")
-    assert advise([], [*below, above], {"mined 1": 0.4}) == []
-    assert advise([], below, {}) == []
+    assert advise_on_scores([*below, above], {"mined 1": 0.4}) == ""
+    assert advise_on_scores(below, {}) == ""
+    assert advise_on_scores([], {"mined 1": 0.4}) == ""
 
 
 def test_who_decided_counts_each_image_once() -> None:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from hardmine.data.formats.image_paths import relative_name
 from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.doubtful_labels import DoubtfulLabels
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import LABELS, PoolStore, StoredDecision
 from hardmine.mining.sources.remote import is_url
-from hardmine.types import F32, I64, Dataset, NamedBox, Verdict
+from hardmine.types import F32, I64, Dataset, Verdict
 
 CANDIDATES, SECOND_LOOK, SET_ASIDE, FIRES = "candidates", "second_look", "set_aside", "fires"
 FIRES_AT = 0.9
@@ -269,42 +271,27 @@ class _Reader:
     def _add_file(self, path: Path, label: str, queue: str) -> None:
         """Add the images of a ``candidates.json``; of a second look the latest round counts."""
         values = _read_json(path)
-        self.pool = self.pool or str(values.get("pool", ""))
-        self.group = self.group or (values.get("rank") or {}).get("group")
-        model = str(values.get("model_id") or label)
-        listed = values["candidates"]
+        self.pool = self.pool or values.pool
+        self.group = self.group or (values.rank or {}).get("group")
+        model = values.model_id or label
         known = {item.path: at for at, item in enumerate(self.items) if item.queue == queue}
-        try:
-            for row in listed:
-                self._add_row(row, known, (path, label, queue, model))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: not a list of candidates ({error!r})") from None
+        written = path.stat().st_mtime
+        for row in values.candidates:
+            name, score, category = row.image, row.score, row.category
+            item = Item(row.path, name, score, category, queue, label, model, row.boxes, row.labels)
+            item.mined_at = written
+            self._add_row(item, row.similar, known)
 
-    def _add_row(
-        self, row: Mapping[str, Any], known: dict[str, int], where: tuple[Path, str, str, str]
-    ) -> None:
-        path, label, queue, model = where
-        item = Item(
-            str(row["path"]),
-            str(row["image"]),
-            None if row["score"] is None else float(row["score"]),
-            str(row["class"]),
-            queue,
-            label,
-            model,
-            [NamedBox.from_list(box).to_list() for box in row["boxes"]],
-            [NamedBox.from_list(box).to_list() for box in row.get("labels", ())],
-            mined_at=path.stat().st_mtime,
-        )
+    def _add_row(self, item: Item, similar: Sequence[str], known: dict[str, int]) -> None:
         at = known.get(item.path)
         if at is not None:
-            if queue == SECOND_LOOK:
+            if item.queue == SECOND_LOOK:
                 self.items[at] = item
             return
         at = known[item.path] = len(self.items)
         self.items.append(item)
-        for other in row.get("similar", ()):
-            self._add_member(at, str(other))
+        for other in similar:
+            self._add_member(at, other)
 
     def _add_member(self, leader: int, name: str) -> None:
         """Add an image that another one stands for; its alarms are in the store."""
@@ -390,16 +377,37 @@ def _round_of(folder: Path) -> tuple[str, int]:
     return arm, int(number) if number.isdecimal() and arm != "round" else 0
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    import msgspec
+Row = tuple[float, float, float, float, float | None, str]
 
+
+class _Row(msgspec.Struct, gc=False):
+    """What is read of one candidate in ``candidates.json``."""
+
+    image: str
+    path: str
+    score: float | None
+    boxes: list[Row]
+    category: str = msgspec.field(default="", name="class")
+    similar: list[str] = []
+    labels: list[Row] = []
+
+
+class _List(msgspec.Struct):
+    """What is read of ``candidates.json`` and the files like it."""
+
+    candidates: list[_Row]
+    pool: str = ""
+    model_id: str = ""
+    rank: dict[str, Any] | None = None
+
+
+def _read_json(path: Path) -> _List:
     try:
-        values = msgspec.json.decode(path.read_bytes())
+        return msgspec.json.decode(path.read_bytes(), type=_List)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: not a list of candidates ({error})") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(values, dict) or not isinstance(values.get("candidates"), list):
-        raise DataError(f"{path}: not a list of candidates")
-    return values
 
 
 def _sheet_rows(path: Path) -> list[dict[str, str]]:

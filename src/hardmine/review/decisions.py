@@ -260,36 +260,39 @@ def pace(recent: Sequence[StoredDecision]) -> float | None:
     return median(gaps[-_PACE_OF:]) if gaps else None
 
 
-def advise(
-    recent: Sequence[StoredDecision], left: Sequence[Item], thresholds: Mapping[str, float]
-) -> list[str]:
-    """Return what says that further candidates stop being worth a look each, in whole sentences.
+def advise_on_emptiness(recent: Sequence[StoredDecision], left: int) -> str:
+    """Return what a long run of empty pictures says of those that are left; "" when nothing yet.
 
     Args:
         recent: the latest decisions, the latest last.
+        left: how many candidates have no decision.
+    """
+    run = _empty_in_a_row(recent)
+    if run < RUN_OF_EMPTY or not left:
+        return ""
+    # None of n: the exact binomial limit is 1 - (1 - confidence)^(1/n).
+    most = 1 - (1 - _CONFIDENCE) ** (1 / run)
+    return (
+        f"The last {run} pictures were all empty: with {_CONFIDENCE:.0%} confidence, at most {most:.1%} "
+        f"of pictures like these hold an object. Looking at each of the {left} that are left brings "
+        "little; the grid shows many at once."
+    )
+
+
+def advise_on_scores(left: Sequence[Item], thresholds: Mapping[str, float]) -> str:
+    """Return that no candidate without a decision is an alarm at the operating point; "" otherwise.
+
+    Args:
         left: the candidates without a decision.
         thresholds: by round, the score at which the model finds 80 % of the validation objects.
     """
-    if not left:
-        return []
-    found = []
-    run = _empty_in_a_row(recent)
-    if run >= RUN_OF_EMPTY:
-        # None of n: the exact binomial limit is 1 - (1 - confidence)^(1/n).
-        most = 1 - (1 - _CONFIDENCE) ** (1 / run)
-        found.append(
-            f"The last {run} pictures were all empty: with {_CONFIDENCE:.0%} confidence, at most "
-            f"{most:.1%} of pictures like these hold an object. Looking at each of the {len(left)} that "
-            "are left brings little; the grid shows many at once."
-        )
-    weak = [i for i in left if i.score is not None and i.score < thresholds.get(i.round, 0.0)]
-    if weak and len(weak) == len(left):
-        limit = max(thresholds[item.round] for item in weak)
-        found.append(
-            f"All {len(left)} candidates that are left score below {limit:.2f}. At that score the model "
-            "finds 80 % of the objects, so that they raise no alarm there: more of them bring little."
-        )
-    return found
+    limits = [thresholds.get(item.round, 0.0) for item in left]
+    if not left or any(i.score is None or i.score >= t for i, t in zip(left, limits, strict=True)):
+        return ""
+    return (
+        f"All {len(left)} candidates that are left score below {max(limits):.2f}. There the model "
+        "finds 80 % of the objects, so that they raise no alarm there: more of them bring little."
+    )
 
 
 def _empty_in_a_row(recent: Sequence[StoredDecision]) -> int:

@@ -27,6 +27,8 @@ THUMBNAIL = 200
 """Longest side of a thumbnail, pixels."""
 SCREEN = 2048
 """Longest side of a picture as it is shown first, pixels; zooming in asks for all of it."""
+_ENOUGH = 1400
+"""A JPEG that is read at a fraction of its size is not made smaller than this for the screen, pixels."""
 _PLAIN = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 """Formats that every browser shows as the detector saw them."""
 _PLAIN_MODES = frozenset({"L", "RGB"})
@@ -138,9 +140,10 @@ def _encode(item: Item, size: str) -> Encoded:
     plain = _as_it_is(data, item.name, size)
     if plain is not None:
         return plain
-    side = SCREEN if size == "screen" else None
-    cover = None if side is None else lambda width, height: _fit(width, height, side)
-    return _jpeg(decode_image(data, item.name, cover), side, 90)
+    if size == "full":
+        return _jpeg(decode_image(data, item.name), None, 90)
+    picture = decode_image(data, item.name, lambda width, height: _fit(width, height, _ENOUGH))
+    return _jpeg(picture, SCREEN, 88)
 
 
 def _as_it_is(data: bytes, name: str, size: str) -> Encoded | None:

@@ -23,7 +23,15 @@ from starlette.routing import Route
 from hardmine.errors import DataError, HardmineError
 from hardmine.mining.pool_store import LABELS, MAX_STORED_ALARMS, PoolStore, StoredDecision
 from hardmine.review.candidate_list import QUEUES, CandidateList, Item
-from hardmine.review.decisions import Asked, Change, DecisionDesk, StoreBusyError, advise, pace
+from hardmine.review.decisions import (
+    Asked,
+    Change,
+    DecisionDesk,
+    StoreBusyError,
+    advise_on_emptiness,
+    advise_on_scores,
+    pace,
+)
 from hardmine.review.request_guard import Access, RequestGuard
 from hardmine.review.review_pictures import Encoded, ReviewPictures, stamp, what_is_wrong
 from hardmine.types import NamedBox, Verdict
@@ -243,18 +251,23 @@ class Review:
 
     def progress(self, queue: str) -> dict[str, Any]:
         """Return how far a queue is, how long the rest takes, and what to know about the rest."""
-        with self._lock:
-            left = [self.listed.items[at] for at in self._open.get(queue, ())]
         recent = self.desk.recent
         seconds = pace(recent)
-        advice = advise(recent, left, self.listed.thresholds) if queue == QUEUES[0].name else []
+        with self._lock:
+            left = len(self._open.get(queue, ()))
+            weigh = bool(self.listed.thresholds) and queue == QUEUES[0].name
+            open_ones = [self.listed.items[at] for at in self._open[queue]] if weigh else []
+        advice = [
+            advise_on_emptiness(recent, left),
+            advise_on_scores(open_ones, self.listed.thresholds),
+        ]
         total = self._total.get(queue, 0)
         return {
-            "decided": total - len(left),
+            "decided": total - left,
             "total": total,
             "seconds": seconds,
-            "left": None if seconds is None else seconds * len(left),
-            "advice": advice,
+            "left": None if seconds is None else seconds * left,
+            "advice": [text for text in advice if text and queue == QUEUES[0].name],
         }
 
     def item(self, at: int) -> Item:

@@ -28,6 +28,9 @@ let members = new Map(); // Similar pictures by the one that stands for them.
 let cursor = 0;
 let queue = null;
 let order = []; // The pictures of this list that the filter lets through.
+let placeOf = new Int32Array(0); // The place in the order of each picture; -1 for those not in it.
+let undecided = new Map(); // How many pictures of each list have no verdict.
+let decided = 0; // How many pictures of the order have a verdict.
 let at = 0; // The place in the order.
 let filter = emptyFilter();
 let found = null; // Pictures whose name fits the filter.
@@ -60,19 +63,18 @@ const grid = new Grid($("tiles"), $("tiles-space"), $("marquee"), {
     count: members.get(id)?.length ?? 0,
     name: details.get(id)?.name ?? `picture ${id + 1}`,
   }),
-  open: (id) => { show(order.indexOf(id)); setView("single"); },
+  open: (id) => { show(placeOf[id]); setView("single"); },
   changed: () => gridText(),
 });
 
 // ---- Start, list, progress
 
 async function start() {
-  const session = await server.start();
+  const [session] = await Promise.all([server.start(), loadList()]);
   $("store-text").textContent = `Decisions are written to ${session.store}.`;
   document.title = `Review · ${session.pool.split("/").pop() || session.pool}`;
   $("class-choice").replaceChildren(...session.classes.map((name) => option(name, name)));
   $("class-label").hidden = session.classes.length < 2;
-  await loadList();
   const wanted = new URLSearchParams(location.hash.slice(1));
   const name = session.queues.some((each) => each.name === wanted.get("list")) ? wanted.get("list") : session.queues[0]?.name;
   if (!name) {
@@ -93,9 +95,16 @@ async function loadList() {
   for (const [id, number] of Object.entries(columns.seen)) seen[id] = number;
   cursor = columns.cursor;
   members = new Map();
+  undecided = new Map();
   list.leader.forEach((leader, id) => {
     if (leader >= 0) members.set(leader, [...(members.get(leader) ?? []), id]);
+    else if (verdict[id] === "0") count(id, 1);
   });
+}
+
+function count(id, more) {
+  const name = list.queues[list.queue[id]];
+  undecided.set(name, (undecided.get(name) ?? 0) + more);
 }
 
 function queueNow() {
@@ -106,20 +115,13 @@ function setQueue(name, id = null) {
   queue = name;
   drawQueues();
   reorder();
-  const place = id === null ? -1 : order.indexOf(id);
+  const place = id === null ? -1 : (placeOf[id] ?? -1);
   const first = order.findIndex((each) => verdict[each] === "0");
   show(place >= 0 ? place : Math.max(0, first));
   if (view === "grid") grid.show(order, order[at]);
 }
 
 function drawQueues() {
-  const undecided = new Map();
-  list.queue.forEach((number, id) => {
-    if (list.leader[id] < 0 && verdict[id] === "0") {
-      const name = list.queues[number];
-      undecided.set(name, (undecided.get(name) ?? 0) + 1);
-    }
-  });
   $("queues").replaceChildren(...server.session.queues.map((each) => {
     const button = element("button", "", each.title);
     button.type = "button";
@@ -134,8 +136,13 @@ function drawQueues() {
 function reorder() {
   const number = list.queues.indexOf(queue);
   order = [];
+  placeOf = new Int32Array(verdict.length).fill(-1);
+  decided = 0;
   list.queue.forEach((each, id) => {
-    if (each === number && list.leader[id] < 0 && passes(id)) order.push(id);
+    if (each !== number || list.leader[id] >= 0 || !passes(id)) return;
+    placeOf[id] = order.length;
+    order.push(id);
+    decided += verdict[id] !== "0";
   });
   const filtered = JSON.stringify(filter) !== JSON.stringify(emptyFilter());
   $("filter-button").setAttribute("aria-pressed", String(filtered));
@@ -187,11 +194,18 @@ async function restarted() {
   return now === path;
 }
 
+function setVerdict(id, code) {
+  const closed = (code !== "0") - (verdict[id] !== "0");
+  verdict[id] = code;
+  if (list.leader[id] < 0) count(id, -closed);
+  if (placeOf[id] >= 0) decided += closed;
+}
+
 // Takes in changes; returns the pictures that they are about.
 function apply(changes) {
   const touched = new Set();
   for (const [id, code, number] of changes) {
-    verdict[id] = code;
+    setVerdict(id, code);
     seen[id] = number;
     touched.add(id);
     details.delete(id);
@@ -205,7 +219,7 @@ function apply(changes) {
 
 function drawProgress() {
   const all = order.length;
-  const done = order.reduce((sum, id) => sum + (verdict[id] !== "0"), 0);
+  const done = decided;
   $("bar").setAttribute("aria-valuemax", String(all));
   $("bar").setAttribute("aria-valuenow", String(done));
   $("bar-done").style.width = `${all ? (100 * done) / all : 0}%`;
@@ -420,7 +434,7 @@ function drawVerdicts() {
 
 function drawStrip() {
   const strip = $("filmstrip");
-  const side = Math.max(2, Math.floor(strip.clientWidth / 92 / 2));
+  const side = Math.max(2, Math.floor(stripWidth / 92 / 2));
   const from = Math.max(0, Math.min(at - side, order.length - 2 * side - 1));
   const places = [];
   for (let place = from; place < Math.min(order.length, from + 2 * side + 1); place += 1) places.push(place);
@@ -435,15 +449,23 @@ function drawStrip() {
   }));
 }
 
+let stripWidth = 0;
+new ResizeObserver(([{ contentRect }]) => {
+  stripWidth = contentRect.width;
+  if (order.length && view === "single") drawStrip();
+}).observe($("filmstrip"));
+
 function frameOf(id) {
   const button = element("button", "", "");
   button.type = "button";
   button.tabIndex = -1;
   button.dataset.id = String(id);
-  button.addEventListener("click", () => { show(order.indexOf(id)); });
+  button.addEventListener("click", () => { show(placeOf[id]); });
   const img = document.createElement("img");
   img.alt = "";
-  thumbnails.get(id).then((thumb) => { img.src = thumb.url; }, () => { button.classList.add("broken"); });
+  img.decoding = "async";
+  img.addEventListener("error", () => { button.classList.add("broken"); });
+  img.src = `/thumbnail/${id}?v=${server.session.run}`;
   button.append(img);
   return button;
 }
@@ -484,7 +506,7 @@ function conflict(conflicts, body) {
   for (const said of conflicts) {
     const item = body.images.find((each) => each.id === said.id);
     seen[said.id] = said.number;
-    verdict[said.id] = CODE_OF[said.verdict];
+    setVerdict(said.id, CODE_OF[said.verdict]);
     details.delete(said.id);
     if (item) item.seen = said.number;
   }
@@ -573,7 +595,7 @@ async function decideMany(name) {
     say(`${WORDS[VERDICTS[name]]}: ${ids.length === 1 ? "1 picture" : `${number(ids.length)} pictures`}. ${shown(keys.keyOf.get("undo"))} takes it back.`);
     const last = chosen[chosen.length - 1];
     grid.selected.clear();
-    const start = order.indexOf(last);
+    const start = placeOf[last];
     const place = order.findIndex((id, i) => i > start && verdict[id] === "0");
     grid.focus = place >= 0 ? place : start;
     grid.refresh();
@@ -624,14 +646,14 @@ async function goTo(ids) {
   const wanted = leaders.find((id) => list.queues[list.queue[id]] === queue) ?? leaders[0];
   if (wanted === undefined) return;
   if (list.queues[list.queue[wanted]] !== queue) queue = list.queues[list.queue[wanted]];
-  if (!order.includes(wanted)) {
+  if (!(placeOf[wanted] >= 0)) {
     filter = emptyFilter();
     found = null;
   }
   drawQueues();
   reorder();
   if (view === "grid") grid.show(order, wanted);
-  await show(order.indexOf(wanted));
+  await show(placeOf[wanted]);
 }
 
 function showDone() {
@@ -641,7 +663,7 @@ function showDone() {
   for (const id of order) counts.set(verdict[id], (counts.get(verdict[id]) ?? 0) + 1);
   $("done-title").textContent = `All ${number(order.length)} pictures here have a verdict.`;
   $("done-counts").replaceChildren(...[...counts].map(([code, count]) => element("li", CODES[code], `${number(count)} ${CODES[code]}`)));
-  const other = server.session.queues.find((each) => each.name !== queue && list.queue.some((n, id) => list.queues[n] === each.name && list.leader[id] < 0 && verdict[id] === "0"));
+  const other = server.session.queues.find((each) => each.name !== queue && undecided.get(each.name) > 0);
   $("done-next").textContent = other ? `The list “${other.title}” still has pictures without a verdict.` : "This page can be closed: every decision is on the disk.";
   drawProgress();
   $("done-back").focus();
@@ -801,9 +823,13 @@ function gridText() {
   $("grid-text").textContent = chosen ? `${number(chosen)} chosen${more}` : `${number(order.length)} pictures: drag, or click and ⇧ click, to choose`;
 }
 
+let remembering = 0;
 function remember() {
-  const words = new URLSearchParams({ list: queue, picture: String(order[at]), ...(view === "grid" ? { view } : {}) });
-  history.replaceState(null, "", `#${words}`);
+  clearTimeout(remembering);
+  remembering = setTimeout(() => {
+    const words = new URLSearchParams({ list: queue, picture: String(order[at]), ...(view === "grid" ? { view } : {}) });
+    history.replaceState(null, "", `#${words}`);
+  }, 300);
 }
 
 function openFilter() {
@@ -867,7 +893,7 @@ async function applyFilter() {
     found = null;
     reorder();
   }
-  const place = order.indexOf(id);
+  const place = placeOf[id];
   await show(place >= 0 ? place : 0);
   if (view === "grid") {
     grid.show(order, order[at]);
@@ -1007,7 +1033,6 @@ function finishLabelling() {
 
 addEventListener("keyup", (event) => { if (keys.action(event) === "hide") stage.hideBoxes(false); });
 addEventListener("blur", () => stage.hideBoxes(false));
-addEventListener("resize", () => { if (order.length && view === "single") drawStrip(); });
 $("canvas").addEventListener("focus", () => { tabLeaves = false; });
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");

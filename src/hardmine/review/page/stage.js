@@ -19,7 +19,11 @@ export class Stage {
     this.boxes = [];
     this.drawing = false;
     this.sketch = null;
-    new ResizeObserver(() => this.paint()).observe(canvas.parentElement);
+    this.area = { w: 1, h: 1 };
+    new ResizeObserver(([{ contentRect }]) => {
+      this.area = { w: Math.max(1, contentRect.width), h: Math.max(1, contentRect.height) };
+      this.paint();
+    }).observe(canvas.parentElement);
     canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
@@ -28,11 +32,13 @@ export class Stage {
     canvas.addEventListener("dblclick", () => this.fit());
   }
 
+  // The boxes come next, by setBoxes, which paints.
   show(picture) {
     this.picture = picture;
     this.closeUp = null;
     this.sketch = null;
-    this.paint();
+    this.boxes = [];
+    if (picture === null) this.paint();
   }
 
   sharpen(picture) {
@@ -110,7 +116,7 @@ export class Stage {
     if (!picture) return;
     const { left, top, scale } = this.#place();
     context.imageSmoothingEnabled = scale < 4;
-    context.imageSmoothingQuality = "high";
+    context.imageSmoothingQuality = scale * ratio * picture.width < picture.bitmap.width ? "medium" : "low";
     context.drawImage(picture.bitmap, left, top, picture.width * scale, picture.height * scale);
     if (scale * ratio > (1.2 * picture.bitmap.width) / picture.width && picture.bitmap.width < picture.width) {
       this.on.sharper();
@@ -182,8 +188,7 @@ export class Stage {
   }
 
   #size() {
-    const { clientWidth, clientHeight } = this.canvas.parentElement;
-    return { w: Math.max(1, clientWidth), h: Math.max(1, clientHeight) };
+    return this.area;
   }
 
   #fitted() {
