@@ -145,6 +145,18 @@ def test_hits_of_one_class_leave_out_images_without_it() -> None:
     assert collect_hits(match(val)).objects.tolist() == [1, 1, 2]
 
 
+def test_more_than_one_alarm_per_image_can_be_promised() -> None:
+    # Of 100 images each has two alarms at .4, half of them three more at .6.
+    scores = [[0.6] * 3 * (i % 2) + [0.4] * 2 for i in range(100)]
+    alarms = collect_alarms(empties(*scores))
+    found = promise_alarms(alarms, 2.0, unit="alarms", cap=5)
+    assert found.score_threshold == float(np.nextafter(np.float32(0.4), np.float32(1)))
+    assert found.sample_threshold == found.score_threshold  # 3.5 alarms per image at .4, 1.5 above
+    assert promise_alarms(alarms, 4.5, unit="alarms", cap=5).score_threshold == 0.0
+    with pytest.raises(ValueError, match="between 0 and 5"):
+        promise_alarms(alarms, 5.0, unit="alarms", cap=5)
+
+
 def test_wrong_limits_are_refused() -> None:
     alarms = collect_alarms(empties([0.5]))
     for limit, confidence in ((0.0, 0.95), (1.0, 0.95), (0.1, 1.0)):

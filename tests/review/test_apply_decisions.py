@@ -203,6 +203,7 @@ def test_applying_again_adds_nothing_twice(data: Path, store: Path) -> None:
     after = contents(root_of(data))
     again = apply_decisions(store, data)
     assert (again.empty, again.labelled, again.journal) == ((), (), None)
+    assert sum(each.reason == "was added before" for each in again.skipped) >= 3
     assert contents(root_of(data)) == after
 
 

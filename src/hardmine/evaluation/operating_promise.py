@@ -218,12 +218,14 @@ def promise_alarms(
         cap: with the unit "alarms", how many alarms of one image count.
 
     Raises:
-        ValueError: ``limit`` or ``confidence`` is outside (0, 1), or ``cap`` below 1.
+        ValueError: ``limit`` is outside (0, 1), or for alarms outside (0, ``cap``); ``confidence`` is
+            outside (0, 1); or ``cap`` is below 1.
     """
-    if not 0 < limit < 1 or not 0 < confidence < 1 or cap < 1:
+    most = 1 if unit == "images" else cap
+    if cap < 1 or not 0 < limit < most or not 0 < confidence < 1:
         raise ValueError(
-            f"got limit {limit}, confidence {confidence}, cap {cap}; wanted limit and confidence "
-            "between 0 and 1, cap of 1 or more"
+            f"got limit {limit}, confidence {confidence}, cap {cap}; wanted a limit between 0 "
+            f"and {most}, a confidence between 0 and 1, a cap of 1 or more"
         )
     images = alarms.num_images
     share = limit if unit == "images" else limit / cap

@@ -303,10 +303,13 @@ def _apart(
     hashes = hash_images([path for _, path in there])
     near = find_near(hashes, [candidate.phash for candidate in candidates])
     groups = group_duplicates([candidate.phash for candidate in candidates])
+    names = {path.name for _, path in there}
     kept: dict[int, _Candidate] = {}
     for index, candidate in enumerate(candidates):
         image = candidate.decision.image
-        if index in near:
+        if candidate.name in names:
+            plan.skipped.append(Skipped(image, "was added before"))
+        elif index in near:
             part, path = there[near[index]]
             plan.skipped.append(Skipped(image, f"is a near-copy of an image of {part}: {path}"))
         elif groups[index] in kept:
