@@ -9,6 +9,7 @@ from benchmarks import (
     decode,
     defaults,
     demo_goal,
+    diagnosis,
     gpu,
     loops,
     loss,
@@ -28,7 +29,7 @@ from benchmarks import (
 
 ALWAYS = (loss, decode, step, telemetry, store, read_coco, demo_goal)
 WITH_DATA = (augment, mine, priors)
-ALONE = (gpu, peer, defaults, loops, stopping, trial_sets, promise, review)
+ALONE = (gpu, peer, defaults, loops, stopping, trial_sets, promise, review, diagnosis)
 """Not part of all of them: for a GPU, a trained checkpoint or a browser, or with own choices."""
 
 BY_NAME = {

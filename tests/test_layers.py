@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "prior_design inspection review",
         "workflows",
         "loop",
-        "comparison",
+        "comparison diagnosis",
         "demo",
         "cli __main__",
     )

@@ -24,6 +24,7 @@ from hardmine.cli import (
 from hardmine.cli.apply_command import apply
 from hardmine.cli.compare_command import compare
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected, usage_error
+from hardmine.cli.diagnose_command import diagnose
 from hardmine.cli.option_flags import Command, Group, reads_pictures
 from hardmine.cli.options import fill_in_ray
 from hardmine.cli.review_command import review
@@ -114,6 +115,7 @@ _add(data_commands.convert, _DATA)
 _add(data_commands.split, _DATA)
 _add(data_commands.inspect, _DATA)
 _add(compare, _MODELS, workers=True)
+_add(diagnose, _MODELS)
 _add(model_commands.predict, _MODELS, workers=True)
 _add(threshold, _MODELS, workers=True)
 _add(export_commands.export, _MODELS)

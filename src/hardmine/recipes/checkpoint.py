@@ -116,6 +116,15 @@ def write_operating_point(path: Path, point: OperatingPoint) -> None:
     write_atomic(path, lambda part: save_file(tensors, part, metadata))
 
 
+def read_version(path: Path) -> str:
+    """Return the version of Hardmine that wrote a checkpoint; "" where it is not said.
+
+    Raises:
+        CheckpointError: missing or truncated.
+    """
+    return _metadata(path).get("version", "")
+
+
 def load_checkpoint(path: Path) -> tuple[Network, Recipe]:
     """Return the model (evaluation mode, CPU) and its recipe.
 

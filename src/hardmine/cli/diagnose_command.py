@@ -1,0 +1,98 @@
+"""``diagnose``: why hard mining does not help in a run, or is likely to hurt with a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hardmine.cli import options as shared
+from hardmine.cli.console import Console
+
+if TYPE_CHECKING:
+    from hardmine.diagnosis.diagnosis_result import Diagnosis
+
+
+def diagnose(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|pipeline.config",
+            exists=True,
+            help="The folder of a training, or a configuration of the TensorFlow Object Detection "
+            "API, of which is said what is likely to hurt.",
+        ),
+    ],
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            exists=True,
+            help="The labelled training images. If not given: those that the run names.",
+        ),
+    ] = None,
+    negatives: Annotated[
+        Path | None,
+        typer.Option(
+            "--negatives",
+            metavar="DIR",
+            exists=True,
+            help="The images without objects that were trained on. If not given: those that the "
+            "run names.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Where diagnosis.html and diagnosis.json go. If not given: into the run, or into "
+            "runs/diagnosis for a configuration.",
+        ),
+    ] = None,
+    device: shared.Device = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> None:
+    """Say which known cause makes hard mining hurt in a run, and what command tries the remedy.
+
+    Example: hardmine diagnose runs/first
+
+    Example: hardmine diagnose pipeline.config --data DATA
+    """
+    console = Console(quiet=quiet, verbose=verbose)
+    if run.is_file():
+        from hardmine.diagnosis.config_diagnosis import diagnose_configuration
+
+        found = diagnose_configuration(run, data=data, out=out or Path("runs/diagnosis"))
+    else:
+        from hardmine.diagnosis.diagnose import diagnose as diagnose_run
+
+        with console.progress() as step:
+            found = diagnose_run(
+                run, data=data, negatives=negatives, out=out, device=device, progress=step
+            )
+    if as_json:
+        console.json(found.to_dict())
+        return
+    _show(console, found)
+
+
+def _show(console: Console, found: Diagnosis) -> None:
+    rows = [
+        [each.hypothesis.title, each.verdict.answer.value, each.verdict.effect]
+        for each in found.findings
+    ]
+    console.table(["question", "answer", "measured"], rows)
+    for line in found.limits:
+        console.note(line)
+    console.result(found.summary())
+    supported = [each for each in found.findings if each.is_supported]
+    if supported and supported[0].command:
+        console.result(f"try: {supported[0].command}")
+    console.result(f"page: {found.page}")

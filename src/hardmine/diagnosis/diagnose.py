@@ -1,0 +1,110 @@
+"""``diagnose``: from a run directory to verdicts, a page and a list of places to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from hardmine.diagnosis.diagnosis_page import render_diagnosis
+from hardmine.diagnosis.diagnosis_result import Diagnosis, Finding, in_order
+from hardmine.diagnosis.evidence import Evidence, gather
+from hardmine.diagnosis.hypotheses import HYPOTHESES, Verdict, missing_labels
+from hardmine.files import clear_disk_errors, write_json, write_text
+from hardmine.workflows.step_cache import Notify, silent
+
+VALUES, PLACES = "diagnosis.json", "missing_labels.csv"
+
+
+def diagnose(
+    run: Path | str,
+    *,
+    data: Path | str | None = None,
+    negatives: Path | str | None = None,
+    out: Path | str | None = None,
+    device: str | None = None,
+    progress: Notify | None = None,
+) -> Diagnosis:
+    """Say which of the known causes makes hard mining hurt in a run, and what tries the remedy.
+
+    Args:
+        run: a run directory of ``train``, or one training of a loop.
+        data: its labelled training images; those that the run names if not given.
+        negatives: the images without objects that were trained on; likewise.
+        out: gets ``diagnosis.html``, ``diagnosis.json`` and ``missing_labels.csv``; the run directory
+            if not given.
+        device: where the finished network runs.
+        progress: called with (what, done, total).
+
+    Raises:
+        DataError: there is no run of an SSD there, or its data has other classes.
+        CheckpointError: its weights cannot be read.
+    """
+    run = Path(run).resolve()
+    root = run if out is None else Path(out).resolve()
+    with clear_disk_errors(root):
+        evidence = gather(run, data, negatives, device, progress or silent)
+        known = [(each, each.test(evidence)) for each in HYPOTHESES]
+        findings = [
+            Finding(each, verdict, _command(evidence, each.key, verdict, data))
+            for each, verdict in known
+        ]
+        found = Diagnosis(str(run), in_order(findings), evidence.limits, root, evidence)
+        write_diagnosis(found)
+    return found
+
+
+def write_diagnosis(found: Diagnosis) -> None:
+    """Write the page, the values and the list of places."""
+    write_json(found.out / VALUES, found.to_dict())
+    if found.evidence is not None and found.evidence.train is not None:
+        write_text(found.out / PLACES, _places(found.evidence))
+    write_text(found.page, render_diagnosis(found))
+
+
+def _places(evidence: Evidence) -> str:
+    assert evidence.data is not None
+    assert evidence.train is not None
+    objects = evidence.data.subset(lambda record: len(record.labels) > 0)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "xmin", "ymin", "xmax", "ymax", "class", "score", "iou"])
+    for each in missing_labels(evidence.train):
+        box = [round(float(value), 1) for value in each.box]
+        name = evidence.categories[each.label - 1]
+        path = objects.records[each.image].path
+        writer.writerow([path, *box, name, round(each.score, 4), round(each.iou, 3)])
+    return text.getvalue()
+
+
+def _command(evidence: Evidence, key: str, verdict: Verdict, data: Path | str | None) -> str:
+    """Return the command that tries a remedy: the same training with one choice changed."""
+    if verdict.remedy or not verdict.settings:
+        return verdict.remedy
+    inputs, weights = _asked_for(evidence.run)
+    source = data if data is not None else inputs.get("data")
+    words = ["hardmine", "train", str(source) if isinstance(source, str | Path) else "DATA"]
+    for name in ("val", "negatives", "train_negatives"):
+        value = inputs.get(name)
+        if isinstance(value, str | float):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    recipe = evidence.run / "recipe.yaml"
+    if recipe.exists():
+        words += ["--recipe", str(recipe)]
+    if weights:
+        words += ["--weights", weights]
+    for setting in verdict.settings:
+        words += ["--set", setting]
+    words += ["--out", str(evidence.run.parent / f"{evidence.run.name}-{key}")]
+    return shlex.join(words)
+
+
+def _asked_for(run: Path) -> tuple[dict[str, Any], str | None]:
+    path = run / "train.json"
+    if not path.exists():
+        return {}, None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return dict(values.get("inputs", {})), values.get("network", {}).get("weights")

@@ -1,0 +1,601 @@
+"""The eight hypotheses of why hard mining does not help: each a test of the evidence.
+
+A test returns a :class:`Verdict`: supported, not supported or not enough data, with an effect size, the
+reasons in whole sentences, the option to change and the command that tries it. :data:`HYPOTHESES` has
+them in the order in which they are reported where several are supported: first what is read off exactly
+(a floor, priors that fit nothing), then what is inferred from the finished network; capacity is last,
+because each of the others makes a network look too small.
+
+Limits were set on drawn worlds in which each cause was planted (docs/diagnosis.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from hardmine.diagnosis.evidence import Evidence, distortions
+from hardmine.diagnosis.probe import SetProbe, Suspect
+
+LEAST_GRADIENT = 0.05
+"""Gradient of an image without objects over that of one with objects: below it, such images teach
+nothing."""
+LEAST_REACH = 0.5
+"""Share of objects that a prior reaches by the matcher's threshold."""
+MOST_DISTORTION = 1.6
+ONE_LEVEL = 0.95
+"""Share of the positives on one level."""
+BOX_SHARE = (0.125, 4.0)
+"""Gradient of boxes over that of classes, at the weights that both share."""
+MOST_NEGATIVES = 10.0
+"""Selected negatives per positive."""
+MOST_SPIKE = 5.0
+"""Largest gradient of a step over the usual one, after the first quarter."""
+MOST_HALF_MET = 0.4
+MOST_UNEXPLAINED = 0.03
+"""Confident detections that no label explains, per label."""
+LEAST_RECALL = 0.6
+MOST_GAP = 0.25
+"""Recall on the training images less that on the validation images."""
+_FEW_OBJECTS = 20
+
+
+class Answer(StrEnum):
+    """What a test says."""
+
+    SUPPORTED = "supported"
+    NOT_SUPPORTED = "not supported"
+    UNKNOWN = "not enough data"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of one test.
+
+    ``effect`` is the measured figure with its limit; ``bars`` and ``lines`` are what the page draws,
+    each a name with its values (for lines: pairs of step and value).
+    """
+
+    answer: Answer
+    effect: str
+    reasons: tuple[str, ...] = ()
+    option: str = ""
+    settings: tuple[str, ...] = ()
+    """Choices of a recipe that try the remedy, as ``--set`` takes them."""
+    remedy: str = ""
+    """A command, where the remedy is no choice of a recipe."""
+    ticks: tuple[str, ...] = ()
+    bars: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    lines: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A name, its question as a heading, what it means in a sentence, and its test."""
+
+    key: str
+    title: str
+    meaning: str
+    test: Callable[[Evidence], Verdict]
+
+
+def _unknown(reason: str) -> Verdict:
+    return Verdict(Answer.UNKNOWN, "not measured", (reason,))
+
+
+def _answer(is_so: bool) -> Answer:
+    return Answer.SUPPORTED if is_so else Answer.NOT_SUPPORTED
+
+
+FIT_PRIORS = (
+    "hardmine priors fit DATA --model NAME --out fitted.yaml, then train with --recipe fitted.yaml"
+)
+NO_TELEMETRY = "The run has no telemetry; train it again with this version to see this."
+NO_IMAGES = "The training images were not looked at; give --data."
+
+
+def test_floor(evidence: Evidence) -> Verdict:
+    """Images without objects: how much gradient does one give, against an image with objects?"""
+    floor = getattr(evidence.recipe.loss.selection, "floor", None)
+    images, empty = evidence.last("images"), evidence.last("images_without_objects")
+    share = evidence.last("gradient_share_without_objects")
+    if images is None or empty is None or share is None:
+        return _unknown(NO_TELEMETRY)
+    if not empty:
+        said = "No image without objects was trained on, so the run cannot show it."
+        if floor == 0:
+            said += " The floor is 0: as soon as such images are added, they will teach nothing."
+        return Verdict(Answer.UNKNOWN, "no image without objects", (said,))
+    part = empty / images
+    ratio = (share / max(1e-9, 1.0 - share)) / (part / max(1e-9, 1.0 - part))
+    reasons = [
+        f"{part:.0%} of the images that were trained on hold no object; together they give "
+        f"{share:.1%} of the "
+        f"gradient, so one of them gives {ratio:.2f} times what an image with objects gives.",
+    ]
+    if floor is not None:
+        filled = evidence.last("floor_share") or 0.0
+        reasons.append(f"The floor is {floor}; {filled:.0%} of all images got their quota from it.")
+    series = {
+        "share of the gradient": tuple(evidence.series("gradient_share_without_objects")),
+        "share of the images": tuple(
+            (step, value / images) for step, value in evidence.series("images_without_objects")
+        ),
+    }
+    return Verdict(
+        _answer(ratio < LEAST_GRADIENT),
+        f"{ratio:.2f} times the gradient of an image with objects (limit: below {LEAST_GRADIENT:g})",
+        tuple(reasons),
+        "loss.selection.floor: how many negatives an image gives that has no object",
+        (f"loss.selection.floor={max(32, 2 * (floor or 0))}",),
+        lines=series,
+    )
+
+
+def test_priors(evidence: Evidence) -> Verdict:
+    """Priors against the labels, the resize, and a loss that depends on how a batch is composed."""
+    coverage = evidence.coverage
+    if coverage is None or evidence.data is None or not len(coverage.boxes):
+        return _unknown(NO_IMAGES)
+    total = coverage.total()
+    bent = float(np.median(distortions(evidence.data, evidence.recipe.resize)))
+    reasons = [
+        f"A prior reaches {total.reach:.0%} of the objects by the matcher's threshold of "
+        f"{coverage.threshold:g}; "
+        f"the median object overlaps its best prior by {total.median:.2f}.",
+        f"The resize changes the aspect ratio of the median image by a factor of {bent:.2f}.",
+        _swing(evidence),
+    ]
+    unfit, bends = total.reach < LEAST_REACH, bent > MOST_DISTORTION
+    edges = np.linspace(0.0, 1.0, 11)
+    counts, _ = np.histogram(coverage.best.iou, edges)
+    settings: tuple[str, ...] = ()
+    remedy, option = "", "model.priors"
+    if unfit or not bends:
+        remedy = FIT_PRIORS
+        option = "model.priors: sizes and aspect ratios of the priors"
+    else:
+        settings, option = (
+            ("resize_mode=letterbox",),
+            "resize_mode: keep the aspect ratio of images",
+        )
+    return Verdict(
+        _answer(unfit or bends),
+        f"{total.reach:.0%} of the objects are reached by a prior (limit: {LEAST_REACH:.0%}), "
+        "distortion "
+        f"{bent:.2f} (limit: {MOST_DISTORTION:g})",
+        tuple(reason for reason in reasons if reason),
+        option,
+        settings,
+        remedy,
+        ticks=tuple(f"{edge:.1f}" for edge in edges[:-1]),
+        bars={"objects by IoU with their best prior": tuple(float(count) for count in counts)},
+    )
+
+
+def _swing(evidence: Evidence) -> str:
+    """Return a sentence on how the loss depends on the number of positives in a batch."""
+    steps = np.array(evidence.steps[len(evidence.steps) // 4 :], np.float64).reshape(-1, 2)
+    if len(steps) < 40 or not steps[:, 1].std():
+        return ""
+    few = steps[:, 1] <= np.quantile(steps[:, 1], 0.2)
+    many = steps[:, 1] >= np.quantile(steps[:, 1], 0.8)
+    ratio = steps[few, 0].mean() / max(1e-9, steps[many, 0].mean())
+    return (
+        "The classification loss of the fifth of the batches with the fewest positives is "
+        f"{ratio:.2f} times that "
+        f"of the fifth with the most (normaliser: {evidence.recipe.loss.normaliser.kind})."
+    )
+
+
+def test_levels(evidence: Evidence) -> Verdict:
+    """Positives, negatives and priors of each level, and how well each level knows its classes."""
+    if not evidence.telemetry:
+        return _unknown(NO_TELEMETRY)
+    if evidence.num_levels < 2:
+        return Verdict(Answer.NOT_SUPPORTED, "one level", ("The network has one level.",))
+    columns = {name: evidence.by_level(name) for name in ("priors", "positives", "negatives")}
+    shares = {
+        name: [value / max(1e-9, sum(values)) for value in values]
+        for name, values in columns.items()
+    }
+    top = int(np.argmax(shares["positives"]))
+    alone = shares["positives"][top] >= ONE_LEVEL
+    reasons = [
+        f"Level {top} has {shares['positives'][top]:.0%} of the positives, "
+        f"{shares['negatives'][top]:.0%} of the "
+        f"selected negatives and {shares['priors'][top]:.0%} of the priors (level 0 is the finest)."
+    ]
+    reasons += [
+        f"Level {level} has priors but not one positive: what it learns is background alone."
+        for level, value in enumerate(columns["positives"])
+        if value < 0.5 and columns["priors"][level]
+    ]
+    starved = _starved(evidence, columns)
+    reasons += starved
+    settings = ("loss.selection.kind=level_quota",) if not alone else ()
+    return Verdict(
+        _answer(alone or bool(starved)),
+        f"{shares['positives'][top]:.0%} of the positives on one level (limit: {ONE_LEVEL:.0%}), "
+        f"{len(starved)} starved levels",
+        tuple(reasons),
+        "model.priors: spread the sizes over the levels"
+        if alone
+        else "loss.selection: a quota of negatives for each level",
+        settings,
+        "hardmine priors coverage DATA --model NAME shows which level each object is for"
+        if alone
+        else "",
+        ticks=tuple(f"level {level}" for level in range(evidence.num_levels)),
+        bars={f"share of {name}": tuple(values) for name, values in shares.items()},
+    )
+
+
+def _starved(evidence: Evidence, columns: Mapping[str, list[float]]) -> list[str]:
+    """Return a sentence for each level whose classes are known far worse than elsewhere while its
+    negatives outweigh its positives.
+    """
+    own = [_own_probability(evidence, level) for level in range(evidence.num_levels)]
+    weights = columns["positives"]
+    known = [(p, w) for p, w in zip(own, weights, strict=True) if p is not None]
+    total = sum(w for _, w in known)
+    if not total:
+        return []
+    mean = sum(p * w for p, w in known) / total
+    ratio = sum(columns["negatives"]) / max(1.0, sum(weights))
+    said = []
+    for level, probability in enumerate(own):
+        mine = columns["negatives"][level] / max(1.0, weights[level])
+        if probability is None or weights[level] < _FEW_OBJECTS or mean < 0.2:
+            continue
+        if probability < 0.5 * mean and mine > 2.0 * ratio:
+            said.append(
+                f"Level {level} gives its own classes a probability of {probability:.2f} at its "
+                "positives "
+                f"({mean:.2f} over all levels), and has {mine:.1f} negatives per positive ({ratio:.1f})."
+            )
+    return said
+
+
+def _own_probability(evidence: Evidence, level: int) -> float | None:
+    pairs = []
+    for name in evidence.categories:
+        count = evidence.last(f"level{level}.own.{name}.positives")
+        value = evidence.last(f"level{level}.own.{name}")
+        if count and value is not None:
+            pairs.append((value, count))
+    total = sum(count for _, count in pairs)
+    return sum(value * count for value, count in pairs) / total if total else None
+
+
+def test_localisation(evidence: Evidence) -> Verdict:
+    """The gradients of boxes and of classes at the weights that both share."""
+    weight = evidence.recipe.loss.box_weight
+    lines = {
+        "classes": tuple(evidence.series("class_gradient")),
+        "boxes": tuple(evidence.series("box_gradient")),
+    }
+    found = evidence.gradients
+    if found is None or not found.classification:
+        return _unknown(NO_IMAGES)
+    ratio = found.boxes / found.classification
+    low, high = BOX_SHARE
+    better = max(0.05, weight / ratio) if ratio > high else min(20.0, max(weight, 0.05) / ratio)
+    reasons = (
+        f"At the weights that classes and boxes share, the gradient of the boxes is {ratio:.2f} "
+        "times that of the "
+        f"classes, with loss.box_weight {weight:g}.",
+    )
+    return Verdict(
+        _answer(not low <= ratio <= high),
+        f"boxes pull {ratio:.2f} times as hard as classes (limits: {low:g} to {high:g})",
+        reasons,
+        "loss.box_weight: the weight of the localisation loss",
+        (f"loss.box_weight={better:.2g}",),
+        lines=lines,
+    )
+
+
+def test_gradient(evidence: Evidence) -> Verdict:
+    """How many negatives each positive stands against, spikes, and where hard negatives pull to."""
+    if not evidence.telemetry:
+        return _unknown(NO_TELEMETRY)
+    positives, negatives = sum(evidence.by_level("positives")), sum(evidence.by_level("negatives"))
+    if not positives:
+        return _unknown("No positive was trained on.")
+    ratio = max(0.0, negatives - _from_the_floor(evidence)) / positives
+    spike = _spike(evidence)
+    reasons = [
+        f"Each positive stands against {ratio:.1f} selected negatives; those that fill an image "
+        "up to the "
+        "floor are not counted.",
+        f"The largest gradient of a step is {spike:.1f} times the usual one, the first quarter "
+        "left out.",
+    ]
+    again = [value for value in evidence.by_level("repeated") if value]
+    if again:
+        reasons.append(
+            f"A selected negative had been selected in {max(again):.0%} of its image's earlier "
+            "visits on the level "
+            "where this is highest."
+        )
+    if evidence.gradients is not None:
+        found = evidence.gradients
+        reasons.append(
+            "At the shared weights the hard negatives pull "
+            f"{found.hard / max(1e-9, found.random):.1f} times as hard "
+            f"as random ones (cosine between the two {found.hard_and_random:.2f}; with the positives "
+            f"{found.hard_and_positives:.2f})."
+        )
+    lines = {
+        "from positives": _summed(evidence, "positive_gradient"),
+        "from selected negatives": _summed(evidence, "negative_gradient"),
+    }
+    return Verdict(
+        _answer(ratio >= MOST_NEGATIVES or spike >= MOST_SPIKE),
+        f"{ratio:.1f} negatives per positive (limit: {MOST_NEGATIVES:g}), spikes of {spike:.1f} "
+        f"(limit: {MOST_SPIKE:g})",
+        tuple(reasons),
+        "loss.selection.neg_to_pos_ratio: how many negatives each positive brings",
+        _fewer_negatives(evidence) if ratio >= MOST_NEGATIVES else ("optim.clip_norm=1",),
+        lines=lines,
+    )
+
+
+def _from_the_floor(evidence: Evidence) -> float:
+    """Return how many of the selected negatives a row has because of the floor."""
+    floor = getattr(evidence.recipe.loss.selection, "floor", 0)
+    return (evidence.last("floor_share") or 0.0) * (evidence.last("images") or 0.0) * floor
+
+
+def _fewer_negatives(evidence: Evidence) -> tuple[str, ...]:
+    """Return settings under which fewer negatives stand against a positive than do now."""
+    ratio = getattr(evidence.recipe.loss.selection, "neg_to_pos_ratio", None)
+    if ratio is None:
+        return ("loss.selection.kind=ratio",)
+    return (f"loss.selection.neg_to_pos_ratio={3 if ratio > 3 else 1}",)
+
+
+def _summed(evidence: Evidence, name: str) -> tuple[tuple[float, float], ...]:
+    """Return the norm over all levels of a gradient that is recorded for each."""
+    levels = [evidence.series(f"level{level}.{name}") for level in range(evidence.num_levels)]
+    return tuple(
+        (points[0][0], float(np.sqrt(sum(value**2 for _, value in points))))
+        for points in zip(*levels, strict=False)
+    )
+
+
+def _spike(evidence: Evidence) -> float:
+    rows = evidence.telemetry[len(evidence.telemetry) // 4 :]
+    usual = [v for row in rows if isinstance(v := row.get("class_gradient"), float)]
+    highest = [v for row in rows if isinstance(v := row.get("class_gradient_max"), float)]
+    return max(highest) / max(1e-9, float(np.median(usual))) if highest and usual else 1.0
+
+
+def test_ambiguity(evidence: Evidence) -> Verdict:
+    """Labels that detections meet by half, and negatives that overlap an object by half."""
+    train, val = evidence.train, evidence.val
+    if train is None:
+        return _unknown(NO_IMAGES)
+    touched = int((train.object_iou > 0).sum())
+    if touched < _FEW_OBJECTS:
+        return _unknown(f"Only {touched} labels are touched by a detection of their class.")
+    values = {"training": train.half_met, "validation": None if val is None else val.half_met}
+    known = {name: value for name, value in values.items() if value is not None}
+    where = max(known, key=lambda name: known[name])
+    worst = known[where]
+    reasons = [
+        f"Of the labels of the {name} images that a detection touches, {value:.0%} are met by half only "
+        "(IoU .2 to .5): the detection and the label do not agree where the object is."
+        for name, value in known.items()
+    ]
+    names = ("iou_0", "iou_0+", "iou_0.1+", "iou_0.2+", "iou_0.3+", "iou_0.4+", "iou_0.5+")
+    counts = [evidence.last(name) or 0.0 for name in names]
+    norms = [evidence.last(f"{name}.gradient") or 0.0 for name in names]
+    bars = {}
+    if evidence.telemetry:
+        reasons.append(
+            f"{sum(counts[3:6]):.0%} of the selected negatives overlap an object by .2 to .5; they give "
+            f"{sum(norms[3:6]):.0%} of the gradient of all negatives."
+        )
+        bars = {"negatives": tuple(counts), "their gradient": tuple(norms)}
+    return Verdict(
+        _answer(worst >= MOST_HALF_MET),
+        f"{worst:.0%} of the {where} labels are met by half (limit: {MOST_HALF_MET:.0%})",
+        tuple(reasons),
+        "the labels first (look at the pictures); then loss.assigner.ignore_above: priors that "
+        "overlap an object "
+        "in part are left out",
+        ("loss.assigner.ignore_above=0.3",),
+        ticks=("0", "to .1", "to .2", "to .3", "to .4", "to .5", "above"),
+        bars=bars,
+    )
+
+
+def missing_labels(probe: SetProbe) -> tuple[Suspect, ...]:
+    """Return what looks like objects without a label, the surest first.
+
+    A detection that no label explains counts when its score reaches half of what detections of
+    labelled objects usually have.
+    """
+    usual = probe.usual_score
+    if usual is None:
+        return ()
+    return tuple(each for each in probe.suspects if each.score >= max(0.5 * usual, 0.3))
+
+
+def test_labels(evidence: Evidence) -> Verdict:
+    """Confident detections on training images that no label explains."""
+    train = evidence.train
+    if train is None:
+        return _unknown(NO_IMAGES)
+    usual = train.usual_score
+    objects = len(train.object_iou)
+    if usual is None or objects < _FEW_OBJECTS:
+        return _unknown("Too few labels are found to say what a confident detection is.")
+    if (train.recall or 0.0) < 0.3:
+        return _unknown(
+            f"The network finds {train.recall:.0%} of its labels: its detections say nothing of labels."
+        )
+    sure = [each for each in train.suspects if each.score >= usual]
+    share = len(sure) / objects
+    listed = missing_labels(train)
+    edges = np.linspace(0.3, 1.0, 8)
+    counts, _ = np.histogram([each.score for each in train.suspects], edges)
+    reasons = (
+        f"On {train.images} training images with {objects} labels, {len(sure)} detections that "
+        "no label explains "
+        f"score as high as a labelled object usually does ({usual:.2f}).",
+        f"{len(listed)} places are worth a look; missing_labels.csv lists them, the surest first.",
+    )
+    return Verdict(
+        _answer(share >= MOST_UNEXPLAINED),
+        f"{100 * share:.1f} confident detections without a label for 100 labels "
+        f"(limit: {100 * MOST_UNEXPLAINED:g})",
+        reasons,
+        "the labels: add what is missing; until then loss.suspect_score, which leaves such priors out",
+        (f"loss.suspect_score={max(0.5, min(0.95, usual)):.2f}",),
+        ticks=tuple(f"{edge:.1f}" for edge in edges[:-1]),
+        bars={"unexplained detections by score": tuple(float(count) for count in counts)},
+    )
+
+
+def test_capacity(evidence: Evidence) -> Verdict:
+    """What the network knows of its own training images, and of those that it never saw."""
+    train, val = evidence.train, evidence.val
+    if train is None or train.recall is None:
+        return _unknown(NO_IMAGES)
+    reasons = [f"It finds {train.recall:.0%} of the labels of its own training images."]
+    gap = 0.0
+    if val is not None and val.recall is not None:
+        gap = train.recall - val.recall
+        reasons.append(f"It finds {val.recall:.0%} of the labels of the validation images.")
+        reasons += _loss_gap(train, val)
+    else:
+        reasons.append("Without a validation set nothing is said of what was learnt by heart.")
+    lost = _forgotten(evidence)
+    reasons += lost
+    settings: tuple[str, ...]
+    small, by_heart = train.recall < LEAST_RECALL, gap > MOST_GAP
+    if by_heart and not small:
+        option, settings = (
+            "loss.selection: fewer of the hardest, more random ones",
+            (
+                "loss.selection.kind=mixed",
+                "loss.selection.hard_end=0.5",
+            ),
+        )
+    else:
+        option, settings = (
+            "model: a wider network or fewer frozen layers; epochs",
+            (f"epochs={2 * evidence.recipe.epochs:g}",),
+        )
+    bars = {"training": (train.recall, train.own_probability or 0.0)}
+    if val is not None and val.recall is not None:
+        bars["validation"] = (val.recall, val.own_probability or 0.0)
+    return Verdict(
+        _answer(small or by_heart or bool(lost)),
+        f"recall {train.recall:.2f} on the training images (limit: {LEAST_RECALL:g}), "
+        f"{gap:+.2f} against validation "
+        f"(limit: {MOST_GAP:+g})",
+        tuple(reasons),
+        option,
+        settings,
+        ticks=("recall at IoU .5", "own probability at positives"),
+        bars=bars,
+    )
+
+
+def _loss_gap(train: SetProbe, val: SetProbe) -> list[str]:
+    pairs = (train.hard_loss, val.hard_loss), (train.random_loss, val.random_loss)
+    if any(value is None or value <= 0 for pair in pairs for value in pair):
+        return []
+    hard, random = ((b or 0.0) / (a or 1.0) for a, b in pairs)
+    return [
+        "Against the training images, the loss of the hardest negatives of a validation image "
+        f"is {hard:.2f} times, "
+        f"that of random negatives {random:.2f} times as high."
+    ]
+
+
+def _forgotten(evidence: Evidence) -> list[str]:
+    """Return a sentence where positives were known better earlier while the negatives' loss fell."""
+    levels = range(evidence.num_levels)
+    courses = [evidence.series(f"level{level}.positive_loss") for level in levels]
+    hard = [evidence.series(f"level{level}.negative_loss") for level in levels]
+    if not courses or min(map(len, courses[:1])) < 12:
+        return []
+    positive = np.array([value for _, value in courses[0]])
+    negative = np.array([value for _, value in hard[0]])
+    third = len(positive) // 3
+    middle, end = positive[third : 2 * third].mean(), positive[-third // 2 :].mean()
+    fell = negative[-third // 2 :].mean() < negative[third : 2 * third].mean()
+    if end < 1.25 * middle or not fell:
+        return []
+    return [
+        f"The loss of the positives of the finest level rose from {middle:.2f} to {end:.2f} in "
+        "the last two thirds, "
+        "while that of the selected negatives fell: easy objects are forgotten for hard negatives."
+    ]
+
+
+HYPOTHESES: tuple[Hypothesis, ...] = (
+    Hypothesis(
+        "floor",
+        "Images without objects do not train",
+        "The quota of negatives is a multiple of an image's positives, so an image without "
+        "objects gives none "
+        "unless there is a floor.",
+        test_floor,
+    ),
+    Hypothesis(
+        "priors",
+        "The priors do not fit the objects",
+        "Where no prior overlaps an object enough, the object is trained through one forced "
+        "match, and the places "
+        "around it are trained as background.",
+        test_priors,
+    ),
+    Hypothesis(
+        "levels",
+        "The levels do not share the work",
+        "Negatives are chosen over all levels together: the level with the most priors takes "
+        "them, and others starve.",
+        test_levels,
+    ),
+    Hypothesis(
+        "localisation",
+        "Boxes and classes do not pull equally",
+        "The weights that both share follow whichever gradient is larger.",
+        test_localisation,
+    ),
+    Hypothesis(
+        "gradient",
+        "Hard negatives drown the positives",
+        "Many negatives per positive, or single steps with a very large gradient, undo what was learnt.",
+        test_gradient,
+    ),
+    Hypothesis(
+        "ambiguity",
+        "Labels and objects meet by half",
+        "A box that lies beside its object makes a negative of the object and a positive of its "
+        "surroundings.",
+        test_ambiguity,
+    ),
+    Hypothesis(
+        "labels",
+        "Labels are missing",
+        "An object without a label is the hardest negative there is, and is selected again and again.",
+        test_labels,
+    ),
+    Hypothesis(
+        "capacity",
+        "The network is too small, forgets, or learns by heart",
+        "A network that cannot hold both follows the hard examples and loses the easy ones.",
+        test_capacity,
+    ),
+)
+"""In the order in which they are reported; see the module's text."""

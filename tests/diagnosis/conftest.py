@@ -1,0 +1,3 @@
+from tiny_training import squares, tiny_recipe
+
+__all__ = ["squares", "tiny_recipe"]

@@ -1,0 +1,218 @@
+"""``diagnose`` on trainings of seconds: planted causes, a healthy run, and all that can be missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardmine.cli.main import run as run_line
+from hardmine.data.formats.coco import write_coco
+from hardmine.diagnosis.config_diagnosis import diagnose_configuration
+from hardmine.diagnosis.diagnose import diagnose
+from hardmine.diagnosis.diagnosis_result import Diagnosis
+from hardmine.errors import ConfigError, DataError
+from hardmine.losses.negative_mining import RatioConfig
+from hardmine.models.priors import ExplicitPriors
+from hardmine.models.ssd import SSDConfig
+from hardmine.recipes.checkpoint import load_checkpoint, save_checkpoint
+from hardmine.recipes.recipe import Recipe
+from hardmine.types import Dataset
+from hardmine.workflows.train_and_evaluate import train
+from tf_configs import MINER, PLAIN
+
+Trained = Callable[..., Path]
+
+
+@pytest.fixture
+def trained(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> Trained:
+    """Train on the squares and return the run's folder; validated on the images trained on."""
+
+    def fit(change: Callable[[Recipe], Recipe] = lambda recipe: recipe, steps: float = 30) -> Path:
+        labels = tmp_path / "squares.json"
+        write_coco(squares, labels)
+        recipe = replace(change(tiny_recipe), epochs=steps / 2)
+        out = tmp_path / "run"
+        train(
+            labels, val=labels, recipe=recipe, out=out, draws=2, validate=0, empty_is_verified=True
+        )
+        return out
+
+    return fit
+
+
+def with_priors(*levels: tuple[tuple[float, float], ...]) -> Callable[[Recipe], Recipe]:
+    def change(recipe: Recipe) -> Recipe:
+        assert isinstance(recipe.model, SSDConfig)
+        return replace(recipe, model=replace(recipe.model, priors=ExplicitPriors(levels=levels)))
+
+    return change
+
+
+def without_floor(recipe: Recipe) -> Recipe:
+    return replace(recipe, loss=replace(recipe.loss, selection=RatioConfig(floor=0)))
+
+
+@pytest.mark.parametrize(
+    ("cause", "change"),
+    [
+        ("floor", without_floor),
+        ("priors", with_priors(((40.0, 4.0),), ((4.0, 40.0),))),
+        ("levels", with_priors(((20.0, 20.0), (24.0, 24.0)), ((2.0, 2.0),))),
+    ],
+)
+def test_a_planted_cause_is_named_first(
+    trained: Trained, cause: str, change: Callable[[Recipe], Recipe]
+) -> None:
+    found = diagnose(trained(change))
+    assert found.causes[0] == cause
+    assert found.findings[0].hypothesis.title in found.summary()
+
+
+@pytest.mark.slow
+def test_a_healthy_run_is_accused_of_nothing(trained: Trained) -> None:
+    change = with_priors(((20.0, 20.0), (24.0, 24.0)), ((18.0, 18.0), (26.0, 26.0)))
+    found = diagnose(trained(change, steps=300))
+    assert found.causes == ()
+    assert "None of the known causes" in found.summary()
+    assert "compare --preset mining" in found.page.read_text()
+
+
+def test_what_is_written(trained: Trained, tmp_path: Path) -> None:
+    """A page without scripts, the values, the places to look at, and a command with this run's data."""
+    run = trained(without_floor)
+    found = diagnose(run, out=tmp_path / "said")
+    assert sorted(path.name for path in (tmp_path / "said").iterdir()) == [
+        "diagnosis.html",
+        "diagnosis.json",
+        "missing_labels.csv",
+    ]
+    page = found.page.read_text()
+    assert "<script" not in page
+    assert "Images without objects do not train: supported" in page
+    values = json.loads((tmp_path / "said/diagnosis.json").read_text())
+    assert values["causes"] == list(found.causes)
+    assert len(values["hypotheses"]) == 8
+    command = values["hypotheses"][0]["command"]
+    assert command.startswith(f"hardmine train {tmp_path / 'squares.json'} --val ")
+    assert f"--recipe {run / 'recipe.yaml'}" in command
+    assert "--set loss.selection.floor=32" in command
+    assert (tmp_path / "said/missing_labels.csv").read_text().startswith("image,xmin,ymin")
+
+
+def says(found: Diagnosis, part: str) -> bool:
+    return any(part in line for line in found.limits)
+
+
+def test_a_run_that_lacks_something_says_what_cannot_be_concluded(trained: Trained) -> None:
+    run = trained(without_floor)
+    assert says(diagnose(run), "There is one class")
+    (run / "metrics.json").unlink()
+    assert says(diagnose(run), "was interrupted")
+    values = json.loads((run / "train.json").read_text())
+    values["inputs"]["data"] = {"dataset": "abc"}
+    (run / "train.json").write_text(json.dumps(values))
+    blind = diagnose(run)
+    assert says(blind, "Give --data")
+    assert blind.causes == ("floor",)
+    assert [f.verdict.answer.value for f in blind.findings].count("not enough data") >= 4
+    (run / "telemetry.csv").unlink()
+    mute = diagnose(run)
+    assert says(mute, "There is no telemetry.csv")
+    assert mute.causes == ()
+    assert not says(mute, "Version")
+
+
+def test_a_run_of_another_version_says_so(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(without_floor)
+    model, recipe = load_checkpoint(run / "last.safetensors")
+    monkeypatch.setattr("hardmine.__version__", "0.0.9")
+    save_checkpoint(run / "last.safetensors", model.state_dict(), recipe, model.categories)
+    monkeypatch.undo()
+    assert says(diagnose(run), "Version 0.0.9 of Hardmine made the run")
+
+
+def test_no_image_without_objects(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    labels = tmp_path / "some.json"
+    write_coco(squares.subset(lambda record: len(record.labels) > 0), labels)
+    train(labels, val=labels, recipe=replace(tiny_recipe, epochs=3), out=tmp_path / "run", draws=2)
+    found = diagnose(tmp_path / "run")
+    assert says(found, "No image without objects was trained on")
+
+
+@pytest.mark.parametrize(
+    ("files", "part"),
+    [
+        ((), "got no run (no last.safetensors)"),
+        (("loop.json", "models/abc/last.safetensors"), "is a loop; give one of its trainings"),
+        (("train.json",), "interrupted before it saved any weights"),
+    ],
+)
+def test_a_folder_without_a_run(tmp_path: Path, files: tuple[str, ...], part: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError) as error:
+        diagnose(tmp_path)
+    assert part in str(error.value)
+
+
+def configured(tmp_path: Path, miner: str, *, text: str = PLAIN, **options: Any) -> Diagnosis:
+    path = tmp_path / "pipeline.config"
+    path.write_text(text.replace("HERE", miner))
+    return diagnose_configuration(path, out=tmp_path / "said", **options)
+
+
+def test_a_configuration_is_judged_by_itself(tmp_path: Path) -> None:
+    floor = configured(tmp_path, "max_negatives_per_positive: 3 min_negatives_per_image: 3")
+    assert floor.causes == ("floor",)
+    assert "3 negatives per image without objects" in floor.summary()
+    assert "recipe --from" in floor.findings[0].command
+    hardest = configured(tmp_path, MINER)
+    assert hardest.causes == ("gradient",)
+    focal = PLAIN.replace("weighted_sigmoid { }", "weighted_sigmoid_focal { alpha: 0.25 }")
+    both = configured(
+        tmp_path, "max_negatives_per_positive: 3 min_negatives_per_image: 9", text=focal
+    )
+    assert both.causes == ("gradient",)
+    assert "focal loss and a miner together" in both.summary()
+    good = configured(tmp_path, "max_negatives_per_positive: 3 min_negatives_per_image: 9")
+    assert good.causes == ()
+
+
+def test_anchors_are_measured_against_data(squares: Dataset, tmp_path: Path) -> None:
+    """Squares of 20 of 48 px are 125 px at 300: between the anchors of 105 and 150 px."""
+    write_coco(squares, tmp_path / "squares.json")
+    miner = "max_negatives_per_positive: 3 min_negatives_per_image: 9"
+    found = configured(tmp_path, miner, data=tmp_path / "squares.json")
+    assert found.causes == ()
+    tiny = PLAIN.replace("min_scale: 0.2 max_scale: 0.95", "min_scale: 0.01 max_scale: 0.05")
+    none = configured(tmp_path, miner, text=tiny, data=tmp_path / "squares.json")
+    assert none.causes == ("priors",)
+
+
+def test_the_command(trained: Trained, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = trained(without_floor)
+    assert run_line(["diagnose", str(run)]) == 0
+    out, err = capfd.readouterr()
+    assert "Images without objects do not train" in out
+    assert f"page: {run / 'diagnosis.html'}" in out
+    assert "There is one class" in err
+    assert run_line(["diagnose", str(run), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["causes"][0] == "floor"
+    (tmp_path / "x.config").write_text("model { faster_rcnn { } }")
+    assert run_line(["diagnose", str(tmp_path / "x.config")]) == 2
+    assert "the model is faster_rcnn" in capfd.readouterr().err
+
+
+def test_a_configuration_of_another_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no network of Hardmine's"):
+        configured(
+            tmp_path, MINER, text=PLAIN.replace("ssd_mobilenet_v2_keras", "ssd_inception_v2")
+        )

@@ -1,0 +1,219 @@
+"""Each hypothesis on evidence written by hand: true by construction, not true, and not known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hardmine.data.resize import Resize
+from hardmine.diagnosis.evidence import Evidence, distortions
+from hardmine.diagnosis.hypotheses import HYPOTHESES, Answer, missing_labels
+from hardmine.diagnosis.probe import GradientProbe, SetProbe, Suspect, chosen_images
+from hardmine.losses.negative_mining import RatioConfig
+from hardmine.prior_design.canvas_boxes import CanvasBoxes
+from hardmine.prior_design.coverage import measure_coverage
+from hardmine.prior_design.prior_layout import layout_of_recipe
+from hardmine.recipes.named_recipes import small160
+from hardmine.types import Dataset, ImageRecord, ImageState
+
+TESTS = {each.key: each.test for each in HYPOTHESES}
+RECIPE = small160()
+"""160 px; priors of 32 … 152 px, so that a box of 60 px is reached and one of 4 px is not."""
+
+
+def rows(**changes: Any) -> tuple[dict[str, Any], ...]:
+    """Return sixteen rows of a healthy run on two levels, with some columns changed."""
+    row = {
+        "images": 20.0,
+        "images_without_objects": 5.0,
+        "floor_share": 0.3,
+        "gradient_share_without_objects": 0.1,
+        "class_gradient": 0.05,
+        "class_gradient_max": 0.07,
+        "box_gradient": 0.05,
+    }
+    for level in (0, 1):
+        row |= {
+            f"level{level}.priors": 100.0,
+            f"level{level}.positives": 50.0,
+            f"level{level}.negatives": 150.0,
+            f"level{level}.positive_loss": 0.5,
+            f"level{level}.negative_loss": 0.2,
+            f"level{level}.positive_gradient": 0.02,
+            f"level{level}.negative_gradient": 0.02,
+            f"level{level}.own.a.positives": 50.0,
+            f"level{level}.own.a": 0.7,
+        }
+    row |= changes
+    return tuple({"step": 5.0 * (i + 1), **row} for i in range(16))
+
+
+def probed(iou: float = 0.8, found: int = 90, missed: int = 10, suspects: int = 0) -> SetProbe:
+    """Return a set with labels met by ``iou``, labels not met at all, and unexplained detections."""
+    overlaps = np.array([iou] * found + [0.0] * missed)
+    count = len(overlaps)
+    places = tuple(
+        Suspect(0, np.zeros(4, np.float32), 1, 0.95 - i * 1e-3, 0.0) for i in range(suspects)
+    )
+    return SetProbe(
+        images=10,
+        object_iou=overlaps,
+        object_score=np.where(overlaps > 0, 0.9, 0.0),
+        object_label=np.ones(count),
+        object_area=np.full(count, 900.0),
+        object_image=np.zeros(count),
+        object_box=np.zeros((count, 4)),
+        detected_box=np.zeros((count, 4)),
+        own_probability=0.7,
+        hard_loss=0.2,
+        random_loss=0.02,
+        suspects=places,
+    )
+
+
+def evidence(side: float = 60.0, **changes: Any) -> Evidence:
+    """Return the evidence of a healthy run; ``side`` is that of the objects, px."""
+    box = np.array([[60.0, 60.0, 60.0 + side, 60.0 + side]])
+    one = np.ones(1, np.int64)
+    record = ImageRecord(
+        Path("a.png"), 160, 160, box.astype(np.float32), one, np.zeros(1, bool), ImageState.LABELLED
+    )
+    boxes = CanvasBoxes(box, one, np.zeros(1, np.int64), ("a",))
+    known: dict[str, Any] = {
+        "telemetry": rows(),
+        "data": Dataset(("a",), (record,), Path()),
+        "train": probed(),
+        "val": probed(),
+        "gradients": GradientProbe(1.0, 0.8, 3.0, 1.0, 0.9, -0.9),
+        "coverage": measure_coverage(boxes, layout_of_recipe(RECIPE)),
+    }
+    return Evidence(Path("run"), RECIPE, ("a",), **{**known, **changes})
+
+
+@pytest.mark.parametrize("key", TESTS)
+def test_a_healthy_run_is_not_accused(key: str) -> None:
+    assert TESTS[key](evidence()).answer is Answer.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize("key", TESTS)
+def test_without_evidence_nothing_is_said(key: str) -> None:
+    bare = Evidence(Path("run"), RECIPE, ("a",))
+    assert TESTS[key](bare).answer is Answer.UNKNOWN
+
+
+one_level = {
+    "level1.positives": 0.0,
+    "level1.own.a.positives": 0.0,
+    "level1.own.a": None,
+    "level1.positive_loss": None,
+}
+starved = {
+    "level1.positives": 30.0,
+    "level1.own.a.positives": 30.0,
+    "level1.own.a": 0.2,
+    "level1.negatives": 600.0,
+}
+forgotten = tuple(
+    {
+        **row,
+        "level0.positive_loss": 0.4 + 0.05 * max(0, i - 8),
+        "level0.negative_loss": 0.4 - 0.02 * i,
+    }
+    for i, row in enumerate(rows())
+)
+PLANTED: list[tuple[str, dict[str, Any]]] = [
+    ("floor", {"telemetry": rows(gradient_share_without_objects=0.001)}),
+    ("priors", {"side": 4.0}),
+    ("levels", {"telemetry": rows(**one_level)}),
+    ("levels", {"telemetry": rows(**starved)}),
+    ("localisation", {"gradients": GradientProbe(1.0, 9.0, 3.0, 1.0, 0.9, -0.9)}),
+    ("localisation", {"gradients": GradientProbe(1.0, 0.05, 3.0, 1.0, 0.9, -0.9)}),
+    ("gradient", {"telemetry": rows(**{"level0.negatives": 2000.0})}),
+    ("gradient", {"telemetry": rows(class_gradient_max=0.5)}),
+    ("ambiguity", {"val": probed(iou=0.33)}),
+    ("labels", {"train": probed(suspects=8)}),
+    ("capacity", {"train": probed(found=40, missed=60)}),
+    ("capacity", {"val": probed(found=40, missed=60)}),
+    ("capacity", {"telemetry": forgotten}),
+]
+
+
+@pytest.mark.parametrize(("key", "changes"), PLANTED)
+def test_a_planted_cause_is_supported_with_what_to_change(
+    key: str, changes: dict[str, Any]
+) -> None:
+    found = TESTS[key](evidence(**changes))
+    assert found.answer is Answer.SUPPORTED
+    assert found.reasons
+    assert found.option
+    assert found.settings or found.remedy
+
+
+def test_every_setting_of_a_remedy_is_one_of_the_recipe() -> None:
+    from hardmine.recipes.recipe import apply_settings
+
+    for key, changes in PLANTED:
+        settings = TESTS[key](evidence(**changes)).settings
+        assert apply_settings(RECIPE, settings) != RECIPE or not settings, settings
+
+
+def test_negatives_of_the_floor_are_not_held_against_the_ratio() -> None:
+    """2,300 negatives against 100 positives; 0.9 of 20 images × a floor of 16 are 288 of them."""
+    many = rows(**{"level0.negatives": 2150.0, "floor_share": 0.9})
+    floor = replace(RECIPE, loss=replace(RECIPE.loss, selection=RatioConfig(floor=120)))
+    found = TESTS["gradient"](evidence(telemetry=many))
+    assert found.effect.startswith("20.1 negatives per positive")
+    assert TESTS["gradient"](replace(evidence(telemetry=many), recipe=floor)).answer is (
+        Answer.NOT_SUPPORTED
+    )
+
+
+def test_the_heavier_box_loss_is_brought_back_by_its_own_factor() -> None:
+    """Boxes pull 9 times as hard at weight 10: at 10 / 9 they pull as hard as the classes."""
+    heavy = replace(RECIPE, loss=replace(RECIPE.loss, box_weight=10.0))
+    given = evidence(gradients=GradientProbe(1.0, 9.0, 3.0, 1.0, 0.9, -0.9))
+    found = TESTS["localisation"](replace(given, recipe=heavy))
+    assert found.settings == ("loss.box_weight=1.1",)
+
+
+def test_no_image_without_objects_is_not_enough_data() -> None:
+    given = evidence(telemetry=rows(images_without_objects=0.0, gradient_share_without_objects=0.0))
+    assert TESTS["floor"](given).answer is Answer.UNKNOWN
+
+
+def test_a_network_that_finds_little_says_nothing_of_labels() -> None:
+    given = evidence(train=probed(found=25, missed=75, suspects=30))
+    assert TESTS["labels"](given).answer is Answer.UNKNOWN
+
+
+def test_places_to_look_at_reach_half_of_the_usual_score() -> None:
+    few = tuple(
+        Suspect(0, np.zeros(4, np.float32), 1, score, 0.0) for score in (0.95, 0.46, 0.44, 0.31)
+    )
+    listed = missing_labels(replace(probed(), suspects=few))
+    assert [each.score for each in listed] == [0.95, 0.46]
+
+
+def test_figures_are_means_of_the_last_quarter() -> None:
+    telemetry = tuple({"step": float(i), "x": float(i), "y": None} for i in range(16))
+    given = Evidence(Path("run"), RECIPE, ("a",), telemetry)
+    assert given.last("x") == 13.5
+    assert given.last("y") is None
+    assert given.series("x")[:2] == [(0.0, 0.0), (1.0, 1.0)]
+
+
+def test_the_resize_of_a_wide_image_distorts_it() -> None:
+    wide = ImageRecord.empty(Path("w.png"), 320, 160, ImageState.VERIFIED_EMPTY)
+    data = Dataset(("a",), (wide,), Path())
+    assert distortions(data, Resize(160, 160)) == [2.0]
+    assert distortions(data, Resize(160, 160, "letterbox")) == [1.0]
+
+
+def test_images_that_are_looked_at_are_spread_evenly() -> None:
+    assert chosen_images(3) == [0, 1, 2]
+    some = chosen_images(2400)
+    assert (len(some), some[0], some[-1]) == (240, 0, 2390)
