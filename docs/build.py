@@ -14,7 +14,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,12 @@ from typer.main import get_command
 
 import hardmine
 from hardmine.cli.main import app
+from hardmine.data.formats.format_table import READ, WRITTEN
 from hardmine.finding_kinds import FindingKind
+from hardmine.inference.graph.graph_config import PRESETS
+from hardmine.mining.candidates_file import COLUMNS
+from hardmine.mining.ranking_rules import RULES
+from hardmine.mining.rejection_reasons import Reason
 
 ROOT = Path(__file__).resolve().parents[1]
 COVERAGE_MODEL = "ssdlite320_mobilenet_v2"
@@ -62,7 +67,38 @@ def finding_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"finding kinds": finding_table}
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = "".join(f" {cell} |" if cell else " |" for cell in row)
+        lines.append(f"|{cells}")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "finding kinds": finding_table,
+    "formats read": lambda: markdown_table(
+        ("format", "recognised by", "written by `convert --to`"),
+        ((row.words, row.recognised_by, f"`{row.name}`" if row in WRITTEN else "") for row in READ),
+    ),
+    "formats written": lambda: markdown_table(
+        ("to", "format", "what is written", "how to import"),
+        ((f"`{row.name}`", row.words, row.written, row.how_to_import) for row in WRITTEN),
+    ),
+    "candidate columns": lambda: markdown_table(
+        ("column", "what it holds"), ((f"`{column.name}`", column.help) for column in COLUMNS)
+    ),
+    "ranking rules": lambda: markdown_table(
+        ("`--rank`", "the hardest images have"),
+        ((f"`{rule.name}`", rule.help) for rule in RULES.values()),
+    ),
+    "reasons": lambda: "".join(f"- {reason.value}\n" for reason in Reason),
+    "graph presets": lambda: markdown_table(
+        ("preset", "for", "output", "pixels", "NMS"),
+        ((f"`{name}`", preset.docs_row) for name, preset in PRESETS.items()),
+    ),
+}
 """What stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->`` in a page."""
 
 

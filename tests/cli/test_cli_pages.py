@@ -108,6 +108,10 @@ def test_a_link_to_a_heading_that_is_not_there_is_found(
 
 def test_tables_are_made_from_the_rows(builder: ModuleType) -> None:
     assert builder.old_tables() == []
+    shown = [
+        found[1] for page in builder.pages() for found in builder.TABLE.finditer(page.read_text())
+    ]
+    assert sorted(shown) == sorted(builder.TABLES)
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     assert all(f"\n| `{kind}` | {kind.severity} | {kind.heading}." in page for kind in FindingKind)
     assert builder.with_tables(page.replace("| `box_nan` |", "| `gone` |")) == page

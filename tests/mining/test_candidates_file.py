@@ -21,8 +21,6 @@ from hardmine.mining.candidates_file import (
     write_candidates,
     write_rows,
 )
-from hardmine.mining.ranking_rules import RULES
-from hardmine.mining.rejection_reasons import Reason
 
 
 @pytest.fixture
@@ -125,19 +123,3 @@ def test_rows_that_do_not_fit_their_header_are_refused(tmp_path: Path) -> None:
     path.write_text("name,score\na.png,0.5\n")
     with pytest.raises(DataError, match=r"candidates.csv:1: got columns \['name', 'score'\]"):
         read_rows(path)
-
-
-def test_the_documentation_has_every_column() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
-    table = page.partition("| column | what it holds |\n|---|---|\n")[2].partition("\n\n")[0]
-    assert table.splitlines() == [f"| `{column.name}` | {column.help} |" for column in COLUMNS]
-
-
-def test_the_documentation_has_every_rule_and_every_reason() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
-    rules = page.partition("| `--rank` | the hardest images have |\n|---|---|\n")[2].partition(
-        "\n\n"
-    )[0]
-    assert rules.splitlines() == [f"| `{rule.name}` | {rule.help} |" for rule in RULES.values()]
-    reasons = page.partition("fell for which reason:\n\n")[2].partition("\n\n")[0]
-    assert reasons.splitlines() == [f"- {reason.value}" for reason in Reason]
