@@ -70,7 +70,7 @@ def test_what_looks_like_a_picture_is_counted_and_named(tmp_path: Path) -> None:
 
 def test_pools_and_datasets_say_what_they_pass_over(tmp_path: Path) -> None:
     put_image(tmp_path / "a.jpg")
-    put_text(tmp_path / "film.mov", "")
+    put_text(tmp_path / "film.webm", "")
     (problem,) = load_images(tmp_path).problems
     assert problem.kind is FindingKind.FILES_PASSED_OVER
     listed = list(open_source(tmp_path).items())
@@ -78,8 +78,19 @@ def test_pools_and_datasets_say_what_they_pass_over(tmp_path: Path) -> None:
     assert listed[1] == problem
     assert open_source(tmp_path).count() == 1
     Path(tmp_path / "a.jpg").unlink()
-    with pytest.raises(DataError, match=r"no image in it or below it \(.*film.mov: 1 file"):
+    with pytest.raises(DataError, match=r"no image in it or below it \(.*film.webm: 1 file"):
         load_images(tmp_path)
+
+
+def test_a_film_is_a_pool_and_no_labelled_image(tmp_path: Path) -> None:
+    """A data set says that it passes a film over; a pool reads it, and says what is wrong with it."""
+    put_image(tmp_path / "a.jpg")
+    put_text(tmp_path / "film.mov", "")
+    (problem,) = load_images(tmp_path).problems
+    assert problem.kind is FindingKind.FILES_PASSED_OVER
+    listed = list(open_source(tmp_path).items())
+    assert isinstance(listed[1], Problem)
+    assert listed[1].kind is FindingKind.IMAGE_UNREADABLE
 
 
 def test_every_format_that_pillow_reads_is_listed(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ def mine(
         str,
         typer.Argument(
             metavar="POOL",
-            help="The images to mine from: a folder, a glob in quotes, a .txt list, a tar or zip "
-            "archive, or a URL that fsspec or Arrow reads.",
+            help="The images to mine from: a folder, a glob in quotes, a .txt list, a video "
+            "or a folder of videos, a tar or zip archive, or a URL that fsspec or Arrow reads.",
         ),
     ],
     *,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from hardmine.workflows.train_options import DetectorOptions, EvaluateOptions, T
 if TYPE_CHECKING:
     from hardmine.detections import Detections
     from hardmine.inference.detector import Detector
+    from hardmine.inference.image_loading import ImageItem
     from hardmine.types import Problem
 
 
@@ -113,9 +115,12 @@ def predict(
     checkpoint: options.Checkpoint,
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE|DIR…", exists=True, help="Images, or folders of images."),
+        typer.Argument(
+            metavar="IMAGE|VIDEO|DIR…", exists=True, help="Images, videos, or folders of these."
+        ),
     ],
     *,
+    every: options.Every = None,
     save: Annotated[
         bool,
         typer.Option("--save", help="Write the pictures with their boxes into the folder --out."),
@@ -137,6 +142,7 @@ def predict(
         console,
         detector,
         sources,
+        every=every,
         save=out if save else None,
         as_json=as_json,
         min_score=min_score,
@@ -151,36 +157,43 @@ def predict_images(
     detector: Detector,
     sources: Sequence[Path],
     *,
+    every: str | None,
     save: Path | None,
     as_json: bool,
     min_score: float | None,
 ) -> None:
-    """Detect on every image and print the result; pictures with boxes go into ``save``.
+    """Detect on every image and frame and print the result; pictures with boxes go into ``save``.
 
     Raises:
         DataError: no image in the sources; or some could not be read, after all others were done.
     """
-    from hardmine.inference.predict import chosen_point, score_images
+    from hardmine.inference.image_loading import ImageItem
+    from hardmine.inference.predict import chosen_point, score_items
     from hardmine.types import Problem
 
-    targets, problems = find_images(sources)
+    videos = find_videos(sources)
+    targets, problems = find_images([s for s in sources if s not in videos], needed=not videos)
+    total = 0 if videos else len(targets)
+    images = (ImageItem(str(path)) for path in targets)
+    items = chain(images, _frames(videos, every, problems))
     point = chosen_point(detector, min_score)
     if point.promise:
         console.note(f"from the model's own threshold on: {point.promise}")
     rows: list[dict[str, Any]] = []
     with console.progress() as step:
-        for done, item in enumerate(score_images(detector, list(targets)), start=1):
-            step("images", done, len(targets))
+        for done, item in enumerate(score_items(detector, items, batch_size=16), start=1):
+            step("images", done, total)
             if isinstance(item, Problem):
                 problems.append(item)
                 continue
             found = point.keep(item.detections, detector.categories)
             if as_json:
-                rows += result_rows(item.path, found, detector.categories)
+                rows += result_rows(item.name, found, detector.categories)
             else:
-                console.result(describe(item.path, found, detector.categories))
+                console.result(describe(item.name, found, detector.categories))
             if save is not None:
-                _save(item.path, found, detector.categories, save / targets[item.path])
+                inside = targets.get(item.path) or Path(f"{Path(item.name).name}.jpg")
+                _save(item.name, found, detector.categories, save / inside)
     if as_json:
         console.json(rows)
     if save is not None:
@@ -188,16 +201,43 @@ def predict_images(
     _report(console, problems)
 
 
-def find_images(sources: Sequence[Path]) -> tuple[dict[Path, Path], list[Problem]]:
+def find_videos(sources: Sequence[Path]) -> list[Path]:
+    """Return the videos among files and folders."""
+    from hardmine.data.file_walk import walk_files
+    from hardmine.data.video import is_video
+
+    files = (walk_files(source) if source.is_dir() else [str(source)] for source in sources)
+    return list(dict.fromkeys(Path(file) for file in chain(*files) if is_video(file)))
+
+
+def _frames(
+    videos: Sequence[Path], every: str | None, problems: list[Problem]
+) -> Iterator[ImageItem]:
+    """Yield the frames of videos; what is wrong with them goes into ``problems``."""
+    from hardmine.mining.sources.pool_source import open_source
+    from hardmine.types import Problem
+
+    for video in videos:
+        for item in open_source(video, every).items():
+            if isinstance(item, Problem):
+                problems.append(item)
+            else:
+                yield item
+
+
+def find_images(
+    sources: Sequence[Path], *, needed: bool = True
+) -> tuple[dict[Path, Path], list[Problem]]:
     """Return the images of files and folders, each with the relative path to save its picture at.
 
     No two images share such a path. Folders are searched recursively; what cannot be read in them
     is returned as problems.
 
     Raises:
-        DataError: there is no image at all.
+        DataError: there is no image at all, and one is ``needed``.
     """
     from hardmine.data.formats.image_folder import load_images
+    from hardmine.data.video import is_video
     from hardmine.types import ImageState
 
     targets: dict[Path, Path] = {}
@@ -205,12 +245,12 @@ def find_images(sources: Sequence[Path]) -> tuple[dict[Path, Path], list[Problem
     for source in sources:
         if source.is_dir():
             images = load_images(source, state=ImageState.UNREVIEWED, source="predict")
-            problems += images.problems
+            problems += (problem for problem in images.problems if not is_video(problem.file))
             for record in images.records:
                 _add(targets, record.path, source)
         else:
             _add(targets, source, source.parent)
-    if not targets and not problems:
+    if needed and not targets and not problems:
         raise DataError(f"no image in {', '.join(str(source) for source in sources)}")
     return targets, problems
 
@@ -228,7 +268,9 @@ def _add(targets: dict[Path, Path], path: Path, root: Path) -> None:
     targets[path] = wanted
 
 
-def result_rows(path: Path, found: Detections, categories: Sequence[str]) -> list[dict[str, Any]]:
+def result_rows(
+    path: Path | str, found: Detections, categories: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return one image's detections as COCO results that name file and category."""
     return [
         {
@@ -244,7 +286,7 @@ def result_rows(path: Path, found: Detections, categories: Sequence[str]) -> lis
     ]
 
 
-def describe(path: Path, found: Detections, categories: Sequence[str]) -> str:
+def describe(path: Path | str, found: Detections, categories: Sequence[str]) -> str:
     """Return one line: the path and each detection's class and score, best first."""
     names = [
         f"{categories[label - 1]} {score:.2f}"
@@ -253,12 +295,13 @@ def describe(path: Path, found: Detections, categories: Sequence[str]) -> str:
     return f"{path}: {', '.join(names) or 'nothing'}"
 
 
-def _save(path: Path, found: Detections, categories: Sequence[str], target: Path) -> None:
-    from hardmine.data.images import read_image
+def _save(name: str, found: Detections, categories: Sequence[str], target: Path) -> None:
     from hardmine.files import write_atomic
+    from hardmine.inference.image_loading import open_item
+    from hardmine.mining.sources.pool_source import open_image
     from hardmine.reports.drawing import draw_boxes
 
-    picture = draw_boxes(read_image(path), found, categories)
+    picture = draw_boxes(open_item(open_image(name)).pixels, found, categories)
     write_atomic(target, lambda part: picture.save(part, format="JPEG", quality=90))
 
 

@@ -19,6 +19,7 @@ from hardmine.cli.option_flags import (
     starting_with,
 )
 from hardmine.loop.control_arms import arm_names, arms_help
+from hardmine.mining.mine_options import EVERY_HELP
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
@@ -75,7 +76,9 @@ def _detector_spec(text: str) -> str:
 
 
 def _pool_spec(text: str | None) -> str | None:
-    if text is None or "://" in text or any(mark in text for mark in "*?[") or Path(text).exists():
+    if text is None or "://" in text or any(mark in text for mark in "*?["):
+        return text
+    if Path(text.partition("#every=")[0]).exists():
         return text
     raise typer.BadParameter(f"path {text!r} does not exist")
 
@@ -86,9 +89,15 @@ Pool = Annotated[
         "--pool",
         metavar="POOL",
         callback=_pool_spec,
-        help="The images to mine from: a folder, a glob in quotes, a .txt list, a tar or zip archive, "
-        "or a URL. Images of archives and URLs are written into the folder 'pool' of the run.",
+        help="The images to mine from: a folder, a glob in quotes, a .txt list, a video or a folder "
+        "of videos, a tar or zip archive, or a URL. Images of videos, archives and URLs are written "
+        "into the folder 'pool' of the run.",
     ),
+]
+
+Every = Annotated[
+    str | None,
+    typer.Option("--every", metavar="1s|N|key", help=EVERY_HELP),
 ]
 
 Checkpoint = Annotated[

@@ -21,7 +21,7 @@ _OTHERS = """
 .3fr .arw .cr2 .cr3 .crw .dng .erf .iiq .kdc .mef .mrw .nef .nrw .orf .pef .raf .raw .rw2 .srw .x3f
 .avi .m4v .mkv .mov .mp4 .mpeg .mpg .mts .webm .wmv .jxl .svg .eps .ps .pdf
 """
-"""Suffixes of raw pictures, films and drawings, which are not read."""
+"""Suffixes of raw pictures, films and drawings, which are not read as images."""
 _TEXT, _NOT_READ = frozenset(_TEXTS.split()), frozenset(_OTHERS.split())
 _RENAME = "the content is a picture, the name is not that of one; rename it"
 

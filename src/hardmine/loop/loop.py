@@ -208,7 +208,7 @@ def _run_loop(
             inputs["data"], inputs["val"], steps, seed=seed, options=options.reading
         )
         empty = load_negatives(inputs["negatives"], parts.train.categories, "negatives")
-        images = load_pool(inputs["pool"], root / "pool")
+        images = load_pool(inputs["pool"], root / "pool", options.every)
         sets = divide_sets(parts.train, parts.val, images, empty, steps, seed=seed)
         why: tuple[str, ...] = ()
         if options.trainer.train_command is None:

@@ -80,7 +80,7 @@ def estimate_scan(
         ConfigError: a runtime that this detector has not.
         DataError: there is no such pool, or no image in it.
     """
-    source = open_source(pool)
+    source = open_source(pool, options.every if options else None)
     images, counts = source.count(), ScanCounts()
     with ExitStack() as stack:
         left: Iterator[ImageItem | Problem] = source.items()

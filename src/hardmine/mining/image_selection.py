@@ -301,7 +301,7 @@ class RankingWalk:
         self._taken.add(name)
         self._rejections.pop(name, None)
         self._owner_of_group[self.group_of[name]] = name
-        if self._watches_places:
+        if self._watches_places and group:
             self._places.add(image, group, label)
         if quotas:
             self._count(label, group)
@@ -309,7 +309,7 @@ class RankingWalk:
 
     @property
     def _watches_places(self) -> bool:
-        return self.options.repeats and self.options.group is not None
+        return self.options.repeats
 
     def _repetition(self, image: RankedImage, group: str, label: int) -> Rejection | None:
         """Say which image stands for this one, if any does."""

@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 _RULES = "; ".join(f"{rule.name} ({rule.help})" for rule in RULES.values())
 
 
+FRAME_MARK = "#t="
+"""Stands in the name of a video's frame between the file and the time (``data/video.py``)."""
+
+
+EVERY_HELP = (
+    "Which frames of videos are taken: one in so many seconds (0.5s), one in so many frames (25), or "
+    "the key frames alone (key), for a quick first look; 1s if not given. Frames that look like the "
+    "one before are left out."
+)
+
+
+def every_option() -> Any:
+    """Return the option that says which frames of a pool's videos are taken."""
+    return option(None, EVERY_HELP, metavar="1s|N|key", panel="Pool")
+
+
 @dataclass(frozen=True, slots=True)
 class RankOptions:
     """What counts as an alarm, how a pool is ranked by its alarms, and what is left out of the list.
@@ -111,9 +127,12 @@ class RankOptions:
         return found.at_least(self.min_score)
 
     def group_of(self, name: str) -> str:
-        """Return the group of an image by its name inside the pool; "" when it has none."""
+        """Return the group of an image by its name inside the pool; "" when it has none.
+
+        Without ``group`` the frames of a video are one group, and images have none.
+        """
         if self.group is None:
-            return ""
+            return name.rpartition(FRAME_MARK)[0]  # a video is a group; images have none
         if self.group == "folder":
             return name.rpartition("/")[0] or "."
         found = re.search(self.group, name)
@@ -153,6 +172,7 @@ class MineOptions:
         path="any",
     )
     """Each a ``Dataset``, or the path of a dataset's file or of a folder of images."""
+    every: str | None = every_option()
     rank: RankOptions = option(RankOptions, "How the pool is ranked.")
     runtime: RuntimeName = option(
         "auto",

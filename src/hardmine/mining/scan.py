@@ -112,7 +112,7 @@ def scan(
     """
     request = options or MineOptions()
     notify = progress or silent
-    source = open_source(pool)
+    source = open_source(pool, request.every)
     detector = _bound(detector, source)
     notify("prepare", 0, 1)
     scorer = make_pool_scorer(detector, request, cache)

@@ -18,8 +18,7 @@ from hardmine.data.images import Picture, decode_image, open_picture
 from hardmine.data.splits.near_duplicates import MAX_DISTANCE, perceptual_hash
 from hardmine.errors import DataError
 from hardmine.inference.image_loading import read_item
-from hardmine.mining.sources.archives import split_member
-from hardmine.mining.sources.pool_source import open_image
+from hardmine.mining.sources.pool_source import file_of, open_image
 from hardmine.mining.sources.remote import is_url
 from hardmine.review.candidate_list import Item
 
@@ -93,7 +92,7 @@ def stamp(item: Item) -> str:
     if is_url(item.path):
         return ""
     try:
-        stat = Path((split_member(item.path) or (item.path, ""))[0]).stat()
+        stat = Path(file_of(item.path)).stat()
     except OSError:
         return "gone"
     return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
@@ -107,7 +106,7 @@ def what_is_wrong(item: Item, phash: int) -> str:
     """
     if is_url(item.path):
         return ""
-    archive = (split_member(item.path) or (item.path, ""))[0]
+    archive = file_of(item.path)
     try:
         changed_at = Path(archive).stat().st_mtime
     except OSError:

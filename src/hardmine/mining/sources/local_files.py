@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from hardmine.data.formats.image_folder import image_problem, read_sizes
+from hardmine.data.video import split_frame
 from hardmine.errors import DataError
 from hardmine.files import write_bytes
 from hardmine.inference.image_loading import ImageItem, item_problem, path_of, read_item
@@ -22,14 +23,16 @@ from hardmine.mining.sources.remote import read_ahead
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 
-def load_pool(pool: Dataset | Path | str, unpack_to: Path | None = None) -> Dataset:
+def load_pool(
+    pool: Dataset | Path | str, unpack_to: Path | None = None, every: str | None = None
+) -> Dataset:
     """Return a pool's images as a dataset of files.
 
-    Images in archives and behind URLs are written below ``unpack_to``, under their names inside the
-    pool, in a folder for each pool; what is there already is not written again.
+    Images in archives, in videos and behind URLs are written below ``unpack_to``, under their names
+    inside the pool, in a folder for each pool; what is there already is not written again.
 
     Args:
-        pool: as for :func:`~hardmine.mining.sources.pool_source.open_source`.
+        pool, every: as for :func:`~hardmine.mining.sources.pool_source.open_source`.
 
     Raises:
         DataError: there is no such pool, no image in it, or it has to be unpacked and ``unpack_to`` is
@@ -38,7 +41,7 @@ def load_pool(pool: Dataset | Path | str, unpack_to: Path | None = None) -> Data
     if isinstance(pool, Dataset):
         return _required(pool, pool.root)
     here = Path(pool)
-    source = open_source(here.resolve() if here.is_dir() else pool)
+    source = open_source(here.resolve() if here.is_dir() else pool, every)
     folder = None if unpack_to is None else unpack_to / _identity(source)
     paths: list[Path] = []
     problems: list[Problem] = []
@@ -111,7 +114,8 @@ def _fresh(source: Source, folder: Path | None) -> Iterator[ImageItem | Problem]
 
 
 def _place(source: Source, item: ImageItem, folder: Path) -> Path:
-    return folder / _safe_path(name_inside(source, item.name))
+    inside = name_inside(source, item.name)
+    return folder / _safe_path(f"{inside}.png" if split_frame(item.name) else inside)
 
 
 def _safe_path(name: str) -> PurePosixPath:

@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 
 from hardmine.data.file_walk import PassedOver, walk_files, walk_pictures
 from hardmine.data.images import has_picture_name
+from hardmine.data.video import ONE_A_SECOND, Sampling, is_video, split_frame
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import ImageItem
@@ -31,10 +32,17 @@ from hardmine.mining.sources.archives import (
     split_member,
 )
 from hardmine.mining.sources.remote import is_url, list_remote, read_remote
+from hardmine.mining.sources.videos import (
+    VideoSource,
+    iter_video,
+    open_frame,
+    split_sampling,
+    videos_among,
+)
 from hardmine.text import TextError, iter_lines
 from hardmine.types import Dataset, Problem
 
-WANTED = "a folder, a glob, a .txt list, a tar or zip archive, or a URL"
+WANTED = "a folder, a glob, a .txt list, a video, a tar or zip archive, or a URL"
 _GLOB = frozenset("*?[")
 
 
@@ -85,14 +93,17 @@ def find_image(source: Source, text: str) -> str:
     raise DataError(f"{text}: not in the pool {source.name}")
 
 
-def open_source(pool: Dataset | Path | str) -> Source:
+def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
     """Return the source that a pool's description stands for.
 
     Args:
-        pool: a folder, a glob with ``*``, a ``.txt`` list of any of these (a line each), a tar or zip
+        pool: a folder, a glob with ``*``, a ``.txt`` list of any of these (a line each), a video or a
+            folder of videos (with ``#every=2s`` at its end: which frames are taken), a tar or zip
             archive, a URL that fsspec or Arrow reads, or a dataset.
+        every: which frames of videos are taken (``1s``, ``25``, ``key``), where the pool does not say.
 
     Raises:
+        ConfigError: ``every`` is none of these.
         DataError: no such file or folder, or a URL that cannot be reached.
     """
     if isinstance(pool, Dataset):
@@ -100,9 +111,12 @@ def open_source(pool: Dataset | Path | str) -> Source:
     text = str(pool)
     if is_url(text):
         return RemoteSource(text if text.endswith("://") else text.rstrip("/"))
+    text, sampling = split_sampling(text, every)
     path = Path(os.path.abspath(text))  # noqa: PTH100  (links stay as the user wrote them)
     if path.is_dir():
-        return FolderSource(str(path))
+        return FolderSource(str(path), sampling)
+    if path.is_file() and is_video(path):
+        return VideoSource(str(path), sampling)
     if path.is_file() and path.suffix.lower() == ".txt":
         return ListSource(path)
     if path.is_file() and is_archive(path.name):
@@ -114,9 +128,13 @@ def open_source(pool: Dataset | Path | str) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """All images below a folder, sorted within each, linked folders last; hidden ones left out."""
+    """All images below a folder, sorted within each, linked folders last; hidden ones left out.
+
+    Frames of videos come after the images.
+    """
 
     name: str
+    sampling: Sampling = ONE_A_SECOND
 
     @property
     def prefix(self) -> str:
@@ -127,15 +145,22 @@ class FolderSource:
         """Yield an item per file with an image's suffix, then what looks like one and is passed over."""
         passed = PassedOver()
         yield from (ImageItem(path) for path in walk_pictures(self.name, passed))
-        yield from passed.problems()
+        yield from (problem for problem in passed.problems() if not is_video(problem.file))
+        for video in videos_among(walk_files(self.name)):
+            yield from iter_video(video, self.sampling)
 
     def count(self) -> int | None:
-        """Count the files; some microseconds each."""
-        return sum(map(has_picture_name, walk_files(self.name)))
+        """Count the files; some microseconds each. Unknown where a video is among them."""
+        count = 0
+        for path in walk_files(self.name):
+            if is_video(path):
+                return None
+            count += has_picture_name(path)
+        return count
 
     def holds(self, image: str) -> bool:
         """Say whether the image is below the folder."""
-        return image.startswith(self.prefix) and Path(image).exists()
+        return image.startswith(self.prefix) and Path(file_of(image)).exists()
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +364,8 @@ def open_image(name: str) -> ImageItem:
     """
     if split_member(name):
         return ImageItem(name, partial(read_member, name))
+    if split_frame(name):
+        return open_frame(name)
     return ImageItem(name, partial(read_remote, name)) if is_url(name) else ImageItem(name)
 
 
@@ -365,12 +392,22 @@ def open_images(names: Iterable[str]) -> Iterator[ImageItem]:
         yield from (open_image(name) for name in sorted(wanted))  # reading them says what is wrong
 
 
+def file_of(name: str) -> str:
+    """Return the file that holds an image: an archive, a video, or the image's own."""
+    return (split_member(name) or split_frame(name) or (name, ""))[0]
+
+
 def _folder_prefix(folder: str) -> str:
     return os.path.join(folder, "")  # noqa: PTH118  (Path drops the separator)
 
 
 def _part_of(line: str) -> Source | None:
     """Return the source that a line of a list names; ``None`` for one image (or what is none)."""
+    if split_frame(line):
+        return None
+    place, sampling = split_sampling(line)
+    if is_video(place) and not _is_glob(place):
+        return VideoSource(place, sampling)
     if split_member(line) or has_picture_name(line):
         return GlobSource(line) if _is_glob(line) else None
     if is_url(line):
@@ -391,7 +428,9 @@ def _expand(names: Iterable[str], *, strict: bool = True) -> Iterator[ImageItem 
     for name in names:
         if is_archive(name):
             yield from iter_members(name)
-        elif has_picture_name(name):
+        elif is_video(name) and not is_url(name):
+            yield from iter_video(name, ONE_A_SECOND)
+        elif has_picture_name(name) or split_frame(name):
             yield open_image(name)
         elif strict and not os.path.isdir(name):  # noqa: PTH112
             reason = "no suffix of an image or an archive"

@@ -1,0 +1,226 @@
+"""Frames of videos: chosen by time or by number, and read again by their time.
+
+A frame's name is that of its file and its time in seconds, ``cam3.mp4#t=12.480``. The same name gives
+the same pixels whenever it is read: decoding is exact, and time is the container's own, so that a
+variable frame rate changes nothing. Frames stand upright whatever the camera's rotation is.
+
+PyAV reads them. It brings FFmpeg along in its wheels, needs no torch, decodes by packets (so that key
+frames alone can be read quickly) and tells each frame's own time; torchcodec needs an FFmpeg of the
+system and a version of its own for each torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hardmine.data.images import Picture
+from hardmine.errors import ConfigError, DataError, MissingExtraError
+
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4"})
+AT = "#t="
+"""Stands between a video's name and a frame's time, seconds with three decimals."""
+
+_EVERY = re.compile(r"(?P<seconds>\d+(\.\d+)?)s|(?P<frames>[1-9]\d*)|(?P<key>key)")
+_FRAME = re.compile(r"(?P<video>.+)#t=(?P<time>\d+\.\d{3})")
+_SMALL = (64, 36)
+_SAME = 4
+"""Frames whose small grey copies differ by so little everywhere (of 255) are taken for one."""
+_EARLY = 2.0
+"""A video that ends so many seconds before its header says is cut off."""
+_FALLBACK_RATE = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames are taken: one in so many seconds or frames, or the key frames alone.
+
+    Key frames need no decoding of those between them; one stands every few seconds in most files.
+    """
+
+    seconds: float | None = 1.0
+    frames: int | None = None
+    key: bool = False
+
+    @staticmethod
+    def parse(text: str) -> Sampling:
+        """Read ``1s``, ``0.5s``, ``25`` (frames) or ``key``.
+
+        Raises:
+            ConfigError: none of these.
+        """
+        found = _EVERY.fullmatch(text)
+        if found is None or (found["seconds"] and float(found["seconds"]) <= 0):
+            raise ConfigError(f"every: got {text!r}, wanted seconds as 1s, frames as 25, or key")
+        if found["key"]:
+            return Sampling(None, None, True)
+        seconds, frames = found["seconds"], found["frames"]
+        return Sampling(float(seconds) if seconds else None, int(frames) if frames else None)
+
+
+ONE_A_SECOND = Sampling()
+"""What is taken of a video when nothing is said."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A frame ``time`` seconds after the video's beginning."""
+
+    time: float
+    picture: Picture
+
+
+def is_video(name: str | Path) -> bool:
+    """Say whether a file's name ends as that of a video."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def frame_name(video: Path | str, time: float) -> str:
+    """Return the name of the frame at that time."""
+    return f"{video}{AT}{time:.3f}"
+
+
+def split_frame(name: str) -> tuple[str, float] | None:
+    """Return the video and the time that a frame's name says; ``None`` for any other name."""
+    found = _FRAME.fullmatch(name) if AT in name else None
+    return (found["video"], float(found["time"])) if found and is_video(found["video"]) else None
+
+
+def video_seconds(path: Path | str) -> float | None:
+    """Return how long a video is by its header; ``None`` where that does not say.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    with _opened(path) as (container, stream):
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return None if container.duration is None else container.duration / 1e6
+
+
+def iter_frames(path: Path | str, sampling: Sampling) -> Iterator[Frame]:
+    """Yield the frames of a video that are asked for, without those that look like the one before.
+
+    Raises:
+        DataError: it cannot be opened, holds no frame, or breaks off; the frames before have been
+            yielded.
+    """
+    previous: Any = None
+    due, last = 0.0, -1.0
+    with _opened(path) as (container, stream):
+        length = _length(container, stream)
+        if sampling.key:
+            stream.codec_context.skip_frame = "NONKEY"
+        for index, (time, frame) in enumerate(_decoded(container, stream, path)):
+            last = time
+            if sampling.frames is not None and index % sampling.frames:
+                continue
+            if sampling.seconds is not None:
+                if time + 5e-4 < due:
+                    continue
+                due = (int((time + 5e-4) / sampling.seconds) + 1) * sampling.seconds
+            small = _small(frame)
+            if previous is not None and int(np.abs(small - previous).max()) <= _SAME:
+                continue
+            previous = small
+            yield Frame(time, _upright(frame))
+        if last < 0:
+            raise DataError(f"{path}: holds no frame")
+        if length is not None and last < length - max(_EARLY, _gap(sampling, stream)):
+            raise DataError(f"{path}: breaks off at {last:.1f} s; its header says {length:.1f} s")
+
+
+def read_frame(path: Path | str, time: float) -> Picture:
+    """Return the frame at a time that :func:`iter_frames` gave.
+
+    Raises:
+        DataError: the video cannot be opened, or has no frame at that time.
+    """
+    with _opened(path) as (container, stream):
+        start = float((stream.start_time or 0) * stream.time_base)
+        for early in (0.0, 1.0, 10.0, float("inf")):  # some files seek to a frame that is too late
+            target = max(0.0, time - early)
+            container.seek(int((start + target) / stream.time_base), stream=stream, backward=True)
+            for now, frame in _decoded(container, stream, path):
+                if abs(now - time) < 6e-4:
+                    return _upright(frame)
+                if now > time:
+                    break
+            if target == 0.0:
+                break
+    raise DataError(f"{path}: has no frame at {time:.3f} s")
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[tuple[Any, Any]]:
+    try:
+        import av
+    except ImportError:
+        raise MissingExtraError(
+            f"{path}: videos are read by PyAV; pip install 'hardmine[video]'"
+        ) from None
+    try:
+        container = av.open(str(path))
+    except (OSError, ValueError) as error:  # PyAV's errors are both
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: cannot be read as a video ({reason})") from None
+    with container:
+        if not container.streams.video:
+            raise DataError(f"{path}: holds no video")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _decoded(container: Any, stream: Any, path: Path | str) -> Iterator[tuple[float, Any]]:
+    """Yield (seconds since the beginning, frame); what a file does not time counts by its rate."""
+    rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
+    begin: float | None = None
+    if stream.start_time is not None:
+        begin = float(stream.start_time * stream.time_base)
+    decode = container.decode(stream)
+    index = 0
+    while True:
+        try:
+            frame = next(decode, None)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DataError(f"{path}: breaks off after {index} frames ({reason})") from None
+        if frame is None:
+            return
+        time = index / rate if frame.time is None else float(frame.time)
+        if begin is None:
+            begin = time
+        yield max(0.0, time - begin), frame
+        index += 1
+
+
+def _length(container: Any, stream: Any) -> float | None:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return None if container.duration is None else float(container.duration) / 1e6
+
+
+def _gap(sampling: Sampling, stream: Any) -> float:
+    """Return the seconds by which the last frame may stand before the end."""
+    return 15.0 if sampling.key else 2 / float(stream.average_rate or _FALLBACK_RATE)
+
+
+def _small(frame: Any) -> Any:
+    """Return a small grey copy, i16[36, 64], before any colour is converted."""
+    return frame.reformat(*_SMALL, format="gray").to_ndarray().astype(np.int16)
+
+
+def _upright(frame: Any) -> Picture:
+    pixels = frame.to_ndarray(format="rgb24")
+    turns = round(int(frame.rotation or 0) / 90) % 4
+    if turns:
+        pixels = np.ascontiguousarray(np.rot90(pixels, turns))
+    return Picture.of(Image.fromarray(pixels))
