@@ -99,7 +99,7 @@ class NetworkOptions:
     model: str | None = option(
         None,
         "The network and its recipe, by name; 'hardmine models' lists them. 'auto', and no name: "
-        "chosen by the sizes and numbers of the labelled boxes.",
+        "chosen by the sizes of the labelled boxes.",
         metavar="auto|NAME",
         panel="Training",
     )
