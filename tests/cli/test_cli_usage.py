@@ -223,7 +223,7 @@ def test_module_and_exit_status_of_the_process() -> None:
         ),
         ("loop data", "Missing option '--pool'"),
         ("loop data --pool nowhere", "'nowhere' does not exist"),
-        ("loop data --pool pool --add 0", "'--add': 0.0 is not above 0 and at most 1"),
+        ("loop data --pool pool --add 0", "add: got 0.0, wanted auto, a share above 0"),
         (
             "loop data --pool pool --retrain contine",
             "'--retrain': 'contine' is not one of 'branch', 'fresh', 'continue'; did you mean "

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -288,3 +289,24 @@ def test_no_damage_raises_anything_but_a_data_error() -> None:
             except DataError:
                 continue
     assert 0 < read < len(data)
+
+
+def test_a_broken_file_is_an_error_also_where_another_package_replaced_pillows_opener(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ultralytics does so, and its function installs a package for whatever is no picture."""
+    patches = ModuleType("other.patches")
+    patches._image_open = Image.open  # type: ignore[attr-defined]
+
+    def replaced(*_: object, **__: object) -> Image.Image:
+        raise ModuleNotFoundError("No module named 'pi_heif'")
+
+    replaced.__module__ = "other.patches"
+    monkeypatch.setitem(sys.modules, "other.patches", patches)
+    monkeypatch.setattr(Image, "open", replaced)
+    broken, good = tmp_path / "broken.png", tmp_path / "good.png"
+    broken.write_bytes(b"no picture")
+    Image.new("RGB", (5, 4)).save(good)
+    with pytest.raises(DataError, match="not an image of a known format"):
+        read_image(broken)
+    assert read_image(good).size == (5, 4)

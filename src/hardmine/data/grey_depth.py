@@ -15,7 +15,6 @@ larger. A picture that is brighter than the sample showed takes the white that h
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import warnings
@@ -26,6 +25,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from hardmine.data.pillow_open import pillow_open
 from hardmine.types import F64
 
 BITS = (8, 10, 12, 14, 16)
@@ -128,9 +128,7 @@ def _largest(content: str | bytes) -> tuple[float, bool] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(
-                io.BytesIO(content) if isinstance(content, bytes) else content
-            ) as image:
+            with pillow_open(content) as image:
                 if not is_deep_grey(image):
                     return None
                 values = _values(image)

@@ -23,6 +23,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from hardmine.data.grey_depth import declared_white, is_deep_grey, to_eight_bits, white_of_set
+from hardmine.data.pillow_open import pillow_open
 from hardmine.errors import ConfigError, DataError, MissingExtraError
 
 try:
@@ -238,7 +239,7 @@ def open_picture(file: Path | io.BytesIO, name: str = "") -> Image.Image:
         raise MissingExtraError(
             f"{called}: HEIF pictures need pillow-heif; pip install 'hardmine[heif]'"
         )
-    return Image.open(file)
+    return pillow_open(file)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -218,19 +218,22 @@ def placed(found: Detections, x: float, y: float) -> Detections:
 
 
 def import_framework(package: str, where: str, install: str | None = None) -> Any:
-    """Import the framework that runs somebody's weights.
+    """Import the framework that runs somebody's weights; numbers are printed as before it.
 
     Raises:
         MissingExtraError: it is not installed, or its import fails.
     """
+    printed = np.get_printoptions()
     try:
-        return importlib.import_module(package)
+        found = importlib.import_module(package)
     except ImportError as error:
         missing = getattr(error, "name", None)
         reason = "" if missing == package else f" (its import failed: {error})"
         raise MissingExtraError(
             f"{where}: is run by the package {package}{reason}; pip install {install or package}"
         ) from None
+    np.set_printoptions(**printed)  # ultralytics changes them for the whole process
+    return found
 
 
 def unreadable(path: Path | str, framework: str, error: Exception) -> CheckpointError:
