@@ -67,6 +67,15 @@ def test_a_threshold_is_written_into_a_checkpoint_and_predict_goes_by_it(
     assert result.point.promise in err
 
 
+def test_a_measurement_of_our_own_network_has_its_levels(world: Path) -> None:
+    measured = hardmine.evaluate("first", "shelf", negatives="pool", draws=5, out="v", device="cpu")
+    assert [row.level for row in measured.levels] == list(range(len(measured.levels)))
+    assert measured.levels
+    assert measured.errors is not None
+    assert sum(row.found for row in measured.levels) == measured.errors.total.found
+    assert "By level of the priors" in Path("v/report.html").read_text(encoding="utf-8")
+
+
 def test_the_threshold_is_the_lowest_that_the_images_allow(world: Path) -> None:
     # 6 empty images with the best scores .95, .7, .5 and none: for a share of .5 with 95 %,
     # P(Bin(6, .5) = 0) = .0156 and P(0 or 1) = .109: no image may fire.

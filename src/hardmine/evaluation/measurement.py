@@ -40,7 +40,9 @@ from hardmine.evaluation.intervals import (
     bootstrap_interval,
 )
 from hardmine.evaluation.known_alarms import RepeatedAlarms
+from hardmine.evaluation.pyramid_levels import LevelRow, level_rows
 from hardmine.evaluation.scored_images import Scored
+from hardmine.types import I64
 
 PRIMARY = "held_out"
 """The negative set that the main figures use, when there is one of this name."""
@@ -98,6 +100,8 @@ class Measurement:
     seed: int
     known_alarms: RepeatedAlarms | None = None
     """Of the alarms that people confirmed, those that fire again; None where none were given."""
+    levels: tuple[LevelRow, ...] = ()
+    """What each level of the priors does where mistakes are counted; empty where that is not known."""
 
     def __repr__(self) -> str:
         parts = [f"AP {_shown(self.ap.ap)}", f"AP50 {_shown(self.ap.ap50)}"]
@@ -146,6 +150,7 @@ class Measurement:
             "errors": self.errors.to_dict() if self.errors else None,
             "negatives": {name: self._set_dict(part) for name, part in self.negatives.items()},
             "known_alarms": None if self.known_alarms is None else self.known_alarms.to_dict(),
+            "levels": [asdict(row) for row in self.levels],
             "bootstrap": {"draws": self.draws, "seed": self.seed},
         }
 
@@ -181,6 +186,7 @@ def measure(
     recall: float = 0.8,
     draws: int = DRAWS,
     seed: int = 0,
+    level_of_prior: I64 | None = None,
 ) -> Measurement:
     """Measure a detector's results on a validation set and on sets of images without objects.
 
@@ -189,6 +195,7 @@ def measure(
         negatives: by name: ``held_out`` (final), ``stop``, ``crops``; each is reported apart.
         recall: where alarms are counted, IoU .5, classes pooled.
         draws: bootstrap draws. ``seed`` fixes them.
+        level_of_prior: i64[A], for the figures per level; detections then know their prior.
 
     Raises:
         ValueError: ``recall`` is outside (0, 1].
@@ -198,6 +205,7 @@ def measure(
     alone = ArmScores(known, known.subset([]))
     matches = alone.matches
     threshold = find_threshold(matches, recall)
+    counted_from = _where_errors_are_counted(matches, threshold)
     return Measurement(
         recall_wanted=recall,
         images=len(known),
@@ -210,9 +218,7 @@ def measure(
         ap=average_precision(known),
         ap50_interval=bootstrap_interval(ap50_statistic, alone, draws=draws, seed=seed),
         stray=None if threshold is None else count_stray_alarms(matches, threshold),
-        errors=error_breakdown(known, _where_errors_are_counted(matches, threshold))
-        if matches.num_objects
-        else None,
+        errors=error_breakdown(known, counted_from) if matches.num_objects else None,
         negatives={
             name: _measure_set(
                 name, alone.beside(part), threshold, recall=recall, draws=draws, seed=seed
@@ -221,6 +227,9 @@ def measure(
         },
         draws=draws,
         seed=seed,
+        levels=()
+        if level_of_prior is None
+        else level_rows(known, negatives, counted_from, level_of_prior),
     )
 
 

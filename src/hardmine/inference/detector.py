@@ -77,6 +77,13 @@ class OnePassDetector(Protocol):
         ...
 
 
+def level_of_prior(detector: Detector) -> NDArray[np.int64] | None:
+    """Return the level of each prior of an SSD, i64[A]; None for a detector without such priors."""
+    priors = getattr(getattr(detector, "network", None), "priors", None)
+    level = getattr(priors, "level", None)
+    return None if level is None else level.cpu().numpy().astype(np.int64)
+
+
 def make_model_id(*parts: Any) -> str:
     """Return the identity of a model, 16 hex digits, from all that decides what it finds.
 

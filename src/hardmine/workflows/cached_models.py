@@ -211,6 +211,7 @@ class CachedMeasurement:
     def _measure(self, model: TrainedModel, label: str, folder: Path) -> dict[str, Any]:
         from hardmine.evaluation.measurement import measure
         from hardmine.evaluation.scored_images import save_detections
+        from hardmine.inference.detector import level_of_prior
 
         detector = self.backend.load_detector(model.checkpoint, self.device)
         parts = {"val": self.val, **self.negatives}
@@ -218,7 +219,10 @@ class CachedMeasurement:
         for name, part in scored.items():
             save_detections(folder / f"{name}.json", part)
         val = scored.pop("val")
-        return measure(val, scored, recall=RECALL, draws=self.draws, seed=self.seed).to_dict()
+        levels = level_of_prior(detector)
+        return measure(
+            val, scored, recall=RECALL, draws=self.draws, seed=self.seed, level_of_prior=levels
+        ).to_dict()
 
     def scored(self, measured: MeasuredModel, name: str) -> Scored:
         """Return a measured model's detections on ``val`` or on a negative set."""

@@ -364,6 +364,7 @@ class Measuring:
         """Detect, measure, and write detections, ``metrics.json`` and ``report.html``."""
         from hardmine.evaluation import measurement as measurements
         from hardmine.evaluation.scored_images import save_detections
+        from hardmine.inference.detector import level_of_prior
         from hardmine.inference.predictions_file import Predictions, bind
         from hardmine.reports.loop_report import write_report
 
@@ -380,7 +381,12 @@ class Measuring:
             save_detections(root / "detections" / f"{name}.json", part)
         negatives = {name: part for name, part in scored.items() if name != "val"}
         measurement = measurements.measure(
-            scored["val"], negatives, recall=RECALL, draws=self.draws, seed=self.seed
+            scored["val"],
+            negatives,
+            recall=RECALL,
+            draws=self.draws,
+            seed=self.seed,
+            level_of_prior=level_of_prior(detector),
         )
         if again is not None and self.known is not None:
             measurement = with_known(measurement, self.known, again, detector)
