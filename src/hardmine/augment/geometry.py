@@ -32,19 +32,39 @@ class WindowConfig(Protocol):
     """The settings of ``AugmentConfig`` that decide the window."""
 
     @property
-    def expand(self) -> float: ...  # noqa: D102
+    def expand(self) -> float:
+        """How often the image is put on a larger canvas, 0 to 1."""
+        ...
+
     @property
-    def max_expand(self) -> float: ...  # noqa: D102
+    def max_expand(self) -> float:
+        """The largest canvas, in sides of the image."""
+        ...
+
     @property
-    def crop(self) -> bool: ...  # noqa: D102
+    def crop(self) -> bool:
+        """Whether windows are cut out of the image."""
+        ...
+
     @property
-    def min_overlaps(self) -> tuple[float, ...]: ...  # noqa: D102
+    def min_overlaps(self) -> tuple[float, ...]:
+        """The IoU that a crop must reach with an object, one of these by chance."""
+        ...
+
     @property
-    def min_crop(self) -> float: ...  # noqa: D102
+    def min_crop(self) -> float:
+        """The shortest side of a crop, as a share of the image's side."""
+        ...
+
     @property
-    def crop_trials(self) -> int: ...  # noqa: D102
+    def crop_trials(self) -> int:
+        """How many windows are tried for each overlap."""
+        ...
+
     @property
-    def random_interpolation(self) -> bool: ...  # noqa: D102
+    def random_interpolation(self) -> bool:
+        """Whether each image is resampled by a filter drawn at random."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MIN_WIDTH = 120
 PIPE_WIDTH = 400
 MIN_SECONDS = 1.0
-"""Younger steps have no rate to tell."""
+"""Before so many seconds a step has no rate."""
 PLAIN_SECONDS = 10.0
 """Without a terminal a step prints at most one progress line in this time."""
 
@@ -112,7 +112,7 @@ def _ignore(name: str, done: int, total: int) -> None:
 
 
 class Pace:
-    """The rate of one step since it was first told, and the time left at that rate."""
+    """The rate of one step since its first report, and the time left at that rate."""
 
     def __init__(self) -> None:
         self._start: tuple[float, int] | None = None
@@ -145,8 +145,8 @@ class _Bars:
     def __call__(self, name: str, done: int, total: int) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=total or None, rate="")
-        told = self._paces.setdefault(name, Pace()).tell(time.monotonic(), done, 0)
-        self._bars.update(self._tasks[name], completed=done, total=total or None, rate=told)
+        rate = self._paces.setdefault(name, Pace()).tell(time.monotonic(), done, 0)
+        self._bars.update(self._tasks[name], completed=done, total=total or None, rate=rate)
 
 
 class _Lines:
@@ -185,8 +185,6 @@ class _ConsoleHandler(logging.Handler):
         self._err.print(prefix + record.getMessage(), markup=False)
 
 
-# From an exception to one line and an exit code.
-
 DONE: Final = 0
 FAILURE: Final = 1
 USAGE: Final = 2
@@ -194,7 +192,7 @@ GATE: Final = 3
 INTERRUPTED: Final = 130
 
 MAX_LENGTH: Final = 500
-"""Longest line that is told, in characters; --debug shows all."""
+"""Longest error line, in characters; --debug shows all."""
 
 _REASONS: Final = {
     errno.ENOSPC: "no space left on the device",

@@ -50,14 +50,16 @@ def mine(
         if dry_run:
             found = options.estimate(detector, pool, out, request)
         elif explain is not None:
-            told = explain_one(detector, pool, explain, options=request, out=out, progress=step)
+            explained = explain_one(
+                detector, pool, explain, options=request, out=out, progress=step
+            )
         else:
             result = hardmine.mine(detector, pool, options=request, out=out, progress=step)
     if dry_run:
         console.result(found)
         return
     if explain is not None:
-        console.result("\n".join(told.lines()))
+        console.result("\n".join(explained.lines()))
         return
     show_mining(console, result, detector.categories, out)
 

@@ -149,9 +149,6 @@ def predict(
     )
 
 
-# The pictures, lines and JSON of ``hardmine predict``.
-
-
 def predict_images(
     console: Console,
     detector: Detector,

@@ -388,8 +388,6 @@ def one_split(data: Path, split: str | None, images: Path | None = None) -> Data
     return found[chosen]
 
 
-# Options of ``mine`` that say how a pool is scanned.
-
 _FIND = "find"
 _ADDRESS = re.compile(r"auto|local|find|(ray://)?[^/]+:\d+")
 

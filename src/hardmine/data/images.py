@@ -48,7 +48,7 @@ _MAX_PIXELS = "HARDMINE_MAX_PIXELS"
 """Environment variable that hands `allow_pixels` on to processes that this one starts."""
 
 Cover = Callable[[int, int], tuple[float, float]]
-"""Told an image's (width, height) as displayed, says the (width, height) to which it will be resized,
+"""From the (width, height) of an image as displayed to the (width, height) to which it will be resized,
 pixels: what a decoder must at least deliver. ``Resize.cover`` is one.
 """
 

@@ -1,4 +1,7 @@
-"""What a fridge holds beside the four classes: look-alikes, near and far, and plain clutter."""
+"""What the drawn world holds: bottles, cartons, cans, milk bottles, and things that look like them.
+
+Each painter takes an empty canvas and a generator and paints one item of its kind.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from hardmine.demo.canvas import Canvas, Color, Turned
-
-# The four classes of the drawn world: water bottle, carton, can, milk bottle.
-#
-# Every painter takes an empty canvas and a generator and paints one item of its kind.
 
 WHITE: Color = (0.95, 0.95, 0.93)
 PAPER: Color = (0.93, 0.91, 0.85)
@@ -400,9 +399,6 @@ def paint_greens(canvas: Canvas, rng: np.random.Generator) -> None:
         color = pick(rng, ((0.25, 0.5, 0.18), (0.40, 0.62, 0.25), (0.55, 0.72, 0.35)))
         cx, cy = rng.uniform(-0.6, 0.6), rng.uniform(0.35, 0.75)
         canvas.over(canvas.ellipse(cx, cy, rng.uniform(0.25, 0.42), rng.uniform(0.15, 0.25)), color)
-
-
-# The kinds of item in the drawn world, their sizes, and who may stand where.
 
 
 @dataclass(frozen=True, slots=True)

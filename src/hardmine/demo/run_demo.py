@@ -23,8 +23,6 @@ from hardmine.recipes.recipe import BatchConfig, BranchConfig, OptimConfig, Reci
 if TYPE_CHECKING:
     from hardmine.loop.loop import LoopResult
 
-# The demo's network and schedule: small enough to be trained from scratch while one watches.
-
 SIDE = 160
 """Input height and width, pixels: about the size at which the world is drawn."""
 
@@ -90,7 +88,7 @@ def run_demo(
         rounds: mining rounds after round 0; all of them run.
         sizes: images per split.
         recipe: network and schedule; the demo's own when not given.
-        progress: told (what, done, total).
+        progress: called with (what, done, total).
 
     Raises:
         ConfigError: ``out`` holds a demo with another seed, which the loop refuses to go on with.
@@ -98,8 +96,8 @@ def run_demo(
     from hardmine.loop.loop import run_loop
 
     root = Path(out)
-    told = partial(progress, "draw the world") if progress is not None else None
-    world = draw_world(root / "world", seed, sizes=sizes, progress=told)
+    report = partial(progress, "draw the world") if progress is not None else None
+    world = draw_world(root / "world", seed, sizes=sizes, progress=report)
     return run_loop(
         world.train_json,
         val=world.val_json,

@@ -186,9 +186,9 @@ def alarm_change(
     """Return how alarms changed from one round to a later one, measured on the same images.
 
     The ratio at one recall is (alarms after + ½) / (alarms before + ½), which is defined without any
-    alarm and does not overrate a change among few. Several recalls tell more than one, since the
-    threshold of each hangs on other objects. In their geometric mean a recall weighs as much as the
-    square root of the alarms seen there.
+    alarm and does not overrate a change among few. Several recalls say more than one, since the
+    threshold of each depends on other objects. In their geometric mean the weight of a recall is the
+    square root of the alarms that were seen there.
 
     Raises:
         DataError: the rounds were measured on different images.

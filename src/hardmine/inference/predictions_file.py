@@ -274,7 +274,7 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
 
 
 def _read(path: Path) -> tuple[ProgramRows | None, Any]:
-    """Return what a known program wrote, or the JSON of a form that is told by its entries."""
+    """Return what a known program wrote, or the JSON whose form its entries show."""
     if path.is_dir() and is_prediction_texts(path) and not any(path.glob("*.json")):
         return read_texts(path), None
     if path.suffix.lower() == ".csv":

@@ -48,8 +48,8 @@ class SigmoidConfig:
 class FocalConfig:
     """Binary cross-entropy × (1 − p_t)^gamma × alpha_t, summed over the classes.
 
-    ``alpha`` weighs the prior's own class and 1 − ``alpha`` the others. Source: Lin et al. 2017,
-    "Focal loss for dense object detection", equation 5.
+    The weight of the prior's own class is ``alpha``, that of the others is 1 − ``alpha``.
+    Source: Lin et al. 2017, "Focal loss for dense object detection", equation 5.
     """
 
     kind: Literal["focal"] = "focal"

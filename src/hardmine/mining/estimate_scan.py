@@ -30,9 +30,14 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """``images`` in the pool (``None``: only reading all of it would tell), of which ``done`` need no
-    scan; ``rate`` images a second of the scan on ``sample`` of the others, of which
-    ``unreadable`` could not be read.
+    """What a dry run found out.
+
+    Attributes:
+        images: number of images in the pool; ``None`` where only reading all of it would show it.
+        done: how many of them need no scan.
+        rate: images per second.
+        sample: how many images the rate was measured on.
+        unreadable: how many of these could not be read.
     """
 
     images: int | None
@@ -103,7 +108,7 @@ def estimate_scan(
 def _measure(
     scorer: PoolScorer, items: Sequence[ImageItem | Problem]
 ) -> tuple[float, list[Row | Problem]]:
-    """Return images a second, and what became of those images that were looked at."""
+    """Return images per second, and what became of the images that were looked at."""
     for _ in scorer.score(items[: scorer.batch_size]):
         pass  # the first batch pays for setting up
     start = time.perf_counter()

@@ -379,8 +379,8 @@ def k_center(
 
     Args:
         features: f32[N, D]; they are scaled to length 1.
-        allowed: asked before a row is taken, and told by being asked that it is taken when it
-            answers true; a row that is refused is never asked again.
+        allowed: called with a row before it is taken; true means that it is taken. It is called at
+            most once for each row.
 
     Source: the greedy 2-approximation of Gonzalez (1985); for active learning Sener and Savarese
     (2018), "core-set".

@@ -25,15 +25,17 @@ Row = tuple[PoolScore, Detections]
 
 
 class PoolScorer(Protocol):
-    """Scores the images of a pool for one model.
-
-    ``name`` is for people; ``batch_size`` how many images at once suit it.
-    """
+    """Scores the images of a pool for one model."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """What progress lines call it."""
+        ...
+
     @property
-    def batch_size(self) -> int: ...  # noqa: D102
+    def batch_size(self) -> int:
+        """How many images at once suit it."""
+        ...
 
     def score(self, items: Iterable[ImageItem | Problem]) -> Iterator[Sequence[Row | Problem]]:
         """Yield the rows of a few images after the other, in any order; problems are passed on."""

@@ -117,8 +117,8 @@ def scan(
     notify("prepare", 0, 1)
     scorer = make_pool_scorer(detector, request, cache)
     notify("prepare", 1, 1)
-    told = partial(notify, f"scan ({scorer.name})")
-    summary = scan_source(source, store, scorer, detector.model_id, progress=told)
+    report = partial(notify, f"scan ({scorer.name})")
+    summary = scan_source(source, store, scorer, detector.model_id, progress=report)
     _require_images(source, summary)
     return ScannedPool(detector, source, store, summary, scorer.score_exactly)
 

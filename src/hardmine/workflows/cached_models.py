@@ -56,7 +56,7 @@ class TrainingRole:
 
     @property
     def label(self) -> str:
-        """What people are told while it runs."""
+        """What progress lines call it."""
         arm = "" if self.round_number == 0 else f", {self.arm}"
         return f"round {self.round_number}{arm}: train"
 
@@ -83,7 +83,7 @@ class CachedTraining:
         """Return the model that these inputs give, trained now or found.
 
         Args:
-            role: told to the trainer and to people; no part of what the model depends on.
+            role: for progress lines and external trainers; the model does not depend on it.
             num_steps: optimiser steps.
             init: continue from this model's weights instead of the backbone's.
         """

@@ -1,6 +1,6 @@
 """Sets of images that are apart: nothing that is measured on repeats what is trained on or mined from.
 
-Every image is hashed once; what does not decode is set aside before anything is trained. A loop has
+Every image is hashed once; what does not decode is left out before anything is trained. A loop has
 three sets of negatives, apart by near-duplicate group: mined from, for stopping, and final.
 """
 
@@ -255,7 +255,7 @@ class SeparateSets:
 def separate_sets(
     parts: Mapping[str, Dataset], steps: Steps, train_val_leaks: tuple[tuple[str, str], ...] = ()
 ) -> SeparateSets:
-    """Read every image of ``train``, ``val`` and ``held_out`` once and set the bad ones aside."""
+    """Read every image of ``train``, ``val`` and ``held_out`` once and leave out unreadable ones."""
     good, group_of, problems = read_all(parts, steps)
     records, leaks = set_apart(good, "held_out", ("train", "val"), group_of)
     held_out = good["held_out"].with_records(records)

@@ -60,7 +60,7 @@ class Steps:
             inputs: plain values that determine the result.
             compute: does the work in the folder it is given and returns plain values.
             outputs: files in the folder without which the step counts as not done.
-            label: what people are told; the key unless given.
+            label: what progress lines call it; the key if not given.
         """
         stamp_file = self.root / f"{key}.step.json"
         place = stamp_file.parent

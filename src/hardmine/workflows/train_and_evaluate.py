@@ -100,7 +100,7 @@ def train(
     """Train a detector and measure it.
 
     Args:
-        data: labelled images; those of unknown truth are left out, loudly. Not needed with ``resume``.
+        data: labelled images; unreviewed ones are left out, with a warning. Not needed with ``resume``.
         val: labelled images to measure on, or the share of ``data`` to split off with near-duplicate
             groups whole; .3 unless the data has a validation part.
         negatives: images without objects to count alarms on; never trained on. One that repeats a

@@ -153,7 +153,7 @@ def _split(train: Dataset, fraction: float, steps: Steps, seed: int) -> tuple[Da
 
 
 def _trainable(data: Dataset, role: str) -> Dataset:
-    """Drop images whose truth is not known, loudly; an object to learn must remain."""
+    """Leave out unreviewed images with a warning; an object to learn from must remain."""
     from hardmine.data.quality.usable_data import why_nothing_to_learn
 
     kept = [record for record in data.records if record.state.is_trainable]

@@ -57,7 +57,7 @@ class LabelFiles:
     Attributes:
         suffixes: of such a file, lower case.
         looks_right: whether a file with one of the suffixes is of this format.
-        sources: the splits in a file; told the folder of images where the user named one.
+        sources: the splits in a file; called with the folder of images where the user named one.
         preferred: files whose names start so are taken in place of any others.
         whole: one file holds all splits; of several, the first is taken.
         after_pairs: looked for only where no image has a label file of its own.

@@ -121,7 +121,7 @@ def _add_shape(labels: ImageLabels, shape: Any, place: int) -> None:
 
 
 def _looks_like_labelme(path: Path) -> bool:
-    """Return whether a file has shapes; a picture stored in the file may hide them from the eye."""
+    """Return whether a file has shapes; they may come after a picture that is stored in the file."""
     text = peek_text(path)
     if _SHAPES.search(text):
         return True

@@ -36,7 +36,7 @@ class OneFileSource:
         entries: reads the file.
         names: the class list, where the data come with one.
         by_base_name: the user named the folder of images, see `ImageFinder`.
-        one_entry_per_image: a second entry for an image is worth a word.
+        one_entry_per_image: a second entry for an image is reported.
         folder: images in it that the file does not name are ``unreviewed`` ones of the split.
     """
 

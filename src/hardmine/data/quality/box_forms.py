@@ -1,4 +1,4 @@
-"""Which form the numbers of the boxes have: told by what each reading of them would mean.
+"""Which form the numbers of the boxes have, judged by what each reading of them would mean.
 
 The four numbers of every box are read under each hypothesis. A reading is *sound* when the box has
 an extent of two pixels or more and lies inside its image. The right form leaves nearly all boxes

@@ -224,7 +224,7 @@ def _report(
     )
     mixtures = {name: size_mixture(dataset, height, width) for name, dataset in splits.items()}
     grey = Counter(image.split for image in seen if image.grey)
-    told = [g for g in groups if any(seen[i].split not in others for i in g.members)]
+    reported = [g for g in groups if any(seen[i].split not in others for i in g.members)]
     return CheckReport(
         shown,
         tuple(next(iter(splits.values())).categories),
@@ -232,8 +232,8 @@ def _report(
         tuple(problems),
         {name: mixture for name, mixture in mixtures.items() if mixture is not None},
         {name: grey[name] for name in splits},
-        copy_groups=len(told),
-        copy_pairs=sum(group.pairs for group in told),
+        copy_groups=len(reported),
+        copy_pairs=sum(group.pairs for group in reported),
         seen=tuple(seen),
     )
 

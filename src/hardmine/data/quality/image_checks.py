@@ -96,7 +96,7 @@ def group_copies(seen: Sequence[Inspected]) -> list[CopyGroup]:
 
 
 def describe_copies(
-    seen: Sequence[Inspected], groups: Sequence[CopyGroup], aside: Iterable[str] = ()
+    seen: Sequence[Inspected], groups: Sequence[CopyGroup], only_compared: Iterable[str] = ()
 ) -> list[Finding]:
     """Say which splits share files or pictures, and of each group of near-copies what it repeats.
 
@@ -104,9 +104,9 @@ def describe_copies(
     every picture of another is one finding.
 
     Args:
-        aside: splits that are only compared with: what lies within these is passed over.
+        only_compared: splits that are only compared with; repeats within these are not reported.
     """
-    silent = frozenset(aside)
+    silent = frozenset(only_compared)
     splits = list(dict.fromkeys(image.split for image in seen))
     pairs = [(a, b) for a, b in combinations(splits, 2) if not silent.issuperset({a, b})]
     repeated: set[frozenset[str]] = set()

@@ -3,7 +3,7 @@
 What is repaired follows from the labels and files alone: boxes in another form than their format's,
 swapped corners, boxes over the edge, objects labelled twice, labels drawn on an unturned or scaled
 picture (where the boxes of the whole set decide; else they stay where they are), images that do not
-decode, training images that repeat an image of a later split. What needs a person's eye (odd sizes,
+decode, training images that repeat an image of a later split. What a person must look at (odd sizes,
 two classes in one place, whole-image boxes) is left and stays reported.
 """
 
@@ -172,8 +172,8 @@ def _leaks(seen: Sequence[Inspected]) -> dict[tuple[str, Path], Inspected]:
         kept = [image for image in members if image.split == stays]
         for m in members:
             if m.split != stays:
-                twin = next((image for image in kept if image.file == m.file), kept[0])
-                leaks[m.split, m.record.path] = twin
+                copy = next((image for image in kept if image.file == m.file), kept[0])
+                leaks[m.split, m.record.path] = copy
     for name in dict.fromkeys(image.split for image in seen):
         whole = {(image.split, image.record.path) for image in seen if image.split == name}
         if whole <= leaks.keys():  # a split that repeats another as a whole: a person decides

@@ -30,13 +30,24 @@ class Graph(Protocol):
     """What is looked at: names and shapes (``None`` where dynamic), and the exporter's metadata."""
 
     @property
-    def input_shapes(self) -> Mapping[str, Shape]: ...  # noqa: D102
+    def input_shapes(self) -> Mapping[str, Shape]:
+        """The shape of each input."""
+        ...
+
     @property
-    def outputs(self) -> Mapping[str, Shape]: ...  # noqa: D102
+    def outputs(self) -> Mapping[str, Shape]:
+        """The shape of each output."""
+        ...
+
     @property
-    def metadata(self) -> Mapping[str, str]: ...  # noqa: D102
+    def metadata(self) -> Mapping[str, str]:
+        """What the exporter wrote beside the graph."""
+        ...
+
     @property
-    def path(self) -> Path: ...  # noqa: D102
+    def path(self) -> Path:
+        """The file."""
+        ...
 
     def run_grey(self) -> Mapping[str, NDArray[Any]]:
         """Return the outputs for one empty picture."""

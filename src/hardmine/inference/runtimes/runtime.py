@@ -37,18 +37,22 @@ _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
 
 
 class Scorer(Protocol):
-    """Scores batches of images, from any number of threads at once.
-
-    ``name`` says runtime and precision, ``workers`` how many threads keep it busy, ``batch_size`` how
-    many images at once suit it.
-    """
+    """Scores batches of images, from any number of threads at once."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """The runtime and its precision."""
+        ...
+
     @property
-    def workers(self) -> int: ...  # noqa: D102
+    def workers(self) -> int:
+        """How many threads keep it busy."""
+        ...
+
     @property
-    def batch_size(self) -> int: ...  # noqa: D102
+    def batch_size(self) -> int:
+        """How many images at once suit it."""
+        ...
 
     def score(self, pixels: NDArray[np.uint8]) -> BatchScores:
         """Score u8[B, H, W, 3]."""

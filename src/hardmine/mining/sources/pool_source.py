@@ -47,16 +47,17 @@ _GLOB = frozenset("*?[")
 
 
 class Source(Protocol):
-    """A pool that can be listed any number of times.
-
-    ``name`` is what people call it; ``prefix`` what the names of its images begin with (of several
-    archives or folders: what all names have in common).
-    """
+    """A pool that can be listed any number of times."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
     @property
-    def prefix(self) -> str: ...  # noqa: D102
+    def prefix(self) -> str:
+        """What the names of all its images begin with, such as a folder."""
+        ...
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the images, and what kept some from being listed."""
