@@ -211,11 +211,11 @@ def _run_loop(
         images = load_pool(inputs["pool"], root / "pool", options.every)
         sets = divide_sets(parts.train, parts.val, images, empty, steps, seed=seed)
         why: tuple[str, ...] = ()
-        if options.trainer.train_command is None:
+        if not options.trainer.is_external:
             chosen, why = fit_to_data(chosen, options.network, start, sets.train)
         note_changes(record, inputs, options, chosen, root)
         write_record(root / RECORD, inputs, options)
-        if options.trainer.train_command is not None:
+        if options.trainer.is_external:
             make_trainer(options.trainer, root).prepare(sets.val)
         write_recipe(root, chosen, why)
         negatives_by_name = _negative_sets(sets, steps, seed)
@@ -236,7 +236,7 @@ def _run_loop(
 
 def _backend(options: LoopOptions, root: Path) -> Backend:
     own = backends.own_backend()
-    if options.trainer.train_command is None:
+    if not options.trainer.is_external:
         return own
     return make_trainer(options.trainer, root).backend(own)
 
@@ -244,7 +244,7 @@ def _backend(options: LoopOptions, root: Path) -> Backend:
 def _start(options: LoopOptions) -> tuple[Recipe, Path | None]:
     """Return the recipe and the weights to start from."""
     weights, recipe = options.network.weights, choose_recipe(options.network)
-    if options.trainer.train_command is None:
+    if not options.trainer.is_external:
         return start_from(weights, recipe)
     # Weights in a form that only the command knows.
     return recipe, None if weights in (None, "none") else Path(str(weights)).resolve()

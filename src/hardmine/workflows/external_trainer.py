@@ -252,6 +252,11 @@ def make_trainer(commands: TrainerCommands, root: Path) -> ExternalTrainer:
     Raises:
         ConfigError: a field that is not known, or one that must be there and is not.
     """
+    if commands.framework is not None:
+        from hardmine.workflows.framework_trainer import FrameworkTrainer
+
+        named = FrameworkTrainer.parse(commands.framework)
+        return ExternalTrainer(named.command, None, named.detector, "last.pt", root)
     assert commands.train_command is not None
     return ExternalTrainer(
         commands.train_command,

@@ -154,6 +154,15 @@ class NetworkOptions:
 class TrainerCommands:
     """Commands that train and predict in place of Hardmine (``workflows.external_trainer``)."""
 
+    framework: str | None = option(
+        None,
+        "Train with another framework: ultralytics:MODEL[@SIDE], where MODEL is a model's yaml "
+        "(yolo11n.yaml) or weights to start from (best.pt), and SIDE the image size (640). Needs "
+        "that package.",
+        flags=("--trainer",),
+        metavar="NAME:MODEL",
+        panel="Advanced",
+    )
     train_command: str | None = option(
         None,
         "Train with your own command, such as 'python train.py {train_json} {weights_out}'. It "
@@ -187,6 +196,15 @@ class TrainerCommands:
         more = (self.predict_command, self.detector, self.weights_name)
         if self.train_command is None and any(more):
             raise ConfigError("predict_command, detector and weights_name go with train_command")
+        if self.framework is not None and self.train_command is not None:
+            raise ConfigError(
+                f"trainer {self.framework} and train_command exclude each other: give one of them"
+            )
+
+    @property
+    def is_external(self) -> bool:
+        """Whether somebody else's program trains."""
+        return self.train_command is not None or self.framework is not None
 
 
 @dataclass(frozen=True, slots=True)
