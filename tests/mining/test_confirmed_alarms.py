@@ -83,6 +83,21 @@ def test_what_was_shown_or_stored_on_confirmed_images_is_the_set(world: Path) ->
     assert all(confirmed.phash.values())
 
 
+def test_boxes_that_no_threshold_would_show_are_left_out(tmp_path: Path) -> None:
+    def boxes(*scores: float | None) -> tuple[NamedBox, ...]:
+        return tuple(NamedBox((0.0, 0.0, 9.0, 9.0), "can", score) for score in scores)
+
+    shown = {"a": boxes(0.9, 0.3, 0.29), "b": boxes(0.2, 0.1), "c": boxes(None, 0.1)}
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_decisions(
+            [Decision(name, Verdict.EMPTY, "me", "now", "m", seen) for name, seen in shown.items()]
+        )
+    known = read_confirmed(tmp_path).known.boxes
+    assert [box.score for box in known["a"]] == [0.9, 0.3]
+    assert [box.score for box in known["b"]] == [0.2]
+    assert [box.score for box in known["c"]] == [None]
+
+
 def test_val_counts_the_known_alarms_and_gates_on_them(
     world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,10 @@ from hardmine.mining.sources.pool_source import open_image
 from hardmine.types import Decision, NamedBox, Problem, Verdict
 
 
+KNOWN_FROM = 0.3
+"""The score from which an alarm on a confirmed image belongs to the set."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConfirmedAlarms:
     """The regression set of a store: alarms, and each image's hash when it was mined (0: none)."""
@@ -28,7 +32,8 @@ class ConfirmedAlarms:
 def read_confirmed(target: Path | str) -> ConfirmedAlarms:
     """Return every alarm on an image that a person confirmed as empty.
 
-    What was shown on the review page counts; for a verdict from a CSV the alarms that mining stored.
+    What was shown on the review page counts; for a verdict from a CSV the alarms that mining stored; of
+    each image those from score .3 on, or the best one where none reaches it.
 
     Args:
         target: the folder of ``mine`` or of a loop, or its ``pool.sqlite``.
@@ -46,7 +51,7 @@ def read_confirmed(target: Path | str) -> ConfirmedAlarms:
         for image, decision in store.decisions().items():
             if decision.verdict is not Verdict.EMPTY:
                 continue
-            seen = decision.shown or _stored(store, decision)
+            seen = _worth_knowing(decision.shown or _stored(store, decision))
             if seen:
                 boxes[image] = seen
                 row = store.find(decision.model_id, image)
@@ -54,6 +59,19 @@ def read_confirmed(target: Path | str) -> ConfirmedAlarms:
     if not boxes:
         raise DataError(f"{path}: nobody has confirmed an alarm yet (hardmine review {target})")
     return ConfirmedAlarms(KnownAlarms(boxes), phash)
+
+
+def _worth_knowing(boxes: Sequence[NamedBox]) -> tuple[NamedBox, ...]:
+    """Return the alarms from :data:`KNOWN_FROM` on, or the best one where none reaches it.
+
+    Mining keeps every box from .05 on, most of which no threshold in use would ever show.
+    """
+    best = max((_score(box) for box in boxes), default=0.0)
+    return tuple(box for box in boxes if _score(box) >= min(KNOWN_FROM, best))
+
+
+def _score(box: NamedBox) -> float:
+    return 1.0 if box.score is None else box.score
 
 
 def _stored(store: PoolStore, decision: Decision) -> tuple[NamedBox, ...]:
