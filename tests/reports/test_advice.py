@@ -92,6 +92,25 @@ def test_the_most_frequent_mistake_is_named(rows: list[tuple[float, int, int]], 
     assert "most frequent mistake" not in steps(at_two, scores(30))
 
 
+def test_objects_below_the_threshold_are_no_mistake_of_the_detector() -> None:
+    def val(*last: float | None) -> Scored:
+        parts = [scores(48, (0.9, 1, 0), labels=(1,))]
+        parts += [
+            scores(1, *([] if score is None else [(score, 1, 0)]), labels=(1,)) for score in last
+        ]
+        records = [record for part in parts for record in part.dataset.records]
+        found_in = [found for part in parts for found in part.detections]
+        return Scored(parts[0].dataset.with_records(records), tuple(found_in))
+
+    # Recall .8 of 62 needs 50: two of the others, so that twelve are not found at that score.
+    low = [0.5 - 0.01 * i for i in range(14)]
+    assert row(val(*low), scores(30)).figures["errors"]["total"]["errors"]["missed"] == 12
+    assert "most frequent mistake" not in steps(val(*low), scores(30))
+    # 77 % at any score: the detector itself does not find the others.
+    never = steps(val(*[None] * 14), scores(30))
+    assert "objects without any detection near them, 14 of 14" in never
+
+
 def test_few_alarms_lead_to_a_promise() -> None:
     said = steps(scores(20, (0.9, 1, 0), labels=(1,)), scores(30))
     assert said.startswith("Only 0 false alarms are left on 30 images")

@@ -16,7 +16,6 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
 from hardmine.types import Decision, NamedBox, Problem, Verdict
 
-
 KNOWN_FROM = 0.3
 """The score from which an alarm on a confirmed image belongs to the set."""
 

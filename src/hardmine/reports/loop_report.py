@@ -69,6 +69,7 @@ def render_report(data: ReportData) -> str:
         ends=[row for row in _ends(data.rows) if row.figures.get("errors")],
         operating=[row for row in _ends(data.rows) if _main_set(row).get("alarms_at_recalls")],
         main_set=_main_set,
+        main_name=_main_name(data.rows),
         error_kinds=ERROR_KINDS,
         miss_rate=Markup(figures.miss_rate_figure(data.curves, arms)) if data.curves else "",
         sets=_set_names(data.rows),
@@ -123,6 +124,12 @@ def _main_set(row: RoundRow) -> Mapping[str, Any]:
     """Return the figures of the negatives that the main figures use."""
     sets: Mapping[str, Mapping[str, Any]] = row.figures.get("negatives") or {}
     return sets.get("held_out") or next(iter(sets.values()), {})
+
+
+def _main_name(rows: Sequence[RoundRow]) -> str:
+    """Return the name of that set."""
+    names = _set_names(rows)
+    return "held_out" if "held_out" in names or not names else names[0]
 
 
 def _score_charts(rows: Sequence[RoundRow]) -> list[tuple[int, str]]:

@@ -26,6 +26,13 @@ def rate(value: float | None) -> str:
     return number(value, 3 if size < 1 else 2 if size < 10 else 1)
 
 
+def share(value: float | None) -> str:
+    """Return a share in percent, with a digit where it is small."""
+    if value is None:
+        return ABSENT
+    return f"{100 * value:.0f} %" if value >= 0.095 else f"{100 * value:.1f} %"
+
+
 def limits(pair: Sequence[float | None] | None) -> str:
     """Return ``low to high``; an end that the draws do not bound is a question mark."""
     if pair is None:
