@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help setup test test-browser test-clients fuzz lint types demo bench mutate docs clean
+.PHONY: help setup test test-browser test-clients fuzz lint types demo bench ablation mutate docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ demo: setup ## the whole loop on a drawn world, offline; says where report.html 
 
 bench: setup ## the benchmarks: they print machine, versions and seeds (hours)
 	$(BIN)/python -m benchmarks
+
+ablation: setup ## the ablation table: ARGS="--data DATA --negatives DIR" (hours), or ARGS=--quick (a minute)
+	$(BIN)/python -m benchmarks.ablation $(ARGS)
 
 mutate: setup ## mutation tests of matching, mining, coding, alarms, states: hours; ONLY="*box_coder*" for a part
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutation]'

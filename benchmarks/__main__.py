@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    ablation,
     augment,
     decode,
     defaults,
@@ -29,7 +30,7 @@ from benchmarks import (
 
 ALWAYS = (loss, decode, step, telemetry, store, read_coco, demo_goal)
 WITH_DATA = (augment, mine, priors)
-ALONE = (gpu, peer, defaults, loops, stopping, trial_sets, promise, review, diagnosis)
+ALONE = (gpu, peer, defaults, loops, stopping, trial_sets, promise, review, diagnosis, ablation)
 """Not part of all of them: for a GPU, a trained checkpoint or a browser, or with own choices."""
 
 BY_NAME = {

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from hardmine.comparison.compare_options import Variant, parse_variant
+from hardmine.comparison.compare_options import (
+    MINING,
+    STOCK,
+    Variant,
+    mining_variants,
+    parse_variant,
+)
 from hardmine.errors import ConfigError
+from hardmine.recipes.named_recipes import ssd320_mobilenet_v2_fpnlite
+from hardmine.recipes.recipe import apply_settings
 
 
 @pytest.mark.parametrize(
@@ -41,3 +49,25 @@ def test_changes_for_all_come_first_so_that_a_recipe_has_the_last_word() -> None
 def test_a_change_without_a_value_is_named() -> None:
     with pytest.raises(ConfigError, match="wanted KEY=VALUE"):
         parse_variant("default+batch.size")
+
+
+def test_the_preset_has_every_way_of_selecting_negatives_once() -> None:
+    """What the first selects is what most frameworks do: nothing for an image without objects."""
+    base = parse_variant("mine.yaml+batch.size=4")
+    made = mining_variants(base, with_negatives=False)
+    assert [variant.name for variant in made] == list(MINING)
+    assert made[0].name == STOCK
+    recipes = [apply_settings(ssd320_mobilenet_v2_fpnlite(), variant.settings) for variant in made]
+    assert all(recipe.batch.size == 4 for recipe in recipes)
+    assert recipes[0].loss.selection.floor == 0  # type: ignore[union-attr]
+    chosen = [(r.loss.selection, r.loss.classification) for r in recipes]
+    assert all(chosen.count(each) == 1 for each in chosen)
+    assert {r.loss.selection.kind for r in recipes} >= {
+        "all", "random", "ratio", "band", "level_quota", "mixed",
+    }  # fmt: skip
+
+
+def test_with_negatives_each_is_there_twice() -> None:
+    made = mining_variants(Variant("default"), with_negatives=True)
+    assert len({variant.name for variant in made}) == 2 * len(MINING)
+    assert [variant.with_negatives for variant in made] == [False] * 9 + [True] * 9

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.comparison.compare_options import CompareOptions, Variant
+from hardmine.comparison.compare_options import CompareOptions, Variant, mining_variants
 from hardmine.comparison.compare_recipes import compare_recipes
-from hardmine.comparison.compare_summary import contrasts_of, figures_of
+from hardmine.comparison.compare_summary import (
+    Contrast,
+    VariantSummary,
+    conclusion,
+    contrasts_of,
+    figures_of,
+)
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.intervals import ArmScores
@@ -194,3 +201,45 @@ def test_figures_at_several_recalls_and_rates() -> None:
     assert found["AP50"] == pytest.approx(1.0)
     # .1 alarms per image are 4 alarms: the score must stay above .6, which 29 objects reach.
     assert found["recall_at_0.1"] == pytest.approx(29 / 40)
+
+
+def test_the_preset_says_what_is_worth_it_and_trains_with_and_without_negatives(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    base = Variant("base", tiny_yaml)
+    stock, *_, focal = mining_variants(base, with_negatives=False)
+    found = compare_recipes(
+        [stock, focal, replace(stock, name="more", with_negatives=True)],
+        squares.subset([0, 1, 2, 3]),
+        val=squares.subset([4, 5, 6, 7]),
+        negatives=squares.subset([8, 9]),
+        train_negatives=squares.subset([10, 11]),
+        weights="none",
+        options=CompareOptions(seeds=1, epochs=1, draws=20, preset="mining"),
+        out=tmp_path,
+    )
+    assert "worth it" in found.statements[0].lower()
+    assert found.sets["train_negatives"] == 2
+    negatives = [
+        json.loads((item.cells[0].folder / "metrics.json").read_text())["train_negatives"]
+        for item in found.variants
+    ]
+    assert negatives == [0, 0, 2]
+
+
+def judged(name: str, alarms: float, *verdicts: str) -> VariantSummary:
+    contrasts = tuple(Contrast("AP50", 0.5, 0.5, 0.0, 0.0, "difference", v) for v in verdicts)
+    return VariantSummary(name, {}, (), {"alarms_at_0.8": alarms, "AP50": 0.5}, contrasts)
+
+
+def test_what_is_worth_it_is_better_somewhere_and_worse_nowhere() -> None:
+    first = judged("stock", 1.0)
+    mixed, worse = judged("mixed", 0.1, "better", "worse"), judged("worse", 0.1, "worse")
+    good, better = (
+        judged("good", 0.8, "better"),
+        judged("best", 0.5, "better", "no difference shown"),
+    )
+    assert conclusion([first, mixed, worse]).startswith("None of the 2 others")
+    said = conclusion([first, mixed, good, better])
+    assert said.startswith("Worth it on these data: best, against stock.")
+    assert "worse in none: good" in said

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options as shared
-from hardmine.cli.console import Console
+from hardmine.cli.console import Console, usage_error
 from hardmine.cli.option_flags import expand_options
-from hardmine.comparison.compare_options import CompareOptions, parse_variant
+from hardmine.comparison.compare_options import (
+    CompareOptions,
+    mining_variants,
+    parse_variant,
+)
 
 if TYPE_CHECKING:
     from hardmine.comparison.compare_summary import Comparison
@@ -24,9 +28,10 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RECIPE…",
-            help="Two or more recipes, then the labelled data. A recipe is a name, a YAML file or "
-            "'default', with changes after '+': 'default+loss.selection.kind=level_quota'. With "
-            "--pool, 'loop.' options too: 'default+loop.add=0.5'. The first is the reference.",
+            help="Two or more recipes (one or none with --preset), then the labelled data. A recipe "
+            "is a name, a YAML file or 'default', with changes after '+': "
+            "'default+loss.selection.kind=level_quota'. With --pool, 'loop.' options too: "
+            "'default+loop.add=0.5'. The first is the reference.",
         ),
     ],
     *,
@@ -41,6 +46,15 @@ def compare(
         ),
     ] = None,
     weights: shared.Weights = None,
+    train_negatives: Annotated[
+        str | None,
+        typer.Option(
+            "--train-negatives",
+            metavar="DIR",
+            help="With --preset: images without objects; each variant is trained without them and "
+            "with them.",
+        ),
+    ] = None,
     settings: shared.Settings = None,
     options: CompareOptions,
     out: shared.Out = Path("runs/compare"),
@@ -52,11 +66,20 @@ def compare(
     """Train several recipes with the same data, steps and seeds, and say which differences are real.
 
     Example: hardmine compare default default+loss.selection.kind=level_quota raccoon
+
+    Example: hardmine compare --preset mining raccoon --negatives EMPTY
     """
     *names, data = recipes
     held_out = shared.data_or_fraction(val)
     more = "".join(f"+{setting}" for setting in settings or ())
     variants = [parse_variant(name, more) for name in names]
+    if options.preset is not None:
+        if len(variants) > 1:
+            raise usage_error(f"'--preset' compares variants of one recipe, got {len(variants)}")
+        base = variants[0] if variants else parse_variant("default", more)
+        variants = mining_variants(base, with_negatives=train_negatives is not None)
+    elif train_negatives is not None:
+        raise usage_error("'--train-negatives' goes with '--preset'")
     from hardmine.comparison.compare_recipes import compare_recipes
 
     console = Console(quiet=quiet, verbose=verbose)
@@ -68,6 +91,7 @@ def compare(
             negatives=negatives,
             pool=pool,
             weights=weights,
+            train_negatives=train_negatives,
             options=options,
             out=out,
             device=device,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from hardmine.errors import ConfigError
 from hardmine.option_fields import option
@@ -19,12 +20,48 @@ class Variant:
             default recipe.
         settings: choices laid over the recipe, each as ``loss.selection.kind=level_quota``.
         loop: options of the loop, by the name of their field (``add``, ``retrain``, ``arms`` …).
+        with_negatives: train on the images of ``train_negatives`` too.
     """
 
     name: str
     base: str = ""
     settings: tuple[str, ...] = ()
     loop: dict[str, Any] = field(default_factory=dict)
+    with_negatives: bool = False
+
+
+STOCK = "ratio 3, floor 0"
+MINING: Mapping[str, tuple[str, ...]] = {
+    STOCK: ("kind=ratio", "neg_to_pos_ratio=3", "floor=0"),
+    "no mining": ("kind=all",),
+    "random": ("kind=random",),
+    "ratio 3": ("kind=ratio", "neg_to_pos_ratio=3"),
+    "ratio 1": ("kind=ratio", "neg_to_pos_ratio=1"),
+    "IoU band .2-.7": ("kind=band", "low=0.2", "high=0.7"),
+    "quota per level": ("kind=level_quota",),
+    "mixed with ramp": ("kind=mixed",),
+    "focal loss": ("kind=all",),
+}
+"""The preset ``mining``: the ways of selecting negatives, each as choices of ``loss.selection``. The
+first, which most frameworks have, is the reference."""
+
+
+def mining_variants(base: Variant, *, with_negatives: bool) -> list[Variant]:
+    """Return a variant of ``base`` for each way of selecting negatives.
+
+    Args:
+        with_negatives: each of them a second time, trained on images without objects too.
+    """
+    made = []
+    for name, choices in MINING.items():
+        settings = [f"loss.selection.{choice}" for choice in choices]
+        if name == "focal loss":
+            settings.append("loss.classification.kind=focal")
+        made.append(replace(base, name=name, settings=(*base.settings, *settings)))
+    if not with_negatives:
+        return made
+    more = [replace(v, name=f"{v.name}, negatives", with_negatives=True) for v in made]
+    return [*made, *more]
 
 
 def parse_variant(text: str, more: str = "") -> Variant:
@@ -72,6 +109,13 @@ def _plain(text: str) -> Any:
 class CompareOptions:
     """How recipes are compared: the same data, the same order of images and the same seeds for all."""
 
+    preset: Literal["mining"] | None = option(
+        None,
+        "Compare a ready set of variants of one recipe: 'mining' is every way of selecting negatives, "
+        "and with --train-negatives each of them with and without these images.",
+        metavar="NAME",
+        panel="Training",
+    )
     seeds: int = option(
         3, "Train each recipe with N seeds (0 to N-1).", metavar="N", minimum=1, panel="Training"
     )

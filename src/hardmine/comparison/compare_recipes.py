@@ -61,6 +61,7 @@ def compare_recipes(
     negatives: Dataset | Path | str | None = None,
     pool: Path | str | None = None,
     weights: Path | str | None = None,
+    train_negatives: Dataset | Path | str | None = None,
     options: CompareOptions | None = None,
     out: Path | str = Path("runs/compare"),
     device: str | None = None,
@@ -74,6 +75,7 @@ def compare_recipes(
         negatives: images without objects; alarms are counted on them.
         pool: images to mine from; each cell is then a whole loop.
         weights: where the backbones start from.
+        train_negatives: images without objects, which the variants that say so train on too.
         out: gets ``cells/``, ``compare.json`` and ``compare.html``; called again, it goes on.
 
     Raises:
@@ -87,7 +89,7 @@ def compare_recipes(
     root, notify = Path(out).resolve(), progress or silent
     for variant in variants:
         _recipe_of(variant, how)  # a wrong name or choice ends it before anything is read
-    sets = _prepare(data, val, negatives, pool, root, notify)
+    sets = _prepare(data, val, negatives, train_negatives, pool, root, notify)
     recipes = {variant.name: _recipe_of(variant, how, sets.train) for variant in variants}
     cells = [
         _Cell(
@@ -164,6 +166,8 @@ def _key(
         "seed": seed,
         "weights": start,
     }
+    if variant.with_negatives and sets.train_negatives is not None:
+        values["train_negatives"] = sets.train_negatives.fingerprint
     if sets.pool is not None:
         values["loop"] = {"rounds": options.rounds, **variant.loop}
     return fingerprint(values)
@@ -173,6 +177,7 @@ def _prepare(
     data: Dataset | Path | str,
     val: Dataset | Path | str | float | None,
     negatives: Dataset | Path | str | None,
+    train_negatives: Dataset | Path | str | None,
     pool: Path | str | None,
     root: Path,
     notify: Notify,
@@ -184,9 +189,16 @@ def _prepare(
     steps = Steps(root / "prepare", notify)
     parts = load_train_val(data, val, steps, seed=0)
     empty = load_negatives(negatives, parts.train.categories, "negatives")
-    good = separate_sets({"train": parts.train, "val": parts.val, "held_out": empty}, steps)
+    more = load_negatives(train_negatives, parts.train.categories, "train_negatives")
+    # Together, so that what is measured on repeats none of them, for any variant.
+    both = parts.train.with_records([*parts.train.records, *more.records])
+    good = separate_sets({"train": both, "val": parts.val, "held_out": empty}, steps)
+    extra = {record.path for record in more.records}
+    train = good.train.subset(lambda record: record.path not in extra)
+    mined = good.train.subset(lambda record: record.path in extra)
     names = {
-        "train_images": len(good.train),
+        "train_images": len(train),
+        "train_negatives": len(mined),
         "val_images": len(good.val),
         "negative_images": len(good.held_out),
         "pool": None if pool is None else str(pool),
@@ -194,11 +206,11 @@ def _prepare(
         "left_out": list(good.leak_lines()),
     }
     stamp = fingerprint(
-        [good.train.fingerprint, good.val.fingerprint, good.held_out.fingerprint, str(pool)]
+        [train.fingerprint, good.val.fingerprint, good.held_out.fingerprint, str(pool)]
     )
     where = None if pool is None else str(pool)
     held = good.held_out if len(good.held_out) else None
-    return Sets(good.train, good.val, held, where, names, stamp)
+    return Sets(train, good.val, held, where, names, stamp, mined if len(mined) else None)
 
 
 def _run_all(cells: Sequence[_Cell], jobs: int, notify: Notify) -> Iterator[CellResult]:
@@ -277,6 +289,7 @@ def _run_training(cell: _Cell, notify: Notify) -> dict[str, Any]:
         cell.sets.train,
         val=cell.sets.val,
         negatives=cell.sets.negatives,
+        train_negatives=cell.sets.train_negatives if cell.variant.with_negatives else None,
         recipe=_chosen(cell.variant, cell.options, cell.sets.train),
         weights=cell.weights,
         out=cell.folder,

@@ -148,6 +148,8 @@ class Sets:
     pool: str | None
     names: dict[str, Any]
     fingerprint: str
+    train_negatives: Dataset | None = None
+    """Images without objects for the variants that train on them."""
 
 
 def scores_of(cell: CellResult, sets: Sets) -> ArmScores:
@@ -195,6 +197,8 @@ def summarise(
             )
         )
     statements = tuple(_statements(summaries))
+    if options.preset is not None:
+        statements = (conclusion(summaries), *statements)
     return Comparison(root, tuple(summaries), options, sets.names, statements)
 
 
@@ -321,6 +325,31 @@ def _statements(summaries: Sequence[VariantSummary]) -> list[str]:
         for contrast in item.contrasts:
             said.append(_sentence(item.name, first.name, contrast))
     return said
+
+
+def conclusion(summaries: Sequence[VariantSummary]) -> str:
+    """Return which variant is worth it: better than the reference in a figure and worse in none.
+
+    Of several, the one with the fewest alarms at recall .8 against the reference, or, without images
+    to count alarms on, the highest AP50.
+    """
+    good = []
+    for item in summaries[1:]:
+        answers = {contrast.verdict for contrast in item.contrasts}
+        if "better" in answers and "worse" not in answers:
+            good.append(item)
+    first = summaries[0].name
+    if not good:
+        return f"None of the {len(summaries) - 1} others is shown to be worth it against {first}."
+    best = min(good, key=_worth)
+    others = ", ".join(item.name for item in good if item is not best)
+    more = f" Also better in some figure and worse in none: {others}." if others else ""
+    return f"Worth it on these data: {best.name}, against {first}.{more}"
+
+
+def _worth(item: VariantSummary) -> tuple[float, float]:
+    alarms, ap50 = item.means.get("alarms_at_0.8"), item.means.get("AP50")
+    return (math.inf if alarms is None else alarms, -(ap50 or 0.0))
 
 
 def _sentence(name: str, reference: str, found: Contrast) -> str:
