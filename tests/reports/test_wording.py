@@ -12,6 +12,7 @@ from hardmine.evaluation.scored_images import Scored
 from hardmine.reports.content import curve_line, worst_alarms
 from hardmine.reports.wording import (
     Comparison,
+    Looked,
     Stop,
     allows_claim,
     ap50_certainty,
@@ -27,6 +28,7 @@ from hardmine.reports.wording import (
     trainings,
     verdict_class,
     what_happened,
+    who_looked,
 )
 from hardmine.types import Dataset, ImageRecord, ImageState
 
@@ -198,3 +200,16 @@ def test_curve_line() -> None:
     assert line is not None
     # the hit at .75 (no alarm yet), then one alarm on two images
     assert line.points == ((0.0, 0.0), (0.5, 0.0))
+
+
+def test_who_looked_is_said_with_names_and_with_how_many_nobody_saw() -> None:
+    rows = [
+        Looked("mined", 1, 10, {"empty": 6}, {"ann": 5, "ben": 1}),
+        Looked("mined", 2, 5, {"empty": 5}, {"ben": 5}),
+    ]
+    assert who_looked(rows) == ("Of 15 candidates, ben on 6, ann on 5 decided; nobody looked at 4.")
+    assert who_looked(rows[1:]) == (
+        "Of 5 candidates, ben on 5 decided; somebody looked at all of them."
+    )
+    nobody = [Looked("mined", 1, 10, {}, {})]
+    assert who_looked(nobody).startswith("Nobody looked at the 10 candidates")

@@ -69,7 +69,12 @@ export class Grid {
   }
 
   #columns() {
-    return Math.max(1, Math.floor((this.place.clientWidth - 8) / (this.side + 8)));
+    return Math.max(1, Math.floor((this.place.clientWidth - 24) / (this.side + 8)));
+  }
+
+  // From one tile to the next, pixels: the tiles fill the width.
+  #step() {
+    return Math.max(this.side + 8, Math.floor((this.place.clientWidth - 24) / this.#columns()));
   }
 
   #later() {
@@ -78,14 +83,14 @@ export class Grid {
 
   #rect(at) {
     const columns = this.#columns();
-    const step = this.side + 8;
+    const step = this.#step();
     return { x: 8 + (at % columns) * step, y: 8 + Math.floor(at / columns) * step };
   }
 
   #draw() {
     if (this.place.clientHeight === 0) return;
     const columns = this.#columns();
-    const step = this.side + 8;
+    const step = this.#step();
     this.space.style.height = `${Math.ceil(this.ids.length / columns) * step + 8}px`;
     const first = Math.max(0, Math.floor(this.place.scrollTop / step) - 1) * columns;
     const last = Math.min(this.ids.length, (Math.ceil((this.place.scrollTop + this.place.clientHeight) / step) + 1) * columns);
@@ -106,7 +111,7 @@ export class Grid {
       }
       const { x, y } = this.#rect(at);
       tile.style.transform = `translate(${x}px, ${y}px)`;
-      tile.style.width = tile.style.height = `${this.side}px`;
+      tile.style.width = tile.style.height = `${step - 8}px`;
     }
     if (fresh.length) this.#fill(fresh);
   }
@@ -181,10 +186,10 @@ export class Grid {
 
   #at(event) {
     const { x, y } = this.#point(event);
-    const step = this.side + 8;
+    const step = this.#step();
     const [column, row] = [Math.floor((x - 8) / step), Math.floor((y - 8) / step)];
     const at = row * this.#columns() + column;
-    const inside = column >= 0 && column < this.#columns() && x - 8 - column * step <= this.side && y - 8 - row * step <= this.side;
+    const inside = column >= 0 && column < this.#columns() && x - 8 - column * step <= step - 8 && y - 8 - row * step <= step - 8;
     return inside && at >= 0 && at < this.ids.length ? at : null;
   }
 
@@ -204,15 +209,15 @@ export class Grid {
     const [x1, y1, x2, y2] = [Math.min(x, drag.x), Math.min(y, drag.y), Math.max(x, drag.x), Math.max(y, drag.y)];
     Object.assign(this.marquee.style, { left: `${x1}px`, top: `${y1}px`, width: `${x2 - x1}px`, height: `${y2 - y1}px` });
     this.marquee.hidden = false;
-    const step = this.side + 8;
+    const step = this.#step();
     const columns = this.#columns();
     this.selected = new Set(drag.keep);
     const lastRow = Math.floor((y2 - 8) / step);
-    for (let row = Math.max(0, Math.floor((y1 - 8 - this.side) / step)); row <= lastRow; row += 1) {
+    for (let row = Math.max(0, Math.floor((y1 - step) / step)); row <= lastRow; row += 1) {
       for (let column = 0; column < columns; column += 1) {
         const at = row * columns + column;
         const { x: tx, y: ty } = this.#rect(at);
-        if (at < this.ids.length && tx < x2 && tx + this.side > x1 && ty < y2 && ty + this.side > y1) {
+        if (at < this.ids.length && tx < x2 && tx + step - 8 > x1 && ty < y2 && ty + step - 8 > y1) {
           this.selected.add(this.ids[at]);
         }
       }
@@ -274,8 +279,9 @@ export class Grid {
   #reveal() {
     if (!this.ids.length) return;
     const { y } = this.#rect(this.focus);
+    const side = this.#step() - 8;
     if (y < this.place.scrollTop) this.place.scrollTop = y - 8;
-    else if (y + this.side > this.place.scrollTop + this.place.clientHeight) this.place.scrollTop = y + this.side + 8 - this.place.clientHeight;
+    else if (y + side > this.place.scrollTop + this.place.clientHeight) this.place.scrollTop = y + side + 8 - this.place.clientHeight;
     this.#draw();
     for (const [at, tile] of this.#tiles) tile.classList.toggle("focus", at === this.focus);
   }

@@ -1,0 +1,144 @@
+"""Starting the page: ports, browsers, a missing extra, exports; and what is said of a picture's file."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import webbrowser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hardmine.cli.main import run as run_command
+from hardmine.data.splits.near_duplicates import perceptual_hash
+from hardmine.errors import ConfigError, DataError, MissingExtraError
+from hardmine.mining.pool_store import PoolStore
+from hardmine.review.candidate_list import open_candidates
+from hardmine.review.review_options import PORT, ReviewOptions
+from hardmine.review.review_pictures import SCREEN, ReviewPictures, what_is_wrong
+from hardmine.review.run_review import bind, open_listed, open_page, serve_review
+from hardmine.types import Decision, Verdict
+from review_world import MODEL, draw, mined
+
+
+def test_a_port_that_is_taken_is_one_clear_error_when_it_was_asked_for() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        taken = pytest.raises(DataError, match=rf"port {port} is taken, maybe by another review")
+        with taken, bind(ReviewOptions(port=port)):
+            pass
+    with bind(ReviewOptions(port=port)) as place:
+        assert place.getsockname()[1] == port
+
+
+def test_without_a_port_the_next_free_one_is_taken() -> None:
+    with bind(ReviewOptions()) as first, bind(ReviewOptions()) as second:
+        one, two = first.getsockname()[1], second.getsockname()[1]
+    assert PORT <= one < two < PORT + 20
+
+
+def test_an_address_of_another_machine_is_one_clear_error() -> None:
+    wrong = pytest.raises(DataError, match=r"192\.0\.2\.1, port 0: the page cannot be served there")
+    with wrong, bind(ReviewOptions(host="192.0.2.1", port=0)):
+        pass
+
+
+@pytest.mark.parametrize("outcome", [False, webbrowser.Error("none")])
+def test_where_no_browser_opens_the_address_is_said(
+    monkeypatch: pytest.MonkeyPatch, outcome: object
+) -> None:
+    def open_nothing(url: str) -> bool:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return bool(outcome)
+
+    monkeypatch.setattr(webbrowser, "open", open_nothing)
+    notes: list[str] = []
+    open_page("http://127.0.0.1:1/", notes.append)
+    assert notes == ["no browser could be opened: open http://127.0.0.1:1/ yourself"]
+
+
+def test_without_the_extra_the_command_to_install_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hardmine\[review\]'"):
+        serve_review(mined(tmp_path, 1), ReviewOptions(), print, print)
+
+
+def test_an_export_needs_a_format_and_a_folder() -> None:
+    with pytest.raises(ConfigError, match="export and out belong together"):
+        ReviewOptions(export="cvat")
+    with pytest.raises(ConfigError, match="did you mean 'labelstudio'"):
+        ReviewOptions(export="labelstudi", out=Path("x"))
+
+
+def test_the_command_exports_what_is_left_to_label(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = mined(tmp_path, 2)
+    with PoolStore(run / "pool.sqlite") as store:
+        image = str(tmp_path / "pool" / "pic-001.jpg")
+        store.add_decisions([Decision(image, Verdict.CONTAINS_OBJECT, "ann", "2026-01-01", MODEL)])
+    out = tmp_path / "out"
+    words = ["review", str(run), "--export", "labelstudio", "--out", str(out)]
+    assert run_command(words) == 0
+    assert "1 images to label, 2 predictions" in capfd.readouterr().out
+    assert any(out.iterdir())
+    assert run_command(words) == 1
+    assert run_command(["review", str(run), "--export", "labelstudio"]) == 2
+    assert run_command(["review", str(tmp_path / "pool")]) == 1
+    assert "neither pool.sqlite nor candidates.json" in capfd.readouterr().err
+
+
+def test_a_csv_that_contradicts_the_page_is_refused_before_the_page_opens(tmp_path: Path) -> None:
+    run = mined(tmp_path, 2)
+    with PoolStore(run / "pool.sqlite") as store:
+        image = str(tmp_path / "pool" / "pic-000.jpg")
+        store.add_decisions([Decision(image, Verdict.IGNORE, "ann", "2026-01-01", MODEL)])
+    sheet = run / "candidates.csv"
+    lines = sheet.read_text().splitlines()
+    sheet.write_text("\n".join([lines[0], lines[1] + "empty", lines[2] + "unsure"]) + "\n")
+    with pytest.raises(
+        DataError, match=r"candidates\.csv:2: .*pic-000\.jpg is empty here, and ann"
+    ):
+        open_listed(sheet)
+    sheet.write_text("\n".join([lines[0], lines[1] + "ignore", lines[2] + "unsure"]) + "\n")
+    open_listed(sheet)
+    with PoolStore(run / "pool.sqlite", read_only=True) as store:
+        assert [said.who for said in store.decisions().values()] == ["ann", str(sheet)]
+
+
+def test_a_file_that_is_gone_or_became_another_picture_is_said(tmp_path: Path) -> None:
+    item = open_candidates(mined(tmp_path, 1)).items[0]
+    path = Path(item.path)
+    with Image.open(path) as image:
+        phash = perceptual_hash(image.convert("RGB"))
+    later = item.mined_at + 60
+    os.utime(path, (later, later))
+    assert what_is_wrong(item, phash) == ""  # touched, and the same picture
+    Image.linear_gradient("L").resize((240, 160)).save(path)
+    os.utime(path, (later, later))
+    assert "has changed since it was mined" in what_is_wrong(item, phash)
+    assert what_is_wrong(item, 0) == ""  # nothing is known of the picture that was mined
+    path.unlink()
+    assert "not there any more" in what_is_wrong(item, phash)
+
+
+def test_large_pictures_come_smaller_first_and_whole_on_request(tmp_path: Path) -> None:
+    item = open_candidates(mined(tmp_path, 1)).items[0]
+    draw(Path(item.path), 1, (4200, 2100))
+    pictures = ReviewPictures()
+    small, whole = pictures.screen(item), pictures.full(item)
+    assert (small.width, small.height) == (whole.width, whole.height) == (4200, 2100)
+    (tmp_path / "small.jpg").write_bytes(small.data)
+    with Image.open(tmp_path / "small.jpg") as shown:
+        assert 1400 <= max(shown.size) <= SCREEN
+    assert whole.data == Path(item.path).read_bytes()
+    assert pictures.screen(item) is small  # kept
+    draw(Path(item.path), 2, (300, 200))
+    assert pictures.screen(item).width == 300  # another file is another picture
