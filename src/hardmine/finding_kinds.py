@@ -175,7 +175,7 @@ class FindingKind(StrEnum):
         "image_grey",
         _INFO,
         "Images without colour",
-        "The picture holds no colour; a set of both kinds may be told apart by that alone.",
+        "The picture holds no colour; a model may separate a set of both kinds by that alone.",
     )
     SIZE_DIFFERS = (
         "size_differs",
@@ -531,6 +531,6 @@ class FindingKind(StrEnum):
     SOURCE_TOLD_APART = (
         "source_told_apart",
         _WARNING,
-        "Positives and negatives are told apart without the objects",
-        "With --negatives: the shortcut test (below) tells the two sets apart by their background.",
+        "Positives and negatives differ in more than the objects",
+        "With --negatives: the shortcut test (below) separates the two sets by their background.",
     )

@@ -40,6 +40,7 @@ def tensors_equal(a: Path, b: Path) -> bool:
     [
         ([0.9, 0.2, 0.4], 2),  # a lower value after the interruption must not replace the best
         ([0.2, 0.4, 0.9], 6),  # a higher one must
+        ([0.9, 0.2, 0.9], 2),  # of equal values the first stays
     ],
 )
 def test_the_best_weights_and_all_values_survive_an_interruption(
