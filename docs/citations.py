@@ -69,7 +69,7 @@ def _stale_files(text: str) -> Iterator[str]:
         places = [ROOT / name] if first in FOLDERS else []
         if first in _packages() or first == "hardmine":
             places.append(ROOT / "src" / "hardmine" / name.removeprefix("hardmine/"))
-            places.append(ROOT / "tests" / name)
+            places += [ROOT / "tests" / name, ROOT / "docs" / name]
         if places and not any(place.exists() for place in places):
             yield f"{name}: there is no such file"
     for name in _BARE.findall(text):
