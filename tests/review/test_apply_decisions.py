@@ -178,6 +178,24 @@ def test_decisions_are_read_back_from_the_data_set(data: Path, store: Path) -> N
     assert result.undecided == {"the verdict is unsure": 1}
 
 
+def test_pycocotools_reads_what_was_added(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    data = write_coco(splits, tmp_path / "data")
+    (file,) = data.rglob("*train.json")
+    before = coco.COCO(str(file))
+    result = apply_decisions(store, data)
+    after = coco.COCO(str(file))
+    assert len(after.imgs) == len(before.imgs) + 3
+    (image,) = [i for i in after.imgs.values() if i["file_name"] == result.labelled[0]]
+    (annotation,) = after.loadAnns(after.getAnnIds(imgIds=[image["id"]]))
+    assert annotation["bbox"] == [8.0, 6.0, 32.0, 24.0]
+    assert after.cats[annotation["category_id"]]["name"] == "can"
+    assert {a: before.anns[a] for a in before.anns} == {a: after.anns[a] for a in before.anns}
+    assert set(after.anns) - set(before.anns) == {annotation["id"]}
+
+
 def test_undo_restores_every_byte(data: Path, store: Path) -> None:
     before = contents(root_of(data))
     apply_decisions(store, data)
