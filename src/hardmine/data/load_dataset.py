@@ -49,7 +49,7 @@ def load_splits(
 
     Raises:
         DataError: nothing is recognised (the message lists what was looked for), or a file that
-            everything hangs on is broken. Lesser faults become `Dataset.problems`.
+            all others depend on is broken. Lesser faults become `Dataset.problems`.
     """
     raws = read_splits(path, images=images, empty_is_verified=empty_is_verified)
     datasets = build_splits(raws, categories)
@@ -66,7 +66,7 @@ def read_splits(
     """Read what the label files say, box by box and unjudged; arguments as for `load_splits`.
 
     Raises:
-        DataError: nothing is recognised, or a file that everything hangs on is broken.
+        DataError: nothing is recognised, or a file that all others depend on is broken.
     """
     sources = find_sources(plain_path(path), None if images is None else plain_path(images))
     raws = {name: s.read(empty_is_verified=empty_is_verified) for name, s in sources.items()}

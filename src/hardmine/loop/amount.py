@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from hardmine.errors import ConfigError
 
 USUAL_SHARE = 0.15
@@ -117,6 +115,8 @@ def choose_amount(amount: Amount, scores: Iterable[float]) -> ChosenAmount:
     firing = f"{len(above)} images of the pool fire at score {threshold:.2f} (recall 0.8)"
     if len(above) <= usual:
         return ChosenAmount(usual, f"{usual} images, the usual number: {firing}")
+    import numpy as np
+
     summed = np.cumsum(above)
     half = int(np.searchsorted(summed, PART_PER_ROUND * summed[-1])) + 1
     if half <= usual:

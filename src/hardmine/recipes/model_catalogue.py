@@ -45,7 +45,7 @@ class LevelCard:
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """A model as ``hardmine models`` shows it; ``gmacs`` and ``num_priors`` are ``None`` for
-    torchvision's own detectors, whose cost hangs on the image.
+    torchvision's own detectors, whose cost depends on the image.
     """
 
     name: str
