@@ -66,3 +66,12 @@ def test_a_part_that_fails_or_has_no_time_is_recorded_and_the_next_one_goes_on(
     assert "wanted 1000" in found["long"]["left out"]
     assert found["good"] == 3
     assert report.failed == ["broken", "long"]
+
+
+@pytest.mark.slow
+def test_the_quick_ablation_runs_to_its_end(capsys) -> None:
+    assert import_module("benchmarks.ablation").main(["--quick"]) == 0
+    out = capsys.readouterr().out
+    assert "| normaliser | batch | 1 |" in out
+    assert "| decoding | per class | 1 |" in out
+    assert out.count("not run") >= 8

@@ -89,8 +89,7 @@ def _chart(key: str, title: str, verdict: Verdict) -> str:
             if points:
                 steps, values = zip(*points, strict=True)
                 axes.plot(steps, values, color=series_color(index), label=name)
-        if verdict.lines:
-            axes.set_xlabel("step")
+        axes.set_xlabel("step" if verdict.lines else verdict.axis)
         axes.set_ylim(0.0, 1.25 * axes.get_ylim()[1])  # room for the legend
         axes.legend(loc="best", fontsize=9)
 

@@ -68,6 +68,8 @@ class Verdict:
     remedy: str = ""
     """A command, where the remedy is no choice of a recipe."""
     ticks: tuple[str, ...] = ()
+    axis: str = ""
+    """What the bars stand over."""
     bars: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     lines: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
@@ -171,6 +173,7 @@ def test_priors(evidence: Evidence) -> Verdict:
         option,
         settings,
         remedy,
+        axis="IoU with the best prior",
         ticks=tuple(f"{edge:.1f}" for edge in edges[:-1]),
         bars={"objects by IoU with their best prior": tuple(float(count) for count in counts)},
     )
@@ -410,6 +413,7 @@ def test_ambiguity(evidence: Evidence) -> Verdict:
         "overlap an object "
         "in part are left out",
         ("loss.assigner.ignore_above=0.3",),
+        axis="IoU with the nearest object",
         ticks=("0", "to .1", "to .2", "to .3", "to .4", "to .5", "above"),
         bars=bars,
     )
@@ -458,6 +462,7 @@ def test_labels(evidence: Evidence) -> Verdict:
         reasons,
         "the labels: add what is missing; until then loss.suspect_score, which leaves such priors out",
         (f"loss.suspect_score={max(0.5, min(0.95, usual)):.2f}",),
+        axis="score of the detection",
         ticks=tuple(f"{edge:.1f}" for edge in edges[:-1]),
         bars={"unexplained detections by score": tuple(float(count) for count in counts)},
     )
