@@ -97,7 +97,7 @@ def commands_shown(cli: Cli) -> list[str]:
 
 def test_what_is_shown_without_a_command_would_be_accepted(cli: Cli) -> None:
     shown = commands_shown(cli)
-    assert len(shown) == 7
+    assert len(shown) == 8
     for line in shown:
         name, *words = shlex.split(line)[1:]
         command = get_command(app).commands[name]

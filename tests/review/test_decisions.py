@@ -145,6 +145,8 @@ def test_a_long_run_of_empty_pictures_says_what_to_expect_of_the_rest() -> None:
     unsure = said(99, "2026-01-01T00:00:00", verdict=Verdict.UNSURE)
     assert advise_on_emptiness([*run, unsure], 7) == ""
     assert advise_on_emptiness(run, 0) == ""
+    about_labels = StoredDecision(98, 98, LABELS, unsure.decision)
+    assert "The last 60 pictures" in advise_on_emptiness([*run, about_labels], 7)
 
 
 def test_candidates_below_the_operating_point_are_said_to_bring_little() -> None:

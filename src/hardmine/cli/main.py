@@ -39,8 +39,9 @@ Usage: hardmine COMMAND …
 The loop, step by step:
   1. train     hardmine train DATA --val 0.2 --out runs/first
   2. mine      hardmine mine runs/first POOL --top 30 --out runs/mined
-  3. confirm   hardmine review runs/mined      (or fill in the verdicts of runs/mined/candidates.csv)
-  4. retrain   hardmine train DATA --val 0.2 --train-negatives EMPTY --out runs/second
+  3. confirm   hardmine review runs/mined
+  4. retrain   hardmine apply runs/mined DATA
+               hardmine train DATA --val 0.2 --out runs/second
   5. measure   hardmine val runs/second TEST --negatives HELD_OUT
 
 All steps, round after round:   hardmine loop DATA --pool POOL --negatives HELD_OUT

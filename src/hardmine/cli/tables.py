@@ -128,3 +128,5 @@ def show_mining(
     for problem in passed_over:
         console.note(str(problem))
     console.result(f"the list: {out / 'candidates.csv'}")
+    if shown:
+        console.note(f"to decide which of them are really empty: hardmine review {out}")
