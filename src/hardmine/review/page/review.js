@@ -75,7 +75,11 @@ async function start() {
   document.title = `Review · ${session.pool.split("/").pop() || session.pool}`;
   $("class-choice").replaceChildren(...session.classes.map((name) => option(name, name)));
   $("class-label").hidden = session.classes.length < 2;
-  const wanted = new URLSearchParams(location.hash.slice(1));
+  let kept = null;
+  try {
+    kept = sessionStorage.getItem(`hardmine.place ${session.store}`);
+  } catch { /* a browser that keeps nothing */ }
+  const wanted = new URLSearchParams(kept ?? location.hash.slice(1));
   const name = session.queues.some((each) => each.name === wanted.get("list")) ? wanted.get("list") : session.queues[0]?.name;
   if (!name) {
     $("question").textContent = "There is nothing to look at: no image of this run was handed out.";
@@ -825,11 +829,12 @@ function gridText() {
 
 let remembering = 0;
 function remember() {
+  const words = `${new URLSearchParams({ list: queue, picture: String(order[at]), ...(view === "grid" ? { view } : {}) })}`;
+  try {
+    sessionStorage.setItem(`hardmine.place ${server.session.store}`, words); // For a reload; at once.
+  } catch { /* a browser that keeps nothing */ }
   clearTimeout(remembering);
-  remembering = setTimeout(() => {
-    const words = new URLSearchParams({ list: queue, picture: String(order[at]), ...(view === "grid" ? { view } : {}) });
-    history.replaceState(null, "", `#${words}`);
-  }, 300);
+  remembering = setTimeout(() => { history.replaceState(null, "", `#${words}`); }, 300);
 }
 
 function openFilter() {
