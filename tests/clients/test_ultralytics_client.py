@@ -58,6 +58,29 @@ def test_a_checkpoint_finds_what_its_own_predict_finds(config: str, tmp_path: Pa
         assert_same(detector.predict(image, score_threshold=SCORE), rows)  # whatever its neighbours
 
 
+@pytest.mark.filterwarnings("ignore")  # theirs, while exporting
+@pytest.mark.parametrize(
+    ("config", "how"),
+    [("yolo11n.yaml", {"nms": True}), ("yolo26n.yaml", {"nms": False})],
+)
+def test_an_export_finds_what_its_own_predict_of_it_finds(
+    config: str, how: dict[str, bool], tmp_path: Path
+) -> None:
+    """With NMS inside and end to end (random scores tie too often to compare NMS outside)."""
+    pytest.importorskip("onnxruntime")
+    made = checkpoint(tmp_path, config)
+    options = {"format": "onnx", "imgsz": SIDE, "device": "cpu", "simplify": False, **how}
+    path = ultralytics.YOLO(made).export(verbose=False, **options)
+    detector = hardmine.load_detector(path, "cpu")
+    model = ultralytics.YOLO(path, task="detect")
+    total = 0
+    for image in pictures(tmp_path):
+        wanted = own(model, image)
+        assert_same(detector.predict(image, score_threshold=SCORE), wanted)
+        total += len(wanted[1])
+    assert total > 30
+
+
 def test_a_half_precision_file_runs_in_float32_and_classes_are_counted(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, "yolo11n.yaml")
     assert torch.load(path, weights_only=False)["model"].model[0].conv.weight.dtype == torch.float16

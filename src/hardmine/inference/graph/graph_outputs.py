@@ -132,7 +132,8 @@ def _split(values: Array, outputs: JoinedOutput) -> tuple[Array, Array]:
         objectness = values[..., 4:5]
         scores = scores * (_sigmoid(objectness) if outputs.score_form == "sigmoid" else objectness)
     if outputs.best_class:
-        scores = np.where(scores == scores.max(axis=-1, keepdims=True), scores, 0)
+        best = scores.argmax(axis=-1, keepdims=True)  # the first one where two are equal
+        scores = np.where(np.arange(scores.shape[-1]) == best, scores, 0)
     return values[..., :4], scores
 
 
