@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hardmine.data.splits.split_options import SplitOptions as SplitOptions
     from hardmine.detections import Detection as Detection
     from hardmine.detections import Detections as Detections
+    from hardmine.diagnosis.diagnose import diagnose as diagnose
     from hardmine.errors import CheckpointError as CheckpointError
     from hardmine.errors import CommandError as CommandError
     from hardmine.errors import ConfigError as ConfigError
@@ -60,6 +61,7 @@ _HOLDS = {
     "hardmine.data.splits.split": "split",
     "hardmine.data.splits.split_options": "SplitOptions",
     "hardmine.detections": "Detection Detections",
+    "hardmine.diagnosis.diagnose": "diagnose",
     "hardmine.errors": (
         "CheckpointError CommandError ConfigError DataError GateError HardmineError MissingExtraError"
     ),

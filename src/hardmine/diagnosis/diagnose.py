@@ -42,6 +42,12 @@ def diagnose(
     Raises:
         DataError: there is no run of an SSD there, or its data has other classes.
         CheckpointError: its weights cannot be read.
+
+    Example:
+        >>> trained = hardmine.train("shelf", val=0.25, recipe="tiny.yaml", out="first", draws=20)
+        >>> found = hardmine.diagnose("first", out="why")
+        >>> len(found.findings), found.page.name
+        (8, 'diagnosis.html')
     """
     run = Path(run).resolve()
     root = run if out is None else Path(out).resolve()
