@@ -134,9 +134,10 @@ def test_the_five_options_that_everybody_needs_come_first(
     assert f" Example: hardmine {command} " in cli(command, "-h")[1]
 
 
-def test_help_of_the_loop_is_in_seven_groups(cli: Cli) -> None:
+def test_help_of_the_loop_is_in_groups(cli: Cli) -> None:
     groups = option_groups("loop")
-    assert list(groups) == ["Options", "Data", "Loop", "Ranking", "Training", "Output", "Advanced"]
+    panels = ["Options", "Data", "Pool", "Loop", "Ranking", "Training", "Output", "Advanced"]
+    assert list(groups) == panels
     assert max(map(len, groups.values())) <= 9
     out = cli("loop", "-h")[1]
     boxes = [line.split()[1] for line in out.splitlines() if line.startswith("╭")]
@@ -237,7 +238,7 @@ def test_module_and_exit_status_of_the_process() -> None:
         ("loop data --pool pool --arms mined,mined", "each once"),
         ("loop data --pool pool --rounds 0", "'--rounds': Input should be greater"),
         ("loop data --pool pool --device tpu", "device: got 'tpu', wanted cpu, mps, cuda"),
-        ("predict weights.safetensors", "Missing argument 'IMAGE|DIR"),
+        ("predict weights.safetensors", "Missing argument 'IMAGE|VIDEO|DIR"),
         ("predict weights.safetensors nowhere.jpg", "'nowhere.jpg' does not exist"),
         ("convert data out", "Missing option '--to'"),
         ("convert data out --to csv", "got 'csv', wanted one of voc"),
