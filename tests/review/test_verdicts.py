@@ -6,13 +6,13 @@ import pytest
 
 from hardmine.errors import DataError
 from hardmine.mining.pool_store import PoolStore
-from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
+from hardmine.review.verdicts import Said, read_verdicts, store_verdicts, undecided
 from hardmine.types import Decision, Verdict
 
 KNOWN = {"a.png": "/pool/a.png", "/pool/a.png": "/pool/a.png", "b, c.png": "/pool/b, c.png"}
 
 
-def read(tmp_path: Path, text: str) -> dict[str, tuple[Verdict, int]]:
+def read(tmp_path: Path, text: str) -> dict[str, Said]:
     path = tmp_path / "said.csv"
     path.write_bytes(text.encode())
     return read_verdicts(path, KNOWN)
@@ -21,8 +21,8 @@ def read(tmp_path: Path, text: str) -> dict[str, tuple[Verdict, int]]:
 def test_verdicts_are_read_by_name_or_path_with_further_columns(tmp_path: Path) -> None:
     text = 'image,score,verdict\r\n/pool/a.png,0.5, Empty \r\n"b, c.png",,contains_object\r\n'
     assert read(tmp_path, text) == {
-        "/pool/a.png": (Verdict.EMPTY, 2),
-        "/pool/b, c.png": (Verdict.CONTAINS_OBJECT, 3),
+        "/pool/a.png": Said(Verdict.EMPTY, f"{tmp_path}/said.csv:2"),
+        "/pool/b, c.png": Said(Verdict.CONTAINS_OBJECT, f"{tmp_path}/said.csv:3"),
     }
 
 
@@ -41,7 +41,7 @@ def test_a_mark_of_byte_order_blank_lines_and_blank_verdicts_are_passed_over(
         ("image,verdict\na.png,empty\nz.png,empty\n", r"said\.csv:3: image 'z\.png' was never"),
         (
             "image,verdict\na.png,empty\n/pool/a.png,unsure\n",
-            r"said\.csv:3: /pool/a\.png is unsure here and empty in line 2",
+            r"said\.csv:3: /pool/a\.png is unsure here and empty in .*said\.csv:2$",
         ),
     ],
 )
@@ -51,17 +51,17 @@ def test_faults_are_named_with_their_line(tmp_path: Path, text: str, message: st
 
 
 def test_a_file_that_is_no_text_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "said.csv").write_bytes(b"\xff\xfe\x00image")
-    with pytest.raises(DataError, match=r"said\.csv: cannot be read as CSV"):
+    (tmp_path / "said.csv").write_bytes(b"image,verdict\n\xe9.png,empty\n")
+    with pytest.raises(DataError, match=r"said\.csv: cannot be read as CSV: not UTF-8 text"):
         read_verdicts(tmp_path / "said.csv", KNOWN)
 
 
 def test_saying_the_same_again_appends_nothing(tmp_path: Path) -> None:
-    said = {"a": (Verdict.EMPTY, 2)}
+    said = {"a": Said(Verdict.EMPTY, "v.csv:2")}
     with PoolStore(tmp_path / "pool.sqlite") as store:
         assert store_verdicts(store, said, "eve", "m") == 1
         assert store_verdicts(store, said, "eve", "m") == 0
-        assert store_verdicts(store, {"a": (Verdict.IGNORE, 2)}, "eve", "m") == 1
+        assert store_verdicts(store, {"a": Said(Verdict.IGNORE, "v.csv:2")}, "eve", "m") == 1
         decision = store.decisions()["a"]
     assert (decision.verdict, decision.who, decision.model_id) == (Verdict.IGNORE, "eve", "m")
 
@@ -76,8 +76,11 @@ def test_a_file_that_contradicts_the_page_is_refused_with_its_line(tmp_path: Pat
         with pytest.raises(
             DataError, match=r"v\.csv:7: a is empty here, and ann said contains_object on the page"
         ):
-            store_verdicts(store, {"a": (Verdict.EMPTY, 7)}, "v.csv", "m")
-        assert store_verdicts(store, {"a": (Verdict.CONTAINS_OBJECT, 7)}, "v.csv", "m") == 0
+            store_verdicts(store, {"a": Said(Verdict.EMPTY, "v.csv:7")}, "v.csv", "m")
+        assert (
+            store_verdicts(store, {"a": Said(Verdict.CONTAINS_OBJECT, "v.csv:7")}, "v.csv", "m")
+            == 0
+        )
         assert store.decisions()["a"].who == "ann"
 
 
@@ -85,17 +88,17 @@ def test_what_the_page_changed_after_the_file_was_taken_in_holds(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with PoolStore(tmp_path / "pool.sqlite") as store:
-        store_verdicts(store, {"a": (Verdict.EMPTY, 2)}, "v.csv", "m")
+        store_verdicts(store, {"a": Said(Verdict.EMPTY, "v.csv:2")}, "v.csv", "m")
         store.add_decisions([said("a", Verdict.IGNORE, "ann")])
-        assert store_verdicts(store, {"a": (Verdict.EMPTY, 2)}, "v.csv", "m") == 0
+        assert store_verdicts(store, {"a": Said(Verdict.EMPTY, "v.csv:2")}, "v.csv", "m") == 0
         assert store.decisions()["a"].verdict is Verdict.IGNORE
     assert "v.csv: 1 verdicts were changed on the page: a (ignore, ann)" in caplog.text
 
 
 def test_a_later_file_counts_against_an_earlier_one(tmp_path: Path) -> None:
     with PoolStore(tmp_path / "pool.sqlite") as store:
-        store_verdicts(store, {"a": (Verdict.EMPTY, 2)}, "one.csv", "m")
-        assert store_verdicts(store, {"a": (Verdict.UNSURE, 2)}, "two.csv", "m") == 1
+        store_verdicts(store, {"a": Said(Verdict.EMPTY, "v.csv:2")}, "one.csv", "m")
+        assert store_verdicts(store, {"a": Said(Verdict.UNSURE, "v.csv:2")}, "two.csv", "m") == 1
         assert store.decisions()["a"].verdict is Verdict.UNSURE
 
 

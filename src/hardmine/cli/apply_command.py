@@ -24,10 +24,10 @@ def apply(
     store: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|STORE|CSV",
+            metavar="RUN|STORE|FILE",
             exists=True,
             help="Where the decisions are: the folder of 'mine' or of 'loop', a pool.sqlite, or a "
-            "candidates.csv with verdicts.",
+            "candidates.csv with verdicts; or a labelling program's file in that folder.",
         ),
     ],
     data: options.Data,

@@ -18,10 +18,10 @@ def review(
     target: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|STORE|CSV",
+            metavar="RUN|STORE|FILE",
             exists=True,
             help="What to look at: the folder of 'mine' or of 'loop', a pool.sqlite, or a "
-            "candidates.csv.",
+            "candidates.csv; or a labelling program's file in that folder, whose verdicts are taken in.",
         ),
     ],
     *,

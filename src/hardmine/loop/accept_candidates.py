@@ -49,7 +49,7 @@ class Waiting:
 class Acceptance:
     """Says which of the candidates are empty.
 
-    ``accept`` is "auto", "review", or the CSV of verdicts; verdicts go into the store, append-only, and
+    ``accept`` is "auto", "review", or the file of verdicts; verdicts go into the store, append-only, and
     count from there: a file of a later round need not repeat those of an earlier one.
     """
 

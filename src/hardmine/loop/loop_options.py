@@ -35,7 +35,7 @@ Accept = Path | Literal["auto", "review"]
 
 
 def read_accept(text: str) -> Accept:
-    """Return what the text after ``--accept`` says: "auto", "review", or the path of a CSV."""
+    """Return what the text after ``--accept`` says: "auto", "review", or a file of verdicts."""
     if text == "auto":
         return "auto"
     return "review" if text == "review" else Path(text)
@@ -73,9 +73,10 @@ class LoopOptions:
         "auto",
         "Who confirms that mined images are empty. 'auto': you vouch that the whole pool is "
         "empty. 'review': the loop stops after mining until every candidate has a decision "
-        "(hardmine review), and goes on with --resume. A CSV file with the columns image,verdict: "
-        "the same with the verdicts in this file.",
-        metavar="auto|review|CSV",
+        "(hardmine review), and goes on with --resume. A CSV file with the columns image,verdict, "
+        "or the file of a labelling program (Label Studio, CVAT, FiftyOne, COCO): the same with the "
+        "verdicts in this file.",
+        metavar="auto|review|FILE",
         parse=read_accept,
         panel="Loop",
     )

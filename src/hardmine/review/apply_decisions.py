@@ -40,6 +40,7 @@ from hardmine.files import write_bytes, write_json
 from hardmine.inference.image_loading import path_of, read_item
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
+from hardmine.review.labelling_verdicts import is_labelling_file
 from hardmine.types import Dataset, Decision, ImageState
 
 How = Literal["copy", "link", "reference"]
@@ -128,8 +129,8 @@ def apply_decisions(
     that is added, is left out; so is one that has changed since it was mined.
 
     Args:
-        store: the folder of ``mine`` or of a loop, its ``pool.sqlite``, or a ``candidates.csv`` with
-            verdicts (which go into the store first).
+        store: the folder of ``mine`` or of a loop, its ``pool.sqlite``, a ``candidates.csv`` with
+            verdicts, or a labelling program's file in that folder (verdicts go into the store first).
         data: the data set.
         how: copy the images, make hard links, or make symbolic links to where they are. Images in
             archives and behind URLs are always copied.
@@ -203,7 +204,7 @@ def undo_apply(data: Path | str) -> int:
 
 def _decided(target: Path) -> tuple[dict[str, Decision], dict[str, int]]:
     """Return the latest decision on each image, and the hash that mining saw."""
-    if target.suffix.lower() == ".csv":
+    if target.suffix.lower() == ".csv" or (target.is_file() and is_labelling_file(target)):
         from hardmine.review.run_review import open_listed
 
         target = open_listed(target).store

@@ -218,6 +218,21 @@ def _store_of(listed: Path) -> Path:
     return listed.with_name("pool.sqlite")
 
 
+def run_of(file: Path) -> Path:
+    """Return the folder of the run that a labelling program's file lies in.
+
+    Raises:
+        DataError: there is no ``pool.sqlite`` beside the file or above it.
+    """
+    store = _store_of(file.resolve())
+    if not store.is_file():
+        raise DataError(
+            f"{file}: no pool.sqlite beside it or above it, wanted the file in the folder of a mining "
+            "run or of a loop, so that it is known which images it speaks of"
+        )
+    return store.parent
+
+
 @dataclass
 class _Reader:
     """Gathers the items of one run."""

@@ -20,11 +20,13 @@ from hardmine.errors import DataError, MissingExtraError
 from hardmine.mining.candidates_file import HandOver
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
-from hardmine.review.candidate_list import CandidateList, Item, open_candidates
+from hardmine.review.candidate_list import CandidateList, Item, open_candidates, run_of
 from hardmine.review.decisions import DecisionDesk
+from hardmine.review.labelling_verdicts import is_labelling_file
 from hardmine.review.request_guard import Access
 from hardmine.review.review_options import PORT, ReviewOptions
 from hardmine.review.verdicts import read_verdicts, store_verdicts
+from hardmine.text import peek_text
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, Problem, Verdict
 
 _TRIES = 20
@@ -82,24 +84,28 @@ def serve_review(target: Path, options: ReviewOptions, say: Say, note: Say) -> N
 
 
 def open_listed(target: Path) -> CandidateList:
-    """Return what there is to look at; verdicts that a given CSV has filled in go into the store.
+    """Return what there is to look at; verdicts of a given file go into the store.
+
+    Args:
+        target: as for :func:`open_candidates`; or a labelling program's file in a run's folder.
 
     Raises:
         DataError: as :func:`open_candidates`, and for a verdict that contradicts one of the page.
     """
-    listed = open_candidates(target)
-    if listed.csv is not None and _has_verdicts(listed.csv):
+    is_labelled = target.is_file() and is_labelling_file(target)
+    listed = open_candidates(run_of(target) if is_labelled else target)
+    file = target if is_labelled else listed.csv
+    if file is not None and (is_labelled or _has_verdicts(file)):
         known = {text: item.path for item in listed.items for text in (item.name, item.path)}
-        verdicts = read_verdicts(listed.csv, known)
+        verdicts = read_verdicts(file, known)
         models = {item.path: item.model_id for item in listed.items}
         with PoolStore(listed.store, beside_a_run=True) as store:
-            store_verdicts(store, verdicts, str(listed.csv), next(iter(models.values()), ""))
+            store_verdicts(store, verdicts, str(file), next(iter(models.values()), ""))
     return listed
 
 
 def _has_verdicts(path: Path) -> bool:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return "verdict" in file.readline()
+    return "verdict" in peek_text(path).partition("\n")[0]
 
 
 @contextmanager

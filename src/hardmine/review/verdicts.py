@@ -1,67 +1,101 @@
-"""Verdicts on candidates: read from a CSV that a person filled in, kept in the pool store."""
+"""Verdicts on candidates: read from a CSV or from a labelling program's file, kept in the pool store."""
 
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from hardmine.errors import DataError
 from hardmine.mining.pool_store import LABELS, PoolStore
-from hardmine.types import Decision, Verdict
+from hardmine.review.labelling_verdicts import (
+    SUFFIXES,
+    KnownImages,
+    boxes_in_pixels,
+    read_labelling_file,
+)
+from hardmine.text import TextError, read_text
+from hardmine.types import Decision, NamedBox, Verdict
 
 _log = logging.getLogger("hardmine")
 _VERDICTS = ", ".join(verdict.value for verdict in Verdict)
 
 
-def read_verdicts(path: Path, known: Mapping[str, str]) -> dict[str, tuple[Verdict, int]]:
-    """Read ``image,verdict`` rows; further columns (those of ``candidates.csv``) are allowed.
+class Said(NamedTuple):
+    """A verdict, where a file says it (``v.csv:7``, ``tasks.json[3]``), and the objects drawn there."""
 
-    Rows whose verdict is blank count as not decided yet.
+    verdict: Verdict
+    where: str
+    boxes: tuple[NamedBox, ...] = ()
+
+
+def read_verdicts(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
+    """Read ``image,verdict`` rows, or a labelling program's file (``.json``, ``.xml``).
+
+    Further columns (those of ``candidates.csv``) are allowed. Rows whose verdict is blank, and images
+    on which a program's file does not say that a person decided, count as not decided yet.
 
     Args:
-        path: the CSV file, UTF-8, with a header line.
+        path: the CSV file, UTF-8, with a header line; or the file of a labelling program.
         known: every image ever handed out, by the name it has in ``candidates.csv`` and by its
             path, each to its path.
 
     Returns:
-        dict: verdict and line number by the image's path.
+        dict: verdict, place and boxes by the image's path.
 
     Raises:
         DataError: no such columns, an unknown verdict, an image that was never handed out, or two
-            different verdicts on one image; the line is named.
+            different verdicts on one image; the line or entry is named.
     """
-    rows = _rows(path)
-    verdicts: dict[str, tuple[Verdict, int]] = {}
-    for line, row in rows:
+    if path.suffix.lower() in SUFFIXES:
+        return _read_labelled(path, known)
+    verdicts: dict[str, Said] = {}
+    for line, row in _rows(path):
         name, said = (row.get("image") or "").strip(), (row.get("verdict") or "").strip().lower()
         if not name and not said:
             continue
+        where = f"{path}:{line}"
         if name not in known:
-            raise DataError(f"{path}:{line}: image {name!r} was never handed out")
-        if not said:
-            continue
-        verdict = _verdict(said, f"{path}:{line}")
-        earlier = verdicts.setdefault(known[name], (verdict, line))
-        if earlier[0] is not verdict:
-            raise DataError(
-                f"{path}:{line}: {name} is {said} here and {earlier[0].value} in line {earlier[1]}"
-            )
+            raise DataError(f"{where}: image {name!r} was never handed out")
+        if said:
+            _add(verdicts, known[name], name, Said(_verdict(said, where), where))
     return verdicts
+
+
+def _read_labelled(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
+    images = KnownImages(known)
+    verdicts: dict[str, Said] = {}
+    for entry in read_labelling_file(path):
+        where = f"{path}[{entry.place}]"
+        image = images.find(entry.name, where)
+        if entry.verdict is not None:
+            said = Said(entry.verdict, where, boxes_in_pixels(entry, image))
+            _add(verdicts, image, entry.name, said)
+    return verdicts
+
+
+def _add(verdicts: dict[str, Said], image: str, name: str, said: Said) -> None:
+    earlier = verdicts.setdefault(image, said)
+    if earlier.verdict is not said.verdict:
+        raise DataError(
+            f"{said.where}: {name} is {said.verdict.value} here and {earlier.verdict.value} in "
+            f"{earlier.where}"
+        )
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str | None]]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            names = [str(name).strip() for name in reader.fieldnames or ()]
-            if not {"image", "verdict"} <= set(names):
-                raise DataError(f"{path}:1: got columns {names}, wanted image and verdict")
-            reader.fieldnames = names
-            return [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        names = [str(name).strip() for name in reader.fieldnames or ()]
+        if not {"image", "verdict"} <= set(names):
+            raise DataError(f"{path}:1: got columns {names}, wanted image and verdict")
+        reader.fieldnames = names
+        return [(reader.line_num, row) for row in reader]
+    except (OSError, TextError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV: {error}") from error
 
 
@@ -72,13 +106,11 @@ def _verdict(said: str, where: str) -> Verdict:
         raise DataError(f"{where}: verdict {said!r}, wanted one of {_VERDICTS}") from None
 
 
-def store_verdicts(
-    store: PoolStore, verdicts: Mapping[str, tuple[Verdict, int]], who: str, model_id: str
-) -> int:
+def store_verdicts(store: PoolStore, verdicts: Mapping[str, Said], who: str, model_id: str) -> int:
     """Append the verdicts that differ from the latest on file; return how many those were.
 
-    What a person decided on the page after this file's verdict was taken in holds, and is named in a
-    warning.
+    Boxes are added to a verdict that has none yet. What a person decided on the page after this file's
+    verdict was taken in holds, and is named in a warning.
 
     Raises:
         DataError: the file contradicts a decision of the page, and it cannot be told which is later.
@@ -87,18 +119,19 @@ def store_verdicts(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     fresh: list[Decision] = []
     overruled: list[str] = []
-    for image, (verdict, line) in verdicts.items():
+    for image, (verdict, where, boxes) in verdicts.items():
         said = history.get(image, [])
-        if said and said[-1].verdict is verdict:
+        if said and said[-1].verdict is verdict and not _adds_boxes(said[-1], boxes):
             continue
-        if not said or said[-1].who == who or _is_file(said[-1].who):
-            fresh.append(Decision(image, verdict, who, now, model_id))
+        same = bool(said) and said[-1].verdict is verdict
+        if not said or same or said[-1].who == who or _is_file(said[-1].who):
+            fresh.append(Decision(image, verdict, who, now, model_id, boxes=boxes))
         elif any(each.who == who and each.verdict is verdict for each in said):
             overruled.append(f"{image} ({said[-1].verdict.value}, {said[-1].who})")
         else:
             raise DataError(
-                f"{who}:{line}: {image} is {verdict.value} here, and {said[-1].who} said "
-                f"{said[-1].verdict.value} on the page at {said[-1].when}: change the line, or decide "
+                f"{where}: {image} is {verdict.value} here, and {said[-1].who} said "
+                f"{said[-1].verdict.value} on the page at {said[-1].when}: change the file, or decide "
                 "on the page again"
             )
     if overruled:
@@ -107,6 +140,13 @@ def store_verdicts(
     if fresh:
         store.add_decisions(fresh)
     return len(fresh)
+
+
+def _adds_boxes(said: Decision, boxes: tuple[NamedBox, ...]) -> bool:
+    """Return whether a file's boxes count: those of the page stay, those of a file are replaced."""
+    if not boxes or not said.boxes:
+        return bool(boxes)
+    return _is_file(said.who) and said.boxes != boxes
 
 
 def _history(store: PoolStore, images: Collection[str]) -> dict[str, list[Decision]]:
@@ -118,7 +158,7 @@ def _history(store: PoolStore, images: Collection[str]) -> dict[str, list[Decisi
 
 
 def _is_file(who: str) -> bool:
-    return who.lower().endswith(".csv")
+    return who.lower().endswith((".csv", *SUFFIXES))
 
 
 def undecided(

@@ -91,7 +91,9 @@ def write_fiftyone(labels: LabelSet, out: Path) -> Sequence[str]:
     folders: dict[Path, dict[str, Any]] = {}
     for dataset in labels.splits.values():
         for record in dataset.records:
-            known = record.path in labels.scores or record.state.is_trainable
+            # An empty list means that a person looked, so a model that saw nothing gives null.
+            seen = record.path in labels.scores and len(record.labels) > 0
+            known = seen or record.state.is_trainable
             found = folders.setdefault(record.path.parent.parent, {})
             found[record.path.stem] = _objects(labels, record) if known else None
     for folder, objects in folders.items():
