@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from hardmine.cli.main import run as run_command
+from hardmine.data.convert import convert
 from hardmine.errors import DataError
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review.labelling_verdicts import is_labelling_file
 from hardmine.review.run_review import open_listed
 from hardmine.review.verdicts import Said, read_verdicts, store_verdicts
-from hardmine.types import Decision, NamedBox, Verdict
+from hardmine.types import Dataset, Decision, ImageRecord, ImageState, NamedBox, Verdict
 from review_world import MODEL, draw, mined
 
 EMPTY, HOLDS, IGNORE, UNSURE = (
@@ -360,3 +361,35 @@ def test_apply_takes_the_file_in_the_folder_of_the_run_and_nowhere_else(
     lost.write_text(file.read_text())
     assert run_command(["apply", str(lost), str(data), "--dry-run"]) == 1
     assert "no pool.sqlite beside it or above it, wanted the file in" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["labelstudio", "cvat", "fiftyone"])
+def test_images_of_the_same_name_are_told_apart_by_the_list_that_the_export_wrote(
+    tmp_path: Path, to: str
+) -> None:
+    paths = [draw(tmp_path / "pool" / camera / "a.jpg", i) for i, camera in enumerate(("c1", "c2"))]
+    known = {str(path): str(path) for path in paths}
+    exported_only = ImageRecord.empty(paths[1], 240, 160, ImageState.UNREVIEWED)
+    out = convert(Dataset(("cat",), (exported_only,), tmp_path), tmp_path / "out", to).out
+    if to == "labelstudio":
+        file = out / "tasks.json"
+        tasks = json.loads(file.read_text())
+        file.write_text(json.dumps([each | {"annotations": [{"result": []}]} for each in tasks]))
+    elif to == "cvat":
+        file = out / "annotations.xml"
+        text = file.read_text()
+        file.write_text(
+            text.replace('height="160" />', 'height="160"><tag label="empty"/></image>')
+        )
+    else:
+        file = out / "labels.json"
+        file.write_text(file.read_text().replace("null", "[]"))
+    assert {image: said.verdict for image, said in read_verdicts(file, known).items()} == {
+        str(paths[1]): EMPTY
+    }
+    (out / "image_names.json").write_text('{"copies": {"a.jpg": 3}}')
+    with pytest.raises(DataError, match=r"image_names\.json: got .*, wanted 'copies'"):
+        read_verdicts(file, known)
+    (out / "image_names.json").unlink()
+    with pytest.raises(DataError, match=r"\[0\]: image '.*a.*' may be"):
+        read_verdicts(file, known)

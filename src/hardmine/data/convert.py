@@ -13,7 +13,11 @@ from hardmine.data.formats.format_table import LabelFormat, written_format
 from hardmine.data.formats.label_format import ALL, SPLITS, LabelSet
 from hardmine.data.load_dataset import load_splits
 from hardmine.errors import ConfigError, DataError
+from hardmine.files import write_json
 from hardmine.types import F32, Dataset, ImageRecord
+
+NAMES_FILE = "image_names.json"
+"""In what is written for a labelling program: which image each picture is a copy of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ def convert(
     link: bool = False,
     scores: Mapping[Path, F32] | None = None,
     model: str = "hardmine",
+    origins: Mapping[Path, str] | None = None,
 ) -> Conversion:
     """Write a dataset in another format, with a copy of its images.
 
@@ -56,6 +61,8 @@ def convert(
         scores: f32[N] by image, for images whose boxes are a model's and not a person's; only formats
             of labelling programs take them.
         model: named as the source of those boxes.
+        origins: by image, what it is a copy of, where that is not its path; for labelling programs,
+            whose folder gets an ``image_names.json`` that says it.
 
     Raises:
         ConfigError: an unknown format, or splits or scores that the format has no place for.
@@ -78,6 +85,8 @@ def convert(
         try:
             labels, renamed = _place(splits, part, row, link, scores or {})
             remarks = row.writer.write(replace(labels, model=model), part)
+            if row.for_labelling:
+                write_json(part / NAMES_FILE, {"copies": _copies(splits, origins or {})})
             part.chmod(0o755)
             part.replace(target)
         except BaseException:
@@ -86,6 +95,15 @@ def convert(
     except OSError as error:
         raise DataError(f"{target}: not converted ({error})") from error
     return _summary(labels, target, renamed, tuple(remarks))
+
+
+def _copies(splits: Mapping[str, Dataset], origins: Mapping[Path, str]) -> dict[str, str]:
+    """Return by the name of each picture what it is a copy of."""
+    paths = [record.path for dataset in splits.values() for record in dataset.records]
+    return {
+        name: origins.get(path, str(path))
+        for name, path in zip(unique_names(paths), paths, strict=True)
+    }
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from hardmine.data.convert import NAMES_FILE
 from hardmine.data.formats.coco import STATE_KEY, looks_like_coco
 from hardmine.data.formats.cvat import READER as CVAT
 from hardmine.data.formats.cvat import read_cvat
@@ -303,15 +304,38 @@ def boxes_in_pixels(entry: FileEntry, path: str) -> tuple[NamedBox, ...]:
     return tuple(found)
 
 
+def read_copies(path: Path) -> dict[str, str]:
+    """Return what the pictures are copies of, where the file still lies in the folder that was written.
+
+    Raises:
+        DataError: the list of names beside the file is broken.
+    """
+    names = path.with_name(NAMES_FILE)
+    if not names.is_file():
+        return {}
+    value = read_json(names)
+    copies = value.get("copies") if isinstance(value, dict) else None
+    if not isinstance(copies, dict) or not all(isinstance(each, str) for each in copies.values()):
+        raise DataError(f"{names}: got {str(value)[:80]}, wanted 'copies': names, each with a path")
+    return copies
+
+
 class KnownImages:
     """Finds the pool's image that a labelling program's file names.
 
     Args:
         known: every image handed out, by its name in the pool and by its path, each to its path.
+        copies: by the name of a picture that was written for the program, what it is a copy of.
     """
 
-    def __init__(self, known: Mapping[str, str]) -> None:
+    def __init__(self, known: Mapping[str, str], copies: Mapping[str, str]) -> None:
         self._exact = {same_text(name): path for name, path in known.items()}
+        self._copies = {
+            same_text(text): known[origin]
+            for name, origin in copies.items()
+            for text in (name, name.rpartition(".")[0])
+            if origin in known
+        }
         self._by_name: dict[str, set[str]] = {}
         for path in set(known.values()):
             base = _base_name(path)
@@ -335,6 +359,8 @@ class KnownImages:
                 return self._exact[plain]
             base = _base_name(plain)
             for text in dict.fromkeys((base, _UPLOADED.sub("", base))):
+                if text in self._copies:
+                    return self._copies[text]
                 found = self._by_name.get(text, set())
                 ending = {path for path in found if _ends_with(path, plain)}
                 if len(found) == 1 or len(ending) == 1:

@@ -183,11 +183,14 @@ def export_to_label(target: Path, out: Path, to: str) -> HandOver:
         files = local_files([item.path for item, _ in items], Path(copies))
         records: list[ImageRecord] = []
         scores: dict[Path, F32] = {}
-        for (_, boxes), file in zip(items, files, strict=True):
+        origins: dict[Path, str] = {}
+        for (item, boxes), file in zip(items, files, strict=True):
             record, seen = _record(boxes, file, listed.categories)
             records.append(record)
             scores[record.path] = seen
-        done = convert(Dataset(listed.categories, tuple(records), out), out, to, scores=scores)
+            origins[record.path] = item.path
+        dataset = Dataset(listed.categories, tuple(records), out)
+        done = convert(dataset, out, to, scores=scores, origins=origins)
     return HandOver(done.out, len(records), 0, done.predicted_boxes)
 
 

@@ -16,6 +16,7 @@ from hardmine.review.labelling_verdicts import (
     SUFFIXES,
     KnownImages,
     boxes_in_pixels,
+    read_copies,
     read_labelling_file,
 )
 from hardmine.text import TextError, read_text
@@ -67,7 +68,7 @@ def read_verdicts(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
 
 
 def _read_labelled(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
-    images = KnownImages(known)
+    images = KnownImages(known, read_copies(path))
     verdicts: dict[str, Said] = {}
     for entry in read_labelling_file(path):
         where = f"{path}[{entry.place}]"

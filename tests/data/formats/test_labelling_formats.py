@@ -124,6 +124,7 @@ def test_fiftyone_writes_a_folder_per_split(handed: Handed, tmp_path: Path) -> N
     splits = {"train": handed.dataset.subset([0]), "val": handed.dataset.subset([1])}
     out = convert(splits, tmp_path / "out", "fiftyone", link=True).out
     assert sorted(str(p.relative_to(out)) for p in out.rglob("*.*")) == [
+        "image_names.json",
         "train/data/a.png",
         "train/labels.json",
         "val/data/x_a.png",
