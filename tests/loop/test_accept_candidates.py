@@ -71,6 +71,30 @@ def test_the_loop_waits_for_verdicts_and_goes_on_when_they_are_there(
     assert verdicts.count(Verdict.EMPTY) == 5
 
 
+def test_the_loop_goes_on_with_the_export_of_a_labelling_program(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out, said = tmp_path / "run", tmp_path / "tasks.json"
+    waiting = run(inputs, out, World(), rounds=1, accept=said).waiting
+    assert waiting is not None
+    assert f"in your labelling program, save its export as {said}, then run" in str(waiting)
+    with waiting.candidates.open(newline="") as handle:
+        images = [row["image"] for row in csv.DictReader(handle)]
+    tasks: list[dict[str, Any]] = [
+        {
+            "data": {"image": name},
+            "annotations": [{"result": [], "was_cancelled": name == images[0]}],
+        }
+        for name in images
+    ]
+    said.write_text(json.dumps([*tasks[:-1], tasks[-1] | {"annotations": []}]))
+    with pytest.raises(DataError, match=r"tasks\.json: 1 of 3 candidates have no verdict"):
+        run(inputs, out, World(), rounds=1, accept=said, resume=True)
+    said.write_text(json.dumps(tasks))
+    assert run(inputs, out, World(), rounds=1, accept=said, resume=True).waiting is None
+    assert trained_on(out, "mined", 1) == images[1:]
+
+
 def test_the_loop_waits_for_the_review_page_and_goes_on_with_its_decisions(
     inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,13 +16,15 @@ from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.loop.loop_options import Accept
 from hardmine.mining.candidates_file import read_rows, write_rows
 from hardmine.mining.pool_store import PoolStore
+from hardmine.review.labelling_verdicts import SUFFIXES
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """``candidates`` is the file to judge, ``verdicts`` where the filled-in CSV is expected; ``None``
+    """``candidates`` is the file to judge, ``verdicts`` where the filled-in CSV, or the
+    export of a labelling program, is expected; ``None``
     when a person decides on the review page.
     """
 
@@ -37,6 +39,12 @@ class Waiting:
             return (
                 f"round {self.round_number} waits for decisions on {self.num_images} images: run "
                 f"hardmine review {out}, then: hardmine loop --out {out} --resume"
+            )
+        if self.verdicts.suffix.lower() in SUFFIXES:
+            return (
+                f"round {self.round_number} waits for verdicts on {self.num_images} images: judge those "
+                f"of {self.candidates} in your labelling program, save its export as {self.verdicts}, "
+                f"then run: hardmine loop --out {out} --resume"
             )
         return (
             f"round {self.round_number} waits for verdicts on {self.num_images} images: fill in the"
