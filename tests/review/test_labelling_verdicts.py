@@ -205,6 +205,8 @@ def test_coco_leaves_images_without_annotations_undecided_and_says_so(
         {"file_name": "b.jpg"},
         {"file_name": "c.jpg", "hardmine_state": "verified_empty"},
     )
+    scored = file["annotations"][0] | {"id": 2, "image_id": 0, "score": 0.9}
+    file["annotations"].append(scored)  # a model's
     found = read(tmp_path, file, known)
     assert verdicts(found) == {"b.jpg": HOLDS, "c.jpg": EMPTY}
     assert found["b.jpg"].boxes == CAT
@@ -393,3 +395,15 @@ def test_images_of_the_same_name_are_told_apart_by_the_list_that_the_export_wrot
     (out / "image_names.json").unlink()
     with pytest.raises(DataError, match=r"\[0\]: image '.*a.*' may be"):
         read_verdicts(file, known)
+
+
+def test_the_list_names_images_of_the_pool_where_the_export_had_to_copy_them_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copies(names: list[str], folder: Path) -> list[Path]:
+        return [draw(folder / f"copy-{i}.jpg", i) for i, _ in enumerate(names)]
+
+    monkeypatch.setattr("hardmine.review.run_review.local_files", copies)
+    _, out = exported(tmp_path, "cvat")
+    said = json.loads((out / "image_names.json").read_text())
+    assert said == {"copies": {f"copy-{i}.jpg": f"{tmp_path}/pool/pic-00{i}.jpg" for i in (0, 1)}}
