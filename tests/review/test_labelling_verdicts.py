@@ -211,6 +211,8 @@ def test_coco_leaves_images_without_annotations_undecided_and_says_so(
     assert verdicts(found) == {"b.jpg": HOLDS, "c.jpg": EMPTY}
     assert found["b.jpg"].boxes == CAT
     assert "1 images without annotations stay undecided: COCO cannot say" in caplog.text
+    file["annotations"].append(file["annotations"][0] | {"id": 3, "iscrowd": 1})
+    assert read(tmp_path, file, known)["b.jpg"][::2] == (HOLDS, ())
 
 
 def test_roboflow_images_are_found_by_their_first_name_and_give_no_boxes(

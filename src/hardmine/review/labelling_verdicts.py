@@ -72,9 +72,7 @@ class FileEntry:
 
 def is_labelling_file(path: Path) -> bool:
     """Return whether the beginning of a file is that of a labelling program."""
-    if path.suffix.lower() not in SUFFIXES or '"candidates"' in peek_text(path):
-        return False
-    return _reader_of(path) is not None
+    return path.suffix.lower() in SUFFIXES and _reader_of(path) is not None
 
 
 def read_labelling_file(path: Path) -> list[FileEntry]:
