@@ -409,3 +409,12 @@ def test_the_list_names_images_of_the_pool_where_the_export_had_to_copy_them_fir
     _, out = exported(tmp_path, "cvat")
     said = json.loads((out / "image_names.json").read_text())
     assert said == {"copies": {f"copy-{i}.jpg": f"{tmp_path}/pool/pic-00{i}.jpg" for i in (0, 1)}}
+
+
+def test_an_image_on_which_the_model_saw_nothing_is_null_for_fiftyone(
+    tmp_path: Path, known: dict[str, str]
+) -> None:
+    image = ImageRecord.empty(Path(known["a.jpg"]), 240, 160, ImageState.UNREVIEWED)
+    dataset, nothing = Dataset(("cat",), (image,), tmp_path), np.zeros(0, np.float32)
+    out = convert(dataset, tmp_path / "out", "fiftyone", scores={image.path: nothing}).out
+    assert read_verdicts(out / "labels.json", known) == {}
