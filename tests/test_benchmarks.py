@@ -33,7 +33,7 @@ def test_one_benchmark_is_run_by_its_name(capsys) -> None:
         every.main(["gpu", "--help"])
     assert "--tiny" in capsys.readouterr().out
     assert every.main(["cpu"]) == 2
-    assert "wanted one of augment, decode" in capsys.readouterr().out
+    assert "wanted one of ablation, augment, decode" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -102,7 +102,10 @@ def test_mining_summary(output: Console, capsys: pytest.CaptureFixture[str]) -> 
         "1 images handed out, 40 scanned, 3 near-duplicates passed over, 1 leaks, 1 unread" in out
     )
     assert "out/candidates.csv" in out
-    assert err == "unreadable: pool/x.jpg: truncated after 12 bytes\n"
+    assert err.splitlines() == [
+        "unreadable: pool/x.jpg: truncated after 12 bytes",
+        "to decide which of them are really empty: hardmine review out",
+    ]
 
 
 def test_a_mining_that_hands_out_nothing_says_why(

@@ -156,9 +156,9 @@ class TrainerCommands:
 
     framework: str | None = option(
         None,
-        "Train with another framework: ultralytics:MODEL[@SIDE], where MODEL is a model's yaml "
-        "(yolo11n.yaml) or weights to start from (best.pt), and SIDE the image size (640). Needs "
-        "that package.",
+        "Train with another framework: ultralytics:MODEL or ultralytics:MODEL@SIDE. MODEL is a "
+        "model's yaml (yolo11n.yaml) or weights to start from (best.pt), SIDE the image size (640 if "
+        "not given). Needs that package.",
         flags=("--trainer",),
         metavar="NAME:MODEL",
         panel="Advanced",

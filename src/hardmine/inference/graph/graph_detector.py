@@ -242,6 +242,7 @@ def _describe(
         return load_graph_config(chosen), chosen.parent
     if METADATA_KEY in session.metadata:
         values = json.loads(session.metadata[METADATA_KEY])
+        values.pop(IDENTITY, None)
         return graph_config(values, f"{path} (metadata)"), path.parent
     found = recognise(_Marks(session, path), count)
     if found is not None:
