@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from hardmine.data.grey_depth import to_eight_bits, white_of
-from hardmine.data.images import decode_image, read_image
+from hardmine.data.images import decode_image, read_image, to_eight_bits, white_of
 from hardmine.mining.sources.pool_source import open_source
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from hardmine.data.formats.image_folder import load_images
+from hardmine.data.formats.image_files import load_images
 from hardmine.data.load_dataset import load_dataset
 from hardmine.evaluation import source_shortcut as shortcut
 from hardmine.evaluation.source_shortcut import (

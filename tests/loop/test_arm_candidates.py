@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardmine.data.formats.image_folder import load_images
+from hardmine.data.formats.image_files import load_images
 from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
 from hardmine.inference.predict import _FullPrecision, score_images

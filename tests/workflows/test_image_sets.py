@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hardmine.data.formats.image_folder import load_images
+from hardmine.data.formats.image_files import load_images
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.image_sets import LoopSets, divide_sets

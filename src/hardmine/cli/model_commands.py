@@ -200,7 +200,7 @@ def predict_images(
 
 def find_videos(sources: Sequence[Path]) -> list[Path]:
     """Return the videos among files and folders."""
-    from hardmine.data.file_walk import walk_files
+    from hardmine.data.formats.image_files import walk_files
     from hardmine.data.video import is_video
 
     files = (walk_files(source) if source.is_dir() else [str(source)] for source in sources)
@@ -233,7 +233,7 @@ def find_images(
     Raises:
         DataError: there is no image at all, and one is ``needed``.
     """
-    from hardmine.data.formats.image_folder import load_images
+    from hardmine.data.formats.image_files import load_images
     from hardmine.data.video import is_video
     from hardmine.types import ImageState
 

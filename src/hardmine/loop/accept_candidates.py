@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.image_files import relative_name
 from hardmine.files import write_text
 from hardmine.loop.arm_candidates import ArmCandidates
 from hardmine.loop.control_arms import ARMS, Arm

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, assert_never
 
-from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.image_files import relative_name
 from hardmine.detections import Detections
 from hardmine.errors import NOTICE
 from hardmine.loop.amount import Amount, choose_amount

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hardmine.data.formats.format_table import FORMATS
-from hardmine.data.formats.image_paths import plain_path
+from hardmine.data.formats.image_files import plain_path
 from hardmine.data.formats.label_format import ALL, Additions, NewImage
 from hardmine.data.formats.recognise import find_sources
 from hardmine.data.images import decode_image, picture_suffixes

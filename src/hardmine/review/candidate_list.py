@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.image_files import relative_name
 from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.doubtful_labels import DoubtfulLabels
 from hardmine.mining.mine_options import RankOptions

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hardmine.data.formats.image_folder import load_images
+from hardmine.data.formats.image_files import load_images
 from hardmine.data.load_dataset import build_splits, load_splits, read_splits
 from hardmine.data.quality.check_dataset import CheckReport, check_dataset
 from hardmine.data.quality.findings import Finding

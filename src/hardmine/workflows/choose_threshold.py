@@ -294,7 +294,7 @@ def _of_class(scored: Scored, label: int) -> Scored:
 
 def _groups(data: Dataset, pattern: str) -> dict[str, list[int]]:
     """Return the positions of the images of each group; those that fit no group are in none."""
-    from hardmine.data.splits.grouping import group_by_pattern
+    from hardmine.data.splits.split import group_by_pattern
 
     found: dict[str, list[int]] = {}
     try:

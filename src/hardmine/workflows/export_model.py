@@ -125,7 +125,7 @@ def _beside(checkpoint: Path, to: Target, *, int8: bool) -> Path:
 
 def _pictures(folder: Path) -> list[Path]:
     """Return images of a folder, evenly spread."""
-    from hardmine.data.formats.image_folder import load_images
+    from hardmine.data.formats.image_files import load_images
 
     records = load_images(folder, state=ImageState.UNREVIEWED, source="calibrate").records
     if not records:
@@ -209,7 +209,7 @@ def check_detector(
 
 
 def _all_pictures(folder: Path) -> list[Path]:
-    from hardmine.data.formats.image_folder import load_images
+    from hardmine.data.formats.image_files import load_images
 
     images = load_images(folder, state=ImageState.UNREVIEWED, source="check")
     return [record.path for record in images.records]

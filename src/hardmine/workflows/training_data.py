@@ -87,7 +87,7 @@ def load_negatives(data: DataLike | None, categories: tuple[str, ...], source: s
     Raises:
         DataError: a folder without a readable image, or a dataset with labelled objects.
     """
-    from hardmine.data.formats.image_folder import load_images
+    from hardmine.data.formats.image_files import load_images
 
     if data is None:
         return Dataset(categories, (), Path())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_files import kinds, put_image, put_text, states
-from hardmine.data.formats.image_folder import list_images, load_images
+from hardmine.data.formats.image_files import list_images, load_images
 from hardmine.errors import DataError
 from hardmine.types import ImageState
 

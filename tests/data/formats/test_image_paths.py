@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_files import put_text
-from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
+from hardmine.data.formats.image_files import ImageFinder, OutsideRootError, relative_name
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import pytest
 from data_files import coco, coco_box, coco_image, put_image, put_text, states, voc_object, voc_xml
 from hardmine.data.formats.format_table import READ
 from hardmine.data.formats.label_format import split_of
-from hardmine.data.formats.passed_over import passed_over
-from hardmine.data.load_dataset import load_dataset, load_splits, read_splits
+from hardmine.data.load_dataset import load_dataset, load_splits, passed_over, read_splits
 from hardmine.errors import DataError
 from hardmine.types import ImageState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hardmine.data.formats.yolo_columns import BOX, Columns, judge_columns
+from hardmine.data.formats.yolo_config import BOX, Columns, judge_columns
 
 Values = list[list[float]]
 

@@ -18,7 +18,7 @@ from data_files import (
     voc_object,
     voc_xml,
 )
-from hardmine.data.formats.image_folder import load_images
+from hardmine.data.formats.image_files import load_images
 from hardmine.data.load_dataset import load_splits
 from hardmine.data.quality.check_dataset import CheckReport, check_dataset
 from hardmine.errors import DataError

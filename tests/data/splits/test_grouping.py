@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_files import put_image
-from hardmine.data.splits.grouping import Moment, cut_in_time, group_by_pattern, moments
-from hardmine.data.splits.split import split_by_group, split_by_time
+from hardmine.data.splits.split import (
+    Moment,
+    cut_in_time,
+    group_by_pattern,
+    moments,
+    split_by_group,
+    split_by_time,
+)
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from data_files import picture, put_image, put_text, real_data
-from hardmine.data.formats.image_folder import list_images
+from hardmine.data.formats.image_files import list_images
 from hardmine.data.images import read_image, read_picture
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import (

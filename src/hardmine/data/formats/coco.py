@@ -26,9 +26,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from hardmine.data.formats.image_folder import measure
+from hardmine.data.formats.image_files import ImageFinder, OutsideRootError, measure, relative_name
 from hardmine.data.formats.image_labels import Remarks
-from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_format import (
     ALL,
@@ -42,8 +41,8 @@ from hardmine.data.formats.label_format import (
     usual_folder,
     written_beside,
 )
+from hardmine.data.formats.label_readers import likely_folders, none_found
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
-from hardmine.data.formats.labels_in_one_file import likely_folders, none_found
 from hardmine.errors import DataError
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind

@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hardmine.data.formats.image_files import relative_name
 from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox, class_names
-from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.image_states import Mark, has_label_file, mark_of, write_marks
 from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
-from hardmine.data.formats.labels_in_one_file import OneFileSource, one_file_source
+from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind

@@ -25,7 +25,7 @@ from hardmine.data.formats.label_format import (
     with_lines,
     written_beside,
 )
-from hardmine.data.formats.labels_in_one_file import OneFileSource, one_file_source
+from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, peek_text, read_text

@@ -24,7 +24,7 @@ from hardmine.data.formats.image_labels import (
     turned_box,
 )
 from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
-from hardmine.data.formats.labels_in_one_file import OneFileSource, one_file_source
+from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind

@@ -1,7 +1,7 @@
 """What a label file says of one image, in the words of the format, and what is said of a whole set.
 
 The readers of single formats fill `ImageLabels`; the readers that many formats share
-(`labels_per_image`, `labels_in_one_file`) find the images and turn them into `RawImage` values.
+(`label_readers`) find the images and turn them into `RawImage` values.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.image_files import relative_name
 from hardmine.errors import DataError
 from hardmine.files import write_json
 from hardmine.finding_kinds import FindingKind

@@ -17,9 +17,8 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from hardmine.data.formats.image_folder import stem_name
+from hardmine.data.formats.image_files import relative_name, stem_name
 from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox, class_names
-from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.image_states import (
     Mark,
     has_label_file,
@@ -34,8 +33,8 @@ from hardmine.data.formats.label_format import (
     Reader,
     Writer,
 )
+from hardmine.data.formats.label_readers import PerImageSource
 from hardmine.data.formats.label_validation import RawObject, RawSplit
-from hardmine.data.formats.labels_per_image import PerImageSource
 from hardmine.errors import ConfigError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import peek_text, read_lines

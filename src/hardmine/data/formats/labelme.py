@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hardmine.data.formats.image_folder import list_images
+from hardmine.data.formats.image_files import list_images, relative_name
 from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox
-from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.image_states import (
     Mark,
     has_label_file,
@@ -33,8 +32,8 @@ from hardmine.data.formats.label_format import (
     Writer,
     split_folder,
 )
+from hardmine.data.formats.label_readers import PerImageSource
 from hardmine.data.formats.label_validation import LabelError
-from hardmine.data.formats.labels_per_image import PerImageSource
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, decode_text, peek_text, read_lines

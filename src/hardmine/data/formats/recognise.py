@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hardmine.data.formats.format_table import READ, LabelFormat, looked_for
-from hardmine.data.formats.image_folder import (
+from hardmine.data.formats.image_files import (
     files_in,
     list_files,
     list_images,

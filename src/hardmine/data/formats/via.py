@@ -20,7 +20,7 @@ from typing import Any
 
 from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox
 from hardmine.data.formats.label_format import ALL, LabelFiles, Reader
-from hardmine.data.formats.labels_in_one_file import OneFileSource, one_file_source
+from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, peek_text, read_json, read_text

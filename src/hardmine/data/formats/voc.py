@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
 
-from hardmine.data.formats.image_folder import stem_name
+from hardmine.data.formats.image_files import relative_name, stem_name
 from hardmine.data.formats.image_labels import (
     Fault,
     ImageLabels,
@@ -27,7 +27,6 @@ from hardmine.data.formats.image_labels import (
     class_names,
     parse_xml,
 )
-from hardmine.data.formats.image_paths import relative_name
 from hardmine.data.formats.image_states import (
     Mark,
     has_label_file,
@@ -46,7 +45,7 @@ from hardmine.data.formats.label_format import (
     Writer,
     with_lines,
 )
-from hardmine.data.formats.labels_per_image import PerImageSource
+from hardmine.data.formats.label_readers import PerImageSource
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import peek_text
 from hardmine.types import Dataset, ImageRecord, ImageState

@@ -2,7 +2,7 @@
 
 A missing label file says ``unreviewed``, an empty one ``verified_empty``; other states, and objects
 to ignore, live in a side file (see `image_states`). What lines of another length mean is judged over
-the whole set (`yolo_columns`); ``data.yaml`` is read in `yolo_config`.
+the whole set; that and ``data.yaml`` are in `yolo_config`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ from typing import NamedTuple
 
 import yaml
 
-from hardmine.data.formats.image_folder import list_files, list_images, measure, stem_name
+from hardmine.data.formats.image_files import (
+    ImageFinder,
+    OutsideRootError,
+    list_files,
+    list_images,
+    measure,
+    relative_name,
+    stem_name,
+)
 from hardmine.data.formats.image_labels import Remarks, numbered_classes
-from hardmine.data.formats.image_paths import ImageFinder, OutsideRootError, relative_name
 from hardmine.data.formats.image_states import (
     NO_MARK,
     Mark,
@@ -42,10 +49,17 @@ from hardmine.data.formats.label_format import (
     with_lines,
     written_beside,
 )
+from hardmine.data.formats.label_readers import none_found
 from hardmine.data.formats.label_validation import RawImage, RawSplit
-from hardmine.data.formats.labels_in_one_file import none_found
-from hardmine.data.formats.yolo_columns import BOX, Columns, Keypoints, judge_columns
-from hardmine.data.formats.yolo_config import ONLY_REPEATS, load_config, read_config
+from hardmine.data.formats.yolo_config import (
+    BOX,
+    ONLY_REPEATS,
+    Columns,
+    Keypoints,
+    judge_columns,
+    load_config,
+    read_config,
+)
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, peek_text, read_lines, same_text

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.image_files import relative_name
 from hardmine.data.formats.label_validation import RawSplit, object_table
-from hardmine.data.formats.passed_over import passed_over
-from hardmine.data.load_dataset import build_splits, read_splits
+from hardmine.data.load_dataset import build_splits, passed_over, read_splits
 from hardmine.data.quality.box_forms import (
     FormVerdict,
     is_sound,

@@ -13,10 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hardmine.data.formats.image_folder import image_problem
-from hardmine.data.formats.image_paths import relative_name
-from hardmine.data.grey_depth import declared_white, is_deep_grey, white_of_set
-from hardmine.data.images import open_picture, read_image
+from hardmine.data.formats.image_files import image_problem, relative_name
+from hardmine.data.images import (
+    declared_white,
+    is_deep_grey,
+    open_picture,
+    read_image,
+    white_of_set,
+)
 from hardmine.data.quality.findings import Finding
 from hardmine.data.splits.near_duplicates import group_duplicates, perceptual_hash
 from hardmine.errors import DataError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.image_files import relative_name
 from hardmine.data.quality.findings import Finding, Notes
 from hardmine.finding_kinds import FindingKind
 from hardmine.numpy_boxes import box_iou

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from hardmine.data.convert import Conversion, convert
-from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.image_files import relative_name
 from hardmine.data.formats.label_validation import RawSplit, check_boxes, object_table
 from hardmine.data.load_dataset import build_splits
 from hardmine.data.quality.box_forms import (

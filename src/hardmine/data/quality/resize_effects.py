@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.image_files import relative_name
 from hardmine.data.quality.findings import Finding, Notes
 from hardmine.data.quality.label_checks import flatten
 from hardmine.data.resize import Resize

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hardmine.data.formats.image_paths import relative_name
+from hardmine.data.formats.image_files import relative_name
 from hardmine.data.formats.label_validation import (
     ObjectTable,
     RawImage,

@@ -14,8 +14,7 @@ from functools import lru_cache, partial
 from itertools import islice
 from typing import IO, cast
 
-from hardmine.data.grey_depth import SAMPLE, add_set_reader
-from hardmine.data.images import has_picture_name
+from hardmine.data.images import SAMPLE, add_set_reader, has_picture_name
 from hardmine.errors import DataError, MissingExtraError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import ImageItem
@@ -212,7 +211,7 @@ def _is_image(member: str) -> bool:
 
 
 def _set_of(name: str) -> str | None:
-    """Return the archive of a member, or the folder of a URL: pictures of one set, for `grey_depth`."""
+    """Return the archive of a member, or the folder of a URL: pictures of one set, for `images`."""
     if INSIDE in name:
         return name.partition(INSIDE)[0]
     return name.rpartition("/")[0] if is_url(name) else None

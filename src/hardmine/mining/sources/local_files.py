@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from hardmine.data.formats.image_folder import image_problem, read_sizes
+from hardmine.data.formats.image_files import image_problem, read_sizes
 from hardmine.data.video import split_frame
 from hardmine.errors import DataError
 from hardmine.files import write_bytes

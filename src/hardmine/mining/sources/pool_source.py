@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote
 
-from hardmine.data.file_walk import PassedOver, walk_files, walk_pictures
+from hardmine.data.formats.image_files import PassedOver, walk_files, walk_pictures
 from hardmine.data.images import has_picture_name
 from hardmine.data.video import ONE_A_SECOND, Sampling, is_video, split_frame
 from hardmine.errors import DataError

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from data_files import put_image, put_text
-from hardmine.data.file_walk import PassedOver, walk_files, walk_pictures
-from hardmine.data.formats.image_folder import load_images
+from hardmine.data.formats.image_files import PassedOver, load_images, walk_files, walk_pictures
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.mining.sources.pool_source import open_source

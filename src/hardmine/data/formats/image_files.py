@@ -1,18 +1,116 @@
-"""Files that labels name, never outside the folders that they may name."""
+"""Image files: listing folders, finding the images that labels name, and measuring many at once.
+
+Every file is listed once, linked folders too, and pictures that are passed over are named. What
+labels name never lies outside the folders that they may name (`ImageFinder`). A folder of images
+without labels is a dataset too (`load_images`).
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hardmine.data.formats.label_validation import RawImage
+from hardmine.data.images import has_picture_name, image_size, looks_like_picture
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import same_text
-from hardmine.types import Problem
+from hardmine.types import Dataset, ImageRecord, ImageState, Problem
+
+_TEXTS = """
+.txt .xml .json .jsonl .csv .tsv .yaml .yml .md .rst .html .log .py .ipynb .lock .cache .names
+.sqlite .db .npy .npz .pkl .pt .pth .onnx .safetensors .doc .docx .xls .xlsx
+"""
+"""Suffixes that are not opened to find out whether the file is a picture."""
+_OTHERS = """
+.3fr .arw .cr2 .cr3 .crw .dng .erf .iiq .kdc .mef .mrw .nef .nrw .orf .pef .raf .raw .rw2 .srw .x3f
+.avi .m4v .mkv .mov .mp4 .mpeg .mpg .mts .webm .wmv .jxl .svg .eps .ps .pdf
+"""
+"""Suffixes of raw pictures, films and drawings, which are not read as images."""
+_TEXT, _NOT_READ = frozenset(_TEXTS.split()), frozenset(_OTHERS.split())
+_RENAME = "the content is a picture, the name is not that of one; rename it"
+
+
+def walk_files(folder: Path | str) -> Iterator[str]:
+    """Yield the files below a folder, folder by folder, names in order; hidden ones are left out.
+
+    Linked folders are entered after the others, and none twice: a link in a circle, or to a folder
+    that was listed already, adds nothing.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    links: list[str] = [os.fspath(folder)]
+    seen: set[str] = set()
+    while links:
+        start = links.pop(0)
+        if os.path.realpath(start) not in seen:
+            yield from _walk(start, links, seen)
+
+
+def _walk(folder: str, links: list[str], seen: set[str]) -> Iterator[str]:
+    """Yield the files below a folder; linked folders on the way are added to ``links``."""
+    seen.add(os.path.realpath(folder))
+    try:
+        with os.scandir(folder) as entries:
+            here = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+    for entry in here:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if os.path.realpath(entry.path) not in seen:
+                yield from _walk(entry.path, links, seen)
+        elif entry.is_dir():
+            links.append(entry.path)
+        else:
+            yield entry.path
+
+
+@dataclass(slots=True)
+class PassedOver:
+    """Files that look like pictures and are not read, by suffix: how many, and the first."""
+
+    found: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def look(self, path: str) -> None:
+        """Remember a file that is listed and not read, if it looks like a picture or a film."""
+        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
+        if suffix in _TEXT or not (suffix in _NOT_READ or looks_like_picture(Path(path))):
+            return
+        count, first = self.found.get(suffix, (0, path))
+        self.found[suffix] = (count + 1, first)
+
+    def problems(self) -> list[Problem]:
+        """Return one problem for each suffix, named after its first file."""
+        return [
+            Problem(
+                FindingKind.FILES_PASSED_OVER,
+                first,
+                -1,
+                f"{count} {'file' if count == 1 else 'files'} "
+                f"{f'ending in {suffix}' if suffix else 'without a suffix'} passed over: "
+                f"{'not a format that is read' if suffix in _NOT_READ else _RENAME}",
+            )
+            for suffix, (count, first) in self.found.items()
+        ]
+
+
+def walk_pictures(folder: Path | str, passed: PassedOver) -> Iterator[str]:
+    """Yield the files below a folder that are named as pictures; ``passed`` gets the others."""
+    for path in walk_files(folder):
+        if has_picture_name(path):
+            yield path
+        else:
+            passed.look(path)
+
 
 _PLAIN = re.compile(r"\w[^/\\]*")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://|/.*\?d=", re.IGNORECASE)
@@ -233,3 +331,129 @@ def _join(base: str, name: str) -> str:
 
 def _is_within(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+THREADS = 8
+"""Reading headers waits for the disk more than for the processor."""
+
+
+_FAULTS = (
+    ("zero bytes", FindingKind.IMAGE_ZERO_BYTES),
+    ("no such file", FindingKind.IMAGE_MISSING),
+    ("truncated", FindingKind.IMAGE_TRUNCATED),
+    ("not an image", FindingKind.IMAGE_NOT_IMAGE),
+    ("too many pixels", FindingKind.IMAGE_TOO_LARGE),
+)
+"""What `hardmine.data.images` says of a file, and the kind of problem that it is."""
+
+
+def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the files below a folder with one of the suffixes (any case), sorted, hidden ones not.
+
+    Linked folders are entered once each, so a link in a circle does no harm.
+    """
+    wanted = frozenset(suffixes)
+    files = walk_files(folder) if folder.is_dir() else ()
+    return sorted(Path(file) for file in files if os.path.splitext(file)[1].lower() in wanted)  # noqa: PTH122
+
+
+def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the files right in a folder with one of the suffixes (any case), sorted, not hidden."""
+    wanted = frozenset(suffixes)
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in wanted and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def list_images(folder: Path, passed: PassedOver | None = None) -> list[Path]:
+    """Return the image files below a folder, sorted; ``passed`` gets what looks like one and is none."""
+    return sorted(Path(file) for file in walk_pictures(folder, passed or PassedOver()))
+
+
+def stem_name(path: Path, folder: Path) -> str:
+    """Return the path below ``folder`` without its suffix: what pairs an image with its label."""
+    return relative_name(path.with_suffix(""), folder)
+
+
+def pair_name(path: Path, folder: Path) -> str:
+    """Return `stem_name` with accents in one spelling, so that names that look the same pair."""
+    return same_text(stem_name(path, folder))
+
+
+def read_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | DataError]:
+    """Return (width, height) as displayed of each image, or why its header cannot be read."""
+
+    def size(path: Path) -> tuple[int, int] | DataError:
+        try:
+            return image_size(path)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(size, paths))
+
+
+def image_problem(path: Path, root: Path, error: Exception) -> Problem:
+    """Return the problem of an image that cannot be read."""
+    reason = str(error).removeprefix(f"{path}: ")
+    kind = next((k for words, k in _FAULTS if words in reason), FindingKind.IMAGE_UNREADABLE)
+    return Problem(kind, relative_name(path, root), -1, reason)
+
+
+def measure(images: Iterable[RawImage], root: Path, problems: list[Problem]) -> list[RawImage]:
+    """Fill in the sizes that the labels do not give; leave out images that have no readable header.
+
+    What is left out is added to ``problems``.
+    """
+    images = list(images)
+    unknown = [image for image in images if image.width <= 0 or image.height <= 0]
+    for image, size in zip(unknown, read_sizes([i.path for i in unknown]), strict=True):
+        if isinstance(size, DataError):
+            problems.append(image_problem(image.path, root, size))
+            image.width = 0
+        else:
+            image.width, image.height = size
+    return [image for image in images if image.width > 0 and image.height > 0]
+
+
+def load_images(
+    folder: Path | str,
+    *,
+    state: ImageState | str = ImageState.UNREVIEWED,
+    source: str = "",
+    categories: Sequence[str] = (),
+) -> Dataset:
+    """Return the images below a folder as records without boxes.
+
+    Args:
+        state: what is known of them all: ``unreviewed`` for a pool to mine, ``verified_empty``
+            for negatives that a person looked through, ``assumed_empty`` on a user's word.
+        source: kept in each record; the folder's name when empty.
+
+    Returns:
+        Dataset: unreadable images are not in it but among its ``problems``.
+
+    Raises:
+        DataError: the folder is missing, or holds no image file.
+    """
+    root = plain_path(folder)
+    if not root.is_dir():
+        raise DataError(f"{root}: not a folder, wanted a folder of images")
+    passed = PassedOver()
+    paths = list_images(root, passed)
+    problems = passed.problems()
+    if not paths:
+        others = f" ({problems[0]})" if problems else ""
+        raise DataError(f"{root}: no image in it or below it{others}")
+    records: list[ImageRecord] = []
+    for path, size in zip(paths, read_sizes(paths), strict=True):
+        if isinstance(size, DataError):
+            problems.append(image_problem(path, root, size))
+        else:
+            name = source or root.name
+            records.append(ImageRecord.empty(path, *size, ImageState(state), name))
+    return Dataset(tuple(categories), tuple(records), root, tuple(problems))
