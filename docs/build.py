@@ -34,6 +34,7 @@ from hardmine.inference.graph.graph_config import PRESETS
 from hardmine.mining.candidates_file import COLUMNS
 from hardmine.mining.ranking_rules import RULES
 from hardmine.mining.rejection_reasons import Reason
+from hardmine.workflows.framework_trainer import TRAINERS
 
 ROOT = Path(__file__).resolve().parents[1]
 COVERAGE_MODEL = "ssdlite320_mobilenet_v2"
@@ -92,6 +93,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "ranking rules": lambda: markdown_table(
         ("`--rank`", "the hardest images have"),
         ((f"`{rule.name}`", rule.help) for rule in RULES.values()),
+    ),
+    "trainers": lambda: markdown_table(
+        ("`--trainer`", "what stands for MODEL", "install"),
+        ((f"`{row.name}:MODEL`", row.models, row.install) for row in TRAINERS.values()),
     ),
     "reasons": lambda: "".join(f"- {reason.value}\n" for reason in Reason),
     "graph presets": lambda: markdown_table(

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -17,8 +19,9 @@ from hardmine.data.formats.coco import write_coco
 from hardmine.errors import CommandError, ConfigError
 from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows.external_trainer import make_trainer
-from hardmine.workflows.framework_trainer import FrameworkTrainer, count_epochs, write_yolo
+from hardmine.workflows.framework_trainer import FrameworkTrainer
 from hardmine.workflows.train_options import TrainerCommands
+from hardmine.workflows.trainer_data import TrainingTask, write_yolo
 from shelf_world import make_world
 
 STAND_IN = """
@@ -48,7 +51,7 @@ class YOLO:
             raise RuntimeError("CUDA error: out of luck")
         kinds = sorted(p.stem.split("_")[1] for p in labels if not p.read_text())
         facts = {"start": self.start, "empty": kinds, "names": data["names"]}
-        facts |= {key: how[key] for key in ("epochs", "imgsz", "seed", "device")}
+        facts |= {key: how[key] for key in ("epochs", "imgsz", "seed", "device", "batch")}
         out = Path(how["project"]) / how["name"] / "weights"
         out.mkdir(parents=True)
         torch.save({"model": DetectionModel(), "facts": facts}, out / "last.pt")
@@ -86,8 +89,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def facts_of(weights: Path) -> dict[str, Any]:
-    import torch
-
     found = torch.load(weights, weights_only=False)["facts"]
     assert isinstance(found, dict)
     return found
@@ -106,6 +107,7 @@ def test_a_loop_with_a_trainer_by_name(tmp_path: Path, package: Path) -> None:
         "rounds": 1,
         "add": 0.5,
         "arms": ("mined", "none"),
+        "batch": 4,
     }
     (package / "fail").touch()
     with pytest.raises(CommandError, match="out of luck"):
@@ -115,7 +117,8 @@ def test_a_loop_with_a_trainer_by_name(tmp_path: Path, package: Path) -> None:
     made = [facts_of(path) for path in out.glob("models/*/last.pt")]
     assert sorted(Path(one["start"]).name for one in made) == ["last.pt", "last.pt", "yolo11n.yaml"]
     base = next(one for one in made if one["start"] == "yolo11n.yaml")
-    assert (base["imgsz"], base["device"], base["names"]) == (64, "cpu", {0: "bottle", 1: "can"})
+    assert (base["imgsz"], base["device"], base["batch"]) == (64, "cpu", 4)
+    assert base["names"] == {0: "bottle", 1: "can"}
     added = [sorted(set(one["empty"]) - set(base["empty"])) for one in made if one is not base]
     assert sorted(map(bool, added)) == [False, True]
     assert all(name.startswith("p") for name in max(added, key=len))
@@ -123,8 +126,6 @@ def test_a_loop_with_a_trainer_by_name(tmp_path: Path, package: Path) -> None:
 
 def test_the_data_are_written_as_the_trainer_wants_them(tmp_path: Path) -> None:
     """Two images of one name, an empty one, and one with a box that is to be ignored."""
-    import numpy as np
-
     records = []
     for index, (folder, boxes, ignored) in enumerate(
         [("a", [[10, 20, 30, 60]], [False]), ("b", [], []), ("c", [[0, 0, 5, 5]], [True])]
@@ -150,20 +151,33 @@ def test_the_data_are_written_as_the_trainer_wants_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "steps", "epochs", "wanted"),
-    [(160, "100", 3.0, 10), (161, "100", 3.0, 9), (10, "None", 2.6, 3), (160, "1", 1.0, 1)],
+    ("images", "steps", "epochs", "batch", "wanted"),
+    [
+        (160, 100, 3.0, 16, (10, 100)),
+        (161, 100, 3.0, 16, (9, 100)),
+        (161, 100, 3.0, 8, (5, 100)),
+        (10, None, 2.6, 4, (3, 6)),
+        (160, 1, 1.0, 16, (1, 1)),
+    ],
 )
-def test_steps_are_given_as_epochs(images: int, steps: str, epochs: float, wanted: int) -> None:
-    """160 images are 10 steps of 16, 161 are 11 (100 / 11 = 9.1)."""
-    assert count_epochs(images, steps, epochs) == wanted
+def test_steps_are_given_as_epochs(
+    images: int, steps: int | None, epochs: float, batch: int, wanted: tuple[int, int]
+) -> None:
+    """160 images are 10 steps of 16, 161 are 11 (100 / 11 = 9.1); 2.6 · 10 / 4 = 6.5 steps."""
+    nowhere = Path("none")
+    task = TrainingTask(
+        "x", None, None, nowhere, nowhere, nowhere, 0, steps, epochs, batch, torch.device("cpu")
+    )
+    assert (task.count_epochs(images), task.count_steps(images)) == wanted
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("yolo11n.yaml", r"wanted ultralytics:MODEL\[@SIDE\]"),
-        ("ultralytic:x.yaml", r"wanted one of ultralytics; did you mean 'ultralytics'"),
+        ("yolo11n.yaml", r"wanted FRAMEWORK:MODEL\[@SIDE\]"),
+        ("ultralytic:x.yaml", r"wanted one of ultralytics, .*; did you mean 'ultralytics'"),
         ("ultralytics:runs/gone.pt", r"runs/gone\.pt: no such file"),
+        ("torchvision:ssd300_vgg16@320", r"has an image size of its own"),
     ],
 )
 def test_a_trainer_that_is_none_is_refused(text: str, message: str) -> None:
@@ -171,6 +185,7 @@ def test_a_trainer_that_is_none_is_refused(text: str, message: str) -> None:
         FrameworkTrainer.parse(text)
 
 
+@pytest.mark.usefixtures("package")
 def test_a_trainer_and_a_command_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exclude each other"):
         TrainerCommands(framework="ultralytics:x.yaml", train_command="a {weights_out}")

@@ -80,7 +80,7 @@ def load_huggingface(
     """Load a folder that ``save_pretrained`` wrote, or a model of the hub by its name.
 
     Args:
-        name: a folder, of which nothing is downloaded; else a name such as
+        name: a folder, or the weights in it, of which nothing is downloaded; else a name such as
             ``PekingU/rtdetr_v2_r18vd``, which ``transformers`` downloads and keeps.
         classes: names over those of the model.
 
@@ -90,6 +90,8 @@ def load_huggingface(
         ConfigError: another number of class names than the model has.
     """
     folder = Path(name)
+    if folder.suffix == ".safetensors" and folder.is_file():
+        name = folder = folder.parent
     here = folder.is_dir()
     if here and not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder}: has no {CONFIG}; wanted what save_pretrained writes")

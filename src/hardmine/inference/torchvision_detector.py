@@ -93,8 +93,10 @@ def load_torchvision(
     """
     from torchvision.models import get_model
 
-    own = _own_weights(name)
-    published = None if weights == "none" or Path(weights).exists() else _choose(own, weights, name)
+    own = own_weights(name)
+    published = (
+        None if weights == "none" or Path(weights).exists() else choose_weights(own, weights, name)
+    )
     known = _categories(own)
     fixed = tuple(known) if published is not None else None
     names = choose_classes(classes, fixed or (None if classes else known), f"torchvision:{name}")
@@ -104,7 +106,7 @@ def load_torchvision(
     if published is None and weights != "none":
         _load_state(model, Path(weights), name)
         identity = f"{identity}:{file_digest(Path(weights))}"
-    resize = _take_over_resize(model, side, name)
+    resize = take_over_resize(model, side, name)
     _lower_threshold(model)
     model_id = make_model_id(identity, names, resize, SCORE_FLOOR)
     model.eval().to(device)
@@ -113,7 +115,12 @@ def load_torchvision(
     )
 
 
-def _own_weights(name: str) -> Any:
+def own_weights(name: str) -> Any:
+    """Return torchvision's own weights of a detection network, as an enumeration.
+
+    Raises:
+        ConfigError: no such network; the known ones.
+    """
     from torchvision.models import detection as models
     from torchvision.models import get_model_weights, list_models
 
@@ -123,7 +130,12 @@ def _own_weights(name: str) -> Any:
     return get_model_weights(name)
 
 
-def _choose(own: Any, weights: str, name: str) -> Any:
+def choose_weights(own: Any, weights: str, name: str) -> Any:
+    """Return those of torchvision's own weights that a name means.
+
+    Raises:
+        ConfigError: no such weights; the known ones.
+    """
     names = [entry.name for entry in own]
     if weights == "DEFAULT":
         return own.DEFAULT
@@ -153,7 +165,7 @@ def _load_state(model: nn.Module, path: Path, name: str) -> None:
         ) from None
 
 
-def _take_over_resize(model: Any, side: int | None, name: str) -> Resize:
+def take_over_resize(model: Any, side: int | None, name: str) -> Resize:
     """Return the canvas, and make the model's own transform keep images of that size as they are."""
     transform = model.transform
     mean = tuple(round(255 * value) for value in transform.image_mean)

@@ -6,7 +6,7 @@ A command is split into words as a shell does and run without one. Its words may
 - ``{classes}``: a file with the class names, one a line
 - ``{weights_out}``: where the trained weights must be; ``{init_weights}``: those to go on from, or
   ``none``
-- ``{seed}``, ``{steps}``, ``{epochs}``, ``{round}``, ``{arm}``, ``{device}``
+- ``{seed}``, ``{steps}``, ``{epochs}``, ``{batch}``, ``{round}``, ``{arm}``, ``{device}``
 - for predicting: ``{weights}``, ``{images_txt}`` (a path a line), ``{images_json}`` (COCO),
   ``{predict_json}``: where the predictions must be, in any form that Hardmine reads
 """
@@ -14,6 +14,7 @@ A command is split into words as a shell does and run without one. Its words may
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import shlex
 import shutil
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from hardmine.inference.predict import ScoredImage
     from hardmine.inference.predictions_file import Predictions
 
+_log = logging.getLogger("hardmine")
 _TAIL = 12
 """Lines of a failed command's output that are shown."""
 
@@ -55,6 +57,7 @@ _TRAIN_FIELDS = (
     "seed",
     "steps",
     "epochs",
+    "batch",
     "round",
     "arm",
     "device",
@@ -131,6 +134,7 @@ class ExternalTrainer:
     detector: str
     weights_name: str
     root: Path
+    warning: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self.train, "train_command", _TRAIN_FIELDS, ["weights_out"])
@@ -163,9 +167,11 @@ class ExternalTrainer:
         return self.root / "prepare" / "classes.txt"
 
     def prepare(self, val: Dataset) -> None:
-        """Write what every round's command is given."""
+        """Write what every round's command is given, and say once what its user must know."""
         from hardmine.data.formats.coco import write_coco
 
+        if self.warning is not None:
+            _log.warning("%s", self.warning)
         write_coco(val, self.val_json)
         write_text(self.classes, "\n".join(val.categories) + "\n")
 
@@ -196,6 +202,7 @@ class ExternalTrainer:
             "seed": request.seed,
             "steps": request.steps,
             "epochs": f"{request.recipe.epochs:g}",
+            "batch": request.recipe.batch.size,
             "round": request.round_number,
             "arm": request.arm,
             "device": request.device or "auto",
@@ -256,7 +263,9 @@ def make_trainer(commands: TrainerCommands, root: Path) -> ExternalTrainer:
         from hardmine.workflows.framework_trainer import FrameworkTrainer
 
         named = FrameworkTrainer.parse(commands.framework)
-        return ExternalTrainer(named.command, None, named.detector, "last.pt", root)
+        named.require_packages()
+        name = named.trainer.weights_name
+        return ExternalTrainer(named.command, None, named.detector, name, root, named.warning)
     assert commands.train_command is not None
     return ExternalTrainer(
         commands.train_command,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hardmine.errors import ConfigError
 from hardmine.option_fields import Panel, check_options, option, seed_option
+from hardmine.workflows.framework_trainer import TRAINERS
 
 AUTO = "auto"
 """The model's name that leaves the choice to the training data (``workflows.auto_recipe``)."""
@@ -156,9 +157,8 @@ class TrainerCommands:
 
     framework: str | None = option(
         None,
-        "Train with another framework: ultralytics:MODEL or ultralytics:MODEL@SIDE. MODEL is a "
-        "model's yaml (yolo11n.yaml) or weights to start from (best.pt), SIDE the image size (640 if "
-        "not given). Needs that package.",
+        "Train with another framework, by its own package; @SIDE at the end is the image size in "
+        f"pixels. {'; '.join(f'{row.name}:MODEL, {row.models}' for row in TRAINERS.values())}.",
         flags=("--trainer",),
         metavar="NAME:MODEL",
         panel="Advanced",
@@ -166,8 +166,8 @@ class TrainerCommands:
     train_command: str | None = option(
         None,
         "Train with your own command, such as 'python train.py {train_json} {weights_out}'. It "
-        "may also use {val_json} {classes} {init_weights} {seed} {steps} {epochs} {round} {arm} "
-        "{device}.",
+        "may also use {val_json} {classes} {init_weights} {seed} {steps} {epochs} {batch} {round} "
+        "{arm} {device}.",
         metavar="COMMAND",
         panel="Advanced",
     )
