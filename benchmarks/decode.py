@@ -27,9 +27,8 @@ from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.detections import Detections
 from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.models.box_coder import encode_boxes
 from hardmine.models.postprocess import DecodeConfig, decode_detections
-from hardmine.models.priors import caffe_priors, make_priors
+from hardmine.models.priors import caffe_priors, encode_boxes, make_priors
 from hardmine.tensors import Priors, RawOutput, ScoreForm
 
 RESULT = Path(__file__).parent / "results" / "decode.json"

@@ -30,7 +30,7 @@ from hardmine.diagnosis.diagnosis_result import Diagnosis
 from hardmine.diagnosis.hypotheses import missing_labels
 from hardmine.files import write_json
 from hardmine.losses.negative_mining import RatioConfig
-from hardmine.models.backbones.own_networks import SmallNetConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.priors import ExplicitPriors
 from hardmine.models.ssd import SSDConfig
 from hardmine.numpy_boxes import box_iou

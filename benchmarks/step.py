@@ -32,13 +32,13 @@ from torchvision.models import get_model
 
 from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.models.backbones.own_networks import VggConfig
+from hardmine.models.backbones.backbone import VggConfig
 from hardmine.models.postprocess import DecodeConfig, decode_detections
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch, RawOutput
-from hardmine.training.objective import make_targets
+from hardmine.training.optimization import make_targets
 from hardmine.training.run_state import Run, Start
 from hardmine.types import Dataset
 

@@ -31,7 +31,7 @@ from hardmine import load_dataset
 from hardmine.data.formats.coco import write_coco
 from hardmine.data.splits.split import split_dataset
 from hardmine.demo.items import CATEGORIES, CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS, Family
-from hardmine.demo.scene import Scene, SceneKind, draw_scene
+from hardmine.demo.world import Scene, SceneKind, draw_scene
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))

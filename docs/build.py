@@ -32,8 +32,8 @@ from hardmine.data.formats.format_table import READ, WRITTEN
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.graph.graph_config import PRESETS
 from hardmine.mining.candidates_file import COLUMNS
-from hardmine.mining.ranking_rules import RULES
-from hardmine.mining.rejection_reasons import Reason
+from hardmine.mining.image_selection import Reason
+from hardmine.mining.mine_options import RULES
 from hardmine.workflows.framework_trainer import TRAINERS
 
 ROOT = Path(__file__).resolve().parents[1]

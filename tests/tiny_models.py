@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from hardmine.inference.checkpoint_detector import TorchDetector
-from hardmine.models.backbones.own_networks import SmallNetConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.head import HeadConfig
-from hardmine.models.init import NormalInit
+from hardmine.models.layers import NormalInit
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.recipe import Recipe

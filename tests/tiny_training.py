@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from hardmine.augment.chain import AugmentConfig
-from hardmine.models.backbones.own_networks import SmallNetConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.head import HeadConfig
-from hardmine.models.init import XavierInit
+from hardmine.models.layers import XavierInit
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.ssd import SSDConfig
 from hardmine.recipes.recipe import BatchConfig, OptimConfig, Recipe

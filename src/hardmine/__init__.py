@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hardmine.data.convert import convert as convert
+    from hardmine.data.data_options import SplitOptions as SplitOptions
     from hardmine.data.load_dataset import load_dataset as load_dataset
     from hardmine.data.splits.split import split as split
-    from hardmine.data.splits.split_options import SplitOptions as SplitOptions
     from hardmine.detections import Detection as Detection
     from hardmine.detections import Detections as Detections
     from hardmine.diagnosis.diagnose import diagnose as diagnose
@@ -59,7 +59,7 @@ _HOLDS = {
     "hardmine.data.convert": "convert",
     "hardmine.data.load_dataset": "load_dataset",
     "hardmine.data.splits.split": "split",
-    "hardmine.data.splits.split_options": "SplitOptions",
+    "hardmine.data.data_options": "SplitOptions",
     "hardmine.detections": "Detection Detections",
     "hardmine.diagnosis.diagnose": "diagnose",
     "hardmine.errors": (

@@ -19,15 +19,17 @@ from hardmine.augment.chain import (
     augment_preset,
     trace_augment,
 )
-from hardmine.augment.mosaic import MosaicConfig, mosaic
-from hardmine.augment.occlusion import OcclusionConfig, covered_share, occlude
+from hardmine.augment.geometry import MosaicConfig, mosaic
 from hardmine.augment.paste import (
     Alarm,
     AlarmPasteConfig,
     CopyPasteConfig,
+    OcclusionConfig,
     alarm_paste,
     copy_paste,
+    covered_share,
     load_alarms,
+    occlude,
     read_alarms,
     write_alarms,
 )

@@ -15,10 +15,8 @@ from torchvision.transforms.v2 import functional as F
 
 from hardmine.augment.chain import NO_AUGMENT, Augmenter, augment_preset
 from hardmine.augment.colour import flip, mirror
-from hardmine.augment.geometry import View
-from hardmine.augment.mosaic import MosaicConfig
-from hardmine.augment.occlusion import OcclusionConfig
-from hardmine.augment.paste import CopyPasteConfig
+from hardmine.augment.geometry import MosaicConfig, View
+from hardmine.augment.paste import CopyPasteConfig, OcclusionConfig
 from hardmine.augment.sample import Sample, Source
 from hardmine.augment.torchvision_transforms import (
     AnyBoxCrop,

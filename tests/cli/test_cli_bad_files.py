@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from hardmine.cli import console as failures
 from hardmine.data.formats.coco import write_coco
-from hardmine.models.backbones.own_networks import SmallNetConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.network import make_network
 from hardmine.models.ssd import SSDConfig

@@ -16,7 +16,7 @@ from PIL import Image
 from hardmine.cli import console as failures
 from hardmine.errors import ConfigError
 from hardmine.inference.load_detector import load_detector
-from hardmine.mining.estimate_scan import Estimate, estimate_scan
+from hardmine.mining.scan import Estimate, estimate_scan
 from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import save_checkpoint
 from tiny_models import tiny_recipe
@@ -110,7 +110,7 @@ def test_a_dry_run_reads_a_store_of_an_earlier_version(cli: Cli, work: Path) -> 
 def test_a_slow_dry_run_looks_at_fewer(
     cli: Cli, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hardmine.mining.estimate_scan._SECONDS", 0.0)
+    monkeypatch.setattr("hardmine.mining.scan._SECONDS", 0.0)
     code, out, _ = cli("mine tiny.safetensors pool --runtime torch --dry-run -q")
     assert code == 0
     assert out.startswith("21 images, about ")

@@ -12,9 +12,15 @@ from PIL import Image
 from rich.console import Console as RichConsole
 
 from hardmine.cli import console as console_module
-from hardmine.cli.console import Console
+from hardmine.cli.console import (
+    Console,
+    figure,
+    interval,
+    show_measurement,
+    show_mining,
+    show_rounds,
+)
 from hardmine.cli.model_commands import describe, find_images, result_rows
-from hardmine.cli.tables import figure, interval, show_measurement, show_mining, show_rounds
 from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.evaluation.measurement import Measurement

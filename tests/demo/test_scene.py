@@ -5,19 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hardmine.demo import scene as scenes
+from hardmine.demo import world as scenes
 from hardmine.demo.items import CATEGORIES, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS
-from hardmine.demo.scene import (
+from hardmine.demo.world import (
     MIN_VISIBLE,
+    SPLITS,
     Scene,
     SceneKind,
     _Picture,
     _Place,
     _put,
     _visible_objects,
+    draw_image,
     draw_scene,
 )
-from hardmine.demo.world import SPLITS, draw_image
 
 CARTON, CAN = TARGETS[1], TARGETS[2]
 COUNT = 40

@@ -8,8 +8,7 @@ import numpy as np
 from eval_worlds import empties, found, record, scored
 
 from hardmine.detections import Detections
-from hardmine.evaluation.measurement import measure
-from hardmine.evaluation.pyramid_levels import level_rows
+from hardmine.evaluation.measurement import level_rows, measure
 from hardmine.evaluation.scored_images import Scored
 
 LEVELS = np.array([0, 0, 1, 2])

@@ -18,9 +18,9 @@ from hardmine.errors import CheckpointError, DataError
 from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.predict import ScoredImage, detect_on_canvas, score_images
-from hardmine.models.backbones.own_networks import SmallNetConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.head import HeadConfig
-from hardmine.models.init import NormalInit
+from hardmine.models.layers import NormalInit
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.ssd import SSD, SSDConfig

@@ -12,10 +12,18 @@ import pytest
 import torch
 
 from hardmine.boxes import cxcywh_to_xyxy
-from hardmine.inspection.checkpoint_stages import Trained, load_trained, selected
 from hardmine.inspection.inspect_image import InspectOptions, inspect_images
+from hardmine.inspection.inspect_stages import (
+    Trained,
+    assigned,
+    augmented,
+    coded,
+    load_trained,
+    prepare,
+    resized,
+    selected,
+)
 from hardmine.inspection.inspected_image import InspectedImage, open_image, read_labels
-from hardmine.inspection.model_stages import assigned, augmented, coded, prepare, resized
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.prior_design.prior_layout import layout_of_recipe

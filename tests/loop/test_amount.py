@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from hardmine.errors import ConfigError
-from hardmine.loop.amount import Amount, amount_for, choose_amount, read_add, steps_factor
-from hardmine.loop.loop_options import LoopOptions
+from hardmine.loop.loop_options import (
+    Amount,
+    LoopOptions,
+    amount_for,
+    choose_amount,
+    read_add,
+    steps_factor,
+)
 
 
 def test_a_share_or_a_number_pins_it() -> None:

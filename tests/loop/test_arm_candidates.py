@@ -17,11 +17,9 @@ from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
 from hardmine.inference.predict import _FullPrecision, score_images
 from hardmine.inference.runtimes import runtime
-from hardmine.loop.amount import Amount
-from hardmine.loop.arm_candidates import CandidateSearch
-from hardmine.loop.arm_state import ArmState
+from hardmine.loop.arm import ArmState, CandidateSearch
 from hardmine.loop.control_arms import MINED, NONE, RANDOM
-from hardmine.loop.loop_options import LoopOptions
+from hardmine.loop.loop_options import Amount, LoopOptions
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import scan_exactly

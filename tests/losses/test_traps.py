@@ -27,14 +27,14 @@ from hardmine.losses.normalizers import (
     BySelected,
     NormaliserConfig,
 )
-from hardmine.models.backbones.own_networks import SmallNetConfig
-from hardmine.models.box_coder import encode_boxes
+from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.priors import encode_boxes
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.recipe import recipe_from_dict
 from hardmine.tensors import Batch, Priors, RawOutput, ScoreForm
-from hardmine.training.objective import make_targets
+from hardmine.training.optimization import make_targets
 from loss_worlds import ROW, batch_of, make_batch, make_priors, random_world
 
 TESTS = Path(__file__).parents[1]

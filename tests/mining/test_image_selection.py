@@ -23,15 +23,15 @@ from hardmine.mining.image_selection import (
     AlarmPlaces,
     ImageSelector,
     RankingWalk,
+    Reason,
+    Rejection,
     Selected,
     k_center,
     select_random,
 )
-from hardmine.mining.mine_options import MineOptions, RankOptions
+from hardmine.mining.mine_options import RULES, MineOptions, RankOptions, class_margin
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.ranking import RankedImage, rank_images, take_shortlist
-from hardmine.mining.ranking_rules import RULES, class_margin
-from hardmine.mining.rejection_reasons import Reason, Rejection
 from hardmine.mining.scan import ScannedPool, ScanSummary
 from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.types import Dataset, ImageRecord, ImageState, PoolScore

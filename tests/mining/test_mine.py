@@ -17,8 +17,8 @@ from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import ScoredImage
+from hardmine.mining.image_selection import Reason
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.rejection_reasons import Reason
 from hardmine.types import Decision, Problem, Verdict
 
 

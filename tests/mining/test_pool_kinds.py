@@ -23,8 +23,8 @@ from hardmine.errors import DataError
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.tiles import tiled
 from hardmine.mining.candidates_file import hand_over
-from hardmine.mining.estimate_scan import estimate_scan
 from hardmine.mining.mine import explain
+from hardmine.mining.scan import estimate_scan
 from hardmine.mining.sources.local_files import load_pool
 from tiny_models import tiny_detector
 

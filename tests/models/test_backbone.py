@@ -10,9 +10,14 @@ import torch
 import torchvision
 
 from hardmine.errors import ConfigError
-from hardmine.models.backbones.backbone import probe_channels
+from hardmine.models.backbones.backbone import (
+    SmallNet,
+    SmallNetConfig,
+    Vgg16,
+    VggConfig,
+    probe_channels,
+)
 from hardmine.models.backbones.feature_taps import Taps, TapsConfig, TimmConfig, list_nodes
-from hardmine.models.backbones.own_networks import SmallNet, SmallNetConfig, Vgg16, VggConfig
 
 CUT = TapsConfig(frozen_to="features.6")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardmine.boxes import cxcywh_to_xyxy
-from hardmine.models.box_coder import decode_boxes, encode_boxes
+from hardmine.models.priors import decode_boxes, encode_boxes
 
 COORDINATE = st.floats(-100, 400, width=32)
 SIDE = st.floats(1, 400, width=32)

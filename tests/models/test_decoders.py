@@ -18,7 +18,6 @@ from hardmine.boxes import box_iou, clip_boxes, cxcywh_to_xyxy
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.models import postprocess as suppress_module
-from hardmine.models.box_coder import decode_boxes
 from hardmine.models.postprocess import (
     AnyDecodeConfig,
     DecodeConfig,
@@ -27,6 +26,7 @@ from hardmine.models.postprocess import (
     decode_detections,
     foreground_scores,
 )
+from hardmine.models.priors import decode_boxes
 from hardmine.tensors import Priors, RawOutput, ScoreForm
 
 SIDE = 100

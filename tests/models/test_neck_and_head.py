@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from hardmine.errors import ConfigError
-from hardmine.models.backbones.own_networks import SmallNetConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.head import Head, HeadConfig, SharedHead, SharedHeadConfig, SharedTower
-from hardmine.models.init import (
+from hardmine.models.layers import (
     InitConfig,
     NormalInit,
     UniformInit,

@@ -9,8 +9,8 @@ from torchvision.ops import batched_nms
 
 from hardmine.boxes import clip_boxes
 from hardmine.errors import ConfigError
-from hardmine.models.box_coder import decode_boxes
 from hardmine.models.postprocess import DecodeConfig, decode_detections, foreground_scores
+from hardmine.models.priors import decode_boxes
 from hardmine.tensors import Priors, RawOutput, ScoreForm
 
 PRIORS = Priors(

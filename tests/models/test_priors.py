@@ -12,7 +12,6 @@ import torch
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.models.box_coder import encode_boxes
 from hardmine.models.priors import (
     CaffePriors,
     ExplicitPriors,
@@ -20,6 +19,7 @@ from hardmine.models.priors import (
     MultiscalePriors,
     PriorsConfig,
     caffe_priors,
+    encode_boxes,
     make_priors,
 )
 

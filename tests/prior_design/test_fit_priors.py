@@ -12,14 +12,16 @@ from hardmine.data.load_dataset import load_dataset
 from hardmine.errors import ConfigError
 from hardmine.models.priors import ExplicitPriors
 from hardmine.prior_design.canvas_boxes import augmented_boxes, boxes_on_canvas, join
-from hardmine.prior_design.fit_priors import FitOptions, fit_priors, recipe_fragment
-from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout, layout_of_recipe
-from hardmine.prior_design.prior_search import (
+from hardmine.prior_design.fit_priors import (
+    FitOptions,
     SearchConfig,
     box_values,
     cluster_sizes,
+    fit_priors,
+    recipe_fragment,
     search_shapes,
 )
+from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout, layout_of_recipe
 from hardmine.recipes.recipe import Recipe, load_recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
 

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
 from hardmine.models.priors import ExplicitPriors, LinearPriors, make_priors
-from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout, layout_from_priors
-from hardmine.prior_design.prior_overlap import (
+from hardmine.prior_design.prior_layout import (
+    LevelGrid,
+    PriorLayout,
     count_reaching,
     find_best,
+    layout_from_priors,
     reaching_by_level,
     shape_iou,
 )

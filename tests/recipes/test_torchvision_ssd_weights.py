@@ -18,8 +18,13 @@ from hardmine.errors import CheckpointError, ConfigError
 from hardmine.models.postprocess import DecodeConfig, decode_detections
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.named_recipes import named_recipe
-from hardmine.recipes.pretrained_weights import load_starting_weights, match_recipe
-from hardmine.recipes.torchvision_ssd_weights import MODELS, coco_categories, import_torchvision
+from hardmine.recipes.pretrained_weights import (
+    MODELS,
+    coco_categories,
+    import_torchvision,
+    load_starting_weights,
+    match_recipe,
+)
 from hardmine.tensors import RawOutput, ScoreForm
 
 NAMES = ("a", "b", "c")

@@ -124,7 +124,7 @@ def norm_figures(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor
 def norm_worker(rank: int, port: int, out: str) -> None:
     environment(rank, port)
     dist.init_process_group("gloo")
-    from hardmine.training.synced_batch_norm import sync_batch_norms
+    from hardmine.models.layers import sync_batch_norms
 
     network, images = norm_world()
     sync_batch_norms(network)

@@ -30,7 +30,7 @@ from hardmine.recipes.recipe import (
     recipe_to_dict,
 )
 from hardmine.tensors import Batch
-from hardmine.training.objective import TorchvisionObjective, make_targets
+from hardmine.training.optimization import TorchvisionObjective, make_targets
 from hardmine.training.trainer import Progress, fit
 from hardmine.types import Dataset
 from tiny_models import TINY_FASTERRCNN, registered_fasterrcnn, tiny_fasterrcnn

@@ -31,7 +31,7 @@ from hardmine.recipes.recipe import (
     recipe_to_dict,
 )
 from hardmine.tensors import ScoreForm
-from hardmine.training.optimizer import AveragedWeights, learning_rate
+from hardmine.training.optimization import AveragedWeights, learning_rate
 from hardmine.training.trainer import Progress, fit
 from hardmine.types import Dataset, ImageState
 

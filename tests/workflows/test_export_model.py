@@ -24,7 +24,7 @@ from hardmine.errors import ConfigError
 from hardmine.inference.export import compare
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.predict import detect_images
-from hardmine.models.backbones.own_networks import SmallNetConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.postprocess import DecodeConfig

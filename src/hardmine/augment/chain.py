@@ -16,10 +16,16 @@ import numpy as np
 from PIL import Image
 
 from hardmine.augment.colour import distort, flip, mirror
-from hardmine.augment.geometry import View, draw_view
-from hardmine.augment.mosaic import MosaicConfig, mosaic
-from hardmine.augment.occlusion import OcclusionConfig, occlude
-from hardmine.augment.paste import Alarm, AlarmPasteConfig, CopyPasteConfig, alarm_paste, copy_paste
+from hardmine.augment.geometry import MosaicConfig, View, draw_view, mosaic
+from hardmine.augment.paste import (
+    Alarm,
+    AlarmPasteConfig,
+    CopyPasteConfig,
+    OcclusionConfig,
+    alarm_paste,
+    copy_paste,
+    occlude,
+)
 from hardmine.augment.sample import Donors, Note, Sample, Source
 from hardmine.data.images import Cover, Picture
 from hardmine.data.resize import Resize

@@ -24,10 +24,16 @@ from torchvision.transforms import v2
 
 from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, Augmenter
 from hardmine.augment.colour import distort
-from hardmine.augment.geometry import draw_view
-from hardmine.augment.mosaic import MosaicConfig, mosaic
-from hardmine.augment.occlusion import OcclusionConfig, occlude
-from hardmine.augment.paste import Alarm, AlarmPasteConfig, CopyPasteConfig, alarm_paste, copy_paste
+from hardmine.augment.geometry import MosaicConfig, draw_view, mosaic
+from hardmine.augment.paste import (
+    Alarm,
+    AlarmPasteConfig,
+    CopyPasteConfig,
+    OcclusionConfig,
+    alarm_paste,
+    copy_paste,
+    occlude,
+)
 from hardmine.augment.sample import Donors, Sample, Source
 from hardmine.data.images import Picture
 from hardmine.data.resize import Colour, Resize

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.console import Console, usage_error
+from hardmine.cli.console import Console, figure, usage_error
 from hardmine.cli.option_flags import expand_options
-from hardmine.cli.tables import figure
+from hardmine.data.data_options import InspectOptions, SplitOptions
 from hardmine.data.formats.format_table import WRITTEN, LabelFormat, written_format
-from hardmine.data.splits.split_options import SplitOptions
 from hardmine.errors import ConfigError, DataError, GateError
-from hardmine.inspection.inspect_options import InspectOptions
 from hardmine.workflows.train_options import CheckOptions, DataOptions
 
 if TYPE_CHECKING:
@@ -233,8 +231,8 @@ def inspect(
         raise usage_error(
             "'--checkpoint' has a model of its own: leave out '--model' and '--recipe'"
         )
-    from hardmine.inspection.checkpoint_stages import load_trained
     from hardmine.inspection.inspect_image import inspect_images
+    from hardmine.inspection.inspect_stages import load_trained
     from hardmine.inspection.inspected_image import read_labels
 
     console = Console(quiet=quiet, verbose=verbose)

@@ -1,7 +1,8 @@
-"""``mine``, ``loop`` and ``demo``: commands that close the loop."""
+"""``mine``, ``review``, ``apply``, ``loop`` and ``demo``: commands that close the loop."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from hardmine.cli.option_flags import expand_options
 from hardmine.loop.loop_options import LoopOptions, read_arms
 from hardmine.mining.mine_options import MineOptions
 from hardmine.option_fields import Given
+from hardmine.review.review_options import ReviewOptions
 from hardmine.workflows.train_options import DetectorOptions
 
 
@@ -41,7 +43,7 @@ def mine(
     Example: hardmine mine runs/train pool --top 30 --exclude raccoon --out runs/mine
     """
     import hardmine
-    from hardmine.cli.tables import show_mining
+    from hardmine.cli.console import show_mining
     from hardmine.mining.mine import explain as explain_one
 
     console = Console(quiet=quiet, verbose=verbose)
@@ -86,7 +88,7 @@ def loop(
         options.require(data, "argument 'DATA'")
         options.require(pool, "option '--pool'")
     import hardmine
-    from hardmine.cli.tables import show_loop
+    from hardmine.cli.console import show_loop
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
@@ -113,10 +115,98 @@ def demo(
 ) -> None:
     """Run the whole loop on drawn pictures: it needs no data and no network, and takes a few minutes."""
     chosen_arms = read_arms(arms)
-    from hardmine.cli.tables import show_loop
+    from hardmine.cli.console import show_loop
     from hardmine.demo.run_demo import run_demo
 
     console = Console(quiet=quiet, verbose=verbose)
     with console.progress() as step:
         result = run_demo(out, seed, arms=chosen_arms, progress=step)
     show_loop(console, result)
+
+
+@expand_options
+def review(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|STORE|FILE",
+            exists=True,
+            help="What to look at: the folder of 'mine' or of 'loop', a pool.sqlite, or a "
+            "candidates.csv; or a labelling program's file in that folder, whose verdicts are taken in.",
+        ),
+    ],
+    *,
+    choices: ReviewOptions,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Serve a page on which a person says of each candidate whether it is really empty.
+
+    Example: hardmine review runs/mined
+    """
+    from hardmine.review.run_review import export_to_label, serve_review
+
+    console = Console(quiet=quiet, verbose=verbose)
+    if choices.export is None or choices.out is None:
+        serve_review(target, choices, console.result, console.note)
+        return
+    given = export_to_label(target, choices.out, choices.export)
+    console.result(f"{given.out}: {given.images} images to label, {given.predictions} predictions")
+
+
+class How(StrEnum):
+    """How the pictures get into the data set."""
+
+    COPY = "copy"
+    LINK = "link"
+    REFERENCE = "reference"
+
+
+def apply(
+    store: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|STORE|FILE",
+            exists=True,
+            help="Where the decisions are: the folder of 'mine' or of 'loop', a pool.sqlite, or a "
+            "candidates.csv with verdicts; or a labelling program's file in that folder.",
+        ),
+    ],
+    data: options.Data,
+    *,
+    how: Annotated[
+        How,
+        typer.Option(
+            "--how",
+            help="Copy the images, make hard links, or make symbolic links to where they are "
+            "(reference; for YOLO and VOC). Images in archives and behind URLs are copied.",
+        ),
+    ] = How.COPY,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; say what would be added.")
+    ] = False,
+    undo: Annotated[
+        bool,
+        typer.Option(
+            "--undo",
+            help="Take the last apply to DATA back: remove what it made, restore what it changed.",
+        ),
+    ] = False,
+    images: options.Images = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Add confirmed negatives and new labels to the training part of your data, in its own format.
+
+    Example: hardmine apply runs/mined raccoon/data.yaml --dry-run
+    """
+    from hardmine.review.apply_decisions import apply_decisions, undo_apply
+
+    console = Console(quiet=quiet, verbose=verbose)
+    if undo:
+        console.result(f"{data}: {undo_apply(data)} files removed or restored")
+        return
+    result = apply_decisions(store, data, how=how.value, images=images, dry_run=dry_run)
+    console.result(str(result))
+    for each in result.skipped:
+        console.note(f"{each.image}: {each.reason}")

@@ -15,20 +15,16 @@ import typer
 import hardmine
 from hardmine.cli import (
     data_commands,
-    export_commands,
     loop_commands,
     model_commands,
     priors_commands,
     recipe_commands,
 )
-from hardmine.cli.apply_command import apply
 from hardmine.cli.compare_command import compare
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected, usage_error
 from hardmine.cli.diagnose_command import diagnose
 from hardmine.cli.option_flags import Command, Group, reads_pictures
 from hardmine.cli.options import fill_in_ray
-from hardmine.cli.review_command import review
-from hardmine.cli.threshold_command import threshold
 from hardmine.device import process_count, process_index
 from hardmine.workflows.several_processes import ReportedError
 
@@ -108,9 +104,9 @@ _add(loop_commands.demo, _LOOP, pictures=False)
 _add(model_commands.train, _LOOP, workers=True)
 _add(model_commands.val, _LOOP, workers=True)
 _add(loop_commands.mine, _LOOP, workers=True)
-_add(review, _LOOP)
+_add(loop_commands.review, _LOOP)
 _add(loop_commands.loop, _LOOP, workers=True)
-_add(apply, _DATA)
+_add(loop_commands.apply, _DATA)
 _add(data_commands.check, _DATA)
 _add(data_commands.convert, _DATA)
 _add(data_commands.split, _DATA)
@@ -118,9 +114,9 @@ _add(data_commands.inspect, _DATA)
 _add(compare, _MODELS, workers=True)
 _add(diagnose, _MODELS)
 _add(model_commands.predict, _MODELS, workers=True)
-_add(threshold, _MODELS, workers=True)
-_add(export_commands.export, _MODELS)
-_add(export_commands.check_detector, _MODELS, "check-detector")
+_add(model_commands.threshold, _MODELS, workers=True)
+_add(model_commands.export, _MODELS)
+_add(model_commands.check_detector, _MODELS, "check-detector")
 _add(recipe_commands.models, _MODELS, pictures=False)
 _add(recipe_commands.recipe, _MODELS, pictures=False)
 app.add_typer(priors_commands.priors, rich_help_panel=_MODELS)

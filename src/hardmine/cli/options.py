@@ -410,7 +410,7 @@ def fill_in_ray(arguments: Sequence[str]) -> list[str]:
 
 def estimate(detector: Detector, pool: str, out: Path, options: MineOptions) -> str:
     """Return what a dry run says."""
-    from hardmine.mining.estimate_scan import estimate_scan
+    from hardmine.mining.scan import estimate_scan
 
     where = "" if options.ray is None else ", on this machine alone"
     return f"{estimate_scan(detector, pool, options, out=out)}{where}"

@@ -17,7 +17,7 @@ from hardmine.cli.option_flags import (
     recipe_names,
     starting_with,
 )
-from hardmine.prior_design.priors_options import CoverageOptions, FitOptions
+from hardmine.data.data_options import CoverageOptions, FitOptions
 
 if TYPE_CHECKING:
     from hardmine.prior_design.coverage import Coverage

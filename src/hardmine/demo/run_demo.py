@@ -12,9 +12,9 @@ from hardmine.demo.world import WorldSizes, draw_world
 from hardmine.losses.matcher import AssignerConfig
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
-from hardmine.models.backbones.own_networks import SmallNetConfig
+from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.head import HeadConfig
-from hardmine.models.init import XavierInit
+from hardmine.models.layers import XavierInit
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.priors import ExplicitPriors
 from hardmine.models.ssd import SSDConfig

@@ -24,8 +24,8 @@ from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.graph.graph_detector import IDENTITY, METADATA_KEY
 from hardmine.inference.runtimes.openvino_runtime import import_openvino
 from hardmine.inference.runtimes.scoring_network import quiet_export
-from hardmine.models.box_coder import decode_boxes
 from hardmine.models.postprocess import DecodeConfig, foreground_scores
+from hardmine.models.priors import decode_boxes
 from hardmine.numpy_boxes import box_iou
 from hardmine.recipes.checkpoint import file_digest
 from hardmine.types import Mask

@@ -6,10 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardmine.data.data_options import InspectOptions
 from hardmine.files import write_text
-from hardmine.inspection import checkpoint_stages, label_stages, model_stages
-from hardmine.inspection.checkpoint_stages import Trained
-from hardmine.inspection.inspect_options import InspectOptions
+from hardmine.inspection.inspect_stages import (
+    ImageStages,
+    Stage,
+    Trained,
+    absent,
+    as_read,
+    assigned,
+    augmented,
+    coded,
+    detected,
+    prepare,
+    readings,
+    render_inspection,
+    resized,
+    selected,
+)
 from hardmine.inspection.inspected_image import (
     Labels,
     choose_images,
@@ -17,7 +31,6 @@ from hardmine.inspection.inspected_image import (
     form_words,
     open_image,
 )
-from hardmine.inspection.inspection_page import ImageStages, Stage, render_inspection
 from hardmine.prior_design.prior_layout import PriorLayout, layout_of_recipe
 from hardmine.recipes.recipe import Recipe
 
@@ -98,20 +111,20 @@ def _stages(
     how: InspectOptions,
 ) -> ImageStages:
     subject = open_image(labels, index)
-    prepared = model_stages.prepare(subject, recipe, layout)
+    prepared = prepare(subject, recipe, layout)
     stages: list[Stage | None] = [
-        label_stages.as_read(subject),
-        label_stages.readings(subject),
-        model_stages.augmented(subject, recipe, how.draws, how.seed),
-        model_stages.resized(subject, prepared, recipe),
-        model_stages.assigned(subject, prepared, recipe),
-        model_stages.coded(prepared),
+        as_read(subject),
+        readings(subject),
+        augmented(subject, recipe, how.draws, how.seed),
+        resized(subject, prepared, recipe),
+        assigned(subject, prepared, recipe),
+        coded(prepared),
     ]
     if trained is not None:
-        stages.append(checkpoint_stages.selected(prepared, trained))
-        stages.append(checkpoint_stages.detected(subject, prepared, trained))
+        stages.append(selected(prepared, trained))
+        stages.append(detected(subject, prepared, trained))
     else:
-        stages.append(checkpoint_stages.absent("negatives", "Selected negatives by loss"))
+        stages.append(absent("negatives", "Selected negatives by loss"))
     record = subject.record
     facts = (
         f"state: {record.state.value}",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from hardmine.data.formats.image_files import relative_name
 from hardmine.files import write_text
-from hardmine.loop.arm_candidates import ArmCandidates
+from hardmine.loop.arm import ArmCandidates
 from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.loop.loop_options import Accept
 from hardmine.mining.candidates_file import read_rows, write_rows

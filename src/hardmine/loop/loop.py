@@ -29,12 +29,15 @@ from hardmine.device import describe_machine
 from hardmine.errors import ConfigError
 from hardmine.files import clear_disk_errors, write_json
 from hardmine.loop.accept_candidates import Acceptance, Waiting
-from hardmine.loop.amount import Amount, amount_for, steps_factor
-from hardmine.loop.arm_alarms import with_alarms, write_arm_alarms
-from hardmine.loop.arm_candidates import ArmCandidates, CandidateSearch
-from hardmine.loop.arm_state import ArmState
+from hardmine.loop.arm import (
+    ArmCandidates,
+    ArmState,
+    CandidateSearch,
+    with_alarms,
+    write_arm_alarms,
+)
 from hardmine.loop.control_arms import Arm
-from hardmine.loop.loop_options import Accept, LoopOptions
+from hardmine.loop.loop_options import Accept, Amount, LoopOptions, amount_for, steps_factor
 from hardmine.loop.round_summary import (
     compare_arms,
     describe_sets,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hardmine.detections import Detections
-from hardmine.loop.arm_state import ArmState
+from hardmine.loop.arm import ArmState
 from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.loop.loop_options import LoopOptions
 from hardmine.reports.content import (

@@ -10,8 +10,7 @@ from typing import Any
 
 from hardmine.evaluation.paired import AlarmChange
 from hardmine.files import write_text
-from hardmine.loop.arm_candidates import ArmCandidates
-from hardmine.loop.arm_state import ArmState
+from hardmine.loop.arm import ArmCandidates, ArmState
 from hardmine.loop.stopping import STOP_RULES, RoundPoint
 from hardmine.reports.round_columns import ALARMS, RoundRow, csv_header, csv_rows
 from hardmine.workflows.cached_models import CachedMeasurement, MeasuredModel

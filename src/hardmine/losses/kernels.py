@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hardmine.models.box_coder import encode_boxes
+from hardmine.models.priors import encode_boxes
 
 PIECE = 1 << 18
 """Logits handled at once without a graph on the CPU: 1 MiB, which a core's cache holds."""

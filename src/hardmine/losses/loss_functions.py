@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hardmine.boxes import box_area
 from hardmine.errors import ConfigError
-from hardmine.models.box_coder import decode_boxes, encode_boxes
+from hardmine.models.priors import decode_boxes, encode_boxes
 from hardmine.tensors import ScoreForm
 
 

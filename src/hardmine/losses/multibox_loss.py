@@ -37,8 +37,8 @@ from hardmine.losses.negative_mining import (
     select_priors,
 )
 from hardmine.losses.normalizers import BySelected, Normaliser, NormaliserConfig, Sums
-from hardmine.models.box_coder import decode_boxes
 from hardmine.models.postprocess import foreground_scores
+from hardmine.models.priors import decode_boxes
 from hardmine.tensors import Assignment, Batch, Priors, RawOutput, ScoreForm, Selection
 
 

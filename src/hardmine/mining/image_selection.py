@@ -14,6 +14,7 @@ import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +25,7 @@ from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import DataError
 from hardmine.inference.image_loading import open_item
 from hardmine.mining.excluded_images import find_leaks
-from hardmine.mining.mine_options import MineOptions, RankOptions
+from hardmine.mining.mine_options import SAME_PLACE, MineOptions, RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.ranking import (
     RankedImage,
@@ -33,13 +34,51 @@ from hardmine.mining.ranking import (
     shortlist_size,
     take_shortlist,
 )
-from hardmine.mining.ranking_rules import SAME_PLACE
-from hardmine.mining.rejection_reasons import Reason, Rejection, count_reasons
 from hardmine.mining.rescoring import ExactRanking, Margin, measure_margin
 from hardmine.mining.scan import ScannedPool
 from hardmine.mining.sources.pool_source import Source, name_inside, open_image
 from hardmine.numpy_boxes import box_iou
 from hardmine.types import PoolScore, Problem
+
+
+class Reason(Enum):
+    """A reason why an image is not handed out; its value is what a summary calls such images."""
+
+    BELOW_MIN_SCORE = "score below --min-score"
+    NO_ALARM = "no detection that counts as an alarm"
+    HANDED_OUT_BEFORE = "handed out before"
+    DECIDED = "decided on by a person"
+    SET_ASIDE = "set aside as they may hold an object"
+    LEAK = "repeats of an excluded image"
+    NEAR_DUPLICATE = "near-duplicates of another image"
+    SAME_ALARM = "the same alarm in the same place as in another image"
+    QUOTA_OF_CLASS = "over the quota of their class"
+    QUOTA_OF_GROUP = "over the quota of their group"
+    BEYOND_COUNT = "beyond the number asked for"
+    LESS_DIVERSE = "more alike than those handed out"
+    NOT_LOOKED_AT = "others score higher"
+
+    @property
+    def is_represented(self) -> bool:
+        """True when another image, handed out now or before, stands for such an image."""
+        return self in (Reason.NEAR_DUPLICATE, Reason.SAME_ALARM)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one image is not handed out; ``text`` says it of this image, for ``--explain``."""
+
+    reason: Reason
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def count_reasons(rejections: Iterable[Rejection]) -> Counter[Reason]:
+    """Return how many images fell for each reason."""
+    return Counter(rejection.reason for rejection in rejections)
+
 
 DIVERSE_TIMES = 4
 """Images that variety is chosen from, for each one that is asked for."""

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hardmine.detections import Detections
-from hardmine.mining.mine_options import RankOptions
-from hardmine.mining.ranking_rules import RULES
+from hardmine.mining.mine_options import RULES, RankOptions
 from hardmine.types import PoolScore
 
 SHORTLIST = 1000

@@ -18,7 +18,7 @@ from torch import Tensor
 from hardmine.boxes import box_iou, clip_boxes
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError
-from hardmine.models.box_coder import decode_boxes
+from hardmine.models.priors import decode_boxes
 from hardmine.tensors import Priors, RawOutput, ScoreForm
 
 

@@ -1,9 +1,13 @@
-"""Priors (default boxes): which shapes lie at every cell of every level.
+"""Priors (default boxes): which shapes lie at every cell of every level, and coding boxes against them.
 
 Sources: Liu et al. 2016, "SSD", section 2.2 (linear); Caffe's ``ssd_pascal.py`` and ``ssd_coco.py``
 (caffe); TF's ``multiscale_grid_anchor_generator`` (multiscale). Scales start at k = 1, so the first
 level has ``min_scale`` itself; no box is clipped at the input's border, neither for matching nor for
 coding.
+
+The box coder (Caffe SSD, ``bbox_util``), with variances v_c = .1 for centres and v_s = .2 for sizes::
+
+    t_x = (cx − p_cx) / p_w / v_c        t_w = ln(w / p_w) / v_s
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
+from hardmine.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from hardmine.errors import ConfigError
 from hardmine.tensors import Priors
 
@@ -234,3 +240,33 @@ def cell_steps(
                 f"an input of {height}x{width}; leave steps empty to divide it evenly"
             )
     return [(step, step) for step in config.steps]
+
+
+CENTRE_VARIANCE = 0.1
+SIZE_VARIANCE = 0.2
+
+_MAX_LOG = math.log(1000.0 / 16)
+"""Limit of a decoded ln(w / p_w): keeps exp finite for an untrained network."""
+
+
+def encode_boxes(boxes: Tensor, priors_cxcywh: Tensor) -> Tensor:
+    """Return the deltas that turn each prior into its box.
+
+    Args:
+        boxes (Tensor[..., A, 4]): xyxy pixels, positive width and height.
+        priors_cxcywh (Tensor[A, 4]): pixels.
+
+    Returns:
+        Tensor[..., A, 4]: (t_x, t_y, t_w, t_h).
+    """
+    coded = xyxy_to_cxcywh(boxes)
+    centre = (coded[..., :2] - priors_cxcywh[:, :2]) / priors_cxcywh[:, 2:] / CENTRE_VARIANCE
+    size = (coded[..., 2:] / priors_cxcywh[:, 2:]).clamp(min=1e-6).log() / SIZE_VARIANCE
+    return torch.cat([centre, size], -1)
+
+
+def decode_boxes(deltas: Tensor, priors_cxcywh: Tensor) -> Tensor:
+    """Return xyxy pixels (Tensor[..., A, 4]) of ``deltas`` (Tensor[..., A, 4]); inverse of encoding."""
+    centre = deltas[..., :2] * CENTRE_VARIANCE * priors_cxcywh[:, 2:] + priors_cxcywh[:, :2]
+    size = (deltas[..., 2:] * SIZE_VARIANCE).clamp(max=_MAX_LOG).exp() * priors_cxcywh[:, 2:]
+    return cxcywh_to_xyxy(torch.cat([centre, size], -1))

@@ -9,12 +9,21 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.models.backbones.backbone import BackboneConfig, make_backbone, probe_channels
+from hardmine.models.backbones.backbone import (
+    BackboneConfig,
+    SmallNet,
+    make_backbone,
+    probe_channels,
+)
 from hardmine.models.backbones.feature_taps import TapsConfig
-from hardmine.models.backbones.own_networks import SmallNet
 from hardmine.models.head import AnyHeadConfig, HeadConfig, make_head, make_tower
-from hardmine.models.init import InitConfig, NormalInit, init_layers, set_prior_probability
-from hardmine.models.layers import Normalise
+from hardmine.models.layers import (
+    InitConfig,
+    NormalInit,
+    Normalise,
+    init_layers,
+    set_prior_probability,
+)
 from hardmine.models.neck import ExtraLayersConfig, NeckConfig, make_neck
 from hardmine.models.priors import LinearPriors, PriorsConfig, make_priors
 from hardmine.tensors import Priors, RawOutput, ScoreForm

@@ -16,8 +16,13 @@ import torch
 from hardmine.losses.matcher import AssignerConfig, assign_priors
 from hardmine.numpy_boxes import box_iou
 from hardmine.prior_design.canvas_boxes import SIZES, CanvasBoxes
-from hardmine.prior_design.prior_layout import PriorLayout
-from hardmine.prior_design.prior_overlap import BestPrior, find_best, reaching_by_level, shape_iou
+from hardmine.prior_design.prior_layout import (
+    BestPrior,
+    PriorLayout,
+    find_best,
+    reaching_by_level,
+    shape_iou,
+)
 from hardmine.tensors import Batch
 from hardmine.types import F64, I64, Mask
 

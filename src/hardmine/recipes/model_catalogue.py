@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from hardmine.models.backbones.backbone import BackboneConfig
+from hardmine.models.backbones.backbone import BackboneConfig, SmallNetConfig, VggConfig
 from hardmine.models.backbones.feature_taps import Taps, TimmConfig
-from hardmine.models.backbones.own_networks import SmallNetConfig, VggConfig
 from hardmine.models.network import ModelConfig, make_network
 from hardmine.models.priors import cell_steps
 from hardmine.models.ssd import SSD, SSDConfig

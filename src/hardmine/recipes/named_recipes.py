@@ -13,10 +13,10 @@ from hardmine.augment.chain import AugmentConfig, augment_preset
 from hardmine.errors import ConfigError, not_one_of
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
+from hardmine.models.backbones.backbone import SmallNetConfig, VggConfig
 from hardmine.models.backbones.feature_taps import TapsConfig
-from hardmine.models.backbones.own_networks import SmallNetConfig, VggConfig
 from hardmine.models.head import HeadConfig, SharedHeadConfig
-from hardmine.models.init import UniformInit, XavierInit
+from hardmine.models.layers import UniformInit, XavierInit
 from hardmine.models.neck import ExtraLayersConfig, FpnConfig, NoNeckConfig
 from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.priors import CaffePriors, LinearPriors, MultiscalePriors, caffe_priors

@@ -39,7 +39,7 @@ from hardmine.losses.negative_mining import (
 from hardmine.losses.normalizers import ByBatch
 from hardmine.models.backbones.feature_taps import TapsConfig
 from hardmine.models.head import HeadConfig, SharedHeadConfig
-from hardmine.models.init import InitConfig, NormalInit, UniformInit
+from hardmine.models.layers import InitConfig, NormalInit, UniformInit
 from hardmine.models.neck import ExtraLayersConfig, FpnConfig
 from hardmine.models.postprocess import AnyDecodeConfig, DecodeConfig, SoftNmsDecode
 from hardmine.models.priors import ExplicitPriors, MultiscalePriors

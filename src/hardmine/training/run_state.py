@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from hardmine.device import choose_device, process_count, require_compiler, uses_bf16
 from hardmine.errors import CheckpointError, ConfigError, MissingExtraError
 from hardmine.files import write_text
-from hardmine.models.layers import use_float32_backward
+from hardmine.models.layers import sync_batch_norms, use_float32_backward
 from hardmine.models.network import Network, make_network
 from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import (
@@ -35,9 +35,13 @@ from hardmine.recipes.checkpoint import (
 )
 from hardmine.recipes.pretrained_weights import load_starting_weights
 from hardmine.recipes.recipe import Recipe, recipe_identity, recipe_to_dict
-from hardmine.training.objective import UNKNOWN, make_objective
-from hardmine.training.optimizer import AveragedWeights, learning_rate, make_optimizer
-from hardmine.training.synced_batch_norm import sync_batch_norms
+from hardmine.training.optimization import (
+    UNKNOWN,
+    AveragedWeights,
+    learning_rate,
+    make_objective,
+    make_optimizer,
+)
 from hardmine.training.telemetry import Telemetry
 from hardmine.training.training_log import NUM_LOSSES, Journal
 from hardmine.types import Dataset

@@ -109,7 +109,7 @@ def is_automatic(options: NetworkOptions, start: Path | None) -> bool:
 def _is_detector(weights: Path) -> bool:
     from hardmine.models.state_dict import read_state_dict
     from hardmine.recipes.checkpoint import is_checkpoint
-    from hardmine.recipes.torchvision_ssd_weights import is_torchvision_ssd
+    from hardmine.recipes.pretrained_weights import is_torchvision_ssd
 
     return is_checkpoint(weights) or is_torchvision_ssd(read_state_dict(weights))
 

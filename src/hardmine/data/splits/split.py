@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from hardmine.data.convert import convert
+from hardmine.data.data_options import SplitOptions
 from hardmine.data.formats.coco import write_coco
 from hardmine.data.formats.image_files import plain_path, relative_name
 from hardmine.data.images import open_picture
@@ -31,7 +32,6 @@ from hardmine.data.splits.near_duplicates import (
     group_duplicates,
     hash_images,
 )
-from hardmine.data.splits.split_options import SplitOptions
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_text
 from hardmine.option_fields import takes_options

@@ -1,34 +1,80 @@
-"""The images of the pool that an arm is handed in a round, and those that deserve a second look."""
+"""One arm of the loop in a round: where it stands, which images it is handed, what fired there.
+
+An arm is handed the candidates of its round (`CandidateSearch`), and those that deserve a second
+look. What fired on its confirmed negatives is kept for the alarm-paste augmentation of its later
+rounds.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
+from hardmine.augment.paste import Alarm, write_alarms
 from hardmine.data.formats.image_files import relative_name
 from hardmine.detections import Detections
 from hardmine.errors import NOTICE
-from hardmine.loop.amount import Amount, choose_amount
-from hardmine.loop.arm_state import ArmState
-from hardmine.loop.loop_options import LoopOptions
+from hardmine.loop.control_arms import Arm
+from hardmine.loop.loop_options import Amount, LoopOptions, choose_amount
+from hardmine.loop.stopping import RoundPoint
 from hardmine.mining.candidates_file import Candidate, candidate_of, write_candidates
-from hardmine.mining.image_selection import ImageSelector, select_random
+from hardmine.mining.image_selection import ImageSelector, Reason, Rejection, select_random
 from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.rejection_reasons import Reason, Rejection
 from hardmine.mining.rescoring import wide_margin
 from hardmine.mining.scan import scan, scan_exactly
 from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.option_fields import changed_options
-from hardmine.types import PoolScore
+from hardmine.types import ImageRecord, PoolScore
 from hardmine.workflows.backend import Backend
+from hardmine.workflows.cached_models import MeasuredModel, TrainedModel
 from hardmine.workflows.image_sets import LoopSets
 from hardmine.workflows.step_cache import Steps, fingerprint
+
+if TYPE_CHECKING:
+    from hardmine.recipes.recipe import Recipe
+
+
+@dataclass
+class ArmState:
+    """What an arm has gathered; it is rebuilt from the finished steps on every start."""
+
+    arm: Arm
+    results: list[MeasuredModel]
+    """The measured model of each round, round 0 first."""
+    history: list[RoundPoint]
+    """What the stop rules know of each round."""
+    negatives: list[ImageRecord] = field(default_factory=list)
+    """Images accepted as empty so far, in the order in which they came."""
+    handed_out: list[str] = field(default_factory=list)
+    """Every image ever handed out, whatever was decided on it."""
+
+    @property
+    def name(self) -> str:
+        """The arm's name."""
+        return self.arm.name
+
+    @property
+    def last_round(self) -> int:
+        """The number of the round that was measured last."""
+        return len(self.results) - 1
+
+    @property
+    def result(self) -> MeasuredModel:
+        """The measured model of the last round."""
+        return self.results[-1]
+
+    @property
+    def model(self) -> TrainedModel:
+        """The model of the last round."""
+        return self.result.model
+
 
 _log = logging.getLogger(__name__)
 
@@ -284,3 +330,56 @@ class CandidateSearch:
             "model_id": model_id,
             "why": why,
         }
+
+
+ALARMS = "alarms.json"
+
+
+def write_arm_alarms(
+    steps: Steps, arm: str, number: int, negatives: Sequence[ImageRecord]
+) -> Path | None:
+    """Write what fired on an arm's negatives, in all rounds so far, into ``alarms.json``.
+
+    Args:
+        negatives: the images that were confirmed to hold no object.
+
+    Returns:
+        Path: the file; None when nothing fired (images drawn at random were shown to no model).
+    """
+    confirmed = {str(record.path) for record in negatives}
+    folders = [steps.root / "rounds" / f"{arm}-{n}" for n in range(1, number + 1)]
+    alarms = [a for folder in folders for a in _alarms_of(folder) if str(a.image) in confirmed]
+    if not alarms:
+        return None
+
+    def compute(place: Path) -> int:
+        write_alarms(place / ALARMS, alarms)
+        return len(alarms)
+
+    key = f"rounds/{arm}-{number}/alarms"
+    inputs = {"alarms": fingerprint([[str(a.image), *a.box, a.score] for a in alarms])}
+    steps.run(key, inputs, compute, (ALARMS,))
+    return folders[-1] / ALARMS
+
+
+def with_alarms(recipe: Recipe, alarms: Path | None) -> Recipe:
+    """Return the recipe with an arm's own alarms to paste, unless it names others or pastes none."""
+    config = recipe.augment.alarm_paste
+    if alarms is None or config.source is not None or config.probability == 0:
+        return recipe
+    augment = replace(recipe.augment, alarm_paste=replace(config, source=str(alarms)))
+    return replace(recipe, augment=augment)
+
+
+def _alarms_of(folder: Path) -> list[Alarm]:
+    """Return what ``candidates.json`` says fired; its boxes are [x1, y1, x2, y2, score, class]."""
+    try:
+        found = json.loads((folder / "candidates.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    return [
+        Alarm(Path(row["path"]), (box[0], box[1], box[2], box[3]), box[4])
+        for row in found["candidates"]
+        for box in row["boxes"]
+        if box[2] > box[0] and box[3] > box[1]
+    ]
