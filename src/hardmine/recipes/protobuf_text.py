@@ -1,11 +1,12 @@
-"""Protocol buffers' text format, read without a schema.
+"""Protocol buffers' text format, read without a schema, and what became of each field.
 
-The grammar is that of the format's specification: nested messages in ``{ }`` or ``< >`` with or without
-a colon before them, lists in ``[ ]``, commas or semicolons after a field, comments from ``#`` to the end
-of a line, strings in single or double quotes that continue one another, escapes, decimal, octal and
-hexadecimal numbers, floats with an ``f`` behind them, ``inf`` and ``nan``, and names of extensions in
-brackets. What a field may hold is known only to whoever reads it: :class:`Message` gives each value by
-name and type, and tells in the end which values nobody asked for.
+The grammar is that of the format's specification: nested messages in ``{ }`` or ``< >`` with or
+without a colon before them, lists in ``[ ]``, commas or semicolons after a field, comments from ``#``
+to the end of a line, strings in single or double quotes that continue one another, escapes, decimal,
+octal and hexadecimal numbers, floats with an ``f`` behind them, ``inf`` and ``nan``, and names of
+extensions in brackets. What a field may hold is known only to whoever reads it: :class:`Message`
+gives each value by name and type, and tells in the end which values nobody asked for.
+:class:`FieldNotes` keeps what became of those that somebody did.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from hardmine.errors import ConfigError
 
@@ -342,3 +344,56 @@ def _unescape(token: str) -> str:
         return _ESCAPES.get(match.group(5), match.group(5))
 
     return _ESCAPE.sub(one, token[1:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class FieldNote:
+    """A field of the file: its path and value, and where it went or why it did not."""
+
+    path: str
+    value: str
+    note: str
+
+    def __str__(self) -> str:
+        path = self.path.rstrip(".")
+        return f"{path}: {self.value} -> {self.note}" if self.value else f"{path} -> {self.note}"
+
+
+@dataclass(eq=False)
+class FieldNotes:
+    """What became of each field that was asked for: carried over, the same anyway, or left out."""
+
+    carried: list[FieldNote] = field(default_factory=list)
+    same: list[FieldNote] = field(default_factory=list)
+    left_out: list[FieldNote] = field(default_factory=list)
+
+    def carry(self, message: Message, name: str, value: Any, note: str) -> None:
+        """Note where the value went."""
+        self.carried.append(FieldNote(f"{message.path}.{name}", str(value), note))
+
+    def keep(self, message: Message, name: str, value: Any, note: str) -> None:
+        """Note that the value says what is done anyway."""
+        self.same.append(FieldNote(f"{message.path}.{name}", str(value), note))
+
+    def leave(self, message: Message, name: str, value: Any, note: str) -> None:
+        """Note why the value is not carried over."""
+        self.left_out.append(FieldNote(f"{message.path}.{name}", str(value), note))
+
+    def pass_over(self, message: Message, note: str, *names: str) -> None:
+        """Keep what is given of these fields; none of them means anything here."""
+        for each in message.fields:
+            if each.name in names:
+                each.taken = True
+                self.keep(message, each.name, each.value, note)
+
+
+def required(message: Message, name: str) -> Message:
+    """Return the message in a field.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = message.message(name)
+    if found is None:
+        raise ConfigError(f"{message.path} has no {name}")
+    return found
