@@ -86,7 +86,8 @@ def loop(
     held_out = options.data_or_fraction(val)
     if not resume:
         options.require(data, "argument 'DATA'")
-        options.require(pool, "option '--pool'")
+        if not choices.get("pool_from_labelled"):
+            options.require(pool, "option '--pool'")
     import hardmine
     from hardmine.cli.console import show_loop
 

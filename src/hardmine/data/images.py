@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import sys
 import warnings
@@ -45,6 +46,7 @@ try:
 except ImportError:  # Pillow alone decodes to the same pixels, more slowly
     simplejpeg = None
 
+_CROP = re.compile(r"(?P<image>.+)#xywh=(?P<x>\d+),(?P<y>\d+),(?P<w>[1-9]\d*),(?P<h>[1-9]\d*)")
 HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 _NOT_ALONE = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
 """Formats whose name Pillow knows and that it does not decode without another program."""
@@ -170,6 +172,43 @@ def allow_pixels(number: int) -> None:
 
 if os.environ.get(_MAX_PIXELS, "").isdecimal():
     allow_pixels(int(os.environ[_MAX_PIXELS]))
+
+
+def crop_name(image: Path | str, rectangle: tuple[int, int, int, int]) -> str:
+    """Return the name of a part of an image, ``a.jpg#xywh=10,20,300,200``.
+
+    Args:
+        rectangle: left, top, right, bottom in whole pixels; right and bottom are exclusive.
+    """
+    left, top, right, bottom = rectangle
+    return f"{image}#xywh={left},{top},{right - left},{bottom - top}"
+
+
+def split_crop(name: str) -> tuple[str, tuple[int, int, int, int]] | None:
+    """Return the image and the rectangle that a crop's name says; ``None`` for any other name."""
+    found = _CROP.fullmatch(name)
+    if found is None:
+        return None
+    left, top, width, height = (int(found[key]) for key in ("x", "y", "w", "h"))
+    return found["image"], (left, top, left + width, top + height)
+
+
+def read_crop(name: str) -> bytes:
+    """Return a part of an image by its name, as a PNG file, which loses nothing.
+
+    Raises:
+        DataError: the name is none of a crop, or the image is gone, broken or smaller than that.
+    """
+    found = split_crop(name)
+    if found is None:
+        raise DataError(f"{name}: not the name of a crop")
+    path, (left, top, right, bottom) = found
+    image = read_image(Path(path))
+    if right > image.width or bottom > image.height:
+        raise DataError(f"{name}: the image has {image.width}x{image.height} pixels")
+    file = io.BytesIO()
+    image.crop((left, top, right, bottom)).save(file, format="PNG", compress_level=1)
+    return file.getvalue()
 
 
 def read_image(path: Path) -> Image.Image:

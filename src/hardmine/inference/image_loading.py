@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardmine.data.images import Cover, Picture, decode_image, read_file
+from hardmine.data.images import Cover, Picture, decode_image, read_file, split_crop
 from hardmine.data.resize import Placement, Resize
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.data.video import split_frame
@@ -83,9 +83,10 @@ def path_of(name: str) -> Path:
     """Return an image's name as a path, whose last parts are the folders and the file that people know.
 
     Those of a URL are spelled as on the server (``a%20b.jpg`` is ``a b.jpg``), members of an archive
-    as in the archive. A frame of a video is a PNG file beside it: ``cam3.mp4#t=12.480.png``.
+    as in the archive. A frame of a video and a part of an image are PNG files beside it:
+    ``cam3.mp4#t=12.480.png``.
     """
-    if split_frame(name):
+    if split_frame(name) or split_crop(name):
         return Path(f"{name}.png")
     place, inside, member = name.partition("!/")
     return Path((unquote(place) if "://" in place else place) + inside + member)

@@ -48,7 +48,8 @@ from hardmine.loop.round_summary import (
 )
 from hardmine.loop.stopping import QUIET_ROUNDS, STOP_RULES
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.sources.local_files import load_pool
+from hardmine.mining.sources.labelled_crops import LabelledCrops
+from hardmine.mining.sources.local_files import load_pool, load_source
 from hardmine.option_fields import takes_options
 from hardmine.reports.round_columns import ALARMS
 from hardmine.review.candidate_list import DOUBTFUL_LABELS, labels_in_doubt
@@ -161,7 +162,7 @@ def run_loop(
         data: labelled images. Not needed with ``resume``.
         pool: images that should be empty; part of it is kept for stopping (and for the final
             figures when ``negatives`` is not given), apart by near-duplicate group. Not needed with
-            ``resume``.
+            ``resume``, nor with ``pool_from_labelled``.
         negatives: images without objects for the final figures; never trained on.
         val: labelled images to measure on, or the share of ``data`` to split off (.3).
         out: the run directory (see the module's description).
@@ -203,7 +204,8 @@ def _run_loop(
             f"{root}: holds a run already; go on with --resume or choose another --out"
         )
     record = read_record(root / RECORD, LoopOptions) if resume else None
-    inputs = resumed_inputs(given, NEEDED, record)
+    needed = {"data": NEEDED["data"]} if options.pool_from_labelled else NEEDED
+    inputs = resumed_inputs(given, needed, record)
     chosen, start = _start(options)
     steps, seed = Steps(root, progress), options.seed
     with clear_disk_errors(root), PoolStore(root / "pool.sqlite") as store:
@@ -211,7 +213,7 @@ def _run_loop(
             inputs["data"], inputs["val"], steps, seed=seed, options=options.reading
         )
         empty = load_negatives(inputs["negatives"], parts.train.categories, "negatives")
-        images = load_pool(inputs["pool"], root / "pool", options.every)
+        images = _pool(inputs["pool"], parts.train, root / "pool", options)
         sets = divide_sets(parts.train, parts.val, images, empty, steps, seed=seed)
         why: tuple[str, ...] = ()
         if not options.trainer.is_external:
@@ -235,6 +237,22 @@ def _run_loop(
             Acceptance(_accept(options), store, root, sets.mine_from),
         )
         return loop.run()
+
+
+def _pool(pool: DataLike | None, train: Dataset, unpack_to: Path, options: LoopOptions) -> Dataset:
+    """Return the images to mine from: the pool, or the object-free parts of the training images."""
+    if not options.pool_from_labelled:
+        assert pool is not None
+        return load_pool(pool, unpack_to, options.every)
+    if pool is not None:
+        raise ConfigError(
+            f"pool {pool} and pool_from_labelled exclude each other: give one of them"
+        )
+    _log.warning(
+        "the pool is made of parts of the training images: what of it is kept for stopping (and without "
+        "negatives, for the final figures) shows places that the model has trained on"
+    )
+    return load_source(LabelledCrops(train, options.seed), unpack_to)
 
 
 def _backend(options: LoopOptions, root: Path) -> Backend:

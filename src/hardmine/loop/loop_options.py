@@ -24,7 +24,7 @@ from hardmine.loop.control_arms import (
     check_arms,
     leader,
 )
-from hardmine.mining.mine_options import RankOptions, every_option
+from hardmine.mining.mine_options import RankOptions, every_option, from_labelled_option
 from hardmine.option_fields import check_options, option, seed_option
 from hardmine.workflows.train_options import (
     DataOptions,
@@ -245,6 +245,7 @@ class LoopOptions:
         panel="Loop",
     )
     every: str | None = every_option()
+    pool_from_labelled: bool = from_labelled_option("the training images")
     rank: RankOptions = option(RankOptions, "How the mined arm's images are ranked and chosen.")
     network: NetworkOptions = option(NetworkOptions, "The network and its recipe.")
     reading: DataOptions = option(DataOptions, "How labelled data is read.")

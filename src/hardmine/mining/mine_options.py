@@ -116,6 +116,21 @@ def every_option() -> Any:
     return option(None, EVERY_HELP, metavar="1s|N|key", panel="Pool")
 
 
+def from_labelled_option(what: str) -> Any:
+    """Return the option that makes a pool of labelled images.
+
+    Args:
+        what: says whose images, for the help.
+    """
+    return option(
+        False,
+        f"Without a pool: mine the parts of {what} that hold no object. Each is named by its image and "
+        "rectangle (00.png#xywh=64,0,320,240).",
+        flags=("--pool-from-labelled",),
+        panel="Pool",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RankOptions:
     """What counts as an alarm, how a pool is ranked by its alarms, and what is left out of the list.
@@ -256,6 +271,7 @@ class MineOptions:
     )
     """Each a ``Dataset``, or the path of a dataset's file or of a folder of images."""
     every: str | None = every_option()
+    pool_from_labelled: bool = from_labelled_option("the training images of POOL, labelled data,")
     rank: RankOptions = option(RankOptions, "How the pool is ranked.")
     runtime: RuntimeName = option(
         "auto",

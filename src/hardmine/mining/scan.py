@@ -117,7 +117,7 @@ def scan(
     """
     request = options or MineOptions()
     notify = progress or silent
-    source = open_source(pool, request.every)
+    source = open_source(pool, request.every, from_labelled=request.pool_from_labelled)
     detector = _bound(detector, source)
     notify("prepare", 0, 1)
     scorer = make_pool_scorer(detector, request, cache)
@@ -371,7 +371,8 @@ def estimate_scan(
         ConfigError: a runtime that this detector has not.
         DataError: there is no such pool, or no image in it.
     """
-    source = open_source(pool, options.every if options else None)
+    request = options or MineOptions()
+    source = open_source(pool, request.every, from_labelled=request.pool_from_labelled)
     images, counts = source.count(), ScanCounts()
     with ExitStack() as stack:
         left: Iterator[ImageItem | Problem] = source.items()
@@ -385,7 +386,7 @@ def estimate_scan(
         if not counts.skipped:
             raise DataError(f"{source.name}: no image in the pool")
         return Estimate(images, 0.0, 0, 0, "", counts.skipped)
-    scorer = make_pool_scorer(detector, replace(options or MineOptions(), ray=None))
+    scorer = make_pool_scorer(detector, replace(request, ray=None))
     rate, results = _measure(scorer, items)
     bad = sum(isinstance(result, Problem) for result in results)
     return Estimate(images, rate, len(results), bad, scorer.name, counts.skipped)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from hardmine.data.formats.image_files import image_problem, read_sizes
+from hardmine.data.images import split_crop
 from hardmine.data.video import split_frame
 from hardmine.errors import DataError
 from hardmine.files import write_bytes
@@ -41,7 +42,11 @@ def load_pool(
     if isinstance(pool, Dataset):
         return _required(pool, pool.root)
     here = Path(pool)
-    source = open_source(here.resolve() if here.is_dir() else pool, every)
+    return load_source(open_source(here.resolve() if here.is_dir() else pool, every), unpack_to)
+
+
+def load_source(source: Source, unpack_to: Path | None = None) -> Dataset:
+    """Return a source's images as a dataset of files; as :func:`load_pool`."""
     folder = None if unpack_to is None else unpack_to / _identity(source)
     paths: list[Path] = []
     problems: list[Problem] = []
@@ -115,7 +120,8 @@ def _fresh(source: Source, folder: Path | None) -> Iterator[ImageItem | Problem]
 
 def _place(source: Source, item: ImageItem, folder: Path) -> Path:
     inside = name_inside(source, item.name)
-    return folder / _safe_path(f"{inside}.png" if split_frame(item.name) else inside)
+    cut_out = split_frame(item.name) or split_crop(item.name)
+    return folder / _safe_path(f"{inside}.png" if cut_out else inside)
 
 
 def _safe_path(name: str) -> PurePosixPath:

@@ -18,7 +18,7 @@ from typing import Protocol
 from urllib.parse import quote, unquote
 
 from hardmine.data.formats.image_files import PassedOver, walk_files, walk_pictures
-from hardmine.data.images import has_picture_name
+from hardmine.data.images import has_picture_name, read_crop, split_crop
 from hardmine.data.video import ONE_A_SECOND, Sampling, is_video, split_frame
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
@@ -31,6 +31,7 @@ from hardmine.mining.sources.archives import (
     read_member,
     split_member,
 )
+from hardmine.mining.sources.labelled_crops import open_labelled
 from hardmine.mining.sources.remote import is_url, list_remote, read_remote
 from hardmine.mining.sources.videos import (
     VideoSource,
@@ -94,7 +95,9 @@ def find_image(source: Source, text: str) -> str:
     raise DataError(f"{text}: not in the pool {source.name}")
 
 
-def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
+def open_source(
+    pool: Dataset | Path | str, every: str | None = None, *, from_labelled: bool = False
+) -> Source:
     """Return the source that a pool's description stands for.
 
     Args:
@@ -102,11 +105,15 @@ def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
             folder of videos (with ``#every=2s`` at its end: which frames are taken), a tar or zip
             archive, a URL that fsspec or Arrow reads, or a dataset.
         every: which frames of videos are taken (``1s``, ``25``, ``key``), where the pool does not say.
+        from_labelled: ``pool`` is labelled data, of whose training images the parts without an object
+            are taken.
 
     Raises:
         ConfigError: ``every`` is none of these.
         DataError: no such file or folder, or a URL that cannot be reached.
     """
+    if from_labelled:
+        return open_labelled(pool)
     if isinstance(pool, Dataset):
         return DatasetSource(pool)
     text = str(pool)
@@ -367,6 +374,8 @@ def open_image(name: str) -> ImageItem:
         return ImageItem(name, partial(read_member, name))
     if split_frame(name):
         return open_frame(name)
+    if split_crop(name):
+        return ImageItem(name, partial(read_crop, name))
     return ImageItem(name, partial(read_remote, name)) if is_url(name) else ImageItem(name)
 
 
@@ -394,8 +403,8 @@ def open_images(names: Iterable[str]) -> Iterator[ImageItem]:
 
 
 def file_of(name: str) -> str:
-    """Return the file that holds an image: an archive, a video, or the image's own."""
-    return (split_member(name) or split_frame(name) or (name, ""))[0]
+    """Return the file that holds an image: an archive, a video, a larger image, or the image's own."""
+    return (split_member(name) or split_frame(name) or split_crop(name) or (name, ""))[0]
 
 
 def _folder_prefix(folder: str) -> str:
@@ -404,7 +413,7 @@ def _folder_prefix(folder: str) -> str:
 
 def _part_of(line: str) -> Source | None:
     """Return the source that a line of a list names; ``None`` for one image (or what is none)."""
-    if split_frame(line):
+    if split_frame(line) or split_crop(line):
         return None
     place, sampling = split_sampling(line)
     if is_video(place) and not _is_glob(place):
@@ -431,7 +440,7 @@ def _expand(names: Iterable[str], *, strict: bool = True) -> Iterator[ImageItem 
             yield from iter_members(name)
         elif is_video(name) and not is_url(name):
             yield from iter_video(name, ONE_A_SECOND)
-        elif has_picture_name(name) or split_frame(name):
+        elif has_picture_name(name) or split_frame(name) or split_crop(name):
             yield open_image(name)
         elif strict and not os.path.isdir(name):  # noqa: PTH112
             reason = "no suffix of an image or an archive"
