@@ -1,6 +1,6 @@
 """Does ``hardmine diagnose`` name the right cause? Eight runs with a cause planted, and a healthy one.
 
-    python -m benchmarks.diagnosis [--seeds N] [--only CAUSE …] [--out DIR]
+    python -m benchmarks.diagnosis [--seeds N …] [--only CAUSE …] [--out DIR] [--results FILE]
 
 Each run trains a small network for 240 steps at 128 px on the drawn world, with bottles and boxes as its
 two classes; in each but the healthy one a cause is true by construction. Trained runs are kept in the
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.hidden_labels import found_again
 from hardmine.augment.chain import augment_preset
 from hardmine.data.formats.coco import write_coco
 from hardmine.data.load_dataset import load_dataset
@@ -26,14 +27,11 @@ from hardmine.demo.run_demo import ASPECTS, HEIGHTS, SIDE, fridge160
 from hardmine.demo.world import WorldSizes, draw_world
 from hardmine.device import describe_machine
 from hardmine.diagnosis.diagnose import diagnose
-from hardmine.diagnosis.diagnosis_result import Diagnosis
-from hardmine.diagnosis.hypotheses import missing_labels
 from hardmine.files import write_json
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.priors import ExplicitPriors
 from hardmine.models.ssd import SSDConfig
-from hardmine.numpy_boxes import box_iou
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset
 from hardmine.workflows.train_and_evaluate import train
@@ -203,45 +201,16 @@ def run_plant(plant: Plant, seed: int, out: Path, epochs: float = EPOCHS) -> Pat
     return run
 
 
-def hidden_found(found: Diagnosis, seed: int, out: Path) -> dict[str, Any]:
-    """Return how well the list of places finds the labels that were hidden, by IoU >= .5."""
-    world = draw_world(out / f"world-{seed}", seed, sizes=SIZES)
-    whole = two_classes(load_dataset(world.train_json))
-    evidence = found.evidence
-    assert evidence is not None
-    assert evidence.data is not None
-    assert evidence.train is not None
-    kept = evidence.data.subset(lambda record: len(record.labels) > 0)
-    truth = {record.path.name: record for record in whole.records}
-    listed, right, met = 0, 0, set()
-    hidden = sum(len(truth[r.path.name].labels) - len(r.labels) for r in kept.records)
-    for each in missing_labels(evidence.train):
-        record = kept.records[each.image]
-        boxes = truth[record.path.name].boxes.astype(np.float64)
-        there = box_iou(boxes, record.boxes.astype(np.float64))
-        gone = there.max(1) < 0.99 if there.shape[1] else np.ones(len(boxes), bool)
-        iou = np.where(gone, box_iou(boxes, each.box[None].astype(np.float64))[:, 0], 0.0)
-        listed += 1
-        if iou.max() >= 0.5:
-            right += 1
-            met.add((record.path.name, int(iou.argmax())))
-    return {
-        "hidden": hidden,
-        "listed": listed,
-        "precision": right / max(1, listed),
-        "recall": len(met) / max(1, hidden),
-    }
-
-
 def main(argv: list[str] | None = None) -> int:
     names = [plant.name for plant in PLANTS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     parser.add_argument("--out", type=Path, default=Path("runs/diagnosis-benchmark"))
+    parser.add_argument("--results", type=Path, default=RESULTS / "diagnosis.json")
     options = parser.parse_args(argv)
     rows: list[dict[str, Any]] = []
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         for plant in PLANTS:
             if plant.name not in options.only:
                 continue
@@ -253,13 +222,16 @@ def main(argv: list[str] | None = None) -> int:
                 (f.verdict.effect for f in found.findings if f.hypothesis.key == plant.name), ""
             )
             if plant.name == "labels":
-                row["places"] = hidden_found(found, seed, options.out)
+                world = draw_world(options.out / f"world-{seed}", seed, sizes=SIZES)
+                whole = two_classes(load_dataset(world.train_json))
+                row["places"] = found_again(found, whole).to_dict()
             rows.append(row)
-            print(f"{plant.name} {seed}: {', '.join(found.causes) or 'nothing'}; {row['effect']}")
+            said = f"{plant.name} {seed}: {', '.join(found.causes) or 'nothing'}; {row['effect']}"
+            print(said, row.get("places", ""), flush=True)
     right = sum(row["right"] for row in rows)
     print(f"{right} of {len(rows)} right")
     result = {"machine": describe_machine(), "rows": rows, "right": right, "runs": len(rows)}
-    write_json(RESULTS / "diagnosis.json", result)
+    write_json(options.results, result)
     return 0
 
 
