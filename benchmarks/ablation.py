@@ -1,13 +1,15 @@
 """The ablation table of docs/ablation.md: choices with a claimed effect, each against its alternatives.
 
     python -m benchmarks.ablation --data DATA --negatives DIR [--train-negatives DIR] [--base RECIPE]
-        [--weights FILE] [--seeds N] [--epochs N] [--only CONTRAST …] [--out DIR] [--table FILE]
+        [--weights FILE] [--seeds N] [--epochs N] [--only CONTRAST …] [--variants NAME …] [--out DIR]
+        [--table FILE]
     python -m benchmarks.ablation --quick
 
 A contrast is a comparison as ``hardmine compare`` makes it: the first variant is the reference, and all
 are trained on the same images in the same order with the same seeds. Cells are kept in the folder under
 the hash of what they depend on, so that the driver can be stopped and goes on, and contrasts share
-cells.
+cells. Where ``--train-negatives`` is given, all variants train on them. The table holds every contrast
+that was ever finished in the folder.
 ``--quick`` draws a world of a few images and trains two contrasts for a moment: it shows that the driver
 runs, not which choice is better.
 """
@@ -34,7 +36,7 @@ from hardmine.comparison.compare_recipes import compare_recipes
 from hardmine.comparison.compare_summary import Comparison
 from hardmine.demo.run_demo import fridge160
 from hardmine.demo.world import WorldSizes, draw_world
-from hardmine.files import write_text
+from hardmine.files import write_json, write_text
 from hardmine.workflows.cached_models import recipe_text
 
 TABLE = Path(__file__).parents[1] / "docs" / "ablation.md"
@@ -120,14 +122,13 @@ NOT_DRIVEN = (
 def variants_of(row: AblationRow, base: str, *, with_negatives: bool) -> list[Variant]:
     """Return the variants of a contrast."""
     if row.variants == ("PRESET",):
-        return mining_variants(parse_variant(base), with_negatives=with_negatives)
-    made = []
-    for text in row.variants:
-        label, _, choice = text.partition(":")
-        made.append(
-            replace(parse_variant(f"{base}+{choice}"), name=label, with_negatives=row.negatives)
-        )
-    return made
+        made = mining_variants(parse_variant(base), with_negatives=False)
+    else:
+        made = []
+        for text in row.variants:
+            label, _, choice = text.partition(":")
+            made.append(replace(parse_variant(f"{base}+{choice}"), name=label))
+    return [replace(variant, with_negatives=with_negatives) for variant in made]
 
 
 def table_rows(row: AblationRow, found: Comparison) -> list[str]:
@@ -135,14 +136,14 @@ def table_rows(row: AblationRow, found: Comparison) -> list[str]:
     lines = []
     for item in found.variants:
         cells = [cell for cell in item.cells if cell.error is None]
-        ap50, alarms = item.means.get("AP50"), item.means.get("alarms_at_0.8")
-        against = "reference"
-        for contrast in item.contrasts:
-            if contrast.figure == "AP50":
-                against = f"{_text(contrast.low)} to {_text(contrast.high)} ({contrast.verdict})"
-        lines.append(
-            f"| {row.name} | {item.name} | {len(cells)} | {_text(ap50)} | {against} | {_text(alarms)} |"
-        )
+        limits = {
+            each.figure: f"{_text(each.low)} to {_text(each.high)} ({each.verdict})"
+            for each in item.contrasts
+        }
+        shown = [row.name, item.name, str(len(cells))]
+        for figure in ("AP50", "alarms_at_0.8"):
+            shown += [_text(item.means.get(figure)), limits.get(figure, "reference")]
+        lines.append(f"| {' | '.join(shown)} |")
     return lines
 
 
@@ -153,11 +154,11 @@ def _text(value: float | None) -> str:
 def write_table(path: Path, lines: Sequence[str], command: str) -> None:
     """Put the table between the two marks of the page; what was not run is said so."""
     head = (
-        "| contrast | variant | seeds | AP50 | AP50 against the first, 95 % | "
-        "alarms per image at recall .8 |"
+        "| contrast | variant | seeds | AP50 | less that of the first, 95 % | "
+        "alarms per image at recall .8 | over those of the first, 95 % |"
     )
     day = datetime.date.today().isoformat()
-    text = "\n".join([f"`{command}`, {day}", "", head, "|---|---|---|---|---|---|", *lines])
+    text = "\n".join([f"`{command}`, {day}", "", head, "|---|---|---|---|---|---|---|", *lines])
     page = path.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -188,6 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--only", nargs="*", choices=names, default=names)
+    parser.add_argument("--variants", nargs="*", help="of a contrast, the first and these alone")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--quick", action="store_true")
@@ -203,33 +205,49 @@ def main(argv: list[str] | None = None) -> int:
         options.out = Path(tempfile.mkdtemp())
         given, only = quick(options.out), QUICK
         how = CompareOptions(seeds=1, draws=20)
-    lines: list[str] = []
     base = given.pop("base")
     for row in CONTRASTS:
         if row.name not in only or (row.negatives and given["train_negatives"] is None):
-            lines.append(f"| {row.name} ({row.claim}) | – | 0 | not run | | |")
             continue
         chosen = variants_of(row, base, with_negatives=given["train_negatives"] is not None)
+        if options.variants:
+            chosen = [chosen[0], *(v for v in chosen[1:] if v.name in options.variants)]
         preset = "mining" if row.variants == ("PRESET",) else None
         found = compare_recipes(
             chosen,
             options=replace(how, preset=preset),
             weights=options.weights,
             out=options.out,
+            progress=_tell,
             **given,
         )
         shutil.copy(options.out / "compare.json", options.out / f"{row.name}.json")
-        lines += table_rows(row, found)
-        print("\n".join(found.statements))
-    lines += [f"| {name} ({claim}) | – | 0 | not run | | |" for name, claim in NOT_DRIVEN]
+        lines = table_rows(row, found)
+        write_json(options.out / f"{row.name}.rows.json", lines)
+        print("\n".join([*found.statements, *lines]), flush=True)
+    lines = [line for row in CONTRASTS for line in _stored(row, options.out)]
+    lines += [f"| {name} ({claim}) | – | 0 | not run | | | |" for name, claim in NOT_DRIVEN]
     print("\n".join(lines))
     if not options.quick:
         shown = " ".join(
             f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value
         )
         write_table(options.table, lines, f"python -m benchmarks.ablation {shown} --base {base}")
-    (options.out / "ablation.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
     return 0
+
+
+def _tell(what: str, done: int, total: int) -> None:
+    """Print which cell is begun."""
+    if ", seed " in what:
+        print(f"cell {done} of {total}: {what}", flush=True)
+
+
+def _stored(row: AblationRow, out: Path) -> list[str]:
+    """Return the lines of a contrast that was finished in the folder, or that it was not run."""
+    path = out / f"{row.name}.rows.json"
+    if not path.exists():
+        return [f"| {row.name} ({row.claim}) | – | 0 | not run | | | |"]
+    return [str(line) for line in json.loads(path.read_text(encoding="utf-8"))]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ length, because the list is in order. Trained runs are kept in the folder and fo
 from __future__ import annotations
 
 import argparse
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS / "hidden_labels.json")
     options = parser.parse_args(argv)
     folder, out = options.data / options.set, options.out.resolve()
-    whole, rows = load_dataset(folder / "train.coco.json"), []
+    # A COCO file names images beside it only, so the images are copied beside the new label files.
+    shutil.copytree(folder / "train", out / "train", dirs_exist_ok=True)
+    shutil.copy(folder / "train.coco.json", out / "all.coco.json")
+    whole, rows = load_dataset(out / "all.coco.json"), []
     for seed in options.seeds:
         part = out / f"{options.set}-{seed}.coco.json"
-        out.mkdir(parents=True, exist_ok=True)
         write_coco(hide_share(whole, options.share, seed), part)
         run = out / f"{options.set}-{seed}"
         train(
