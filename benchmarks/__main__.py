@@ -12,6 +12,7 @@ from benchmarks import (
     demo_goal,
     diagnosis,
     gpu,
+    hidden_labels,
     loops,
     loss,
     mine,
@@ -30,7 +31,19 @@ from benchmarks import (
 
 ALWAYS = (loss, decode, step, telemetry, store, read_coco, demo_goal)
 WITH_DATA = (augment, mine, priors)
-ALONE = (gpu, peer, defaults, loops, stopping, trial_sets, promise, review, diagnosis, ablation)
+ALONE = (
+    gpu,
+    peer,
+    defaults,
+    loops,
+    stopping,
+    trial_sets,
+    promise,
+    review,
+    diagnosis,
+    hidden_labels,
+    ablation,
+)
 """Not part of all of them: for a GPU, a trained checkpoint or a browser, or with own choices."""
 
 BY_NAME = {

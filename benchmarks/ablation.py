@@ -10,8 +10,8 @@ are trained on the same images in the same order with the same seeds. Cells are 
 the hash of what they depend on, so that the driver can be stopped and goes on, and contrasts share
 cells. Where ``--train-negatives`` is given, all variants train on them. The table holds every contrast
 that was ever finished in the folder.
-``--quick`` draws a world of a few images and trains two contrasts for a moment: it shows that the driver
-runs, not which choice is better.
+``--quick`` draws a world of a few images and trains five contrasts for a moment: it shows that this
+driver runs, not which choice is better.
 """
 
 from __future__ import annotations
@@ -19,44 +19,216 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from hardmine import evaluate, load_detector, train
+from hardmine.augment.paste import Alarm, write_alarms
 from hardmine.comparison.compare_options import (
     CompareOptions,
     Variant,
     mining_variants,
     parse_variant,
 )
-from hardmine.comparison.compare_recipes import compare_recipes
-from hardmine.comparison.compare_summary import Comparison
+from hardmine.comparison.compare_recipes import compare_recipes, recipe_of
+from hardmine.comparison.compare_summary import CellResult, Comparison, Sets, summarise
+from hardmine.data.formats.coco import write_coco
+from hardmine.data.images import read_image
+from hardmine.data.load_dataset import load_dataset
 from hardmine.demo.run_demo import fridge160
 from hardmine.demo.world import WorldSizes, draw_world
 from hardmine.files import write_json, write_text
+from hardmine.models.priors import ExplicitPriors
+from hardmine.prior_design.fit_priors import fit_priors
+from hardmine.recipes.recipe import Recipe
+from hardmine.types import Dataset
 from hardmine.workflows.cached_models import recipe_text
+from hardmine.workflows.step_cache import Steps, silent
+from hardmine.workflows.training_data import load_negatives, load_train_val
 
 TABLE = Path(__file__).parents[1] / "docs" / "ablation.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
-QUICK = ("normaliser", "decoding")
+QUICK = ("normaliser", "decoding", "resize, turned by 90°", "priors", "alarm-paste")
+
+PASTED = 0.5
+"""Share of the images with objects into which alarms are pasted."""
+LEAST_ALARM = 0.05
+"""A detection below it is no alarm to paste."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an ablation is run on; ``base`` is the recipe that all variants change."""
+
+    data: Path | str
+    base: str
+    out: Path
+    how: CompareOptions
+    val: Path | str | None = None
+    negatives: Path | str | None = None
+    train_negatives: Path | str | None = None
+    weights: Path | str | None = None
+
+    def variant(self, name: str, *choices: str) -> Variant:
+        """Return the base recipe with choices laid over it; it trains on the negatives there are."""
+        made = parse_variant("+".join([self.base, *choices]))
+        return replace(made, name=name, with_negatives=self.train_negatives is not None)
+
+    def recipe(self, *choices: str) -> Recipe:
+        """Return a variant's recipe."""
+        return recipe_of(self.variant("base", *choices), self.how)
+
+    def training_images(self) -> Dataset:
+        """Return the labelled images that are trained on."""
+        steps = Steps(self.out / "prepare", silent)
+        return load_train_val(self.data, self.val, steps, seed=0).train
+
+
+def mining(setup: Setup) -> list[Variant]:
+    """Return every way of selecting negatives."""
+    made = mining_variants(setup.variant("base"), with_negatives=False)
+    return [replace(each, with_negatives=setup.train_negatives is not None) for each in made]
+
+
+def taps_or_layers(setup: Setup) -> list[Variant]:
+    """Return levels that are added behind MobileNetV2, and levels that are tapped from it.
+
+    Both have a head of its own for each level. The taps reach from a stride of 8 to 32 px, the others
+    from 16 to 128 px; priors follow the strides.
+    """
+    head = "model.head={kind: levels, depthwise: true}"
+    added = (
+        "model.backbone.taps=[features.13, features.18]",
+        "model.neck={kind: extra, widths: [256, 256]}",
+        "model.priors.min_level=4",
+    )
+    taps = (
+        "model.backbone.taps=[features.6, features.13, features.18]",
+        "model.neck={kind: none}",
+        "model.priors.min_level=3",
+    )
+    return [setup.variant("added layers", head, *added), setup.variant("taps", head, *taps)]
+
+
+def default_or_fitted(setup: Setup) -> list[Variant]:
+    """Return the base's priors, and those that ``hardmine priors fit`` designs for the data."""
+    recipe = setup.recipe()
+    found = fit_priors(setup.training_images(), recipe)
+    levels = tuple(
+        tuple((float(w), float(h)) for w, h in grid.shapes.tolist()) for grid in found.fitted.levels
+    )
+    fitted = replace(recipe, model=replace(recipe.model, priors=ExplicitPriors(levels=levels)))
+    path = setup.out / "fitted.yaml"
+    write_text(path, recipe_text(fitted))
+    return [
+        setup.variant("default"),
+        replace(setup.variant("fitted"), base=str(path), settings=()),
+    ]
+
+
+def pasted_alarms(setup: Setup) -> list[Variant]:
+    """Return the base without and with pasted alarms of a detector that never saw the negatives."""
+    path = setup.out / "alarms.json"
+    if not path.exists():
+        result = train(
+            setup.data,
+            val=setup.val,
+            recipe=setup.recipe(),
+            weights=setup.weights,
+            out=setup.out / "alarm-source",
+            draws=1,
+            validate=0,
+            resume=True,
+        )
+        detector = load_detector(result.checkpoint)
+        pool = load_negatives(setup.train_negatives, detector.categories, "train_negatives")
+        paths = [record.path for record in pool.records]
+        found = detector.predict(paths, score_threshold=LEAST_ALARM)
+        alarms = [
+            Alarm(image, tuple(float(value) for value in each.box), each.score)
+            for image, detections in zip(paths, found, strict=True)
+            for each in detections
+        ]
+        write_alarms(path, alarms)
+    choices = (f"augment.alarm_paste.probability={PASTED}", f"augment.alarm_paste.source={path}")
+    return [
+        setup.variant("none", "augment.alarm_paste.probability=0"),
+        setup.variant("alarm-paste", *choices),
+    ]
+
+
+def turn_images(data: Dataset, folder: Path) -> Dataset:
+    """Write images with their boxes turned by 90° against the clock, and return them as a data set."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    records = []
+    for index, record in enumerate(data.records):
+        path = folder / "images" / f"{index:05d}.png"
+        image = read_image(record.path).convert("RGB").transpose(Image.Transpose.ROTATE_90)
+        image.save(path)
+        boxes = turn_boxes(record.boxes, record.width)
+        size = {"width": record.height, "height": record.width}
+        records.append(replace(record, path=path, boxes=boxes, **size))
+    write_coco(data.with_records(records), folder / "turned.coco.json")
+    return load_dataset(folder / "turned.coco.json", empty_is_verified=True)
+
+
+def turn_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
+    """Return boxes f32[N, 4] (xyxy, px) of an image turned by 90° against the clock.
+
+    What was right is now at the top: (x, y) lies at (y, width - x).
+    """
+    x0, y0, x1, y1 = boxes.reshape(-1, 4).T
+    return np.stack([y0, width - x1, y1, width - x0], 1).astype(np.float32)
+
+
+def measure_turned(setup: Setup, upright: Comparison) -> Comparison:
+    """Measure the trained cells of a comparison on turned validation images."""
+    steps = Steps(setup.out / "prepare", silent)
+    parts = load_train_val(setup.data, setup.val, steps, seed=0)
+    val = turn_images(parts.val, setup.out / "turned")
+    negatives = load_negatives(setup.negatives, val.categories, "negatives")
+    held = negatives if len(negatives) else None
+    results = []
+    for item in upright.variants:
+        for cell in item.cells:
+            if cell.error is not None:
+                continue
+            place = cell.folder / "turned"
+            if not (place / "metrics.json").exists():
+                evaluate(cell.folder, val, negatives=held, out=place, draws=1)
+            known = {"detections": "detections"}
+            results.append(CellResult(cell.variant, cell.seed, place, cell.minutes, known))
+    sets = Sets(parts.train, val, held, None, {}, "turned")
+    variants = [Variant(item.name) for item in upright.variants]
+    recipes = {item.name: item.recipe for item in upright.variants}
+    return summarise(variants, recipes, results, sets, setup.out, upright.options)
+
+
+RESIZES = ("stretch:resize_mode=stretch", "letterbox:resize_mode=letterbox")
 
 
 @dataclass(frozen=True)
 class AblationRow:
-    """A contrast: its name, what is claimed, and its variants as changes of the base recipe."""
+    """A contrast: its name, what is claimed, and its variants, the first of which is the reference."""
 
     name: str
     claim: str
-    variants: tuple[str, ...]
+    variants: tuple[str, ...] | Callable[[Setup], list[Variant]]
+    """``LABEL:KEY=VALUE+KEY=VALUE`` over the base recipe, or what makes them of the data."""
     negatives: bool = False
     """It needs images without objects to train on."""
+    turned: bool = False
+    """Measured on the validation images turned by 90°, with the networks of the upright contrast."""
 
 
 CONTRASTS = (
-    AblationRow("mining", "3:1 hurts a small backbone with an FPN", ("PRESET",)),
+    AblationRow("mining", "3:1 hurts a small backbone with an FPN", mining),
     AblationRow(
         "normaliser",
         "by batch beats by image",
@@ -83,8 +255,13 @@ CONTRASTS = (
     AblationRow(
         "resize",
         "letterbox beats stretch",
-        ("stretch:resize_mode=stretch", "letterbox:resize_mode=letterbox"),
+        RESIZES,
     ),
+    AblationRow(
+        "resize, turned by 90°", "letterbox is robust to a turned camera", RESIZES, turned=True
+    ),
+    AblationRow("taps", "taps are smaller and finer than added layers", taps_or_layers),
+    AblationRow("priors", "priors fitted to the data help small objects", default_or_fitted),
     AblationRow(
         "occlusion",
         "helps occluded objects",
@@ -106,29 +283,16 @@ CONTRASTS = (
         ),
         negatives=True,
     ),
+    AblationRow("alarm-paste", "pasted alarms lower false alarms", pasted_alarms, negatives=True),
 )
-NOT_DRIVEN = (
-    ("taps against added layers", "taps are smaller and finer"),
-    ("default against fitted priors", "priors fitted to the data help small objects"),
-    (
-        "stretch against letterbox on a test set turned by 90°",
-        "letterbox is robust to a turned camera",
-    ),
-    ("alarm-paste", "pasted alarms lower false alarms"),
-)
-"""Contrasts of the reference that need other data or another base; listed in the table as not run."""
 
 
-def variants_of(row: AblationRow, base: str, *, with_negatives: bool) -> list[Variant]:
+def variants_of(row: AblationRow, setup: Setup) -> list[Variant]:
     """Return the variants of a contrast."""
-    if row.variants == ("PRESET",):
-        made = mining_variants(parse_variant(base), with_negatives=False)
-    else:
-        made = []
-        for text in row.variants:
-            label, _, choice = text.partition(":")
-            made.append(replace(parse_variant(f"{base}+{choice}"), name=label))
-    return [replace(variant, with_negatives=with_negatives) for variant in made]
+    if callable(row.variants):
+        return row.variants(setup)
+    pairs = (text.partition(":") for text in row.variants)
+    return [setup.variant(label, *choices.split("+")) for label, _, choices in pairs]
 
 
 def table_rows(row: AblationRow, found: Comparison) -> list[str]:
@@ -141,8 +305,9 @@ def table_rows(row: AblationRow, found: Comparison) -> list[str]:
             for each in item.contrasts
         }
         shown = [row.name, item.name, str(len(cells))]
+        nothing = "reference" if item is found.variants[0] else "not measured"
         for figure in ("AP50", "alarms_at_0.8"):
-            shown += [_text(item.means.get(figure)), limits.get(figure, "reference")]
+            shown += [_text(item.means.get(figure)), limits.get(figure, nothing)]
         lines.append(f"| {' | '.join(shown)} |")
     return lines
 
@@ -205,35 +370,43 @@ def main(argv: list[str] | None = None) -> int:
         options.out = Path(tempfile.mkdtemp())
         given, only = quick(options.out), QUICK
         how = CompareOptions(seeds=1, draws=20)
-    base = given.pop("base")
+    setup = Setup(out=options.out, how=how, weights=options.weights, **given)
+    options.out.mkdir(parents=True, exist_ok=True)
     for row in CONTRASTS:
-        if row.name not in only or (row.negatives and given["train_negatives"] is None):
-            continue
-        chosen = variants_of(row, base, with_negatives=given["train_negatives"] is not None)
-        if options.variants:
-            chosen = [chosen[0], *(v for v in chosen[1:] if v.name in options.variants)]
-        preset = "mining" if row.variants == ("PRESET",) else None
-        found = compare_recipes(
-            chosen,
-            options=replace(how, preset=preset),
-            weights=options.weights,
-            out=options.out,
-            progress=_tell,
-            **given,
-        )
-        shutil.copy(options.out / "compare.json", options.out / f"{row.name}.json")
-        lines = table_rows(row, found)
-        write_json(options.out / f"{row.name}.rows.json", lines)
-        print("\n".join([*found.statements, *lines]), flush=True)
+        if row.name in only and (setup.train_negatives or not row.negatives):
+            run_contrast(row, setup, options.variants)
     lines = [line for row in CONTRASTS for line in _stored(row, options.out)]
-    lines += [f"| {name} ({claim}) | – | 0 | not run | | | |" for name, claim in NOT_DRIVEN]
     print("\n".join(lines))
     if not options.quick:
         shown = " ".join(
             f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value
         )
-        write_table(options.table, lines, f"python -m benchmarks.ablation {shown} --base {base}")
+        write_table(options.table, lines, f"python -m benchmarks.ablation {shown}")
     return 0
+
+
+def run_contrast(row: AblationRow, setup: Setup, only: Sequence[str] | None) -> None:
+    """Train the cells of a contrast, print what was found and keep its lines in the folder."""
+    chosen = variants_of(row, setup)
+    if only:
+        chosen = [chosen[0], *(variant for variant in chosen[1:] if variant.name in only)]
+    found = compare_recipes(
+        chosen,
+        setup.data,
+        val=setup.val,
+        negatives=setup.negatives,
+        train_negatives=setup.train_negatives,
+        weights=setup.weights,
+        options=setup.how,
+        out=setup.out,
+        progress=_tell,
+    )
+    if row.turned:
+        found = measure_turned(setup, found)
+    write_json(setup.out / f"{row.name}.json", found.to_dict())
+    lines = table_rows(row, found)
+    write_json(setup.out / f"{row.name}.rows.json", lines)
+    print("\n".join([*found.statements, *lines]), flush=True)
 
 
 def _tell(what: str, done: int, total: int) -> None:

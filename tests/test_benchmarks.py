@@ -4,7 +4,12 @@ import json
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from hardmine.comparison.compare_options import CompareOptions
+from hardmine.types import Dataset, ImageRecord, ImageState
 
 BENCHMARKS = sorted(
     path.stem
@@ -72,6 +77,81 @@ def test_a_part_that_fails_or_has_no_time_is_recorded_and_the_next_one_goes_on(
 def test_the_quick_ablation_runs_to_its_end(capsys) -> None:
     assert import_module("benchmarks.ablation").main(["--quick"]) == 0
     out = capsys.readouterr().out
-    assert "| normaliser | batch | 1 |" in out
-    assert "| decoding | per class | 1 |" in out
-    assert out.count("not run") >= 8
+    for variant in (
+        "normaliser | batch",
+        "decoding | per class",
+        "resize, turned by 90° | letterbox",
+        "priors | fitted",
+        "alarm-paste | alarm-paste",
+    ):
+        assert f"| {variant} | 1 |" in out
+    assert out.count("not run") >= 6
+
+
+def test_turned_boxes_lie_on_the_turned_picture(tmp_path: Path) -> None:
+    """A white box of 10 × 6 px in a black picture of 40 × 30 px is found again where its box says."""
+    ablation = import_module("benchmarks.ablation")
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    pixels[20:26, 5:15] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    boxes = np.array([[5, 20, 15, 26]], np.float32)
+    one = np.ones(1, np.int64)
+    record = ImageRecord(
+        tmp_path / "a.png", 40, 30, boxes, one, np.zeros(1, bool), ImageState.LABELLED
+    )
+    turned = ablation.turn_images(Dataset(("a",), (record,), tmp_path), tmp_path / "turned")
+    assert (turned[0].width, turned[0].height) == (30, 40)
+    assert turned[0].boxes.tolist() == [[20.0, 25.0, 26.0, 35.0]]
+    white = np.asarray(Image.open(turned[0].path).convert("L"))
+    assert white[25:35, 20:26].min() == 255
+    assert int(white.sum()) == 255 * 60
+
+
+def test_every_contrast_has_a_reference_and_another_variant_of_a_valid_recipe(
+    tmp_path: Path,
+) -> None:
+    """Priors are fitted and alarms are found on data; the test of the quick ablation has these."""
+    ablation = import_module("benchmarks.ablation")
+    setup = ablation.Setup("data", "ssd320_mobilenet_v2_fpnlite", tmp_path, CompareOptions())
+    for row in ablation.CONTRASTS:
+        if row.name in ("priors", "alarm-paste"):
+            continue
+        made = ablation.variants_of(row, setup)
+        recipes = [ablation.recipe_of(variant, setup.how) for variant in made]
+        assert len(made) >= 2
+        assert all(a != b for i, a in enumerate(recipes) for b in recipes[:i]), row.name
+
+
+def test_hidden_labels_are_the_share_that_was_asked_for_and_no_image_loses_its_last() -> None:
+    hidden = import_module("benchmarks.hidden_labels")
+    records = tuple(
+        ImageRecord(
+            Path(f"{i}.png"),
+            100,
+            100,
+            np.tile(np.array([[0, 0, 9, 9]], np.float32), (1 + i % 4, 1)),
+            np.ones(1 + i % 4, np.int64),
+            np.zeros(1 + i % 4, bool),
+            ImageState.LABELLED,
+        )
+        for i in range(40)
+    )
+    whole = Dataset(("a",), records, Path())  # 100 labels
+    rest = hidden.hide_share(whole, 0.1, seed=3)
+    assert sum(len(record.labels) for record in rest) == 90
+    assert min(len(record.labels) for record in rest) == 1
+    again = hidden.hide_share(whole, 0.1, seed=3)
+    assert [len(a.labels) for a in rest] == [len(b.labels) for b in again]
+    assert [len(a.labels) for a in rest] != [
+        len(b.labels) for b in hidden.hide_share(whole, 0.1, seed=4)
+    ]
+
+
+def test_a_list_is_counted_by_the_different_labels_that_it_finds() -> None:
+    """Four places, three right, one of them twice the same label, of four hidden: 3 / 4 and 2 / 4."""
+    listed = import_module("benchmarks.hidden_labels").Listed(
+        4, (True, True, False, True), (1, 1, 1, 2)
+    )
+    found = listed.to_dict()
+    assert (found["precision"], found["recall"]) == (0.75, 0.5)
+    assert found["first"][1] == {"places": 2, "precision": 1.0, "recall": 0.25}

@@ -85,6 +85,7 @@ def test_a_healthy_run_is_accused_of_nothing(trained: Trained) -> None:
 def test_what_is_written(trained: Trained, tmp_path: Path) -> None:
     """A page without scripts, the values, the places to look at, and a command with this run's data."""
     run = trained(without_floor)
+    assert "What the training selected" in (run / "report.html").read_text()
     found = diagnose(run, out=tmp_path / "said")
     assert sorted(path.name for path in (tmp_path / "said").iterdir()) == [
         "diagnosis.html",

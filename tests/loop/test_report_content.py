@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from hardmine.loop.arm_state import ArmState
+from hardmine.loop.control_arms import ARMS
+from hardmine.loop.report_content import courses_of
+from hardmine.workflows.cached_models import MeasuredModel, TrainedModel
 from loop_fakes import World, draw, run, sheet_of
 
 
@@ -51,3 +55,20 @@ def test_a_result_shows_itself(inputs: dict[str, Any], tmp_path: Path) -> None:
     assert page.count("<img") == 3
     assert "trained on" in page
     assert str(result.report) in page
+
+
+def test_the_first_and_the_last_training_of_the_leading_arm_are_shown(tmp_path: Path) -> None:
+    mined = next(arm for arm in ARMS if arm.name == "mined")
+    results = []
+    for number in range(3):
+        (tmp_path / f"k{number}").mkdir()
+        (tmp_path / f"k{number}/telemetry.csv").write_text(f"step,images\n5,{number}\n")
+        model = TrainedModel(f"k{number}", tmp_path / f"k{number}/last.safetensors")
+        results.append(MeasuredModel(model, tmp_path, {}))
+    shown = list(courses_of(ArmState(mined, results, [])))
+    assert [(each.name, each.rows[0]["images"]) for each in shown] == [
+        ("round 0", 0.0),
+        ("mined, round 2", 2.0),
+    ]
+    (tmp_path / "k2/telemetry.csv").unlink()  # of an earlier version, or switched off
+    assert [each.name for each in courses_of(ArmState(mined, results, []))] == ["round 0"]

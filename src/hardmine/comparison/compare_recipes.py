@@ -88,9 +88,9 @@ def compare_recipes(
         raise ConfigError(f"compare: got {names}, wanted two or more recipes, each once")
     root, notify = Path(out).resolve(), progress or silent
     for variant in variants:
-        _recipe_of(variant, how)  # a wrong name or choice ends it before anything is read
+        _recipe_values(variant, how)  # a wrong name or choice ends it before anything is read
     sets = _prepare(data, val, negatives, train_negatives, pool, root, notify)
-    recipes = {variant.name: _recipe_of(variant, how, sets.train) for variant in variants}
+    recipes = {variant.name: _recipe_values(variant, how, sets.train) for variant in variants}
     cells = [
         _Cell(
             variant,
@@ -118,15 +118,15 @@ def _weights_name(weights: Path | str) -> str:
     return str(path.resolve()) if path.exists() else str(weights)
 
 
-def _recipe_of(
+def _recipe_values(
     variant: Variant, options: CompareOptions, train: Dataset | None = None
 ) -> dict[str, Any]:
     from hardmine.recipes.recipe import recipe_to_dict
 
-    return recipe_to_dict(_chosen(variant, options, train))
+    return recipe_to_dict(recipe_of(variant, options, train))
 
 
-def _chosen(variant: Variant, options: CompareOptions, train: Dataset | None = None) -> Any:
+def recipe_of(variant: Variant, options: CompareOptions, train: Dataset | None = None) -> Any:
     """Return a variant's recipe; ``auto`` is chosen by the training images once they are there."""
     from hardmine.workflows.auto_recipe import fit_to_data
     from hardmine.workflows.cached_models import choose_recipe
@@ -290,7 +290,7 @@ def _run_training(cell: _Cell, notify: Notify) -> dict[str, Any]:
         val=cell.sets.val,
         negatives=cell.sets.negatives,
         train_negatives=cell.sets.train_negatives if cell.variant.with_negatives else None,
-        recipe=_chosen(cell.variant, cell.options, cell.sets.train),
+        recipe=recipe_of(cell.variant, cell.options, cell.sets.train),
         weights=cell.weights,
         out=cell.folder,
         resume=True,
@@ -314,7 +314,7 @@ def _run_loop(cell: _Cell, notify: Notify) -> dict[str, Any]:
         val=cell.sets.val,
         negatives=cell.sets.negatives,
         pool=cell.sets.pool,
-        recipe=_chosen(cell.variant, cell.options, cell.sets.train),
+        recipe=recipe_of(cell.variant, cell.options, cell.sets.train),
         weights=cell.weights,
         rounds=cell.options.rounds,
         out=cell.folder,

@@ -28,6 +28,7 @@ from hardmine.recipes.checkpoint import (
     read_version,
 )
 from hardmine.recipes.recipe import Recipe
+from hardmine.training.telemetry import read_telemetry
 from hardmine.types import Dataset
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import DataOptions
@@ -155,22 +156,10 @@ def _read_telemetry(run: Path, recipe: Recipe) -> tuple[tuple[Row, ...], list[st
         return (), [
             f"There is no telemetry.csv ({why}): nothing can be said of what happened in training."
         ]
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = tuple(
-            {name: _value(text) for name, text in row.items()} for row in csv.DictReader(stream)
-        )
+    rows = read_telemetry(path)
     if len(rows) < 4:
         return rows, [f"telemetry.csv has {len(rows)} rows, too few for a course over time."]
     return rows, []
-
-
-def _value(text: str | None) -> float | str | None:
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _read_log(run: Path) -> tuple[tuple[float, float], ...]:

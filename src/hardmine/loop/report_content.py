@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from hardmine.reports.content import (
     Gallery,
     Picture,
     ReportData,
+    TrainingCourse,
     curve_line,
+    read_course,
     worst_alarms,
 )
 from hardmine.reports.round_columns import RoundRow
@@ -93,8 +95,18 @@ def report_content(
         stops=stops,
         problems=sets.problems,
         leaks=_leak_lines(sets, metrics),
+        courses=tuple(courses_of(leader)),
         notes=tuple(_notes(options, states, metrics)),
     )
+
+
+def courses_of(leader: ArmState) -> Iterator[TrainingCourse]:
+    """Yield what was selected in the first and in the last training of the arm that leads."""
+    for number in sorted({0, leader.last_round}):
+        run = leader.results[number].model.checkpoint.parent
+        course = read_course(f"{leader.name}, round {number}" if number else "round 0", run)
+        if course is not None:
+            yield course
 
 
 def _leak_lines(sets: LoopSets, metrics: Mapping[str, Any]) -> tuple[str, ...]:

@@ -46,6 +46,44 @@ class CurveLine:
     log_average: float | None
 
 
+END = 0.25
+"""Share of the rows of a training, at the end, that sentences speak of."""
+SIDES = ("positive", "negative")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingCourse:
+    """The rows of one training's ``telemetry.csv``; ``name`` says which training."""
+
+    name: str
+    rows: tuple[Mapping[str, float | str | None], ...]
+
+    @property
+    def num_levels(self) -> int:
+        """Levels of the network."""
+        return sum(name.endswith(".priors") for name in self.rows[0])
+
+    def at_end(self, column: str) -> float | None:
+        """Return a column's mean over the last quarter of the rows; None where it is not defined."""
+        rows = self.rows[-max(1, int(len(self.rows) * END)) :]
+        values = [value for row in rows if isinstance(value := row.get(column), float)]
+        return sum(values) / len(values) if values else None
+
+    def level_shares(self, column: str) -> list[float]:
+        """Return each level's share of a column at the end of the training; 0 where all are 0."""
+        values = [self.at_end(f"level{level}.{column}") or 0.0 for level in range(self.num_levels)]
+        total = sum(values)
+        return [value / total if total else 0.0 for value in values]
+
+    def gradient_shares(self) -> list[float]:
+        """Return each level's share of the gradient by the class logits, as the sum of its norms."""
+        both = [
+            sum(self.at_end(f"level{level}.{side}_gradient") or 0.0 for side in SIDES)
+            for level in range(self.num_levels)
+        ]
+        return [value / sum(both) if sum(both) else 0.0 for value in both]
+
+
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything on the page. Sections without content are left out."""
@@ -68,8 +106,18 @@ class ReportData:
     problems: tuple[Problem, ...] = ()
     leaks: tuple[str, ...] = ()
     """One line each: which image of which set is a near-duplicate of which other."""
+    courses: tuple[TrainingCourse, ...] = ()
+    """What was selected in the course of the trainings that the page shows."""
     notes: tuple[str, ...] = ()
     """What a reader must know before trusting the figures."""
+
+
+def read_course(name: str, run: Path) -> TrainingCourse | None:
+    """Return the course of the training in the folder ``run``; None where it has no telemetry."""
+    from hardmine.training.telemetry import read_telemetry
+
+    rows = read_telemetry(run / "telemetry.csv")
+    return TrainingCourse(name, rows) if rows else None
 
 
 def curve_line(name: str, val: Scored, negatives: Scored) -> CurveLine | None:

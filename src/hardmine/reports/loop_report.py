@@ -16,6 +16,7 @@ from hardmine.reports.content import ReportData
 from hardmine.reports.drawing import Budget, Section, shrink_gallery
 from hardmine.reports.page_shell import render_page
 from hardmine.reports.round_columns import ALARMS, SHOWN, RoundRow
+from hardmine.reports.telemetry_section import telemetry_part
 from hardmine.reports.wording import Comparison
 
 PICTURE_BYTES = 6_000_000
@@ -81,6 +82,7 @@ def render_report(data: ReportData) -> str:
             for gallery in data.mined
         ],
         verdicts=sort_verdicts(data),
+        telemetry=[telemetry_part(course, index) for index, course in enumerate(data.courses)],
         wording=wording,
         problem_kinds=Counter(problem.kind for problem in data.problems).most_common(),
         problems=data.problems[:PROBLEMS_LISTED],

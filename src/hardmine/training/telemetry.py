@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,6 +74,28 @@ class _Rows:
     positive: Tensor
     negative: Tensor
     iou_bin: Tensor
+
+
+def read_telemetry(path: Path) -> tuple[dict[str, float | str | None], ...]:
+    """Return the rows of a ``telemetry.csv``; none where there is no such file.
+
+    Numbers are floats; what is not defined is None.
+    """
+    if not path.exists():
+        return ()
+    with path.open(encoding="utf-8", newline="") as stream:
+        return tuple(
+            {name: _value(text) for name, text in row.items()} for row in csv.DictReader(stream)
+        )
+
+
+def _value(text: str | None) -> float | str | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def interval(total: int) -> int:

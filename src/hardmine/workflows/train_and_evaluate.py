@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from hardmine.mining.confirmed_alarms import ConfirmedAlarms
     from hardmine.models.network import Network
     from hardmine.recipes.recipe import Recipe
-    from hardmine.reports.content import ReportData
+    from hardmine.reports.content import ReportData, TrainingCourse
 
 BEST = "best.safetensors"
 RECORD = "train.json"
@@ -392,7 +392,7 @@ class Measuring:
             measurement = with_known(measurement, self.known, again, detector)
         metrics = self._metrics(measurement, data, detector, recipe)
         write_json(root / "metrics.json", metrics)
-        page = _page(metrics, scored, data)
+        page = replace(_page(metrics, scored, data), courses=_courses(root))
         if again is not None and measurement.known_alarms is not None:
             page = _with_known(page, measurement.known_alarms, again[0])
         write_report(root / "report.html", page)
@@ -477,6 +477,14 @@ def _with_known(
         notes=(*page.notes, *said),
         mined=(*page.mined, *((gallery,) if counted.again_images else ())),
     )
+
+
+def _courses(root: Path) -> tuple[TrainingCourse, ...]:
+    """Return what was selected in the training of a run directory; none where none was trained."""
+    from hardmine.reports.content import read_course
+
+    course = read_course("run", root)
+    return () if course is None else (course,)
 
 
 def _page(
