@@ -53,7 +53,6 @@ def test_what_trains_takes_compile(cli: Cli, command: str) -> None:
     [
         ("recipe ssd9000", failures.USAGE, "model: got 'ssd9000', wanted one of"),
         ("recipe weights.safetensors", failures.FAILURE, "not a readable checkpoint"),
-        ("recipe weights.safetensors --recipe x.yaml", failures.USAGE, "exclude each other"),
         ("recipe --set batch.sise=1", failures.USAGE, "unknown key 'batch.sise'"),
         ("train data --set batch.size", failures.USAGE, "wanted KEY=VALUE"),
         ("train data --set batch.size=0", failures.USAGE, "batch.size: got 0, wanted >= 1"),

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.cli.main import run as run_line
 from hardmine.data.formats.coco import write_coco
+from hardmine.data.images import read_picture
 from hardmine.diagnosis.config_diagnosis import diagnose_configuration
 from hardmine.diagnosis.diagnose import diagnose
 from hardmine.diagnosis.diagnosis_result import Diagnosis
 from hardmine.errors import ConfigError, DataError
 from hardmine.losses.negative_mining import RatioConfig
+from hardmine.models.postprocess import foreground_scores
 from hardmine.models.priors import ExplicitPriors
 from hardmine.models.ssd import SSDConfig
+from hardmine.numpy_boxes import box_iou
 from hardmine.recipes.checkpoint import load_checkpoint, save_checkpoint
-from hardmine.recipes.recipe import Recipe
+from hardmine.recipes.recipe import Recipe, load_recipe
 from hardmine.types import Dataset
 from hardmine.workflows.train_and_evaluate import train
 from tf_configs import MINER, PLAIN
@@ -70,16 +79,34 @@ def test_a_planted_cause_is_named_first(
 ) -> None:
     found = diagnose(trained(change))
     assert found.causes[0] == cause
+    if cause != "floor":
+        check_fit(found.findings[0].command)
     assert found.findings[0].hypothesis.title in found.summary()
 
 
+def check_fit(command: str) -> None:
+    """The first two of the three commands run as they are printed: what they write is a recipe."""
+    fit, lay, then = command.split(" && \\\n")
+    line, _, target = lay.partition(" > ")
+    assert run_line([*shlex.split(fit)[1:], "--force"]) == 0
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert run_line(shlex.split(line)[1:]) == 0
+    Path(target).write_text(out.getvalue())
+    fitted = load_recipe(Path(target))
+    assert isinstance(fitted.model, SSDConfig)
+    assert isinstance(fitted.model.priors, ExplicitPriors)
+    assert fitted.batch.size == 4
+    assert f"--recipe {target}" in then
+
+
 @pytest.mark.slow
-def test_a_healthy_run_is_accused_of_nothing(trained: Trained) -> None:
+def test_a_healthy_run_is_accused_of_nothing(trained: Trained, tmp_path: Path) -> None:
     change = with_priors(((20.0, 20.0), (24.0, 24.0)), ((18.0, 18.0), (26.0, 26.0)))
     found = diagnose(trained(change, steps=300))
     assert found.causes == ()
     assert "None of the known causes" in found.summary()
-    assert "compare --preset mining" in found.page.read_text()
+    assert f"compare --preset mining {tmp_path / 'run/recipe.yaml'}" in found.page.read_text()
 
 
 def test_what_is_written(trained: Trained, tmp_path: Path) -> None:
@@ -99,10 +126,40 @@ def test_what_is_written(trained: Trained, tmp_path: Path) -> None:
     assert values["causes"] == list(found.causes)
     assert len(values["hypotheses"]) == 8
     command = values["hypotheses"][0]["command"]
-    assert command.startswith(f"hardmine train {tmp_path / 'squares.json'} --val ")
+    assert command.startswith(
+        f"hardmine train {tmp_path / 'squares.json'} --empty-is-verified --val "
+    )
     assert f"--recipe {run / 'recipe.yaml'}" in command
     assert "--set loss.selection.floor=32" in command
     assert (tmp_path / "said/missing_labels.csv").read_text().startswith("image,xmin,ymin")
+    check_hardest(found, run)
+
+
+def check_hardest(found: Diagnosis, run: Path) -> None:
+    """Of one class and softmax, what costs most as background is what looks most like an object."""
+    model, recipe = load_checkpoint(run / "last.safetensors")
+    assert found.evidence is not None
+    assert found.evidence.train is not None
+    assert found.evidence.data is not None
+    records = [record for record in found.evidence.data if len(record.labels)]
+    hardest = found.evidence.train.hardest
+    assert sorted(each.image for each in hardest) == list(range(len(records)))
+    assert list(hardest) == sorted(hardest, key=lambda each: -each.score)
+    priors = cxcywh_to_xyxy(model.priors.cxcywh).double().numpy()
+    for each in hardest[:4]:
+        pixels, place = recipe.resize.apply(read_picture(records[each.image].path))
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            scores = foreground_scores(model.eval()(image))[0, :, 0].double().numpy()
+        objects = place.forward(records[each.image].boxes.astype(np.float64))
+        iou = box_iou(priors, objects).max(1)
+        background = iou < 0.5
+        # an object whose best prior is below .5 gets this one all the same
+        background[box_iou(priors, objects).argmax(0)] = False
+        assert each.score == pytest.approx(scores[background].max(), abs=1e-5)
+        at = np.flatnonzero(background)[scores[background].argmax()]
+        assert each.iou == pytest.approx(iou[at], abs=1e-5)
+        assert each.box == pytest.approx(place.inverse(priors[at : at + 1])[0], abs=1e-3)
 
 
 def says(found: Diagnosis, part: str) -> bool:

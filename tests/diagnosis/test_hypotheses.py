@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hardmine.data.resize import Resize
 from hardmine.diagnosis.evidence import Evidence, distortions
+from hardmine.diagnosis.example_pictures import example_pictures
 from hardmine.diagnosis.hypotheses import HYPOTHESES, Answer, missing_labels
 from hardmine.diagnosis.probe import GradientProbe, SetProbe, Suspect, chosen_images
 from hardmine.losses.negative_mining import RatioConfig
@@ -57,7 +59,7 @@ def probed(iou: float = 0.8, found: int = 90, missed: int = 10, suspects: int = 
     overlaps = np.array([iou] * found + [0.0] * missed)
     count = len(overlaps)
     places = tuple(
-        Suspect(0, np.zeros(4, np.float32), 1, 0.95 - i * 1e-3, 0.0) for i in range(suspects)
+        Suspect(0, np.zeros(4, np.float32), 1, 0.95 - i * 1e-3, 0.0, 400.0) for i in range(suspects)
     )
     return SetProbe(
         images=10,
@@ -150,7 +152,7 @@ def test_a_planted_cause_is_supported_with_what_to_change(
     assert found.answer is Answer.SUPPORTED
     assert found.reasons
     assert found.option
-    assert found.settings or found.remedy
+    assert bool(found.settings) != found.fits_priors
 
 
 def test_every_setting_of_a_remedy_is_one_of_the_recipe() -> None:
@@ -192,7 +194,8 @@ def test_a_network_that_finds_little_says_nothing_of_labels() -> None:
 
 def test_places_to_look_at_reach_half_of_the_usual_score() -> None:
     few = tuple(
-        Suspect(0, np.zeros(4, np.float32), 1, score, 0.0) for score in (0.95, 0.46, 0.44, 0.31)
+        Suspect(0, np.zeros(4, np.float32), 1, score, 0.0, 400.0)
+        for score in (0.95, 0.46, 0.44, 0.31)
     )
     listed = missing_labels(replace(probed(), suspects=few))
     assert [each.score for each in listed] == [0.95, 0.46]
@@ -217,3 +220,97 @@ def test_images_that_are_looked_at_are_spread_evenly() -> None:
     assert chosen_images(3) == [0, 1, 2]
     some = chosen_images(2400)
     assert (len(some), some[0], some[-1]) == (240, 0, 2390)
+
+
+def test_levels_say_recall_and_alarms_by_the_size_of_objects() -> None:
+    """90 of 100 labels are found, all of 30 × 30 px; 3 detections of 20 × 20 px fit no label."""
+    val = replace(probed(suspects=3), object_area=np.full(100, 900.0))
+    said = " ".join(TESTS["levels"](evidence(val=val)).reasons)
+    assert (
+        "Of the 100 validation objects below 32 px in the network's input it finds 90%; 3 detections "
+        "are of this size and explained by no label." in said
+    )
+    large = replace(val, object_area=np.full(100, 96.0**2))
+    said = " ".join(TESTS["levels"](evidence(val=None, train=large)).reasons)
+    assert (
+        "Of the 100 training objects of 96 px and more in the network's input it finds 90%" in said
+    )
+    assert (
+        "No training object is below 32 px in the network's input, and 3 detections are, all"
+        in said
+    )
+    assert "of 32 to 96 px" not in said
+
+
+@pytest.mark.parametrize(
+    ("key", "caption"),
+    [
+        ("floor", "trained on, and teaches nothing"),
+        ("priors", "best prior: IoU 0.02"),
+        ("levels", "for level 0, not found"),
+        ("localisation", "a, IoU 0.55, score 0.90"),
+        ("gradient", "background that looks like a 0.97, IoU 0.43 with a label"),
+        ("ambiguity", "a, met by half, IoU 0.33"),
+        ("labels", "a 0.95, no label"),
+        ("capacity", "a, not found"),
+    ],
+)
+def test_every_hypothesis_has_example_pictures(key: str, caption: str, tmp_path: Path) -> None:
+    """Two labels in one picture: the first met by IoU .55, or .33, or not at all; and an empty image."""
+    Image.new("RGB", (160, 160), "grey").save(tmp_path / "a.png")
+    tiny = evidence(side=4.0)
+    assert tiny.data is not None
+    record = replace(tiny.data.records[0], path=tmp_path / "a.png")
+    empty = ImageRecord.empty(tmp_path / "a.png", 160, 160, ImageState.VERIFIED_EMPTY)
+    iou = {"localisation": 0.55, "ambiguity": 0.33, "levels": 0.0, "capacity": 0.0}.get(key, 0.8)
+    place = Suspect(0, np.array([5, 5, 40, 40], np.float32), 1, 0.97, 0.43, 1225.0)
+    seen = replace(
+        probed(iou=iou, found=1, missed=0),
+        object_score=np.array([0.9]),
+        object_box=record.boxes.astype(np.float64),
+        detected_box=record.boxes.astype(np.float64) + 2.0,
+        suspects=(replace(place, score=0.95),),
+        hardest=(place,),
+    )
+    given = replace(tiny, data=tiny.data.with_records((record, empty)), train=seen)
+    shown = list(example_pictures(key, given))
+    assert [each.caption for each in shown] == [f"a.png: {caption}"]
+    assert shown[0].uri.startswith("data:image/jpeg;base64,")
+
+
+def test_low_scores_are_shown_where_boxes_pull_harder_and_bad_boxes_where_classes_do(
+    tmp_path: Path,
+) -> None:
+    Image.new("RGB", (160, 160), "grey").save(tmp_path / "a.png")
+    given = evidence()
+    assert given.data is not None
+    record = replace(given.data.records[0], path=tmp_path / "a.png")
+    seen = replace(
+        probed(found=2, missed=0),
+        object_iou=np.array([0.6, 0.9]),
+        object_score=np.array([0.8, 0.4]),
+        object_box=np.tile([60.0, 60.0, 120.0, 120.0], (2, 1)),
+        detected_box=np.full((2, 4), np.nan),
+    )
+    given = replace(given, data=given.data.with_records((record,)), train=seen)
+    first = {}
+    for boxes in (0.05, 9.0):
+        pulls = GradientProbe(1.0, boxes, 3.0, 1.0, 0.9, -0.9)
+        many = replace(seen, **{n: np.concatenate([getattr(seen, n)] * 9) for n in PER_OBJECT})
+        shown = list(example_pictures("localisation", replace(given, gradients=pulls, train=many)))
+        first[boxes] = {each.caption for each in shown}
+    assert first == {
+        0.05: {"a.png: a, IoU 0.60, score 0.80"},
+        9.0: {"a.png: a, IoU 0.90, score 0.40"},
+    }
+
+
+PER_OBJECT = (
+    "object_iou",
+    "object_score",
+    "object_label",
+    "object_area",
+    "object_image",
+    "object_box",
+    "detected_box",
+)

@@ -341,21 +341,24 @@ def any_recipe(
 ) -> RecipeValue:
     """Return the recipe of a name, or of a checkpoint (or run folder), with choices laid over it.
 
+    Args:
+        file: a part of a recipe, which is laid over it before the settings are.
+
     Raises:
-        TyperException: a checkpoint and a recipe file; exit code 2.
         ConfigError: unknown name, unreadable file, unknown key.
         CheckpointError: no Hardmine checkpoint.
     """
     from hardmine.recipes.checkpoint import find_checkpoint, read_metadata
+    from hardmine.recipes.recipe import load_recipe
     from hardmine.workflows.cached_models import choose_recipe
     from hardmine.workflows.train_options import NetworkOptions
 
     choices = tuple(settings or ())
     if name is None or not Path(name).exists():
         return choose_recipe(NetworkOptions(model=name, recipe=file, set=choices))
-    if file is not None:
-        raise usage_error("'--recipe' and a checkpoint exclude each other: give one of them")
     base, _ = read_metadata(find_checkpoint(Path(name)))
+    if file is not None:
+        base = load_recipe(file, base)
     return choose_recipe(NetworkOptions(recipe=base, set=choices))
 
 

@@ -41,6 +41,8 @@ def recipe(
 
     Example: hardmine recipe ssd300_vgg16 --set epochs=20
 
+    Example: hardmine recipe runs/first --recipe priors.yaml > fitted.yaml
+
     Example: hardmine recipe --from pipeline.config > recipe.yaml
     """
     from hardmine.workflows.cached_models import recipe_text
@@ -49,15 +51,16 @@ def recipe(
     if pipeline is None:
         typer.echo(recipe_text(options.any_recipe(name, file, settings)), nl=False)
         return
-    if name is not None or file is not None:
-        raise usage_error("'--from' takes the place of a name and of '--recipe': give one of them")
-    from hardmine.recipes.recipe import apply_settings
+    if name is not None:
+        raise usage_error("'--from' takes the place of a name: give one of them")
+    from hardmine.recipes.recipe import apply_settings, load_recipe
     from hardmine.recipes.tf_pipeline import describe_translation, read_tf_pipeline
 
     found = read_tf_pipeline(pipeline)
     for line in describe_translation(found):
         typer.echo(f"# {line}")
-    typer.echo(recipe_text(apply_settings(found.recipe, settings or ())), nl=False)
+    chosen = found.recipe if file is None else load_recipe(file, found.recipe)
+    typer.echo(recipe_text(apply_settings(chosen, settings or ())), nl=False)
 
 
 _COLUMNS = (

@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,9 @@ import numpy as np
 from hardmine.diagnosis.diagnose import write_diagnosis
 from hardmine.diagnosis.diagnosis_result import Diagnosis, Finding, in_order
 from hardmine.diagnosis.hypotheses import (
-    FIT_PRIORS,
     HYPOTHESES,
     LEAST_REACH,
     Answer,
-    Hypothesis,
     Verdict,
 )
 from hardmine.files import clear_disk_errors
@@ -59,7 +58,7 @@ def diagnose_configuration(
             Finding(
                 each,
                 verdicts.get(each.key, said),
-                _command(each, verdicts.get(each.key, said), config),
+                _command(verdicts.get(each.key, said), config, data),
             )
             for each in HYPOTHESES
         ]
@@ -74,14 +73,21 @@ def diagnose_configuration(
     return found
 
 
-def _command(hypothesis: Hypothesis, verdict: Verdict, config: Path | str) -> str:
+def _command(verdict: Verdict, config: Path | str, data: Path | str | None) -> str:
     if verdict.answer is not Answer.SUPPORTED:
         return ""
-    if verdict.remedy:
-        return verdict.remedy
+    source = "DATA" if data is None else shlex.quote(str(data))
+    from_config = f"hardmine recipe --from {shlex.quote(str(config))}"
+    if verdict.fits_priors:
+        lines = [
+            f"{from_config} > recipe.yaml",
+            f"hardmine priors fit {source} --recipe recipe.yaml --out priors.yaml",
+            f"{from_config} --recipe priors.yaml > fitted.yaml",
+            f"hardmine train {source} --recipe fitted.yaml",
+        ]
+        return " && \\\n".join(lines)
     settings = " ".join(f"--set {setting}" for setting in verdict.settings)
-    recipe = f"hardmine recipe --from {config} {settings} > recipe.yaml"
-    return f"{recipe} && hardmine train DATA --recipe recipe.yaml"
+    return f"{from_config} {settings} > recipe.yaml && \\\nhardmine train {source} --recipe recipe.yaml"
 
 
 def _floor(pipeline: TfPipeline) -> Verdict:
@@ -203,7 +209,7 @@ def _priors(pipeline: TfPipeline, data: Path | str | None, root: Path) -> Verdic
         f"{total.reach:.0%} of the objects are reached by an anchor (limit: {LEAST_REACH:.0%})",
         (f"The median object overlaps its best anchor by {total.median:.2f}.",),
         "anchor_generator; here model.priors",
-        remedy=FIT_PRIORS,
+        fits_priors=True,
         ticks=tuple(f"{edge / 10:.1f}" for edge in range(10)),
         bars={"objects by IoU with their best anchor": tuple(float(count) for count in counts)},
     )

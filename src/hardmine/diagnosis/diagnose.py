@@ -58,7 +58,14 @@ def diagnose(
             Finding(each, verdict, _command(evidence, each.key, verdict, data))
             for each, verdict in known
         ]
-        found = Diagnosis(str(run), in_order(findings), evidence.limits, root, evidence)
+        found = Diagnosis(
+            str(run),
+            in_order(findings),
+            evidence.limits,
+            root,
+            evidence,
+            _compare_all(evidence, data),
+        )
         write_diagnosis(found)
     return found
 
@@ -87,25 +94,66 @@ def _places(evidence: Evidence) -> str:
 
 
 def _command(evidence: Evidence, key: str, verdict: Verdict, data: Path | str | None) -> str:
-    """Return the command that tries a remedy: the same training with one choice changed."""
-    if verdict.remedy or not verdict.settings:
-        return verdict.remedy
-    inputs, weights = _asked_for(evidence.run)
-    source = data if data is not None else inputs.get("data")
-    words = ["hardmine", "train", str(source) if isinstance(source, str | Path) else "DATA"]
+    """Return the command that tries a remedy: the same training with one choice changed.
+
+    Fitted priors are laid over the run's own recipe, and only if they are better on held-out boxes.
+    """
+    if not (verdict.fits_priors or verdict.settings):
+        return ""
+    run = evidence.run
+    beside = run.parent / f"{run.name}-{key}"
+    source, rest = _inputs(run, data)
+    images, reading = _reading(run, data)
+    recipe = run / "recipe.yaml"
+    if verdict.fits_priors:
+        recipe = beside.with_name(f"{beside.name}.yaml")
+    words = ["hardmine", "train", source, *images, *reading, *rest]
+    if verdict.fits_priors or recipe.exists():
+        words += ["--recipe", str(recipe)]
+    for setting in verdict.settings:
+        words += ["--set", setting]
+    words += ["--out", str(beside)]
+    if not verdict.fits_priors:
+        return shlex.join(words)
+    part = beside.with_name(f"{beside.name}.part.yaml")
+    fit = ["hardmine", "priors", "fit", source, *images, "--model", str(run), "--out", str(part)]
+    lay = ["hardmine", "recipe", str(run), "--recipe", str(part)]
+    lines = (shlex.join(fit), f"{shlex.join(lay)} > {shlex.quote(str(recipe))}", shlex.join(words))
+    return " && \\\n".join(lines)
+
+
+def _compare_all(evidence: Evidence, data: Path | str | None) -> str:
+    """Return the command that compares every way of selecting negatives on the run's data."""
+    run = evidence.run
+    source, rest = _inputs(run, data)
+    recipe = run / "recipe.yaml"
+    base = str(recipe) if recipe.exists() else evidence.recipe.model.name
+    words = ["hardmine", "compare", "--preset", "mining", base, source, *rest]
+    return shlex.join([*words, "--out", str(run.parent / f"{run.name}-compare")])
+
+
+def _inputs(run: Path, data: Path | str | None) -> tuple[str, list[str]]:
+    """Return the run's labelled images, and its other inputs as words of a command."""
+    inputs, weights = _asked_for(run)
+    given = data if data is not None else inputs.get("data")
+    words = []
     for name in ("val", "negatives", "train_negatives"):
         value = inputs.get(name)
         if isinstance(value, str | float):
             words += [f"--{name.replace('_', '-')}", str(value)]
-    recipe = evidence.run / "recipe.yaml"
-    if recipe.exists():
-        words += ["--recipe", str(recipe)]
     if weights:
         words += ["--weights", weights]
-    for setting in verdict.settings:
-        words += ["--set", setting]
-    words += ["--out", str(evidence.run.parent / f"{evidence.run.name}-{key}")]
-    return shlex.join(words)
+    return str(given) if isinstance(given, str | Path) else "DATA", words
+
+
+def _reading(run: Path, data: Path | str | None) -> tuple[list[str], list[str]]:
+    """Return the options with which the run's own data is read: where its images are, and the rest."""
+    path = run / "train.json"
+    if data is not None or not path.exists():
+        return [], []
+    reading = json.loads(path.read_text(encoding="utf-8")).get("reading", {})
+    images = ["--images", str(reading["images"])] if reading.get("images") else []
+    return images, ["--empty-is-verified"] if reading.get("empty_is_verified") else []
 
 
 def _asked_for(run: Path) -> tuple[dict[str, Any], str | None]:

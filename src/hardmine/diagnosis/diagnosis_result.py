@@ -35,6 +35,8 @@ class Diagnosis:
     limits: tuple[str, ...]
     out: Path
     evidence: Evidence | None = None
+    compare: str = "hardmine compare --preset mining DATA --negatives NEGATIVES"
+    """The command that compares every way of selecting negatives on these data."""
 
     @property
     def causes(self) -> tuple[str, ...]:

@@ -113,7 +113,8 @@ def gather(
         )
     telemetry, limits = _read_telemetry(run, recipe)
     limits += _circumstances(run, checkpoint, categories)
-    train, val, more = _load_sets(run, data, negatives, categories)
+    cropped = any(row.get("images_without_objects") for row in telemetry)
+    train, val, more = _load_sets(run, data, negatives, categories, cropped)
     limits += more
     known: dict[str, Any] = {}
     if train is not None:
@@ -196,8 +197,13 @@ def _load_sets(
     data: Path | str | None,
     negatives: Path | str | None,
     categories: tuple[str, ...],
+    cropped: bool,
 ) -> tuple[Dataset | None, Dataset | None, list[str]]:
-    """Return the training images, the validation images, and what is missing."""
+    """Return the training images, the validation images, and what is missing.
+
+    Args:
+        cropped: telemetry saw images without objects, such as crops that the augmentation made.
+    """
     inputs, reading, seed = _recorded(run)
     source = data if data is not None else inputs.get("data")
     if source is None or isinstance(source, Mapping):
@@ -227,7 +233,10 @@ def _load_sets(
     train = both.train.with_records([*both.train.records, *more.records])
     if not any(len(record.labels) == 0 for record in train.records):
         limits.append(
-            "No image without objects was trained on, so nothing is said of how such images train."
+            "The data holds no image without objects: what is said of such images comes from crops "
+            "that the augmentation made."
+            if cropped
+            else "No image without objects was trained on, so nothing is said of how such images train."
         )
     if not len(both.val):
         limits.append("There is no validation set, so nothing is said of what was learnt by heart.")

@@ -18,7 +18,7 @@ from enum import StrEnum
 import numpy as np
 
 from hardmine.diagnosis.evidence import Evidence, distortions
-from hardmine.diagnosis.probe import SetProbe, Suspect
+from hardmine.diagnosis.probe import FOUND, SetProbe, Suspect
 
 LEAST_GRADIENT = 0.05
 """Gradient of an image without objects over that of one with objects: below it, such images teach
@@ -41,6 +41,12 @@ LEAST_RECALL = 0.6
 MOST_GAP = 0.25
 """Recall on the training images less that on the validation images."""
 _FEW_OBJECTS = 20
+SIZES = (
+    ("below 32 px in the network's input", 0.0, 32.0**2),
+    ("of 32 to 96 px in the network's input", 32.0**2, 96.0**2),
+    ("of 96 px and more in the network's input", 96.0**2, np.inf),
+)
+"""Sizes of objects: name, lowest area and the area from which the next size begins, px²."""
 
 
 class Answer(StrEnum):
@@ -65,8 +71,8 @@ class Verdict:
     option: str = ""
     settings: tuple[str, ...] = ()
     """Choices of a recipe that try the remedy, as ``--set`` takes them."""
-    remedy: str = ""
-    """A command, where the remedy is no choice of a recipe."""
+    fits_priors: bool = False
+    """The remedy is no setting: priors are fitted to the data."""
     ticks: tuple[str, ...] = ()
     axis: str = ""
     """What the bars stand over."""
@@ -92,9 +98,6 @@ def _answer(is_so: bool) -> Answer:
     return Answer.SUPPORTED if is_so else Answer.NOT_SUPPORTED
 
 
-FIT_PRIORS = (
-    "hardmine priors fit DATA --model NAME --out fitted.yaml, then train with --recipe fitted.yaml"
-)
 NO_TELEMETRY = "The run has no telemetry; train it again with this version to see this."
 NO_IMAGES = "The training images were not looked at; give --data."
 
@@ -155,9 +158,7 @@ def test_priors(evidence: Evidence) -> Verdict:
     edges = np.linspace(0.0, 1.0, 11)
     counts, _ = np.histogram(coverage.best.iou, edges)
     settings: tuple[str, ...] = ()
-    remedy, option = "", "model.priors"
     if unfit or not bends:
-        remedy = FIT_PRIORS
         option = "model.priors: sizes and aspect ratios of the priors"
     else:
         settings, option = (
@@ -172,7 +173,7 @@ def test_priors(evidence: Evidence) -> Verdict:
         tuple(reason for reason in reasons if reason),
         option,
         settings,
-        remedy,
+        unfit or not bends,
         axis="IoU with the best prior",
         ticks=tuple(f"{edge:.1f}" for edge in edges[:-1]),
         bars={"objects by IoU with their best prior": tuple(float(count) for count in counts)},
@@ -218,7 +219,7 @@ def test_levels(evidence: Evidence) -> Verdict:
         if value < 0.5 and columns["priors"][level]
     ]
     starved = _starved(evidence, columns)
-    reasons += starved
+    reasons += [*starved, *_by_size(evidence)]
     settings = ("loss.selection.kind=level_quota",) if not alone else ()
     return Verdict(
         _answer(alone or bool(starved)),
@@ -229,9 +230,7 @@ def test_levels(evidence: Evidence) -> Verdict:
         if alone
         else "loss.selection: a quota of negatives for each level",
         settings,
-        "hardmine priors coverage DATA --model NAME shows which level each object is for"
-        if alone
-        else "",
+        alone,
         ticks=tuple(f"level {level}" for level in range(evidence.num_levels)),
         bars={f"share of {name}": tuple(values) for name, values in shares.items()},
     )
@@ -261,6 +260,35 @@ def _starved(evidence: Evidence, columns: Mapping[str, list[float]]) -> list[str
                 f"({mean:.2f} over all levels), and has {mine:.1f} negatives per positive ({ratio:.1f})."
             )
     return said
+
+
+def _by_size(evidence: Evidence) -> list[str]:
+    """Return a sentence on recall and alarms for each size of objects, in the network's input."""
+    probe = evidence.train if evidence.val is None else evidence.val
+    if probe is None:
+        return []
+    where = "training" if evidence.val is None else "validation"
+    alarm_area = np.array([each.area for each in probe.suspects])
+    said = []
+    for name, low, high in SIZES:
+        mine = (probe.object_area >= low) & (probe.object_area < high)
+        alarms = int(((alarm_area >= low) & (alarm_area < high)).sum())
+        if mine.any():
+            said.append(
+                f"Of the {mine.sum()} {where} objects {name} it finds "
+                f"{(probe.object_iou[mine] >= FOUND).mean():.0%}; {_detections(alarms)} of this size "
+                "and explained by no label."
+            )
+        elif alarms:
+            said.append(
+                f"No {where} object is {name.removeprefix('of ')}, and {_detections(alarms)}, all "
+                "explained by no label."
+            )
+    return said
+
+
+def _detections(count: int) -> str:
+    return "1 detection is" if count == 1 else f"{count} detections are"
 
 
 def _own_probability(evidence: Evidence, level: int) -> float | None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.data.images import read_picture
 from hardmine.losses.loss_functions import class_loss
 from hardmine.losses.multibox_loss import Loss, MultiBoxLoss
@@ -40,13 +41,18 @@ _GRADIENT_BATCHES = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Suspect:
-    """A confident detection on a training image that no label explains; ``box`` f32[4] in its pixels."""
+    """A place on an image: a confident detection that no label explains, or a hard negative.
+
+    ``box`` f32[4] in pixels of the image, ``area`` in pixels of the network's input, ``label`` the class
+    that is seen there, ``iou`` with the nearest object.
+    """
 
     image: int
     box: F32
     label: int
     score: float
     iou: float
+    area: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +76,9 @@ class SetProbe:
     random_loss: float | None
     """Mean classification loss of the hardest and of random background priors, as many per image."""
     suspects: tuple[Suspect, ...]
+    hardest: tuple[Suspect, ...] = ()
+    """The prior that costs most as background in each image, the costliest first: its own box, and
+    the class that it is taken for with its score."""
 
     @property
     def recall(self) -> float | None:
@@ -116,7 +125,8 @@ def probe_set(
     for ids, batch, places in _batches(model, recipe, data, rows):
         output = model(batch.images)
         loss = loss_of(output, batch, 1, 1)
-        found.add_priors(output, loss, recipe)
+        costs = found.add_priors(output, loss, recipe)
+        found.add_hardest(ids, places, output, loss, costs, model.priors.cxcywh)
         height, width = batch.images.shape[-2:]
         detections = decode_detections(output, model.priors, height, width, recipe.decode)
         for index, place, found_here in zip(ids, places, detections, strict=True):
@@ -213,7 +223,7 @@ def _batches(
         canvases, places = [], []
         for record in records:
             pixels, place = resize.apply(read_picture(record.path, resize.cover))
-            canvases.append(torch.from_numpy(np.ascontiguousarray(pixels)))
+            canvases.append(torch.from_numpy(np.array(pixels)))  # a copy: pictures may be read-only
             places.append(place)
         slots = max(1, *(len(record.labels) for record in records))
         boxes = torch.zeros(len(ids), slots, 4)
@@ -235,9 +245,11 @@ class _Collected:
     def __init__(self) -> None:
         self._objects: list[list[float]] = []
         self._suspects: list[Suspect] = []
+        self._hardest: list[tuple[float, Suspect]] = []
         self._sums = np.zeros(6)
 
-    def add_priors(self, output: RawOutput, loss: Loss, recipe: Recipe) -> None:
+    def add_priors(self, output: RawOutput, loss: Loss, recipe: Recipe) -> Tensor:
+        """Add up what priors cost, and return the costs f32[B, A]."""
         assert loss.selection is not None
         assert loss.assignment is not None
         labels = loss.assignment.labels
@@ -251,6 +263,37 @@ class _Collected:
         for place, (values, mask) in enumerate(((own, positives), (costs, hard), (costs, drawn))):
             self._sums[2 * place] += float((values * mask).sum())
             self._sums[2 * place + 1] += float(mask.sum())
+        return costs
+
+    def add_hardest(
+        self,
+        ids: list[int],
+        places: list[Any],
+        output: RawOutput,
+        loss: Loss,
+        costs: Tensor,
+        cxcywh: Tensor,
+    ) -> None:
+        """Note of each image the prior that costs most as background."""
+        assert loss.assignment is not None
+        background = loss.assignment.labels == 0
+        cost, prior = costs.masked_fill(~background, -1.0).max(1)
+        score, label = foreground_scores(output)[torch.arange(len(ids)), prior].max(-1)
+        near = loss.assignment.iou.gather(1, prior[:, None])[:, 0]
+        boxes = cxcywh_to_xyxy(cxcywh)[prior].double().cpu().numpy()
+        for row, (index, place) in enumerate(zip(ids, places, strict=True)):
+            box = boxes[row : row + 1]
+            area = float((box[0, 2:] - box[0, :2]).prod())
+            suspect = Suspect(
+                index,
+                place.inverse(box)[0],
+                int(label[row]) + 1,
+                float(score[row]),
+                float(near[row]),
+                area,
+            )
+            if float(cost[row]) >= 0.0:
+                self._hardest.append((float(cost[row]), suspect))
 
     def add_image(self, data: Dataset, index: int, place: Any, found: Any) -> None:
         record = data.records[index]
@@ -272,9 +315,9 @@ class _Collected:
         nearest = iou.max(0) if len(boxes) else np.zeros(len(detected))
         for row in np.flatnonzero(nearest < UNEXPLAINED).tolist():
             box = place.inverse(found.boxes[sure][row : row + 1])[0]
-            self._suspects.append(
-                Suspect(index, box, int(classes[row]), float(scores[row]), float(nearest[row]))
-            )
+            area = float((detected[row, 2:] - detected[row, :2]).prod())
+            seen = int(classes[row]), float(scores[row]), float(nearest[row])
+            self._suspects.append(Suspect(index, box, *seen, area))
 
     def result(self, images: int) -> SetProbe:
         table = np.array(self._objects, np.float64).reshape(-1, 13)
@@ -295,4 +338,5 @@ class _Collected:
             hard_loss=hard,
             random_loss=drawn,
             suspects=suspects,
+            hardest=tuple(each for _, each in sorted(self._hardest, key=lambda pair: -pair[0])),
         )

@@ -137,13 +137,14 @@ def _gradient_courses(course: TrainingCourse) -> list[Points]:
     lines: list[Points] = [[] for _ in range(course.num_levels)]
     for row in course.rows:
         step = row.get("step")
-        norms = []
+        norms: list[float] = []
         for level in range(course.num_levels):
             values = (row.get(f"level{level}.{side}_gradient") for side in SIDES)
             norms.append(math.fsum(value for value in values if isinstance(value, float)))
-        if isinstance(step, float) and sum(norms):
+        total = math.fsum(norms)
+        if isinstance(step, float) and total:
             for line, norm in zip(lines, norms, strict=True):
-                line.append((step, norm / sum(norms)))
+                line.append((step, norm / total))
     return lines
 
 
