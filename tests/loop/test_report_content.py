@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hardmine.loop.arm_state import ArmState
+from hardmine.loop.arm import ArmState
 from hardmine.loop.control_arms import ARMS
 from hardmine.loop.report_content import courses_of
 from hardmine.workflows.cached_models import MeasuredModel, TrainedModel
