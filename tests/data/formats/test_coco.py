@@ -388,3 +388,78 @@ def test_text_that_is_not_utf8_is_named(root: Path) -> None:
     path.write_bytes(b'{"images": [{"id": 1, "file_name": "\xe4.jpg"}]}')
     with pytest.raises(DataError, match=r"c\.json: not UTF-8 text \(byte 0xe4"):
         load_dataset(path)
+
+
+def one_image(root: Path, annotation: dict[str, object], **image: object) -> Dataset:
+    put_image(root / "0.jpg")
+    entry = {"image_id": 0, "category_id": 1, **annotation}
+    text = coco([{**coco_image(0, "0.jpg"), **image}], [entry])
+    return load_dataset(put_text(root / "c.json", text))
+
+
+def test_sizes_written_as_text_count(tmp_path: Path) -> None:
+    data = one_image(tmp_path, {"bbox": [20, 24, 40, 20]}, width="80", height="60.0")
+    assert (data.records[0].width, data.records[0].height) == (80, 60)
+
+
+def test_ids_may_be_whole_numbers_with_a_point(tmp_path: Path) -> None:
+    data = one_image(tmp_path, {"image_id": 7, "bbox": [1, 2, 10, 8]}, id=7.0)
+    assert data.records[0].boxes.tolist() == [[1, 2, 11, 10]]
+
+
+# 4 rows x 5 columns, a mask over rows 1..2 of columns 1..3: column-major runs.
+RUNS = [5, 2, 2, 2, 2, 2, 5]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_mask_without_a_box_gives_the_box_around_it(tmp_path: Path, compressed: bool) -> None:
+    mask = np.zeros((4, 5), np.uint8)
+    mask[1:3, 1:4] = 1
+    from pycocotools import mask as masks
+
+    counts = masks.encode(np.asfortranarray(mask))["counts"].decode() if compressed else RUNS
+    outline = {"size": [4, 5], "counts": counts}
+    data = one_image(tmp_path, {"segmentation": outline}, width=5, height=4)
+    assert data.records[0].boxes.tolist() == [[1, 1, 4, 3]]
+
+
+def test_a_mask_that_goes_on_in_the_next_column_spans_all_rows(tmp_path: Path) -> None:
+    outline = {"size": [4, 5], "counts": [6, 4, 10]}  # rows 2, 3 of column 1, then 0, 1 of column 2
+    data = one_image(tmp_path, {"segmentation": outline}, width=5, height=4)
+    assert data.records[0].boxes.tolist() == [[1, 0, 3, 4]]
+
+
+def test_a_box_that_its_attributes_turn_is_the_box_around_it(tmp_path: Path) -> None:
+    # 20 x 10 about (20, 15), turned by 90 degrees: 10 x 20 about the same centre.
+    turned = {"bbox": [10, 10, 20, 10], "attributes": {"rotation": 90.0, "occluded": False}}
+    data = one_image(tmp_path, turned)
+    assert data.records[0].boxes[0].tolist() == pytest.approx([15, 5, 25, 25])
+
+
+def test_scores_of_a_model_are_told_of(tmp_path: Path) -> None:
+    data = one_image(tmp_path, {"bbox": [1, 2, 10, 8], "score": 0.7})
+    assert kinds(data) == ["columns_left_out"]
+
+
+def test_a_category_without_a_name_is_none(tmp_path: Path) -> None:
+    put_image(tmp_path / "0.jpg")
+    text = coco([coco_image(0, "0.jpg")], [], [{"id": 1, "name": None}, {"id": 2, "name": "dog"}])
+    data = load_dataset(put_text(tmp_path / "c.json", text))
+    assert data.categories == ("dog",)
+    assert kinds(data) == ["category_malformed"]
+
+
+@pytest.mark.parametrize(
+    ("used", "said"), [([0, 1], "one less"), ([2, 3], "one more"), ([0, 2], ""), ([1, 9], "")]
+)
+def test_ids_that_count_from_another_number_are_told_of(
+    tmp_path: Path, used: list[int], said: str
+) -> None:
+    put_image(tmp_path / "0.jpg")
+    boxes = [coco_box(0, [1 + i, 2, 10, 8], number) for i, number in enumerate(used)]
+    data = load_dataset(
+        put_text(tmp_path / "c.json", coco([coco_image(0, "0.jpg")], boxes))  # classes 1 and 2
+    )
+    told = [p.reason for p in data.problems if "all classes would be wrong" in p.reason]
+    assert len(told) == bool(said)
+    assert not said or said in told[0]

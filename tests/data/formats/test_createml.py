@@ -11,7 +11,8 @@ import pytest
 
 from data_files import by_name, kinds, put_image, put_text, states
 from hardmine.data.convert import convert
-from hardmine.data.load_dataset import load_dataset, load_splits
+from hardmine.data.load_dataset import load_dataset, load_splits, read_splits
+from hardmine.data.quality.box_forms import judge_form
 from hardmine.errors import DataError
 from hardmine.types import ImageState
 
@@ -94,3 +95,24 @@ def test_create_ml_gets_folders_of_images_and_one_json(tmp_path: Path) -> None:
     after = load_splits(out)
     assert {name: len(dataset) for name, dataset in after.items()} == {"train": 3, "val": 1}
     assert kinds(after["train"]) == []
+
+
+def test_boxes_from_their_corner_are_told_of(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    boxes = [item("cat", *rng.uniform(0, 4, 2), *rng.uniform(20, 26, 2)) for _ in range(12)]
+    put_image(tmp_path / "0.jpg")
+    path = put_text(tmp_path / "a.json", json.dumps([{"filename": "0.jpg", "annotations": boxes}]))
+    form = judge_form(read_splits(path)["all"])
+    assert form is not None
+    assert form.declared == "cxcywh"
+    assert form.doubtful
+    assert form.sound["xywh"] == 1
+
+
+def test_a_label_that_is_null_is_no_class(tmp_path: Path) -> None:
+    put_image(tmp_path / "0.jpg")
+    entry = item("cat", 10, 10, 4, 4) | {"label": None}
+    put_text(tmp_path / "a.json", json.dumps([{"image": "0.jpg", "annotations": [entry]}]))
+    data = load_dataset(tmp_path)
+    assert data.categories == ()
+    assert kinds(data) == ["class_unknown"]

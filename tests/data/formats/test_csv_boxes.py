@@ -187,3 +187,50 @@ def test_what_is_no_table_of_boxes_is_one_clear_line(root: Path, text: str, mess
     with pytest.raises(DataError, match=message) as caught:
         load(root, text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_split_column_gives_splits(tmp_path: Path) -> None:
+    for name in "abc":
+        put_image(tmp_path / f"{name}.jpg")
+    lines = "a.jpg,1,2,20,10,cat,train\nb.jpg,1,2,20,10,cat,valid\nc.jpg,1,2,20,10,dog,TEST\n"
+    put_text(tmp_path / "boxes.csv", HEADER.replace("\n", ",split\n") + lines)
+    splits = load_splits(tmp_path)
+    names = {name: [r.path.name for r in split.records] for name, split in splits.items()}
+    assert names == {"train": ["a.jpg"], "val": ["b.jpg"], "test": ["c.jpg"]}
+    assert all(split.categories == ("cat", "dog") for split in splits.values())
+
+
+def test_cells_that_pandas_left_out_are_empty(tmp_path: Path) -> None:
+    for name in "ab":
+        put_image(tmp_path / f"{name}.jpg")
+    put_text(tmp_path / "x.csv", f"{HEADER}a.jpg,nan,NaN,nan,nan,nan\nb.jpg,1,2,20,10,cat\n")
+    data = load_dataset(tmp_path / "x.csv")
+    assert data.categories == ("cat",)
+    assert states(data) == {"a.jpg": ImageState.VERIFIED_EMPTY, "b.jpg": ImageState.LABELLED}
+    assert kinds(data) == []
+
+
+def test_a_comma_is_a_decimal_point_where_it_separates_nothing(tmp_path: Path) -> None:
+    put_image(tmp_path / "a.jpg")
+    text = HEADER.replace(",", ";") + "a.jpg;1,5;2;20,25;10;cat\n"
+    data = load_dataset(put_text(tmp_path / "x.csv", text))
+    assert data.records[0].boxes.tolist() == [[1.5, 2, 20.25, 10]]
+
+
+def test_open_images_and_makesense(tmp_path: Path) -> None:
+    put_image(tmp_path / "a.jpg")
+    header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf"
+    rows = "a,x,/m/01,1,0.1,0.3,0.2,0.5,0\na,x,/m/01,1,0.5,0.7,0.2,0.5,1\n"
+    data = load_dataset(put_text(tmp_path / "oi.csv", f"{header}\n{rows}"))
+    assert data.records[0].boxes[0].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.5])
+    assert data.records[0].ignore.tolist() == [False, True]
+    path = put_text(tmp_path / "make.csv", "cat,1,2,19,8,a.jpg,80,60\n")
+    record = load_dataset(path).records[0]
+    assert (record.boxes.tolist(), record.width) == ([[1, 2, 20, 10]], 80)
+
+
+def test_scores_of_a_model_are_told_of(tmp_path: Path) -> None:
+    put_image(tmp_path / "a.jpg")
+    header = HEADER.replace("\n", ",confidence\n")
+    data = load_dataset(put_text(tmp_path / "x.csv", f"{header}a.jpg,1,2,20,10,cat,0.7\n"))
+    assert kinds(data) == ["columns_left_out"]

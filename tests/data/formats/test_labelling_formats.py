@@ -10,7 +10,7 @@ import pytest
 
 from data_files import by_name, put_image, put_text, states
 from hardmine.data.convert import convert
-from hardmine.data.load_dataset import load_dataset
+from hardmine.data.load_dataset import load_dataset, load_splits
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 
@@ -263,3 +263,19 @@ def test_tracks_of_a_video_say_what_to_export_instead(tmp_path: Path) -> None:
     put_text(tmp_path / "annotations.xml", '<annotations><track id="0" label="cat"/></annotations>')
     with pytest.raises(DataError, match="export the task as 'CVAT for images"):
         load_dataset(tmp_path)
+
+
+def test_subsets_of_cvat_are_splits(tmp_path: Path) -> None:
+    for name in "ab":
+        put_image(tmp_path / "images" / f"{name}.jpg")
+    box = '<box label="cat" xtl="1" ytl="2" xbr="20" ybr="10"/>'
+    images = "".join(
+        f'<image id="0" name="{name}.jpg" subset="{subset}" width="40" height="30">{box}</image>'
+        for name, subset in (("a", "Train"), ("b", "Validation"))
+    )
+    put_text(tmp_path / "annotations.xml", f"<annotations>{images}</annotations>")
+    splits = load_splits(tmp_path)
+    assert {n: [r.path.name for r in s.records] for n, s in splits.items()} == {
+        "train": ["a.jpg"],
+        "val": ["b.jpg"],
+    }

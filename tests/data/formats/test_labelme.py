@@ -173,3 +173,13 @@ def test_what_is_written_is_what_labelme_loads(tmp_path: Path) -> None:
         "cat",
         "dög",
     ]
+
+
+def test_sizes_as_text_count_and_scores_are_told_of(tmp_path: Path) -> None:
+    put_image(tmp_path / "a.jpg")
+    shapes = [shape("cat", [[1, 2], [20, 10]], score=0.8)]
+    data = {"shapes": shapes, "imagePath": "a.jpg", "imageWidth": "80", "imageHeight": "60"}
+    put_text(tmp_path / "a.json", json.dumps(data))
+    found = load_dataset(tmp_path)
+    assert (found.records[0].width, found.records[0].height) == (80, 60)
+    assert kinds(found) == ["columns_left_out"]

@@ -284,3 +284,35 @@ def test_xml_of_another_encoding_than_it_says_is_named(tmp_path: Path) -> None:
     assert [(p.kind, p.file) for p in dataset.problems] == [("label_encoding", "b.xml")]
     assert states(dataset)["b.jpg"] is ImageState.UNREVIEWED
     assert dataset.categories == ("cat",)
+
+
+def only(root: Path, item: str) -> tuple[list[list[float]], list[str]]:
+    put_image(root / "0.jpg")
+    put_text(root / "0.xml", voc_xml([f"<object><name>cat</name>{item}</object>"]))
+    data = load_dataset(root)
+    return data.records[0].boxes.tolist(), [p.reason for p in data.problems]
+
+
+BOX = "<bndbox><xmin>{}</xmin><ymin>2</ymin><xmax>20</xmax><ymax>10</ymax></bndbox>"
+
+
+def test_of_two_boxes_of_one_object_none_is_chosen(tmp_path: Path) -> None:
+    boxes, said = only(tmp_path / "two", BOX.format(1) + BOX.format(5))
+    assert boxes == []
+    assert "2 different <bndbox>" in said[0]
+    assert only(tmp_path / "same", BOX.format(1) * 2) == ([[1, 2, 20, 10]], [])
+
+
+def test_a_turned_box_and_an_outline_give_the_box_around_them(tmp_path: Path) -> None:
+    # 20 x 10 about (20, 15), turned by a right angle.
+    turned = "<cx>20</cx><cy>15</cy><w>20</w><h>10</h><angle>1.5707963267948966</angle>"
+    assert only(tmp_path / "a", f"<robndbox>{turned}</robndbox>")[0][0] == pytest.approx(
+        [15, 5, 25, 25]
+    )
+    pairs = "<x1>4</x1><y1>6</y1><x2>20</x2><y2>5</y2><x3>9</x3><y3>22</y3>"
+    assert only(tmp_path / "b", f"<polygon>{pairs}</polygon>")[0] == [[4, 5, 20, 22]]
+    nested = "<username>x</username><pt><x>4</x><y>6</y></pt><pt><x>20</x><y>22</y></pt>"
+    assert only(tmp_path / "c", f"<polygon>{nested}</polygon>")[0] == [[4, 6, 20, 22]]
+    boxes, said = only(tmp_path / "d", "<polygon></polygon>")
+    assert boxes == []
+    assert "lacks numbers" in said[0]

@@ -399,3 +399,73 @@ def test_kpt_shape_makes_lines_poses(root: Path) -> None:
     np.testing.assert_allclose(by_name(train)["a.jpg"].boxes, [[16, 12, 24, 18]], atol=1e-5)
     assert kinds(train) == ["box_malformed", "columns_left_out"]
     assert "or 11 numbers (kpt_shape: [2, 3]), got 4" in train.problems[0].reason
+
+
+def plain(root: Path, line: str = "1 0.5 0.5 0.5 0.5\n", folder: str = "") -> Path:
+    put_image(root / folder / "images" / "a.png")
+    put_text(root / folder / "labels" / "a.txt", line)
+    return root
+
+
+@pytest.mark.parametrize("name", ["_darknet.labels", "coco.names", "Classes.txt"])
+def test_class_lists_of_other_names_and_in_the_folder_above_a_split(
+    tmp_path: Path, name: str
+) -> None:
+    put_text(plain(tmp_path / "one") / name, "cat\ndog\n")
+    assert load_dataset(tmp_path / "one").categories == ("cat", "dog")
+    put_text(plain(tmp_path / "two", folder="train") / name, "cat\ndog\n")
+    assert load_dataset(tmp_path / "two").categories == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("0 cat\n1 dog\n", ("cat", "dog")),
+        ("0: cat\n1: dog\n", ("cat", "dog")),
+        ("1 cat\n2 dog\n", ("1 cat", "2 dog")),
+        ("0 cat\ndog\n", ("0 cat", "dog")),
+    ],
+)
+def test_a_number_in_front_of_each_name_is_no_part_of_it(
+    tmp_path: Path, text: str, names: tuple[str, ...]
+) -> None:
+    put_text(plain(tmp_path) / "classes.txt", text)
+    assert load_dataset(tmp_path).categories == names
+
+
+def test_darknet_configuration_and_its_lists(tmp_path: Path) -> None:
+    """CVAT's export: names begin with a folder that is not there."""
+    for split, name in (("train", "a"), ("valid", "b")):
+        put_image(tmp_path / f"obj_{split}_data" / f"{name}.png")
+        put_text(tmp_path / f"obj_{split}_data" / f"{name}.txt", "1 0.5 0.5 0.5 0.5\n")
+        put_text(tmp_path / f"{split}.txt", f"data/obj_{split}_data/{name}.png\n")
+    put_text(tmp_path / "obj.names", "cat\ndog\n")
+    text = "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n"
+    put_text(tmp_path / "obj.data", text)
+    for path in (tmp_path, tmp_path / "obj.data"):
+        splits = load_splits(path)
+        assert {n: [r.path.name for r in s.records] for n, s in splits.items()} == {
+            "train": ["a.png"],
+            "val": ["b.png"],
+        }
+        assert splits["train"].categories == ("cat", "dog")
+        assert "by the last parts of the name" in str(splits["train"].problems)
+
+
+def test_a_darknet_configuration_without_its_lists_changes_nothing(tmp_path: Path) -> None:
+    put_text(plain(tmp_path) / "obj.data", "classes = 2\ntrain = x/train.txt\nnames = obj.names\n")
+    put_text(tmp_path / "obj.names", "cat\ndog\n")
+    assert load_dataset(tmp_path).categories == ("cat", "dog")
+    with pytest.raises(DataError, match="none of train, val, test"):
+        load_dataset(tmp_path / "obj.data")
+
+
+def test_names_without_their_ending_are_found_where_one_file_fits(tmp_path: Path) -> None:
+    plain(tmp_path)
+    put_text(tmp_path / "list.txt", "images/a\n")
+    put_text(tmp_path / "data.yaml", "train: list.txt\nnames: [cat, dog]\nkpt_shape:\n")
+    data = load_dataset(tmp_path)
+    assert [r.path.name for r in data.records] == ["a.png"]
+    put_image(tmp_path / "images" / "a.jpg")
+    with pytest.raises(DataError, match="no image images/a"):
+        load_dataset(tmp_path)

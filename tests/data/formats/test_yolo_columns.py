@@ -135,3 +135,12 @@ def test_kpt_shape_decides() -> None:
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_too_few_numbers(count: int) -> None:
     assert f"got {count + 1}" in refused([[0.5] * count])
+
+
+def test_a_confidence_in_front_of_the_box_is_told_of_and_not_read_as_its_centre() -> None:
+    first = [[0.93, 0.2, 0.3, 0.1, 0.12], [0.88, 0.7, 0.6, 0.2, 0.3], [0.41, 0.5, 0.5, 0.25, 0.2]]
+    found = judge(first)[5]
+    assert isinstance(found, str)
+    assert "second number seems to be a confidence" in found
+    last = [[*row[1:], row[0]] for row in first]
+    assert isinstance(judge(last)[5], Columns)

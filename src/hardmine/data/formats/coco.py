@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from hardmine.data.formats.image_files import ImageFinder, OutsideRootError, measure, relative_name
-from hardmine.data.formats.image_labels import Remarks
+from hardmine.data.formats.image_labels import Remarks, read_side, score_left_out, turned_box
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_format import (
     ALL,
@@ -136,12 +136,18 @@ class _Image(msgspec.Struct, gc=False):
     hardmine_source: str = ""
 
 
+class _Attributes(msgspec.Struct, gc=False):
+    rotation: float = 0
+
+
 class _Annotation(msgspec.Struct, gc=False):
     image_id: int | str
     category_id: int | str
     bbox: tuple[float, float, float, float]
     iscrowd: int = 0
     ignore: int = 0
+    score: float | None = None
+    attributes: _Attributes | None = None
 
 
 class _Category(msgspec.Struct, gc=False):
@@ -222,6 +228,8 @@ def _table(
     flags = [(entry.iscrowd, entry.ignore) for entry in entries if entry.iscrowd or entry.ignore]
     if not all(value in (0, 1) for pair in flags for value in pair):
         return None
+    if any(e.score is not None or (e.attributes and e.attributes.rotation) for e in entries):
+        return None
     ignored = (entry.iscrowd + entry.ignore > 0 for entry in entries)
     crowd = np.fromiter(ignored, np.bool_, len(entries))
     owners = np.array(owner, np.int64)
@@ -266,7 +274,7 @@ class _CocoReader:
         for index, entry in enumerate(entries):
             name = _name(entry)
             image_id = entry.get("id") if isinstance(entry, dict) else None
-            if not name or not isinstance(image_id, int | str):
+            if not name or not _is_id(image_id):
                 reason = f"image {name!r} with id {image_id!r}, wanted a file_name and an id"
                 self._report(FindingKind.IMAGE_MALFORMED, index, reason)
                 continue
@@ -286,7 +294,7 @@ class _CocoReader:
         if entries and not self.images:
             raise DataError(none_found(self.source.file, self.source.bases, self.problems))
 
-    def _claim(self, image_id: int | str, raw: RawImage, index: int) -> None:
+    def _claim(self, image_id: Any, raw: RawImage, index: int) -> None:
         """Give an image its id; when two images share one, nobody knows whose objects are whose."""
         other = self.by_id.setdefault(image_id, raw)
         if other is raw:
@@ -313,7 +321,7 @@ class _CocoReader:
             self._report(FindingKind.IMAGE_MISSING, index, reason)
             return None
         raw = RawImage(path, self.file, state_if_empty=self.empty)
-        raw.width, raw.height = _pixels(entry.get("width")), _pixels(entry.get("height"))
+        raw.width, raw.height = read_side(entry.get("width")), read_side(entry.get("height"))
         raw.source = str(entry.get(SOURCE_KEY, ""))
         state = entry.get(STATE_KEY)
         raw.state = None if state is None else parse_state(state)
@@ -332,12 +340,14 @@ class _CocoReader:
         classes, images = _Ids(class_of), _Ids(self.by_id)
         for index, entry in enumerate(entries):
             try:
-                x, y, width, height = map(float, entry["bbox"])
+                x0, y0, x1, y1 = _corners(entry)
                 category, image = classes.find(entry["category_id"]), images.find(entry["image_id"])
                 ignore = self._ignored(entry, index)
                 self.by_id[image].objects.append(
-                    (x, y, x + width, y + height, class_of[category], ignore, index)
+                    (x0, y0, x1, y1, class_of[category], ignore, index)
                 )
+                for remark in score_left_out(entry.get("score"), index):
+                    self.notes.add(remark.kind, remark.reason, self.file, index)
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 self._reject(entry, index, classes, images)
         for key, ids in (("category_id", classes), ("image_id", images)):
@@ -346,6 +356,8 @@ class _CocoReader:
                     f"{key} is text where the ids are numbers, or otherwise, {ids.as_text} times"
                 )
                 self._report(FindingKind.ID_AS_TEXT, -1, f"{reason}; matched by what they say")
+        if (said := _counts_otherwise(classes)) is not None:
+            self._report(FindingKind.CLASS_UNKNOWN, -1, said)
         return names
 
     def _ignored(self, entry: Mapping[str, Any], index: int) -> bool:
@@ -366,7 +378,7 @@ class _CocoReader:
         class_of: dict[Any, int] = {}
         for index, entry in enumerate(entries):
             try:
-                category_id, name = entry["id"], plain_name(entry["name"])
+                category_id, name = entry["id"], plain_name(_said_name(entry["name"]))
                 repeated = category_id in class_of or name in names
                 class_of.setdefault(category_id, names.setdefault(name, len(names)))
             except (KeyError, TypeError):
@@ -405,12 +417,61 @@ class _CocoReader:
         self.problems.append(Problem(kind, self.file, index, reason))
 
 
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | str) or (isinstance(value, float) and value.is_integer())
+
+
+def _said_name(name: object) -> object:
+    """Return a name; raises TypeError where it is none."""
+    if not isinstance(name, str | int | float) or not str(name).strip():
+        raise TypeError(name)
+    return name
+
+
+def _corners(entry: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """Return the box of an annotation, xyxy; around the turned one where its attributes turn it."""
+    x, y, width, height = map(float, entry["bbox"])
+    attributes = entry.get("attributes")
+    turn = attributes.get("rotation") if isinstance(attributes, dict) else None
+    box = (x, y, x + width, y + height)
+    return turned_box(box, float(turn)) if turn else box
+
+
+def _counts_otherwise(classes: _Ids) -> str | None:
+    """Return what to say where the ids of all objects count from another number than the list's."""
+    known = {key for key in classes.known if isinstance(key, int)}
+    unknown = {key for key in classes.unknown if isinstance(key, int)}
+    if (
+        not known
+        or len(known) < len(classes.known)
+        or len(unknown) != 1
+        or len(classes.unknown) > 1
+    ):
+        return None
+    other = unknown.pop()
+    for step, unused in ((1, max(known)), (-1, min(known))):
+        if unused not in classes.used and all(
+            key + step in known for key in (*classes.used, other)
+        ):
+            return (
+                f"no object has category_id {unused}, and {other} is that of no class: the ids may be "
+                f"{'one less' if step == 1 else 'one more'} than in the list, so that all classes "
+                "would be wrong"
+            )
+    return None
+
+
 class _Ids:
-    """Finds ids by what they say: ``"7"`` is 7 where only one of the known ids says so."""
+    """Finds ids by what they say: ``"7"`` is 7 where only one of the known ids says so.
+
+    ``used`` and ``unknown`` are the ids that were asked for.
+    """
 
     def __init__(self, known: Mapping[Any, Any]) -> None:
         self.known = known
         self.as_text = 0
+        self.used: set[Any] = set()
+        self.unknown: set[Any] = set()
         self._by_text: dict[str, list[Any]] | None = None
 
     def find(self, value: Any) -> Any:
@@ -418,6 +479,7 @@ class _Ids:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return None
         if value in self.known:
+            self.used.add(value)
             return value
         if self._by_text is None:
             self._by_text = {}
@@ -425,7 +487,11 @@ class _Ids:
                 self._by_text.setdefault(_said(key), []).append(key)
         alike = self._by_text.get(_said(value), [])
         self.as_text += len(alike) == 1
-        return alike[0] if len(alike) == 1 else None
+        if len(alike) != 1:
+            self.unknown.add(value)
+            return None
+        self.used.add(alike[0])
+        return alike[0]
 
 
 def _said(value: Any) -> str:
@@ -469,13 +535,53 @@ def _without_bulk(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _around(outlines: Any) -> list[float] | None:
-    """Return the box x y width height around the polygons of an object, None where they are none."""
+    """Return the box x y width height around an object's polygons or mask, None where it has none."""
     try:
+        if isinstance(outlines, dict):
+            return _around_mask(outlines["size"], outlines["counts"])
         xs = [float(value) for outline in outlines for value in outline[0::2]]
         ys = [float(value) for outline in outlines for value in outline[1::2]]
         return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError):
         return None
+
+
+def _around_mask(size: Sequence[int], counts: str | Sequence[int]) -> list[float] | None:
+    """Return the box around a mask in run lengths: columns from the left, the first run is empty.
+
+    Source: pycocotools, ``maskApi.c`` (``rleFrString``, ``rleToBbox``).
+    """
+    height = int(size[0])
+    runs = _runs(counts) if isinstance(counts, str) else [int(count) for count in counts]
+    place, columns, rows = 0, [], []
+    for index, length in enumerate(runs):
+        if index % 2 and length > 0:
+            last = place + length - 1
+            columns += [place // height, last // height]
+            one = columns[-1] == columns[-2]
+            rows += [place % height, last % height] if one else [0, height - 1]
+        place += length
+    if not columns:
+        return None
+    x, y = min(columns), min(rows)
+    return [x, y, max(columns) + 1 - x, max(rows) + 1 - y]
+
+
+def _runs(text: str) -> list[int]:
+    """Return the run lengths in COCO's compressed text: five bits per letter."""
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    return runs
 
 
 def _is_found(find: Callable[[str], Path | None], name: str) -> bool:
@@ -488,11 +594,6 @@ def _is_found(find: Callable[[str], Path | None], name: str) -> bool:
 def _name(entry: Any) -> str:
     name = entry.get("file_name") if isinstance(entry, dict) else None
     return name if isinstance(name, str) else ""
-
-
-def _pixels(value: Any) -> int:
-    """Return a size, 0 where it is missing or senseless (then the image's header is read)."""
-    return int(value) if isinstance(value, int | float) and 0 < value < 1e9 else 0
 
 
 def write_coco(

@@ -27,8 +27,11 @@ from hardmine.text import peek_text, read_json
 from hardmine.types import ImageRecord
 
 _FILE = "_annotations.createml.json"
-_ENTRY = re.compile(r'^\s*\[\s*\{[^{}\[\]]*"(image|imagefilename|annotations?)"\s*:')
+_ENTRY = re.compile(
+    r'^\s*\[\s*\{[^{}\[\]]*"(image|imagefilename|imageURL|filename|file_name|annotations?)"\s*:'
+)
 _OBJECTS = re.compile(r'"annotations?"\s*:\s*\[\s*(\]|\{\s*"(label|coordinates)"\s*:)')
+_IMAGE_KEYS = ("image", "imagefilename", "imageURL", "filename", "file_name")
 _SIZES = ("x", "y", "width", "height")
 
 
@@ -54,7 +57,7 @@ def _image(entry: Any, index: int, first: int) -> ImageLabels:
     if not isinstance(entry, dict):
         reason = f"entry {str(entry)[:80]}, wanted an object with image and annotations"
         return ImageLabels("", index, remarks=[Fault(FindingKind.IMAGE_MALFORMED, index, reason)])
-    name = entry.get("image") or entry.get("imagefilename") or ""
+    name = next((entry[key] for key in _IMAGE_KEYS if entry.get(key)), "")
     objects = entry.get("annotations", entry.get("annotation"))
     labels = ImageLabels(str(name), index)
     if not isinstance(objects, list):
@@ -67,6 +70,10 @@ def _image(entry: Any, index: int, first: int) -> ImageLabels:
         except (KeyError, TypeError, ValueError):
             reason = f"annotation {str(item)[:80]}, wanted a label and coordinates x y width height"
             labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
+            continue
+        if label is None or not str(label).strip():
+            reason = f"label {label!r}, wanted a class name"
+            labels.rejected.append(Fault(FindingKind.CLASS_UNKNOWN, place, reason))
             continue
         box = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
         labels.objects.append(LabelledBox(str(label), *box, place))
@@ -82,7 +89,8 @@ def _looks_like_createml(path: Path) -> bool:
 def _sources(path: Path, images: Path | None) -> Mapping[str, OneFileSource]:
     names = class_names(path.parent) or class_names(path.parent.parent)
     source = one_file_source("createml", path, images, read_createml, names=names)
-    return {ALL: replace(source, folder=path.parent if images is None else images)}
+    folder = path.parent if images is None else images
+    return {ALL: replace(source, folder=folder, form="cxcywh")}
 
 
 def write_createml(labels: LabelSet, out: Path) -> Sequence[str]:

@@ -2,8 +2,13 @@
 
 The header says which column is which, under any of the usual names and in any order, with commas,
 semicolons or tabs between; a file without a header has the six columns in the order above. A line
-that names an image and leaves the rest empty says ``verified_empty``. The columns ``width``,
-``height``, ``state`` and ``ignore`` are used where they are there.
+that names an image and leaves the rest empty (or NaN, as pandas writes it) says ``verified_empty``. The
+columns ``width``, ``height``, ``state``, ``ignore`` and ``split`` are used where they are there. Where
+the columns are not separated by commas, a comma in a number is its decimal point.
+
+Two layouts of other programs are read too: Open Images (``ImageID``, ``LabelName``, ``XMin`` …; its
+boxes are shares of the image, which `check` says), and MakeSense (``label,x,y,width,height,image,image
+width,image height`` without a header).
 """
 
 from __future__ import annotations
@@ -13,7 +18,13 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox
+from hardmine.data.formats.image_labels import (
+    Fault,
+    ImageLabels,
+    LabelledBox,
+    read_side,
+    score_left_out,
+)
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_format import (
     ALL,
@@ -25,7 +36,7 @@ from hardmine.data.formats.label_format import (
     with_lines,
     written_beside,
 )
-from hardmine.data.formats.label_readers import OneFileSource, one_file_source
+from hardmine.data.formats.label_readers import OneFileSource, by_split, one_file_source
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, peek_text, read_text
@@ -34,17 +45,22 @@ from hardmine.types import Dataset, ImageState
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _PLAIN = ("image", *_BOX, "label")
 _NAMES = {
-    "image": "image filename file_name file filepath file_path path image_path img image_name",
+    "image": "image filename file_name file filepath file_path path image_path img img_path image_name",
+    "image_id": "imageid image_id",
     "xmin": "xmin x_min x1 left bbox_x1",
     "ymin": "ymin y_min y1 top bbox_y1",
     "xmax": "xmax x_max x2 right bbox_x2",
     "ymax": "ymax y_max y2 bottom bbox_y2",
-    "label": "label class class_name classname category name labels",
+    "label": "label class class_name classname category name labels labelname",
     "width": "width image_width img_width",
     "height": "height image_height img_height",
     "state": "state hardmine_state",
-    "ignore": "ignore difficult iscrowd",
+    "ignore": "ignore difficult iscrowd isgroupof",
+    "split": "split subset",
+    "score": "score confidence conf probability",
 }
+_MAKESENSE = ("label", "xmin", "ymin", "box_width", "box_height", "image", "width", "height")
+_NOTHING = frozenset({"", "nan", "none", "null", "n/a", "na"})
 _COLUMN = {name: column for column, names in _NAMES.items() for name in names.split()}
 
 
@@ -52,7 +68,7 @@ def looks_like_boxes(path: Path) -> bool:
     """Return whether a file's first line is a header of boxes, or a line of boxes without one."""
     first = peek_text(path).split("\n")[0]
     cells = next(iter(csv.reader([first], delimiter=_delimiter(first))), [])
-    return _header(cells) is not None or _is_plain(cells)
+    return _header(cells) is not None or _is_plain(cells) or _is_makesense(cells)
 
 
 def read_csv(path: Path) -> Iterator[ImageLabels]:
@@ -62,6 +78,7 @@ def read_csv(path: Path) -> Iterator[ImageLabels]:
         DataError: not readable, or no line of boxes.
     """
     columns, width, lines = _lines(path)
+    comma = _delimiter(read_text(path).split("\n")[0]) != ","
     for index, cells in enumerate(lines):
         if any(cell.strip() for cell in cells[width:]):
             image = cells[columns["image"]].strip()
@@ -69,7 +86,7 @@ def read_csv(path: Path) -> Iterator[ImageLabels]:
             fault = Fault(FindingKind.BOX_MALFORMED, index, reason)
             yield ImageLabels(image, index, rejected=[fault])
         elif any(cell.strip() for cell in cells):
-            yield _line(columns, cells, index)
+            yield _line(columns, cells, index, decimal_comma=comma)
 
 
 def _lines(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
@@ -87,27 +104,34 @@ def _lines(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
         return columns, len(rows[0]), rows[1:]
     if rows and _is_plain(rows[0]):
         return {name: index for index, name in enumerate(_PLAIN)}, len(_PLAIN), rows
+    if rows and _is_makesense(rows[0]):
+        return {name: index for index, name in enumerate(_MAKESENSE)}, len(_MAKESENSE), rows
     wanted = ",".join(_PLAIN)
     raise DataError(f"{path}: first line {first[:80]!r}, wanted {wanted}")
 
 
-def _line(columns: Mapping[str, int], cells: Sequence[str], index: int) -> ImageLabels:
+def _line(
+    columns: Mapping[str, int], cells: Sequence[str], index: int, *, decimal_comma: bool
+) -> ImageLabels:
     def cell(name: str) -> str:
         place = columns.get(name, len(cells))
         return cells[place].strip() if place < len(cells) else ""
 
-    width, height = _pixels(cell("width")), _pixels(cell("height"))
+    width, height = read_side(cell("width")), read_side(cell("height"))
     image = cell("image")
     labels = ImageLabels(image, index, width, height, state=_state(cell("state")))
+    labels.split = cell("split")
     if cell("state") and labels.state is None:
         wanted = ", ".join(ImageState)
         reason = f"state {cell('state')!r}, wanted one of {wanted}"
         labels.remarks.append(Fault(FindingKind.STATE_UNKNOWN, index, reason))
     label, written = cell("label"), [cell(name) for name in _BOX]
-    if not label and not any(written):
+    if "box_width" in columns:
+        written[2:] = _far_corner(written[:2], [cell("box_width"), cell("box_height")])
+    if label.lower() in _NOTHING and all(text.lower() in _NOTHING for text in written):
         return labels
     try:
-        x0, y0, x1, y1 = map(float, written)
+        x0, y0, x1, y1 = (_number(text, decimal_comma=decimal_comma) for text in written)
     except ValueError:
         reason = f"box {' '.join(written)!r} of {image}, wanted xmin ymin xmax ymax"
         labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, index, reason))
@@ -118,7 +142,14 @@ def _line(columns: Mapping[str, int], cells: Sequence[str], index: int) -> Image
         return labels
     ignore = labels.flag(cell("ignore"), "ignore", index)
     labels.objects.append(LabelledBox(label, x0, y0, x1, y1, index, ignore))
+    if cell("score") not in ("1", "1.0"):  # Open Images says that a person drew the box
+        labels.remarks += score_left_out(cell("score"), index)
     return labels
+
+
+def _number(text: str, *, decimal_comma: bool) -> float:
+    plain = text.replace(",", ".") if decimal_comma and "." not in text else text
+    return float(plain)
 
 
 def _state(text: str) -> ImageState | None:
@@ -132,6 +163,8 @@ def _header(cells: Sequence[str]) -> dict[str, int] | None:
         column = _COLUMN.get(cell.strip().lower())
         if column is not None:
             found.setdefault(column, index)
+    if "image_id" in found:  # only where no column has the file's name
+        found.setdefault("image", found.pop("image_id"))
     return found if all(name in found for name in _PLAIN) else None
 
 
@@ -139,6 +172,20 @@ def _is_plain(cells: Sequence[str]) -> bool:
     if len(cells) != len(_PLAIN) or not Path(cells[0]).suffix:
         return False
     return all(_is_number(cell) for cell in cells[1:5]) or not any(cells[1:])
+
+
+def _is_makesense(cells: Sequence[str]) -> bool:
+    if len(cells) != len(_MAKESENSE) or not Path(cells[5]).suffix:
+        return False
+    return all(_is_number(cell) for cell in (*cells[1:5], *cells[6:]))
+
+
+def _far_corner(near: Sequence[str], size: Sequence[str]) -> list[str]:
+    """Return the corner at the other end of a box, as text; what is no number stays one side's text."""
+    return [
+        str(float(a) + float(b)) if _is_number(a) and _is_number(b) else b
+        for a, b in zip(near, size, strict=True)
+    ]
 
 
 def _is_number(text: str) -> bool:
@@ -153,13 +200,11 @@ def _delimiter(line: str) -> str:
     return max(",;\t", key=line.count)
 
 
-def _pixels(text: str) -> int:
-    """Return a size, 0 where it is missing or senseless (then the image's header is read)."""
-    return int(float(text)) if _is_number(text) and 0 < float(text) < 1e9 else 0
-
-
 def _sources(path: Path, images: Path | None) -> dict[str, OneFileSource]:
-    return {ALL: one_file_source("csv", path, images, read_csv, one_entry_per_image=False)}
+    source = one_file_source("csv", path, images, read_csv, one_entry_per_image=False)
+    first = peek_text(path).split("\n")[0]
+    cells = next(iter(csv.reader([first], delimiter=_delimiter(first))), [])
+    return by_split(source) if "split" in (_header(cells) or ()) else {ALL: source}
 
 
 READER = Reader(files=LabelFiles((".csv", ".tsv"), looks_like_boxes, _sources, after_pairs=True))
@@ -180,8 +225,13 @@ def append_csv(source: OneFileSource, split: Dataset, images: Sequence[NewImage]
         values["state"] = (
             ImageState.LABELLED if image.classes else ImageState.VERIFIED_EMPTY
         ).value
+        values["split"] = source.split or ""
         boxes = [dict(zip(_BOX, map(_short, box), strict=True)) for box in image.boxes.tolist()]
-        rows = [{**box, "label": name} for box, name in zip(boxes, image.classes, strict=True)]
+        sizes = [(_short(x1 - x0), _short(y1 - y0)) for x0, y0, x1, y1 in image.boxes.tolist()]
+        rows = [
+            {**box, "label": name, "box_width": wide, "box_height": high}
+            for box, name, (wide, high) in zip(boxes, image.classes, sizes, strict=True)
+        ]
         for row in rows or [{}]:
             cells = [""] * width
             for name, place in columns.items():

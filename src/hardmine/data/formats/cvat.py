@@ -3,7 +3,7 @@
 Boxes that a model suggests have the source ``auto``, those of a person ``manual``; read are both, since
 a person looked through them. Rotated boxes, polygons, ellipses and masks give the box around them,
 points and lines are left out. CVAT lists all images of a task, so that one without shapes is
-``unreviewed``.
+``unreviewed``. Its subsets are the splits.
 
 Source: CVAT, "XML annotation format", version 1.1, "for images".
 """
@@ -21,10 +21,11 @@ from hardmine.data.formats.image_labels import (
     ImageLabels,
     LabelledBox,
     parse_xml,
+    read_side,
     turned_box,
 )
 from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
-from hardmine.data.formats.label_readers import OneFileSource, one_file_source
+from hardmine.data.formats.label_readers import OneFileSource, by_split, one_file_source
 from hardmine.errors import DataError
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind
@@ -50,8 +51,9 @@ def read_cvat(path: Path) -> Iterator[ImageLabels]:
         )
     place = 0
     for index, image in enumerate(root.iter("image")):
-        width, height = (_pixels(image.get(key)) for key in ("width", "height"))
+        width, height = (read_side(image.get(key)) for key in ("width", "height"))
         labels = ImageLabels(image.get("name") or "", index, width, height, looked_at=False)
+        labels.split = image.get("subset") or ""
         for shape in image:
             if shape.tag in _SHAPES:
                 _add_shape(labels, shape, place)
@@ -114,16 +116,12 @@ _SHAPES: Mapping[str, Callable[[Element], Box | None]] = {
 }
 
 
-def _pixels(text: str | None) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
-
-
 def _looks_like_cvat(path: Path) -> bool:
     return _ANNOTATIONS.search(peek_text(path)) is not None
 
 
 def _sources(path: Path, images: Path | None) -> Mapping[str, OneFileSource]:
-    return {ALL: one_file_source("cvat", path, images, read_cvat)}
+    return by_split(one_file_source("cvat", path, images, read_cvat))
 
 
 def write_cvat(labels: LabelSet, out: Path) -> Sequence[str]:

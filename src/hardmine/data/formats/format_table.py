@@ -88,8 +88,8 @@ FORMATS: tuple[LabelFormat, ...] = (
     LabelFormat(
         "yolo",
         "YOLO: one text file per image",
-        recognised_by="a `data.yaml`; or `images/` and `labels/` side by side, or text files "
-        "`class cx cy w h` beside the images",
+        recognised_by="a `data.yaml`, or Darknet's `obj.data`; or `images/` and `labels/` side by "
+        "side, or text files `class cx cy w h` beside the images",
         written="`data.yaml`, `images/`, `labels/`",
         how_to_import="`yolo train data=OUT/data.yaml`, from any folder",
     ),
@@ -162,7 +162,7 @@ FORMATS: tuple[LabelFormat, ...] = (
         "csv",
         "CSV: one line per object",
         recognised_by="a `.csv` with the columns `image,xmin,ymin,xmax,ymax,label`, with or without "
-        "a header",
+        "a header; Open Images' and MakeSense's",
         module="csv_boxes",
     ),
 )

@@ -119,6 +119,8 @@ _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 
 _BY_BASE_NAME = "by the base name"
 _BY_CASE = "in another case of letters"
+_BY_STEM = "by the name without its ending"
+_BY_TAIL = "by the last parts of the name"
 
 
 class OutsideRootError(DataError):
@@ -137,6 +139,8 @@ class ImageFinder:
         by_base_name: the user named ``root`` as the folder of images, so that a name that was true on
             another machine (a drive letter, a URL, ``../..``) is found by its last part anywhere
             below it, where only one file is called so.
+        by_tail: a relative name may begin with folders that are not here (``data/images/a.jpg`` in
+            an export of which only ``images`` was kept).
         more_roots: further folders that names may lead into.
     """
 
@@ -146,6 +150,7 @@ class ImageFinder:
         bases: Sequence[Path] = (),
         *,
         by_base_name: bool = False,
+        by_tail: bool = False,
         more_roots: Iterable[Path] = (),
     ) -> None:
         self.root = plain_path(root)
@@ -153,6 +158,7 @@ class ImageFinder:
         self._roots = [str(self.root), *(str(plain_path(folder)) for folder in more_roots)]
         self._real_roots = [os.path.realpath(folder) for folder in self._roots]
         self._by_base_name = by_base_name
+        self._by_tail = by_tail
         self._listed: dict[str, dict[str, bool]] = {}
         self._folded: dict[str, dict[str, list[str]]] = {}
         self._everywhere: dict[str, list[Path]] | None = None
@@ -178,6 +184,8 @@ class ImageFinder:
                 if found is not None:
                     return found
         if self._by_base_name and (found := self._find_by_base_name(name)) is not None:
+            return found
+        if self._by_tail and (found := self._find_by_tail(name)) is not None:
             return found
         if outside and not self._by_base_name:
             raise OutsideRootError(
@@ -250,7 +258,25 @@ class ImageFinder:
         for entry in alike:
             if same_text(entry) == same_text(leaf):
                 return entry, ""
+        if not alike and not has_picture_name(leaf):
+            pictures = [entry for entry in self._listed[folder] if has_picture_name(entry)]
+            named = [p for p in pictures if same_text(Path(p).stem) == same_text(leaf)]
+            return (named[0], _BY_STEM) if len(named) == 1 else ("", "")
         return (alike[0], _BY_CASE) if len(alike) == 1 else ("", "")
+
+    def _find_by_tail(self, name: str) -> Path | None:
+        parts = name.replace("\\", "/").split("/")
+        if name.startswith(("/", "\\")) or ":" in parts[0] or ".." in parts:
+            return None
+        for start in range(1, len(parts)):
+            for base in self.bases:
+                path = os.path.join(base, *parts[start:])  # noqa: PTH118
+                if any(_is_within(path, root) for root in self._roots):
+                    found = self._look_up(path, name)
+                    if found is not None:
+                        self._note(_BY_TAIL, name)
+                        return found
+        return None
 
     def _find_by_base_name(self, name: str) -> Path | None:
         for base in _base_names(name):

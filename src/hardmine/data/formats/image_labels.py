@@ -7,6 +7,7 @@ The readers of single formats fill `ImageLabels`; the readers that many formats 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,21 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from hardmine.data.formats.label_format import split_folder
 from hardmine.data.formats.label_validation import LabelError, RawImage
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, decode_xml, parse_flag, plain_name, read_lines
 from hardmine.types import ImageState, Problem
 
-_CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "images/classes.txt")
+_CLASS_FILES = (
+    "classes.txt",
+    "obj.names",
+    "labels/classes.txt",
+    "images/classes.txt",
+    "_darknet.labels",
+)
+_LARGEST_SIDE = 1e9
+_NUMBERED = re.compile(r"(\d+)\s*[:;,.)]?\s+(.+)")
 
 
 Box = tuple[float, float, float, float]
@@ -61,6 +71,7 @@ class ImageLabels:
         remarks: what was read and is worth saying, once for all images with the same reason.
         state: where the file states one.
         looked_at: an image without objects was looked at by a person.
+        split: the part of the data that the file says it belongs to; empty where it does not.
     """
 
     image: str = ""
@@ -73,6 +84,7 @@ class ImageLabels:
     state: ImageState | None = None
     source: str = ""
     looked_at: bool = True
+    split: str = ""
 
     def flag(self, value: object, what: str, place: int) -> bool:
         """Return what a flag says; a value without a meaning counts as no, and is remarked on."""
@@ -141,6 +153,25 @@ def fill_image(
     return [Problem(fault.kind, raw.file, fault.place, fault.reason) for fault in labels.rejected]
 
 
+def read_side(value: object) -> int:
+    """Return a width or height in pixels, written as a number or as text.
+
+    0 where it is missing or senseless; then the image's header is read.
+    """
+    try:
+        number = float(value) if isinstance(value, int | float | str) else 0.0
+    except (ValueError, OverflowError):
+        return 0
+    return round(number) if 0 < number < _LARGEST_SIDE else 0
+
+
+def score_left_out(value: object, place: int) -> list[Fault]:
+    """Return the remark that an object has a score (a model made it), which is not used."""
+    if value is None or value == "":
+        return []
+    return [Fault(FindingKind.COLUMNS_LEFT_OUT, place, "an object with a score, left out")]
+
+
 def turned_box(box: Box, degrees: float) -> Box:
     """Return the box around one that is turned about its centre."""
     if not degrees:
@@ -155,7 +186,7 @@ def turned_box(box: Box, degrees: float) -> Box:
 
 
 def class_names(folder: Path) -> tuple[str, ...] | None:
-    """Return the names in a folder's ``classes.txt`` (or ``obj.names``), None where it has none.
+    """Return the names in a folder's ``classes.txt`` (``obj.names`` …), None where it has none.
 
     Raises:
         LabelError: it is not UTF-8 text.
@@ -167,18 +198,40 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
 def numbered_classes(folder: Path) -> Mapping[int, str] | None:
     """Return those names by their number, which is their line; empty lines name no class.
 
+    The list of a split's folder may lie in the folder above it.
+
     Raises:
         LabelError: it is not UTF-8 text.
     """
-    for name in _CLASS_FILES:
-        path = next((p for p in (folder / name, _in_any_case(folder / name)) if p.is_file()), None)
-        if path is not None:
-            try:
-                lines = read_lines(path)
-            except TextError as error:
-                raise LabelError(FindingKind.LABEL_ENCODING, f"{path}: {error}") from None
-            return {number: plain_name(line) for number, line in enumerate(lines) if line.strip()}
+    for place in [folder, folder.parent] if split_folder(folder.name) else [folder]:
+        for name in _CLASS_FILES:
+            files = (place / name, _in_any_case(place / name))
+            path = next((p for p in files if p.is_file()), None)
+            if path is not None:
+                return read_class_list(path)
+        lists = sorted(place.glob("*.names"))
+        if len(lists) == 1:
+            return read_class_list(lists[0])
     return None
+
+
+def read_class_list(path: Path) -> Mapping[int, str]:
+    """Return the class names in a text file by their number, which is their line.
+
+    Where every line begins with its own number (``0 cat``, ``1: dog``), that is no part of the name.
+
+    Raises:
+        LabelError: it is not UTF-8 text.
+    """
+    try:
+        lines = read_lines(path)
+    except TextError as error:
+        raise LabelError(FindingKind.LABEL_ENCODING, f"{path}: {error}") from None
+    names = {number: plain_name(line) for number, line in enumerate(lines) if line.strip()}
+    found = {number: _NUMBERED.fullmatch(name) for number, name in names.items()}
+    if len(names) > 1 and all(m and int(m[1]) == number for number, m in found.items()):
+        return {number: plain_name(m[2]) for number, m in found.items() if m}
+    return names
 
 
 def _in_any_case(path: Path) -> Path:

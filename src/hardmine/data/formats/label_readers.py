@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hardmine.data.formats.image_files import (
@@ -27,8 +27,8 @@ from hardmine.data.formats.image_files import (
 )
 from hardmine.data.formats.image_labels import ClassList, ImageLabels, Remarks, fill_image
 from hardmine.data.formats.image_states import NO_MARK, STATES_FILE, Mark, read_marks
-from hardmine.data.formats.label_format import split_of
-from hardmine.data.formats.label_validation import LabelError, RawImage, RawSplit
+from hardmine.data.formats.label_format import ALL, split_of
+from hardmine.data.formats.label_validation import Form, LabelError, RawImage, RawSplit
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, read_lines
@@ -235,6 +235,8 @@ class OneFileSource:
         by_base_name: the user named the folder of images, see `ImageFinder`.
         one_entry_per_image: a second entry for an image is reported.
         folder: images in it that the file does not name are ``unreviewed`` ones of the split.
+        split: only the entries of that part of the data (`ImageLabels.split`); None: all.
+        form: what the four numbers of a box are in the file.
     """
 
     format: str
@@ -246,6 +248,8 @@ class OneFileSource:
     by_base_name: bool = False
     one_entry_per_image: bool = True
     folder: Path | None = None
+    split: str | None = None
+    form: Form = "xyxy"
 
     def read(self, *, empty_is_verified: bool = False) -> RawSplit:
         """Read the file; ``empty_is_verified``: an image without an object is a negative.
@@ -288,6 +292,18 @@ def one_file_source(
     )
 
 
+def by_split(source: OneFileSource) -> dict[str, OneFileSource]:
+    """Return the splits of a file that says of each entry to which one it belongs."""
+    found = dict.fromkeys(labels.split for labels in source.entries(source.file))
+    if not any(map(split_of, found)):
+        return {ALL: source}
+    names: dict[str, OneFileSource] = {}
+    for written in found:
+        name = split_of(written) or written or ALL
+        names[name if name not in names else written] = replace(source, split=written)
+    return names
+
+
 def likely_folders(path: Path) -> tuple[Path, tuple[Path, ...]]:
     """Return the root of a label file's data, and the folders below it that may hold its images."""
     here = path.parent
@@ -316,6 +332,8 @@ class _OneFileReader:
     def read(self) -> RawSplit:
         """Return the file's images and boxes; entries of one image are joined."""
         for labels in self.source.entries(self.source.file):
+            if self.source.split not in (None, labels.split):
+                continue
             raw = self._image(labels)
             if raw is not None:
                 ignored = self._mark(raw.path).ignore
@@ -329,8 +347,10 @@ class _OneFileReader:
             raise DataError(none_found(self.source.file, self.source.bases, self.problems))
         images = measure(self.by_path.values(), self.source.root, self.problems)
         self.problems += self.notes.problems() + self.finder.remarks(self.file)
-        names = self.classes.names
-        return RawSplit(self.source.root, names, images, self.problems, self.classes.declared)
+        classes, source = self.classes, self.source
+        return RawSplit(
+            source.root, classes.names, images, self.problems, classes.declared, source.form
+        )
 
     def _image(self, labels: ImageLabels) -> RawImage | None:
         """Return the image of an entry; what is wrong with its name is said at its first entry only."""

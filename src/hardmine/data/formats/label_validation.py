@@ -48,8 +48,10 @@ class LabelError(DataError):
         self.kind = kind
 
 
-Form = Literal["xyxy", "xywh", "cxcywh_shares"]
-"""How label files write a box: corners, corner and size, or centre and size as shares of the image."""
+Form = Literal["xyxy", "xywh", "cxcywh", "cxcywh_shares"]
+"""How label files write a box: corners, corner and size, or centre and size (in pixels, or as shares of
+the image).
+"""
 
 RawObject = tuple[float, float, float, float, int, bool, int]
 """x0, y0, x1, y1 in pixels, index into `RawSplit.names`, ignore, place in the label file."""

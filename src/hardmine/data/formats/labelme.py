@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.data.formats.image_files import list_images, relative_name
-from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox
+from hardmine.data.formats.image_labels import (
+    Fault,
+    ImageLabels,
+    LabelledBox,
+    read_side,
+    score_left_out,
+)
 from hardmine.data.formats.image_states import (
     Mark,
     has_label_file,
@@ -70,7 +76,7 @@ def parse_labelme(path: Path) -> ImageLabels:
         found = f"keys {', '.join(data)}" if isinstance(data, dict) else type(data).__name__
         reason = f"holds {found}, wanted a list under 'shapes'"
         raise LabelError(FindingKind.LABEL_BROKEN, reason)
-    width, height = (_pixels(data.get(key)) for key in ("imageWidth", "imageHeight"))
+    width, height = (read_side(data.get(key)) for key in ("imageWidth", "imageHeight"))
     labels = ImageLabels(str(data.get("imagePath") or ""), width=width, height=height)
     for place, shape in enumerate(shapes):
         _add_shape(labels, shape, place)
@@ -116,6 +122,7 @@ def _add_shape(labels: ImageLabels, shape: Any, place: int) -> None:
     flags = shape.get("flags")
     difficult = shape.get("difficult", flags.get("difficult") if isinstance(flags, dict) else None)
     ignore = labels.flag(difficult, "difficult", place)
+    labels.remarks += score_left_out(shape.get("score"), place)
     labels.objects.append(LabelledBox(name, min(xs), min(ys), max(xs), max(ys), place, ignore))
 
 
@@ -171,11 +178,6 @@ def _classes(folder: Path) -> tuple[str, ...] | None:
     except (OSError, TextError) as error:
         raise DataError(f"{path}: {error}") from None
     return tuple(name for name in names if name and name not in _NO_CLASSES)
-
-
-def _pixels(value: Any) -> int:
-    """Return a size, 0 where it is missing or senseless (then the image's header is read)."""
-    return int(value) if isinstance(value, int | float) and 0 < value < 1e9 else 0
 
 
 def write_labelme(labels: LabelSet, out: Path) -> Sequence[str]:

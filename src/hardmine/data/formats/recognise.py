@@ -127,13 +127,16 @@ def _of_files(
         return files.sources(chosen[0], images)
     found: dict[str, Source] = {}
     for file in chosen:
-        name = split_of(file.stem) or (ALL if len(chosen) == 1 else file.stem)
-        if name in found:
-            listed = ", ".join(str(f.relative_to(path)) for f in chosen)
-            raise DataError(
-                f"{path}: several {row.name.upper()} files for {name!r} ({listed}); name one of them"
-            )
-        found[name] = next(iter(files.sources(file, images).values()))
+        own = split_of(file.stem) or (ALL if len(chosen) == 1 else file.stem)
+        for split, source in files.sources(file, images).items():
+            name = own if split == ALL else split
+            if name in found:
+                listed = ", ".join(str(f.relative_to(path)) for f in chosen)
+                raise DataError(
+                    f"{path}: several {row.name.upper()} files for {name!r} ({listed}); name one of "
+                    "them"
+                )
+            found[name] = source
     return found
 
 

@@ -12,6 +12,7 @@ which is the path on the machine of whoever labelled, is never followed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +22,14 @@ import numpy as np
 
 from hardmine.data.formats.image_files import relative_name, stem_name
 from hardmine.data.formats.image_labels import (
+    Box,
     Fault,
     ImageLabels,
     LabelledBox,
     class_names,
     parse_xml,
+    read_side,
+    turned_box,
 )
 from hardmine.data.formats.image_states import (
     Mark,
@@ -52,6 +56,7 @@ from hardmine.types import Dataset, ImageRecord, ImageState
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _CHALLENGE = "PASCAL VOC"
+_COORDINATE = re.compile(r"[xy]\d*")
 _ANNOTATION = re.compile(r"<annotation[\s>/]")
 
 
@@ -67,26 +72,62 @@ def parse_voc(path: Path) -> ImageLabels:
     annotation = parse_xml(path, "annotation")
     labels = ImageLabels(
         (annotation.findtext("filename") or "").strip(),
-        width=_count(annotation.findtext("size/width")),
-        height=_count(annotation.findtext("size/height")),
+        width=read_side(annotation.findtext("size/width")),
+        height=read_side(annotation.findtext("size/height")),
     )
     base = annotation.findtext("source/annotation") or ""
     first = 1.0 if base.strip().upper().startswith(_CHALLENGE) else 0.0
     for index, item in enumerate(annotation.findall("object")):
         name = (item.findtext("name") or "").strip()
         try:
-            x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{key}") or "") for key in _CORNERS)
-        except ValueError:
-            reason = f"<bndbox> of {name!r} lacks one of {', '.join(_CORNERS)} as a number"
+            x0, y0, x1, y1 = _box_of(item, first)
+        except ValueError as error:
+            reason = f"object {name!r}: {error}"
             labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, index, reason))
             continue
         if not name:
             labels.rejected.append(Fault(FindingKind.CLASS_UNKNOWN, index, "object without <name>"))
             continue
         ignore = labels.flag(item.findtext("difficult"), "<difficult>", index)
-        box = LabelledBox(name, x0 - first, y0 - first, x1, y1, index, ignore)
-        labels.objects.append(box)
+        labels.objects.append(LabelledBox(name, x0, y0, x1, y1, index, ignore))
     return labels
+
+
+def _box_of(item: Element, first: float) -> Box:
+    """Return the box of an object, or that around its turned box (roLabelImg) or its outline.
+
+    Args:
+        first: the number of the first pixel in corners.
+
+    Raises:
+        ValueError: it has none, or several that differ.
+    """
+    boxes = {
+        tuple(box.findtext(key, "").strip() for key in _CORNERS) for box in item.findall("bndbox")
+    }
+    if len(boxes) > 1:
+        raise ValueError(f"{len(boxes)} different <bndbox>, wanted one for each object")
+    for corners in boxes:
+        try:
+            x0, y0, x1, y1 = map(float, corners)
+        except ValueError:
+            wanted = ", ".join(_CORNERS)
+            raise ValueError(f"<bndbox> lacks one of {wanted} as a number") from None
+        return x0 - first, y0 - first, x1, y1
+    turned, outline = item.find("robndbox"), item.find("polygon")
+    try:
+        if turned is not None:
+            sides = (float(turned.findtext(key, "")) for key in ("cx", "cy", "w", "h", "angle"))
+            cx, cy, width, height, angle = sides
+            box = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+            return turned_box(box, math.degrees(angle))
+        if outline is not None:
+            nodes = [node for node in outline.iter() if _COORDINATE.fullmatch(node.tag)]
+            xs, ys = ([float(n.text or "") for n in nodes if n.tag[0] == axis] for axis in "xy")
+            return min(xs), min(ys), max(xs), max(ys)
+    except ValueError:
+        raise ValueError("its turned box or outline lacks numbers") from None
+    raise ValueError(f"has no <bndbox> with {', '.join(_CORNERS)}")
 
 
 def _source(
@@ -128,14 +169,6 @@ def _layout(path: Path) -> dict[str, PerImageSource]:
 
 def _looks_like_voc(path: Path) -> bool:
     return _ANNOTATION.search(peek_text(path)) is not None
-
-
-def _count(text: str | None) -> int:
-    """Return a number of pixels, 0 where it is missing or senseless (then the header is read)."""
-    try:
-        return max(0, round(float(text or "")))
-    except (ValueError, OverflowError):
-        return 0
 
 
 def write_voc(labels: LabelSet, out: Path) -> Sequence[str]:

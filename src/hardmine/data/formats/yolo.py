@@ -53,6 +53,7 @@ from hardmine.data.formats.label_readers import none_found
 from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.data.formats.yolo_config import (
     BOX,
+    DARKNET,
     ONLY_REPEATS,
     Columns,
     Keypoints,
@@ -159,6 +160,7 @@ class _YoloReader:
             source.root,
             [entry.parent, source.root],
             by_base_name=source.by_base_name,
+            by_tail=True,
             more_roots=(*source.roots, entry.parent),
         )
         try:
@@ -440,6 +442,11 @@ def _common_root(root: Path, entries: tuple[Path, ...]) -> Path:
 
 
 def _looks_like_config(path: Path) -> bool:
+    if path.suffix.lower() == DARKNET:
+        try:
+            return bool(read_config(path).splits)
+        except DataError:
+            return False
     return path.stem == "data" or "names" in load_config(path)
 
 
@@ -496,7 +503,11 @@ def _yolo_lines(record: ImageRecord) -> list[str]:
 
 READER = Reader(
     files=LabelFiles(
-        (".yaml", ".yml"), _looks_like_config, _splits_of_config, preferred="data.", whole=True
+        (".yaml", ".yml", DARKNET),
+        _looks_like_config,
+        _splits_of_config,
+        preferred="data.",
+        whole=True,
     ),
     per_image=LabelPerImage(".txt", looks_like_labels, _in_folders),
 )

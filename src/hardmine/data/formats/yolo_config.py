@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from hardmine.data.formats.image_labels import read_class_list
 from hardmine.errors import DataError
-from hardmine.text import plain_name, read_yaml
+from hardmine.text import TextError, plain_name, read_lines, read_yaml
 from hardmine.types import F64, Mask
 
 Keypoints = tuple[int, int]
@@ -141,7 +142,12 @@ def _judge(rows: F64, others: _Others) -> Columns | str:
         return BOX
     if count == 5:
         unlike = others.pairs + others.odd > others.boxes
-        return wanted if unlike or not _mostly(_in_unit(rows[:, 4])) else _BOX_SCORE
+        if unlike or not _mostly(_in_unit(rows[:, 4])):
+            return wanted
+        inside = _boxes_inside(rows[:, :4]), _boxes_inside(rows[:, 1:])
+        if inside[1].mean() >= _MOST and inside[0].mean() < _MOST:
+            return f"{wanted}; the second number seems to be a confidence, wanted it at the end"
+        return _BOX_SCORE
     if count < 6:
         return wanted
     whole = rows[:, -1] == np.round(rows[:, -1])
@@ -196,6 +202,13 @@ def _continues_outline(rows: F64, points: F64) -> bool:
     return bool(beside.mean() > 0.5)
 
 
+def _boxes_inside(boxes: F64) -> Mask:
+    """Return which boxes (centre and size, shares, [N, 4]) lie inside their image."""
+    near, far = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
+    inside: Mask = np.all((near >= -0.01) & (far <= 1.01), axis=1)
+    return inside
+
+
 def _in_unit(values: F64) -> Mask:
     unit: Mask = (values >= 0) & (values <= 1)
     return unit
@@ -205,6 +218,8 @@ def _mostly(fits: Mask) -> bool:
     return bool(fits.mean() >= _MOST)
 
 
+DARKNET = ".data"
+"""Suffix of Darknet's own configuration, whose ``names`` and splits are text files."""
 SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 ONLY_REPEATS = "only_repeats"
 """Key of a written data.yaml: splits that only repeat another, since other programs ask for them."""
@@ -249,6 +264,7 @@ def read_config(path: Path, images: Path | None = None) -> YoloConfig:
         DataError: broken, without names or splits.
     """
     config, repeated = _load(path)
+    config = {**config, "names": _named_list(path, config.get("names"))}
     remarks = [f"{key} is there twice, the last one is used" for key in repeated]
     names = _names(path, config, remarks)
     root = images or path.parent / str(config.get("path") or "").replace("\\", "/")
@@ -275,7 +291,33 @@ def read_config(path: Path, images: Path | None = None) -> YoloConfig:
     return YoloConfig(path, root, names, splits, _keypoints(path, config), remarks)
 
 
+def _named_list(path: Path, written: object) -> object:
+    """Return the class names in the text file that ``names`` may name, else what is written."""
+    if not isinstance(written, str) or not written.strip():
+        return written
+    parts = PurePosixPath(written.strip().replace("\\", "/")).parts
+    for start in range(len(parts)):
+        found = path.parent.joinpath(*parts[start:])
+        if found.is_file():
+            return {str(number): name for number, name in read_class_list(found).items()}
+    return written
+
+
+def _read_darknet(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what Darknet's ``obj.data`` says (``key = value`` lines), with the keys of a yaml."""
+    try:
+        lines = [line.split("#")[0] for line in read_lines(path)]
+    except TextError as error:
+        raise DataError(f"{path}: {error}") from None
+    pairs = [line.split("=", 1) for line in lines if "=" in line]
+    keys = [key.strip() for key, _ in pairs]
+    found: dict[str, Any] = dict(zip(keys, (value.strip() for _, value in pairs), strict=True))
+    return found, tuple(sorted({key for key in keys if keys.count(key) > 1}))
+
+
 def _load(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    if path.suffix.lower() == DARKNET:
+        return _read_darknet(path)
     config, repeated = read_yaml(path)
     if not isinstance(config, dict):
         got = "nothing" if config is None else type(config).__name__
@@ -356,7 +398,7 @@ def _locate(path: Path, root: Path, key: str, entry: str, remarks: list[str]) ->
 
 def _keypoints(path: Path, config: Mapping[str, Any]) -> Keypoints | None:
     shape = config.get("kpt_shape")
-    if shape is None:
+    if shape in (None, "", "null", "~"):
         return None
     sizes = [_whole(value) for value in shape] if isinstance(shape, list) else []
     if len(sizes) == 2 and sizes[0] and sizes[1] in (2, 3):

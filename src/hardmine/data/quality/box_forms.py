@@ -188,7 +188,8 @@ def written_numbers(raw: RawSplit) -> tuple[F64, F64]:
         if raw.form == "xywh":
             return np.concatenate([xyxy[:, :2], extent], axis=1), sizes
         centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2
-        return np.concatenate([centre, extent], axis=1) / np.tile(sizes, 2), sizes
+        written = np.concatenate([centre, extent], axis=1)
+        return written if raw.form == "cxcywh" else written / np.tile(sizes, 2), sizes
 
 
 def to_xyxy(form: str, numbers: F64, sizes: F64) -> F64:
