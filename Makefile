@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
 	@echo "installing into $(VENV): torch alone is 5.5 GB on Linux, allow a few minutes the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tracking,openvino,onnx,ray,supervision,heif,video,review]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tracking,openvino,onnx,litert,ray,supervision,heif,video,review]'
 	@touch $@
 
 test: setup lint types ## lint, strict types, layers and all tests (under 8 minutes on two cores)

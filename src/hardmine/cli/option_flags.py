@@ -71,7 +71,7 @@ def recipe_names() -> list[str]:
 def detector_words(incomplete: str) -> list[str]:
     """Return ``model.onnx:PRESET`` for each preset, once the colon has been written."""
     file, colon, begun = incomplete.partition(":")
-    if not colon or Path(file).suffix not in (".onnx", ".xml"):
+    if not colon or Path(file).suffix not in (".onnx", ".xml", ".tflite"):
         return []
     from hardmine.inference.graph.graph_config import PRESETS
 

@@ -108,8 +108,9 @@ Checkpoint = Annotated[
         autocompletion=detector_words,
         help="Any detector: weights (.safetensors) or the folder of their run; best.pt of "
         "Ultralytics; a Hugging Face folder, or hf:NAME; rfdetr:PATH; libreyolo:PATH; "
-        "model.onnx[:PRESET|YAML]; model.xml; torchvision:NAME[:WEIGHTS|none], with @SIDE at its "
-        "end for another input size; a file of predictions (.json).",
+        "model.onnx[:PRESET|YAML]; model.xml; model.tflite; "
+        "torchvision:NAME[:WEIGHTS|none], with @SIDE at its end for another input size; a file "
+        "of predictions (.json).",
     ),
 ]
 Classes = Annotated[

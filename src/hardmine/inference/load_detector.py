@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FORMS = (
     "weights (.safetensors) or a run folder; best.pt of Ultralytics; a Hugging Face folder or hf:NAME; "
-    "rfdetr:PATH; libreyolo:PATH; model.onnx[:PRESET|YAML]; model.xml (OpenVINO); "
+    "rfdetr:PATH; libreyolo:PATH; model.onnx[:PRESET|YAML]; model.xml (OpenVINO); model.tflite; "
     "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json, .csv, or a folder of .json or .txt)"
 )
 
@@ -25,7 +25,9 @@ _OF_A_RUN = ("last.safetensors", "recipe.yaml", "metrics.json")
 _TORCHVISION = re.compile(r"torchvision:(?P<name>\w+)(:(?P<weights>.+?))?(@(?P<side>\d+))?")
 _FRAMEWORK = re.compile(r"(?P<kind>ultralytics|hf|rfdetr|libreyolo):(?P<path>.+?)(@(?P<side>\d+))?")
 _PYTORCH = re.compile(r"(?P<path>.+?\.(pt|pth|ckpt))(@(?P<side>\d+))?", re.IGNORECASE)
-_GRAPH = re.compile(r"(?P<path>.+?\.(onnx|xml))(:(?P<how>.+?))?(@(?P<side>\d+))?", re.IGNORECASE)
+_GRAPH = re.compile(
+    r"(?P<path>.+?\.(onnx|xml|tflite))(:(?P<how>.+?))?(@(?P<side>\d+))?", re.IGNORECASE
+)
 
 
 def load_detector(
@@ -45,7 +47,7 @@ def load_detector(
               ``none`` (random, the default), or a name that torchvision downloads;
             - ``model.onnx`` (described by ``model.yaml`` beside it, or recognised by its own marks),
               ``model.onnx:yolov8`` (a preset) or ``model.onnx:other.yaml``, with ``@SIDE`` at the
-              end where it takes any size; ``.xml`` likewise;
+              end where it takes any size; ``.xml`` and ``.tflite`` likewise;
             - ``best.pt[@SIDE]`` of Ultralytics, or ``ultralytics:PATH[@SIDE]``: run by the package
               ``ultralytics`` that the user installed;
             - a folder that ``save_pretrained`` of ``transformers`` wrote, or ``hf:NAME`` of the hub;
@@ -210,11 +212,20 @@ def _graph(
     fallback: Sequence[str],
 ) -> LoadedDetector:
     from hardmine.inference.graph.graph_detector import Session, open_graph
-    from hardmine.inference.graph.graph_sessions import OnnxSession, OpenVinoSession
+    from hardmine.inference.graph.graph_sessions import LiteRtSession, OnnxSession, OpenVinoSession
+    from hardmine.inference.graph.tflite_file import read_label_map
 
-    onnx = path.suffix.lower() == ".onnx"
-    session: Session = OnnxSession(path, device) if onnx else OpenVinoSession(path)
-    return open_graph(session, path, how, _names(classes), fallback, side=side)
+    session: Session
+    names = classes
+    match path.suffix.lower():
+        case ".onnx":
+            session = OnnxSession(path, device)
+        case ".tflite":
+            session = LiteRtSession(path)
+            names = read_label_map(classes) if isinstance(classes, Path) else classes
+        case _:
+            session = OpenVinoSession(path)
+    return open_graph(session, path, how, _names(names), fallback, side=side)
 
 
 def _names(classes: Path | Sequence[str] | None) -> tuple[str, ...] | None:

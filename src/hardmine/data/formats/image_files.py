@@ -25,7 +25,7 @@ from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 _TEXTS = """
 .txt .xml .json .jsonl .csv .tsv .yaml .yml .md .rst .html .log .py .ipynb .lock .cache .names
-.sqlite .db .npy .npz .pkl .pt .pth .onnx .safetensors .doc .docx .xls .xlsx
+.sqlite .db .npy .npz .pkl .pt .pth .onnx .tflite .safetensors .doc .docx .xls .xlsx
 """
 """Suffixes that are not opened to find out whether the file is a picture."""
 _OTHERS = """

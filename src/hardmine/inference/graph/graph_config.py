@@ -92,7 +92,8 @@ class SeparateOutputs:
 
     ``background`` says where a column for it stands. With ``priors``, a ``.npy`` file of f32[N, 4]
     (cxcywh, in ``coordinates``), boxes are SSD deltas: centre offsets in units of the prior's size
-    times ``variances[:2]``, log sizes times ``variances[2:]``.
+    times ``variances[:2]``, log sizes times ``variances[2:]``. Their order is x, y, w, h; with the
+    ``box_form`` yxyx it is y, x, h, w, as TensorFlow has it.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -217,6 +218,15 @@ class Preset:
         return f"{self.who} | {self.output} | {self.pixels} | {'none' if iou is None else iou}"
 
 
+_TF_INPUT = {
+    "resize": "stretch",
+    "layout": "nhwc",
+    "divide_by": 127.5,
+    "mean": [1.0, 1.0, 1.0],
+    "sampling": "bilinear",
+}
+_TF_FINAL = {"kind": "final", "box_form": "yxyx", "coordinates": "unit"}
+
 _YOLOX_INPUT = {
     "align": "upper_left",
     "channels": "bgr",
@@ -313,6 +323,43 @@ PRESETS: Mapping[str, Preset] = {
         "`boxes` deltas, `scores` logits with background first; give `priors`",
         "stretch, ImageNet mean and std",
     ),
+    "tf_ssd": Preset(
+        {
+            "outputs": {**_TF_FINAL, "boxes": 0, "labels": 1, "scores": 2, "count": 3},
+            "input": _TF_INPUT,
+            "nms": {"iou": None},
+        },
+        "`.tflite` of TensorFlow's Object Detection API and of Model Maker, in the operator's order",
+        "boxes y1, x1, y2, x2 (unit), classes, scores, count",
+        "stretch, -1–1 where it takes floats, plain bilinear",
+    ),
+    "tf_ssd_sorted": Preset(
+        {
+            "outputs": {**_TF_FINAL, "scores": 0, "boxes": 1, "count": 2, "labels": 3},
+            "input": _TF_INPUT,
+            "nms": {"iou": None},
+        },
+        "the same, in the order that the converter of TensorFlow 2 writes",
+        "scores, boxes y1, x1, y2, x2 (unit), count, classes",
+        "stretch, -1–1 where it takes floats, plain bilinear",
+    ),
+    "tf_ssd_raw": Preset(
+        {
+            "outputs": {
+                "kind": "separate",
+                "boxes": 0,
+                "scores": 1,
+                "box_form": "yxyx",
+                "coordinates": "unit",
+                "background": "first",
+            },
+            "input": _TF_INPUT,
+            "nms": {"iou": 0.6, "max_detections": 100},
+        },
+        "the same without the operator",
+        "encoded boxes [1, N, 4], class probabilities [1, N, 1 + C]; give `priors`",
+        "stretch, -1–1 where it takes floats, plain bilinear",
+    ),
 }
 """One row for each known exporter; its name is what ``model.onnx:NAME`` asks for."""
 
@@ -329,7 +376,7 @@ def graph_config(values: Mapping[str, Any], where: str) -> GraphConfig:
     preset = own.pop("preset", None)
     if preset is not None and preset not in PRESETS:
         raise ConfigError(not_one_of(f"{where}: preset", preset, PRESETS))
-    merged = _lay_over(PRESETS[preset].values if preset else {}, own)
+    merged = lay_over(PRESETS[preset].values if preset else {}, own)
     if isinstance(merged.get("outputs"), Mapping):
         merged["outputs"] = {"kind": "joined", **merged["outputs"]}
     try:
@@ -340,11 +387,11 @@ def graph_config(values: Mapping[str, Any], where: str) -> GraphConfig:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def load_graph_config(path: Path) -> GraphConfig:
-    """Read a YAML description; ``classes`` may name a file beside it.
+def read_graph_values(path: Path) -> dict[str, Any]:
+    """Read a YAML description as plain values, ``classes`` as a list.
 
     Raises:
-        ConfigError: missing, no YAML mapping, or see :func:`graph_config`.
+        ConfigError: missing, or no YAML mapping.
     """
     import yaml
 
@@ -358,10 +405,11 @@ def load_graph_config(path: Path) -> GraphConfig:
         raise ConfigError(f"{path}: wanted a mapping, got {type(values).__name__}")
     if isinstance(values.get("classes"), str):
         values["classes"] = list(read_classes(path.parent / values["classes"]))
-    return graph_config(values, str(path))
+    return values
 
 
-def _lay_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def lay_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the values of ``over``; mappings are merged unless their kinds differ."""
     merged = {key: dict(v) if isinstance(v, Mapping) else v for key, v in base.items()}
     for key, value in over.items():
         old = merged.get(key)

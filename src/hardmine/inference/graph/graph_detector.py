@@ -1,4 +1,4 @@
-"""Graphs of any origin (ONNX, OpenVINO) as detectors."""
+"""Graphs of any origin (ONNX, OpenVINO, ``.tflite``) as detectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from hardmine.inference.graph.graph_config import (
     JoinedOutput,
     SeparateOutputs,
     graph_config,
-    load_graph_config,
+    lay_over,
+    read_graph_values,
 )
 from hardmine.inference.graph.graph_outputs import (
     Array,
@@ -35,6 +36,8 @@ from hardmine.inference.graph.graph_outputs import (
     suppress,
 )
 from hardmine.inference.graph.recognise_graph import names_inside, recognise
+from hardmine.inference.graph.recognise_tflite import recognise_tflite
+from hardmine.inference.graph.tflite_file import fit_names
 from hardmine.inference.predict import PredictMixin
 from hardmine.recipes.checkpoint import file_digest
 
@@ -42,6 +45,7 @@ _log = logging.getLogger("hardmine")
 
 METADATA_KEY = "hardmine"
 """Where our own exports carry their configuration."""
+TFLITE = ".tflite"
 IDENTITY = "identity"
 """In that configuration: the digest of the file before something was written into it."""
 
@@ -210,9 +214,13 @@ def open_graph(
         ConfigError: nothing describes the graph, or the description is faulty.
         CheckpointError: the graph is not as described.
     """
-    known = classes or names_inside(session.metadata) or tuple(fallback)
-    config, folder = _describe(session, path, description, len(known) or None)
-    _refuse_contradiction(session, path, description, config, len(known) or None)
+    known = tuple(classes or names_inside(session.metadata) or fallback)
+    config, priors, num_classes = _describe(session, path, description, known)
+    _refuse_contradiction(session, path, description, config, known)
+    if path.suffix.lower() == TFLITE:
+        classes = None if classes is None else fit_names(classes, num_classes, str(path))
+        if not config.classes and fallback:
+            fallback = fit_names(fallback, num_classes, str(path))
     if classes is not None:
         if config.classes and len(config.classes) != len(classes):
             raise ConfigError(
@@ -225,30 +233,53 @@ def open_graph(
     if side is not None:
         config = replace(config, input=replace(config.input, height=side, width=side))
     if not config.classes:
-        raise ConfigError(f"{path}: has no class names; give 'classes' in its YAML or --classes")
-    return GraphDetector(session, config, path, _priors(config, folder))
+        more = "" if num_classes is None else f" for its {num_classes} classes"
+        raise ConfigError(
+            f"{path}: has no class names{more}; give 'classes' in its YAML or --classes"
+        )
+    return GraphDetector(session, config, path, priors)
 
 
 def _describe(
-    session: Session, path: Path, description: str | Path | None, count: int | None
-) -> tuple[GraphConfig, Path]:
+    session: Session, path: Path, description: str | Path | None, names: Sequence[str]
+) -> tuple[GraphConfig, Array | None, int | None]:
+    """Return the configuration, priors where boxes are encoded, and the number of classes if known."""
     if description is not None and str(description) in PRESETS:
-        return graph_config({"preset": str(description)}, str(path)), path.parent
+        config = graph_config({"preset": str(description)}, str(path))
+        return config, _priors(config, path.parent), None
     if description is not None and not Path(description).suffix:
         raise ConfigError(not_one_of(f"{path}: preset", str(description), PRESETS))
     beside = path.with_suffix(".yaml")
     if description is not None or beside.exists():
         chosen = Path(description) if description is not None else beside
-        return load_graph_config(chosen), chosen.parent
+        values = read_graph_values(chosen)
+        if path.suffix.lower() == TFLITE and not {"outputs", "preset"} & set(values):
+            return _recognised(session, path, names or tuple(values.get("classes", ())), values)
+        config = graph_config(values, str(chosen))
+        return config, _priors(config, chosen.parent), None
     if METADATA_KEY in session.metadata:
         values = json.loads(session.metadata[METADATA_KEY])
         values.pop(IDENTITY, None)
-        return graph_config(values, f"{path} (metadata)"), path.parent
-    found = recognise(_Marks(session, path), count)
+        config = graph_config(values, f"{path} (metadata)")
+        return config, _priors(config, path.parent), len(config.classes) or None
+    return _recognised(session, path, names, {})
+
+
+def _recognised(
+    session: Session, path: Path, names: Sequence[str], over: Mapping[str, Any]
+) -> tuple[GraphConfig, Array | None, int | None]:
+    """Describe a graph by its own marks; the values of a YAML lie over what they say."""
+    marks = _Marks(session, path)
+    is_tflite = path.suffix.lower() == TFLITE
+    found = recognise_tflite(marks, names) if is_tflite else recognise(marks, len(names) or None)
     if found is not None:
         _log.log(NOTICE, "%s: recognised as %s", path, found.who)
-        config = graph_config(found.values, str(path))
-        return (replace(config, classes=found.classes) if found.classes else config), path.parent
+        config = graph_config(lay_over(found.values, over), str(path))
+        if found.classes:
+            config = replace(config, classes=found.classes)
+        priors = _priors(config, path.parent) if found.priors is None else found.priors
+        return config, priors, found.num_classes
+    beside = path.with_suffix(".yaml")
     outputs = zip(session.output_names, session.output_shapes, strict=True)
     shapes = ", ".join(f"{name} {_shown(shape)}" for name, shape in outputs)
     raise ConfigError(
@@ -273,6 +304,10 @@ class _Marks:
         return {port.name: port.shape for port in self.session.inputs}
 
     @property
+    def input_types(self) -> Sequence[str]:
+        return [port.dtype for port in self.session.inputs]
+
+    @property
     def outputs(self) -> Mapping[str, tuple[int | None, ...]]:
         return dict(zip(self.session.output_names, self.session.output_shapes, strict=True))
 
@@ -293,17 +328,17 @@ def _refuse_contradiction(
     path: Path,
     description: str | Path | None,
     config: GraphConfig,
-    count: int | None,
+    names: Sequence[str],
 ) -> None:
     """Refuse a description that says otherwise than a file which holds rows of finished boxes.
 
     Raises:
         ConfigError: so.
     """
-    if METADATA_KEY in session.metadata:
+    if METADATA_KEY in session.metadata or path.suffix.lower() == TFLITE:
         return
     try:
-        found = recognise(_Marks(session, path), count)
+        found = recognise(_Marks(session, path), len(names) or None)
     except HardmineError:
         return
     if found is None:

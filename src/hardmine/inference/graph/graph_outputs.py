@@ -74,6 +74,8 @@ def boxes_and_scores(
             boxes = _rank3(pick(found, outputs.boxes), "boxes")
             scores = _probabilities(_rank3(pick(found, outputs.scores), "scores"), outputs)
             if outputs.priors is not None:
+                if outputs.box_form == "yxyx":
+                    boxes = boxes[..., [1, 0, 3, 2]]
                 boxes = _undo_deltas(boxes, priors, outputs.variances)
         case FinalOutputs() | RowsOutput():
             raise TypeError(f"{outputs.kind}: suppresses inside the graph; see final_detections")

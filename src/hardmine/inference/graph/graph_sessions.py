@@ -1,9 +1,9 @@
-"""Loading graphs: ONNX files on ONNX Runtime, OpenVINO IR on OpenVINO."""
+"""Loading graphs: ONNX files on ONNX Runtime, OpenVINO IR on OpenVINO, ``.tflite`` on LiteRT."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,16 @@ import numpy as np
 import torch
 import yaml
 
+from hardmine.device import count_workers
 from hardmine.errors import CheckpointError, MissingExtraError
-from hardmine.inference.graph.graph_detector import Port
+from hardmine.inference.graph.graph_detector import METADATA_KEY, Port
 from hardmine.inference.graph.graph_outputs import Array
+from hardmine.inference.graph.tflite_file import (
+    import_litert,
+    metadata_buffer,
+    read_model,
+    refuse_compiled,
+)
 from hardmine.inference.runtimes.openvino_runtime import import_openvino
 
 _TYPES = {
@@ -117,6 +124,80 @@ class OpenVinoSession:
         found = self._of_thread.request.infer(dict(feed))
         values = [np.array(found[i]) for i in range(len(self._outputs))]
         return dict(zip(self._outputs, values, strict=True))
+
+
+class LiteRtSession:
+    """A ``.tflite`` file on LiteRT (XNNPACK on a CPU), by as many threads as torch or ``--workers`` has.
+
+    Quantised outputs come back as the numbers that they stand for. A ``uint8`` input takes pixels as
+    they are; other quantised inputs are named ``float32`` here and take numbers, which are quantised.
+    """
+
+    def __init__(self, path: Path) -> None:
+        runtime = import_litert(path)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+        model = read_model(path)
+        refuse_compiled(path, model)
+        try:
+            self._interpreter = runtime.Interpreter(
+                model_path=str(path), num_threads=count_workers(torch.get_num_threads())
+            )
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path}: LiteRT cannot run it ({reason})") from None
+        self._turn = threading.Lock()
+        self._inputs = self._interpreter.get_input_details()
+        found = self._interpreter.get_output_details()
+        self._outputs = dict(zip(_unlike([port["name"] for port in found]), found, strict=True))
+        self.inputs = tuple(_litert_port(port) for port in self._inputs)
+        self.output_names = tuple(self._outputs)
+        self.output_shapes = tuple(tuple(map(int, port["shape"])) for port in found)
+        own = metadata_buffer(model, METADATA_KEY)
+        self.metadata: Mapping[str, str] = {} if own is None else {METADATA_KEY: own.decode()}
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs by name, in order; one caller at a time."""
+        with self._turn:
+            for port in self._inputs:
+                self._interpreter.set_tensor(
+                    port["index"], _quantised(feed[str(port["name"])], port)
+                )
+            self._interpreter.invoke()
+            return {
+                name: _numbers(self._interpreter.get_tensor(port["index"]), port)
+                for name, port in self._outputs.items()
+            }
+
+
+def _unlike(names: Sequence[str]) -> list[str]:
+    """Return names, each once: converters give several outputs the same one."""
+    return [name if names.count(name) == 1 else f"{name}#{i}" for i, name in enumerate(names)]
+
+
+def _litert_port(port: Mapping[str, Any]) -> Port:
+    kind = np.dtype(port["dtype"]).name
+    scaled = kind != "uint8" and port["quantization"][0] > 0
+    return Port(
+        str(port["name"]), tuple(map(int, port["shape"])), "float32" if scaled else str(kind)
+    )
+
+
+def _quantised(values: Array, port: Mapping[str, Any]) -> Array:
+    scale, zero = port["quantization"]
+    if values.dtype == port["dtype"] or scale == 0:
+        return values.astype(port["dtype"], copy=False)
+    limits = np.iinfo(port["dtype"])
+    whole = np.round(values / scale) + zero
+    return np.asarray(np.clip(whole, limits.min, limits.max), port["dtype"])
+
+
+def _numbers(values: Array, port: Mapping[str, Any]) -> Array:
+    scale, zero = port["quantization"]
+    if scale == 0 or values.dtype.kind == "f":
+        return values
+    return np.asarray((values.astype(np.float32) - zero) * scale, np.float32)
 
 
 def _name(port: Any, otherwise: str) -> str:

@@ -35,6 +35,11 @@ class Graph(Protocol):
         ...
 
     @property
+    def input_types(self) -> Sequence[str]:
+        """The numpy type of each input."""
+        ...
+
+    @property
     def outputs(self) -> Mapping[str, Shape]:
         """The shape of each output."""
         ...
@@ -56,11 +61,17 @@ class Graph(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A known exporter's outputs: in words, the values of a ``GraphConfig``, and class names if any."""
+    """A known exporter's outputs: in words, the values of a ``GraphConfig``, and class names if any.
+
+    ``num_classes`` is how many classes the file has where it says so, ``priors`` f32[N, 4] (cxcywh) of
+    boxes that are encoded against priors which stand in the file.
+    """
 
     who: str
     values: Mapping[str, Any]
     classes: tuple[str, ...] = ()
+    num_classes: int | None = None
+    priors: NDArray[Any] | None = None
 
 
 def recognise(graph: Graph, count: int | None) -> Layout | None:
