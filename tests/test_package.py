@@ -102,6 +102,10 @@ def test_reading_a_dataset_needs_no_torch() -> None:
     assert "torch" not in loaded_after("import hardmine; hardmine.load_dataset; hardmine.convert")
 
 
+def test_the_review_page_needs_no_torch() -> None:
+    assert "torch" not in loaded_after("import hardmine.review.run_review, hardmine.review.server")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["loop", "-h"], ["train", "-h"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (

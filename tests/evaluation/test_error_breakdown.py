@@ -77,6 +77,50 @@ def test_rows_of_classes_and_sizes() -> None:
     assert list(plain["total"]["errors"]) == [kind.value for kind in ErrorKind]
 
 
+def test_what_is_gained_without_each_kind_by_hand() -> None:
+    # One class, four objects. Best first: a hit, a badly placed box at the second object, a detection
+    # on background; the third and the fourth object are missed.
+    objects = [OBJECT, (10, 60, 50, 100), (60, 10, 90, 40), (60, 60, 90, 90)]
+    rows = [(0.9, 1, *OBJECT), (0.8, 1, 30, 60, 70, 100), (0.7, 1, 0, 0, 6, 6)]
+    val = scored([record(*((1, *box) for box in objects))], [found(*rows)])
+    breakdown = error_breakdown(val, 0.85)
+    gains = breakdown.total.gains
+    # AP50: precision 1 up to recall 1/4, so at the 26 of 101 recalls from 0 to .25.
+    assert breakdown.ap50 == pytest.approx(26 / 101)
+    # A right box gives precision 1 up to recall 1/2: 51 recalls.
+    assert gains["localisation"] == pytest.approx(25 / 101)
+    assert gains["background"] == 0  # it comes after all hits
+    # Two objects less: recall 1/2, 51 recalls.
+    assert gains["missed"] == pytest.approx(25 / 101)
+    assert gains["classification"] == gains["duplicate"] == gains["both"] == 0
+    assert gains["false_positive"] == 0
+    assert gains["false_negative"] == pytest.approx(75 / 101)  # one object is left, and found
+    assert breakdown.classes[0].gains == pytest.approx(gains)
+    small, medium, large = (row.gains for row in breakdown.sizes)
+    assert medium["localisation"] == pytest.approx(25 / 101)  # 40 x 40
+    assert small["missed"] == pytest.approx(25 / 101)  # 30 x 30, both
+    assert large["missed"] == small["localisation"] == 0
+    plain = breakdown.to_dict()
+    assert plain["AP50"] == pytest.approx(26 / 101)
+    assert plain["total"]["AP50_gained"]["missed"] == pytest.approx(25 / 101)
+
+
+def test_of_several_mistakes_at_one_object_the_best_is_put_right() -> None:
+    # The better one claims another class: with the box of the other one put right, nothing is gained.
+    rows = [(0.9, 2, *OBJECT), (0.8, 1, 30, 10, 70, 50)]
+    val = scored([record((1, *OBJECT))], [found(*rows)], 2)
+    gains = error_breakdown(val, 0.5).total.gains
+    assert (gains["classification"], gains["localisation"]) == (1.0, 0.0)
+
+
+def test_gains_without_objects_or_detections() -> None:
+    empty = error_breakdown(scored([record()], [found((0.9, 1, *OBJECT))]), 0.5)
+    assert empty.ap50 is None
+    assert set(empty.total.gains.values()) == {0.0}
+    silent = error_breakdown(scored([record((1, *OBJECT))], [found()]), 0.5)
+    assert (silent.ap50, silent.total.gains["missed"]) == (0.0, 0.0)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("threshold", [0.0, 0.4])
@@ -109,6 +153,27 @@ def test_the_counts_are_those_of_tide(seed: int, threshold: float) -> None:
         "Miss": ours["missed"],
     } == theirs
     assert sum(ours.values()) > 50
+    if threshold:
+        return
+    # All detections were given: what each kind costs is theirs too, in percent.
+    gains = error_breakdown(val, 0.5).total.gains
+    main = {kind.short_name: gain for kind, gain in run.fix_main_errors().items()}
+    special = {kind.short_name: gain for kind, gain in run.fix_special_errors().items()}
+    assert error_breakdown(val, 0.5).ap50 == pytest.approx(run.ap / 100, abs=1e-9)
+    names = {
+        "Bkg": "background",
+        "Loc": "localisation",
+        "Cls": "classification",
+        "Both": "both",
+        "Dupe": "duplicate",
+        "Miss": "missed",
+        "FalsePos": "false_positive",
+        "FalseNeg": "false_negative",
+    }
+    for theirs_, ours_ in names.items():
+        assert 100 * gains[ours_] == pytest.approx({**main, **special}[theirs_], abs=1e-6), ours_
+    assert min(gains[name] for name in names.values()) >= 0
+    assert sum(gain > 0.001 for gain in gains.values()) >= 5
 
 
 def xywh(box: np.ndarray) -> list[float]:

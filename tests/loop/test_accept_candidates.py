@@ -120,6 +120,13 @@ def test_the_loop_waits_for_the_review_page_and_goes_on_with_its_decisions(
     assert run(inputs, out, World(), rounds=1, accept="review", resume=True).waiting is None
     assert trained_on(out, "mined", 1) == [item.name for item in items[1:]]
     assert [(row.people, row.nobody) for row in pages[0].looked] == [({"ann": 2, "ben": 1}, 0)]
+    lines = [(line.verdict, line.who) for line in pages[0].looked[0].lines]
+    assert lines == [("holds an object", "ann"), ("empty", "ann"), ("empty", "ben")]
+    assert all(line.when.startswith("20") for line in pages[0].looked[0].lines)
+    # Of the image that holds an object, no alarm is known to be false.
+    known = pages[0].looked[0].known_alarms
+    assert known is not None
+    assert known["images"] == 2
     captions = [picture.caption for picture in pages[0].mined[0].pictures]
     assert captions[0].endswith("· holds an object (ann)")
     assert captions[-1].endswith("· empty (ben)")

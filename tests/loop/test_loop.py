@@ -212,8 +212,16 @@ def test_what_still_fires_after_training_comes_back_for_a_second_look(
         again = [row["image"] for row in csv.DictReader(handle)]
     assert again == sheet_of(out, "mined", 1)
     assert rows_of(out)[1]["second_look"] == 3
-    run(inputs, tmp_path / "learns", World(), rounds=1)
-    assert rows_of(tmp_path / "learns")[1]["second_look"] == 0
+    assert rows_of(out)[0]["known_alarms"] is None
+    known = {"alarms": 3, "images": 3, "again": 3, "again_images": 3}
+    assert rows_of(out)[1]["known_alarms"] == known
+    run(inputs, tmp_path / "learns", World(), rounds=2, arms=("mined", "random"))
+    rows = {(row["arm"], row["round"]): row for row in rows_of(tmp_path / "learns")}
+    assert rows["mined", 1]["second_look"] == 0
+    assert rows["mined", 1]["known_alarms"] == {**known, "again": 0, "again_images": 0}
+    # The alarms of both rounds, asked of the model of the second one.
+    assert rows["mined", 2]["known_alarms"]["alarms"] == 6
+    assert rows["random", 2]["known_alarms"] is None  # no model said anything of its images
 
 
 def test_quarantine_sets_aside_what_scores_too_high(inputs: dict[str, Any], tmp_path: Path) -> None:

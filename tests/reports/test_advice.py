@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +144,9 @@ def test_the_page_has_operating_points_scores_and_mistakes() -> None:
     assert "<td>0.000</td><td>0.900</td></tr>" in text
     assert "<td>recall 0.9</td><td>–</td><td>–</td><td>–</td><td>–</td></tr>" in text
     assert "<td>0.01 alarms per image</td>" in text
+    # Every kind with its count and the AP50 that it costs, in both rounds; and the two bounds.
+    assert re.search(r"<td>background</td>(<td>\d+</td><td>\d\.\d{3}</td>){2}<td class=", text)
+    assert re.search(r"<td>false negative</td>(<td></td><td>\d\.\d{3}</td>){2}<td class=", text)
     assert "<td>1 alarms per image</td><td>0.500</td><td>any</td><td>0.500</td><td>any</td>" in text
     assert 'can <b class="weak">almost never detected</b>' in text
     assert "0.150 (round 0), 0.900 (round 1) on, since recall 0.8 is not reached" in text

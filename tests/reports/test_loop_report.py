@@ -19,7 +19,7 @@ from hardmine.reports.charts import arm_order
 from hardmine.reports.content import CurveLine, Gallery, Picture, ReportData
 from hardmine.reports.loop_report import headline, render_report, verdict_lines, write_report
 from hardmine.reports.round_columns import ALARMS, RoundRow
-from hardmine.reports.wording import Comparison, Stop
+from hardmine.reports.wording import Comparison, Looked, LookedLine, Stop
 from hardmine.types import Problem
 
 HOSTILE = '<script>alert("x")</script>&\'.jpg'
@@ -362,3 +362,17 @@ def test_lines_for_the_terminal_speak_of_the_first_arm_on_the_first_set(tmp_path
     assert "does not explain this fall. Ratio of the false alarms: 0.301 (95 % interval" in first
     assert second.startswith("Arm mined has 0.124 false alarms per image and arm random has 0.412")
     assert verdict_lines(replace(full(tmp_path), comparisons=())) == []
+
+
+def test_each_candidate_of_a_round_is_listed_with_what_was_said_of_it() -> None:
+    lines = tuple(
+        LookedLine(f"cam/<{i}>.jpg", 0.9, "empty", "ann", "2026-01-02 03:04") for i in range(502)
+    )
+    looked = Looked("mined", 1, 503, {"empty": 502}, {"ann": 502}, lines, {"alarms": 9, "again": 4})
+    gallery = Gallery("Mined in round 1", (), 503)
+    page = render_report(ReportData("Rounds", ("thing",), (), looked=(looked,), mined=(gallery,)))
+    assert "Each candidate of arm mined, round 1 (503)" in page
+    assert page.count("2026-01-02 03:04") == 500
+    assert "2 more are in rounds/mined-1/candidates.csv" in page
+    assert "cam/&lt;0&gt;.jpg" in page
+    assert "<td>4 of 9</td></tr>" in page

@@ -19,6 +19,7 @@ from hardmine.reports.wording import (
     claim,
     control_arms,
     count,
+    dearest,
     how_sure,
     limits,
     number,
@@ -213,3 +214,9 @@ def test_who_looked_is_said_with_names_and_with_how_many_nobody_saw() -> None:
     )
     nobody = [Looked("mined", 1, 10, {}, {})]
     assert who_looked(nobody).startswith("Nobody looked at the 10 candidates")
+
+
+def test_the_dearest_mistake_is_named_with_its_gain() -> None:
+    assert dearest({"missed": 0.1, "background": 0.25, "false_negative": 0.9}) == "background 0.250"
+    assert dearest({"missed": 0.0001}) == "–"
+    assert dearest({}) == dearest(None) == "–"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from hardmine.cli.main import run
 from hardmine.data.convert import convert
 from hardmine.data.load_dataset import load_splits
 from hardmine.errors import DataError
+from hardmine.finding_kinds import FindingKind
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review import apply_decisions as module
 from hardmine.review.apply_decisions import ApplyResult, apply_decisions, undo_apply
@@ -308,8 +310,53 @@ def test_links_take_no_space(
     assert len(train_part(data)) == 7
     undo_apply(data)
     assert original.is_file()
-    with pytest.raises(DataError, match="use copy or link"):
-        apply_decisions(store, write_coco(splits, tmp_path / "coco"), how="reference")
+
+
+@pytest.mark.parametrize("kind", ["coco", "csv"])
+def test_label_files_name_images_where_they_stay(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path, kind: str
+) -> None:
+    data = WRITERS[kind](splits, tmp_path / "data")
+    inside = draw(root_of(data) / "more" / "own.png", 400)
+    with PoolStore(store) as opened:
+        opened.add_decisions([said(inside, Verdict.EMPTY)])
+    before, known = contents(root_of(data)), len(train_part(data))
+    planned = apply_decisions(store, data, how="reference", dry_run=True)
+    assert contents(root_of(data)) == before
+    result = apply_decisions(store, data, how="reference")
+    assert (planned.empty, planned.labelled) == (result.empty, result.labelled)
+    pool = tmp_path / "pool"
+    assert {str(pool / "a.png"), str(pool / "b.png"), str(inside)} <= set(result.empty)
+    assert result.labelled == (str(pool / "c.png"),)
+    part = train_part(data)
+    assert not part.problems
+    assert len(part) == known + len(result.empty) + 1
+    added = {str(record.path): record for record in part.records}
+    assert all(added[name].state is ImageState.VERIFIED_EMPTY for name in result.empty)
+    assert added[str(pool / "c.png")].boxes.tolist() == [pytest.approx(list(BOX.box), abs=1e-3)]
+    assert not list(root_of(data).rglob("hardmine_*"))
+    text = "".join(path.read_text() for path in root_of(data).rglob("*train.json"))
+    text += (root_of(data) / "boxes.csv").read_text() if kind == "csv" else ""
+    # Names of COCO start from images/train, those of the table from its own folder.
+    assert {"coco": '"../../more/own.png"', "csv": ";more/own.png;"}[kind] in text
+    assert str(inside) not in text
+    again = apply_decisions(store, data, how="reference")
+    assert not again.empty
+    assert Counter(each.reason for each in again.skipped)["was added before"] == len(added) - known
+    undo_apply(data)
+    assert contents(root_of(data)) == before
+    assert (pool / "a.png").is_file()
+
+
+def test_references_of_data_from_elsewhere_are_not_followed(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_coco(splits, tmp_path / "data")
+    apply_decisions(store, data, how="reference")
+    moved = data.rename(tmp_path / "moved")
+    part = train_part(moved)
+    assert len(part) == 4
+    assert {problem.kind for problem in part.problems} == {FindingKind.PATH_OUTSIDE}
 
 
 def test_images_of_archives_are_read_through_their_source(

@@ -185,9 +185,10 @@ def test_images_in_archives_are_read_through_their_archive(tmp_path: Path) -> No
     write_candidates(tmp_path / "run", [row], CLASSES, pool=str(shard), model_id=MODEL)
     listed = open_candidates(tmp_path / "run")
     assert [item.path for item in listed.items] == [place, f"{shard}!/day/c.jpg"]
-    pictures = ReviewPictures()
+    pictures = ReviewPictures(tmp_path / "run" / "thumbnails.sqlite")
     for item in listed.items:
         assert (pictures.screen(item).width, pictures.thumbnail(item).height) == (240, 160)
+    pictures.close()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import sys
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ from hardmine.cli.main import run as run_command
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import ConfigError, DataError, MissingExtraError
 from hardmine.mining.pool_store import PoolStore
+from hardmine.review import review_pictures
 from hardmine.review.candidate_list import open_candidates
 from hardmine.review.review_options import PORT, ReviewOptions
-from hardmine.review.review_pictures import SCREEN, ReviewPictures, what_is_wrong
+from hardmine.review.review_pictures import Encoded, ReviewPictures, ThumbnailFile, what_is_wrong
 from hardmine.review.run_review import bind, open_listed, open_page, serve_review
 from hardmine.types import Decision, Verdict
 from review_world import MODEL, draw, mined
@@ -129,16 +132,82 @@ def test_a_file_that_is_gone_or_became_another_picture_is_said(tmp_path: Path) -
     assert "not there any more" in what_is_wrong(item, phash)
 
 
-def test_large_pictures_come_smaller_first_and_whole_on_request(tmp_path: Path) -> None:
+@pytest.fixture
+def pictures(tmp_path: Path) -> Iterator[ReviewPictures]:
+    made = ReviewPictures(tmp_path / "thumbnails.sqlite")
+    yield made
+    made.close()
+
+
+def test_large_pictures_come_as_a_screen_needs_them_first_and_whole_on_request(
+    tmp_path: Path, pictures: ReviewPictures
+) -> None:
     item = open_candidates(mined(tmp_path, 1)).items[0]
     draw(Path(item.path), 1, (4200, 2100))
-    pictures = ReviewPictures()
-    small, whole = pictures.screen(item), pictures.full(item)
-    assert (small.width, small.height) == (whole.width, whole.height) == (4200, 2100)
-    (tmp_path / "small.jpg").write_bytes(small.data)
-    with Image.open(tmp_path / "small.jpg") as shown:
-        assert 1400 <= max(shown.size) <= SCREEN
+    small, large, whole = pictures.screen(item, 900), pictures.screen(item), pictures.full(item)
+    for made in (small, large, whole):
+        assert (made.width, made.height) == (4200, 2100)
+    sides = [Image.open(io.BytesIO(made.data)).size for made in (small, large)]
+    # 4200 / 4 = 1050 is made smaller to 1024; 4200 / 2 = 2100 to 2048
+    assert sides == [(1024, 512), (2048, 1024)]
     assert whole.data == Path(item.path).read_bytes()
-    assert pictures.screen(item) is small  # kept
+    assert pictures.screen(item, 1024) is small  # kept
+    assert pictures.screen(item, 99999) is large
     draw(Path(item.path), 2, (300, 200))
     assert pictures.screen(item).width == 300  # another file is another picture
+
+
+def test_nothing_is_made_larger_than_it_was_decoded(
+    tmp_path: Path, pictures: ReviewPictures
+) -> None:
+    item = open_candidates(mined(tmp_path, 1)).items[0]
+    draw(Path(item.path), 1, (4000, 3000))  # a quarter is 1000 wide: .98 of what is asked for
+    made = pictures.screen(item, 1024)
+    assert Image.open(io.BytesIO(made.data)).size == (1000, 750)
+    assert (made.width, made.height) == (4000, 3000)
+
+
+def test_thumbnails_outlive_the_server_and_follow_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = open_candidates(mined(tmp_path, 1)).items[0]
+    first = ReviewPictures(tmp_path / "thumbnails.sqlite")
+    made = first.thumbnail(item)
+    first.close()
+    again = ReviewPictures(tmp_path / "thumbnails.sqlite")
+    with monkeypatch.context() as patched:
+        patched.setattr(review_pictures, "_decode", None)  # a call of it would fail
+        kept = again.thumbnail(item)
+    assert (kept.data, kept.width, kept.height) == (made.data, 240, 160)
+    draw(Path(item.path), 7)
+    os.utime(item.path, (1, 1))
+    assert again.thumbnail(item).data != made.data
+    again.close()
+
+
+def test_the_file_of_thumbnails_stays_small_and_the_oldest_go(tmp_path: Path) -> None:
+    kept = ThumbnailFile(tmp_path / "t.sqlite", limit=200_000)
+    for number in range(100):
+        kept.put(b"%d" % number, Encoded(os.urandom(5000), "image/jpeg", 1, 1))
+    assert kept.get(b"0") is None
+    assert kept.get(b"99") is not None
+    assert sum(kept.get(b"%d" % number) is not None for number in range(100)) > 20
+    kept.close()
+    assert (tmp_path / "t.sqlite").stat().st_size < 300_000
+
+
+def test_a_broken_file_of_thumbnails_is_replaced_and_a_folder_without_rights_is_no_error(
+    tmp_path: Path,
+) -> None:
+    made = Encoded(b"picture", "image/jpeg", 3, 2)
+    path = tmp_path / "t.sqlite"
+    path.write_bytes(b"no database at all" * 100)
+    for _ in range(2):
+        kept = ThumbnailFile(path)
+        kept.put(b"a", made)
+        assert kept.get(b"a") == made
+        kept.close()
+    absent = ThumbnailFile(tmp_path / "no such folder" / "t.sqlite")
+    absent.put(b"a", made)
+    assert absent.get(b"a") is None
+    absent.close()

@@ -347,11 +347,24 @@ def show_measurement(console: Console, measurement: Measurement, *, as_json: boo
             ("negatives", "images", "alarms/image at recall .8", "95 %", "images that fire"),
             [_negatives_row(name, part, key) for name, part in values["negatives"].items()],
         )
+    if values["errors"] is not None:
+        console.table(("mistake", "count", "AP50 gained without"), _mistake_rows(values["errors"]))
     if measurement.known_alarms is not None:
         console.result(str(measurement.known_alarms))
         for line in measurement.known_alarms.unreadable:
             console.note(f"not looked at: {line}")
     show_warnings(console, warning_lines(values))
+
+
+def _mistake_rows(errors: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the kinds of mistakes that cost something or come up, the dearest first."""
+    counts, gains = errors["total"]["errors"], errors["total"]["AP50_gained"]
+    kinds = [kind for kind in gains if counts.get(kind) or gains[kind]]
+    kinds.sort(key=lambda kind: (kind not in counts, -gains[kind]))
+    titles = {"false_positive": "all false detections", "false_negative": "all not found"}
+    return [
+        (titles.get(kind, kind), str(counts.get(kind, "")), figure(gains[kind])) for kind in kinds
+    ]
 
 
 def show_warnings(console: Console, lines: Sequence[str]) -> None:

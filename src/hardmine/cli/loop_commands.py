@@ -179,8 +179,9 @@ def apply(
         How,
         typer.Option(
             "--how",
-            help="Copy the images, make hard links, or make symbolic links to where they are "
-            "(reference; for YOLO and VOC). Images in archives and behind URLs are copied.",
+            help="Copy the images, make hard links, or leave them where they are (reference): YOLO and "
+            "VOC get symbolic links, COCO and CSV name them by path. Images in archives, videos and "
+            "behind URLs are copied.",
         ),
     ] = How.COPY,
     dry_run: Annotated[

@@ -19,7 +19,8 @@ are no errors here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -33,6 +34,7 @@ from hardmine.evaluation.detection_matching import (
     match_objects,
     overlaps,
 )
+from hardmine.evaluation.error_gains import ErrorGains, JudgedDetections, Repair, error_gains
 from hardmine.evaluation.scored_images import Scored
 from hardmine.numpy_boxes import box_area
 from hardmine.types import F64, I64, ImageRecord, Mask
@@ -54,17 +56,27 @@ class ErrorKind(StrEnum):
     MISSED = "missed"
 
 
+_REPAIRS = {
+    ErrorKind.LOCALISATION: Repair.BECOMES_RIGHT,
+    ErrorKind.CLASSIFICATION: Repair.BECOMES_RIGHT,
+    ErrorKind.MISSED: Repair.OBJECT_GOES,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorRow:
     """One class, one size or all: how many objects there are, how many are found, and the mistakes.
 
     A wrong detection counts for its own class and the size of its box, a missed object for the object's.
+    ``gains`` says what AP50 would gain without each kind (see ``error_gains``): of a class its own AP50,
+    of all and of a size the mean over the classes.
     """
 
     name: str
     objects: int
     found: int
     errors: dict[str, int]
+    gains: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def recall(self) -> float | None:
@@ -80,6 +92,8 @@ class ErrorBreakdown:
     total: ErrorRow
     classes: tuple[ErrorRow, ...]
     sizes: tuple[ErrorRow, ...]
+    ap50: float | None = None
+    """Of all detections, from which the gains are counted."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON holds them."""
@@ -91,10 +105,12 @@ class ErrorBreakdown:
                 "found": row.found,
                 "recall": row.recall,
                 "errors": row.errors,
+                "AP50_gained": dict(row.gains),
             }
 
         return {
             "score_threshold": self.score_threshold,
+            "AP50": self.ap50,
             "total": plain(self.total),
             "classes": [plain(row) for row in self.classes],
             "sizes": [plain(row) for row in self.sizes],
@@ -103,19 +119,24 @@ class ErrorBreakdown:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Flat:
-    """Mistakes or objects, flat: ``label`` i64[E], ``area`` f64[E], and what they are."""
+    """Mistakes or objects, flat: ``label`` i64[E], ``area`` f64[E], and what they are.
+
+    ``target`` holds for each false detection the object that it would have been right for, -1 for none.
+    """
 
     label: I64
     area: F64
     kind: list[ErrorKind]
+    target: list[int]
 
 
 def error_breakdown(scored: Scored, score_threshold: float) -> ErrorBreakdown:
-    """Divide the mistakes at a score threshold (inclusive).
+    """Divide the mistakes at a score threshold (inclusive), and say what each kind costs at any score.
 
     Args:
         scored: images whose labels are known.
     """
+    gains = _gains(scored)
     wrong, objects, found = [], [], []
     for record, detections in zip(scored.dataset.records, scored.detections, strict=True):
         kept = detections.at_least(score_threshold)
@@ -132,18 +153,62 @@ def error_breakdown(scored: Scored, score_threshold: float) -> ErrorBreakdown:
     error_area = _join([part.area for part in wrong], np.float64)
     kinds = [kind for part in wrong for kind in part.kind]
 
-    def row(name: str, of_objects: Mask, of_errors: Mask) -> ErrorRow:
+    def row(name: str, of_objects: Mask, of_errors: Mask, gained: Mapping[str, float]) -> ErrorRow:
         mine = [kinds[index] for index in np.flatnonzero(of_errors)]
         counts = {kind.value: mine.count(kind) for kind in ErrorKind}
-        return ErrorRow(name, int(of_objects.sum()), int((of_objects & is_found).sum()), counts)
+        num_found = int((of_objects & is_found).sum())
+        return ErrorRow(name, int(of_objects.sum()), num_found, counts, gained)
 
     size, error_size = _size(area), _size(error_area)
     names = scored.dataset.categories
     return ErrorBreakdown(
         score_threshold,
-        row("all", np.ones(len(label), np.bool_), np.ones(len(kinds), np.bool_)),
-        tuple(row(name, label == i, error_label == i) for i, name in enumerate(names, start=1)),
-        tuple(row(name, size == i, error_size == i) for i, name in enumerate(SIZES)),
+        row("all", np.ones(len(label), np.bool_), np.ones(len(kinds), np.bool_), gains.total),
+        tuple(
+            row(name, label == i, error_label == i, gains.classes[i - 1])
+            for i, name in enumerate(names, start=1)
+        ),
+        tuple(row(name, size == i, error_size == i, gains.rows[i]) for i, name in enumerate(SIZES)),
+        gains.ap50,
+    )
+
+
+def _gains(scored: Scored) -> ErrorGains:
+    """Return what each kind of mistakes costs, over all detections."""
+    numbers = {kind: number for number, kind in enumerate(ErrorKind)}
+    parts: dict[str, list[Any]] = {name: [] for name in JudgedDetections.__slots__}
+    objects_before = 0
+    for record, detections in zip(scored.dataset.records, scored.detections, strict=True):
+        ordered = detections[np.argsort(-detections.scores, kind="stable")]
+        mistakes, hit = image_errors(record, ordered)
+        outcome, _ = match_image(record, ordered, HIT_IOU)
+        counted = outcome != Outcome.IGNORED
+        false = np.flatnonzero(outcome == Outcome.FALSE)
+        kind, target = np.full((2, len(ordered)), -1, np.int64)
+        kind[false] = [numbers[each] for each in mistakes.kind[: len(false)]]
+        found_target = np.array(mistakes.target, np.int64).reshape(-1)
+        target[false] = np.where(found_target < 0, -1, found_target + objects_before)
+        real = ~record.ignore
+        pointed_at = np.isin(np.arange(real.sum()), found_target)
+        parts["label"].append(ordered.labels[counted])
+        parts["score"].append(ordered.scores[counted].astype(np.float64))
+        parts["kind"].append(kind[counted])
+        parts["target"].append(target[counted])
+        parts["row"].append(_size(box_area(ordered.boxes[counted])))
+        parts["object_label"].append(record.labels[real])
+        parts["is_found"].append(hit)
+        parts["is_missed"].append(~hit & ~pointed_at)
+        parts["object_row"].append(_size(box_area(record.boxes[real])))
+        objects_before += int(real.sum())
+    kinds_of = {"score": np.float64, "is_found": np.bool_, "is_missed": np.bool_}
+    judged = JudgedDetections(
+        **{name: _join(values, kinds_of.get(name, np.int64)) for name, values in parts.items()}
+    )
+    return error_gains(
+        judged,
+        {kind.value: _REPAIRS.get(kind, Repair.GOES) for kind in ErrorKind},
+        num_classes=len(scored.dataset.categories),
+        num_rows=len(SIZES),
     )
 
 
@@ -161,10 +226,12 @@ def image_errors(record: ImageRecord, found: Detections) -> tuple[_Flat, Mask]:
     outcome, _ = match_image(record, found, HIT_IOU)
     pointed_at = np.zeros(len(boxes), np.bool_)
     kinds: list[ErrorKind] = []
+    targets: list[int] = []
     rows = np.flatnonzero(outcome == Outcome.FALSE)
     for row in rows:
         kind, target = _kind(iou[row], own[row])
         kinds.append(kind)
+        targets.append(-1 if target is None else target)
         if target is not None:
             pointed_at[target] = True
     missed = ~hit & ~pointed_at
@@ -174,6 +241,7 @@ def image_errors(record: ImageRecord, found: Detections) -> tuple[_Flat, Mask]:
             np.concatenate([found.labels[rows], labels[missed]]),
             np.concatenate([box_area(found.boxes[rows]), box_area(boxes[missed])]),
             kinds,
+            targets,
         ),
         hit,
     )

@@ -17,13 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import unquote
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hardmine.data.images import Cover, Picture, decode_image, read_file, split_crop
 from hardmine.data.resize import Placement, Resize
@@ -33,6 +31,9 @@ from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -134,6 +135,8 @@ def load_item(item: ImageItem, resize: Resize, *, hashed: bool) -> Loaded | Prob
 
 def stack(loaded: Sequence[Loaded]) -> Tensor:
     """Return u8[B, 3, H, W] (a view of a channels-last block)."""
+    import torch
+
     return torch.from_numpy(np.stack([item.pixels for item in loaded])).permute(0, 3, 1, 2)
 
 
@@ -179,6 +182,8 @@ def run_ordered(
 @contextmanager
 def one_core_each() -> Iterator[None]:
     """Let every thread run torch on one core: the pipeline's threads are the parallelism."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -201,6 +206,8 @@ class HalvingBatch(Generic[R]):
         Raises:
             torch.OutOfMemoryError: not even one image fits.
         """
+        import torch
+
         if self.limit is not None and len(images) > self.limit:
             return [result for part in torch.split(images, self.limit) for result in self(part)]
         try:
@@ -212,6 +219,8 @@ class HalvingBatch(Generic[R]):
         return self(images)
 
     def _halve(self, size: int) -> None:
+        import torch
+
         if self.limit is None or self.limit > size // 2:
             self.limit = size // 2
             _log.warning("the device is out of memory: going on with batches of %d", self.limit)

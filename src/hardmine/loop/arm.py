@@ -20,10 +20,12 @@ from hardmine.augment.paste import Alarm, write_alarms
 from hardmine.data.formats.image_files import relative_name
 from hardmine.detections import Detections
 from hardmine.errors import NOTICE
+from hardmine.evaluation.known_alarms import KnownAlarms, RepeatedAlarms, count_repeated
 from hardmine.loop.control_arms import Arm
 from hardmine.loop.loop_options import Amount, LoopOptions, choose_amount
 from hardmine.loop.stopping import RoundPoint
 from hardmine.mining.candidates_file import Candidate, candidate_of, write_candidates
+from hardmine.mining.confirmed_alarms import worth_knowing
 from hardmine.mining.image_selection import ImageSelector, Reason, Rejection, select_random
 from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_store import PoolStore
@@ -31,7 +33,8 @@ from hardmine.mining.rescoring import wide_margin
 from hardmine.mining.scan import scan, scan_exactly
 from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.option_fields import changed_options
-from hardmine.types import ImageRecord, PoolScore
+from hardmine.text import read_json
+from hardmine.types import ImageRecord, NamedBox, PoolScore
 from hardmine.workflows.backend import Backend
 from hardmine.workflows.cached_models import MeasuredModel, TrainedModel
 from hardmine.workflows.image_sets import LoopSets
@@ -275,6 +278,32 @@ class CandidateSearch:
 
         key = f"rounds/{state.name}-{round_number}/second_look"
         return tuple(self.steps.run(key, inputs, compute, ("second_look.csv",)))
+
+    def known_alarms(
+        self, state: ArmState, round_number: int, threshold: float | None
+    ) -> RepeatedAlarms | None:
+        """Return how many alarms of the images that the arm trained on as empty fire again.
+
+        The alarms are those for which the images were handed out, in this round and before. What the
+        new model says there was stored by :meth:`second_look`. ``None`` without such an alarm.
+        """
+        images = {str(record.path) for record in state.negatives}
+        boxes: dict[str, tuple[NamedBox, ...]] = {}
+        for number in range(1, round_number + 1):
+            for row in self._listed(state, number, "candidates")["candidates"]:
+                seen = worth_knowing([NamedBox.from_list(box) for box in row["boxes"]])
+                if row["path"] in images and seen:
+                    boxes.setdefault(row["path"], seen)
+        if not boxes:
+            return None
+        model_id = self._listed(state, round_number, "second_look")["model_id"]
+        found = {image: self.store.alarms(model_id, image) for image in boxes}
+        return count_repeated(KnownAlarms(boxes), found, threshold)
+
+    def _listed(self, state: ArmState, number: int, name: str) -> dict[str, Any]:
+        path = self.steps.root / "rounds" / f"{state.name}-{number}" / f"{name}.json"
+        found: dict[str, Any] = read_json(path)
+        return found
 
     @property
     def _categories(self) -> tuple[str, ...]:

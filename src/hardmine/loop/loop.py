@@ -381,8 +381,11 @@ class Loop:
         state.results.append(result)
         state.history.append(stop_point(result, self._change(state)))
         again: Sequence[str] = ()
+        known = None
         if state.negatives:
-            again = self.search.second_look(state, number, result.figures["score_threshold"])
+            threshold = result.figures["score_threshold"]
+            again = self.search.second_look(state, number, threshold)
+            known = self.search.known_alarms(state, number, threshold)
         return round_row(
             state,
             number,
@@ -391,6 +394,7 @@ class Loop:
             first_recall=self.measurement.recall_at(result, first_threshold),
             candidates=candidates,
             second_look=again,
+            known_alarms=known,
         )
 
     def _change(self, state: ArmState) -> AlarmChange | None:

@@ -25,7 +25,7 @@ from hardmine.reports.content import (
     worst_alarms,
 )
 from hardmine.reports.round_columns import RoundRow
-from hardmine.reports.wording import Comparison, Looked, Stop
+from hardmine.reports.wording import Comparison, Looked, LookedLine, Stop
 from hardmine.types import Decision, Verdict
 from hardmine.workflows.cached_models import CachedMeasurement
 from hardmine.workflows.image_sets import LoopSets
@@ -34,6 +34,7 @@ from hardmine.workflows.training_data import describe_leaks
 CONVERGED_AP50 = 0.8
 """Below this at round 0, more training alone may explain what later rounds gain."""
 _PICTURES = 24
+_NOBODY = "nobody looked"
 _VERDICTS = {
     Verdict.EMPTY: "empty",
     Verdict.CONTAINS_OBJECT: "holds an object",
@@ -89,7 +90,7 @@ def report_content(
                 decisions,
             )
         ),
-        looked=tuple(_looked(measurement.steps.root, states, decisions)),
+        looked=tuple(_looked(measurement.steps.root, states, decisions, metrics["rounds"])),
         worst=worst_alarms(measurement.scored(leader.result, "held_out")),
         curves=tuple(_curves(measurement, leader, states)),
         stops=stops,
@@ -169,26 +170,46 @@ def _handed_out(root: Path, arm: Arm, number: int) -> list[dict[str, Any]] | Non
 
 
 def _looked(
-    root: Path, states: Sequence[ArmState], decisions: Mapping[str, Decision]
+    root: Path,
+    states: Sequence[ArmState],
+    decisions: Mapping[str, Decision],
+    rounds: Sequence[Mapping[str, Any]],
 ) -> list[Looked]:
-    """Return for each arm and round who decided on its candidates."""
+    """Return for each arm and round who decided on its candidates, and which alarms came again."""
+    known = {(row["arm"], row["round"]): row["known_alarms"] for row in rounds}
     found = []
     for state in states:
         for number in range(1, state.last_round + 1):
-            paths = [row["path"] for row in _handed_out(root, state.arm, number) or []]
+            rows = _handed_out(root, state.arm, number) or []
+            paths = [row["path"] for row in rows]
             said = [decisions[path] for path in paths if path in decisions]
             if paths:
                 verdicts = Counter(each.verdict.value for each in said)
                 people = dict(Counter(each.who for each in said).most_common())
-                found.append(Looked(state.name, number, len(paths), verdicts, people))
+                lines = tuple(_line(row, decisions) for row in rows) if said else ()
+                again = known[state.name, number]
+                found.append(Looked(state.name, number, len(paths), verdicts, people, lines, again))
     return found
+
+
+def _line(row: Mapping[str, Any], decisions: Mapping[str, Decision]) -> LookedLine:
+    said = decisions.get(row["path"])
+    if said is None:
+        return LookedLine(row["image"], row["score"], _NOBODY)
+    boxes = f", {len(said.boxes)} drawn" if said.boxes else ""
+    when = said.when[:16].replace("T", " ")
+    return LookedLine(row["image"], row["score"], _VERDICTS[said.verdict] + boxes, said.who, when)
 
 
 def _picture(
     row: Mapping[str, Any], categories: Sequence[str], decisions: Mapping[str, Decision]
 ) -> Picture:
     said = decisions.get(row["path"])
-    verdict = "" if said is None else f" · {_VERDICTS[said.verdict]} ({said.who})"
+    verdict = (
+        f" · {_NOBODY}" if decisions else ""
+    )  # where all were taken as empty, the page says so
+    if said is not None:
+        verdict = f" · {_VERDICTS[said.verdict]} ({said.who})"
     return Picture(Path(row["path"]), _alarms(row, categories), _caption(row) + verdict)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hardmine.evaluation.known_alarms import RepeatedAlarms
 from hardmine.evaluation.paired import AlarmChange
 from hardmine.files import write_text
 from hardmine.loop.arm import ArmCandidates, ArmState
@@ -26,6 +27,7 @@ def round_row(
     first_recall: float | None,
     candidates: ArmCandidates | None = None,
     second_look: Sequence[str] = (),
+    known_alarms: RepeatedAlarms | None = None,
 ) -> dict[str, Any]:
     """Return the row of an arm's last round, as ``rounds.json`` holds it.
 
@@ -45,8 +47,18 @@ def round_row(
         recall_at_first_threshold=first_recall,
         mining=None if candidates is None else _search_counts(candidates),
         second_look=len(second_look),
+        known_alarms=None if known_alarms is None else _known_counts(known_alarms),
         model=state.model.key,
     ).to_dict()
+
+
+def _known_counts(known: RepeatedAlarms) -> dict[str, Any]:
+    return {
+        "alarms": known.alarms,
+        "images": known.images,
+        "again": known.again,
+        "again_images": len(known.again_images),
+    }
 
 
 def _search_counts(candidates: ArmCandidates) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def read_confirmed(target: Path | str) -> ConfirmedAlarms:
         for image, decision in store.decisions().items():
             if decision.verdict is not Verdict.EMPTY:
                 continue
-            seen = _worth_knowing(decision.shown or _stored(store, decision))
+            seen = worth_knowing(decision.shown or _stored(store, decision))
             if seen:
                 boxes[image] = seen
                 row = store.find(decision.model_id, image)
@@ -60,7 +60,7 @@ def read_confirmed(target: Path | str) -> ConfirmedAlarms:
     return ConfirmedAlarms(KnownAlarms(boxes), phash)
 
 
-def _worth_knowing(boxes: Sequence[NamedBox]) -> tuple[NamedBox, ...]:
+def worth_knowing(boxes: Sequence[NamedBox]) -> tuple[NamedBox, ...]:
     """Return the alarms from :data:`KNOWN_FROM` on, or the best one where none reaches it.
 
     Mining keeps every box from .05 on, most of which no threshold in use would ever show.

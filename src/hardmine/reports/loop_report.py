@@ -22,6 +22,7 @@ from hardmine.reports.wording import Comparison
 PICTURE_BYTES = 6_000_000
 PICTURES_PER_GALLERY = 24
 PROBLEMS_LISTED = 200
+LINES_LISTED = 500
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def render_report(data: ReportData) -> str:
         main_set=_main_set,
         main_name=_main_name(data.rows),
         error_kinds=ERROR_KINDS,
+        error_bounds=ERROR_BOUNDS,
         miss_rate=Markup(figures.miss_rate_figure(data.curves, arms)) if data.curves else "",
         sets=_set_names(data.rows),
         columns=SHOWN,
@@ -84,6 +86,7 @@ def render_report(data: ReportData) -> str:
         verdicts=sort_verdicts(data),
         telemetry=[telemetry_part(course, index) for index, course in enumerate(data.courses)],
         wording=wording,
+        lines_listed=LINES_LISTED,
         problem_kinds=Counter(problem.kind for problem in data.problems).most_common(),
         problems=data.problems[:PROBLEMS_LISTED],
         recipe=json.dumps(data.recipe, indent=2, ensure_ascii=False, default=str),
@@ -99,6 +102,11 @@ ERROR_KINDS = {
     "missed": "an object that no detection is near",
 }
 """The kinds of ``evaluation.error_breakdown`` in the words of the page."""
+ERROR_BOUNDS = {
+    "false_positive": "all false detections together: no false one scores above a right one",
+    "false_negative": "all objects that are not found together",
+}
+"""The two gains that bound those of the kinds."""
 
 
 def last_row(rows: Sequence[RoundRow]) -> RoundRow | None:

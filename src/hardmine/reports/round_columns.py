@@ -26,6 +26,8 @@ class RoundRow:
         mining: counts of the search for candidates; ``None`` where there was none.
         second_look: how many images fire again although they were trained on as empty.
         model: the key of the model.
+        known_alarms: how many alarms were seen on images that the arm was trained on as empty, and how
+            many fire again (``again`` is ``None`` without a threshold); ``None`` without any.
     """
 
     arm: str
@@ -38,6 +40,7 @@ class RoundRow:
     mining: Mapping[str, int] | None = None
     second_look: int = 0
     model: str = ""
+    known_alarms: Mapping[str, Any] | None = None
 
     def figure(self, name: str) -> Any:
         """Return a figure of the measurement; ``None`` when it was not measured."""
@@ -118,6 +121,10 @@ COLUMNS = (
     _measured("stray_alarms"),
     Column("mining", lambda row: None if row.mining is None else dict(row.mining)),
     Column("second_look", lambda row: row.second_look),
+    Column(
+        "known_alarms",
+        lambda row: None if row.known_alarms is None else dict(row.known_alarms),
+    ),
     Column("model", lambda row: row.model),
 )
 """All columns, in the order of ``rounds.json`` and of the tables."""
@@ -128,14 +135,14 @@ SHOWN = tuple(column for column in COLUMNS if column.heading)
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return headings and cells of rows as ``rounds.json`` holds them."""
-    cells = [[column.text(row[column.key]) for column in SHOWN] for row in rows]
+    cells = [[column.text(row.get(column.key)) for column in SHOWN] for row in rows]
     return [column.heading for column in SHOWN], cells
 
 
 def csv_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of ``metrics.csv``, of rows as ``rounds.json`` holds them."""
     return [
-        {name: cell for c in COLUMNS for name, cell in c.csv_cells(row[c.key]).items()}
+        {name: cell for c in COLUMNS for name, cell in c.csv_cells(row.get(c.key)).items()}
         for row in rows
     ]
 

@@ -61,6 +61,15 @@ _SETS = {
 }
 
 
+def dearest(gains: Mapping[str, float] | None) -> str:
+    """Return the kind of mistakes that costs most AP50, with the gain; a dash where none costs any."""
+    kinds = {kind: gain for kind, gain in (gains or {}).items() if not kind.startswith("false_")}
+    kind = max(kinds, key=lambda name: kinds[name], default="")
+    if not kind or rate(kinds[kind]) == rate(0.0):
+        return ABSENT
+    return f"{kind} {number(kinds[kind])}"
+
+
 def set_title(name: str) -> str:
     """Return what a negative set is called on the page."""
     return _SETS.get(name, (name, name))[0]
@@ -233,15 +242,38 @@ class Stop:
     reason: str | None
 
 
+def again(known: Mapping[str, Any] | None) -> str:
+    """Return how many known alarms fire again, such as ``3 of 22``; a dash where there are none."""
+    if known is None or known["again"] is None:
+        return ABSENT
+    return f"{known['again']} of {known['alarms']}"
+
+
+@dataclass(frozen=True)
+class LookedLine:
+    """One candidate of a round: its name, its score, what was said of it, by whom and when."""
+
+    image: str
+    score: float | None
+    verdict: str
+    who: str = ""
+    when: str = ""
+
+
 @dataclass(frozen=True)
 class Looked:
-    """Who decided on the candidates of a round: how many, how many of each state, and by whom."""
+    """Who decided on the candidates of a round: how many, how many of each state, by whom; and each.
+
+    ``lines`` are empty where nobody decided on any. ``known_alarms`` is that of the round's row.
+    """
 
     arm: str
     round: int
     total: int
     states: Mapping[str, int]
     people: Mapping[str, int]
+    lines: tuple[LookedLine, ...] = ()
+    known_alarms: Mapping[str, Any] | None = None
 
     @property
     def nobody(self) -> int:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hardmine.data.formats.format_table import FORMATS
-from hardmine.data.formats.image_files import plain_path
+from hardmine.data.formats.image_files import JOURNALS, plain_path
 from hardmine.data.formats.label_format import ALL, Additions, NewImage
 from hardmine.data.formats.recognise import find_sources
 from hardmine.data.images import decode_image, picture_suffixes
@@ -44,9 +44,11 @@ from hardmine.review.labelling_verdicts import is_labelling_file
 from hardmine.types import Dataset, Decision, ImageState
 
 How = Literal["copy", "link", "reference"]
-"""An image becomes a copy, a hard link, or a symbolic link to where it is."""
+"""An image becomes a copy, a hard link, or a reference: a symbolic link to where it is, or its path in
+those label files that name images by path."""
 
-JOURNALS = ".hardmine-apply"
+_BY_PATH = ("coco", "csv")
+"""Formats whose label files can name an image anywhere."""
 _PLAIN = re.compile(r"[^\w.-]+")
 _log = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ class ApplyResult:
 
     Attributes:
         split: the part that the images went into.
-        empty: names of the files that were added as verified negatives.
+        empty: names of the files that were added as verified negatives; paths of those that stay where
+            they are.
         labelled: names of those that were added with objects.
         skipped: images that were not added, each with the reason.
         undecided: how many images have another verdict (unsure, ignore, an object without a box).
@@ -97,13 +100,14 @@ class ApplyResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidate:
-    """A decided image as it is now: its bytes' digest, its size, its hash."""
+    """A decided image as it is now: digest of its bytes, size, hash; ``place`` where it is to stay."""
 
     decision: Decision
     name: str
     digest: str
     size: tuple[int, int]
     phash: int
+    place: Path | None = None
 
 
 @dataclass(slots=True)
@@ -132,8 +136,9 @@ def apply_decisions(
         store: the folder of ``mine`` or of a loop, its ``pool.sqlite``, a ``candidates.csv`` with
             verdicts, or a labelling program's file in that folder (verdicts go into the store first).
         data: the data set.
-        how: copy the images, make hard links, or make symbolic links to where they are. Images in
-            archives and behind URLs are always copied.
+        how: copy the images, make hard links, or leave them where they are (reference): YOLO and VOC
+            get symbolic links, COCO and CSV name them by path, relative where they lie below the data
+            set. Images in archives, videos and behind URLs are always copied.
         images: the folder of the data set's images, where it is not found beside the labels.
         dry_run: write nothing.
 
@@ -238,25 +243,22 @@ def _plan(
     how: How,
 ) -> _Plan:
     plan = _Plan(_target_split(splits, data))
+    source = find_sources(plain_path(data), None if images is None else plain_path(images))[
+        plan.split
+    ]
+    row = next(row for row in FORMATS if row.name == source.format)
+    stay = how == "reference" and row.name in _BY_PATH
     candidates: list[_Candidate] = []
     for image, decision in decisions.items():
         if not _is_added(decision):
             continue
-        found = _read(decision, phash_of.get(image, 0))
+        found = _read(decision, phash_of.get(image, 0), stay)
         if isinstance(found, Skipped):
             plan.skipped.append(found)
         else:
             candidates.append(found)
     kept = _apart(candidates, splits, plan)
     plan.images = {candidate.name: candidate for candidate in kept}
-    source = find_sources(plain_path(data), None if images is None else plain_path(images))[
-        plan.split
-    ]
-    row = next(row for row in FORMATS if row.name == source.format)
-    if how == "reference" and row.name not in ("yolo", "voc"):
-        raise DataError(
-            f"{data}: {row.name} files name images inside their folder alone; use copy or link"
-        )
     new = [_new_image(candidate) for candidate in kept]
     if new:
         plan.additions = row.appender(source, splits[plan.split], new)
@@ -274,9 +276,10 @@ def _target_split(splits: Mapping[str, Dataset], data: Path | str) -> str:
     )
 
 
-def _read(decision: Decision, mined: int) -> _Candidate | Skipped:
+def _read(decision: Decision, mined: int, stay: bool) -> _Candidate | Skipped:
+    item = open_image(decision.image)
     try:
-        content = read_item(open_image(decision.image))
+        content = read_item(item)
         picture = decode_image(content, decision.image)
     except (DataError, OSError) as error:
         return Skipped(decision.image, f"cannot be read: {error}")
@@ -284,8 +287,9 @@ def _read(decision: Decision, mined: int) -> _Candidate | Skipped:
     if mined and phash and bin((phash ^ mined) & (2**64 - 1)).count("1") > MAX_DISTANCE:
         return Skipped(decision.image, "has changed since it was mined")
     digest = hashlib.sha256(content).hexdigest()
-    name = _file_name(decision.image)
-    return _Candidate(decision, name, digest, (picture.width, picture.height), phash)
+    place = plain_path(item.name) if stay and item.read is None else None
+    name = _file_name(decision.image) if place is None else str(place)
+    return _Candidate(decision, name, digest, (picture.width, picture.height), phash, place)
 
 
 def _file_name(image: str) -> str:
@@ -304,7 +308,7 @@ def _apart(
     hashes = hash_images([path for _, path in there])
     near = find_near(hashes, [candidate.phash for candidate in candidates])
     groups = group_duplicates([candidate.phash for candidate in candidates])
-    names = {path.name for _, path in there}
+    names = {path.name for _, path in there} | {str(path) for _, path in there}
     kept: dict[int, _Candidate] = {}
     for index, candidate in enumerate(candidates):
         image = candidate.decision.image
@@ -326,7 +330,7 @@ def _new_image(candidate: _Candidate) -> NewImage:
     boxes = np.array([box.box for box in candidate.decision.boxes], np.float32).reshape(-1, 4)
     boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
     classes = tuple(box.category for box in candidate.decision.boxes)
-    return NewImage(candidate.name, width, height, boxes, classes)
+    return NewImage(candidate.name, width, height, boxes, classes, candidate.place)
 
 
 def _check_free(additions: Additions) -> None:
@@ -372,8 +376,11 @@ def _write(root: Path, plan: _Plan, how: How) -> Path:
                 "backup": f"{number:04d}/{index}",
             }
         )
+    stay = [str(each.place) for each in plan.images.values() if each.place is not None]
     record: dict[str, Any] = {
+        "root": str(root),
         "done": False,
+        "references": stay,
         "made": {str(path): digest for path, digest in made.items()},
         "folders": [str(path) for path in _missing_folders(made)],
         "changed": changed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from hardmine.evaluation.doubtful_labels import DoubtfulLabels
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import LABELS, PoolStore, StoredDecision
 from hardmine.mining.sources.remote import is_url
+from hardmine.review.verdicts import read_sheet
 from hardmine.types import F32, I64, Dataset, Verdict
 
 CANDIDATES, SECOND_LOOK, SET_ASIDE, FIRES = "candidates", "second_look", "set_aside", "fires"
@@ -425,22 +425,17 @@ def _read_json(path: Path) -> _List:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from None
 
 
-def _sheet_rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from None
-    if rows and "image" not in rows[0]:
-        raise DataError(f"{path}:1: got columns {list(rows[0])}, wanted those of candidates.csv")
-    return [row for row in rows if (row["image"] or "").strip()]
+def _sheet_rows(path: Path) -> list[dict[str, str | None]]:
+    """Return the rows of a CSV that name an image, under its name without spaces around it."""
+    rows = [row for _, row in read_sheet(path)]
+    return [{**row, "image": name} for row in rows if (name := (row["image"] or "").strip())]
 
 
-def _item_of_row(row: Mapping[str, str], path: Path) -> Item:
-    name = row["image"].strip()
+def _item_of_row(row: Mapping[str, str | None], path: Path) -> Item:
+    name = row["image"] or ""
     place = name if is_url(name) else str((path.parent / name).absolute())
     try:
-        score = float(row["score"]) if row.get("score") else None
+        score = float(row["score"] or "") if row.get("score") else None
     except ValueError:
         raise DataError(f"{path}: {name}: score {row['score']!r} is no number") from None
     return Item(place, name, score, row.get("class") or "", CANDIDATES, boxes=[])

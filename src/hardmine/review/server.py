@@ -6,9 +6,11 @@ a server that is killed and started again goes on where it was.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,14 @@ from hardmine.review.decisions import (
     pace,
 )
 from hardmine.review.request_guard import Access, RequestGuard
-from hardmine.review.review_pictures import Encoded, ReviewPictures, stamp, what_is_wrong
+from hardmine.review.review_pictures import (
+    SCREENS,
+    THUMBNAILS,
+    Encoded,
+    ReviewPictures,
+    stamp,
+    what_is_wrong,
+)
 from hardmine.types import NamedBox, Verdict
 
 if TYPE_CHECKING:
@@ -93,7 +102,7 @@ class Review:
 
     def __init__(self, listed: CandidateList, desk: DecisionDesk, who: str) -> None:
         self.listed, self.desk, self.who = listed, desk, who
-        self.pictures = ReviewPictures()
+        self.pictures = ReviewPictures(listed.store.with_name(THUMBNAILS))
         self.run_id = secrets.token_hex(6)
         self._at: dict[str, list[int]] = {}
         for at, item in enumerate(listed.items):
@@ -418,10 +427,11 @@ def make_app(review: Review, access: Access) -> App:
     async def undo(request: Request) -> Response:
         return _json(await run_in_threadpool(review.undo, _read(await request.body(), _UndoBody)))
 
-    def picture(read: Callable[[Item], Encoded]) -> Callable[[Request], Any]:
+    def picture(read: Callable[[Item, int], Encoded], pool: Executor) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
             item = review.item(request.path_params["at"])
-            found = await run_in_threadpool(read, item)
+            side = _number(request.query_params.get("side", str(SCREENS[-1])))
+            found = await asyncio.get_running_loop().run_in_executor(pool, read, item, side)
             headers = {
                 "cache-control": "private, max-age=3600",
                 "x-image-width": str(found.width),
@@ -431,6 +441,8 @@ def make_app(review: Review, access: Access) -> App:
 
         return answer
 
+    pictures = review.pictures
+    large, small = pictures.readers, pictures.thumbnail_readers
     routes = [
         Route("/", index),
         Route("/page/{name}", static),
@@ -441,9 +453,9 @@ def make_app(review: Review, access: Access) -> App:
         Route("/api/changes", changes),
         Route("/api/decide", decide, methods=["POST"]),
         Route("/api/undo", undo, methods=["POST"]),
-        Route("/thumbnail/{at:int}", picture(review.pictures.thumbnail)),
-        Route("/picture/{at:int}", picture(review.pictures.screen)),
-        Route("/picture/{at:int}/full", picture(review.pictures.full)),
+        Route("/thumbnail/{at:int}", picture(lambda item, _: pictures.thumbnail(item), small)),
+        Route("/picture/{at:int}", picture(pictures.screen, large)),
+        Route("/picture/{at:int}/full", picture(lambda item, _: pictures.full(item), large)),
     ]
     faults: Mapping[Any, Any] = {HTTPException: _http_fault, HardmineError: _fault}
     return RequestGuard(Starlette(routes=routes, exception_handlers=dict(faults)), access)

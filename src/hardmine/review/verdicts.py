@@ -55,7 +55,7 @@ def read_verdicts(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
     if path.suffix.lower() in SUFFIXES:
         return _read_labelled(path, known)
     verdicts: dict[str, Said] = {}
-    for line, row in _rows(path):
+    for line, row in read_sheet(path, ("image", "verdict")):
         name, said = (row.get("image") or "").strip(), (row.get("verdict") or "").strip().lower()
         if not name and not said:
             continue
@@ -88,12 +88,19 @@ def _add(verdicts: dict[str, Said], image: str, name: str, said: Said) -> None:
         )
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str | None]]]:
+def read_sheet(
+    path: Path, wanted: Sequence[str] = ("image",)
+) -> list[tuple[int, dict[str, str | None]]]:
+    """Return the rows of a CSV that a person may have edited, each with the number of its line.
+
+    Raises:
+        DataError: it cannot be read, or lacks one of the ``wanted`` columns.
+    """
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         names = [str(name).strip() for name in reader.fieldnames or ()]
-        if not {"image", "verdict"} <= set(names):
-            raise DataError(f"{path}:1: got columns {names}, wanted image and verdict")
+        if not set(wanted) <= set(names):
+            raise DataError(f"{path}:1: got columns {names}, wanted {' and '.join(wanted)}")
         reader.fieldnames = names
         return [(reader.line_num, row) for row in reader]
     except (OSError, TextError, csv.Error) as error:

@@ -92,7 +92,7 @@ def test_the_filter_narrows_the_list_by_verdict_score_and_name(
     )
     page.fill("#filter-name", "PIC-002")
     page.wait_for_function(
-        "() => document.getElementById('filter-count').textContent == '1 pictures'"
+        "() => document.getElementById('filter-count').textContent == '1 picture'"
     )
     page.keyboard.press("Enter")
     shows(page, 2)
@@ -100,6 +100,59 @@ def test_the_filter_narrows_the_list_by_verdict_score_and_name(
     page.keyboard.press("/")
     page.click("#filter-clear")
     page.wait_for_function("() => document.getElementById('pace').textContent.startsWith('1 of 6')")
+
+
+def filtered(page: Any) -> str:
+    return page.inner_text("#pace").partition(" · ")[0]
+
+
+def test_filter_order_and_view_outlive_a_reload_and_follow_the_address(
+    served: Served, open_page: Open
+) -> None:
+    page = open_page(served.url)
+    page.keyboard.press("/")
+    page.fill("#filter-low", "0.65")  # four of six
+    page.select_option("#filter-sort", "low")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.getElementById('pace').textContent.startsWith('0 of 4')")
+    page.keyboard.press("n")
+    page.keyboard.press("g")
+    page.wait_for_selector(".tile")
+    assert page.locator(".tile .mark").all_inner_texts() == [".70", ".78", ".87", ".95"]
+    page.reload()
+    page.wait_for_selector(".tile")
+    assert filtered(page) == "0 of 4"
+    assert page.get_attribute("#filter-button", "aria-pressed") == "true"
+    assert page.locator(".tile .mark").all_inner_texts() == [".70", ".78", ".87", ".95"]
+
+    other = page.context.new_page()  # a second tab with the same address
+    other.goto(page.url)
+    other.wait_for_selector(".tile")
+    assert filtered(other) == "0 of 4"
+    other.keyboard.press("/")
+    assert other.input_value("#filter-low") == "0.65"
+    assert other.input_value("#filter-sort") == "low"
+
+    page.go_back()  # from the grid to one picture, still filtered
+    page.wait_for_selector("#single:not([hidden])")
+    assert filtered(page) == "0 of 4"
+    page.go_back()  # to all
+    page.wait_for_function("() => document.getElementById('pace').textContent.startsWith('0 of 6')")
+    page.go_forward()
+    page.wait_for_function("() => document.getElementById('pace').textContent.startsWith('0 of 4')")
+
+
+def test_an_address_with_nonsense_shows_all(served: Served, open_page: Open) -> None:
+    page = open_page(served.url + "#list=x&picture=-3&verdicts=9z&low=abc&class=<b>&sort=up&name=")
+    assert filtered(page) == "0 of 6"
+    page.evaluate("() => { location.hash = 'picture=4&high=0.8'; }")
+    shows(page, 4)
+    assert filtered(page) == "0 of 4"  # .78, .70, .62 and .53
+    page.evaluate("() => { location.hash = 'low=2'; }")
+    page.wait_for_function(
+        "() => document.getElementById('notice').textContent.includes('No picture fits')"
+    )
+    assert filtered(page) == "0 of 6"
 
 
 def test_many_are_chosen_in_the_grid_by_shift_and_by_dragging(

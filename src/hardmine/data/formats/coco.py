@@ -38,8 +38,9 @@ from hardmine.data.formats.label_format import (
     Reader,
     Writer,
     below_images,
+    pictures_in,
     usual_folder,
-    written_beside,
+    written_as,
 )
 from hardmine.data.formats.label_readers import likely_folders, none_found
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
@@ -265,7 +266,7 @@ class _CocoReader:
         source = self.source
         if by_base_name is None:
             by_base_name = source.by_base_name
-        return ImageFinder(source.root, bases, by_base_name=by_base_name)
+        return ImageFinder(source.root, bases, by_base_name=by_base_name, labels=source.file)
 
     def read_images(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Take the ``images`` list: one raw image a path, faults noted by index."""
@@ -684,7 +685,7 @@ def append_coco(source: CocoSource, split: Dataset, images: Sequence[NewImage]) 
     folder = usual_folder(split)
     known = next(record.path for record in split.records if record.path.parent == folder)
     numbers = {str(entry.get("name")): entry.get("id") for entry in data.get("categories", [])}
-    found = Additions(pictures={image.name: folder / image.name for image in images})
+    found = Additions(pictures=pictures_in(folder, images))
     written = [_name(entry) for entry in data["images"]]
     next_image, next_object = (_next_id(data.get(key) or []) for key in ("images", "annotations"))
     for image_id, image in enumerate(images, start=next_image):
@@ -692,7 +693,7 @@ def append_coco(source: CocoSource, split: Dataset, images: Sequence[NewImage]) 
         data["images"].append(
             {
                 "id": image_id,
-                "file_name": written_beside(written, known, image.name),
+                "file_name": written_as(image, written, known, split.root),
                 "width": image.width,
                 "height": image.height,
                 STATE_KEY: state.value,

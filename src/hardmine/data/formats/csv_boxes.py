@@ -32,9 +32,10 @@ from hardmine.data.formats.label_format import (
     LabelFiles,
     NewImage,
     Reader,
+    pictures_in,
     usual_folder,
     with_lines,
-    written_beside,
+    written_as,
 )
 from hardmine.data.formats.label_readers import OneFileSource, by_split, one_file_source
 from hardmine.errors import DataError
@@ -217,10 +218,10 @@ def append_csv(source: OneFileSource, split: Dataset, images: Sequence[NewImage]
     folder = usual_folder(split)
     known = next(record.path for record in split.records if record.path.parent == folder)
     written = [line[columns["image"]] for line in lines if len(line) > columns["image"]]
-    found = Additions(pictures={image.name: folder / image.name for image in images})
+    found = Additions(pictures=pictures_in(folder, images))
     added: list[str] = []
     for image in images:
-        values = {"image": written_beside(written, known, image.name)}
+        values = {"image": written_as(image, written, known, split.root)}
         values |= {"width": str(image.width), "height": str(image.height)}
         values["state"] = (
             ImageState.LABELLED if image.classes else ImageState.VERIFIED_EMPTY

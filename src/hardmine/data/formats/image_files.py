@@ -7,6 +7,7 @@ without labels is a dataset too (`load_images`).
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter, defaultdict
@@ -112,6 +113,8 @@ def walk_pictures(folder: Path | str, passed: PassedOver) -> Iterator[str]:
             passed.look(path)
 
 
+JOURNALS = ".hardmine-apply"
+"""The folder beside labels in which ``hardmine apply`` says what it added to them."""
 _PLAIN = re.compile(r"\w[^/\\]*")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://|/.*\?d=", re.IGNORECASE)
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
@@ -142,6 +145,8 @@ class ImageFinder:
         by_tail: a relative name may begin with folders that are not here (``data/images/a.jpg`` in
             an export of which only ``images`` was kept).
         more_roots: further folders that names may lead into.
+        labels: the label file, beside which images outside the root are named that
+            ``hardmine apply --how reference`` made part of the data.
     """
 
     def __init__(
@@ -152,12 +157,15 @@ class ImageFinder:
         by_base_name: bool = False,
         by_tail: bool = False,
         more_roots: Iterable[Path] = (),
+        labels: Path | None = None,
     ) -> None:
         self.root = plain_path(root)
         self.bases = [str(plain_path(base)) for base in bases or [root]]
         self._roots = [str(self.root), *(str(plain_path(folder)) for folder in more_roots)]
         self._real_roots = [os.path.realpath(folder) for folder in self._roots]
         self._by_base_name = by_base_name
+        self._labels = labels
+        self._referenced: frozenset[str] | None = None
         self._by_tail = by_tail
         self._listed: dict[str, dict[str, bool]] = {}
         self._folded: dict[str, dict[str, list[str]]] = {}
@@ -178,6 +186,8 @@ class ImageFinder:
             for base in self.bases:
                 path = _join(base, spelling)
                 if not any(_is_within(path, root) for root in self._roots):
+                    if self._is_referenced(path):
+                        return Path(path)
                     outside = outside or path
                     continue
                 found = self._look_up(path, name)
@@ -214,6 +224,13 @@ class ImageFinder:
             )
             for way, number in self._found_otherwise.items()
         ]
+
+    def _is_referenced(self, path: str) -> bool:
+        if self._referenced is None:
+            self._referenced = frozenset(
+                () if self._labels is None else referenced_images(self._labels)
+            )
+        return path in self._referenced and os.path.isfile(path)  # noqa: PTH113
 
     def _find_plain(self, name: str) -> Path | None:
         """Return a file right in a base, no link on the way; None leaves it to the careful way."""
@@ -318,6 +335,27 @@ class ImageFinder:
                 return {e.name: linked or e.is_symlink() for e in entries if e.is_file()}
         except OSError:
             return {}
+
+
+def referenced_images(labels: Path) -> set[str]:
+    """Return the images that ``hardmine apply --how reference`` left where they are.
+
+    A journal counts only for the folder in which it was written, so that data that come from elsewhere
+    cannot name images of this machine.
+
+    Args:
+        labels: the label file; journals lie in its folder or in the one above.
+    """
+    found: set[str] = set()
+    for folder in (labels.parent, labels.parent.parent):
+        for journal in (folder / JOURNALS).glob("*.json"):
+            try:
+                record = json.loads(journal.read_text(encoding="utf-8"))
+                if record.get("root") == str(folder.resolve()):
+                    found.update(map(str, record.get("references", ())))
+            except (OSError, ValueError, AttributeError, TypeError):
+                continue
+    return found
 
 
 def plain_path(path: Path | str) -> Path:

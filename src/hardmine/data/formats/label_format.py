@@ -5,6 +5,7 @@ Each format's module has a ``READER``, a ``WRITER`` or both; `format_table` has 
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -156,7 +157,7 @@ class NewImage:
     """An image that is added to a dataset: the name of its file, its size as displayed, its objects.
 
     ``boxes`` f32[N, 4] xyxy pixels with the ``classes`` of the same length; without any, the image is a
-    verified negative.
+    verified negative. With ``place`` it stays where it is, and the labels name it there.
     """
 
     name: str
@@ -164,6 +165,7 @@ class NewImage:
     height: int
     boxes: F32
     classes: tuple[str, ...] = ()
+    place: Path | None = None
 
     @property
     def stem(self) -> str:
@@ -211,6 +213,32 @@ def written_beside(written: Iterable[str], known: Path, name: str) -> str:
         if plain.rpartition("/")[2] == known.name:
             return plain[: len(plain) - len(known.name)] + name
     return name
+
+
+def pictures_in(folder: Path, images: Sequence[NewImage]) -> dict[str, Path]:
+    """Return where new images go, by name; those that stay where they are left out."""
+    return {image.name: folder / image.name for image in images if image.place is None}
+
+
+def written_as(image: NewImage, written: Sequence[str], known: Path, root: Path) -> str:
+    """Return how a label file is to name a new image.
+
+    One that stays where it is has a path relative to where the other names start if it lies below
+    ``root``, else its absolute path.
+
+    Args:
+        written: the names of images in the label file.
+        known: an image that is among them.
+    """
+    if image.place is None:
+        return written_beside(written, known, image.name)
+    if image.place.is_relative_to(root):
+        for text in written:
+            plain = "/" + text.strip().replace("\\", "/").removeprefix("./")
+            if known.as_posix().endswith(plain):
+                start = Path(known.as_posix().removesuffix(plain))
+                return Path(os.path.relpath(image.place, start)).as_posix()
+    return image.place.as_posix()
 
 
 def with_lines(path: Path, lines: Iterable[str]) -> bytes:

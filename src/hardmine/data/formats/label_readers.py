@@ -318,7 +318,9 @@ class _OneFileReader:
     def __init__(self, source: OneFileSource, empty_is_verified: bool) -> None:
         self.source = source
         self.file = relative_name(source.file, source.root)
-        self.finder = ImageFinder(source.root, source.bases, by_base_name=source.by_base_name)
+        self.finder = ImageFinder(
+            source.root, source.bases, by_base_name=source.by_base_name, labels=source.file
+        )
         self.empty = ImageState.VERIFIED_EMPTY if empty_is_verified else ImageState.UNREVIEWED
         self.classes = ClassList(source.names)
         self.images: dict[str, RawImage | None] = {}

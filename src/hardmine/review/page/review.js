@@ -34,6 +34,7 @@ let decided = 0; // How many pictures of the order have a verdict.
 let at = 0; // The place in the order.
 let filter = emptyFilter();
 let found = null; // Pictures whose name fits the filter.
+let sort = ""; // A key of SORTS.
 let box = -1; // The alarm that Tab has chosen.
 let weaker = false;
 let label = null; // The boxes that are being drawn: {id, boxes, chosen}.
@@ -41,11 +42,21 @@ let saving = false;
 let view = "single";
 let progress = null;
 let pendingLabel = 0;
+let started = false; // A picture has been shown.
 let advised = false; // The page has said that further candidates bring little.
 
 function emptyFilter() {
   return { verdicts: null, class: "", round: "", group: "", low: "", high: "", name: "" };
 }
+
+// How two pictures are ordered; without a sort they come as they were handed out.
+const SORTS = {
+  "": null,
+  high: (a, b) => (list.score[b] ?? -1) - (list.score[a] ?? -1) || a - b,
+  low: (a, b) => (list.score[a] ?? 2) - (list.score[b] ?? 2) || a - b,
+  group: (a, b) => groupRank[list.group[a]] - groupRank[list.group[b]] || a - b,
+};
+let groupRank = []; // The place of each group when they are sorted by name.
 
 const stage = new Stage($("canvas"), {
   drawn: (drawn) => addBox(drawn),
@@ -75,18 +86,14 @@ async function start() {
   document.title = `Review · ${session.pool.split("/").pop() || session.pool}`;
   $("class-choice").replaceChildren(...session.classes.map((name) => option(name, name)));
   $("class-label").hidden = session.classes.length < 2;
-  let kept = null;
-  try {
-    kept = sessionStorage.getItem(`hardmine.place ${session.store}`);
-  } catch { /* a browser that keeps nothing */ }
-  const wanted = new URLSearchParams(kept ?? location.hash.slice(1));
-  const name = session.queues.some((each) => each.name === wanted.get("list")) ? wanted.get("list") : session.queues[0]?.name;
-  if (!name) {
+  if (!session.queues.length) {
     $("question").textContent = "There is nothing to look at: no image of this run was handed out.";
     return;
   }
-  setQueue(name, wanted.has("picture") ? Number(wanted.get("picture")) : null);
-  if (wanted.get("view") === "grid") setView("grid");
+  const kept = wordsOfReload(session.store);
+  if (kept !== null) history.replaceState(null, "", `#${kept}`);
+  await restore(location.hash.slice(1));
+  addEventListener("hashchange", () => { restore(location.hash.slice(1)); });
   setInterval(poll, 3000);
   poll();
 }
@@ -98,6 +105,8 @@ async function loadList() {
   seen = new Array(verdict.length).fill(0);
   for (const [id, number] of Object.entries(columns.seen)) seen[id] = number;
   cursor = columns.cursor;
+  groupRank = [];
+  list.groups.map((name, i) => [name, i]).sort().forEach(([, i], rank) => { groupRank[i] = rank; });
   members = new Map();
   undecided = new Map();
   list.leader.forEach((leader, id) => {
@@ -118,7 +127,7 @@ function queueNow() {
 function setQueue(name, id = null) {
   queue = name;
   drawQueues();
-  reorder();
+  reorderOrShowAll();
   const place = id === null ? -1 : (placeOf[id] ?? -1);
   const first = order.findIndex((each) => verdict[each] === "0");
   show(place >= 0 ? place : Math.max(0, first));
@@ -144,12 +153,23 @@ function reorder() {
   decided = 0;
   list.queue.forEach((each, id) => {
     if (each !== number || list.leader[id] >= 0 || !passes(id)) return;
-    placeOf[id] = order.length;
     order.push(id);
     decided += verdict[id] !== "0";
   });
+  if (SORTS[sort]) order.sort(SORTS[sort]);
+  order.forEach((id, place) => { placeOf[id] = place; });
   const filtered = JSON.stringify(filter) !== JSON.stringify(emptyFilter());
   $("filter-button").setAttribute("aria-pressed", String(filtered));
+}
+
+// An empty list helps nobody: a filter that nothing fits is dropped.
+function reorderOrShowAll() {
+  reorder();
+  if (order.length) return;
+  say("No picture fits this filter; all are shown.", "warning");
+  filter = emptyFilter();
+  found = null;
+  reorder();
 }
 
 function passes(id) {
@@ -259,7 +279,7 @@ async function getDetails(ids) {
 
 function picturePath(id, full = false) {
   const stamp = details.get(id)?.stamp ?? "";
-  return `/picture/${id}${full ? "/full" : ""}?v=${encodeURIComponent(stamp)}`;
+  return full ? `/picture/${id}/full?v=${encodeURIComponent(stamp)}` : `/picture/${id}?side=${stage.side}&v=${encodeURIComponent(stamp)}`;
 }
 
 // Shows a place of the order; resolves when the picture is painted.
@@ -274,7 +294,7 @@ async function show(place, began = null) {
   $("question").textContent = queueNow().question;
   $("fault").hidden = true;
   drawVerdicts();
-  drawStrip();
+  drawStrip(false); // Its thumbnails come after the picture.
   drawProgress();
   remember();
   const waiting = setTimeout(() => { if (order[at] === id) $("loading").hidden = false; }, 150);
@@ -287,6 +307,8 @@ async function show(place, began = null) {
     stage.show(picture);
     $("canvas").dataset.picture = String(id);
     drawFacts();
+    if (!started) performance.mark("first picture");
+    started = true;
     setFault(details.get(id).fault);
     if (began !== null) {
       requestAnimationFrame(() => {
@@ -305,6 +327,7 @@ async function show(place, began = null) {
     clearTimeout(waiting);
     if (order[at] === id) $("loading").hidden = true;
   }
+  fillStrip();
   ahead();
 }
 
@@ -436,7 +459,7 @@ function drawVerdicts() {
   $("verdicts").querySelector(".object span").textContent = labels ? "a box is missing or wrong" : "it is really there";
 }
 
-function drawStrip() {
+function drawStrip(filled = true) {
   const strip = $("filmstrip");
   const side = Math.max(2, Math.floor(stripWidth / 92 / 2));
   const from = Math.max(0, Math.min(at - side, order.length - 2 * side - 1));
@@ -451,6 +474,14 @@ function drawStrip() {
     button.setAttribute("aria-label", `Picture ${place + 1}, ${CODES[verdict[id]] || "undecided"}`);
     return button;
   }));
+  if (filled) fillStrip();
+}
+
+function fillStrip() {
+  for (const img of $("filmstrip").querySelectorAll("img[data-src]")) {
+    img.src = img.dataset.src;
+    delete img.dataset.src;
+  }
 }
 
 let stripWidth = 0;
@@ -469,7 +500,7 @@ function frameOf(id) {
   img.alt = "";
   img.decoding = "async";
   img.addEventListener("error", () => { button.classList.add("broken"); });
-  img.src = `/thumbnail/${id}?v=${server.session.run}`;
+  img.dataset.src = `/thumbnail/${id}?v=${server.session.run}`;
   button.append(img);
   return button;
 }
@@ -817,7 +848,7 @@ function setView(name) {
     show(at);
     $("canvas").focus({ preventScroll: true });
   }
-  remember();
+  remember(true);
 }
 
 function gridText() {
@@ -827,14 +858,66 @@ function gridText() {
   $("grid-text").textContent = chosen ? `${number(chosen)} chosen${more}` : `${number(order.length)} pictures: drag, or click and ⇧ click, to choose`;
 }
 
+// ---- The address says what is shown: list, picture, view, order and filter
+
 let remembering = 0;
-function remember() {
-  const words = `${new URLSearchParams({ list: queue, picture: String(order[at]), ...(view === "grid" ? { view } : {}) })}`;
+let replaced = ""; // The words of the address, as far as this page has written them.
+
+function wordsNow() {
+  const words = { list: queue, picture: String(order[at]), view: view === "grid" ? view : "", sort, ...filter, verdicts: filter.verdicts?.join("") ?? "" };
+  return `${new URLSearchParams(Object.entries(words).filter(([, value]) => value !== ""))}`;
+}
+
+// A new list, view, order or filter is a step that the browser's "back" takes back; a new picture is none.
+function remember(step = false) {
+  const words = wordsNow();
   try {
     sessionStorage.setItem(`hardmine.place ${server.session.store}`, words); // For a reload; at once.
   } catch { /* a browser that keeps nothing */ }
   clearTimeout(remembering);
-  remembering = setTimeout(() => { history.replaceState(null, "", `#${words}`); }, 300);
+  const write = (how) => {
+    if (how === "replaceState" && location.hash.slice(1) !== replaced) return; // Somebody went elsewhere.
+    replaced = words;
+    history[how](null, "", `#${words}`);
+  };
+  const same = (text) => `${new URLSearchParams([...new URLSearchParams(text)].filter(([name]) => name !== "picture"))}`;
+  if (step && same(words) !== same(replaced)) write("pushState");
+  else remembering = setTimeout(() => { write("replaceState"); }, 300);
+}
+
+function wordsOfReload(store) {
+  if (performance.getEntriesByType("navigation")[0]?.type !== "reload") return null;
+  try {
+    return sessionStorage.getItem(`hardmine.place ${store}`);
+  } catch {
+    return null; // A browser that keeps nothing.
+  }
+}
+
+// Shows what an address says; what does not exist here is left out of it.
+async function restore(words) {
+  if (words && words === replaced) return;
+  const wanted = new URLSearchParams(words);
+  const known = (name, names) => (names.includes(wanted.get(name)) ? wanted.get(name) : "");
+  const amount = (name) => (Number.isFinite(Number(wanted.get(name) || NaN)) ? wanted.get(name) : "");
+  const codes = [...new Set(wanted.get("verdicts") ?? "")].filter((code) => code in CODES);
+  filter = {
+    verdicts: codes.length ? codes : null,
+    class: known("class", list.classes),
+    round: known("round", list.rounds),
+    group: known("group", list.groups),
+    low: amount("low"),
+    high: amount("high"),
+    name: (wanted.get("name") ?? "").slice(0, 100),
+  };
+  sort = known("sort", Object.keys(SORTS));
+  found = filter.name ? new Set(await server.get(`/api/search?q=${encodeURIComponent(filter.name)}`)) : null;
+  const names = server.session.queues.map((each) => each.name);
+  replaced = words;
+  leaveLabel();
+  setQueue(known("list", names) || names[0], wanted.has("picture") ? Number(wanted.get("picture")) : null);
+  const asked = wanted.get("view") === "grid" ? "grid" : "single";
+  if (asked !== view) setView(asked);
 }
 
 function openFilter() {
@@ -846,6 +929,7 @@ function openFilter() {
   choose("filter-class", list.classes, filter.class);
   choose("filter-round", list.rounds, filter.round);
   choose("filter-group", list.groups, filter.group);
+  $("filter-sort").value = sort;
   const legend = $("filter-verdicts").querySelector("legend");
   $("filter-verdicts").replaceChildren(legend, ...[..."012534"].map((code) => {
     const word = CODES[code];
@@ -878,6 +962,7 @@ async function readFilter() {
     high: $("filter-high").value,
     name: $("filter-name").value,
   };
+  sort = $("filter-sort").value;
   counting += 1;
   const turn = counting;
   const named = filter.name ? new Set(await server.get(`/api/search?q=${encodeURIComponent(filter.name)}`)) : null;
@@ -885,21 +970,16 @@ async function readFilter() {
   found = named;
   const number_ = list.queues.indexOf(queue);
   const count = list.queue.reduce((sum, each, id) => sum + (each === number_ && list.leader[id] < 0 && passes(id)), 0);
-  $("filter-count").textContent = `${number(count)} pictures`;
+  $("filter-count").textContent = count === 1 ? "1 picture" : `${number(count)} pictures`;
 }
 
 async function applyFilter() {
   await readFilter();
   const id = order[at];
-  reorder();
-  if (!order.length) {
-    say("No picture fits this filter; all are shown.", "warning");
-    filter = emptyFilter();
-    found = null;
-    reorder();
-  }
+  reorderOrShowAll();
   const place = placeOf[id];
   await show(place >= 0 ? place : 0);
+  remember(true);
   if (view === "grid") {
     grid.show(order, order[at]);
     gridText();
@@ -1054,7 +1134,7 @@ $("filter-clear").addEventListener("click", () => {
   filter = emptyFilter();
   found = null;
   for (const tick of $("filter-verdicts").querySelectorAll("input")) tick.checked = true;
-  for (const place of ["class", "round", "group", "low", "high", "name"]) $(`filter-${place}`).value = "";
+  for (const place of ["class", "round", "group", "low", "high", "name", "sort"]) $(`filter-${place}`).value = "";
   $("filter").close();
 });
 $("keys-reset").addEventListener("click", () => { keys.reset(); drawKeys(); });

@@ -61,6 +61,13 @@ export class Stage {
     return this.#hidden;
   }
 
+  // The longest side that the stage shows of a picture, in the screen's own pixels; one of few sizes, so
+  // that a window that grows a little does not need all pictures anew.
+  get side() {
+    const side = Math.max(this.area.w, this.area.h) * (window.devicePixelRatio || 1);
+    return Math.min(2048, Math.max(1024, Math.ceil(side / 512) * 512));
+  }
+
   fit() {
     this.closeUp = null;
     this.view = { zoom: 1, x: 0.5, y: 0.5 };
