@@ -171,7 +171,15 @@ def test_a_run_that_lacks_something_says_what_cannot_be_concluded(trained: Train
     assert says(diagnose(run), "There is one class")
     (run / "metrics.json").unlink()
     assert says(diagnose(run), "was interrupted")
+    (run / "log.csv").write_text("step,loss\n1,2\n")  # of another version
     values = json.loads((run / "train.json").read_text())
+    values["inputs"]["data"] = str(run / "gone.json")
+    (run / "train.json").write_text(json.dumps(values))
+    gone = diagnose(run)
+    assert says(gone, f"The run's data cannot be read again ({run / 'gone.json'}: no such file")
+    assert gone.causes == ("floor",)
+    with pytest.raises(DataError, match="no such file"):
+        diagnose(run, data=run / "gone.json")
     values["inputs"]["data"] = {"dataset": "abc"}
     (run / "train.json").write_text(json.dumps(values))
     blind = diagnose(run)
@@ -183,6 +191,14 @@ def test_a_run_that_lacks_something_says_what_cannot_be_concluded(trained: Train
     assert says(mute, "There is no telemetry.csv")
     assert mute.causes == ()
     assert not says(mute, "Version")
+    for broken, part in (
+        ("{", "cannot be read as JSON"),
+        ("[]", "wanted the record of a training"),
+    ):
+        (run / "train.json").write_text(broken)
+        with pytest.raises(DataError) as error:
+            diagnose(run)
+        assert part in str(error.value)
 
 
 def test_a_run_of_another_version_says_so(

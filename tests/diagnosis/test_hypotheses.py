@@ -187,6 +187,11 @@ def test_no_image_without_objects_is_not_enough_data() -> None:
     assert TESTS["floor"](given).answer is Answer.UNKNOWN
 
 
+def test_levels_without_any_positive_are_not_enough_data() -> None:
+    none = evidence(telemetry=rows(**{"level0.positives": 0.0, "level1.positives": 0.0}))
+    assert TESTS["levels"](none).answer is Answer.UNKNOWN
+
+
 def test_a_network_that_finds_little_says_nothing_of_labels() -> None:
     given = evidence(train=probed(found=25, missed=75, suspects=30))
     assert TESTS["labels"](given).answer is Answer.UNKNOWN

@@ -89,7 +89,7 @@ def test_a_course_is_read_from_its_run_and_is_none_without_telemetry(tmp_path: P
     assert read_course("run", tmp_path) is None
     (tmp_path / "telemetry.csv").write_text("step\n")
     assert read_course("run", tmp_path) is None
-    (tmp_path / "telemetry.csv").write_text("step,images,level0.priors,level0.iou\n5,40,12,\n")
+    (tmp_path / "telemetry.csv").write_text("step,images,level0.priors,level0.iou\n5,40,12,\n10,4")
     found = read_course("run", tmp_path)
     assert found is not None
     assert found.rows == ({"step": 5.0, "images": 40.0, "level0.priors": 12.0, "level0.iou": None},)

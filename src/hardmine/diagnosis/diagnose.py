@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 from hardmine.diagnosis.diagnosis_page import render_diagnosis
 from hardmine.diagnosis.diagnosis_result import Diagnosis, Finding, in_order
-from hardmine.diagnosis.evidence import Evidence, gather
+from hardmine.diagnosis.evidence import Evidence, gather, read_record
 from hardmine.diagnosis.hypotheses import HYPOTHESES, Verdict, missing_labels
 from hardmine.files import clear_disk_errors, write_json, write_text
 from hardmine.workflows.step_cache import Notify, silent
@@ -148,17 +147,11 @@ def _inputs(run: Path, data: Path | str | None) -> tuple[str, list[str]]:
 
 def _reading(run: Path, data: Path | str | None) -> tuple[list[str], list[str]]:
     """Return the options with which the run's own data is read: where its images are, and the rest."""
-    path = run / "train.json"
-    if data is not None or not path.exists():
-        return [], []
-    reading = json.loads(path.read_text(encoding="utf-8")).get("reading", {})
+    reading = read_record(run).get("reading", {}) if data is None else {}
     images = ["--images", str(reading["images"])] if reading.get("images") else []
     return images, ["--empty-is-verified"] if reading.get("empty_is_verified") else []
 
 
 def _asked_for(run: Path) -> tuple[dict[str, Any], str | None]:
-    path = run / "train.json"
-    if not path.exists():
-        return {}, None
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_record(run)
     return dict(values.get("inputs", {})), values.get("network", {}).get("weights")

@@ -7,7 +7,6 @@ what it can and cannot conclude.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from hardmine.recipes.checkpoint import (
     read_version,
 )
 from hardmine.recipes.recipe import Recipe
+from hardmine.text import read_json
 from hardmine.training.telemetry import read_telemetry
 from hardmine.types import Dataset
 from hardmine.workflows.step_cache import Notify, Steps, silent
@@ -152,7 +152,9 @@ def _read_telemetry(run: Path, recipe: Recipe) -> tuple[tuple[Row, ...], list[st
     path = run / "telemetry.csv"
     if not path.exists():
         why = (
-            "the recipe switches it off" if not recipe.telemetry else "an earlier version wrote it"
+            "the recipe switches it off"
+            if not recipe.telemetry
+            else "an earlier version made the run"
         )
         return (), [
             f"There is no telemetry.csv ({why}): nothing can be said of what happened in training."
@@ -168,10 +170,11 @@ def _read_log(run: Path) -> tuple[tuple[float, float], ...]:
     if not path.exists():
         return ()
     with path.open(encoding="utf-8", newline="") as stream:
-        return tuple(
-            (float(row["classification"]), float(row["positives"]))
-            for row in csv.DictReader(stream)
-        )
+        rows = list(csv.DictReader(stream))
+    try:
+        return tuple((float(row["classification"]), float(row["positives"])) for row in rows)
+    except (KeyError, TypeError, ValueError):  # of another version, or cut short
+        return ()
 
 
 def _circumstances(run: Path, checkpoint: Path, categories: Sequence[str]) -> list[str]:
@@ -219,7 +222,13 @@ def _load_sets(
     if isinstance(val, Mapping):
         val = None
     steps = Steps(run, silent)
-    both = load_train_val(source, val, steps, seed=seed, options=reading)
+    try:
+        both = load_train_val(source, val, steps, seed=seed, options=reading)
+    except DataError as error:
+        if data is not None:
+            raise
+        said = "labels and pictures were not looked at. Give --data."
+        return None, None, [f"The run's data cannot be read again ({error}): {said}"]
     if both.train.categories != categories:
         raise DataError(
             f"{source}: classes {list(both.train.categories)}, wanted those of the run, "
@@ -243,11 +252,23 @@ def _load_sets(
     return train, both.val if len(both.val) else None, limits
 
 
-def _recorded(run: Path) -> tuple[dict[str, Any], DataOptions, int]:
+def read_record(run: Path) -> dict[str, Any]:
+    """Return what a run was asked for; nothing where it has no record.
+
+    Raises:
+        DataError: the record is no JSON object.
+    """
     path = run / "train.json"
     if not path.exists():
-        return {}, DataOptions(), 0
-    values = json.loads(path.read_text(encoding="utf-8"))
+        return {}
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: got a {type(values).__name__}, wanted the record of a training")
+    return values
+
+
+def _recorded(run: Path) -> tuple[dict[str, Any], DataOptions, int]:
+    values = read_record(run)
     reading = values.get("reading", {})
     images = reading.get("images")
     options = DataOptions(

@@ -206,6 +206,8 @@ def test_levels(evidence: Evidence) -> Verdict:
         name: [value / max(1e-9, sum(values)) for value in values]
         for name, values in columns.items()
     }
+    if not sum(columns["positives"]):
+        return _unknown("No positive was trained on.")
     top = int(np.argmax(shares["positives"]))
     alone = shares["positives"][top] >= ONE_LEVEL
     reasons = [

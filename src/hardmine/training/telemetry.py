@@ -79,13 +79,15 @@ class _Rows:
 def read_telemetry(path: Path) -> tuple[dict[str, float | str | None], ...]:
     """Return the rows of a ``telemetry.csv``; none where there is no such file.
 
-    Numbers are floats; what is not defined is None.
+    Numbers are floats; what is not defined is None. A row that is cut short is left out.
     """
     if not path.exists():
         return ()
     with path.open(encoding="utf-8", newline="") as stream:
         return tuple(
-            {name: _value(text) for name, text in row.items()} for row in csv.DictReader(stream)
+            {name: _value(text) for name, text in row.items()}
+            for row in csv.DictReader(stream)
+            if None not in row.values()
         )
 
 
