@@ -47,7 +47,14 @@ def trained(squares: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> Trained:
         recipe = replace(change(tiny_recipe), epochs=steps / 2)
         out = tmp_path / "run"
         train(
-            labels, val=labels, recipe=recipe, out=out, draws=2, validate=0, empty_is_verified=True
+            labels,
+            val=labels,
+            recipe=recipe,
+            out=out,
+            draws=2,
+            validate=0,
+            seed=3,
+            empty_is_verified=True,
         )
         return out
 
@@ -130,7 +137,7 @@ def test_what_is_written(trained: Trained, tmp_path: Path) -> None:
         f"hardmine train {tmp_path / 'squares.json'} --empty-is-verified --val "
     )
     assert f"--recipe {run / 'recipe.yaml'}" in command
-    assert "--set loss.selection.floor=32" in command
+    assert "--set loss.selection.floor=32 --seed 3 --out" in command
     assert (tmp_path / "said/missing_labels.csv").read_text().startswith("image,xmin,ymin")
     check_hardest(found, run)
 

@@ -111,6 +111,8 @@ def _command(evidence: Evidence, key: str, verdict: Verdict, data: Path | str | 
         words += ["--recipe", str(recipe)]
     for setting in verdict.settings:
         words += ["--set", setting]
+    if seed := read_record(run).get("seed"):
+        words += ["--seed", str(seed)]
     words += ["--out", str(beside)]
     if not verdict.fits_priors:
         return shlex.join(words)
