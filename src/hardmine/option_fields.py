@@ -52,7 +52,7 @@ class OptionInfo:
         minimum, maximum: limits of a number, inclusive.
         above: limit of a number that the number itself may not reach.
         negated: the flag sets the field to False.
-        path: the value names a file, a folder or either of them, and it must exist.
+        path: the value names a file, a folder or either of them, and it must exist; or a file to write.
         parse: reads the text of the command line; the field's type reads it when not given. It raises
             ``ConfigError`` for a text that it cannot read.
         complete: values to offer, for shell completion and for "did you mean".
@@ -68,7 +68,7 @@ class OptionInfo:
     maximum: float | None = None
     above: float | None = None
     negated: bool = False
-    path: Literal["file", "folder", "any"] | None = None
+    path: Literal["file", "folder", "any", "new file"] | None = None
     parse: Callable[[str], Any] | None = None
     complete: Callable[[], list[str]] | None = None
     former: tuple[str, ...] = ()
@@ -389,6 +389,17 @@ def default_of(item: Field[Any]) -> Any:
     if item.default is not MISSING:
         return item.default
     return inspect.Parameter.empty if item.default_factory is MISSING else item.default_factory()
+
+
+def images_option() -> Any:
+    """Return the field ``images``, the same for every verb."""
+    return option(
+        None,
+        "The folder with the images of a COCO file, if they are not beside it.",
+        metavar="DIR",
+        path="folder",
+        panel="Data",
+    )
 
 
 def seed_option(panel: Panel = "Training") -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options as shared
-from hardmine.cli.console import Console, usage_error
+from hardmine.cli.console import Console, OutputOptions, usage_error
 from hardmine.cli.option_flags import expand_options
 from hardmine.comparison.compare_options import (
     CompareOptions,
@@ -59,9 +59,7 @@ def compare(
     options: CompareOptions,
     out: shared.Out = Path("runs/compare"),
     device: shared.Device = None,
-    as_json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
+    output: OutputOptions,
 ) -> None:
     """Train several recipes with the same data, steps and seeds, and say which differences are real.
 
@@ -82,7 +80,7 @@ def compare(
         raise usage_error("'--train-negatives' goes with '--preset'")
     from hardmine.comparison.compare_recipes import compare_recipes
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = output.console()
     with console.progress() as step:
         found = compare_recipes(
             variants,
@@ -97,7 +95,7 @@ def compare(
             device=device,
             progress=step,
         )
-    if as_json:
+    if output.as_json:
         console.json(found.to_dict())
         return
     _show(console, found)

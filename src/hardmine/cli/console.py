@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ import typer
 from hardmine.device import process_index
 from hardmine.errors import NOTICE, ConfigError, GateError, HardmineError, did_you_mean
 from hardmine.finding_kinds import FindingKind
+from hardmine.option_fields import option
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -103,6 +105,34 @@ class Console:
                 yield _Bars(bars)
         else:
             yield _Lines(self.note)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleOptions:
+    """How much a command says, the same for every command."""
+
+    quiet: bool = option(
+        False, "Print only results and errors.", flags=("--quiet", "-q"), panel="Output"
+    )
+    verbose: bool = option(
+        False, "Print more about what happens.", flags=("--verbose", "-v"), panel="Output"
+    )
+
+    def console(self, *, log: bool = True) -> Console:
+        """Return the command's output; ``log=False`` drops what the library logs."""
+        return Console(quiet=self.quiet, verbose=self.verbose, log=log)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """How a command says what it found: as text or as JSON, and how much beside it."""
+
+    as_json: bool = option(False, "Print JSON instead of text.", flags=("--json",), panel="Output")
+    talk: ConsoleOptions = option(ConsoleOptions, "How much is said.")
+
+    def console(self, *, log: bool = True) -> Console:
+        """Return the command's output; ``log=False`` drops what the library logs."""
+        return self.talk.console(log=log)
 
 
 def _columns() -> tuple[Any, ...]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.console import Console, figure, usage_error
+from hardmine.cli.console import Console, ConsoleOptions, OutputOptions, figure, usage_error
 from hardmine.cli.option_flags import expand_options
-from hardmine.data.data_options import InspectOptions, SplitOptions
+from hardmine.data.data_options import InspectOptions, Pictures, SplitOptions
 from hardmine.data.formats.format_table import WRITTEN, LabelFormat, written_format
 from hardmine.errors import ConfigError, DataError, GateError
-from hardmine.workflows.train_options import CheckOptions, DataOptions
+from hardmine.option_fields import option
+from hardmine.workflows.train_options import CheckOptions, DataOptions, RecipeOptions
 
 if TYPE_CHECKING:
     from hardmine.data.quality.resize_effects import SizeMixture
     from hardmine.evaluation.source_shortcut import ShortcutReport
+    from hardmine.types import Dataset
     from hardmine.workflows.check_data import CheckResult
 
 
@@ -56,32 +59,11 @@ def check(
         ),
     ] = None,
     choices: CheckOptions,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html",
-            metavar="FILE",
-            dir_okay=False,
-            help="Write one page with pictures of the findings.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    fix: Annotated[
-        Path | None,
-        typer.Option(
-            "--fix",
-            metavar="OUT",
-            help="Write a repaired copy (COCO) with the list changes.csv into a new folder.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Exit with code 3 when there is any error or warning."),
     ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    output: OutputOptions,
 ) -> None:
     """Show what is in a dataset and what is wrong with it; exit with code 1 when there are errors.
 
@@ -90,24 +72,22 @@ def check(
     import hardmine
 
     # The report names every problem; the log would name them once more.
-    console = Console(quiet=quiet, verbose=verbose, log=verbose)
+    console = output.console(log=output.talk.verbose)
     with console.progress() as step:
         result = hardmine.check(
             data,
             val=val,
             against=against or (),
             negatives=negatives,
-            html=html,
-            fix=fix,
             progress=step,
             options=choices,
         )
-    if as_json:
+    if output.as_json:
         console.json(result.to_dict())
     else:
         show_check(console, result)
-    if html is not None:
-        console.note(f"page: {html}")
+    if choices.html is not None:
+        console.note(f"page: {choices.html}")
     _judge(result, str(data), strict)
 
 
@@ -199,9 +179,7 @@ def inspect(
         ),
     ] = None,
     *,
-    model: options.Model = None,
-    recipe: options.Recipe = None,
-    settings: options.Settings = None,
+    which: RecipeOptions,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -222,12 +200,10 @@ def inspect(
         ),
     ] = Path("runs"),
     choices: InspectOptions,
-    images: options.Images = None,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Follow images and boxes through every step, from the label file to the loss, on one page."""
-    if checkpoint is not None and (model is not None or recipe is not None):
+    if checkpoint is not None and (which.model is not None or which.changes.recipe is not None):
         raise usage_error(
             "'--checkpoint' has a model of its own: leave out '--model' and '--recipe'"
         )
@@ -235,11 +211,12 @@ def inspect(
     from hardmine.inspection.inspect_stages import load_trained
     from hardmine.inspection.inspected_image import read_labels
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     trained = None if checkpoint is None else load_trained(checkpoint)
-    chosen = options.any_recipe(model, recipe, settings) if trained is None else trained.recipe
+    chosen = options.any_recipe(which.model, which.changes) if trained is None else trained.recipe
     categories = None if trained is None else trained.model.categories
-    labels = read_labels(data, choices.split, images=images, categories=categories)
+    part = choices.part
+    labels = read_labels(data, part.split, images=part.images, categories=categories)
     with console.progress() as step:
         done = inspect_images(
             labels,
@@ -289,8 +266,7 @@ def convert(
         bool, typer.Option("--link", help="Make hard links to the images instead of copies.")
     ] = False,
     reading: DataOptions,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Write a dataset in another format, with its images and their states.
 
@@ -303,7 +279,7 @@ def convert(
     from hardmine.data.load_dataset import load_splits
     from hardmine.mining.candidates_file import hand_over
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     if to.for_labelling:
         given = hand_over(data, out, to.name, link=link, **reading.keywords())
         console.result(
@@ -323,6 +299,29 @@ def convert(
         console.note(f"note: {remark}")
 
 
+@dataclass(frozen=True, slots=True)
+class WholeDataset:
+    """Whether ``split`` writes the images too."""
+
+    copy: bool = option(
+        False,
+        "Write a whole dataset with copies of the images.",
+        flags=("--copy",),
+        panel="Output",
+    )
+    link: bool = option(
+        False,
+        "Write a whole dataset with hard links to the images.",
+        flags=("--link",),
+        panel="Output",
+    )
+
+    @property
+    def pictures(self) -> Pictures:
+        """What the library calls it; ``--link`` wins where both are given."""
+        return "link" if self.link else "copy" if self.copy else "none"
+
+
 @expand_options
 def split(
     data: options.Data,
@@ -337,25 +336,9 @@ def split(
         ),
     ] = "train=0.8,val=0.2",
     choices: SplitOptions,
-    copy: Annotated[
-        bool,
-        typer.Option(
-            "--copy",
-            help="Write a whole dataset with copies of the images.",
-            rich_help_panel="Output",
-        ),
-    ] = False,
-    link: Annotated[
-        bool,
-        typer.Option(
-            "--link",
-            help="Write a whole dataset with hard links to the images.",
-            rich_help_panel="Output",
-        ),
-    ] = False,
+    whole: WholeDataset,
     reading: DataOptions,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Split labelled data into parts with even classes; near-duplicates stay in one part.
 
@@ -364,15 +347,28 @@ def split(
     import hardmine
     from hardmine.data.splits.split import parse_fractions
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     result = hardmine.split(
         data,
         out,
         parse_fractions(fractions),
-        options=replace(choices, pictures="link" if link else "copy" if copy else "none"),
+        options=replace(choices, pictures=whole.pictures),
         **reading.keywords(),
     )
-    names = next(iter(result.splits.values())).categories
+    _show_parts(console, result.splits)
+    console.result(f"{out}: {result.num_groups} groups by {result.how}")
+    if result.left_out:
+        console.result(
+            f"{len(result.left_out)} images between neighbours are left out; left_out.txt lists them"
+        )
+    if result.straddling:
+        console.note(f"{result.straddling} pairs of near-duplicates are in different parts")
+    if whole.pictures == "none":
+        console.note(f"the files name images below {data}: use them with --images")
+
+
+def _show_parts(console: Console, splits: Mapping[str, Dataset]) -> None:
+    names = next(iter(splits.values())).categories
     rows = [
         (
             name,
@@ -383,15 +379,6 @@ def split(
                 for label in range(1, len(names) + 1)
             ),
         )
-        for name, dataset in result.splits.items()
+        for name, dataset in splits.items()
     ]
     console.table(("part", "images", "without box", *names), rows)
-    console.result(f"{out}: {result.num_groups} groups by {result.how}")
-    if result.left_out:
-        console.result(
-            f"{len(result.left_out)} images between neighbours are left out; left_out.txt lists them"
-        )
-    if result.straddling:
-        console.note(f"{result.straddling} pairs of near-duplicates are in different parts")
-    if not (copy or link):
-        console.note(f"the files name images below {data}: use them with --images")

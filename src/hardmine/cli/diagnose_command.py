@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options as shared
-from hardmine.cli.console import Console
+from hardmine.cli.console import Console, OutputOptions
+from hardmine.cli.option_flags import expand_options
 
 if TYPE_CHECKING:
     from hardmine.diagnosis.diagnosis_result import Diagnosis
 
 
+@expand_options
 def diagnose(
     run: Annotated[
         Path,
@@ -55,9 +57,7 @@ def diagnose(
         ),
     ] = None,
     device: shared.Device = None,
-    as_json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
+    output: OutputOptions,
 ) -> None:
     """Say which known cause makes hard mining hurt in a run, and what command tries the remedy.
 
@@ -65,7 +65,7 @@ def diagnose(
 
     Example: hardmine diagnose pipeline.config --data DATA
     """
-    console = Console(quiet=quiet, verbose=verbose)
+    console = output.console()
     if run.is_file():
         from hardmine.diagnosis.config_diagnosis import diagnose_configuration
 
@@ -77,7 +77,7 @@ def diagnose(
             found = diagnose_run(
                 run, data=data, negatives=negatives, out=out, device=device, progress=step
             )
-    if as_json:
+    if output.as_json:
         console.json(found.to_dict())
         return
     _show(console, found)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.console import Console
+from hardmine.cli.console import ConsoleOptions
 from hardmine.cli.option_flags import expand_options
 from hardmine.loop.loop_options import LoopOptions, read_arms
 from hardmine.mining.mine_options import MineOptions
@@ -35,8 +35,7 @@ def mine(
     out: options.Out = Path("runs/mine"),
     loading: DetectorOptions,
     dry_run: options.DryRun = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Rank a pool of images by how hard the detector fires on them.
 
@@ -46,7 +45,7 @@ def mine(
     from hardmine.cli.console import show_mining
     from hardmine.mining.mine import explain as explain_one
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     with console.progress() as step:
         detector = options.chosen_detector(checkpoint, loading)
         if dry_run:
@@ -76,8 +75,7 @@ def loop(
     choices: Given[LoopOptions],
     out: options.Out = Path("runs/loop"),
     resume: options.Resume = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Train, mine, add negatives, retrain and measure, round after round.
 
@@ -91,7 +89,7 @@ def loop(
     import hardmine
     from hardmine.cli.console import show_loop
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     with console.progress() as step:
         result = hardmine.run_loop(
             data,
@@ -106,20 +104,20 @@ def loop(
     show_loop(console, result)
 
 
+@expand_options
 def demo(
     *,
     out: options.Out = Path("runs/demo"),
     seed: options.Seed = 0,
     arms: options.Arms = "mined",
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Run the whole loop on drawn pictures: it needs no data and no network, and takes a few minutes."""
     chosen_arms = read_arms(arms)
     from hardmine.cli.console import show_loop
     from hardmine.demo.run_demo import run_demo
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     with console.progress() as step:
         result = run_demo(out, seed, arms=chosen_arms, progress=step)
     show_loop(console, result)
@@ -138,8 +136,7 @@ def review(
     ],
     *,
     choices: ReviewOptions,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Serve a page on which a person says of each candidate whether it is really empty.
 
@@ -147,7 +144,7 @@ def review(
     """
     from hardmine.review.run_review import export_to_label, serve_review
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     if choices.export is None or choices.out is None:
         serve_review(target, choices, console.result, console.note)
         return
@@ -163,6 +160,7 @@ class How(StrEnum):
     REFERENCE = "reference"
 
 
+@expand_options
 def apply(
     store: Annotated[
         Path,
@@ -195,8 +193,7 @@ def apply(
         ),
     ] = False,
     images: options.Images = None,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Add confirmed negatives and new labels to the training part of your data, in its own format.
 
@@ -204,7 +201,7 @@ def apply(
     """
     from hardmine.review.apply_decisions import apply_decisions, undo_apply
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     if undo:
         console.result(f"{data}: {undo_apply(data)} files removed or restored")
         return

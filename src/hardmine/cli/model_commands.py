@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.console import Console, usage_error
+from hardmine.cli.console import Console, ConsoleOptions, OutputOptions, usage_error
 from hardmine.cli.option_flags import expand_options
-from hardmine.errors import DataError
+from hardmine.errors import DataError, GateError
 from hardmine.option_fields import Given
 from hardmine.workflows.train_options import (
+    AgreementOptions,
     DetectorOptions,
     EvaluateOptions,
     ExportOptions,
@@ -26,6 +27,7 @@ from hardmine.workflows.train_options import (
 if TYPE_CHECKING:
     from hardmine.detections import Detections
     from hardmine.inference.detector import Detector
+    from hardmine.inference.export import Parity
     from hardmine.inference.image_loading import ImageItem
     from hardmine.types import Problem
     from hardmine.workflows.choose_threshold import ThresholdResult
@@ -49,8 +51,7 @@ def train(
     choices: Given[TrainOptions],
     out: options.Out = Path("runs/train"),
     resume: options.Resume = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Train a detector and measure it on --val, or on a part of the data that is held back.
 
@@ -62,7 +63,7 @@ def train(
     import hardmine
     from hardmine.cli.console import show_measurement
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     with console.progress() as step:
         result = hardmine.train(
             data,
@@ -86,9 +87,7 @@ def val(
     negatives: options.Negatives = None,
     choices: EvaluateOptions,
     out: options.Out = Path("runs/val"),
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    output: OutputOptions,
 ) -> None:
     """Measure a detector: AP, recall, and false alarms on images without objects.
 
@@ -100,14 +99,14 @@ def val(
     from hardmine.cli.console import show_measurement
     from hardmine.workflows.train_and_evaluate import check_gates
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = output.console()
     without_gates = replace(choices, max_alarms=None, min_ap50=None, max_known_alarms=None)
     with console.progress() as step:
         measurement = hardmine.evaluate(
             checkpoint, data, negatives=negatives, out=out, progress=step, options=without_gates
         )
-    show_measurement(console, measurement, as_json=as_json)
-    if not as_json:
+    show_measurement(console, measurement, as_json=output.as_json)
+    if not output.as_json:
         console.result(f"report: {out / 'report.html'}")
     check_gates(
         measurement,
@@ -132,18 +131,16 @@ def predict(
         bool,
         typer.Option("--save", help="Write the pictures with their boxes into the folder --out."),
     ] = False,
-    as_json: options.Json = False,
     min_score: options.MinScore = None,
     out: options.Out = Path("runs/predict"),
     choices: DetectorOptions,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    output: OutputOptions,
 ) -> None:
     """Run a detector on images and print what it finds.
 
     Example: hardmine predict runs/train photos --min-score 0.5 --save --out runs/predict
     """
-    console = Console(quiet=quiet, verbose=verbose)
+    console = output.console()
     detector = options.chosen_detector(checkpoint, choices)
     predict_images(
         console,
@@ -151,7 +148,7 @@ def predict(
         sources,
         every=every,
         save=out if save else None,
-        as_json=as_json,
+        as_json=output.as_json,
         min_score=min_score,
     )
 
@@ -327,9 +324,7 @@ def threshold(
     negatives: options.Negatives = None,
     choices: ThresholdOptions,
     out: options.Out = Path("runs/threshold"),
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    output: OutputOptions,
 ) -> None:
     """Choose the score from which detections count, so that a promise about new images holds.
 
@@ -343,12 +338,12 @@ def threshold(
         raise usage_error("'--max-alarms' needs '--negatives': alarms are counted on those images")
     import hardmine
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = output.console()
     with console.progress() as step:
         result = hardmine.threshold(
             checkpoint, data, negatives=negatives, out=out, progress=step, options=choices
         )
-    if as_json:
+    if output.as_json:
         console.json(result.to_dict())
         return
     _show_threshold(console, result)
@@ -386,8 +381,7 @@ def export(
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", dir_okay=False, help="The file to write."),
     ] = None,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Write a checkpoint as ONNX or OpenVINO, and compare the result with torch.
 
@@ -400,7 +394,7 @@ def export(
     from hardmine.cli.console import figure
     from hardmine.workflows.export_model import COMPARED_FROM
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     with console.progress() as step:
         result = hardmine.export(checkpoint, to=to, out=out, options=choices, progress=step)
     console.result(f"written: {result.path} ({result.megabytes:.1f} MB)")
@@ -413,6 +407,7 @@ def export(
             console.result(f"{name}: torch {figure(pair[0])}, export {figure(pair[1])}")
 
 
+@expand_options
 def check_detector(
     checkpoint: options.Checkpoint,
     pool: Annotated[
@@ -431,58 +426,34 @@ def check_detector(
         ),
     ],
     classes: options.Classes = None,
-    min_score: Annotated[
-        float,
-        typer.Option(
-            "--min-score",
-            metavar="S",
-            min=0.0,
-            max=1.0,
-            help="Compare detections from this score on.",
-        ),
-    ] = 0.25,
-    max_score: Annotated[
-        float,
-        typer.Option(
-            "--max-score",
-            metavar="D",
-            min=0.0,
-            help="The largest difference of a score that is allowed.",
-        ),
-    ] = 0.02,
-    max_box: Annotated[
-        float,
-        typer.Option(
-            "--max-box",
-            metavar="PX",
-            min=0.0,
-            help="The largest difference of a box that is allowed, in pixels.",
-        ),
-    ] = 2.0,
+    near: AgreementOptions,
     device: options.Device = None,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Compare a detector with the results of its own framework; exit with code 3 when they differ.
 
     Example: hardmine check-detector best.onnx:yolov8 images --reference predictions.json
     """
-    from hardmine.errors import GateError
     from hardmine.inference.load_detector import load_detector
     from hardmine.workflows.export_model import check_detector as check
 
-    console = Console(quiet=quiet, verbose=verbose)
+    console = talk.console()
     detector = load_detector(checkpoint, device, classes=classes)
-    parity = check(detector, pool, reference, classes=classes, min_score=min_score)
+    parity = check(detector, pool, reference, classes=classes, min_score=near.min_score)
     console.result(str(parity))
+    _require_agreement(parity, near, reference)
+
+
+def _require_agreement(parity: Parity, near: AgreementOptions, reference: Path) -> None:
     if not parity.matched + parity.missing + parity.extra:
         raise GateError(
             f"nothing was compared: neither the detector nor {reference} has a detection of score "
-            f"{min_score:g} or more; lower --min-score, or take images with objects"
+            f"{near.min_score:g} or more; lower --min-score, or take images with objects"
         )
-    differs = parity.score > max_score or parity.box > max_box
+    differs = parity.score > near.max_score or parity.box > near.max_box
     if differs or parity.missing or parity.extra or not parity.matched:
         raise GateError(
-            f"the detector does not give what {reference} says (wanted scores within {max_score:g} "
-            f"and boxes within {max_box:g} px, none missing or extra, from score {min_score:g} on)"
+            f"the detector does not give what {reference} says (wanted scores within "
+            f"{near.max_score:g} and boxes within {near.max_box:g} px, none missing or extra, "
+            f"from score {near.min_score:g} on)"
         )

@@ -258,8 +258,8 @@ class _Flag:
             each = Path if info.path is not None else get_args(without_none(hint))[0]
             hint, default = list[each] | None, None  # type: ignore[valid-type]
         if info.path is not None:
-            extra |= {"exists": True, "file_okay": info.path != "folder"}
-            extra |= {"dir_okay": info.path != "file"}
+            extra |= {"exists": info.path != "new file", "file_okay": info.path != "folder"}
+            extra |= {"dir_okay": info.path in ("folder", "any")}
             hint = hint if self._many else Path | None
         if info.complete is not None:
             several = info.parse is not None and isinstance(self._default, tuple)

@@ -22,11 +22,12 @@ from hardmine.loop.control_arms import arm_names, arms_help
 from hardmine.mining.mine_options import EVERY_HELP
 
 if TYPE_CHECKING:
+    from hardmine.data.data_options import SplitChoice
     from hardmine.inference.detector import Detector
     from hardmine.mining.mine_options import MineOptions
     from hardmine.recipes.recipe import Recipe as RecipeValue
     from hardmine.types import Dataset
-    from hardmine.workflows.train_options import DetectorOptions
+    from hardmine.workflows.train_options import DetectorOptions, RecipeChanges
 
 
 def _device(name: str | None) -> str | None:
@@ -136,24 +137,6 @@ Images = Annotated[
         rich_help_panel="Data",
     ),
 ]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        metavar="NAME",
-        help="The split to look at; if not given and there are several: 'train'.",
-        rich_help_panel="Data",
-    ),
-]
-EmptyIsVerified = Annotated[
-    bool,
-    typer.Option(
-        "--empty-is-verified",
-        help="Somebody looked at the images without annotations, and they hold no object. Without "
-        "this option they count as unreviewed and do not train.",
-        rich_help_panel="Data",
-    ),
-]
 Val = Annotated[
     str | None,
     typer.Option(
@@ -194,15 +177,6 @@ Weights = Annotated[
         "trained on COCO).",
     ),
 ]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        autocompletion=starting_with(recipe_names),
-        help="The network and its recipe, by name; 'hardmine models' lists them.",
-    ),
-]
 NameOrCheckpoint = Annotated[
     str | None,
     typer.Argument(
@@ -210,16 +184,6 @@ NameOrCheckpoint = Annotated[
         autocompletion=starting_with(recipe_names),
         help="The name of a recipe, or weights (or the folder of a run) whose recipe is meant. If "
         "not given: the default recipe.",
-    ),
-]
-Recipe = Annotated[
-    Path | None,
-    typer.Option(
-        "--recipe",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        help="A recipe as a YAML file. An unknown key is an error.",
     ),
 ]
 Settings = Annotated[
@@ -279,20 +243,6 @@ MinScore = Annotated[
         "'hardmine threshold --write' wrote into the model, else 0.3.",
     ),
 ]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print JSON instead of text.", rich_help_panel="Output"),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="Print only results and errors.", rich_help_panel="Output"),
-]
-Verbose = Annotated[
-    bool,
-    typer.Option(
-        "--verbose", "-v", help="Print more about what happens.", rich_help_panel="Output"
-    ),
-]
 
 
 def data_or_fraction(text: str | None, option: str = "--val") -> Path | float | None:
@@ -337,13 +287,11 @@ def require(value: object, name: str) -> None:
         raise usage_error(f"Missing {name} (a run in --out goes on without it by --resume)")
 
 
-def any_recipe(
-    name: str | None, file: Path | None = None, settings: list[str] | None = None
-) -> RecipeValue:
-    """Return the recipe of a name, or of a checkpoint (or run folder), with choices laid over it.
+def any_recipe(name: str | None, changes: RecipeChanges) -> RecipeValue:
+    """Return the recipe of a name, or of a checkpoint (or run folder), with changes laid over it.
 
     Args:
-        file: a part of a recipe, which is laid over it before the settings are.
+        changes: a part of a recipe as a file, which is laid over it before the settings are.
 
     Raises:
         ConfigError: unknown name, unreadable file, unknown key.
@@ -354,13 +302,13 @@ def any_recipe(
     from hardmine.workflows.cached_models import choose_recipe
     from hardmine.workflows.train_options import NetworkOptions
 
-    choices = tuple(settings or ())
     if name is None or not Path(name).exists():
-        return choose_recipe(NetworkOptions(model=name, recipe=file, set=choices))
+        named = NetworkOptions(model=name, recipe=changes.recipe, set=changes.set)
+        return choose_recipe(named)
     base, _ = read_metadata(find_checkpoint(Path(name)))
-    if file is not None:
-        base = load_recipe(file, base)
-    return choose_recipe(NetworkOptions(recipe=base, set=choices))
+    if changes.recipe is not None:
+        base = load_recipe(changes.recipe, base)
+    return choose_recipe(NetworkOptions(recipe=base, set=changes.set))
 
 
 def chosen_detector(checkpoint: str, choices: DetectorOptions) -> Detector:
@@ -376,20 +324,16 @@ def chosen_detector(checkpoint: str, choices: DetectorOptions) -> Detector:
     return tiled(detector, choices.tile, choices.overlap)
 
 
-def one_split(data: Path, split: str | None, images: Path | None = None) -> Dataset:
+def one_split(data: Path, part: SplitChoice) -> Dataset:
     """Read one split of a dataset: the one named, else "train" where there are several.
 
     Raises:
         DataError: unreadable data, or no such split.
     """
-    from hardmine.data.load_dataset import load_splits
-    from hardmine.errors import DataError
+    from hardmine.data.load_dataset import load_splits, split_to_look_at
 
-    found = load_splits(data, images=images)
-    chosen = split or ("train" if "train" in found else next(iter(found)))
-    if chosen not in found:
-        raise DataError(f"{data}: has the splits {', '.join(found)}; not {chosen!r}")
-    return found[chosen]
+    found = load_splits(data, images=part.images)
+    return found[split_to_look_at(found, part.split, data)]
 
 
 _FIND = "find"

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.console import Console
+from hardmine.cli.console import Console, OutputOptions
 from hardmine.cli.option_flags import (
     Command,
     Group,
     expand_options,
     reads_pictures,
-    recipe_names,
-    starting_with,
 )
 from hardmine.data.data_options import CoverageOptions, FitOptions
+from hardmine.workflows.train_options import RecipeChanges, RecipeOptions
 
 if TYPE_CHECKING:
     from hardmine.prior_design.coverage import Coverage
@@ -32,26 +31,14 @@ priors = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ModelOrCheckpoint = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME|CHECKPOINT",
-        autocompletion=starting_with(recipe_names),
-        help="The name of a recipe, or weights (or the folder of a run) whose recipe is meant.",
-    ),
-]
-
 
 @priors.command(cls=Command)
+@expand_options
 def show(
     model: options.NameOrCheckpoint = None,
     *,
-    recipe: options.Recipe = None,
-    settings: options.Settings = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    changes: RecipeChanges,
+    output: OutputOptions,
 ) -> None:
     """Print the priors of a model: levels, sizes, ratios and number.
 
@@ -59,10 +46,10 @@ def show(
     """
     from hardmine.prior_design.prior_layout import layout_of_recipe
 
-    chosen = options.any_recipe(model, recipe, settings)
+    chosen = options.any_recipe(model, changes)
     layout = layout_of_recipe(chosen)
-    console = Console(quiet=quiet, verbose=verbose)
-    if as_json:
+    console = output.console()
+    if output.as_json:
         console.json({"model": chosen.model.name, **layout.to_dict()})
     else:
         show_layout(console, chosen.model.name, layout)
@@ -74,16 +61,10 @@ def show(
 def coverage(
     data: options.Data,
     *,
-    model: ModelOrCheckpoint = None,
-    recipe: options.Recipe = None,
-    settings: options.Settings = None,
-    split: options.Split = None,
-    images: options.Images = None,
+    which: RecipeOptions,
     choices: CoverageOptions,
     out: options.Out = Path("runs/priors"),
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    output: OutputOptions,
 ) -> None:
     """Measure how well the priors cover the boxes of a dataset; write plots and pictures into --out.
 
@@ -94,9 +75,9 @@ def coverage(
     from hardmine.prior_design.coverage_report import write_coverage
     from hardmine.prior_design.prior_layout import layout_of_recipe
 
-    console = Console(quiet=quiet, verbose=verbose)
-    chosen = options.any_recipe(model, recipe, settings)
-    dataset = options.one_split(data, split, images)
+    console = output.console()
+    chosen = options.any_recipe(which.model, which.changes)
+    dataset = options.one_split(data, choices.part)
     boxes = boxes_on_canvas(dataset, chosen.resize)
     layout = layout_of_recipe(chosen)
     found = measure_coverage(boxes, layout, chosen.loss.assigner.iou_threshold)
@@ -112,7 +93,7 @@ def coverage(
             seed=choices.seed,
             progress=lambda done, total: step("pictures", done, total),
         )
-    if as_json:
+    if output.as_json:
         console.json({"model": chosen.model.name, **found.to_dict(), "page": str(page)})
     else:
         show_coverage(console, found, layout)
@@ -125,9 +106,7 @@ def coverage(
 def fit(
     data: options.Data,
     *,
-    model: ModelOrCheckpoint = None,
-    recipe: options.Recipe = None,
-    settings: options.Settings = None,
+    which: RecipeOptions,
     choices: FitOptions,
     out: Annotated[
         Path,
@@ -143,11 +122,7 @@ def fit(
         bool,
         typer.Option("--force", help="Write the file even if the fitted priors are not better."),
     ] = False,
-    split: options.Split = None,
-    images: options.Images = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    output: OutputOptions,
 ) -> None:
     """Fit sizes and ratios to a dataset, and compare them with the model's own on held-out boxes.
 
@@ -156,9 +131,9 @@ def fit(
     from hardmine.files import write_text
     from hardmine.prior_design.fit_priors import fit_priors, recipe_fragment
 
-    console = Console(quiet=quiet, verbose=verbose)
-    chosen = options.any_recipe(model, recipe, settings)
-    dataset = options.one_split(data, split, images)
+    console = output.console()
+    chosen = options.any_recipe(which.model, which.changes)
+    dataset = options.one_split(data, choices.part)
     with console.progress() as step:
         step("fit", 0, 1)
         found = fit_priors(dataset, chosen, choices)
@@ -166,10 +141,19 @@ def fit(
     written = found.recommended or force
     if written:
         write_text(out, recipe_fragment(found.fitted, chosen.model.name, str(data)))
-    if as_json:
+    if output.as_json:
         console.json({**found.to_dict(), "recipe": str(out) if written else None})
         return
-    show_layout(console, f"{chosen.model.name}, fitted to {data}", found.fitted)
+    show_fitted(console, found, f"{chosen.model.name}, fitted to {data}")
+    if written:
+        console.result(
+            f"recipe: {out}  (hardmine train DATA --model {chosen.model.name} --recipe {out})"
+        )
+
+
+def show_fitted(console: Console, found: FittedPriors, title: str) -> None:
+    """Print fitted priors, what they cover beside the model's own, and whether they are better."""
+    show_layout(console, title, found.fitted)
     show_beside(console, found)
     gain = found.gain
     console.result(
@@ -178,10 +162,6 @@ def fit(
     )
     if not found.recommended:
         console.result("not recommended, keep the default: " + "; ".join(found.reasons_against))
-    if written:
-        console.result(
-            f"recipe: {out}  (hardmine train DATA --model {chosen.model.name} --recipe {out})"
-        )
 
 
 def show_layout(console: Console, name: str, layout: PriorLayout) -> None:

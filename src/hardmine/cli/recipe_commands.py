@@ -1,4 +1,4 @@
-"""``models``: what can be trained, how large it is, and where its levels come from."""
+"""``models`` and ``recipe``: what can be trained, how large it is, and all choices of a training."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.console import Console, usage_error
-from hardmine.cli.option_flags import recipe_names, starting_with
+from hardmine.cli.console import Console, ConsoleOptions, OutputOptions, usage_error
+from hardmine.cli.option_flags import expand_options, recipe_names, starting_with
+from hardmine.workflows.train_options import RecipeChanges
 
 if TYPE_CHECKING:
     from hardmine.recipes.model_catalogue import LevelCard, ModelCard
     from hardmine.recipes.recipe import Recipe
 
-# ``recipe``: a recipe as YAML.
 
-
+@expand_options
 def recipe(
     name: options.NameOrCheckpoint = None,
     *,
-    file: options.Recipe = None,
-    settings: options.Settings = None,
+    changes: RecipeChanges,
     pipeline: Annotated[
         Path | None,
         typer.Option(
@@ -34,8 +33,7 @@ def recipe(
             "carried over is named in comments.",
         ),
     ] = None,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    talk: ConsoleOptions,
 ) -> None:
     """Print a whole recipe as YAML, which '--recipe' reads back.
 
@@ -47,9 +45,9 @@ def recipe(
     """
     from hardmine.workflows.cached_models import recipe_text
 
-    Console(quiet=quiet, verbose=verbose)  # sets how much is logged
+    talk.console()  # sets how much is logged
     if pipeline is None:
-        typer.echo(recipe_text(options.any_recipe(name, file, settings)), nl=False)
+        typer.echo(recipe_text(options.any_recipe(name, changes)), nl=False)
         return
     if name is not None:
         raise usage_error("'--from' takes the place of a name: give one of them")
@@ -59,8 +57,9 @@ def recipe(
     found = read_tf_pipeline(pipeline)
     for line in describe_translation(found):
         typer.echo(f"# {line}")
-    chosen = found.recipe if file is None else load_recipe(file, found.recipe)
-    typer.echo(recipe_text(apply_settings(chosen, settings or ())), nl=False)
+    file, base = changes.recipe, found.recipe
+    chosen = base if file is None else load_recipe(file, base)
+    typer.echo(recipe_text(apply_settings(chosen, changes.set)), nl=False)
 
 
 _COLUMNS = (
@@ -76,6 +75,7 @@ _COLUMNS = (
 _LEVEL_COLUMNS = ("level from", "channels", "map", "stride", "per cell", "priors", "sizes, px")
 
 
+@expand_options
 def models(
     name: Annotated[
         str | None,
@@ -86,8 +86,7 @@ def models(
         ),
     ] = None,
     *,
-    file: options.Recipe = None,
-    settings: options.Settings = None,
+    changes: RecipeChanges,
     classes: Annotated[
         int,
         typer.Option("--classes", metavar="N", min=1, help="Compute the sizes for N classes."),
@@ -96,27 +95,25 @@ def models(
         bool,
         typer.Option("--nodes", help="List the layers of the backbone that may be taps."),
     ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    output: OutputOptions,
 ) -> None:
     """List the models, or show one model: its levels, strides, priors per cell, taps and licence."""
-    console = Console(quiet=quiet, verbose=verbose)
-    single = name is not None or file is not None or bool(settings)
+    console = output.console()
+    single = name is not None or changes != RecipeChanges()
     if nodes:
         if not single:
             raise usage_error("'--nodes' needs a model: a name, '--recipe' or '--set'")
-        _show_nodes(console, options.any_recipe(name, file, settings), as_json=as_json)
+        _show_nodes(console, options.any_recipe(name, changes), as_json=output.as_json)
     elif single:
         from hardmine.recipes.model_catalogue import describe
 
-        card = describe(options.any_recipe(name, file, settings), classes)
-        if as_json:
+        card = describe(options.any_recipe(name, changes), classes)
+        if output.as_json:
             console.json(card.to_dict())
         else:
             _show_one(console, card)
     else:
-        _show_all(console, classes, as_json=as_json)
+        _show_all(console, classes, as_json=output.as_json)
 
 
 def _show_all(console: Console, classes: int, *, as_json: bool) -> None:

@@ -6,10 +6,11 @@ Light, so that the command line can import it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from hardmine.errors import ConfigError
-from hardmine.option_fields import check_options, option, seed_option
+from hardmine.option_fields import check_options, images_option, option, seed_option
 
 Pictures = Literal["none", "copy", "link"]
 
@@ -57,6 +58,19 @@ class SplitOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitChoice:
+    """Which split of labelled data is looked at, and where its images are."""
+
+    split: str | None = option(
+        None,
+        "The split to look at; if not given and there are several: 'train'.",
+        metavar="NAME",
+        panel="Data",
+    )
+    images: Path | None = images_option()
+
+
+@dataclass(frozen=True, slots=True)
 class InspectOptions:
     """What the page shows."""
 
@@ -66,12 +80,7 @@ class InspectOptions:
         on_command_line=False,
     )
     draws: int = option(3, "How many draws of the augmentation to show.", metavar="N", minimum=1)
-    split: str | None = option(
-        None,
-        "The split to look at; if not given and there are several: 'train'.",
-        metavar="NAME",
-        panel="Data",
-    )
+    part: SplitChoice = option(SplitChoice, "Which images are looked at.")
     seed: int = seed_option("Options")
 
     def __post_init__(self) -> None:
@@ -83,6 +92,7 @@ class CoverageOptions:
     """What the page about coverage shows."""
 
     pictures: int = option(6, "How many images to show with their priors.", metavar="N", minimum=0)
+    part: SplitChoice = option(SplitChoice, "Which images are looked at.")
     seed: int = seed_option("Options")
 
     def __post_init__(self) -> None:
@@ -100,6 +110,7 @@ class FitOptions:
         0.3, "The share of the images that is held out to judge the result.", metavar="SHARE"
     )
     max_shapes: int = option(8, "At most N shapes per cell.", metavar="N", minimum=1)
+    part: SplitChoice = option(SplitChoice, "Which images are looked at.")
     seed: int = seed_option("Options")
 
     def __post_init__(self) -> None:

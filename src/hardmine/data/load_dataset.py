@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hardmine.data.formats.format_table import READ
@@ -35,6 +35,7 @@ __all__ = [
     "load_splits",
     "read_splits",
     "report_loaded",
+    "split_to_look_at",
 ]
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,18 @@ def choose_split(
         wanted = "none was chosen" if split is None else f"not {split!r}"
         raise DataError(f"{path}: has the splits {', '.join(found)}; {wanted}")
     return found[split]
+
+
+def split_to_look_at(splits: Collection[str], split: str | None, path: Path | str) -> str:
+    """Return the name of the split that is meant: the given one, else "train" where there are several.
+
+    Raises:
+        DataError: there is no split of that name.
+    """
+    chosen = split or ("train" if "train" in splits else next(iter(splits)))
+    if chosen not in splits:
+        raise DataError(f"{path}: has the splits {', '.join(splits)}; not {chosen!r}")
+    return chosen
 
 
 def recognised_formats(path: Path | str, *, images: Path | str | None = None) -> set[str]:

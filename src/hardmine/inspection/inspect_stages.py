@@ -43,7 +43,7 @@ from hardmine.reports.drawing import boxed, by_loss, draw_boxes, overlaid, readi
 from hardmine.reports.page_shell import jpeg_uri, render_page
 from hardmine.tensors import Assignment, Batch, Priors
 from hardmine.training.batches import RecordDonors, collate
-from hardmine.types import F64, ImageState
+from hardmine.types import F64, I64, ImageState, Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,7 +463,7 @@ def _count(number: int) -> str:
     return f"{number} box" if number == 1 else f"{number} boxes"
 
 
-_PICKED, _PANEL = 420, 300
+_PANEL = 300
 _LISTED = 12
 _SHOWN_SCORE = 0.3
 _MOST_DETECTIONS = 20
@@ -515,33 +515,9 @@ def selected(prepared: Prepared, trained: Trained) -> Stage:
         )
         for order, size, caption in _panels(order, level, highest)
     ]
-    background = prepared.assignment.labels[0].numpy() == 0
-    rows = tuple(
-        (
-            f"level {k}",
-            str(int((background & (level == k)).sum())),
-            str(int((chosen & (level == k)).sum())),
-            *_mean_and_most(losses[chosen & (level == k)]),
-        )
-        for k in range(len(prepared.layout.levels))
-    )
-    hardest = tuple(
-        (
-            str(int(index)),
-            str(int(level[index])),
-            " ".join(f"{v:.0f}" for v in corners[index].tolist()),
-            f"{losses[index]:.3f}",
-            f"{scores[index]:.3f}",
-            f"{float(prepared.assignment.iou[0][index]):.2f}",
-        )
-        for index in order[::-1][:_LISTED]
-    )
     tables = (
-        Table(("level", "background priors", "selected", "mean loss", "largest"), rows),
-        Table(
-            ("prior", "level", "xyxy, px of the input", "loss, nats", "score", "IoU with a box"),
-            hardest,
-        ),
+        _picked_by_level(prepared, chosen, losses),
+        _hardest(prepared, order[::-1][:_LISTED], losses, scores),
     )
     note = (
         f"{len(order)} background priors enter the loss (rule {config.selection.kind!r}), for "
@@ -551,11 +527,44 @@ def selected(prepared: Prepared, trained: Trained) -> Stage:
     return Stage("negatives", "Selected negatives by loss", note, tuple(figures), tables)
 
 
+def _picked_by_level(prepared: Prepared, chosen: Mask, losses: F64) -> Table:
+    background = prepared.assignment.labels[0].numpy() == 0
+    level = prepared.priors.level.numpy()
+    rows = tuple(
+        (
+            f"level {k}",
+            str(int((background & (level == k)).sum())),
+            str(int((chosen & (level == k)).sum())),
+            *_mean_and_most(losses[chosen & (level == k)]),
+        )
+        for k in range(len(prepared.layout.levels))
+    )
+    return Table(("level", "background priors", "selected", "mean loss", "largest"), rows)
+
+
+def _hardest(prepared: Prepared, priors: I64, losses: F64, scores: F64) -> Table:
+    """Return what is to know of some priors."""
+    corners, level = prior_corners(prepared), prepared.priors.level.numpy()
+    rows = tuple(
+        (
+            str(int(index)),
+            str(int(level[index])),
+            " ".join(f"{v:.0f}" for v in corners[index].tolist()),
+            f"{losses[index]:.3f}",
+            f"{scores[index]:.3f}",
+            f"{float(prepared.assignment.iou[0][index]):.2f}",
+        )
+        for index in priors
+    )
+    columns = ("prior", "level", "xyxy, px of the input", "loss, nats", "score", "IoU with a box")
+    return Table(columns, rows)
+
+
 def _panels(
     order: np.ndarray, level: np.ndarray, highest: float
 ) -> list[tuple[np.ndarray, int, str]]:
     """Return what to draw: all selected, then each level that has some."""
-    panels = [(order, _PICKED, f"all levels, losses up to {highest:.2f} nats")]
+    panels = [(order, _CANVAS, f"all levels, losses up to {highest:.2f} nats")]
     for index in np.unique(level[order]).tolist():
         mine = order[level[order] == index]
         panels.append((mine, _PANEL, f"level {index}: {len(mine)} selected"))

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hardmine.data.formats.label_validation import RawSplit, object_table
 from hardmine.data.images import open_picture, read_image
-from hardmine.data.load_dataset import build_splits, read_splits
+from hardmine.data.load_dataset import build_splits, read_splits, split_to_look_at
 from hardmine.data.quality.box_forms import (
     FORMS,
     FormVerdict,
@@ -97,9 +97,7 @@ def read_labels(
         DataError: unreadable data, no such split, or no image.
     """
     raws = read_splits(data, images=images)
-    chosen = split or ("train" if "train" in raws else next(iter(raws)))
-    if chosen not in raws:
-        raise DataError(f"{data}: has the splits {', '.join(raws)}; not {chosen!r}")
+    chosen = split_to_look_at(raws, split, data)
     dataset, raw = build_splits(raws, categories)[chosen], raws[chosen]
     if not dataset.records:
         raise DataError(f"{data}: no image in split {chosen!r}")

@@ -11,6 +11,7 @@ from typing import Protocol
 from hardmine.device import process_count
 from hardmine.errors import ConfigError, DataError
 from hardmine.models.network import Network
+from hardmine.option_fields import takes_options
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch
 from hardmine.training.batches import BatchLoader, BatchPlan
@@ -28,21 +29,40 @@ class Progress:
     images_per_second: float
 
 
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """How a training starts, how long it lasts, and when it saves.
+
+    Attributes:
+        seed: of the added layers, the batches and the augmentation.
+        init: a checkpoint to continue from (its weights only).
+        weights: pretrained weights; ignored with ``init``.
+        steps: optimiser steps; ``None`` follows ``recipe.epochs``.
+        resume: go on from ``out/state.pt`` when it is there.
+        device: such as "cpu" or "cuda:1"; ``None``: the best there is.
+        validate_every: steps between two calls of ``validate``; 0: at the end only.
+        save_every: steps between two saved states.
+    """
+
+    seed: int = 0
+    init: Path | None = None
+    weights: Path | None = None
+    steps: int | None = None
+    resume: bool = False
+    device: str | None = None
+    validate_every: int = 0
+    save_every: int = 100
+
+
+@takes_options(FitSettings)
 def fit(
     dataset: Dataset,
     recipe: Recipe,
     out: Path,
     *,
-    seed: int = 0,
-    init: Path | None = None,
-    weights: Path | None = None,
-    steps: int | None = None,
-    resume: bool = False,
-    device: str | None = None,
     validate: Callable[[Network], float] | None = None,
-    validate_every: int = 0,
-    save_every: int = 100,
     progress: Callable[[Progress], None] | None = None,
+    options: FitSettings | None = None,
 ) -> Path:
     """Train a detector and return its checkpoint, ``out/last.safetensors``.
 
@@ -54,56 +74,57 @@ def fit(
         recipe: every choice.
         out: folder for ``last.safetensors``, ``best.safetensors``, ``state.pt``, ``log.csv`` and
             ``telemetry.csv``.
-        seed: of the added layers, the batches and the augmentation.
-        init: a checkpoint to continue from (its weights only).
-        weights: pretrained weights; ignored with ``init``.
-        steps: optimiser steps; ``None`` follows ``recipe.epochs``.
-        resume: go on from ``out/state.pt`` when it is there.
-        device: such as "cpu" or "cuda:1"; ``None``: the best there is.
         validate: called with the averaged model; the highest value is kept as ``best.safetensors``.
-        validate_every: steps between two calls of ``validate``; 0: at the end only.
-        save_every: steps between two saved states.
         progress: called after each step on the main process.
+        options: start, length and saving; each of its fields is also a keyword.
 
     Raises:
         ConfigError: no such device, or fewer images in a batch than processes.
         DataError: no usable image, an image that cannot be read, or a loss that is not finite.
         CheckpointError: weights that do not fit, or a state of another run.
     """
-    usable = dataset.with_records([r for r in dataset.records if r.state.is_trainable])
-    if not len(usable):
-        raise DataError(f"{dataset.root}: got 0 usable images of {len(dataset)}, wanted >= 1")
-    num_labelled = sum(len(record.labels) > 0 for record in usable.records)
-    total = steps if steps is not None else recipe.steps(max(1, num_labelled))
-    start = Start(init, weights)
-    if recipe.batch.size < process_count():
-        raise ConfigError(
-            f"batch.size: got {recipe.batch.size} for {process_count()} processes, wanted at least one "
-            "image for each"
-        )
-    run = Run(usable, recipe, out, seed=seed, total=total, start=start, device=device)
-    restored = resume and run.restore()
+    how = options or FitSettings()
+    run, loader = _prepare(dataset, recipe, out, how)
+    restored = how.resume and run.restore()
     run.hold_same_step()
-    if restored and run.step == total:
+    if restored and run.step == run.total:
         return run.checkpoint
-    plan = BatchPlan([len(record.labels) > 0 for record in usable.records], recipe.batch, seed)
-    loader = BatchLoader(usable, plan, recipe.resize, recipe.augment, seed)
-    every = validate_every or total
+    every = how.validate_every or run.total
     clock = time.monotonic()
     for step in train_steps(run, loader):
         if run.accelerator.is_main_process:
-            if validate is not None and (step % every == 0 or step == total):
+            if validate is not None and (step % every == 0 or step == run.total):
                 run.keep_best(validate(run.average.module))
-            if step % save_every == 0 or step == total:
+            if step % how.save_every == 0 or step == run.total:
                 run.save()
             if progress is not None:
                 rate = recipe.batch.size / max(1e-9, time.monotonic() - clock)
-                progress(Progress(step, total, run.journal.last_loss, rate))
+                progress(Progress(step, run.total, run.journal.last_loss, rate))
         clock = time.monotonic()
     run.accelerator.wait_for_everyone()
     for tracker in run.accelerator.trackers:  # end_training() would end the process group too
         tracker.finish()
     return run.checkpoint
+
+
+def _prepare(
+    dataset: Dataset, recipe: Recipe, out: Path, how: FitSettings
+) -> tuple[Run, BatchLoader]:
+    """Return the run at its start and the source of its batches."""
+    usable = dataset.with_records([r for r in dataset.records if r.state.is_trainable])
+    if not len(usable):
+        raise DataError(f"{dataset.root}: got 0 usable images of {len(dataset)}, wanted >= 1")
+    holds_objects = [len(record.labels) > 0 for record in usable.records]
+    if recipe.batch.size < process_count():
+        raise ConfigError(
+            f"batch.size: got {recipe.batch.size} for {process_count()} processes, wanted at least one "
+            "image for each"
+        )
+    total = how.steps if how.steps is not None else recipe.steps(max(1, sum(holds_objects)))
+    start = Start(how.init, how.weights)
+    run = Run(usable, recipe, out, seed=how.seed, total=total, start=start, device=how.device)
+    plan = BatchPlan(holds_objects, recipe.batch, how.seed)
+    return run, BatchLoader(usable, plan, recipe.resize, recipe.augment, how.seed)
 
 
 class BatchSource(Protocol):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingRequest:
-    """One training that a run asks for; the fields are explained in ``training.trainer.fit``.
+    """One training that a run asks for; the fields are explained in ``training.trainer``.
 
     ``arm`` and ``round_number`` say which training of a loop it is: ``"base"`` and 0 for the
     one that all arms start from.
@@ -81,19 +81,22 @@ def own_backend() -> Backend:
 
 
 def _fit(request: TrainingRequest) -> Path:
-    from hardmine.training.trainer import fit
+    from hardmine.training.trainer import FitSettings, fit
 
-    return fit(
-        request.dataset,
-        request.recipe,
-        request.out,
+    how = FitSettings(
         seed=request.seed,
         init=request.init,
         weights=request.weights,
         steps=request.steps,
         resume=request.resume,
         device=request.device,
-        validate=request.validate,
         validate_every=request.validate_every,
+    )
+    return fit(
+        request.dataset,
+        request.recipe,
+        request.out,
+        validate=request.validate,
         progress=request.progress,
+        options=how,
     )

@@ -52,8 +52,6 @@ def check(
     val: Path | str | None = None,
     against: Mapping[str, Path | str] | Sequence[Path | str] = (),
     negatives: Path | str | None = None,
-    html: Path | str | None = None,
-    fix: Path | str | None = None,
     progress: Step | None = None,
     options: CheckOptions | None = None,
 ) -> CheckResult:
@@ -66,10 +64,9 @@ def check(
             that findings use, or a list.
         negatives: images without objects: must not share pictures either, and are put to the
             shortcut test.
-        html: where to write a page with pictures of all that was found.
-        fix: a new folder for a repaired copy of ``data``.
         progress: called with (what, done, total).
-        options: how to look; each of its fields is also a keyword.
+        options: how to look, and what to write: a page (``html``), a repaired copy (``fix``); each of
+            its fields is also a keyword.
 
     Raises:
         DataError: nothing is recognised at one of the paths.
@@ -103,11 +100,11 @@ def check(
     if negatives is not None:
         positives = [*build_splits(report.raws).values(), *more.values()]
         result = _with_shortcut(report, positives, apart["negatives"], options.seed, step)
-    if fix is not None:
-        mended = repair(report.raws, report.seen, fix, link=options.link)
+    if options.fix is not None:
+        mended = repair(report.raws, report.seen, options.fix, link=options.link)
         result = replace(result, repair=mended)
-    if html is not None:
-        write_check_page(Path(html), result.report, result.shortcut, result.notes)
+    if options.html is not None:
+        write_check_page(Path(options.html), result.report, result.shortcut, result.notes)
     return result
 
 

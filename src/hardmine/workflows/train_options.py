@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hardmine.errors import ConfigError
-from hardmine.option_fields import Panel, check_options, option, seed_option
+from hardmine.option_fields import Panel, check_options, images_option, option, seed_option
 from hardmine.workflows.framework_trainer import TRAINERS
 
 AUTO = "auto"
@@ -45,17 +45,6 @@ def device_option(panel: Panel = "Training") -> Any:
         metavar="NAME",
         parse=read_device,
         panel=panel,
-    )
-
-
-def images_option() -> Any:
-    """Return the field ``images``, the same for every verb."""
-    return option(
-        None,
-        "The folder with the images of a COCO file, if they are not beside it.",
-        metavar="DIR",
-        path="folder",
-        panel="Data",
     )
 
 
@@ -149,6 +138,34 @@ class NetworkOptions:
         former=("settings",),
         panel="Training",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeChanges:
+    """What is laid over a recipe that is chosen by name."""
+
+    recipe: Path | None = option(
+        None, "A recipe as a YAML file. An unknown key is an error.", metavar="FILE", path="file"
+    )
+    set: tuple[str, ...] = option(
+        (),
+        "Change one value of the recipe, such as loss.selection.floor=32 (the value is YAML). May "
+        "be given several times. 'hardmine recipe' prints all keys.",
+        metavar="KEY=VALUE",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """Which recipe is meant, for the commands that look at a model and train nothing."""
+
+    model: str | None = option(
+        None,
+        "The name of a recipe, or weights (or the folder of a run) whose recipe is meant. If not "
+        "given: the default recipe.",
+        metavar="NAME|CHECKPOINT",
+    )
+    changes: RecipeChanges = option(RecipeChanges, "What is laid over it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +300,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """How a dataset is looked at.
+    """How a dataset is looked at, and what is written.
 
     Example:
         >>> hardmine.CheckOptions(model="ssdlite320_mobilenet_v2").link
@@ -294,6 +311,19 @@ class CheckOptions:
         None,
         "Report the boxes that are too small for the input of this model.",
         metavar="NAME",
+    )
+    html: Path | None = option(
+        None,
+        "Write one page with pictures of the findings.",
+        metavar="FILE",
+        path="new file",
+        panel="Output",
+    )
+    fix: Path | None = option(
+        None,
+        "Write a repaired copy (COCO) with the list changes.csv into a new folder.",
+        metavar="OUT",
+        panel="Output",
     )
     link: bool = option(
         False,
@@ -343,6 +373,27 @@ class ExportOptions:
         check_options(self)
         if self.int8 and self.calibrate is None:
             raise ConfigError("int8 needs images to calibrate on: --calibrate DIR")
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementOptions:
+    """How near a detector's answers must be to those of its own framework."""
+
+    min_score: float = option(
+        0.25, "Compare detections from this score on.", metavar="S", minimum=0, maximum=1
+    )
+    max_score: float = option(
+        0.02, "The largest difference of a score that is allowed.", metavar="D", minimum=0
+    )
+    max_box: float = option(
+        2.0,
+        "The largest difference of a box that is allowed, in pixels.",
+        metavar="PX",
+        minimum=0,
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)
