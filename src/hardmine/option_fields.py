@@ -288,6 +288,7 @@ def takes_options(
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        """Return the function that takes the fields as keywords."""
         plain_signature = inspect.signature(function)
         signature = _with_fields(plain_signature, cls)
         own = plain_signature.parameters
@@ -296,6 +297,7 @@ def takes_options(
 
         @wraps(function)
         def call(*args: Any, **given: Any) -> R:
+            """Call the function with an options value made from the keywords."""
             _rename(given, former, function.__name__)
             values: dict[str, Any] = {}
             for name in set(given) - set(own):

@@ -193,6 +193,7 @@ class Augmenter:
 
         @cache
         def view(width: int, height: int) -> View:
+            """Draw the window for a picture of this size, pixels."""
             return draw_view(width, height, boxes, resize, self.config, rng)
 
         picture = read(lambda width, height: view(width, height).cover)
@@ -272,6 +273,7 @@ def trace_augment(
     steps = [TraceStep("read", whole, shown, labels, ignore)]
 
     def note(name: str, sample: Sample) -> None:
+        """Keep what a step left."""
         pixels = np.ascontiguousarray(sample.image)
         steps.append(TraceStep(name, pixels, sample.boxes, sample.labels, sample.ignore))
 

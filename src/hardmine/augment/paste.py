@@ -287,6 +287,7 @@ def sharper(cover: Cover) -> Cover:
     """Return twice as much: parts may be enlarged."""
 
     def twice(width: int, height: int) -> tuple[float, float]:
+        """Return twice the size that ``cover`` wants."""
         wide, high = cover(width, height)
         return 2 * wide, 2 * high
 

@@ -217,6 +217,7 @@ class _ConsoleHandler(logging.Handler):
         self._err = err
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a record of the log on stderr; from a warning on with its level."""
         prefix = "" if record.levelno <= NOTICE else f"{record.levelname.lower()}: "
         self._err.print(prefix + record.getMessage(), markup=False)
 

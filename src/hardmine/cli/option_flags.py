@@ -45,6 +45,7 @@ def starting_with(words: Callable[[], Iterable[str]]) -> Callable[[str], list[st
     """Return what typer asks for the completions of a half-written word."""
 
     def complete(incomplete: str) -> list[str]:
+        """Return the words that begin so."""
         return [word for word in words() if word.startswith(incomplete)]
 
     return complete
@@ -94,6 +95,7 @@ def listed(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """Complete the last name of a list with commas: ``mined,ra`` to ``mined,random``."""
 
     def complete(incomplete: str) -> list[str]:
+        """Return the list with each word that may end it."""
         *before, begun = incomplete.split(",")
         return [
             ",".join([*before, word])
@@ -166,6 +168,7 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**given: Any) -> None:
+        """Call the command with its options values, made from the flags."""
         context: typer.Context = given.pop(_CONTEXT)
         for name, cls in classes.items():
             taken = {flag.name: flag.value(given.pop(flag.name)) for flag in flags[name]}
@@ -215,6 +218,7 @@ def reads_pictures(command: Callable[..., None], *, workers: bool = False) -> Ca
 
     @wraps(command)
     def run(*, max_pixels: int | None = None, workers: int | None = None, **given: Any) -> None:
+        """Set what holds for the whole process, then call the command."""
         if max_pixels is not None:
             from hardmine.data.images import allow_pixels
 
@@ -246,6 +250,7 @@ class _Flag:
         self._default = default_of(described)
 
     def parameter(self) -> inspect.Parameter:
+        """Return the field as a parameter of a command: its flags, type, limits and help."""
         info, hint, default = self._info, self._hint, self._default
         extra: dict[str, Any] = {}
         if info.parse is not None:
@@ -291,6 +296,7 @@ class _Flag:
         return value
 
     def value(self, given: Any) -> Any:
+        """Return the value of the field for what typer read."""
         if self._info.negated:
             return not given
         if self._many:

@@ -420,6 +420,7 @@ def pareto_chart(comparison: Comparison) -> str:
         return ""
 
     def draw(axes: Axes) -> None:
+        """Draw each variant's recall over its false alarms."""
         for index, item in enumerate(known):
             xs, ys = zip(*item.curve, strict=True)
             axes.plot(xs, ys, color=series_color(index), label=item.name)

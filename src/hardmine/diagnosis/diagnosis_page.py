@@ -63,6 +63,7 @@ def _chart(key: str, title: str, verdict: Verdict) -> str:
         return ""
 
     def draw(axes: Axes) -> None:
+        """Draw the bars and lines of the verdict."""
         width = 0.8 / max(1, len(verdict.bars))
         for index, (name, values) in enumerate(verdict.bars.items()):
             places = np.arange(len(values)) + (index - (len(verdict.bars) - 1) / 2) * width

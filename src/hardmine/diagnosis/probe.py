@@ -296,6 +296,7 @@ class _Collected:
                 self._hardest.append((float(cost[row]), suspect))
 
     def add_image(self, data: Dataset, index: int, place: Any, found: Any) -> None:
+        """Add the objects of an image with their detections, and detections without an object."""
         record = data.records[index]
         boxes = place.forward(record.boxes.astype(np.float64))
         sure = found.scores >= LEAST_SCORE
@@ -320,6 +321,7 @@ class _Collected:
             self._suspects.append(Suspect(index, box, *seen, area))
 
     def result(self, images: int) -> SetProbe:
+        """Return the figures of all images that were added."""
         table = np.array(self._objects, np.float64).reshape(-1, 13)
         sums = self._sums.tolist()
         own, hard, drawn = (sums[i] / sums[i + 1] if sums[i + 1] else None for i in (0, 2, 4))

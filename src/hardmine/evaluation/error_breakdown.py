@@ -99,6 +99,7 @@ class ErrorBreakdown:
         """Return plain values, as JSON holds them."""
 
         def plain(row: ErrorRow) -> dict[str, Any]:
+            """Return a row as JSON knows it."""
             return {
                 "name": row.name,
                 "objects": row.objects,
@@ -154,6 +155,7 @@ def error_breakdown(scored: Scored, score_threshold: float) -> ErrorBreakdown:
     kinds = [kind for part in wrong for kind in part.kind]
 
     def row(name: str, of_objects: Mask, of_errors: Mask, gained: Mapping[str, float]) -> ErrorRow:
+        """Return the row of some objects and errors."""
         mine = [kinds[index] for index in np.flatnonzero(of_errors)]
         counts = {kind.value: mine.count(kind) for kind in ErrorKind}
         num_found = int((of_objects & is_found).sum())

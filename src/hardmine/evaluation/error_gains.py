@@ -102,6 +102,7 @@ def error_gains(
     rows: list[dict[str, float]] = [{} for _ in range(num_rows)]
 
     def note(name: str, after: _Fixed) -> None:
+        """Keep what AP50 gains without one kind of error, in all and by class."""
         values = whole.of(after)
         total[name] = whole.gain(values)
         for each, now, before in zip(of_class, values, whole.values, strict=True):
@@ -163,6 +164,7 @@ class _Ap50:
 
     @staticmethod
     def mean(values: list[float | None]) -> float | None:
+        """Return the mean of the classes that have a value, None where none has."""
         defined = [value for value in values if value is not None]
         return sum(defined) / len(defined) if defined else None
 

@@ -99,6 +99,7 @@ def alarms_statistic(recall: float) -> Statistic:
     """Return the statistic "alarms per image at ``recall``" (+inf where recall is not reached)."""
 
     def compute(arm: ArmScores, draws: Draws) -> F64:
+        """Return alarms per image of each draw, at the threshold of that draw."""
         thresholds = threshold_draws(arm.matches, draws.val, recall)
         return alarm_draws(arm.alarms, draws.negatives, thresholds)
 

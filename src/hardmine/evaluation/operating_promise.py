@@ -272,6 +272,7 @@ def _lowest_for_counts(
     whole = np.ones(alarms.num_images)
 
     def promised(count: int) -> bool:
+        """Return whether the promise holds where the ``count`` best detections fire."""
         quiet = 1.0 - _capped(alarms, count, cap) / cap
         return wealth(quiet, whole, 1.0, 1.0 - share, confidence) >= enough * (1 - 1e-9)
 

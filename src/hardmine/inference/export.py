@@ -256,14 +256,18 @@ def quantize_onnx(
         raise MissingExtraError("int8 needs onnxruntime; pip install 'hardmine[onnx]'") from None
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        """Batches of pictures as ONNX Runtime asks for them."""
+
         def __init__(self) -> None:
             self._batches = iter(batches())
 
         def get_next(self) -> dict[str, Any] | None:
+            """Return the next batch by the input's name, None at the end."""
             batch = next(self._batches, None)
             return None if batch is None else {input_name: batch}
 
     def write(part: Path) -> None:
+        """Write the quantised graph."""
         with quiet_export(), _quiet_root_log():
             quantization.quantize_static(
                 str(source),

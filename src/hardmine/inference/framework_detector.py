@@ -136,6 +136,7 @@ class FrameworkDetector(PredictMixin, ABC):
         self, items: Iterable[ImageItem], *, hashed: bool
     ) -> Iterator[ScoredImage | Problem]:
         def read(batch: Sequence[ImageItem]) -> list[_Read | Problem]:
+            """Read the pictures of a batch."""
             return [_read(item, hashed=hashed) for item in batch]
 
         for batch in run_ordered(batched(items, self._at_once), read, count_workers(count_cores())):

@@ -101,6 +101,7 @@ class _Entry:
 
     @staticmethod
     def of(name: str) -> _Entry:
+        """Return a name with its parts and its stem; a number loses the zeros before it."""
         plain = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
         stem = plain.stem if has_picture_name(plain.name) else plain.name
         return _Entry(name, tuple(p for p in plain.parts if p != "/"), _number(stem))

@@ -93,6 +93,7 @@ def render_inspection(title: str, images: Sequence[ImageStages]) -> str:
     """Return the page as text; its pictures are inside it."""
 
     def show(figure: Figure) -> _Shown:
+        """Return a figure as the page takes it."""
         size = figure.image.size
         return _Shown(jpeg_uri(figure.image), figure.caption, figure.mark, figure.new_row, *size)
 

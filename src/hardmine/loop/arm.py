@@ -178,6 +178,7 @@ class CandidateSearch:
         detector = self.backend.load_detector(state.model.checkpoint, self.options.device)
 
         def progress(what: str, done: int, total: int) -> None:
+            """Hand progress on with the arm's name before it."""
             self.steps.progress(f"{label}: {what}", done, total)
 
         options = MineOptions(top=amount.count, rank=self.options.rank)
@@ -255,6 +256,7 @@ class CandidateSearch:
         }
 
         def compute(folder: Path) -> list[str]:
+            """Score the arm's negatives by its new model and write those on which it fires."""
             detector = self.backend.load_detector(state.model.checkpoint, self.options.device)
             pool, wanted = self.sets.mine_from, set(images)
             if images:

@@ -442,6 +442,7 @@ class Loop:
         dataset = train.with_records([*train.records, *negatives])
 
         def compute(place: Path) -> int:
+            """Write the next dataset version."""
             write_coco(dataset, place / "train.coco.json")
             return len(dataset)
 

@@ -389,6 +389,7 @@ class RankingWalk:
         features = self.features([image.image for image, _ in rows])
 
         def allowed(index: int) -> bool:
+            """Return whether the quotas allow an image; if so it counts, else the reason is kept."""
             image, label = rows[index]
             group = self.options.group_of(image.name)
             rejection = self._over_quota(label, group)

@@ -93,6 +93,7 @@ class ExactScorer:
         problems: list[Problem] = []
 
         def images() -> Iterator[ImageItem]:
+            """Yield the images that can be read; keep the others as problems."""
             for item in read_ahead(items):
                 if isinstance(item, Problem):
                     problems.append(item)

@@ -213,6 +213,7 @@ def scan_source(
     last = time.monotonic()
 
     def commit() -> None:
+        """Write what was scored since the last commit, and report progress."""
         good = [item for item in waiting if not isinstance(item, Problem)]
         bad = [item for item in waiting if isinstance(item, Problem)]
         store.add_scores(good, bad, model_id=model_id)

@@ -92,6 +92,7 @@ def _is_depthwise(module: nn.Conv2d) -> bool:
 
 class _DepthwiseConv2d(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
+        """Convolve each channel by its own kernel."""
         low = torch.get_autocast_dtype("cpu")
         if not torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled():
             return super().forward(images)
@@ -113,12 +114,14 @@ class _Depthwise(torch.autograd.Function):
         padding: tuple[int, ...],
         dilation: tuple[int, ...],
     ) -> Tensor:
+        """Convolve in the number type of the input."""
         ctx.save_for_backward(images, weight)
         ctx.where = (list(stride), list(padding), list(dilation))
         return F.conv2d(images, weight, None, stride, padding, dilation, len(weight))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients, computed in float32."""
         images, weight = ctx.saved_tensors
         wanted = [*ctx.needs_input_grad[:2], False]
         into, of_weight, _ = torch.ops.aten.convolution_backward(
@@ -291,12 +294,14 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Return the sum over all processes."""
         total = values.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient, which is summed over all processes too."""
         (gradient,) = gradients
         total = gradient.clone()
         dist.all_reduce(total)

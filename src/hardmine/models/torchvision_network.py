@@ -112,12 +112,14 @@ class _Untouched(nn.Module):
     """Stands where torchvision normalises and resizes; hands everything through."""
 
     def forward(self, images: Tensor, targets: Found | None) -> tuple[Any, Found | None]:
+        """Return images and targets as they are."""
         from torchvision.models.detection.image_list import ImageList
 
         height, width = images.shape[-2:]
         return ImageList(images, [(height, width)] * len(images)), targets
 
     def postprocess(self, found: Found, sizes: Any, original_sizes: Any) -> Found:
+        """Return the result as it is."""
         del sizes, original_sizes
         return found
 

@@ -349,6 +349,7 @@ class _Pool:
 
     @staticmethod
     def of(state: _State, candidates: Sequence[F64]) -> _Pool:
+        """Judge the candidates of each level on all boxes."""
         parts = [state.judge(k, shapes) for k, shapes in enumerate(candidates)]
         return _Pool(
             np.concatenate([np.full(len(s), k) for k, s in enumerate(candidates)]),

@@ -219,6 +219,7 @@ class _Parser:
         self._at = 0
 
     def parse(self) -> Message:
+        """Return the whole file as one message."""
         root = Message(self._source)
         self._fill(root, "", 0)
         return root
@@ -336,6 +337,7 @@ def _number(token: str) -> int | float:
 
 def _unescape(token: str) -> str:
     def one(match: re.Match[str]) -> str:
+        """Return the character that an escape stands for."""
         for code in match.group(1), match.group(2), match.group(3):
             if code is not None:
                 return chr(int(code, 16))

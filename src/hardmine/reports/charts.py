@@ -75,6 +75,7 @@ def miss_rate_figure(lines: Sequence[CurveLine], arms: Sequence[str]) -> str:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     def draw(axes: Axes) -> None:
+        """Draw miss rate over false alarms, both on logarithmic axes."""
         floor = 1.0
         for line in lines:
             xs = [max(x, _LEAST_FPPI) for x, _ in line.points]
@@ -105,6 +106,7 @@ def recall_figure(lines: Sequence[CurveLine], arms: Sequence[str]) -> str:
     """
 
     def draw(axes: Axes) -> None:
+        """Draw recall over false alarms; the last round of each arm stands out."""
         last = {line.name.partition(",")[0]: line.name for line in lines}
         for line in lines:
             arm = line.name.partition(",")[0]
@@ -142,6 +144,7 @@ def score_figure(
     """
 
     def draw(axes: Axes) -> None:
+        """Draw the scores of objects and those of images without objects."""
         sets = (("objects", "missed", "objects"), ("images", "silent", "images without objects"))
         for index, (key, rest, label) in enumerate(sets):
             counts = histogram[key]
@@ -172,6 +175,7 @@ def _by_round(
     from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
+        """Draw a figure of each arm round by round, with its interval."""
         starts = [point for point in points if point[0].round == 0]
         for index, arm in enumerate(arm_order([row.arm for row, _, _ in points])):
             mine = [point for point in points if point[0].arm == arm]

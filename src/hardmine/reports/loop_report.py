@@ -210,6 +210,7 @@ def headline(rows: Sequence[RoundRow]) -> list[Tile]:
     before = was if last is not first else None
 
     def earlier(key: str, show: Any) -> str:
+        """Return the figure before, as text; empty where there is none."""
         return "" if before is None else str(show(before.get(key)))
 
     interval = now.get("interval")

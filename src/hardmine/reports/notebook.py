@@ -138,6 +138,7 @@ def _read_small(path: Path | str, longest: int) -> tuple[Image.Image, float]:
     """Return a picture whose longest side is at most ``longest``, and its scale."""
 
     def wanted(width: int, height: int) -> tuple[float, float]:
+        """Return the size at which the picture is read, pixels."""
         scale = min(1.0, longest / max(width, height))
         return max(1.0, width * scale), max(1.0, height * scale)
 

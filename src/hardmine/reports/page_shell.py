@@ -38,6 +38,7 @@ def render_page(
     from markupsafe import Markup
 
     def source(wanted: str) -> str | None:
+        """Return the text of a template: the package's own, or one that all share."""
         places = (files(where) / "templates" / wanted for where in (package, _REPORTS))
         found = next((place for place in places if place.is_file()), None)
         return None if found is None else found.read_text(encoding="utf-8")

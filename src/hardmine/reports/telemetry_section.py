@@ -150,6 +150,7 @@ def _gradient_courses(course: TrainingCourse) -> list[Points]:
 
 def _line_chart(name: str, title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     def draw(axes: Axes) -> None:
+        """Draw a line for each row over the steps."""
         for index, (label, points) in enumerate(lines.items()):
             if points:
                 steps, values = zip(*points, strict=True)

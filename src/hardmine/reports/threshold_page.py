@@ -299,6 +299,7 @@ def _firing_chart(rows: Sequence[ThresholdRow], name: str) -> str:
     """Return the share of empty images that fire against the score, with the limits of all."""
 
     def draw(axes: Axes) -> None:
+        """Draw the share of images that fire over the threshold, with limits for the first row."""
         for index, row in enumerate(rows[:_LINES]):
             scores, shares = _firing_curve(row.alarms)
             label = f"{row.name} ({row.alarms.num_images})"
@@ -333,6 +334,7 @@ def _recall_chart(rows: Sequence[ThresholdRow], name: str) -> str:
     """Return the share of objects found against the score."""
 
     def draw(axes: Axes) -> None:
+        """Draw the share of objects found over the threshold."""
         scores = np.linspace(0.0, 1.0, 2 * _POINTS)
         for index, row in enumerate(rows[:_LINES]):
             objects = int(row.hits.objects.sum())

@@ -189,6 +189,7 @@ def labels_in_doubt(
     """Return what :data:`DOUBTFUL_LABELS` holds: the images with the model's boxes and their labels."""
 
     def rows(boxes: F32, labels: I64, scores: Sequence[float | None]) -> list[list[Any]]:
+        """Return boxes as the page takes them: corners, score, class."""
         names = [dataset.categories[int(label) - 1] for label in labels]
         corners = [[round(float(value), 2) for value in box] for box in boxes]
         return [[*box, s, name] for box, s, name in zip(corners, scores, names, strict=True)]

@@ -129,6 +129,7 @@ class RequestGuard:
             return
 
         async def guarded_send(message: Message) -> None:
+            """Send an answer with the headers that protect the page."""
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
@@ -225,6 +226,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
+        """Return the messages that were read already, then those that follow."""
         return waiting.pop() if waiting else await receive()
 
     return replay

@@ -164,6 +164,7 @@ class Review:
         """Return what is shown of some images: names, boxes, history, what is wrong with the file."""
 
         def read(store: PoolStore) -> list[tuple[list[list[Any]], int]]:
+            """Return boxes and perceptual hash of each item."""
             rows = []
             for at in ids:
                 item = self.listed.items[at]
@@ -333,6 +334,7 @@ def _fixed_columns(listed: CandidateList) -> bytes:
     names: dict[str, dict[str, int]] = {"classes": {}, "rounds": {}, "groups": {}}
 
     def number(kind: str, name: str) -> int:
+        """Return the number that stands for a name."""
         return names[kind].setdefault(name, len(names[kind]))
 
     items = listed.items
@@ -387,21 +389,26 @@ def make_app(review: Review, access: Access) -> App:
     }
 
     async def index(request: Request) -> Response:
+        """Answer with the page."""
         return _static(*page["index.html"])
 
     async def static(request: Request) -> Response:
+        """Answer with a file of the page."""
         found = page.get(request.path_params["name"])
         if found is None:
             raise HTTPException(404, "no such file")
         return _static(*found)
 
     async def session(request: Request) -> Response:
+        """Answer with what the page has to know at its start."""
         return _json(review.session(access.key))
 
     async def listed(request: Request) -> Response:
+        """Answer with the columns of all items."""
         return Response(await run_in_threadpool(review.columns), media_type="application/json")
 
     async def details(request: Request) -> Response:
+        """Answer with the boxes of some items."""
         ids = [
             _number(part) for part in request.query_params.get("ids", "").split(",")[:MAX_DETAILS]
         ]
@@ -410,24 +417,30 @@ def make_app(review: Review, access: Access) -> App:
         return _json(await run_in_threadpool(review.details, ids))
 
     async def search(request: Request) -> Response:
+        """Answer with the items whose names hold a text."""
         return _json(
             await run_in_threadpool(review.search, request.query_params.get("q", "")[:200])
         )
 
     async def changes(request: Request) -> Response:
+        """Answer with what others decided since then."""
         given = request.query_params
         after, queue = _number(given.get("after", "0")), given.get("queue", "")
         return _json(await run_in_threadpool(review.changes, given.get("run", ""), after, queue))
 
     async def decide(request: Request) -> Response:
+        """Keep decisions."""
         body = _read(await request.body(), _DecideBody)
         status, told = await run_in_threadpool(review.decide, body)
         return _json(told, status)
 
     async def undo(request: Request) -> Response:
+        """Take decisions back."""
         return _json(await run_in_threadpool(review.undo, _read(await request.body(), _UndoBody)))
 
     def picture(read: Callable[[Item, int], Encoded], pool: Executor) -> Callable[[Request], Any]:
+        """Return what answers with pictures that ``read`` makes."""
+
         async def answer(request: Request) -> Response:
             item = review.item(request.path_params["at"])
             side = _number(request.query_params.get("side", str(SCREENS[-1])))

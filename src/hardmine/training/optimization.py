@@ -76,6 +76,7 @@ class PriorObjective:
 
     @state.setter
     def state(self, value: Tensor | None) -> None:
+        """Restore the normaliser's moving average."""
         self._loss.normaliser.average = value
 
     def __call__(

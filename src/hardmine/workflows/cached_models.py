@@ -103,6 +103,7 @@ class CachedTraining:
         key = self._key(inputs, recipe)
 
         def compute(folder: Path) -> str:
+            """Train and return the name of the weights."""
             request = TrainingRequest(
                 dataset,
                 recipe,
@@ -256,6 +257,7 @@ class CachedMeasurement:
         }
 
         def compute(_: Path) -> dict[str, Any]:
+            """Return ratio of alarms and difference of AP50 with their intervals."""
             left, right = self._scores(a, name), self._scores(b, name)
             how = {"draws": self.draws, "seed": self.seed}
             ratio = paired_ratio(left, right, recall=RECALL, **how)
@@ -279,6 +281,7 @@ class CachedMeasurement:
         }
 
         def compute(_: Path) -> dict[str, Any]:
+            """Return how the alarms changed, with intervals."""
             left, right = self._scores(after, name), self._scores(before, name)
             return asdict(alarm_change(left, right, draws=self.draws, seed=self.seed))
 

@@ -199,6 +199,7 @@ def _detect_once(
     from hardmine.evaluation.scored_images import load_detections, save_detections
 
     def compute(folder: Path, name: str) -> None:
+        """Detect on one part and write what was found."""
         found = detect_sets(detector, {name: parts[name]}, backend, steps.progress, "detect")
         save_detections(folder / f"{name}.json", found[name])
 

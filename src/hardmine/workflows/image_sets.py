@@ -65,6 +65,7 @@ def crop_set(val: Dataset, steps: Steps, *, seed: int) -> Dataset:
     from hardmine.evaluation.object_free_crops import SOURCE, object_free_crops, write_crops
 
     def compute(folder: Path) -> list[list[Any]]:
+        """Write the crops and return their names and sizes."""
         crops = write_crops(val, object_free_crops(val, seed), folder)
         return [[r.path.name, r.width, r.height] for r in crops.records]
 

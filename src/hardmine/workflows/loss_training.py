@@ -107,6 +107,7 @@ def _batches(
     """Yield the batches of a training, read in threads ahead of it."""
 
     def read(drawn: Sequence[tuple[int, bool]]) -> list[Example]:
+        """Read the images of a batch."""
         examples = []
         for index, mirror in drawn:
             image = data.images[index]

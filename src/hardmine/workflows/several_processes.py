@@ -70,6 +70,7 @@ def _lead(work: Callable[[Backend], R], backend: Backend) -> R:
     in_training = False
 
     def fit(request: TrainingRequest) -> Path:
+        """Train with all processes of the run."""
         nonlocal in_training
         _send(replace(request, progress=None, validate=None))
         in_training = True

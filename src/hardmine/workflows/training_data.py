@@ -141,6 +141,7 @@ def _split(train: Dataset, fraction: float, steps: Steps, seed: int) -> tuple[Da
     index = {str(record.path): i for i, record in enumerate(train.records)}
 
     def compute(_: Path) -> dict[str, list[int]]:
+        """Return the rows of each part."""
         parts = split_dataset(train, {"train": 1 - fraction, "val": fraction}, seed)
         return {
             name: sorted(index[str(record.path)] for record in part.records)
@@ -193,6 +194,7 @@ def _leaks(train: Dataset, val: Dataset, steps: Steps) -> tuple[tuple[str, str],
     from hardmine.data.splits.split import find_leaks
 
     def compute(_: Path) -> list[list[str]]:
+        """Return the pairs (training image, validation image) that repeat each other."""
         return [
             [str(train.records[i].path), str(val.records[j].path)]
             for i, j in find_leaks(train, val)

@@ -256,6 +256,7 @@ class _CocoReader:
         sample = names[:: max(1, len(names) // _PROBES)]
 
         def hits(base: Path) -> int:
+            """Return how many of the sampled names a folder has."""
             find = self._finder([base], by_base_name=False).find
             return sum(_is_found(find, name) for name in sample)
 

@@ -115,6 +115,7 @@ def _line(
     columns: Mapping[str, int], cells: Sequence[str], index: int, *, decimal_comma: bool
 ) -> ImageLabels:
     def cell(name: str) -> str:
+        """Return the text of a column, empty where the line is too short."""
         place = columns.get(name, len(cells))
         return cells[place].strip() if place < len(cells) else ""
 

@@ -452,6 +452,7 @@ def read_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | DataError]:
     """Return (width, height) as displayed of each image, or why its header cannot be read."""
 
     def size(path: Path) -> tuple[int, int] | DataError:
+        """Return the size of a picture, or why it has none."""
         try:
             return image_size(path)
         except DataError as error:

@@ -83,6 +83,7 @@ class _PerImageReader:
         """Label files that were read already to find out which image they are of."""
 
     def read(self) -> RawSplit:
+        """Return the split: every image with what its label file says."""
         raws = [self._image(path, label) for path, label in self._pair().items()]
         root = self.source.root
         raws = measure(raws, root, self.problems)

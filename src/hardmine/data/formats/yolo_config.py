@@ -111,6 +111,7 @@ class _Others:
 
     @staticmethod
     def of(counts: Mapping[int, int]) -> _Others:
+        """Make them from the number of lines by their count of numbers."""
         long = {count: number for count, number in counts.items() if count > 6}
         pairs = sum(number for count, number in long.items() if count % 2 == 0)
         return _Others(counts.get(4, 0), pairs, sum(long.values()) - pairs)

@@ -212,6 +212,7 @@ def _inspect(split: str, root: Path, record: ImageRecord) -> Inspected:
     name = relative_name(record.path, root)
 
     def finding(kind: FindingKind, reason: str) -> Finding:
+        """Return a finding about the whole image."""
         return Finding(kind, name, -1, reason, split, record.path)
 
     try:

@@ -123,6 +123,7 @@ class _Suspects:
                     self._note(FindingKind.BOX_SIZE_ODD, row, reason)
 
     def whole_images(self) -> None:
+        """Note boxes that cover the whole image."""
         extent = self.table.boxes[:, 2:] - self.table.boxes[:, :2]
         covers = (extent >= WHOLE * self.table.sizes).all(axis=1)
         for row in np.flatnonzero(covers).tolist():

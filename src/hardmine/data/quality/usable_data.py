@@ -134,6 +134,7 @@ def read_headers(raws: Mapping[str, RawSplit]) -> Headers:
     paths = list(dict.fromkeys(image.path for raw in raws.values() for image in raw.images))
 
     def header(path: Path) -> tuple[tuple[int, int], int] | None:
+        """Return what a picture's header says, None where it cannot be read."""
         try:
             return read_header(path)
         except DataError:

@@ -242,6 +242,7 @@ def _linked(keys: Sequence[int], names: Sequence[str | None] = ()) -> list[list[
     parent = list(range(len(keys)))
 
     def root(item: int) -> int:
+        """Return the item that stands for the group of this one."""
         while parent[item] != item:
             parent[item] = parent[parent[item]]
             item = parent[item]

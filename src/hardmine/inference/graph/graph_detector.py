@@ -301,21 +301,26 @@ class _Marks:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """The shape of each input by its name; None for a free side."""
         return {port.name: port.shape for port in self.session.inputs}
 
     @property
     def input_types(self) -> Sequence[str]:
+        """The number type of each input."""
         return [port.dtype for port in self.session.inputs]
 
     @property
     def outputs(self) -> Mapping[str, tuple[int | None, ...]]:
+        """The shape of each output by name."""
         return dict(zip(self.session.output_names, self.session.output_shapes, strict=True))
 
     @property
     def metadata(self) -> Mapping[str, str]:
+        """What the exporter wrote into the file."""
         return self.session.metadata
 
     def run_grey(self) -> Mapping[str, Array]:
+        """Return the outputs for inputs that are all zero."""
         feed = {
             port.name: np.full([side or 1 for side in port.shape], 0, port.dtype)
             for port in self.session.inputs

@@ -152,6 +152,7 @@ def fast_scores(
     """
 
     def work(batch: Sequence[ImageItem | Problem]) -> list[FastScore | Problem]:
+        """Score the images of one batch."""
         return score_batch(scorer, resize, batch)
 
     with one_core_each():
