@@ -85,6 +85,27 @@ def test_unreadable(tmp_path: Path, content: bytes | None, reason: str) -> None:
             read(path)
 
 
+def test_heif_under_another_name_is_recognised_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (64, 48), (200, 20, 20)).save(path, format="HEIF")
+    registered = {name: Image.OPEN.pop(name) for name in ("HEIF", "AVIF") if name in Image.OPEN}
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name not in registered])
+    monkeypatch.setattr(image_io, "_heif_plugin", lambda: False)
+    try:
+        for read in (read_image, image_size):
+            with pytest.raises(MissingExtraError, match=r"a.jpg: HEIF pictures need"):
+                read(path)
+    finally:
+        Image.OPEN.update(registered)
+    monkeypatch.undo()
+    assert image_size(path) == (64, 48)
+    assert read_image(path).size == (64, 48)
+
+
 def test_heif_needs_its_extra_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.register_heif_opener()

@@ -143,3 +143,8 @@ def test_bound_predictions_say_what_did_not_match(
     with caplog.at_level(logging.INFO):
         load(tmp_path, [row(1)], {1: "a.jpg"}).bound_to(images)
     assert [entry.levelno for entry in caplog.records] == [logging.INFO]
+
+
+def test_ids_are_found_with_the_zeros_before_them(tmp_path: Path) -> None:
+    predictions = load(tmp_path, [row("000001"), row("000002")], {1: "a.jpg", 2: "b.jpg"})
+    assert set(predictions.by_name) == {"a.jpg", "b.jpg"}

@@ -15,7 +15,7 @@ from PIL import Image
 
 import hardmine
 from hardmine.errors import ConfigError, DataError
-from hardmine.inference.predictions_file import Predictions
+from hardmine.inference.predictions_file import Predictions, load_predictions
 
 WIDTH, HEIGHT = 64, 128
 BOX = [8.0, 16.0, 24.0, 48.0]
@@ -223,3 +223,27 @@ def test_detections_of_supervision_and_fiftyone(tmp_path: Path, pool: Path) -> N
         Predictions.from_fiftyone([Sample(pool / "cam2" / "a.png", None)], "model")
     with pytest.raises(ConfigError, match="cannot be run on pictures"):
         detector.detect(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"a.txt": "", "b.txt": "0 0.5 0.5 0.2 0.2 0.9\n"}, {"a": 0, "b": 1}),
+        ({"b.txt": "0 0.5 0.5 0.2 0.2 0.9 17\n"}, {"b": 1}),
+    ],
+)
+def test_empty_text_files_and_track_ids(
+    tmp_path: Path, files: dict[str, str], named: dict[str, int]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = load_predictions(tmp_path, ["cat"])
+    assert {name: len(boxes) for name, boxes in found.by_name.items()} == named
+
+
+def test_a_comma_is_a_decimal_point_where_it_separates_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "found.csv"
+    path.write_text("ImageID;XMin;YMin;XMax;YMax;Conf;LabelName\na.png;1,5;2;30;20,25;0,9;cat\n")
+    found = load_predictions(path).by_name["a.png"]
+    assert found.boxes.tolist() == [[1.5, 2, 30, 20.25]]
+    assert found.scores.tolist() == pytest.approx([0.9])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_files import put_image
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.predict import ScoredImage, detect_images, score_images
@@ -175,3 +176,36 @@ def test_a_form_that_counts_from_0_is_not_doubted(
     path.write_text(json.dumps({"a": {"bboxes": [A], "scores": [0.9], "labels": [0]}}))
     load_predictions(path, ["x", "y", "z"])
     assert "assumed" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("boxes", "said"),
+    [
+        ([[0.1, 0.1, 0.5, 0.4]], "shares of the image"),
+        ([[20, 15, 38, 28]] * 8, "xmin ymin xmax ymax"),
+        ([[20, 15, 10, 8]] * 8, ""),
+        ([[-30, -20, 45, 30]] * 8, ""),
+    ],
+)
+def test_boxes_in_another_form_are_refused(
+    tmp_path: Path, boxes: list[list[float]], said: str
+) -> None:
+    image = put_image(tmp_path / "a.jpg")  # 40 x 30
+    rows = [{"image_id": "a", "category_id": 1, "bbox": box, "score": 0.5} for box in boxes]
+    found = load_predictions(write(tmp_path, rows, ["cat"])[0], ["cat"])
+    if not said:
+        assert len(found.bound_to([image]).look(image)) == len(boxes)
+        return
+    with pytest.raises(DataError, match=f"boxes in another form: .*{said}"):
+        found.bound_to([image])
+
+
+def test_scores_may_pass_one_by_rounding_and_boxes_may_not_turn_over(tmp_path: Path) -> None:
+    path, _ = write(tmp_path, [coco("a", 1, 1.0000001)], ["cat"])
+    assert load_predictions(path, ["cat"]).by_name["a"].scores.tolist() == [1.0]
+    write(tmp_path, [coco("a", 1, 90)], ["cat"])
+    with pytest.raises(DataError, match="is it in percent"):
+        load_predictions(path, ["cat"])
+    write(tmp_path, [{**coco("a", 1, 0.5), "bbox": [9, 9, -3, 4]}], ["cat"])
+    with pytest.raises(DataError, match="a side below 0"):
+        load_predictions(path, ["cat"])

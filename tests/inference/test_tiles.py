@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hardmine.data.large_pictures import WindowedPicture, open_windows
 from hardmine.data.resize import Resize
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError
@@ -170,3 +171,35 @@ def test_the_command_line_looks_at_tiles(
     (mined,) = json.loads((out / "candidates.json").read_text())["candidates"]
     np.testing.assert_allclose(mined["boxes"][0][:4], [110, 30, 150, 50], atol=2)
     assert run(["predict", str(weights), str(tmp_path / "pool"), "--overlap", "0.5"]) == 2
+
+
+def test_a_large_picture_in_windows_gives_what_the_whole_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image.open(
+        paint(tmp_path / "a.png", (300, 200), (40, 30, 60, 50), (200, 120, 230, 140))
+    )
+    image.save(tmp_path / "a.tif", compression="tiff_lzw", tiffinfo={278: 16})
+    image.save(tmp_path / "a.jpg", quality=95, subsampling=0)
+    detector = TiledDetector(Red(), Tiles(100, 0.5))
+    paths = [tmp_path / "a.tif", tmp_path / "a.jpg"]
+    whole = list(score_images(detector, paths))
+    opened = []
+
+    def windows(file: Path | bytes, name: str) -> WindowedPicture | None:
+        opened.append(open_windows(file, name, least=1))
+        return opened[-1]
+
+    monkeypatch.setattr("hardmine.inference.tiles.open_windows", windows)
+    parts = list(score_images(detector, paths))
+    assert len(opened) == 2
+    assert all(opened)
+    for one, other in zip(whole, parts, strict=True):
+        assert isinstance(one, ScoredImage)
+        assert isinstance(other, ScoredImage)
+        assert (one.score, one.phash) == (other.score, other.phash)
+        np.testing.assert_array_equal(one.detections.boxes, other.detections.boxes)
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-300])
+    broken = list(score_images(detector, paths))
+    assert isinstance(broken[0], Problem)
+    assert isinstance(broken[1], ScoredImage)

@@ -48,6 +48,7 @@ except ImportError:  # Pillow alone decodes to the same pixels, more slowly
 
 _CROP = re.compile(r"(?P<image>.+)#xywh=(?P<x>\d+),(?P<y>\d+),(?P<w>[1-9]\d*),(?P<h>[1-9]\d*)")
 HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _NOT_ALONE = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
 """Formats whose name Pillow knows and that it does not decode without another program."""
 _MAGIC = (
@@ -81,7 +82,7 @@ _TURNS = {
 _SIDEWAYS = 5
 _ORIENTATION = 0x0112
 _FACTORS = (8, 4, 2)
-_READ_ERRORS = (
+READ_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -142,6 +143,7 @@ def picture_suffixes() -> frozenset[str]:
     Image.init()
     known = Image.registered_extensions().items()
     decoded = {ext for ext, name in known if name in Image.OPEN and name not in _NOT_ALONE}
+    decoded |= {ext for ext, name in known if name == "MPO"}  # opened as JPEG
     return frozenset(decoded | HEIF_SUFFIXES)
 
 
@@ -266,19 +268,19 @@ def decode_image(data: bytes, name: str, cover: Cover | None = None) -> Picture:
             warnings.simplefilter("ignore")
             with open_picture(io.BytesIO(data), name) as image:
                 return _decode(image, data, name, cover)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise DataError(f"{name}: {_reason(len(data), error)}") from None
 
 
 def as_picture(image: Image.Image) -> Picture:
     """Return an image that somebody else has opened as :func:`decode_image` would: upright, RGB."""
-    turn = _orientation(image)
+    turn = orientation(image)
     pixels = _to_rgb(image, str(getattr(image, "filename", "")))
     return Picture.of(pixels.transpose(_TURNS[turn]) if turn in _TURNS else pixels)
 
 
 def open_picture(file: Path | io.BytesIO, name: str = "") -> Image.Image:
-    """Open a picture as Pillow does, with the plug-in for HEIF where its name says that it is one.
+    """Open a picture as Pillow does, with the plug-in for HEIF where its name or content says so.
 
     Args:
         file: a path, or the content of a file.
@@ -288,11 +290,27 @@ def open_picture(file: Path | io.BytesIO, name: str = "") -> Image.Image:
         MissingExtraError: it is a HEIF picture, and the extra that reads them is not installed.
     """
     called = name or str(file)
+    missing = f"{called}: HEIF pictures need pillow-heif; pip install 'hardmine[heif]'"
     if os.path.splitext(called)[1].lower() in HEIF_SUFFIXES and not _heif_plugin():  # noqa: PTH122
-        raise MissingExtraError(
-            f"{called}: HEIF pictures need pillow-heif; pip install 'hardmine[heif]'"
-        )
+        raise MissingExtraError(missing)
+    try:
+        return pillow_open(file)
+    except UnidentifiedImageError:
+        if not _holds_heif(file):
+            raise
+    if not _heif_plugin():  # phones and chats rename such files to .jpg
+        raise MissingExtraError(missing)
     return pillow_open(file)
+
+
+def _holds_heif(file: Path | io.BytesIO) -> bool:
+    """Return whether a file, whatever its name, begins as a HEIF picture."""
+    if isinstance(file, io.BytesIO):
+        start = file.getvalue()[:12]
+    else:
+        with file.open("rb") as opened:
+            start = opened.read(12)
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -314,8 +332,8 @@ def encoded_size(data: bytes, name: str) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_picture(io.BytesIO(data), name) as image:
-                return _displayed(image.size, _orientation(image))
-    except _READ_ERRORS as error:
+                return _displayed(image.size, orientation(image))
+    except READ_ERRORS as error:
         raise DataError(f"{name}: {_reason(len(data), error)}") from None
 
 
@@ -329,11 +347,11 @@ def read_header(path: Path) -> tuple[tuple[int, int], int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_picture(path) as image:
-                turn = _orientation(image)
+                turn = orientation(image)
                 return _displayed(image.size, turn), turn
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise DataError(f"{path}: {_missing(error)}") from None
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise DataError(f"{path}: {_reason(path.stat().st_size, error)}") from None
 
 
@@ -348,7 +366,7 @@ def _heif_plugin() -> bool:
 
 
 def _decode(image: Image.Image, data: bytes, name: str, cover: Cover | None) -> Picture:
-    turn = _orientation(image)
+    turn = orientation(image)
     width, height = _displayed(image.size, turn)
     jpeg = image.format in {"JPEG", "MPO"}
     factor = _factor(width, height, cover) if jpeg and cover is not None else 1
@@ -390,7 +408,8 @@ def _factor(width: int, height: int, cover: Cover) -> int:
     return 1
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none."""
     return int(image.getexif().get(_ORIENTATION, 1) or 1)
 
 

@@ -26,16 +26,20 @@ Box = tuple[float, str | int, tuple[float, float, float, float]]
 _LARGEST = float(np.finfo(np.float32).max)
 """Boxes are kept in float32; a larger number would become infinite there."""
 
+_ROUNDING = 1e-4
+"""Sums of probabilities pass 1 by so much where they are rounded to half precision or averaged."""
+
 _VOC_FILE = re.compile(r"(comp\d_)?det_\w+?_(?P<name>[^_]+(_[^_]+)*)", re.IGNORECASE)
 _COLUMNS = {
-    "image": "image image_id filename file_name file filepath path image_path image_name",
+    "image": "image image_id imageid filename file_name file filepath path image_path image_name",
     "x1": "x1 xmin x_min left",
     "y1": "y1 ymin y_min top",
     "x2": "x2 xmax x_max right",
     "y2": "y2 ymax y_max bottom",
     "score": "score confidence conf probability",
-    "label": "label class class_name category name",
+    "label": "label class class_name category name labelname",
 }
+_NUMBERS = ("x1", "y1", "x2", "y2", "score")
 _COLUMN = {name: column for column, names in _COLUMNS.items() for name in names.split()}
 
 
@@ -45,7 +49,8 @@ class ProgramRows:
 
     ``shares``: boxes are shares of the image's sides. ``failed``: images that the program could not
     read, and why. ``names``: the classes that the program knows, in its order; empty where it does not
-    say. ``first``: the number of the first class where classes are numbers.
+    say. ``first``: the number of the first class where classes are numbers. ``form``: how the four
+    numbers of a box are written.
     """
 
     rows: dict[str, list[Box]] = field(default_factory=lambda: defaultdict(list))
@@ -53,6 +58,7 @@ class ProgramRows:
     failed: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     first: int = 1
+    form: str = "xyxy"
 
 
 def checked_box(
@@ -61,13 +67,17 @@ def checked_box(
     """Return one detection.
 
     Raises:
-        DataError: a number that is not finite, or a score that is no probability.
+        DataError: a number that is not finite, a score that is no probability (by more than rounding),
+            or a box whose far corner comes first.
     """
     if not all(abs(value) <= _LARGEST for value in (score, *box)):  # false for NaN, too
         raise DataError(f"{where}: score or box is not finite")
-    if not 0 <= score <= 1:
-        raise DataError(f"{where}: score {score}, wanted a probability from 0 to 1")
-    return score, kind, box
+    if not -_ROUNDING <= score <= 1 + _ROUNDING:
+        percent = "; is it in percent?" if 1 < score <= 100 else ""
+        raise DataError(f"{where}: score {score}, wanted a probability from 0 to 1{percent}")
+    if box[2] < box[0] or box[3] < box[1]:
+        raise DataError(f"{where}: box {box} (xyxy) has a side below 0")
+    return min(max(score, 0.0), 1.0), kind, box
 
 
 def rows_of_tree(tree: Any, path: Path) -> ProgramRows | None:
@@ -92,7 +102,7 @@ def rows_of_tree(tree: Any, path: Path) -> ProgramRows | None:
 def _camera_traps(
     entries: Any, names: Mapping[str, str], key: str, where: str, path: Path
 ) -> ProgramRows:
-    found = ProgramRows(shares=True)
+    found = ProgramRows(shares=True, form="xywh_shares")
     known = dict.fromkeys(names[number] for number in sorted(names, key=_as_number))
     if not isinstance(entries, list):
         raise DataError(f"{where}: got {type(entries).__name__}, wanted a list of images")
@@ -125,31 +135,38 @@ def _as_number(text: str) -> tuple[int, str]:
 
 
 def is_prediction_texts(folder: Path) -> bool:
-    """True for a folder of text files with detections: one per image (YOLO) or per class (VOC)."""
-    first = next(iter(sorted(folder.glob("*.txt"))), None)
-    if first is None:
-        return False
-    try:
-        words = read_text(first).split("\n", 1)[0].split()
-        [float(word) for word in words[1:]]
-    except (DataError, ValueError):
-        return False
-    return len(words) in (5, 6)
+    """True for a folder of text files with detections: one per image (YOLO) or per class (VOC).
+
+    The first line that is not empty, of whatever file, decides.
+    """
+    for path in sorted(folder.glob("*.txt")):
+        try:
+            words = read_text(path).strip().split("\n", 1)[0].split()
+            [float(word) for word in words[1:]]
+        except (DataError, ValueError):
+            return False
+        if words:
+            return len(words) in (5, 6, 7)
+    return False
 
 
 def read_texts(folder: Path) -> ProgramRows:
     """Read a folder of YOLO text files with confidences, or of VOC detection files.
 
-    YOLO (``save_txt=True save_conf=True``): ``class cx cy w h confidence`` in shares, one file per image
-    that has a detection. VOC: ``det_val_CLASS.txt`` with ``image score x1 y1 x2 y2``, pixels from 1 on.
+    YOLO (``save_txt=True save_conf=True``): ``class cx cy w h confidence`` in shares, maybe with a track
+    id, one file per image; an empty file says that nothing was found. VOC: ``det_val_CLASS.txt`` with
+    ``image score x1 y1 x2 y2``, pixels from 1 on.
 
     Raises:
         DataError: a line that is neither, named by file and number.
     """
     files = sorted(folder.glob("*.txt"))
     per_class = all(_VOC_FILE.fullmatch(file.stem) for file in files)
-    found = ProgramRows(shares=not per_class, first=0)
+    form = "xyxy" if per_class else "cxcywh_shares"
+    found = ProgramRows(shares=not per_class, first=0, form=form)
     for file in files:
+        if not per_class:
+            found.rows.setdefault(file.stem, [])
         for number, line in enumerate(read_text(file).splitlines(), start=1):
             if not line.strip():
                 continue
@@ -163,6 +180,8 @@ def read_texts(folder: Path) -> ProgramRows:
 
 def _yolo_line(line: str, file: Path, where: str, found: ProgramRows) -> None:
     words = line.split()
+    if len(words) == 7 and words[-1].isdecimal():
+        words.pop()  # a track id
     if len(words) == 5:
         raise DataError(f"{where}: has no confidence; predict with save_txt=True save_conf=True")
     try:
@@ -216,7 +235,12 @@ def read_csv_rows(path: Path) -> ProgramRows:
             continue
         where = f"{path}:{number}"
         try:
-            corners = tuple(float(row[name]) for name in ("x1", "y1", "x2", "y2"))
+            if delimiter != ",":  # then a comma in a number is its decimal point
+                row = {
+                    name: text.replace(",", ".") if name in _NUMBERS else text
+                    for name, text in row.items()
+                }
+            corners = tuple(float(row[name]) for name in _NUMBERS[:4])
             boxes.append(checked_box(float(row["score"]), row["label"], _four(corners), where))
         except (KeyError, ValueError) as error:
             raise DataError(

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from hardmine.data.images import encoded_size, image_size
+from hardmine.data.quality.box_forms import judge_numbers
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
@@ -41,11 +42,15 @@ from hardmine.inference.prediction_programs import (
     rows_of_tree,
 )
 from hardmine.text import read_json
-from hardmine.types import Problem
+from hardmine.types import F64, Problem
 
 _log = logging.getLogger(__name__)
 _NO_CANVAS = Resize(1, 1)
 _CHUNK = 16
+_JUDGED = 64
+"""Images whose detections are looked at to see in which form their boxes are."""
+_SOUND = 0.5
+"""Detections may pass the edge of their image; with fewer inside, another form that fits is right."""
 
 
 @dataclass
@@ -66,6 +71,8 @@ class Predictions(PredictMixin):
     """Whether the boxes of ``by_name`` are shares of the image's sides, as MegaDetector writes them."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Images that the program could not read, and why. Such an image is no empty one."""
+    form: str = "xyxy"
+    """How the four numbers of a box are written in the file, one of `FORMS`."""
 
     @staticmethod
     def from_supervision(found: Mapping[str, Any], categories: Sequence[str] = ()) -> Predictions:
@@ -149,7 +156,29 @@ class Predictions(PredictMixin):
                 failed[0],
                 self.failed[failed[0]],
             )
+        self._require_form(found.name_of)
         return replace(self, name_of=found.name_of)
+
+    def _require_form(self, name_of: Mapping[Path, str]) -> None:
+        """Refuse boxes that make sense only in another form than the file's, judged on some images."""
+        boxes, sizes = [np.zeros((0, 4))], [np.zeros((0, 2))]
+        for path, name in name_of.items():
+            found = self.by_name.get(name)
+            if found is None or not len(found):
+                continue
+            try:
+                size = image_size(path)
+            except DataError:
+                continue  # a member of an archive, or said where it is read
+            boxes.append(found.boxes.astype(np.float64))
+            sizes.append(np.tile(np.array(size, np.float64), (len(found), 1)))
+            if len(boxes) > _JUDGED:
+                break
+        numbers = _as_written(np.concatenate(boxes), self.form)
+        telling = ~np.isin(numbers, (0.0, 1.0)).all(axis=1)  # else a pixel, or the whole image
+        verdict = judge_numbers(numbers[telling], np.concatenate(sizes)[telling], self.form)
+        if verdict is not None and verdict.best != self.form and verdict.sound[self.form] < _SOUND:
+            raise DataError(f"{self.path}: boxes in another form: {verdict}")
 
     def _names_of(self, images: Sequence[Path]) -> Mapping[Path, str]:
         return self.match(images).name_of if self.name_of is None else self.name_of
@@ -270,7 +299,8 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     digest = hashlib.sha256(repr((categories, sorted(images.items()))).encode())
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
-    return Predictions(path, categories, digest.hexdigest()[:16], by_name)
+    form = "xywh" if isinstance(tree, list) else "xyxy"
+    return Predictions(path, categories, digest.hexdigest()[:16], by_name, form=form)
 
 
 def _read(path: Path) -> tuple[ProgramRows | None, Any]:
@@ -310,6 +340,7 @@ def _of_program(found: ProgramRows, path: Path, names: tuple[str, ...] | None) -
         by_name,
         shares=found.shares,
         failed=found.failed,
+        form=found.form,
     )
 
 
@@ -349,7 +380,8 @@ class _Reader:
         """Return whether ``image_id`` is an id of the known images, not a file's stem."""
         plain = (row for row in rows if isinstance(row, Mapping) and not row.get("file_name"))
         ids = {_text(row.get("image_id")) for row in plain}
-        return 2 * sum(image_id in self.images for image_id in ids) >= max(1, len(ids))
+        known = sum(i in self.images or (i.lstrip("0") or "0") in self.images for i in ids)
+        return 2 * known >= max(1, len(ids))
 
     def _name(self, row: Any, where: str, by_id: bool) -> str:
         if not isinstance(row, Mapping):
@@ -361,7 +393,18 @@ class _Reader:
             raise DataError(f"{where}: has no image_id and no file_name")
         name = _text(image_id)
         # Among ids an unknown one is no stem: it must not fit an image by chance.
-        return self.images.get(name, f"image_id {name}") if by_id else name
+        known = self.images.get(name) or self.images.get(name.lstrip("0") or "0")
+        return (known or f"image_id {name}") if by_id else name
+
+
+def _as_written(boxes: F64, form: str) -> F64:
+    """Return corners (xyxy [N, 4]) as the numbers that a file of that form has."""
+    order = form.removesuffix("_shares")
+    if order == "xyxy":
+        return boxes
+    extent = boxes[:, 2:] - boxes[:, :2]
+    near = boxes[:, :2] if order == "xywh" else boxes[:, :2] + extent / 2
+    return np.concatenate([near, extent], axis=1)
 
 
 def _text(value: Any) -> str:

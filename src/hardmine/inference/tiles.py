@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hardmine.data.images import Picture, read_image
+from hardmine.data.images import READ_ERRORS, Picture
+from hardmine.data.large_pictures import WindowedPicture, open_windows
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
@@ -105,7 +106,12 @@ class TiledDetector(PredictMixin):
         """
         results = []
         for path in paths:
-            results.append(self._look(read_image(path)))
+            try:
+                results.append(self._look(_open(ImageItem(str(path)))))
+            except READ_ERRORS as error:
+                if isinstance(error, DataError):
+                    raise
+                raise DataError(f"{path}: broken image ({error})") from None
             if progress is not None:
                 progress(len(results), len(paths))
         return results
@@ -114,28 +120,35 @@ class TiledDetector(PredictMixin):
         """Yield every image's score in order, or why it cannot be read."""
         for item in items:
             try:
-                image = open_item(item).pixels
+                image = _open(item)
+                found = self._look(image)
+                phash = perceptual_hash(
+                    image.reduced() if isinstance(image, WindowedPicture) else image
+                )
             except DataError as error:
                 yield item_problem(item, error)
                 continue
-            found = self._look(image)
+            except READ_ERRORS as error:  # a part of a large picture
+                yield item_problem(item, DataError(f"{item.name}: broken image ({error})"))
+                continue
             score = float(found.scores[0]) if len(found) else 0.0
             label = int(found.labels[0]) if len(found) else 0
-            phash = perceptual_hash(image)
             yield ScoredImage(Path(item.name), score, label, -1, found, phash, item.name)
 
     def detect_picture(self, picture: Picture) -> Detections:
         """Return the detections of one picture, in pixels of the original image."""
         return self._look(picture.pixels)
 
-    def _look(self, image: Image.Image) -> Detections:
+    def _look(self, image: Image.Image | WindowedPicture) -> Detections:
         windows = self._tiles.windows(*image.size)
         parts: list[Detections] = []
         for start in range(0, len(windows), _BATCH):
             parts += self._detect(image, windows[start : start + _BATCH])
         return merge_tiles(parts)
 
-    def _detect(self, image: Image.Image, windows: Sequence[Window]) -> list[Detections]:
+    def _detect(
+        self, image: Image.Image | WindowedPicture, windows: Sequence[Window]
+    ) -> list[Detections]:
         if isinstance(self._detector, FrameworkDetector):  # it prepares pictures itself
             crops = [np.asarray(image.crop(window)) for window in windows]
             parts = zip(self._detector.detect_pictures(crops), windows, strict=True)
@@ -147,6 +160,19 @@ class TiledDetector(PredictMixin):
         for found, (_, placement), (x, y, _, _) in rows:
             results.append(placed(replace(found, boxes=placement.inverse(found.boxes)), x, y))
         return results
+
+
+def _open(item: ImageItem) -> Image.Image | WindowedPicture:
+    """Return a picture, in windows where it is large and its format allows that.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if item.picture is None:
+        found = open_windows(Path(item.name) if item.read is None else item.read(), item.name)
+        if found is not None:
+            return found
+    return open_item(item).pixels
 
 
 def tiled(detector: Detector, size: int | None, overlap: float | None) -> Detector:

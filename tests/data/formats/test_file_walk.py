@@ -20,7 +20,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_files_come_folder_by_folder_and_hidden_ones_do_not(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a/z.jpg", "a.jpg", ".hidden.jpg", ".cache/x.jpg"):
+    for name in ("b.jpg", "a/z.jpg", "a.jpg", ".hidden.jpg", ".cache/x.jpg", "__MACOSX/b.jpg"):
         put_text(tmp_path / name, "")
     assert names(tmp_path) == ["a/z.jpg", "a.jpg", "b.jpg"]
 
@@ -103,3 +103,10 @@ def test_every_format_that_pillow_reads_is_listed(tmp_path: Path) -> None:
     assert dataset.problems == ()
     assert [r.path.suffix[1:] for r in dataset.records] == suffixes.split()
     assert {(r.width, r.height) for r in dataset.records} == {(8, 8)}
+
+
+def test_a_film_strip_of_a_phone_is_a_picture(tmp_path: Path) -> None:
+    """MPO: two pictures in one file, which Pillow opens as JPEG."""
+    image = Image.new("RGB", (64, 48), (200, 20, 20))
+    image.save(tmp_path / "a.mpo", format="MPO", save_all=True, append_images=[image])
+    assert [record.path.name for record in load_images(tmp_path).records] == ["a.mpo"]

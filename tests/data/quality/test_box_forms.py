@@ -9,8 +9,10 @@ from data_files import coco, coco_box, coco_image, put_image, put_text, voc_obje
 from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.data.quality.box_forms import (
     FORMS,
+    FormVerdict,
     is_sound,
     judge_form,
+    judge_numbers,
     judge_units,
     to_xyxy,
     written_numbers,
@@ -275,3 +277,54 @@ def test_coco_corners_are_recognised(tmp_path: Path) -> None:
     first = located[0]
     assert first.image == tmp_path / f"{first.index}.png"
     assert len(first.boxes) == 1
+
+
+def judged(form: str, numbers: np.ndarray, size: tuple[int, int] = SIZE) -> FormVerdict:
+    found = judge_numbers(numbers, np.tile(np.array(size, np.float64), (len(numbers), 1)), form)
+    assert found is not None
+    return found
+
+
+def test_percent_of_the_image_and_pixels_are_told_of_and_not_chosen_between() -> None:
+    percent = true_boxes(size=(100, 100))
+    for declared in ("xyxy", "xywh", "cxcywh"):
+        found = judged(declared, written_as(declared, percent))
+        assert found.best == declared, "pixels fit, too"
+        assert found.doubtful
+        assert not found.decided
+        assert "percent" in str(found)
+        assert "nothing is changed" in str(found)
+    shares = judged("cxcywh_shares", written_as("cxcywh", percent))
+    assert shares.best == "cxcywh"
+    assert shares.doubtful
+    assert not shares.decided
+
+
+def test_boxes_in_the_first_hundred_pixels_are_not_always_percent() -> None:
+    assert not judged("xyxy", true_boxes(size=(90, 90)), SMALL).rivals  # the images are small
+    assert not judged("xyxy", true_boxes(size=(40, 40))).rivals  # and none reaches far
+    assert not judged("xyxy", true_boxes()).rivals
+
+
+def test_two_orders_of_numbers_that_fit_alike_are_not_chosen_between() -> None:
+    rng = np.random.default_rng(0)
+    numbers = np.concatenate([rng.uniform(0, 4, (12, 2)), rng.uniform(20, 26, (12, 2))], axis=1)
+    found = judged("cxcywh", numbers, SMALL)
+    assert found.sound["xywh"] == found.sound["xyxy"] == 1
+    assert found.doubtful
+    assert not found.decided
+
+
+def test_fix_leaves_boxes_of_which_two_readings_fit(tmp_path: Path) -> None:
+    put_image(tmp_path / "data/images/a.jpg", size=SIZE)
+    lines = [
+        f"0 {' '.join(f'{v:.3f}' for v in row)}"
+        for row in written_as("cxcywh", true_boxes(size=(100, 100)))
+    ]
+    put_text(tmp_path / "data/labels/a.txt", "\n".join(lines))
+    report = check_dataset(tmp_path / "data")
+    assert "box_form" in [p.kind for p in report.problems]
+    done = repair(report.raws, report.seen, tmp_path / "fixed")
+    assert "box read anew" not in [change.change for change in done.changes]
+    with pytest.raises(DataError, match="percent"):
+        load_usable(tmp_path / "data")

@@ -38,8 +38,14 @@ _TEXT, _NOT_READ = frozenset(_TEXTS.split()), frozenset(_OTHERS.split())
 _RENAME = "the content is a picture, the name is not that of one; rename it"
 
 
+NOT_THEIRS = frozenset({"__MACOSX", "@eaDir"})
+"""Folders of copies and thumbnails that systems make."""
+
+
 def walk_files(folder: Path | str) -> Iterator[str]:
     """Yield the files below a folder, folder by folder, names in order; hidden ones are left out.
+
+    So are the folders that macOS and network disks put beside people's files.
 
     Linked folders are entered after the others, and none twice: a link in a circle, or to a folder
     that was listed already, adds nothing.
@@ -64,7 +70,7 @@ def _walk(folder: str, links: list[str], seen: set[str]) -> Iterator[str]:
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
     for entry in here:
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or entry.name in NOT_THEIRS:
             continue
         if entry.is_dir(follow_symlinks=False):
             if os.path.realpath(entry.path) not in seen:

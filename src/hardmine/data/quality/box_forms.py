@@ -7,7 +7,8 @@ sound; a wrong one turns boxes inside out, shrinks them to nothing or pushes the
 Pixels and shares of the image are told apart by any number of boxes, since they differ by hundreds of
 times: one box that makes sense only in the other unit is enough. The order of the numbers needs more.
 Where some boxes of a set are in pixels and others are shares, each box is read in the only unit that
-makes sense for it.
+makes sense for it. Where several readings fit (pixels and percent of the image look alike), that is said
+and nothing is changed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ _LEAST_MIXED = 0.001
 """Share of the boxes that must be in the other unit before a set counts as mixed; fewer are specks."""
 _LEAST_UNSOUND = (3, 0.02)
 _MIN_EXTENT = 2.0
+_CROWDED = (200.0, 60.0)
+"""Boxes that all lie in the first 100 pixels may be percent where half of the images are larger than
+the first number, and some boxes begin beyond the second one both ways.
+"""
 _TOLERANCE = (2.0, 0.01)
 """Pixels, or share of the image's side: how far a box may pass the edge; the larger counts."""
 
@@ -93,40 +98,94 @@ class FormVerdict:
     boxes: int
     sound: dict[str, float]
     """Share of sound boxes under each form."""
+    rivals: tuple[str, ...] = ()
+    """Further readings, in words, that explain the boxes as well as the best one."""
 
     @property
     def doubtful(self) -> bool:
         """True when another form than the declared one explains the boxes."""
-        return self.best != self.declared
+        return self.best != self.declared or bool(self.rivals)
+
+    @property
+    def decided(self) -> bool:
+        """True when one other form than the declared one explains the boxes, and no further one."""
+        return self.best != self.declared and not self.rivals
 
     def __str__(self) -> str:
         was, now = self.sound[self.declared], self.sound[self.best]
-        return (
+        text = (
             f"read as {FORMS[self.declared][0]}, {was:.0%} of {self.boxes} boxes lie whole inside "
-            f"their image; read as {FORMS[self.best][0]}, {now:.0%} do"
+            "their image"
         )
+        if self.best != self.declared:
+            text += f"; read as {FORMS[self.best][0]}, {now:.0%} do"
+        if self.rivals:
+            more = " or ".join(self.rivals)
+            text += (
+                f"; read as {more}, as many do: several readings fit, so that nothing is changed"
+            )
+        return text
 
 
 def judge_form(raw: RawSplit) -> FormVerdict | None:
     """Compare all forms on a split's boxes as they were written; None where nothing can be said."""
-    numbers, sizes = written_numbers(raw)
+    return judge_numbers(*written_numbers(raw), raw.form)
+
+
+def judge_numbers(numbers: F64, sizes: F64, declared: str) -> FormVerdict | None:
+    """Compare all forms on the numbers of boxes.
+
+    Args:
+        numbers (f64[N, 4]): as they were written.
+        sizes (f64[N, 2]): width and height of each box's image.
+        declared: the form (of `FORMS`) that they should have.
+    """
     finite = np.isfinite(numbers).all(axis=1)
     numbers, sizes = numbers[finite], sizes[finite]
     if not len(numbers):
         return None
     sound = {name: float(is_sound(to_xyxy(name, numbers, sizes), sizes).mean()) for name in FORMS}
-    declared: str = raw.form
     other = other_unit(declared)
+    percent = _as_percent(numbers, sizes, declared)
     if sound[declared] == 0.0 and sound[other] == 1.0:
-        return FormVerdict(declared, other, len(numbers), sound)
+        return FormVerdict(declared, other, len(numbers), sound, percent)
     if len(numbers) < MIN_BOXES:
         return None
     best = max(sound, key=lambda name: (sound[name], name == declared, name == other))
     unsound, left = 1 - sound[declared], 1 - sound[best]
     least = max(_LEAST_UNSOUND[0], _LEAST_UNSOUND[1] * len(numbers)) / len(numbers)
     if sound[best] < SOUND_ENOUGH or unsound < least or unsound < WORSE * left - 1e-9:
-        best = declared
-    return FormVerdict(declared, best, len(numbers), sound)
+        return FormVerdict(
+            declared, declared, len(numbers), sound, _crowded(percent, numbers, sizes)
+        )
+    alike = [n for n in FORMS if n not in (declared, best) and sound[n] >= sound[best]]
+    rivals = () if best == other else tuple(n for n in alike if _differ(n, best, numbers, sizes))
+    return FormVerdict(
+        declared, best, len(numbers), sound, (*(FORMS[n][0] for n in rivals), *percent)
+    )
+
+
+def _as_percent(numbers: F64, sizes: F64, declared: str) -> tuple[str, ...]:
+    """Return the declared order of numbers in percent, in words, where nearly all boxes fit it."""
+    order = declared.removesuffix("_shares")
+    boxes = FORMS[order][1](numbers) * np.tile(sizes, 2) / 100
+    fits = bool(is_sound(boxes, sizes).mean() >= SOUND_ENOUGH) and numbers.max(initial=0.0) > 1
+    words = FORMS[order][0].removesuffix(", in pixels")
+    return (f"{words}, in percent of the image",) if fits else ()
+
+
+def _crowded(percent: tuple[str, ...], numbers: F64, sizes: F64) -> tuple[str, ...]:
+    """Return the reading in percent where all boxes lie in one corner of much larger images."""
+    wide, far = _CROWDED
+    large = bool(np.median(sizes.min(axis=1)) >= wide)
+    reach = bool((numbers.max(axis=0)[:2] >= far).all()) if len(numbers) else False
+    return percent if percent and large and reach else ()
+
+
+def _differ(one: str, other: str, numbers: F64, sizes: F64) -> bool:
+    """Return whether two readings give other boxes for more than a few of the numbers."""
+    apart = np.abs(to_xyxy(one, numbers, sizes) - to_xyxy(other, numbers, sizes)).max(axis=1)
+    return bool((apart > _TOLERANCE[0]).mean() > 1 - SOUND_ENOUGH)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

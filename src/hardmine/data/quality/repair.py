@@ -108,7 +108,7 @@ def _mend_boxes(split: str, raw: RawSplit, changes: list[Change]) -> RawSplit:
     if mixed is not None:
         boxes[mixed.rows] = to_xyxy(mixed.other, numbers, sizes)[mixed.rows]
         why[mixed.rows] = f"read as {FORMS[mixed.other][0]}"
-    elif verdict is not None and verdict.doubtful:
+    elif verdict is not None and verdict.decided:
         boxes = to_xyxy(verdict.best, numbers, sizes)
         why[:] = f"read as {FORMS[verdict.best][0]}"
     ordered = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), boxes[:, :2]], axis=1)

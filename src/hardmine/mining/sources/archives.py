@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from itertools import islice
 from typing import IO, cast
 
+from hardmine.data.formats.image_files import NOT_THEIRS
 from hardmine.data.images import SAMPLE, add_set_reader, has_picture_name
 from hardmine.errors import DataError, MissingExtraError
 from hardmine.finding_kinds import FindingKind
@@ -206,8 +207,9 @@ def _open(name: str) -> Iterator[IO[bytes]]:
 
 
 def _is_image(member: str) -> bool:
-    base = os.path.basename(member)  # noqa: PTH119
-    return not base.startswith(".") and has_picture_name(base)
+    *folders, base = member.split("/")
+    theirs = NOT_THEIRS.isdisjoint(folders)
+    return theirs and not base.startswith(".") and has_picture_name(base)
 
 
 def _set_of(name: str) -> str | None:
