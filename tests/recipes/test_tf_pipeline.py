@@ -158,13 +158,27 @@ def test_every_field_is_named_in_one_of_the_lists(text: str) -> None:
     said = [note.path for part in (found.carried, found.same, found.left_out) for note in part]
     for path in every_value(parse_protobuf_text(text, "x")):
         assert any(covers(note, path.removeprefix(".")) for note in said), path
+    for path in empty_messages(parse_protobuf_text(text, "x")):
+        name = path.removeprefix(".")
+        assert any(note.startswith(name) or name.startswith(f"{note}.") for note in said), path
+
+
+def empty_messages(message: Message) -> set[str]:
+    """Return messages without fields, such as ``iou_similarity { }``, whose name is what they say."""
+    found: set[str] = set()
+    for each in message.fields:
+        if isinstance(each.value, Message):
+            found |= empty_messages(each.value) or (
+                set() if each.value.fields else {f"{message.path}.{each.name}"}
+            )
+    return found
 
 
 def covers(note: str, path: str) -> bool:
     """True when a note speaks of a field: of it, of the message around it, or of several at once."""
     parent, _, name = path.rpartition(".")
     among, _, names = note.rpartition(".")
-    several = "…" in names or name in names.split(", ")
+    several = name in names.split(", ")
     initialiser = "initializer" in note and path.startswith(note)
     whole = note.endswith("faster_rcnn_box_coder") and path.startswith(note)
     return note == path or (parent == among and several) or initialiser or whole

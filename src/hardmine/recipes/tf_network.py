@@ -246,7 +246,8 @@ def _priors(
             per_octave=found.count("scales_per_octave", 2),
             aspect_ratios=tuple(found.numbers("aspect_ratios")) or (1.0,),
         )
-        notes.carry(found, "min_level … scales_per_octave", "", "model.priors, kind multiscale")
+        asked = "min_level, max_level, anchor_scale, aspect_ratios, scales_per_octave"
+        notes.carry(found, asked, "", "model.priors, kind multiscale")
         return priors
     if kind != "ssd_anchor_generator":
         raise ConfigError(f"anchor_generator: {kind} is not translated")
@@ -256,7 +257,11 @@ def _priors(
     for name in ("height_stride", "width_stride", "height_offset", "width_offset"):
         if values := found.numbers(name):
             notes.leave(found, name, values, "the cells of a map divide the input evenly")
-    notes.carry(found, "min_scale … aspect_ratios", "", "model.priors, kind explicit, in pixels")
+    asked = (
+        "num_layers, min_scale, max_scale, scales, aspect_ratios, interpolated_scale_aspect_ratio, "
+        "base_anchor_height, base_anchor_width, reduce_boxes_in_lowest_layer"
+    )
+    notes.carry(found, asked, "", "model.priors, kind explicit, in pixels")
     return ExplicitPriors(levels=_ssd_shapes(found, count, min(size)))
 
 

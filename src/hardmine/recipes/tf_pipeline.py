@@ -300,6 +300,7 @@ def _assigner(ssd: Message, notes: FieldNotes) -> AssignerConfig:
         raise ConfigError(
             f"similarity_calculator: {similarity} is not translated, wanted iou_similarity"
         )
+    notes.keep(ssd, "similarity_calculator", similarity, "priors are matched by IoU")
     return AssignerConfig(matched, between if between < matched else None)
 
 
