@@ -226,7 +226,7 @@ def test_levels(evidence: Evidence) -> Verdict:
     return Verdict(
         _answer(alone or bool(starved)),
         f"{shares['positives'][top]:.0%} of the positives on one level (limit: {ONE_LEVEL:.0%}), "
-        f"{len(starved)} starved levels",
+        f"{len(starved)} starved level{'' if len(starved) == 1 else 's'}",
         tuple(reasons),
         "model.priors: spread the sizes over the levels"
         if alone
