@@ -22,43 +22,46 @@ if TYPE_CHECKING:
 _SHOWN = ("AP", "AP50", "AP_small", "recall_at_0.1", "alarms_at_0.8", "minutes")
 
 
+_Recipes = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECIPE…",
+        help="Two or more recipes (one or none with --preset), then the labelled data. A recipe "
+        "is a name, a YAML file or 'default', with changes after '+': "
+        "'default+loss.selection.kind=level_quota'. With --pool, 'loop.' options too: "
+        "'default+loop.add=0.5'. The first is the reference.",
+    ),
+]
+_Pool = Annotated[
+    str | None,
+    typer.Option(
+        "--pool",
+        metavar="POOL",
+        help="The images to mine from. With this option, whole loops are compared, not trainings.",
+    ),
+]
+_TrainNegatives = Annotated[
+    str | None,
+    typer.Option(
+        "--train-negatives",
+        metavar="DIR",
+        help="With --preset: images without objects; each variant is trained without them and "
+        "with them.",
+    ),
+]
+
+
 @expand_options
 def compare(
-    recipes: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE…",
-            help="Two or more recipes (one or none with --preset), then the labelled data. A recipe "
-            "is a name, a YAML file or 'default', with changes after '+': "
-            "'default+loss.selection.kind=level_quota'. With --pool, 'loop.' options too: "
-            "'default+loop.add=0.5'. The first is the reference.",
-        ),
-    ],
+    recipes: _Recipes,
     *,
     val: shared.Val = None,
     negatives: shared.Negatives = None,
-    pool: Annotated[
-        str | None,
-        typer.Option(
-            "--pool",
-            metavar="POOL",
-            help="The images to mine from. With this option, whole loops are compared, not trainings.",
-        ),
-    ] = None,
-    weights: shared.Weights = None,
-    train_negatives: Annotated[
-        str | None,
-        typer.Option(
-            "--train-negatives",
-            metavar="DIR",
-            help="With --preset: images without objects; each variant is trained without them and "
-            "with them.",
-        ),
-    ] = None,
+    pool: _Pool = None,
+    train_negatives: _TrainNegatives = None,
     settings: shared.Settings = None,
     options: CompareOptions,
     out: shared.Out = Path("runs/compare"),
-    device: shared.Device = None,
     output: OutputOptions,
 ) -> None:
     """Train several recipes with the same data, steps and seeds, and say which differences are real.
@@ -88,11 +91,9 @@ def compare(
             val=held_out,
             negatives=negatives,
             pool=pool,
-            weights=weights,
             train_negatives=train_negatives,
             options=options,
             out=out,
-            device=device,
             progress=step,
         )
     if output.as_json:

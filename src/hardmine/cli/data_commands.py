@@ -25,39 +25,44 @@ if TYPE_CHECKING:
     from hardmine.workflows.check_data import CheckResult
 
 
+_MoreData = Annotated[
+    Path | None,
+    typer.Option(
+        "--val",
+        metavar="DATA",
+        exists=True,
+        help="More labelled data, to check as one more split.",
+    ),
+]
+_Against = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--against",
+        metavar="DATA|DIR",
+        exists=True,
+        help="Images that must not repeat images of DATA, such as a pool. May be given "
+        "several times.",
+    ),
+]
+_ShortcutNegatives = Annotated[
+    Path | None,
+    typer.Option(
+        "--negatives",
+        metavar="DIR",
+        exists=True,
+        help="Images without objects, to test whether they differ from the images of DATA in "
+        "more than the objects.",
+    ),
+]
+
+
 @expand_options
 def check(
     data: options.Data,
     *,
-    val: Annotated[
-        Path | None,
-        typer.Option(
-            "--val",
-            metavar="DATA",
-            exists=True,
-            help="More labelled data, to check as one more split.",
-        ),
-    ] = None,
-    against: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--against",
-            metavar="DATA|DIR",
-            exists=True,
-            help="Images that must not repeat images of DATA, such as a pool. May be given "
-            "several times.",
-        ),
-    ] = None,
-    negatives: Annotated[
-        Path | None,
-        typer.Option(
-            "--negatives",
-            metavar="DIR",
-            exists=True,
-            help="Images without objects, to test whether they differ from the images of DATA in "
-            "more than the objects.",
-        ),
-    ] = None,
+    val: _MoreData = None,
+    against: _Against = None,
+    negatives: _ShortcutNegatives = None,
     choices: CheckOptions,
     strict: Annotated[
         bool,
@@ -168,37 +173,42 @@ def _judge(result: CheckResult, data: str, strict: bool) -> None:
         raise DataError(f"{data}: {errors} errors (see the report above)")
 
 
+_Image = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[IMAGE]",
+        help="The name or path of one image of DATA. If not given: a few informative images.",
+    ),
+]
+_Trained = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="CHECKPOINT",
+        exists=True,
+        help="Weights (or the folder of a run): the page also shows the negatives that the "
+        "loss picks, and the detections.",
+    ),
+]
+_PageOut = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR|FILE.html",
+        help="The folder that gets inspect.html; a name that ends in .html is the page itself.",
+    ),
+]
+
+
 @expand_options
 def inspect(
     data: options.Data,
-    image: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[IMAGE]",
-            help="The name or path of one image of DATA. If not given: a few informative images.",
-        ),
-    ] = None,
+    image: _Image = None,
     *,
     which: RecipeOptions,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            "--checkpoint",
-            metavar="CHECKPOINT",
-            exists=True,
-            help="Weights (or the folder of a run): the page also shows the negatives that the "
-            "loss picks, and the detections.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR|FILE.html",
-            help="The folder that gets inspect.html; a name that ends in .html is the page itself.",
-        ),
-    ] = Path("runs"),
+    checkpoint: _Trained = None,
+    out: _PageOut = Path("runs"),
     choices: InspectOptions,
     talk: ConsoleOptions,
 ) -> None:

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hardmine.cli import options as shared
 from hardmine.cli.console import Console, OutputOptions
 from hardmine.cli.option_flags import expand_options
+from hardmine.option_fields import option
+from hardmine.workflows.train_options import device_option
 
 if TYPE_CHECKING:
     from hardmine.diagnosis.diagnosis_result import Diagnosis
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnoseOptions:
+    """What is looked at beside the run itself, and where the page goes."""
+
+    data: Path | None = option(
+        None,
+        "The labelled training images. If not given: those that the run names.",
+        metavar="DATA",
+        path="any",
+    )
+    negatives: Path | None = option(
+        None,
+        "The images without objects that were trained on. If not given: those that the run names.",
+        metavar="DIR",
+        path="any",
+    )
+    out: Path | None = option(
+        None,
+        "Where diagnosis.html and diagnosis.json go. If not given: into the run, or into "
+        "runs/diagnosis for a configuration.",
+        flags=("--out", "-o"),
+        metavar="DIR",
+    )
+    device: str | None = device_option("Options")
 
 
 @expand_options
@@ -27,36 +55,7 @@ def diagnose(
         ),
     ],
     *,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            exists=True,
-            help="The labelled training images. If not given: those that the run names.",
-        ),
-    ] = None,
-    negatives: Annotated[
-        Path | None,
-        typer.Option(
-            "--negatives",
-            metavar="DIR",
-            exists=True,
-            help="The images without objects that were trained on. If not given: those that the "
-            "run names.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Where diagnosis.html and diagnosis.json go. If not given: into the run, or into "
-            "runs/diagnosis for a configuration.",
-        ),
-    ] = None,
-    device: shared.Device = None,
+    choices: DiagnoseOptions,
     output: OutputOptions,
 ) -> None:
     """Say which known cause makes hard mining hurt in a run, and what command tries the remedy.
@@ -69,13 +68,20 @@ def diagnose(
     if run.is_file():
         from hardmine.diagnosis.config_diagnosis import diagnose_configuration
 
-        found = diagnose_configuration(run, data=data, out=out or Path("runs/diagnosis"))
+        found = diagnose_configuration(
+            run, data=choices.data, out=choices.out or Path("runs/diagnosis")
+        )
     else:
         from hardmine.diagnosis.diagnose import diagnose as diagnose_run
 
         with console.progress() as step:
             found = diagnose_run(
-                run, data=data, negatives=negatives, out=out, device=device, progress=step
+                run,
+                data=choices.data,
+                negatives=choices.negatives,
+                out=choices.out,
+                device=choices.device,
+                progress=step,
             )
     if output.as_json:
         console.json(found.to_dict())

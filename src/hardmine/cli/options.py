@@ -137,24 +137,14 @@ Images = Annotated[
         rich_help_panel="Data",
     ),
 ]
-Val = Annotated[
-    str | None,
-    typer.Option(
-        "--val",
-        metavar="DATA|FRACTION",
-        help="Labelled data to measure on, or the share of DATA to hold out for this, such as "
-        "0.3. Near-duplicates stay on one side.",
-    ),
-]
+_VAL_HELP = (
+    "Labelled data to measure on, or the share of DATA to hold out for this, such as 0.3. "
+    "Near-duplicates stay on one side."
+)
+Val = Annotated[str | None, typer.Option("--val", metavar="DATA|FRACTION", help=_VAL_HELP)]
 LoopVal = Annotated[
     str | None,
-    typer.Option(
-        "--val",
-        metavar="DATA|FRACTION",
-        help="Labelled data to measure on, or the share of DATA to hold out for this, such as "
-        "0.3. Near-duplicates stay on one side.",
-        rich_help_panel="Data",
-    ),
+    typer.Option("--val", metavar="DATA|FRACTION", help=_VAL_HELP, rich_help_panel="Data"),
 ]
 Negatives = Annotated[
     Path | None,
@@ -164,17 +154,6 @@ Negatives = Annotated[
         exists=True,
         help="Images without objects that are held out: false alarms are counted on them, and "
         "nothing trains on them.",
-    ),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        "--weights",
-        metavar="PATH|none|NAME",
-        help="The weights to start from: a file (an ImageNet backbone, a torchvision SSD, or a "
-        "Hardmine checkpoint, whose class weights are reused by name), 'none', or weights to "
-        "download: 'imagenet' (or another name that torchvision has) or 'torchvision' (a detector "
-        "trained on COCO).",
     ),
 ]
 NameOrCheckpoint = Annotated[

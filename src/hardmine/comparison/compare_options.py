@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from hardmine.errors import ConfigError
 from hardmine.option_fields import option
+from hardmine.workflows.train_options import device_option, weights_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class CompareOptions:
         minimum=0.01,
         panel="Training",
     )
+    weights: Path | str | None = weights_option()
+    device: str | None = device_option("Options")
     compile: bool = option(
         False,
         "Train every recipe through torch.compile.",

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from hardmine.comparison.compare_summary import (
 )
 from hardmine.errors import ConfigError, DataError, HardmineError
 from hardmine.files import write_json
+from hardmine.option_fields import takes_options
 from hardmine.types import Dataset
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint, silent
 
@@ -47,12 +48,11 @@ class _Cell:
     seed: int
     folder: Path
     sets: Sets
-    weights: str | None
     options: CompareOptions
-    device: str | None
     threads: int | None = None
 
 
+@takes_options(CompareOptions)
 def compare_recipes(
     variants: Sequence[Variant],
     data: Dataset | Path | str,
@@ -60,11 +60,9 @@ def compare_recipes(
     val: Dataset | Path | str | float | None = None,
     negatives: Dataset | Path | str | None = None,
     pool: Path | str | None = None,
-    weights: Path | str | None = None,
     train_negatives: Dataset | Path | str | None = None,
     options: CompareOptions | None = None,
     out: Path | str = Path("runs/compare"),
-    device: str | None = None,
     progress: Notify | None = None,
 ) -> Comparison:
     """Train every variant with every seed and say which differences are real.
@@ -74,15 +72,16 @@ def compare_recipes(
         data: labelled images. ``val``: as of ``train``; the split is drawn once, for all seeds.
         negatives: images without objects; alarms are counted on them.
         pool: images to mine from; each cell is then a whole loop.
-        weights: where the backbones start from.
         train_negatives: images without objects, which the variants that say so train on too.
+        options: how; each of its fields is also a keyword.
         out: gets ``cells/``, ``compare.json`` and ``compare.html``; called again, it goes on.
 
     Raises:
         ConfigError: fewer than two variants, a name twice, or an unknown recipe or option.
         DataError: unusable data, or no cell could be trained.
     """
-    how = options or CompareOptions()
+    given = options or CompareOptions()
+    how = _with_absolute_weights(given)
     names = [variant.name for variant in variants]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"compare: got {names}, wanted two or more recipes, each once")
@@ -95,11 +94,9 @@ def compare_recipes(
         _Cell(
             variant,
             seed,
-            root / "cells" / _key(recipes[variant.name], variant, sets, seed, weights, how),
+            root / "cells" / _key(recipes[variant.name], variant, sets, seed, given),
             sets,
-            None if weights is None else _weights_name(weights),
             how,
-            device,
         )
         for seed in range(how.seeds)
         for variant in variants
@@ -113,9 +110,12 @@ def compare_recipes(
     return comparison
 
 
-def _weights_name(weights: Path | str) -> str:
-    path = Path(str(weights))
-    return str(path.resolve()) if path.exists() else str(weights)
+def _with_absolute_weights(options: CompareOptions) -> CompareOptions:
+    """Return options whose weights are found from any folder."""
+    path = None if options.weights is None else Path(str(options.weights))
+    if path is None or not path.exists():
+        return options
+    return replace(options, weights=str(path.resolve()))
 
 
 def _recipe_values(
@@ -151,15 +151,14 @@ def _key(
     variant: Variant,
     sets: Sets,
     seed: int,
-    weights: Path | str | None,
     options: CompareOptions,
 ) -> str:
     from hardmine.recipes.checkpoint import file_digest
 
     start = None
-    if weights is not None:
-        path = Path(str(weights))
-        start = file_digest(path) if path.is_file() else str(weights)
+    if options.weights is not None:
+        path = Path(str(options.weights))
+        start = file_digest(path) if path.is_file() else str(options.weights)
     values: dict[str, Any] = {
         "recipe": recipe,
         "sets": sets.fingerprint,
@@ -291,13 +290,13 @@ def _run_training(cell: _Cell, notify: Notify) -> dict[str, Any]:
         negatives=cell.sets.negatives,
         train_negatives=cell.sets.train_negatives if cell.variant.with_negatives else None,
         recipe=recipe_of(cell.variant, cell.options, cell.sets.train),
-        weights=cell.weights,
+        weights=cell.options.weights,
         out=cell.folder,
         resume=True,
         seed=cell.seed,
         draws=FEW_DRAWS,
         validate=0,
-        device=cell.device,
+        device=cell.options.device,
         progress=notify,
     )
     metrics = json.loads((cell.folder / "metrics.json").read_text(encoding="utf-8"))
@@ -315,13 +314,13 @@ def _run_loop(cell: _Cell, notify: Notify) -> dict[str, Any]:
         negatives=cell.sets.negatives,
         pool=cell.sets.pool,
         recipe=recipe_of(cell.variant, cell.options, cell.sets.train),
-        weights=cell.weights,
+        weights=cell.options.weights,
         rounds=cell.options.rounds,
         out=cell.folder,
         resume=True,
         seed=cell.seed,
         draws=FEW_DRAWS,
-        device=cell.device,
+        device=cell.options.device,
         progress=notify,
         **{"arms": (arm,), "stop": "never", **cell.variant.loop},
     )

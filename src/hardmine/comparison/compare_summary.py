@@ -26,6 +26,7 @@ from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_text
+from hardmine.option_fields import plain
 from hardmine.reports.charts import draw_chart, series_color
 from hardmine.reports.page_shell import render_page
 from hardmine.types import Dataset
@@ -121,7 +122,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``compare.json``."""
         return {
-            "options": asdict(self.options),
+            "options": plain(self.options),
             "sets": self.sets,
             "statements": list(self.statements),
             "variants": [

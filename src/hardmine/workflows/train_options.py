@@ -48,6 +48,19 @@ def device_option(panel: Panel = "Training") -> Any:
     )
 
 
+def weights_option() -> Any:
+    """Return the field ``weights``, the same for every verb that trains."""
+    return option(
+        None,
+        "The weights to start from: a file (an ImageNet backbone, a torchvision SSD, or a "
+        "Hardmine checkpoint, whose class weights are reused by name), 'none', or weights to "
+        "download: 'imagenet' (or another name that torchvision has) or 'torchvision' (a detector "
+        "trained on COCO).",
+        metavar="PATH|none|NAME",
+        parse=str,
+    )
+
+
 def classes_option() -> Any:
     """Return the field ``classes``, the same for every verb."""
     return option(
@@ -107,15 +120,7 @@ class NetworkOptions:
         minimum=1,
         panel="Training",
     )
-    weights: Path | str | None = option(
-        None,
-        "The weights to start from: a file (an ImageNet backbone, a torchvision SSD, or a "
-        "Hardmine checkpoint, whose class weights are reused by name), 'none', or weights to "
-        "download: 'imagenet' (or another name that torchvision has) or 'torchvision' (a detector "
-        "trained on COCO).",
-        metavar="PATH|none|NAME",
-        parse=str,
-    )
+    weights: Path | str | None = weights_option()
     recipe: Any = option(
         None,
         "A recipe as a YAML file. An unknown key is an error.",
