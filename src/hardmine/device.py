@@ -1,4 +1,4 @@
-"""Which device to compute on, how many threads and processes work, and the versions of a run."""
+"""Where and with what is computed: devices, threads, processes, names of fast runtimes, versions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import platform
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from shutil import which
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import hardmine
 from hardmine.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+
+RuntimeName = Literal["auto", "torch", "openvino", "onnxruntime"]
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+"""The runtimes of fast scoring; ``auto`` leaves the choice to the device and to what is installed."""
 
 _COMPILERS = ("g++", "clang++", "cl")
 

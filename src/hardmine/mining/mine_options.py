@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hardmine.device import RuntimeName
 from hardmine.errors import ConfigError, not_one_of
-from hardmine.inference.runtimes.runtime_names import RuntimeName
 from hardmine.option_fields import check_options, option
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from hardmine.data.resize import Resize
-from hardmine.device import count_workers
+from hardmine.device import RUNTIMES, count_workers
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.detector import BatchScores, Detector
@@ -30,7 +30,6 @@ from hardmine.inference.image_loading import (
     one_core_each,
     run_ordered,
 )
-from hardmine.inference.runtimes.runtime_names import RUNTIMES
 from hardmine.types import Problem
 
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
