@@ -266,6 +266,7 @@ def _run_cell(cell: _Cell, notify: Notify) -> CellResult:
             return CellResult(name, seed, cell.folder, error=str(error))
         except Exception as error:  # noqa: BLE001 - the other cells must stand
             trace = traceback.format_exc()
+            cell.folder.mkdir(parents=True, exist_ok=True)
             (cell.folder / "error.txt").write_text(trace, encoding="utf-8")
             return CellResult(name, seed, cell.folder, error=f"{type(error).__name__}: {error}")
         known["minutes"] = round((time.perf_counter() - start) / 60, 3)
