@@ -27,6 +27,7 @@ from benchmarks import (
     store,
     telemetry,
     trial_sets,
+    video,
 )
 
 ALWAYS = (loss, decode, step, telemetry, store, read_coco, demo_goal)
@@ -43,6 +44,7 @@ ALONE = (
     diagnosis,
     hidden_labels,
     ablation,
+    video,
 )
 """Not part of all of them: for a GPU, a trained checkpoint or a browser, or with own choices."""
 

@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hardmine
+from hardmine.cli.console import Console, show_mining
 from hardmine.cli.main import run as cli
 from hardmine.data.images import decode_image, read_image
-from hardmine.data.video import Sampling, iter_frames, read_frame, split_frame, video_seconds
+from hardmine.data.video import (
+    Sampling,
+    frames_per_hour,
+    iter_frames,
+    read_frame,
+    split_frame,
+    video_seconds,
+)
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.framework_detector import FrameworkDetector, ranked
@@ -25,8 +33,8 @@ from hardmine.mining.sources.local_files import load_pool
 from hardmine.mining.sources.pool_source import open_image, open_source
 from hardmine.types import Problem
 
-pytest.importorskip("av")
-from videos import SIZE, drawn, write_video
+av = pytest.importorskip("av")
+from videos import SIZE, drawn, write_video  # noqa: E402
 
 
 def names(pool: Path | str, every: str | None = None) -> list[str]:
@@ -250,3 +258,84 @@ def test_the_commands_take_a_video(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert "cam.mp4#t=2.000" in (tmp_path / "mined" / "candidates.csv").read_text()
     assert cli(["mine", *words[:2], "--every", "often", "--out", str(tmp_path / "m"), "-q"]) == 2
     assert "wanted seconds as 1s" in capfd.readouterr().err
+
+
+def test_alarms_are_also_counted_per_hour(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """4 s and 2.5 s of video: 13 frames at two a second, of which those from score .2 on fire."""
+    pool = tmp_path / "cams"
+    pool.mkdir()
+    write_video(pool / "cam1.mp4")
+    write_video(pool / "cam2.mkv", 25)
+    mined = hardmine.mine(GreenSquare(), pool, out=tmp_path / "out", every="0.5s", min_score=0.2)
+    assert mined.video_hours == pytest.approx(6.5 / 3600, rel=0.03)
+    assert 0 < len(mined.candidates) <= mined.firing_frames < mined.scanned == 13
+    assert str(mined.per_hour()).startswith("6 seconds of video: ")
+    assert f" {mined.firing_frames / mined.video_hours:.0f} of the frames" in str(mined.per_hour())
+    head = json.loads((tmp_path / "out" / "candidates.json").read_text())
+    assert head["firing_frames"] == mined.firing_frames
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(drawn(9)).save(tmp_path / "photos" / "photo.png")
+    photos = hardmine.mine(GreenSquare(), tmp_path / "photos")
+    assert len(photos) == 1
+    assert photos.per_hour() is None
+    show_mining(Console(), mined, ("square",), tmp_path)
+    assert "6 seconds of video" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "rate"),
+    [
+        (["a.mp4#t=0.000", "a.mp4#t=2.000", "a.mp4#t=4.000", "b.mkv#t=9.000"], 1800),
+        (["x/a.mp4#t=1.000.png", "x/a.mp4#t=1.500.png"], 7200),
+        (["a.mp4#t=0.000", "b.mp4#t=2.000"], None),
+        (["a.mp4#t=0.000", "a.mp4#t=1.000", "photo.png"], None),
+        ([], None),
+    ],
+)
+def test_how_often_frames_were_taken_is_read_off_their_names(
+    names: list[str], rate: float | None
+) -> None:
+    assert frames_per_hour(names) == rate
+
+
+def test_a_video_without_a_frame_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "none.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        container.start_encoding()
+    (problem,) = open_source(path).items()
+    assert isinstance(problem, Problem)
+    assert "holds no frame" in problem.reason or "holds no video" in problem.reason
+    sound = tmp_path / "sound.mp4"
+    with av.open(str(sound), "w") as container:
+        audio = container.add_stream("aac", rate=8000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 8000
+        container.mux(audio.encode(silence))
+        container.mux(audio.encode(None))
+    (problem,) = open_source(sound).items()
+    assert isinstance(problem, Problem)
+    assert "holds no video" in problem.reason
+
+
+def test_a_video_without_a_frame_rate_counts_by_the_usual_one(tmp_path: Path) -> None:
+    """A bare H.264 stream has no times at all: 25 frames are taken for a second."""
+    path = tmp_path / "bare.mp4"
+    with av.open(str(path), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        for index in range(60):
+            picture = av.VideoFrame.from_ndarray(drawn(index), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    items = [item for item in open_source(path, "1s").items() if isinstance(item, ImageItem)]
+    assert [Path(item.name).name for item in items] == [
+        f"bare.mp4#t={t}.000" for t in range(len(items))
+    ]
+    assert len(items) in (2, 3)
+    for item in items:
+        again = np.asarray(open_item(open_image(item.name)).pixels)
+        np.testing.assert_array_equal(again, np.asarray(open_item(item).pixels))

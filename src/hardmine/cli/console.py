@@ -372,6 +372,9 @@ def show_measurement(console: Console, measurement: Measurement, *, as_json: boo
         *(figure(values[name]) for name in ("AP", "AP50", "AP75", "score_threshold", "recall")),
     )
     console.table(columns, [row])
+    for name, part in values["negatives"].items():
+        if part["alarms_per_hour"] is not None:
+            console.result(f"{name}: {part['alarms_per_hour']:.1f} alarms per hour of video")
     if values["negatives"]:
         key = f"alarms_per_image_at_recall_{values['recall_wanted']:g}"
         console.table(
@@ -463,6 +466,8 @@ def show_mining(
         or f"{handed_out}, {result.scanned} scanned, {result.duplicates_grouped} near-duplicates "
         f"passed over, {len(result.leaks)} leaks, {len(unreadable)} unreadable"
     )
+    if (per_hour := result.per_hour()) is not None:
+        console.result(per_hour)
     for problem in unreadable:
         console.note(f"unreadable: {problem}")
     for problem in passed_over:

@@ -12,10 +12,12 @@ system and a version of its own for each torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,52 @@ def split_frame(name: str) -> tuple[str, float] | None:
     return (found["video"], float(found["time"])) if found and is_video(found["video"]) else None
 
 
+def frames_per_hour(names: Iterable[str]) -> float | None:
+    """Return how many frames an hour has, by the usual time from one to the next of the same video.
+
+    Args:
+        names: of frames, or of the files into which frames were extracted (``cam3.mp4#t=12.480.png``).
+
+    Returns:
+        ``None`` where a name is not that of a frame, or no video has two.
+    """
+    times: dict[str, list[float]] = {}
+    for name in names:
+        found = split_frame(name.removesuffix(".png"))
+        if found is None:
+            return None
+        times.setdefault(found[0], []).append(found[1])
+    gaps = [
+        later - earlier
+        for each in times.values()
+        for earlier, later in pairwise(sorted(each))
+        if later > earlier
+    ]
+    return 3600 / median(gaps) if gaps else None
+
+
+def hours_of_videos(names: Iterable[str]) -> float | None:
+    """Return how long the videos are from which frames were taken; ``None`` where none is a frame.
+
+    The length is that of the header; of a video that breaks off or whose header does not say, the time
+    of its last frame.
+    """
+    last: dict[str, float] = {}
+    for name in names:
+        found = split_frame(name)
+        if found is not None:
+            last[found[0]] = max(found[1], last.get(found[0], 0.0))
+    return sum(_seconds_seen(*each) for each in last.items()) / 3600 if last else None
+
+
+def _seconds_seen(video: str, last: float) -> float:
+    try:
+        length = video_seconds(video)
+    except (DataError, MissingExtraError):
+        return last
+    return last if length is None else max(last, length)
+
+
 def video_seconds(path: Path | str) -> float | None:
     """Return how long a video is by its header; ``None`` where that does not say.
 
@@ -147,15 +195,36 @@ def read_frame(path: Path | str, time: float) -> Picture:
         start = float((stream.start_time or 0) * stream.time_base)
         for early in (0.0, 1.0, 10.0, float("inf")):  # some files seek to a frame that is too late
             target = max(0.0, time - early)
-            container.seek(int((start + target) / stream.time_base), stream=stream, backward=True)
-            for now, frame in _decoded(container, stream, path):
-                if abs(now - time) < 6e-4:
-                    return _upright(frame)
-                if now > time:
-                    break
+            if not _sought(container, stream, start + target):
+                break
+            found = _frame_at(_decoded(container, stream, path), time)
+            if found is not None:
+                return _upright(found)
             if target == 0.0:
                 break
+    with _opened(path) as (container, stream):  # what cannot be sought is read from its beginning
+        found = _frame_at(_decoded(container, stream, path), time)
+        if found is not None:
+            return _upright(found)
     raise DataError(f"{path}: has no frame at {time:.3f} s")
+
+
+def _frame_at(frames: Iterator[tuple[float, Any]], time: float) -> Any:
+    for now, frame in frames:
+        if abs(now - time) < 6e-4:
+            return frame
+        if now > time:
+            break
+    return None
+
+
+def _sought(container: Any, stream: Any, time: float) -> bool:
+    """Go to the key frame at or before a time; return whether the file can (a bare stream cannot)."""
+    try:
+        container.seek(int(time / stream.time_base), stream=stream, backward=True)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hardmine.data.video import frames_per_hour
 from hardmine.detections import Detections
 from hardmine.evaluation.alarms import (
     ALARM_RATES,
@@ -78,6 +79,16 @@ class NegativeMeasurement:
     """Misses against alarms per negative image, thinned for drawing."""
     ap_with: AveragePrecision
     """AP with these images registered beside the validation images."""
+    frames_per_hour: float | None = None
+    """Of a set of frames of videos, how many are looked at per hour; None for any other set."""
+
+    @property
+    def alarms_per_hour(self) -> float | None:
+        """Alarms per hour of video at the recall wanted, as often as frames are looked at."""
+        if self.frames_per_hour is None or self.at_recall is None:
+            return None
+        rate = self.at_recall.alarms_per_image
+        return None if rate is None else rate * self.frames_per_hour
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,6 +183,8 @@ class Measurement:
             "images_excluded": part.images_excluded,
             "alarms": at_recall.alarms if at_recall else None,
             self._alarms_key: _rate(part),
+            "frames_per_hour": part.frames_per_hour,
+            "alarms_per_hour": part.alarms_per_hour,
             "interval": _limits(part.interval),
             "interval_method": part.interval.method if part.interval else None,
             "share_of_images_that_fire": at_recall.share_of_images if at_recall else None,
@@ -267,6 +280,7 @@ def _measure_set(
         log_average_miss_rate_whole=log_average_miss_rate(whole_curve(matches, alarms)),
         curve=None if curve is None else thin(curve),
         ap_with=average_precision(arm.val, [arm.negatives]),
+        frames_per_hour=frames_per_hour(str(r.path) for r in arm.negatives.dataset.records),
     )
 
 

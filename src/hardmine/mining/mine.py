@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardmine.data.video import hours_of_videos, split_frame
 from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.files import clear_disk_errors
@@ -49,6 +50,8 @@ class MiningResult:
         reasons: how many images are not handed out, for each reason.
         best_score: the highest score in the pool, known when nothing is handed out.
         min_score: the lowest score of an alarm.
+        video_hours: how long the pool's videos are; None where none is among what is handed out.
+        firing_frames: how many of their frames fire, repeats and near-duplicates too.
     """
 
     candidates: tuple[PoolScore, ...]
@@ -62,6 +65,8 @@ class MiningResult:
     reasons: Mapping[Reason, int] = field(default_factory=dict)
     best_score: float | None = None
     min_score: float = 0.0
+    video_hours: float | None = None
+    firing_frames: int = 0
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -80,6 +85,18 @@ class MiningResult:
 
         return mining_html(self)
 
+    def per_hour(self) -> str | None:
+        """Return what fires per hour of video, in one line; ``None`` without videos."""
+        if not self.video_hours:
+            return None
+        handed_out = sum(split_frame(each.image) is not None for each in self.candidates)
+        firing, given = (n / self.video_hours for n in (self.firing_frames, handed_out))
+        return (
+            f"{_duration(self.video_hours)} of video: {_rate(firing)} of the frames looked at fire per "
+            f"hour from score {self.min_score:g} on, and {_rate(given)} alarms per hour are handed out "
+            "(the same alarm in the same place once)"
+        )
+
     def why_nothing(self) -> str | None:
         """Return why nothing is handed out, in one line; ``None`` when something is.
 
@@ -94,6 +111,17 @@ class MiningResult:
                 return f"{line}, below --min-score {self.min_score:g}".replace(" 0.", " .")
         counts = Counter(self.reasons).most_common()
         return line + "".join(f"; {number} {reason.value}" for reason, number in counts)
+
+
+def _duration(hours: float) -> str:
+    for size, unit in ((1.0, "hours"), (60.0, "minutes")):
+        if hours * size >= 1:
+            return f"{hours * size:.1f} {unit}"
+    return f"{3600 * hours:.0f} seconds"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _figure(score: float, limit: float) -> str:
@@ -219,6 +247,7 @@ def _hand_out(selector: ImageSelector, folder: Path) -> MiningResult:
     selected = selector.select()
     images = [selected.shortlist[image] for image in selected.images]
     names = selector.scanned.detector.categories
+    hours, firing = _video_figures(selector, selected.images)
     result = MiningResult(
         candidates=tuple(image.score for image in images),
         scanned=selector.scanned.num_images,
@@ -234,11 +263,33 @@ def _hand_out(selector: ImageSelector, folder: Path) -> MiningResult:
         reasons=dict(selected.reasons),
         best_score=None if images else selector.best_score(),
         min_score=selector.rank.min_score,
+        video_hours=hours,
+        firing_frames=firing,
     )
     _write(selector, folder, result)
     scanned = selector.scanned
     scanned.store.add_mined(_ARM, 0, selected.images, scanned.model_id)
     return result
+
+
+def _video_figures(selector: ImageSelector, handed_out: Sequence[str]) -> tuple[float | None, int]:
+    """Return the hours of the pool's videos, and how many of their frames fire."""
+    if not any(split_frame(image) for image in handed_out):
+        return None, 0
+    scanned = selector.scanned
+    is_here: dict[str, bool] = {}  # the store may know other pools too
+    frames: list[str] = []
+    firing = 0
+    for row in scanned.store.iter_ranked(scanned.model_id):
+        found = split_frame(row.image)
+        if found is None:
+            continue
+        if found[0] not in is_here:
+            is_here[found[0]] = scanned.source.holds(row.image)
+        if is_here[found[0]]:
+            frames.append(row.image)
+            firing += row.score >= selector.rank.min_score
+    return hours_of_videos(frames), firing
 
 
 def _write(selector: ImageSelector, folder: Path, result: MiningResult) -> None:
@@ -248,10 +299,14 @@ def _write(selector: ImageSelector, folder: Path, result: MiningResult) -> None:
         candidate_of(score, scanned.store, names, rank, scanned.source, result.similar[score.image])
         for score in result.candidates
     ]
+    videos: dict[str, float] = {}
+    if result.video_hours is not None:
+        videos = {"video_hours": result.video_hours, "firing_frames": result.firing_frames}
     write_candidates(
         folder,
         rows,
         names,
+        **videos,
         pool=scanned.source.name,
         model_id=scanned.model_id,
         min_score=rank.min_score,

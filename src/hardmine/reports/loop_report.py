@@ -76,6 +76,8 @@ def render_report(data: ReportData) -> str:
         error_bounds=ERROR_BOUNDS,
         miss_rate=Markup(figures.miss_rate_figure(data.curves, arms)) if data.curves else "",
         sets=_set_names(data.rows),
+        video_sets=_video_sets(data.rows),
+        per_hour=alarms_per_hour(data.rows),
         columns=SHOWN,
         alarms_key=ALARMS,
         worst=_section(data, budget),
@@ -250,6 +252,27 @@ def _round_charts(rows: Sequence[RoundRow]) -> list[str]:
 def _set_names(rows: Sequence[RoundRow]) -> list[str]:
     names = dict.fromkeys(name for row in rows for name in row.figures.get("negatives", {}))
     return list(names)
+
+
+def _video_sets(rows: Sequence[RoundRow]) -> list[str]:
+    """Return the sets whose images are frames of videos."""
+    names = _set_names(rows)
+    return [n for n in names if any(r.of_set(n).get("frames_per_hour") is not None for r in rows)]
+
+
+def alarms_per_hour(rows: Sequence[RoundRow]) -> list[str]:
+    """Return a sentence for each set of frames: alarms per hour of video after the last round."""
+    lines = []
+    for name in _video_sets(rows):
+        ends = [row.of_set(name) for row in _ends(rows)]
+        rates = [part.get("alarms_per_hour") for part in ends]
+        before = f", {wording.rate(rates[0])} in round 0" if len(rates) > 1 else ""
+        every = 3600 / ends[-1]["frames_per_hour"]
+        lines.append(
+            f"Per hour of video there are {wording.rate(rates[-1])} false alarms{before} "
+            f"({wording.set_title(name)}, a frame looked at every {every:.3g} s)."
+        )
+    return lines
 
 
 def _section(data: ReportData, budget: Budget) -> Section | None:

@@ -88,6 +88,11 @@ def _measured(
     return Column(key, lambda row: row.figure(key), heading, text, (key,) if in_csv else ())
 
 
+def _per_hour(part: Mapping[str, Any]) -> dict[str, Any]:
+    rate_ = part.get("alarms_per_hour")
+    return {} if rate_ is None else {"alarms_per_hour": rate_}
+
+
 COLUMNS = (
     Column("arm", lambda row: row.arm, "arm", in_csv=("arm",)),
     Column("round", lambda row: row.round, "round", in_csv=("round",)),
@@ -114,7 +119,7 @@ COLUMNS = (
     Column(
         "negatives",
         lambda row: {
-            name: {key: part[key] for key in _OF_A_SET}
+            name: {key: part[key] for key in _OF_A_SET} | _per_hour(part)
             for name, part in row.figures.get("negatives", {}).items()
         },
     ),

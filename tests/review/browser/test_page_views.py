@@ -142,6 +142,26 @@ def test_filter_order_and_view_outlive_a_reload_and_follow_the_address(
     page.wait_for_function("() => document.getElementById('pace').textContent.startsWith('0 of 4')")
 
 
+def test_a_list_without_open_pictures_says_so_at_once(
+    run: Path, served: Served, open_page: Open
+) -> None:
+    page = open_page(served.url)
+    page.keyboard.press("g")
+    page.wait_for_selector(".tile")
+    page.keyboard.press("Control+a")
+    page.keyboard.press("i")
+    page.wait_for_function(
+        "() => document.getElementById('notice').textContent.includes('6 pictures')"
+    )
+    assert len(decided(run)) == 6
+    later = page.context.new_page()
+    later.goto(served.url)
+    later.wait_for_selector("#done:not([hidden])")
+    assert later.inner_text("#done-title") == "All 6 pictures here have a verdict."
+    later.click("#done-back")
+    shows(later, 0)
+
+
 def test_an_address_with_nonsense_shows_all(served: Served, open_page: Open) -> None:
     page = open_page(served.url + "#list=x&picture=-3&verdicts=9z&low=abc&class=<b>&sort=up&name=")
     assert filtered(page) == "0 of 6"

@@ -162,7 +162,7 @@ export class Grid {
           const found = (await details).get(ids[at]);
           if (found) {
             tile.setAttribute("aria-label", tile.getAttribute("aria-label").replace(/^picture \d+/, found.name));
-            for (const box of found.boxes.slice(0, 3)) frame.append(marker(box, thumb));
+            for (const box of strongest(found.boxes)) frame.append(marker(box, thumb));
           }
         },
         () => { if (tile?.isConnected) tile.querySelector(".frame").textContent = "cannot be shown"; },
@@ -285,6 +285,13 @@ export class Grid {
     this.#draw();
     for (const [at, tile] of this.#tiles) tile.classList.toggle("focus", at === this.focus);
   }
+}
+
+const MARKED = 3; // So many alarms are marked on a thumbnail,
+const NEAR = 0.6; // and of these the ones with at least this share of the highest score.
+
+function strongest(boxes) {
+  return boxes.slice(0, MARKED).filter((row) => row[4] === null || row[4] >= NEAR * boxes[0][4]);
 }
 
 // A box on a thumbnail, in shares of the picture.

@@ -132,6 +132,7 @@ function setQueue(name, id = null) {
   const first = order.findIndex((each) => verdict[each] === "0");
   show(place >= 0 ? place : Math.max(0, first));
   if (view === "grid") grid.show(order, order[at]);
+  else if (place < 0 && first < 0) showDone();
 }
 
 function drawQueues() {
@@ -855,7 +856,8 @@ function gridText() {
   const chosen = grid.selected.size;
   const all = chosen ? group([...grid.selected]).length : 0;
   const more = all > chosen ? ` and ${number(all - chosen)} similar to them` : "";
-  $("grid-text").textContent = chosen ? `${number(chosen)} chosen${more}` : `${number(order.length)} pictures: drag, or click and ⇧ click, to choose`;
+  const way = matchMedia("(pointer: coarse)").matches ? "touch to choose" : "drag, or click and ⇧ click, to choose";
+  $("grid-text").textContent = chosen ? `${number(chosen)} chosen${more}` : `${number(order.length)} pictures: ${way}`;
 }
 
 // ---- The address says what is shown: list, picture, view, order and filter
