@@ -276,6 +276,26 @@ def test_anchors_are_measured_against_data(squares: Dataset, tmp_path: Path) -> 
     tiny = PLAIN.replace("min_scale: 0.2 max_scale: 0.95", "min_scale: 0.01 max_scale: 0.05")
     none = configured(tmp_path, miner, text=tiny, data=tmp_path / "squares.json")
     assert none.causes == ("priors",)
+    check_config_fit(none.findings[0].command, tmp_path)
+
+
+def check_config_fit(command: str, folder: Path) -> None:
+    """The first three of the four commands run as they are printed, in an empty folder."""
+    *lines, then = command.split(" && \\\n")
+    with contextlib.chdir(folder):
+        for line in lines:
+            words, _, target = line.partition(" > ")
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                more = ["--force"] if " fit " in words else []
+                assert run_line([*shlex.split(words)[1:], *more]) == 0
+            if target:
+                Path(target).write_text(out.getvalue())
+        fitted = load_recipe(Path("fitted.yaml"))
+    assert isinstance(fitted.model, SSDConfig)
+    assert isinstance(fitted.model.priors, ExplicitPriors)
+    assert fitted.model.name == "mobilenet_v2_from_tf"
+    assert then == f"hardmine train {folder / 'squares.json'} --recipe fitted.yaml"
 
 
 def test_the_command(trained: Trained, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
