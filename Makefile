@@ -5,6 +5,9 @@ SHELL := /bin/bash
 
 VENV := .venv
 CLIENTS := .venv-clients
+# Other people's detectors; after them what RF-DETR trains with ('rfdetr[train]' would pin other versions of ours).
+FRAMEWORKS := ultralytics transformers rfdetr libreyolo \
+	pytorch-lightning torchmetrics peft hotcoco ultrafast-pycocotools vernier torch-hungarian
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS := runs
@@ -41,7 +44,7 @@ test-browser: setup ## the review page in Chromium, as a person uses it; install
 test-clients: setup ## tests against other frameworks' own packages, in an environment of their own (one is AGPL)
 	$(PYTHON) -m venv $(CLIENTS)
 	@ls -d $(CURDIR)/$(VENV)/lib/python3*/site-packages > $$(ls -d $(CLIENTS)/lib/python3*/site-packages)/hardmine.pth
-	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ultralytics transformers rfdetr libreyolo
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(FRAMEWORKS)
 	HARDMINE_CLIENTS=1 OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest tests/clients
 
 fuzz: setup ## 100,000 inputs for each reader of labels, predictions, lists and archives (hours)

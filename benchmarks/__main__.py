@@ -11,6 +11,7 @@ from benchmarks import (
     defaults,
     demo_goal,
     diagnosis,
+    foreign,
     gpu,
     hidden_labels,
     loops,
@@ -35,6 +36,7 @@ WITH_DATA = (augment, mine, priors)
 ALONE = (
     gpu,
     peer,
+    foreign,
     defaults,
     loops,
     stopping,

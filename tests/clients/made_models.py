@@ -1,7 +1,8 @@
 """Small models of other frameworks, made without a download, and their own answers on pictures.
 
-Weights are random and the biases of the classes raised, so that there are many detections of different
-scores; what is compared is how pictures go in and how boxes come out.
+Weights are random, with the biases of the classes raised so that there are many detections of different
+scores, or trained for a moment by our own trainers on drawn rectangles. What is compared is how pictures
+go in and how boxes come out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from hardmine.data.formats.coco import write_coco
+from hardmine.types import Dataset, ImageRecord, ImageState
+from hardmine.workflows.framework_trainer import FrameworkTrainer, main
+
+NAMES = ("cat", "dog")
 Rows = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 """Boxes, scores and class numbers from 0 of one image, best first, as the framework itself says."""
 
@@ -52,3 +58,56 @@ def assert_same(found: Any, wanted: Rows) -> None:
     np.testing.assert_allclose(found.scores, scores, atol=0.01)
     np.testing.assert_allclose(found.boxes, boxes, atol=1)
     np.testing.assert_array_equal(found.labels, numbers + 1)
+
+
+def drawn_data(folder: Path, number: int = 16) -> Path:
+    """Write pictures with one large red (cat) or blue (dog) rectangle each, every fourth one empty.
+
+    Returns:
+        The COCO file, as a loop gives it to a trainer.
+    """
+    noise = np.random.default_rng(1)
+    records = []
+    for index in range(number):
+        coarse = Image.fromarray(noise.integers(60, 200, (6, 8, 3), np.uint8))
+        image = coarse.resize((128, 96), Image.Resampling.BICUBIC)
+        left, top = int(noise.integers(4, 50)), int(noise.integers(4, 30))
+        box = (left, top, left + int(noise.integers(40, 70)), top + int(noise.integers(40, 60)))
+        label = 1 + index % 2
+        empty = index % 4 == 3
+        if not empty:
+            image.paste(((220, 30, 30), (30, 30, 220))[label - 1], box)
+        path = folder / "drawn" / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        image.save(path)
+        boxes = np.array([] if empty else [box], np.float32).reshape(-1, 4)
+        labels, ignore = np.full(len(boxes), label, np.int64), np.zeros(len(boxes), np.bool_)
+        state = ImageState.VERIFIED_EMPTY if empty else ImageState.LABELLED
+        records.append(ImageRecord(path, 128, 96, boxes, labels, ignore, state))
+    write_coco(Dataset(NAMES, tuple(records), folder), folder / "drawn.json")
+    return folder / "drawn.json"
+
+
+def drawn_pictures(data: Path) -> list[Path]:
+    """Return the pictures of :func:`drawn_data`."""
+    return sorted((data.parent / "drawn").iterdir())
+
+
+def train(text: str, data: Path, steps: int, start: Path | None = None) -> str:
+    """Train as ``loop --trainer`` does and return the text that names the detector."""
+    named = FrameworkTrainer.parse(text)
+    folder = data.parent / f"trained-{'first' if start is None else 'again'}"
+    folder.mkdir()
+    weights = folder / named.trainer.weights_name
+    side = [] if named.side is None else ["--side", str(named.side)]
+    begin = [] if start is None else ["--init-weights", str(start)]
+    how = ["--steps", str(steps), "--batch", "8", "--seed", "3", "--device", "cpu"]
+    files = ["--train-json", str(data), "--val-json", str(data), "--weights-out", str(weights)]
+    assert main([named.trainer.name, named.model, *side, *begin, *how, *files]) == 0
+    return named.detector.replace("{weights_out}", str(weights))
+
+
+def assert_spread(scores: list[float], lowest: float) -> None:
+    """Hold that scores differ so much that a comparison of them says something."""
+    assert len(scores) > 8
+    assert max(scores) - min(scores) > lowest

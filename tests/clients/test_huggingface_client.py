@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from made_models import Rows, assert_same, pictures, sorted_rows
+from made_models import (
+    Rows,
+    assert_same,
+    assert_spread,
+    drawn_data,
+    drawn_pictures,
+    pictures,
+    sorted_rows,
+    train,
+)
 from PIL import Image
 
 import hardmine
@@ -105,14 +114,14 @@ def saved(folder: Path, make: Any, dtype: torch.dtype = torch.float32) -> Path:
     return path
 
 
-def own(folder: Path, image: Path) -> Rows:
+def own(folder: Path, image: Path, score: float = SCORE) -> Rows:
     model = transformers.AutoModelForObjectDetection.from_pretrained(folder, dtype=torch.float32)
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     picture = Image.open(image).convert("RGB")
     with torch.inference_mode():
         outputs = model(**processor(images=picture, return_tensors="pt"))
     size = [(picture.height, picture.width)]
-    found = processor.post_process_object_detection(outputs, threshold=SCORE, target_sizes=size)[0]
+    found = processor.post_process_object_detection(outputs, threshold=score, target_sizes=size)[0]
     return sorted_rows(found["boxes"].numpy(), found["scores"].numpy(), found["labels"].numpy())
 
 
@@ -127,6 +136,31 @@ def test_a_folder_finds_what_its_own_processor_finds(make: Any, tmp_path: Path) 
         assert_same(detector.predict(image, score_threshold=SCORE), wanted)
         total += len(wanted[1])
     assert total > 10
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs, while training
+@pytest.mark.parametrize("make", [rtdetr_v2, d_fine, detr, yolos])
+def test_a_trained_model_finds_what_its_own_processor_finds(make: Any, tmp_path: Path) -> None:
+    """Trained by ``--trainer`` with pictures without objects among the others."""
+    data = drawn_data(tmp_path)
+    spec = train(f"hf:{saved(tmp_path, make)}", data, 10)
+    detector = hardmine.load_detector(spec, "cpu")
+    trained, scores = Path(spec.removeprefix("hf:")).parent, []
+    for image in drawn_pictures(data)[:6]:
+        wanted = own(trained, image, 0.02)
+        assert_same(detector.predict(image, score_threshold=0.02), wanted)
+        scores += wanted[1].tolist()
+    assert_spread(scores, 0.1)
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs, while training
+def test_a_configuration_alone_trains_from_scratch_and_goes_on(tmp_path: Path) -> None:
+    folder = saved(tmp_path, yolos)
+    (folder / "model.safetensors").unlink()
+    data = drawn_data(tmp_path, 8)
+    first = Path(train(f"hf:{folder}", data, 2).removeprefix("hf:"))
+    detector = hardmine.load_detector(train(f"hf:{folder}", data, 2, first), "cpu")
+    assert detector.categories == ("cat", "dog")
 
 
 def test_half_precision_weights_run_on_a_cpu(tmp_path: Path) -> None:

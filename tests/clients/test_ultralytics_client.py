@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from made_models import Rows, assert_same, pictures, raised, sorted_rows
+from made_models import (
+    Rows,
+    assert_same,
+    assert_spread,
+    drawn_data,
+    drawn_pictures,
+    pictures,
+    raised,
+    sorted_rows,
+    train,
+)
 from typer.testing import CliRunner
 
 import hardmine
@@ -37,8 +47,8 @@ def checkpoint(folder: Path, config: str) -> Path:
     return path
 
 
-def own(model: Any, path: Path) -> Rows:
-    boxes = model.predict(path, conf=SCORE, imgsz=SIDE, verbose=False, device="cpu")[0].boxes
+def own(model: Any, path: Path, side: int = SIDE, score: float = SCORE) -> Rows:
+    boxes = model.predict(path, conf=score, imgsz=side, verbose=False, device="cpu")[0].boxes
     return sorted_rows(boxes.xyxy.numpy(), boxes.conf.numpy(), boxes.cls.numpy())
 
 
@@ -56,6 +66,24 @@ def test_a_checkpoint_finds_what_its_own_predict_finds(config: str, tmp_path: Pa
     ):
         assert_same(found, rows)
         assert_same(detector.predict(image, score_threshold=SCORE), rows)  # whatever its neighbours
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs, while training
+def test_a_trained_model_finds_what_its_own_predict_finds(tmp_path: Path) -> None:
+    """Trained by ``--trainer`` from a yaml, and once more from the weights of the first round."""
+    data = drawn_data(tmp_path)
+    spec = train("ultralytics:yolo11n.yaml@96", data, 60)
+    weights = Path(spec.rpartition("@")[0])
+    detector, model = hardmine.load_detector(spec, "cpu"), ultralytics.YOLO(weights)
+    assert detector.categories == ("cat", "dog")
+    scores: list[float] = []
+    for image in drawn_pictures(data):
+        wanted = own(model, image, 96, 0.02)
+        assert_same(detector.predict(image, score_threshold=0.02), wanted)
+        scores += wanted[1].tolist()
+    assert_spread(scores, 0.1)
+    again = hardmine.load_detector(train("ultralytics:yolo11n.yaml@96", data, 2, weights), "cpu")
+    assert again.model_id != detector.model_id
 
 
 @pytest.mark.filterwarnings("ignore")  # theirs, while exporting

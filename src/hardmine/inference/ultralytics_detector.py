@@ -41,19 +41,26 @@ class UltralyticsDetector(FrameworkDetector):
         super().__init__(classes.names, model_id, device)
         self._model = model
         self._classes = classes
+        self._predictor: Any = None
         self.side = side
 
     def run(self, pictures: Sequence[U8]) -> list[Detections]:
         """Return what ``model.predict`` finds in pictures of one size (it takes BGR)."""
-        results = self._model.predict(
-            [np.ascontiguousarray(picture[..., ::-1]) for picture in pictures],
-            conf=SCORE_FLOOR,
-            imgsz=self.side,
-            device=str(self.device),
-            batch=len(pictures),
-            verbose=False,
-            save=False,
-        )
+        bgr = [np.ascontiguousarray(picture[..., ::-1]) for picture in pictures]
+        if self._predictor is not None:
+            results = self._predictor(source=bgr, stream=False)
+        else:
+            results = self._model.predict(
+                bgr,
+                conf=SCORE_FLOOR,
+                imgsz=self.side,
+                device=str(self.device),
+                batch=len(pictures),
+                verbose=False,
+                save=False,
+            )
+            # it keeps what was asked; later calls need not check all settings again
+            self._predictor = getattr(self._model, "predictor", None)
         return [_detections(result.boxes, self._classes) for result in results]
 
 
