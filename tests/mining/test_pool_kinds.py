@@ -24,8 +24,14 @@ from hardmine.inference.load_detector import load_detector
 from hardmine.inference.tiles import tiled
 from hardmine.mining.candidates_file import hand_over
 from hardmine.mining.mine import explain
+from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import estimate_scan
 from hardmine.mining.sources.local_files import load_pool
+from hardmine.review.apply_decisions import apply_decisions
+from hardmine.review.review_pictures import ReviewPictures
+from hardmine.review.run_review import export_to_label, open_listed
+from hardmine.review.verdicts import read_verdicts
+from hardmine.types import Decision, Verdict
 from tiny_models import tiny_detector
 
 KINDS = ("folder", "glob", "list", "tar", "tar.gz", "zip", "url", "url of a tar")
@@ -201,6 +207,47 @@ def unpacked(pool: str, predictions: Path, out: Path) -> Result:
     ]
 
 
+def reviewed(pool: str, predictions: Path, out: Path) -> Result:
+    """What a person sees, what is exported to label, and what goes back into a data set."""
+    mine(predictions, pool, out=out, repeats=False)
+    listed = open_listed(out)
+    pictures = ReviewPictures(out / "thumbnails.sqlite")
+    with PoolStore(out / "pool.sqlite") as store:
+        shown = [(i.name, pictures.screen(i).width, listed.boxes(i, store)) for i in listed.items]
+    pictures.close()
+    saw = {item.name: item.path for item in listed.items}
+    share = {"label": 0, "bounding_box": [0.25, 0.5, 0.25, 0.25]}
+    file = out / "labels.json"
+    file.write_text(json.dumps({"classes": ["cup"], "labels": {"a": [share]}}))
+    said = read_verdicts(file, saw)
+    boxes = [(one.verdict, one.boxes) for one in said.values()]
+    with PoolStore(out / "pool.sqlite") as store:
+        for name, verdict in (
+            ("a.png", Verdict.CONTAINS_OBJECT),
+            ("cam1/day 1.png", Verdict.EMPTY),
+        ):
+            store.add_decisions([Decision(saw[name], verdict, "me", "2026-01-01T00:00:00Z", "m")])
+    done = export_to_label(out, out / "cvat", "cvat")
+    data = out / "data"
+    scene(99).save(data_image := _made(data / "JPEGImages") / "x.png")
+    (_made(data / "Annotations") / "x.xml").write_text("<annotation></annotation>")
+    applied = apply_decisions(out, data)
+    added = [p.read_bytes() for p in sorted(data_image.parent.iterdir()) if p != data_image]
+    return shown, boxes, done.images, done.predictions, len(applied.empty), added
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def told(pool: str, predictions: Path, out: Path) -> Result:
+    """The figures of the report that ``mine`` writes, pictures and all."""
+    mine(predictions, pool, out=out, repeats=False)
+    page = next(iter(out.glob("*.html")), None)
+    return 0 if page is None else page.read_text().count("<img")
+
+
 WAYS: tuple[Callable[[str, Path, Path], Result], ...] = (
     plainly,
     from_predictions,
@@ -211,6 +258,8 @@ WAYS: tuple[Callable[[str, Path, Path], Result], ...] = (
     excluding,
     estimated,
     labelled,
+    reviewed,
+    told,
     unpacked,
 )
 

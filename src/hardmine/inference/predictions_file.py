@@ -168,7 +168,7 @@ class Predictions(PredictMixin):
                 continue
             try:
                 size = image_size(path)
-            except DataError:
+            except (DataError, OSError):
                 continue  # a member of an archive, or said where it is read
             boxes.append(found.boxes.astype(np.float64))
             sizes.append(np.tile(np.array(size, np.float64), (len(found), 1)))

@@ -26,8 +26,10 @@ from hardmine.data.formats.fiftyone import READER as FIFTYONE
 from hardmine.data.formats.image_labels import ImageLabels, parse_xml
 from hardmine.data.formats.label_studio import READER as LABEL_STUDIO
 from hardmine.data.formats.label_studio import read_label_studio
-from hardmine.data.images import image_size
+from hardmine.data.images import encoded_size
 from hardmine.errors import DataError
+from hardmine.inference.image_loading import read_item
+from hardmine.mining.sources.pool_source import open_image
 from hardmine.text import TextError, peek_text, read_json, same_text
 from hardmine.types import ImageState, NamedBox, Verdict
 
@@ -283,7 +285,7 @@ def boxes_in_pixels(entry: FileEntry, path: str) -> tuple[NamedBox, ...]:
     if not entry.boxes:
         return ()
     try:
-        width, height = image_size(Path(path))
+        width, height = encoded_size(read_item(open_image(path)), path)
     except (DataError, OSError):
         if entry.is_share:
             return ()
