@@ -29,7 +29,7 @@ from typer.main import get_command
 import hardmine
 from hardmine.cli.main import app
 from hardmine.data.formats.format_table import READ, WRITTEN
-from hardmine.finding_kinds import FindingKind
+from hardmine.finding_kinds import IN_TRAINING, FindingKind
 from hardmine.inference.graph.graph_config import PRESETS
 from hardmine.mining.candidates_file import COLUMNS
 from hardmine.mining.image_selection import Reason
@@ -77,8 +77,18 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def training_table() -> str:
+    """Return what becomes of each kind of error in training and measuring."""
+    groups: dict[str, list[str]] = {}
+    for kind, done in IN_TRAINING.items():
+        groups.setdefault(done, []).append(f"`{kind}`")
+    rows = [(" ".join(kinds), done) for done, kinds in groups.items()]
+    return markdown_table(("error", "`train`, `val` and `loop`"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "finding kinds": finding_table,
+    "errors in training": training_table,
     "formats read": lambda: markdown_table(
         ("format", "recognised by", "written by `convert --to`"),
         ((row.words, row.recognised_by, f"`{row.name}`" if row in WRITTEN else "") for row in READ),

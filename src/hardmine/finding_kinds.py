@@ -534,3 +534,51 @@ class FindingKind(StrEnum):
         "Positives and negatives differ in more than the objects",
         "With --negatives: the shortcut test (below) separates the two sets by their background.",
     )
+
+
+IMAGE_LEFT_OUT = "the image is left out, and that is said"
+OBJECT_LEFT_OUT = "the object is left out; an image that loses all of its objects is unreviewed"
+IMAGE_UNREVIEWED = "the image is unreviewed: neither trained nor measured on"
+ENTRY_NOT_USED = "the entry is not used, and that is said"
+PLACED = "the boxes are placed on the pictures, or the data are refused where that cannot be"
+REFUSED = "the data are refused, with the way on"
+SAID = "said before training; both images stay in use"
+POOL_ONLY = "pools only: the images before the fault are mined, the rest is said"
+
+IN_TRAINING: dict[FindingKind, str] = {
+    FindingKind.IMAGE_MISSING: IMAGE_LEFT_OUT,
+    FindingKind.IMAGE_ZERO_BYTES: IMAGE_LEFT_OUT,
+    FindingKind.IMAGE_TRUNCATED: IMAGE_LEFT_OUT,
+    FindingKind.IMAGE_NOT_IMAGE: IMAGE_LEFT_OUT,
+    FindingKind.IMAGE_UNREADABLE: IMAGE_LEFT_OUT,
+    FindingKind.IMAGE_TOO_LARGE: IMAGE_LEFT_OUT,
+    FindingKind.IMAGE_MALFORMED: IMAGE_LEFT_OUT,
+    FindingKind.PATH_OUTSIDE: IMAGE_LEFT_OUT,
+    FindingKind.IMAGE_UNREACHABLE: POOL_ONLY,
+    FindingKind.ARCHIVE_MISSING: POOL_ONLY,
+    FindingKind.ARCHIVE_BROKEN: POOL_ONLY,
+    FindingKind.SIZE_DIFFERS: PLACED,
+    FindingKind.BOXES_UNTURNED: PLACED,
+    FindingKind.BOX_NAN: OBJECT_LEFT_OUT,
+    FindingKind.BOX_INFINITE: OBJECT_LEFT_OUT,
+    FindingKind.BOX_INVERTED: OBJECT_LEFT_OUT,
+    FindingKind.BOX_EMPTY: OBJECT_LEFT_OUT,
+    FindingKind.BOX_OUTSIDE: OBJECT_LEFT_OUT,
+    FindingKind.BOX_MALFORMED: OBJECT_LEFT_OUT,
+    FindingKind.CLASS_UNKNOWN: OBJECT_LEFT_OUT,
+    FindingKind.IMAGE_ID_UNKNOWN: ENTRY_NOT_USED,
+    FindingKind.CATEGORY_MALFORMED: ENTRY_NOT_USED,
+    FindingKind.STATE_UNKNOWN: ENTRY_NOT_USED,
+    FindingKind.STATES_BROKEN: ENTRY_NOT_USED,
+    FindingKind.BOX_FORM: REFUSED,
+    FindingKind.BOX_UNITS_MIXED: REFUSED,
+    FindingKind.NO_OBJECTS: REFUSED,
+    FindingKind.LABEL_BROKEN: IMAGE_UNREVIEWED,
+    FindingKind.LABEL_ENTITIES: IMAGE_UNREVIEWED,
+    FindingKind.LABEL_ENCODING: IMAGE_UNREVIEWED,
+    FindingKind.IMAGE_ID_REPEATED: IMAGE_UNREVIEWED,
+    FindingKind.STATE_CONTRADICTED: IMAGE_UNREVIEWED,
+    FindingKind.SPLIT_LEAK: SAID,
+    FindingKind.SPLIT_SAME_FILES: SAID,
+}
+"""What `train`, `val` and `loop` do about each kind of error; `check` and they read by one rule."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from faster_coco_eval import COCO as FASTER_COCO
 from pycocotools.coco import COCO
-from torchvision.datasets import VOCDetection
+from torchvision.datasets import Kitti, VOCDetection
 
 from data_files import put_image
 from hardmine.data.convert import convert
@@ -70,6 +70,68 @@ def test_pycocotools_and_faster_coco_eval_read_coco(
         names = {c["id"]: c["name"] for c in reader.loadCats(reader.getCatIds())}
         assert [names[item["category_id"]] for item in found] == ["cat", "no"]
     capsys.readouterr()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_torchvision_reads_kitti(dataset: Dataset, tmp_path: Path) -> None:
+    convert({"train": dataset}, tmp_path / "raw", "kitti")
+    (tmp_path / "Kitti").mkdir()
+    (tmp_path / "raw").rename(tmp_path / "Kitti" / "raw")
+    found = Kitti(str(tmp_path), train=True)
+    assert len(found) == 3
+    for index, path in enumerate(found.images):
+        stem = Path(path).stem
+        picture, target = found[index]
+        assert picture.size == (40, 20)
+        assert [item["bbox"] for item in target] == BOXES[stem]
+        assert [item["type"] for item in target] == ["cat", "no"][: len(BOXES[stem])]
+
+
+@pytest.mark.skipif(find_spec("supervision") is None, reason="supervision is not installed")
+@pytest.mark.parametrize("to", ["coco", "rfdetr", "yolo", "createml"])
+def test_supervision_reads_what_is_written(dataset: Dataset, tmp_path: Path, to: str) -> None:
+    import supervision as sv
+
+    out = convert({"train": dataset}, tmp_path / "out", to).out
+    match to:
+        case "coco":
+            images = out / "images" / "train"
+            found = sv.DetectionDataset.from_coco(
+                str(images), str(out / "annotations" / "instances_train.json")
+            )
+        case "rfdetr":
+            images = out / "train"
+            found = sv.DetectionDataset.from_coco(
+                str(images), str(images / "_annotations.coco.json")
+            )
+        case "yolo":
+            images = out / "images" / "train"
+            found = sv.DetectionDataset.from_yolo(
+                str(images), str(out / "labels" / "train"), str(out / "data.yaml")
+            )
+        case _:
+            images = out / "train"
+            found = sv.DetectionDataset.from_createml(
+                str(images), str(images / "_annotations.createml.json")
+            )
+    seen = {Path(path).stem: labels for path, _, labels in found}
+    for stem, boxes in BOXES.items():
+        np.testing.assert_allclose(seen[stem].xyxy, np.reshape(boxes, (-1, 4)), atol=1e-4)
+        names = [found.classes[number] for number in seen[stem].class_id]
+        assert names == ["cat", "no"][: len(boxes)]
+
+
+def test_createml_is_what_apple_documents(dataset: Dataset, tmp_path: Path) -> None:
+    """A folder of images and one JSON list; x and y are the centre, in pixels."""
+    out = convert({"train": dataset}, tmp_path / "out", "createml").out / "train"
+    entries = json.loads((out / "_annotations.createml.json").read_text())
+    names = [f"{stem}.jpg" for stem in BOXES]
+    assert sorted(p.name for p in out.iterdir()) == ["_annotations.createml.json", *names]
+    first = entries[0]["annotations"][0]
+    assert entries[0]["image"] == "a.jpg"
+    assert first == {"label": "cat", "coordinates": {"x": 9, "y": 7, "width": 10, "height": 10}}
 
 
 def test_rf_detr_takes_categories_with_a_supercategory_in_train_and_valid(
