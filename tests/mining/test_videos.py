@@ -289,6 +289,7 @@ def test_alarms_are_also_counted_per_hour(
     [
         (["a.mp4#t=0.000", "a.mp4#t=2.000", "a.mp4#t=4.000", "b.mkv#t=9.000"], 1800),
         (["x/a.mp4#t=1.000.png", "x/a.mp4#t=1.500.png"], 7200),
+        ([f"a.mp4#t={t}.000" for t in (0, 4, 9, 13, 14)], 3600),  # a part of one a second
         (["a.mp4#t=0.000", "b.mp4#t=2.000"], None),
         (["a.mp4#t=0.000", "a.mp4#t=1.000", "photo.png"], None),
         ([], None),

@@ -148,8 +148,13 @@ def test_large_pictures_come_as_a_screen_needs_them_first_and_whole_on_request(
     for made in (small, large, whole):
         assert (made.width, made.height) == (4200, 2100)
     sides = [Image.open(io.BytesIO(made.data)).size for made in (small, large)]
-    # 4200 / 4 = 1050 is made smaller to 1024; 4200 / 2 = 2100 to 2048
-    assert sides == [(1024, 512), (2048, 1024)]
+    # 4200 / 4 = 1050 is near enough to 1024, and 4200 / 2 = 2100 to 2048
+    assert sides == [(1050, 525), (2100, 1050)]
+    Image.new("RGB", (3000, 1500)).save(tmp_path / "large.png")
+    item.path = str(tmp_path / "large.png")  # decoded at its own size alone, and then made smaller
+    made = pictures.screen(item, 1024)
+    assert Image.open(io.BytesIO(made.data)).size == (1024, 512)
+    item.path = str(tmp_path / "pool" / "pic-000.jpg")
     assert whole.data == Path(item.path).read_bytes()
     assert pictures.screen(item, 1024) is small  # kept
     assert pictures.screen(item, 99999) is large

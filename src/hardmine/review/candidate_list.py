@@ -264,7 +264,7 @@ class _Reader:
         else:
             self._add_sheet(path)
         if path.suffix.lower() == ".csv" and beside.is_file():
-            self._keep([row["image"] for row in _sheet_rows(path)])
+            self._keep([row["image"] or "" for row in _sheet_rows(path)])
         self._add_members_of_store()
         return self._done(path if path.suffix.lower() == ".csv" else None)
 
@@ -328,7 +328,7 @@ class _Reader:
         for row in rows:
             if row["image"] not in by_name:
                 self.items.append(_item_of_row(row, path))
-        self._keep([row["image"] for row in rows])
+        self._keep([row["image"] or "" for row in rows])
 
     def _keep(self, names: Iterable[str]) -> None:
         """Keep the images of these names and the members of their groups."""

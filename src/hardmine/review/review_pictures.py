@@ -36,6 +36,8 @@ SCREENS = (1024, 1536, 2048)
 _ENOUGH = 0.85
 """A JPEG that is read at a fraction of its size has at least this share of what the screen shows; the
 page asks for the whole picture when it shows 1.2 times as much as it has."""
+_SPARE = 1.4
+"""A picture that is decoded up to so many times larger is sent so: to make it smaller takes longer."""
 THUMBNAILS = "thumbnails.sqlite"
 """The file beside the store that keeps thumbnails; it may be removed at any time."""
 _FILE_BYTES = 256 << 20
@@ -247,7 +249,7 @@ def _fit(width: int, height: int, side: int) -> tuple[float, float]:
 
 
 def _encode(item: Item, side: int | None) -> Encoded:
-    """Return an image with its longest side at most ``side``; ``None``: at its own size."""
+    """Return an image with about ``side`` as its longest side; ``None``: at its own size."""
     data = read_item(open_image(item.path))
     plain = _as_it_is(data, item.name, is_whole=side is None)
     if plain is not None:
@@ -256,7 +258,7 @@ def _encode(item: Item, side: int | None) -> Encoded:
         return _jpeg(decode_image(data, item.name), None, 90)
     least = round(_ENOUGH * side)
     picture = decode_image(data, item.name, lambda width, height: _fit(width, height, least))
-    return _jpeg(picture, side, 88)
+    return _jpeg(picture, side, 88, spare=_SPARE)
 
 
 def _as_it_is(data: bytes, name: str, *, is_whole: bool) -> Encoded | None:
@@ -275,13 +277,17 @@ def _as_it_is(data: bytes, name: str, *, is_whole: bool) -> Encoded | None:
     return Encoded(data, media, width, height)
 
 
-def _jpeg(picture: Picture, side: int | None, quality: int) -> Encoded:
-    """Return a picture as a JPEG; nothing is made larger than it was decoded."""
+def _jpeg(picture: Picture, side: int | None, quality: int, *, spare: float = 1.0) -> Encoded:
+    """Return a picture as a JPEG; nothing is made larger than it was decoded.
+
+    Args:
+        spare: it is made smaller from so many times ``side`` on.
+    """
     width, height = picture.width, picture.height
     image = picture.pixels
     if side is None and picture.factor > 1:
         image = picture.resize((width, height))
-    elif side is not None and max(image.size) > side:
+    elif side is not None and max(image.size) > side * spare:
         wide, high = _fit(width, height, side)
         size = max(1, round(wide)), max(1, round(high))
         image = picture.resize(size, Image.Resampling.BILINEAR)
