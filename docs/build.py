@@ -299,6 +299,7 @@ def coverage_pages(out: Path, data: Path) -> dict[str, str]:
 
     The pictures show the data, so they are made here and never committed.
     """
+    from hardmine.data.data_options import CoverageOptions
     from hardmine.data.load_dataset import load_dataset
     from hardmine.prior_design.canvas_boxes import boxes_on_canvas
     from hardmine.prior_design.coverage import measure_coverage
@@ -317,7 +318,7 @@ def coverage_pages(out: Path, data: Path) -> dict[str, str]:
         )
         place = f"coverage/{name}"
         write_coverage(
-            out / place, dataset, recipe.resize, layout, coverage, model=COVERAGE_MODEL, pictures=4
+            out / place, dataset, recipe, layout, coverage, options=CoverageOptions(pictures=4)
         )
         titles[f"{place}/coverage.html"] = f"Priors over {name}"
     return titles

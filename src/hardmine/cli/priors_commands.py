@@ -85,12 +85,10 @@ def coverage(
         page = write_coverage(
             out,
             dataset,
-            chosen.resize,
+            chosen,
             layout,
             found,
-            model=chosen.model.name,
-            pictures=choices.pictures,
-            seed=choices.seed,
+            options=choices,
             progress=lambda done, total: step("pictures", done, total),
         )
     if output.as_json:

@@ -35,7 +35,7 @@ from hardmine.models.priors import decode_boxes, encode_boxes
 from hardmine.models.ssd import SSD
 from hardmine.numpy_boxes import box_iou
 from hardmine.prior_design.coverage_report import as_matches
-from hardmine.prior_design.prior_drawing import prior_sheet
+from hardmine.prior_design.prior_drawing import Matches, prior_sheet
 from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
 from hardmine.recipes.checkpoint import checkpoint_id, find_checkpoint, load_checkpoint
 from hardmine.recipes.recipe import Recipe
@@ -375,34 +375,8 @@ def assigned(subject: InspectedImage, prepared: Prepared, recipe: Recipe) -> Sta
     threshold = recipe.loss.assigner.iou_threshold
     matches = as_matches(prepared.assignment, threshold)
     sheet = prior_sheet(prepared.pixels, prepared.boxes, prepared.names, prepared.layout, matches)
-    labels = prepared.assignment.labels[0].numpy()
-    level = prepared.priors.level.numpy()
-    level_rows = tuple(
-        (
-            f"level {k}",
-            f"{grid.rows} x {grid.columns}",
-            str(grid.count),
-            str(int((labels[level == k] > 0).sum())),
-            str(int((labels[level == k] < 0).sum())),
-            str(int((labels[level == k] == 0).sum())),
-        )
-        for k, grid in enumerate(prepared.layout.levels)
-    )
-    box_rows, forced, without = [], 0, 0
-    for index, name in enumerate(prepared.names):
-        mine = matches.box == index
-        alone = bool(mine.any() and not matches.reached[mine].any())
-        forced += alone
-        ignored = bool(subject.record.ignore[index])
-        without += not mine.any() and not ignored
-        best = float(matches.iou[mine].max(initial=0.0))
-        levels = " ".join(str(k) for k in np.unique(level[mine]).tolist()) or "none"
-        how = "ignored box" if ignored else "forced match only" if alone else ""
-        box_rows.append((str(index), name, f"{best:.3f}", str(int(mine.sum())), levels, how))
-    tables = (
-        Table(("box", "class", "best IoU", "positives", "on levels", ""), tuple(box_rows)),
-        Table(("level", "cells", "priors", "positive", "ignored", "background"), level_rows),
-    )
+    boxes, forced, without = _matched_boxes(subject, prepared, matches)
+    tables = (boxes, _assigned_by_level(prepared))
     parts = []
     if forced:
         parts.append(
@@ -423,6 +397,43 @@ def assigned(subject: InspectedImage, prepared: Prepared, recipe: Recipe) -> Sta
         tables,
         "; ".join(parts),
     )
+
+
+def _assigned_by_level(prepared: Prepared) -> Table:
+    labels = prepared.assignment.labels[0].numpy()
+    level = prepared.priors.level.numpy()
+    rows = tuple(
+        (
+            f"level {k}",
+            f"{grid.rows} x {grid.columns}",
+            str(grid.count),
+            str(int((labels[level == k] > 0).sum())),
+            str(int((labels[level == k] < 0).sum())),
+            str(int((labels[level == k] == 0).sum())),
+        )
+        for k, grid in enumerate(prepared.layout.levels)
+    )
+    return Table(("level", "cells", "priors", "positive", "ignored", "background"), rows)
+
+
+def _matched_boxes(
+    subject: InspectedImage, prepared: Prepared, matches: Matches
+) -> tuple[Table, int, int]:
+    """Return a row for each box, how many boxes have a forced match alone, and how many have none."""
+    level = prepared.priors.level.numpy()
+    rows, forced, without = [], 0, 0
+    for index, name in enumerate(prepared.names):
+        mine = matches.box == index
+        alone = bool(mine.any() and not matches.reached[mine].any())
+        forced += alone
+        ignored = bool(subject.record.ignore[index])
+        without += not mine.any() and not ignored
+        best = float(matches.iou[mine].max(initial=0.0))
+        levels = " ".join(str(k) for k in np.unique(level[mine]).tolist()) or "none"
+        how = "ignored box" if ignored else "forced match only" if alone else ""
+        rows.append((str(index), name, f"{best:.3f}", str(int(mine.sum())), levels, how))
+    columns = ("box", "class", "best IoU", "positives", "on levels", "")
+    return Table(columns, tuple(rows)), forced, without
 
 
 def coded(prepared: Prepared) -> Stage:

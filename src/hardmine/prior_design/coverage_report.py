@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from hardmine.data.data_options import CoverageOptions
 from hardmine.data.images import read_picture
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError
@@ -27,6 +28,8 @@ from hardmine.types import I64, Dataset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from hardmine.recipes.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
@@ -218,35 +221,32 @@ class _Shown:
 def write_coverage(
     out: Path,
     dataset: Dataset,
-    resize: Resize,
+    recipe: Recipe,
     layout: PriorLayout,
     coverage: Coverage,
     *,
-    model: str,
-    pictures: int = 6,
-    seed: int = 0,
+    options: CoverageOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write ``coverage.html`` (whole in itself), ``coverage.png`` and ``priors-N.png``; return the page.
 
     Args:
         out: folder for the files.
-        resize: of the model.
-        layout: the priors.
+        recipe: of the model: its resize, and its name for the title.
+        layout: the model's priors.
         coverage: of ``dataset``'s boxes.
-        model: the model's name, for the title.
-        pictures: how many images are shown with the priors laid over them.
-        seed: of the choice of images.
+        options: how many images are shown with the priors laid over them, and the seed of their choice.
         progress: called with (done, total) after each picture.
     """
+    how, model = options or CoverageOptions(), recipe.model.name
     figure = coverage_figure({model: (layout, coverage)})
     write_bytes(out / "coverage.png", figure)
-    chosen = choose_images(coverage, pictures, seed)
+    chosen = choose_images(coverage, how.pictures, how.seed)
     shown = []
     for index, choice in enumerate(chosen):
         boxes = coverage.boxes.take(choice.rows)
         try:
-            sheet = draw_priors(dataset, resize, boxes, layout, coverage.threshold)
+            sheet = draw_priors(dataset, recipe.resize, boxes, layout, coverage.threshold)
         except DataError as error:
             _log.warning("%s", error)
             continue

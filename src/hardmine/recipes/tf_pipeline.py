@@ -316,7 +316,10 @@ def _selection(loss: Message, notes: FieldNotes) -> SelectionConfig:
     if miner is None:
         notes.carry(loss, "hard_example_miner", "not given", "loss.selection, kind all")
         return AllConfig()
-    count, iou = miner.count("num_hard_examples", 64), miner.number("iou_threshold", 0.7)
+    return _hard_examples(miner, notes)
+
+
+def _hard_examples(miner: Message, notes: FieldNotes) -> SelectionConfig:
     ratio, floor = (
         miner.count("max_negatives_per_positive", 0),
         miner.count("min_negatives_per_image", 0),
@@ -333,6 +336,22 @@ def _selection(loss: Message, notes: FieldNotes) -> SelectionConfig:
     elif ratio:
         notes.carry(miner, "max_negatives_per_positive", ratio, "loss.selection.neg_to_pos_ratio")
         notes.carry(miner, "min_negatives_per_image", floor, "loss.selection.floor")
+    count, suppress = _hardest(miner, notes)
+    if count == 0 and suppress is None and not ratio:
+        return AllConfig()
+    return HardExamplesConfig(
+        count=count,
+        rank=_RANK[rank],
+        nms_iou=suppress,
+        nms_candidates=_MOST_HARD_EXAMPLES,
+        neg_to_pos_ratio=float(ratio) if ratio else None,
+        floor=floor,
+    )
+
+
+def _hardest(miner: Message, notes: FieldNotes) -> tuple[int, float | None]:
+    """Return how many examples the miner keeps (0: no limit), and the IoU of the NMS inside it."""
+    count, iou = miner.count("num_hard_examples", 64), miner.number("iou_threshold", 0.7)
     suppress: float | None = iou
     if iou >= _NEARLY_ALL:
         suppress = None
@@ -349,16 +368,7 @@ def _selection(loss: Message, notes: FieldNotes) -> SelectionConfig:
         count = 0
     else:
         notes.carry(miner, "num_hard_examples", count, "loss.selection.count")
-    if count == 0 and suppress is None and not ratio:
-        return AllConfig()
-    return HardExamplesConfig(
-        count=count,
-        rank=_RANK[rank],
-        nms_iou=suppress,
-        nms_candidates=_MOST_HARD_EXAMPLES,
-        neg_to_pos_ratio=float(ratio) if ratio else None,
-        floor=floor,
-    )
+    return count, suppress
 
 
 def _facts(ssd: Message, classification: ClassificationConfig, train: Message) -> MinerFacts:
