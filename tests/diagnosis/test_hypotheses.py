@@ -187,6 +187,15 @@ def test_no_image_without_objects_is_not_enough_data() -> None:
     assert TESTS["floor"](given).answer is Answer.UNKNOWN
 
 
+def test_a_starved_level_is_described_by_its_positives_and_negatives() -> None:
+    """30 of 80 positives; .2 against (50 × .7 + 30 × .2) / 80; 600 / 30 against 750 / 80 negatives."""
+    said = TESTS["levels"](evidence(telemetry=rows(**starved))).reasons
+    assert (
+        "Level 1, with 38% of the positives, gives its own classes a probability of 0.20 at these (0.51 "
+        "over all levels), and has 20.0 negatives per positive (9.4)." in said
+    )
+
+
 def test_levels_without_any_positive_are_not_enough_data() -> None:
     none = evidence(telemetry=rows(**{"level0.positives": 0.0, "level1.positives": 0.0}))
     assert TESTS["levels"](none).answer is Answer.UNKNOWN

@@ -257,8 +257,8 @@ def _starved(evidence: Evidence, columns: Mapping[str, list[float]]) -> list[str
             continue
         if probability < 0.5 * mean and mine > 2.0 * ratio:
             said.append(
-                f"Level {level} gives its own classes a probability of {probability:.2f} at its "
-                "positives "
+                f"Level {level}, with {weights[level] / total:.0%} of the positives, gives its own "
+                f"classes a probability of {probability:.2f} at these "
                 f"({mean:.2f} over all levels), and has {mine:.1f} negatives per positive ({ratio:.1f})."
             )
     return said
