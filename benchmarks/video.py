@@ -105,7 +105,9 @@ def main(argv: list[str] | None = None) -> int:
             for _ in range(chosen.rounds):
                 limit = seconds(lambda every=every: decode_alone(video, key=every == "key"), limit)
                 read = seconds(lambda every=every: choose(video, every), read)
-                mined = seconds(lambda every=every: scan(fast, video, every), mined)
+                mined = seconds(
+                    lambda every=every: scan(fast, detector.model_id, video, every), mined
+                )
             result[f"every {every}"] = {
                 "decoder_limit_frames_per_s": round(frames / limit, 1),
                 "frames_chosen_and_read_per_s": round(frames / read, 1),
@@ -123,11 +125,11 @@ def choose(video: Path, every: str) -> list[float]:
     return [frame.time for frame in iter_frames(video, Sampling.parse(every))]
 
 
-def scan(fast: FastScorer, video: Path, every: str) -> None:
+def scan(fast: FastScorer, model_id: str, video: Path, every: str) -> None:
     """Score the frames into a new store."""
     with tempfile.TemporaryDirectory() as folder, PoolStore(Path(folder) / "pool.sqlite") as store:
         source = VideoSource(str(video), Sampling.parse(every))
-        scan_source(source, store, fast, fast.detector.model_id)
+        scan_source(source, store, fast, model_id)
 
 
 if __name__ == "__main__":
