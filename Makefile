@@ -5,9 +5,13 @@ SHELL := /bin/bash
 
 VENV := .venv
 CLIENTS := .venv-clients
+CONVERTER := .venv-litert
 # Other people's detectors; after them what RF-DETR trains with ('rfdetr[train]' would pin other versions of ours).
 FRAMEWORKS := ultralytics transformers rfdetr libreyolo \
 	pytorch-lightning torchmetrics peft hotcoco ultrafast-pycocotools vernier torch-hungarian
+# litert-torch and all that it needs beside what is there; it asks for an older torch, so pip must not decide.
+LITERT := litert-torch ai-edge-quantizer litert-converter litert-lm-builder xdsl jax jaxlib jaxtyping wadler_lindig \
+	opt_einsum torchao multipledispatch tabulate immutabledict lark ordered_set kagglehub
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS := runs
@@ -46,6 +50,10 @@ test-clients: setup ## tests against other frameworks' own packages, in an envir
 	@ls -d $(CURDIR)/$(VENV)/lib/python3*/site-packages > $$(ls -d $(CLIENTS)/lib/python3*/site-packages)/hardmine.pth
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(FRAMEWORKS)
 	HARDMINE_CLIENTS=1 OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest tests/clients
+	$(PYTHON) -m venv $(CONVERTER)
+	@ls -d $(CURDIR)/$(VENV)/lib/python3*/site-packages > $$(ls -d $(CONVERTER)/lib/python3*/site-packages)/hardmine.pth
+	$(CONVERTER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt $(LITERT)
+	HARDMINE_CLIENTS=1 OMP_NUM_THREADS=1 $(CONVERTER)/bin/python -m pytest tests/clients/test_litert_export.py
 
 fuzz: setup ## 100,000 inputs for each reader of labels, predictions, lists and archives (hours)
 	HARDMINE_FUZZ=100000 $(BIN)/python -m pytest --timeout 0 tests/test_fuzz_readers.py

@@ -1,7 +1,7 @@
 """The commands of docs/clients run, each page with a stand-in of its framework.
 
-The packages themselves are held to ours in tests/clients; torchvision, the predictions files and the
-videos are real here.
+The packages themselves are held to ours in tests/clients; torchvision, LiteRT, the predictions files
+and the videos are real here.
 """
 
 from __future__ import annotations
@@ -58,6 +58,12 @@ def prepare(page: str, world: Path, patch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         network = get_model("ssdlite320_mobilenet_v3_large", weights_backbone=None, num_classes=3)
         torch.save(network.state_dict(), world / "model.pth")
+    if page == "small_devices":
+        pytest.importorskip("ai_edge_litert", reason="needs the extra litert")
+        from tflite_files import Written, write_tflite
+
+        write_tflite(world / "detect.tflite", Written())
+        (world / "labels.txt").write_text("\n".join(CLASSES) + "\n")
     if page == "camera_videos":
         av = pytest.importorskip("av")
         (world / "cams").mkdir()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
+import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +17,18 @@ import yaml
 from PIL import Image
 
 import hardmine
+from hardmine.detections import OperatingPoint
 from hardmine.errors import NOTICE, CheckpointError, ConfigError, HardmineError, MissingExtraError
+from hardmine.inference.export import write_into_export
 from hardmine.inference.graph.graph_detector import GraphDetector
 from hardmine.inference.graph.recognise_tflite import mobilenet_anchors
 from hardmine.inference.graph.tflite_file import fit_names, label_names
 from hardmine.inference.load_detector import load_detector
+from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.recipes.checkpoint import save_checkpoint
+from hardmine.recipes.recipe import Recipe
+from hardmine.workflows.export_model import export
 
 pytest.importorskip("ai_edge_litert", reason="needs the extra litert")
 
@@ -144,6 +155,12 @@ def test_raw_boxes_are_decoded_against_the_anchors_of_the_file(
     assert_as_by_hand(detector, within=0.5 / 256 + 1e-5 if quantised else 1e-5, first_only=False)
 
 
+def test_constants_behind_the_flatbuffer_are_read(tmp_path: Path) -> None:
+    assert_as_by_hand(
+        opened(tmp_path, Written(kind="raw", anchors=True, outside=True)), first_only=False
+    )
+
+
 def test_raw_boxes_with_a_file_of_anchors(tmp_path: Path) -> None:
     how = Written(kind="raw")
     with pytest.raises(
@@ -254,9 +271,67 @@ def test_without_the_package_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_tflite(tmp_path / "model.tflite", Written())
-    monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hardmine\[litert\]'"):
         load_detector(path, classes=NAMES)
+
+
+def own_export(folder: Path) -> Path:
+    """A file as ``hardmine export --with-nms`` describes it, on another network."""
+    how = {
+        "classes": list(NAMES),
+        "input": {"layout": "nhwc", "divide_by": 127.5, "mean": [1, 1, 1], "resize": "stretch"},
+        "outputs": {
+            "kind": "final",
+            "boxes": 1,
+            "labels": 3,
+            "scores": 0,
+            "count": 2,
+            "box_form": "yxyx",
+            "coordinates": "unit",
+        },
+    }
+    facts = {"hardmine": json.dumps(how).encode()}
+    return write_tflite(
+        folder / "own.tflite", Written(order=(2, 0, 3, 1), facts=facts, labels=("cat", "dog"))
+    )
+
+
+def test_our_own_exports_say_themselves_what_they_are(tmp_path: Path) -> None:
+    detector = load_detector(own_export(tmp_path), "cpu")
+    assert isinstance(detector, GraphDetector)
+    assert_as_by_hand(detector)
+
+
+def test_a_threshold_goes_into_our_own_export_alone(tmp_path: Path) -> None:
+    path = own_export(tmp_path)
+    before, point = load_detector(path, "cpu"), OperatingPoint(0.4, {"dog": 0.5}, "a promise")
+    write_into_export(path, point)
+    after = load_detector(path, "cpu")
+    assert isinstance(after, GraphDetector)
+    assert_as_by_hand(after)
+    assert after.operating_point == point
+    assert after.model_id == before.model_id
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("labels.txt").decode().split() == list(NAMES)
+    foreign = write_tflite(tmp_path / "foreign.tflite", Written())
+    with pytest.raises(ConfigError, match="was not exported by Hardmine"):
+        write_into_export(foreign, point)
+
+
+def test_an_export_without_the_converter_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path / "run" / "last.safetensors", *tiny_ssd())
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    with pytest.raises(MissingExtraError, match="pip install litert-torch"):
+        export(tmp_path / "run", to="litert", out=tmp_path / "out.tflite")
+    assert not (tmp_path / "out.tflite").exists()
+
+
+def tiny_ssd() -> tuple[dict[str, torch.Tensor], Recipe, tuple[str, ...]]:
+    config = SSDConfig(name="tiny", height=32, width=32, backbone=SmallNetConfig())
+    return SSD(config, NAMES).state_dict(), replace(Recipe(), model=config), NAMES
 
 
 def test_a_pool_is_mined(tmp_path: Path) -> None:

@@ -43,8 +43,9 @@ class Written:
     """What is different in a file.
 
     ``order``: of the four outputs. ``dtype`` and ``scale`` (with a zero point): of the input.
-    ``quantised``: whether raw outputs are uint8. ``anchors``: whether raw files have them as an output.
+    ``quantised``: whether raw outputs are uint8. ``anchors``: whether raw files name them so.
     ``labels``: lines of the label file in the zip behind the file. ``mean``, ``std``: in the metadata.
+    ``outside``: anchors stand behind the flatbuffer, as ai-edge-quantizer writes all constants.
     """
 
     kind: Kind = "operator"
@@ -61,6 +62,7 @@ class Written:
     operator: str = "TFLite_Detection_PostProcess"
     facts: dict[str, bytes] = field(default_factory=dict)
     zip_labels: bool = True
+    outside: bool = False
 
 
 def write_tflite(path: Path, how: Written) -> Path:
@@ -211,13 +213,23 @@ class _Model:
             self.buffers.append(schema.BufferT(data=np.frombuffer(value, np.uint8)))
             entries.append(schema.MetadataT(name, len(self.buffers) - 1))
         model = schema.ModelT(3, self.codes, [graph], "tiny", self.buffers, metadata=entries)
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        path.write_bytes(bytes(builder.Output()))
+        behind = b""
+        if how.outside:
+            behind = ANCHORS.tobytes()
+            (anchors,) = (b for b in self.buffers[1:] if b.data.tobytes() == behind)
+            anchors.data, anchors.size, anchors.offset = None, len(behind), 1 << 20
+            anchors.offset = len(_packed(model))  # numbers are of one width: the length stays
+        path.write_bytes(_packed(model) + behind)
         if how.labels is not None and how.zip_labels:
             with zipfile.ZipFile(path, "a") as archive:
                 archive.writestr("labels.txt", "\n".join(how.labels))
         return path
+
+
+def _packed(model: Any) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def metadata(how: Written, outputs: int) -> bytes:

@@ -375,7 +375,9 @@ def export(
         ),
     ],
     *,
-    to: Annotated[Literal["onnx", "openvino"], typer.Option("--to", help="The format to write.")],
+    to: Annotated[
+        Literal["onnx", "openvino", "litert"], typer.Option("--to", help="The format to write.")
+    ],
     choices: ExportOptions,
     out: Annotated[
         Path | None,
@@ -383,11 +385,11 @@ def export(
     ] = None,
     talk: ConsoleOptions,
 ) -> None:
-    """Write a checkpoint as ONNX or OpenVINO, and compare the result with torch.
+    """Write a checkpoint as ONNX, OpenVINO or LiteRT (.tflite), and compare the result with torch.
 
     Example: hardmine export runs/train --to onnx --data raccoon
     """
-    suffix = ".onnx" if to == "onnx" else ".xml"
+    suffix = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}[to]
     if out is not None and out.suffix != suffix:
         raise usage_error(f"'--out' {out}: wanted a name that ends in {suffix}")
     import hardmine

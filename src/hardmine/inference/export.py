@@ -21,7 +21,7 @@ from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.files import write_atomic
 from hardmine.inference.checkpoint_detector import TorchDetector
-from hardmine.inference.graph.graph_detector import IDENTITY, METADATA_KEY
+from hardmine.inference.graph.graph_detector import IDENTITY, METADATA_KEY, TFLITE
 from hardmine.inference.runtimes.openvino_runtime import import_openvino
 from hardmine.inference.runtimes.scoring_network import quiet_export
 from hardmine.models.postprocess import DecodeConfig, foreground_scores
@@ -98,7 +98,7 @@ def onnx_to_openvino(source: Path, path: Path, metadata: str) -> Path:
 
 
 def write_into_export(path: Path, point: OperatingPoint) -> None:
-    """Write a score threshold into an ONNX file or OpenVINO model of ours; all else stays.
+    """Write a score threshold into an ONNX, OpenVINO or ``.tflite`` export of ours; all else stays.
 
     Raises:
         ConfigError: the file is no export of ours.
@@ -108,14 +108,19 @@ def write_into_export(path: Path, point: OperatingPoint) -> None:
         onnx = _onnx()
         model = onnx.load(str(path))
         facts = {entry.key: entry.value for entry in model.metadata_props}
-        facts[METADATA_KEY] = _with_point(path, facts.get(METADATA_KEY), point)
+        facts[METADATA_KEY] = with_point(path, facts.get(METADATA_KEY), point)
         onnx.helper.set_model_props(model, facts)
         write_atomic(path, lambda part: onnx.save(model, str(part)))
+        return
+    if path.suffix.lower() == TFLITE:
+        from hardmine.inference.litert_export import write_point_into_tflite
+
+        write_point_into_tflite(path, point)
         return
     openvino = import_openvino()
     model = openvino.Core().read_model(path)
     known = model.get_rt_info([METADATA_KEY]).astype(str) if _has_facts(model) else None
-    model.set_rt_info(_with_point(path, known, point), [METADATA_KEY])
+    model.set_rt_info(with_point(path, known, point), [METADATA_KEY])
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / path.name
         openvino.save_model(model, str(part), compress_to_fp16=False)
@@ -127,7 +132,12 @@ def _has_facts(model: Any) -> bool:
     return bool(model.has_rt_info([METADATA_KEY]))
 
 
-def _with_point(path: Path, facts: str | None, point: OperatingPoint) -> str:
+def with_point(path: Path, facts: str | None, point: OperatingPoint) -> str:
+    """Return what an export carries about its use, with a score threshold.
+
+    Raises:
+        ConfigError: there is nothing: the file is no export of ours.
+    """
     if facts is None:
         raise ConfigError(
             f"{path}: was not exported by Hardmine, so that no threshold can be written into it"

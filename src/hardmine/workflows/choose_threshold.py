@@ -169,7 +169,7 @@ def _model_file(checkpoint: Detector | Path | str) -> Path:
     path = named_path(str(checkpoint)) if isinstance(checkpoint, (str, Path)) else None
     if path is not None:
         path = find_checkpoint(path)
-        if path.suffix.lower() in (".safetensors", ".onnx", ".xml"):
+        if path.suffix.lower() in (".safetensors", ".onnx", ".xml", ".tflite"):
             return path
     raise ConfigError(
         "write: only a checkpoint or an export of Hardmine holds a threshold; give other models the "

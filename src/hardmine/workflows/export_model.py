@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
     from hardmine.inference.export import Parity
 
-Target = Literal["onnx", "openvino"]
+Target = Literal["onnx", "openvino", "litert"]
+SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
 
 COMPARED_FROM = 0.05
 """Detections below this score may differ: NMS inside a graph has no limit on its candidates."""
@@ -56,7 +57,7 @@ def export(
     progress: Notify | None = None,
     options: ExportOptions | None = None,
 ) -> ExportResult:
-    """Write a checkpoint as ONNX or OpenVINO and compare the result with torch.
+    """Write a checkpoint as ONNX, OpenVINO or LiteRT (``.tflite``) and compare the result with torch.
 
     Args:
         checkpoint: weights or their run folder; SSDs only.
@@ -67,7 +68,7 @@ def export(
 
     Raises:
         ConfigError: not an SSD, or int8 without images to calibrate on.
-        MissingExtraError: onnx, onnxscript or openvino is not installed.
+        MissingExtraError: onnx, onnxscript, openvino or litert-torch is not installed.
 
     Example:
         >>> run = hardmine.train("shelf", val=0.25, recipe="tiny.yaml", out="first", draws=20)
@@ -75,29 +76,16 @@ def export(
         >>> result.path.name
         'last.onnx'
     """
-    from hardmine.inference.export import describe, export_onnx, onnx_to_openvino, quantize_onnx
     from hardmine.inference.load_detector import load_detector
 
     how, tell = options or ExportOptions(), progress or silent
-    with_nms, int8, data = how.with_nms, how.int8, how.data
+    data = how.data
     detector = _ssd(checkpoint)
-    path = (out or _beside(Path(checkpoint), to, int8=int8)).resolve()
+    path = (out or _beside(Path(checkpoint), to, int8=how.int8)).resolve()
     pictures = _pictures(how.calibrate) if how.calibrate is not None else []
     path.parent.mkdir(parents=True, exist_ok=True)
     tell("export", 0, 1)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        whole, small = Path(folder) / "whole.onnx", Path(folder) / "int8.onnx"
-        last = small if int8 else whole
-        export_onnx(detector, path if to == "onnx" and not int8 else whole, with_nms=with_nms)
-        if int8:
-            quantize_onnx(
-                whole,
-                path if to == "onnx" else small,
-                lambda: _canvases(detector, pictures[:_CALIBRATED]),
-            )
-        if to == "openvino":
-            facts = json.dumps(describe(detector, with_nms=with_nms))
-            onnx_to_openvino(last, path, facts)
+    _write(detector, path, to, how, pictures[:_CALIBRATED])
     tell("export", 1, 1)
     exported = load_detector(path, "cpu")
     size = sum(f.stat().st_size for f in (path, path.with_suffix(".bin")) if f.is_file()) / 1e6
@@ -106,6 +94,32 @@ def export(
         return _with_ap(path, size, detector, exported, val, tell)
     parity = _parity(detector, exported, pictures[:_COMPARED], tell) if pictures else None
     return ExportResult(path, size, parity, None, None)
+
+
+def _write(
+    detector: TorchDetector, path: Path, to: Target, how: ExportOptions, calibration: Sequence[Path]
+) -> None:
+    from hardmine.inference.export import describe, export_onnx, onnx_to_openvino, quantize_onnx
+
+    with_nms, int8 = how.with_nms, how.int8
+
+    def batches() -> Iterator[NDArray[np.uint8]]:
+        return _canvases(detector, calibration)
+
+    if to == "litert":
+        from hardmine.inference.litert_export import export_litert
+
+        export_litert(detector, path, with_nms=with_nms, calibrate=batches if int8 else None)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole, small = Path(folder) / "whole.onnx", Path(folder) / "int8.onnx"
+        last = small if int8 else whole
+        export_onnx(detector, path if to == "onnx" and not int8 else whole, with_nms=with_nms)
+        if int8:
+            quantize_onnx(whole, path if to == "onnx" else small, batches)
+        if to == "openvino":
+            facts = json.dumps(describe(detector, with_nms=with_nms))
+            onnx_to_openvino(last, path, facts)
 
 
 def _ssd(checkpoint: Path | str) -> TorchDetector:
@@ -119,8 +133,7 @@ def _ssd(checkpoint: Path | str) -> TorchDetector:
 
 def _beside(checkpoint: Path, to: Target, *, int8: bool) -> Path:
     base = checkpoint / "last" if checkpoint.is_dir() else checkpoint.with_suffix("")
-    suffix = ".onnx" if to == "onnx" else ".xml"
-    return base.with_name(f"{base.name}{'-int8' if int8 else ''}{suffix}")
+    return base.with_name(f"{base.name}{'-int8' if int8 else ''}{SUFFIXES[to]}")
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -357,7 +357,7 @@ class ExportOptions:
     )
     int8: bool = option(
         False,
-        "Compute convolutions in 8 bits (for OpenVINO too, through ONNX); needs --calibrate.",
+        "Compute convolutions in 8 bits, in LiteRT the whole network; needs --calibrate.",
         flags=("--int8",),
     )
     calibrate: Path | None = option(

@@ -108,9 +108,19 @@ def read_model(path: Path) -> Any:
     if data[4:8] != b"TFL3":
         raise CheckpointError(f"{path}: is no .tflite file: its mark TFL3 is missing")
     try:
-        return schema.ModelT.InitFromPackedBuf(data)
+        model = schema.ModelT.InitFromPackedBuf(data)
+        for buffer in model.buffers or ():
+            _bring_inside(buffer, data)
+        return model
     except (struct.error, IndexError, ValueError, TypeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: is damaged or cut short ({error})") from None
+
+
+def _bring_inside(buffer: Any, data: bytes) -> None:
+    """Take in what newer converters write behind the flatbuffer, by its place in the file."""
+    if buffer.offset > 1:
+        buffer.data = np.frombuffer(data, np.uint8, count=buffer.size, offset=buffer.offset)
+        buffer.offset = buffer.size = 0
 
 
 def operator_names(model: Any) -> list[str]:
