@@ -19,10 +19,10 @@ from PIL import Image
 import hardmine
 from hardmine.detections import OperatingPoint
 from hardmine.errors import NOTICE, CheckpointError, ConfigError, HardmineError, MissingExtraError
-from hardmine.inference.export import write_into_export
 from hardmine.inference.graph.graph_detector import GraphDetector
 from hardmine.inference.graph.recognise_tflite import mobilenet_anchors
 from hardmine.inference.graph.tflite_file import fit_names, label_names
+from hardmine.inference.litert_export import write_point_into_tflite
 from hardmine.inference.load_detector import load_detector
 from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.ssd import SSD, SSDConfig
@@ -306,7 +306,7 @@ def test_our_own_exports_say_themselves_what_they_are(tmp_path: Path) -> None:
 def test_a_threshold_goes_into_our_own_export_alone(tmp_path: Path) -> None:
     path = own_export(tmp_path)
     before, point = load_detector(path, "cpu"), OperatingPoint(0.4, {"dog": 0.5}, "a promise")
-    write_into_export(path, point)
+    write_point_into_tflite(path, point)
     after = load_detector(path, "cpu")
     assert isinstance(after, GraphDetector)
     assert_as_by_hand(after)
@@ -316,7 +316,7 @@ def test_a_threshold_goes_into_our_own_export_alone(tmp_path: Path) -> None:
         assert archive.read("labels.txt").decode().split() == list(NAMES)
     foreign = write_tflite(tmp_path / "foreign.tflite", Written())
     with pytest.raises(ConfigError, match="was not exported by Hardmine"):
-        write_into_export(foreign, point)
+        write_point_into_tflite(foreign, point)
 
 
 def test_an_export_without_the_converter_names_the_package(

@@ -21,7 +21,7 @@ from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.files import write_atomic
 from hardmine.inference.checkpoint_detector import TorchDetector
-from hardmine.inference.graph.graph_detector import IDENTITY, METADATA_KEY, TFLITE
+from hardmine.inference.graph.graph_detector import IDENTITY, METADATA_KEY
 from hardmine.inference.runtimes.openvino_runtime import import_openvino
 from hardmine.inference.runtimes.scoring_network import quiet_export
 from hardmine.models.postprocess import DecodeConfig, foreground_scores
@@ -98,7 +98,7 @@ def onnx_to_openvino(source: Path, path: Path, metadata: str) -> Path:
 
 
 def write_into_export(path: Path, point: OperatingPoint) -> None:
-    """Write a score threshold into an ONNX, OpenVINO or ``.tflite`` export of ours; all else stays.
+    """Write a score threshold into an ONNX file or OpenVINO model of ours; all else stays.
 
     Raises:
         ConfigError: the file is no export of ours.
@@ -111,11 +111,6 @@ def write_into_export(path: Path, point: OperatingPoint) -> None:
         facts[METADATA_KEY] = with_point(path, facts.get(METADATA_KEY), point)
         onnx.helper.set_model_props(model, facts)
         write_atomic(path, lambda part: onnx.save(model, str(part)))
-        return
-    if path.suffix.lower() == TFLITE:
-        from hardmine.inference.litert_export import write_point_into_tflite
-
-        write_point_into_tflite(path, point)
         return
     openvino = import_openvino()
     model = openvino.Core().read_model(path)

@@ -6,13 +6,14 @@ TensorFlow Object Detection API, so that programs which run its SSD MobileNets r
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +270,8 @@ def _silent() -> Iterator[None]:
     try:
         for number in (1, 2):
             os.dup2(nowhere, number)
-        yield
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -387,6 +387,10 @@ def _write_into_model(
         from hardmine.recipes.checkpoint import write_operating_point
 
         write_operating_point(path, point)
+    elif path.suffix.lower() == ".tflite":
+        from hardmine.inference.litert_export import write_point_into_tflite
+
+        write_point_into_tflite(path, point)
     else:
         from hardmine.inference.export import write_into_export
 
