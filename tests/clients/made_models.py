@@ -110,4 +110,4 @@ def train(text: str, data: Path, steps: int, start: Path | None = None) -> str:
 def assert_spread(scores: list[float], lowest: float) -> None:
     """Hold that scores differ so much that a comparison of them says something."""
     assert len(scores) > 8
-    assert max(scores) - min(scores) > lowest
+    assert max(scores) - min(scores) > lowest, f"scores {min(scores):.3f} to {max(scores):.3f}"

@@ -70,9 +70,9 @@ def test_a_checkpoint_finds_what_its_own_predict_finds(config: str, tmp_path: Pa
 
 @pytest.mark.filterwarnings("ignore")  # theirs, while training
 def test_a_trained_model_finds_what_its_own_predict_finds(tmp_path: Path) -> None:
-    """Trained by ``--trainer`` from a yaml, and once more from the weights of the first round."""
+    """Trained by ``--trainer`` from a checkpoint, and once more from the weights of the first round."""
     data = drawn_data(tmp_path)
-    spec = train("ultralytics:yolo11n.yaml@96", data, 60)
+    spec = train(f"ultralytics:{checkpoint(tmp_path, 'yolo11n.yaml')}@96", data, 6)
     weights = Path(spec.rpartition("@")[0])
     detector, model = hardmine.load_detector(spec, "cpu"), ultralytics.YOLO(weights)
     assert detector.categories == ("cat", "dog")
@@ -82,7 +82,8 @@ def test_a_trained_model_finds_what_its_own_predict_finds(tmp_path: Path) -> Non
         assert_same(detector.predict(image, score_threshold=0.02), wanted)
         scores += wanted[1].tolist()
     assert_spread(scores, 0.1)
-    again = hardmine.load_detector(train("ultralytics:yolo11n.yaml@96", data, 2, weights), "cpu")
+    spec = train("ultralytics:yolo11n.yaml@96", data, 2, weights)
+    again = hardmine.load_detector(spec, "cpu")
     assert again.model_id != detector.model_id
 
 
