@@ -5,6 +5,7 @@ A short run is part of the tests; ``make fuzz`` gives every reader 100,000 input
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -196,6 +197,120 @@ def test_voc(world: Path, corners: list[str], name: str, size: str, rest: bytes)
         holds(world, world / "data", "voc")
     finally:
         shutil.rmtree(folder)
+
+
+EXAMPLES_OF: dict[str, Any] = {
+    "labelme": {
+        "version": "5.5.0",
+        "shapes": [{"label": "cat", "points": [[1, 2], [20, 12]], "shape_type": "rectangle"}],
+        "imagePath": "0.png",
+        "imageHeight": 30,
+        "imageWidth": 40,
+    },
+    "via 2": {
+        "0.png9": {
+            "filename": "0.png",
+            "regions": [
+                {
+                    "shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 9, "height": 8},
+                    "region_attributes": {"class": "cat"},
+                }
+            ],
+        }
+    },
+    "via 3": {
+        "project": {"data_format_version": "3.1.1"},
+        "attribute": {"1": {"aname": "class", "options": {"0": "cat"}}},
+        "file": {"1": {"fname": "0.png"}},
+        "view": {"1": {"fid_list": ["1"]}},
+        "metadata": {"a": {"vid": "1", "xy": [2, 1, 2, 9, 8], "av": {"1": "0"}}},
+    },
+    "createml": [
+        {
+            "image": "0.png",
+            "annotations": [
+                {"label": "cat", "coordinates": {"x": 9, "y": 9, "width": 6, "height": 4}}
+            ],
+        }
+    ],
+    "label studio": [
+        {
+            "data": {"image": "0.png"},
+            "annotations": [
+                {
+                    "result": [
+                        {
+                            "type": "rectanglelabels",
+                            "original_width": 40,
+                            "original_height": 30,
+                            "value": {
+                                "x": 10,
+                                "y": 10,
+                                "width": 30,
+                                "height": 40,
+                                "rectanglelabels": ["cat"],
+                            },
+                        }
+                    ]
+                }
+            ],
+        }
+    ],
+    "fiftyone": {
+        "classes": ["cat"],
+        "labels": {"0": [{"label": 0, "bounding_box": [0.1, 0.1, 0.5, 0.5]}]},
+    },
+    "coco": {
+        "images": [{"id": 0, "file_name": "0.png", "width": "40", "height": 30.0}],
+        "annotations": [
+            {
+                "image_id": 0,
+                "category_id": 1,
+                "segmentation": {"size": [30, 40], "counts": [40, 9, 21, 9, 1121]},
+                "attributes": {"rotation": 0},
+            }
+        ],
+        "categories": [{"id": 1, "name": "cat"}],
+    },
+}
+
+
+def places_in(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield (list or mapping, key) of everything in a tree."""
+    keys = tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    for key in keys:
+        yield tree, key
+        yield from places_in(tree[key])
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> tuple[str, Any]:
+    """Return a file of a program in which up to three places hold something else, or nothing."""
+    name = draw(st.sampled_from(sorted(EXAMPLES_OF)))
+    tree = copy.deepcopy(EXAMPLES_OF[name])
+    for _ in range(draw(st.integers(0, 3))):
+        places = list(places_in(tree))
+        if not places:
+            break
+        inside, key = places[draw(st.integers(0, len(places) - 1))]
+        if draw(st.booleans()):
+            inside[key] = draw(JSON)
+        else:
+            del inside[key]
+    return name, tree
+
+
+@given(spoiled())
+@fuzz
+def test_files_of_labelling_programs(world: Path, drawn: tuple[str, Any]) -> None:
+    name, tree = drawn
+    folder = world / "data" / "images"
+    path = folder / ("0.json" if name == "labelme" else "fuzz.json")
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    try:
+        holds(world, folder if name == "labelme" else path, "coco")
+    finally:
+        path.unlink()
 
 
 @given(st.lists(st.lists(TOKENS, max_size=7).map(",".join), max_size=4))

@@ -31,8 +31,12 @@ from hardmine.data.images import (
     open_picture,
     orientation,
     pillow_open,
-    simplejpeg,
 )
+
+try:
+    import simplejpeg
+except ImportError:  # then JPEGs are read whole, by Pillow
+    simplejpeg = None
 
 LARGE = 30_000_000
 """Pixels from which a picture is read in windows where it can be; smaller ones are read whole."""

@@ -127,3 +127,30 @@ def test_a_broken_region_is_named(tmp_path: Path, shape: dict[str, Any]) -> None
 def test_images_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of its 1 images.*--images"):
         load(tmp_path, entries(gone=[region(RECT)]))
+
+
+def test_a_project_of_version_3(tmp_path: Path) -> None:
+    shapes = {
+        "1_a": {"vid": "1", "xy": [2, 4, 5, 16, 10], "av": {"1": "0"}},
+        "1_b": {"vid": "1", "xy": [7, 10, 12, 30, 14, 20, 25], "av": {"1": "1"}},
+        "1_c": {"vid": "1", "xy": [3, 20, 15, 5], "av": {"1": "1"}},
+        "1_d": {"vid": "1", "xy": [1, 20, 15], "av": {"1": "1"}},
+        "1_e": {"vid": "1", "xy": [2, 4], "av": {"1": "0"}},
+        "1_f": {"vid": "1", "xy": [], "av": {"2": "sunny"}},
+    }
+    data = {
+        "project": {"data_format_version": "3.1.1"},
+        "attribute": {"1": {"aname": "class", "options": {"0": "cat", "1": "dog"}}},
+        "file": {"1": {"fname": "a.jpg"}, "2": {"fname": "b.jpg"}},
+        "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": ["2"]}},
+        "metadata": shapes,
+    }
+    for name in "ab":
+        put_image(tmp_path / f"{name}.jpg")
+    put_text(tmp_path / "via.json", json.dumps(data))
+    found = load_dataset(tmp_path)
+    first = by_name(found)["a.jpg"]
+    assert [found.categories[label - 1] for label in first.labels] == ["cat", "dog", "dog"]
+    assert first.boxes.tolist() == [[4, 5, 20, 15], [10, 12, 30, 25], [15, 10, 25, 20]]
+    assert sorted(kinds(found)) == ["box_malformed", "shapes_left_out"]
+    assert states(found)["b.jpg"] is ImageState.UNREVIEWED

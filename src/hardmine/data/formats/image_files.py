@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -381,9 +382,12 @@ def _base_names(name: str) -> list[str]:
     """Return what the file itself may be called, of a path or URL that was true elsewhere."""
     whole = name
     if _URL.match(name):
-        parts = urlsplit(name)
-        asked = parse_qs(parts.query).get("d")  # Label Studio's local files: …?d=folder/name.jpg
-        whole = asked[0] if asked else unquote(parts.path)
+        with suppress(ValueError):  # where it only looks like a URL
+            parts = urlsplit(name)
+            asked = parse_qs(parts.query).get(
+                "d"
+            )  # Label Studio's local files: …?d=folder/name.jpg
+            whole = asked[0] if asked else unquote(parts.path)
     last = re.split(r"[/\\]", whole)[-1]
     names = [last, unquote(last), _UPLOADED.sub("", last)]
     return [base for base in dict.fromkeys(names) if base]

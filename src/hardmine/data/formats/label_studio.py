@@ -19,7 +19,14 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from hardmine.data.formats.image_labels import Box, Fault, ImageLabels, LabelledBox, turned_box
+from hardmine.data.formats.image_labels import (
+    Box,
+    Fault,
+    ImageLabels,
+    LabelledBox,
+    read_side,
+    turned_box,
+)
 from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
@@ -63,7 +70,8 @@ def _results(task: Any, labels: ImageLabels) -> list[Any]:
         labels.looked_at = True
         lists = [value for value in task.values() if isinstance(value, list)]
         return [item for value in lists for item in value if isinstance(item, dict) and "x" in item]
-    done = [a for a in task.get("annotations") or () if not a.get("was_cancelled")]
+    written = _objects(task.get("annotations"), labels, "annotation")
+    done = [entry for entry in written if not entry.get("was_cancelled")]
     if not done:
         return []
     labels.looked_at = True
@@ -71,23 +79,39 @@ def _results(task: Any, labels: ImageLabels) -> list[Any]:
         reason = "a task with several annotations; the ground truth or the last one is used"
         labels.remarks.append(Fault(FindingKind.LABEL_AMBIGUOUS, labels.place, reason))
     chosen = next((a for a in done if a.get("ground_truth")), done[-1])
-    return [item for item in chosen.get("result") or () if item.get("type") not in _NOT_DRAWN]
+    results = _objects(chosen.get("result"), labels, "result")
+    return [item for item in results if item.get("type") not in _NOT_DRAWN]
+
+
+def _objects(value: Any, labels: ImageLabels, what: str) -> list[dict[str, Any]]:
+    """Return the objects of a list; what is none is noted, so that its image is no negative."""
+    entries = value if isinstance(value, list) else [] if value is None else [value]
+    for entry in entries:
+        if not isinstance(entry, dict):
+            reason = f"{what} {str(entry)[:80]}, wanted an object"
+            labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, labels.place, reason))
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _image_name(data: Mapping[str, Any]) -> str:
     texts = [data.get("image"), *data.values()]
     name = next((t for t in texts if isinstance(t, str) and _IMAGE.search(t)), "")
-    local = parse_qs(urlsplit(name).query).get("d")
+    try:
+        local = parse_qs(urlsplit(name).query).get("d")
+    except ValueError:  # it only looks like a URL
+        return name
     return local[0] if local else name
 
 
 def _add_result(labels: ImageLabels, item: Mapping[str, Any], place: int) -> None:
     value = item.get("value", item)
-    kind = str(item.get("type") or next((k for k in value if k.endswith("labels")), ""))
     try:
+        if not isinstance(value, dict):
+            raise TypeError(value)
+        kind = str(item.get("type") or next((k for k in value if k.endswith("labels")), ""))
         width, height = (float(item[key]) for key in ("original_width", "original_height"))
         box = _box(value, width, height)
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         reason = f"result {str(item)[:80]}, wanted a shape and the size of the image"
         labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
         return
@@ -100,7 +124,7 @@ def _add_result(labels: ImageLabels, item: Mapping[str, Any], place: int) -> Non
         reason = f"labels {names!r} of a shape in {labels.image}, wanted one class"
         labels.rejected.append(Fault(FindingKind.CLASS_UNKNOWN, place, reason))
         return
-    labels.width, labels.height = round(width), round(height)
+    labels.width, labels.height = read_side(width), read_side(height)
     labels.objects.append(LabelledBox(str(names[0]), *box, place))
 
 

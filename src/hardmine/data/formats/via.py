@@ -25,7 +25,17 @@ from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import TextError, peek_text, read_json, read_text
 
-_JSON = re.compile(r'"(_via_img_metadata|_via_settings)"|"regions"\s*:\s*[\[{]')
+_JSON = re.compile(
+    r'"(_via_img_metadata|_via_settings|fid_list)"|"regions"\s*:\s*[\[{]|"data_format_version"\s*:\s*"3'
+)
+_SHAPES_3 = ("", "point", "rect", "circle", "ellipse", "line", "polyline", "polygon")
+"""Shapes by their numbers in version 3; further ones have no box."""
+_NUMBERS_3 = {
+    "rect": ("x", "y", "width", "height"),
+    "circle": ("cx", "cy", "r"),
+    "ellipse": ("cx", "cy", "rx", "ry"),
+}
+_VERSION_3 = ("file", "view", "metadata", "attribute")
 _COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 _CLASS_KEYS = ("class", "label", "category", "name", "type", "object")
 _NO_CLASS = "object"
@@ -44,6 +54,8 @@ def read_via(path: Path) -> Iterator[ImageLabels]:
         return
     data = read_json(path)
     images = data.get("_via_img_metadata", data) if isinstance(data, dict) else None
+    if isinstance(data, dict) and all(isinstance(data.get(k), dict) for k in _VERSION_3):
+        images = _from_version_3(data)
     if not isinstance(images, dict):
         raise DataError(f"{path}: got {type(data).__name__}, wanted VIA's images by their keys")
     entries = [e for e in images.values() if isinstance(e, dict) and "filename" in e]
@@ -58,9 +70,48 @@ def read_via(path: Path) -> Iterator[ImageLabels]:
         yield labels
 
 
+def _from_version_3(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the images of a project of version 3 as version 2 has them."""
+    images: dict[str, dict[str, Any]] = {}
+    for key, view in data["view"].items():
+        files = view.get("fid_list") if isinstance(view, dict) else None
+        one = data["file"].get(str(files[0])) if isinstance(files, list) and files else None
+        if isinstance(one, dict) and "fname" in one:
+            images[key] = {"filename": one["fname"], "regions": []}
+    for region in data["metadata"].values():
+        if not isinstance(region, dict):
+            continue
+        image = images.get(str(region.get("vid")))
+        if image is not None and region.get("xy"):  # without, it speaks of the image
+            image["regions"].append(_region_3(region, data["attribute"]))
+    return images
+
+
+def _region_3(region: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:
+    """Return a region of version 3 as version 2 has it; as it is where it is broken."""
+    try:
+        number, *values = region["xy"]
+        kind = _SHAPES_3[number] if 0 < number < len(_SHAPES_3) else _NO_BOX[0]
+        shape: dict[str, Any] = {"name": kind}
+        if kind == "polygon":
+            shape |= {"all_points_x": values[0::2], "all_points_y": values[1::2]}
+        else:
+            shape |= dict(zip(_NUMBERS_3.get(kind, ()), values, strict=False))
+        said: dict[str, Any] = {}
+        for key, value in (region.get("av") or {}).items():
+            attribute = attributes.get(key) or {}
+            options = attribute.get("options") or {}
+            said[str(attribute.get("aname", key))] = options.get(str(value), value)
+        return {"shape_attributes": shape, "region_attributes": said}
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return dict(region)
+
+
 def _regions(entry: Mapping[str, Any]) -> list[Any]:
     regions = entry.get("regions") or []
-    return list(regions.values()) if isinstance(regions, dict) else list(regions)
+    if isinstance(regions, dict):
+        return list(regions.values())
+    return regions if isinstance(regions, list) else [regions]
 
 
 def _read_csv(path: Path) -> Iterator[ImageLabels]:
@@ -142,7 +193,9 @@ def _turned(rx: float, ry: float, turn: float) -> tuple[float, float]:
 def _class(region: Any) -> str:
     """Return a region's class, maybe nothing; of several attributes the one that is called so."""
     attributes = region.get("region_attributes") if isinstance(region, dict) else None
-    found = {str(key).lower(): value for key, value in (attributes or {}).items()}
+    if not isinstance(attributes, dict):
+        return ""
+    found = {str(key).lower(): value for key, value in attributes.items()}
     for key in (*(k for k in _CLASS_KEYS if k in found), *found):
         value = found[key]
         if isinstance(value, dict):  # a list of boxes to tick
