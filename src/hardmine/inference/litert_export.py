@@ -155,12 +155,16 @@ def _quantise(source: Path, batches: Batches) -> Path:
         quantiser.add_static_config(
             regex=where, operation_name=what, activation_num_bits=8, weight_num_bits=8
         )
-    (entry,) = (signature.inputs[0].name.decode() for signature in read_model(source).signatureDefs)
+    model = read_model(source)
+    (image,) = model.signatureDefs[0].inputs
+    tensor = model.subgraphs[0].tensors[image.tensorIndex].name.decode()
     images = [
-        {entry: np.ascontiguousarray(batch.transpose(0, 2, 3, 1)).astype(np.float32)}
+        {image.name.decode(): np.ascontiguousarray(batch.transpose(0, 2, 3, 1)).astype(np.float32)}
         for batch in batches()
     ]
     found = quantiser.calibrate({"serving_default": images})
+    for side, value in (("min", 0.0), ("max", 255.0)):  # a step is a pixel's, whatever was seen
+        found[tensor][side] = np.full_like(np.asarray(found[tensor][side], np.float32), value)
     path = source.with_name("int8.tflite")
     quantiser.quantize(found).export_model(str(path))
     return path
