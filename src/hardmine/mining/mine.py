@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hardmine.data.video import hours_of_videos, split_frame
 from hardmine.detections import Detections
@@ -299,7 +299,7 @@ def _write(selector: ImageSelector, folder: Path, result: MiningResult) -> None:
         candidate_of(score, scanned.store, names, rank, scanned.source, result.similar[score.image])
         for score in result.candidates
     ]
-    videos: dict[str, float] = {}
+    videos: dict[str, Any] = {}
     if result.video_hours is not None:
         videos = {"video_hours": result.video_hours, "firing_frames": result.firing_frames}
     write_candidates(
