@@ -21,6 +21,7 @@ from hardmine.inference.export import ExportNetwork, compare
 from hardmine.inference.graph.graph_detector import GraphDetector
 from hardmine.inference.litert_export import write_point_into_tflite
 from hardmine.inference.load_detector import load_detector
+from hardmine.losses.loss_functions import SigmoidConfig, SoftmaxConfig
 from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.neck import ExtraLayersConfig
@@ -49,6 +50,10 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             neck=ExtraLayersConfig(widths=(16,), depthwise=False),
             head=HeadConfig(depthwise=False),
             score_form=request.param,
+        ),
+        loss=replace(
+            Recipe().loss,
+            classification=SigmoidConfig() if request.param == "sigmoid" else SoftmaxConfig(),
         ),
         resize_mode="letterbox",
         decode=DecodeConfig(score_threshold=0.05, candidates=9999, max_detections=300),
