@@ -317,7 +317,8 @@ def test_a_broken_file_is_an_error_also_where_another_package_replaced_pillows_o
 ) -> None:
     """ultralytics does so, and its function installs a package for whatever is no picture."""
     patches = ModuleType("other.patches")
-    patches._image_open = Image.open  # type: ignore[attr-defined]
+    pillows = getattr(sys.modules[Image.open.__module__], "_image_open", Image.open)
+    patches._image_open = pillows  # type: ignore[attr-defined]
 
     def replaced(*_: object, **__: object) -> Image.Image:
         raise ModuleNotFoundError("No module named 'pi_heif'")
