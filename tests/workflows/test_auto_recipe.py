@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +55,71 @@ def dataset(*sides: float, per_image: int = 1, images: int = 12) -> Dataset:
 
 
 def test_large_objects_get_the_quickest_model() -> None:
-    choice = choose_for(dataset(150))
+    choice = choose_for(dataset(150, images=80))
     assert choice.model == "ssdlite320_mobilenet_v2"
     assert choice.settings == ()
     assert len(choice.lines) == 3
     assert choice.recipe == named_recipe("ssdlite320_mobilenet_v2")
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "epochs"),
+    [
+        (
+            6,
+            77,
+            41.0,
+        ),  # 6 x 65 = 390 steps of 8 images are 3120 images: 3120 / 77 = 40.5, rounded up
+        (6, 60, 52.0),
+        (6, 20, 100.0),  # 156 would be needed, and 100 are the most
+        (2, 20, 52.0),
+    ],
+)
+def test_few_images_of_several_classes_get_more_epochs(
+    classes: int, images: int, epochs: float
+) -> None:
+    options, data = NetworkOptions(), dataset(*[150] * classes, images=images)
+    recipe, lines = fit_to_data(choose_recipe(options), options, None, data)
+    assert recipe.epochs == epochs
+    assert lines[3] == (
+        f"{epochs:g} epochs (--epochs N pins them): 40 epochs of {images} images are "
+        f"{images * 40 // 8} steps, and {classes * 65} are wanted for {classes} classes"
+    )
+
+
+@pytest.mark.parametrize(("classes", "images"), [(6, 78), (1, 13)])
+def test_other_data_keep_the_epochs_of_the_model(classes: int, images: int) -> None:
+    options, data = NetworkOptions(), dataset(*[150] * classes, images=images)
+    recipe, lines = fit_to_data(choose_recipe(options), options, None, data)
+    assert recipe == named_recipe("ssdlite320_mobilenet_v2")
+    assert len(lines) == 3
+
+
+def test_images_without_objects_do_not_make_few_images_many() -> None:
+    data = dataset(150, 150, images=20)
+    empty = [
+        replace(
+            record,
+            path=Path(f"empty{index}.jpg"),
+            boxes=record.boxes[:0],
+            labels=record.labels[:0],
+            ignore=record.ignore[:0],
+            state=ImageState.VERIFIED_EMPTY,
+        )
+        for index, record in enumerate(data.records)
+    ]
+    both = data.with_records([*data.records, *empty])
+    options = NetworkOptions()
+    recipe, _ = fit_to_data(choose_recipe(options), options, None, both)
+    assert recipe.epochs == 52.0  # 130 steps of 8 images: 1040 / 20
+
+
+@pytest.mark.parametrize("options", [NetworkOptions(epochs=3.0), NetworkOptions(set=("epochs=3",))])
+def test_epochs_of_the_user_stay(options: NetworkOptions) -> None:
+    data = dataset(*[150] * 6, images=20)
+    recipe, lines = fit_to_data(choose_recipe(options), options, None, data)
+    assert recipe.epochs == 3.0
+    assert len(lines) == 3
 
 
 def test_a_class_that_no_prior_reaches_decides() -> None:
@@ -137,7 +198,7 @@ def test_the_users_choices_are_laid_over_what_the_data_chose(
     assert recipe.model.name == "ssd320_mobilenet_v2_fpnlite"
     assert (recipe.optim.lr, recipe.batch.size, recipe.loss.selection.kind) == (0.01, 4, "random")
     assert caplog.messages == list(lines)
-    assert len(lines) == 3
+    assert len(lines) == 4  # three on the model, one on the epochs
 
 
 def test_a_pinned_model_is_kept_and_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -127,7 +127,10 @@ def _recipe_values(
 
 
 def recipe_of(variant: Variant, options: CompareOptions, train: Dataset | None = None) -> Any:
-    """Return a variant's recipe; ``auto`` is chosen by the training images once they are there."""
+    """Return a variant's recipe; ``auto`` is chosen by the training images once they are there.
+
+    Its epochs are those of the other variants.
+    """
     from hardmine.workflows.auto_recipe import fit_to_data
     from hardmine.workflows.cached_models import choose_recipe
     from hardmine.workflows.train_options import AUTO, NetworkOptions
@@ -143,7 +146,8 @@ def recipe_of(variant: Variant, options: CompareOptions, train: Dataset | None =
     recipe = choose_recipe(network)
     if network.model != AUTO or train is None:
         return recipe
-    return fit_to_data(recipe, network, None, train)[0]
+    chosen = fit_to_data(recipe, network, None, train)[0]
+    return replace(chosen, epochs=recipe.epochs)  # all variants have one budget
 
 
 def _key(

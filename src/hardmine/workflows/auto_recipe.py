@@ -2,13 +2,15 @@
 
 Measured on the training boxes as the model sees them (on its canvas): how many boxes of each class some
 prior reaches, how large they are, and how many objects an image holds. A class whose boxes no prior
-reaches is hardly learned, and nothing later in a training says so.
+reaches is hardly learned, and nothing later in a training says so. Few images of several classes get
+more epochs, because the usual number would be too few steps.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from hardmine.errors import NOTICE, ConfigError
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.cached_models import lay_over
 from hardmine.workflows.train_options import AUTO, NetworkOptions
+from hardmine.workflows.training_data import count_labelled
 
 if TYPE_CHECKING:
     from hardmine.recipes.recipe import Recipe
@@ -34,6 +37,8 @@ LEAST_REACH = 0.9
 """Share of a class's boxes that some prior must reach."""
 FEW_BOXES = 5
 """Classes with fewer boxes say too little."""
+STEPS_PER_CLASS, MOST_EPOCHS = 65, 100
+"""A training has at least so many steps for each class, but is not made longer than so many epochs."""
 MOST_IMAGES = 2000
 """Images with objects that are measured; of a larger dataset, so many spread over it evenly."""
 
@@ -119,8 +124,9 @@ def fit_to_data(
 ) -> tuple[Recipe, tuple[str, ...]]:
     """Return the recipe to train with, and the lines that say why it was chosen.
 
-    Where the user leaves the model open, it is chosen by the training boxes and the user's other
-    choices are laid over it. Otherwise ``recipe`` is kept, and what its priors miss is a warning.
+    Where the user leaves the model open, it and the epochs are chosen by the training data and the
+    user's other choices are laid over them. Otherwise ``recipe`` is kept, and what its priors miss is a
+    warning.
 
     Args:
         recipe: what the options name, the default where they name none.
@@ -134,9 +140,10 @@ def fit_to_data(
             _log.warning("%s", line)
         return recipe, ()
     choice = choose_for(train)
-    for line in choice.lines:
+    recipe, more = with_enough_epochs(lay_over(choice.recipe, options), options, train)
+    for line in (lines := (*choice.lines, *more)):
         _log.log(NOTICE, "%s", line)
-    return lay_over(choice.recipe, options), choice.lines
+    return recipe, lines
 
 
 def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
@@ -205,6 +212,27 @@ def choose_for(data: Dataset) -> AutoChoice:
         tried.sort(key=lambda item: -item[0].worst_reach)
         fit, model, settings, recipe = tried[0]
     return AutoChoice(recipe, model, settings, _lines(fit, model, settings, tried[0][0]))
+
+
+def with_enough_epochs(
+    recipe: Recipe, options: NetworkOptions, train: Dataset
+) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe with more epochs where few images of several classes give few steps, and why.
+
+    Epochs that the user names are kept.
+    """
+    pinned = options.epochs is not None or any(text.startswith("epochs=") for text in options.set)
+    images = count_labelled(train.records)
+    classes = len({label for record in train.records for label in record.labels.tolist()})
+    steps = STEPS_PER_CLASS * classes
+    epochs = float(min(MOST_EPOCHS, math.ceil(steps * recipe.batch.size / max(1, images))))
+    if pinned or epochs <= recipe.epochs:
+        return recipe, ()
+    line = (
+        f"{epochs:g} epochs (--epochs N pins them): {recipe.epochs:g} epochs of {images} images are "
+        f"{recipe.steps(images)} steps, and {steps} are wanted for {classes} classes"
+    )
+    return replace(recipe, epochs=epochs), (line,)
 
 
 def _recipe(model: str, settings: tuple[str, ...]) -> Recipe:
