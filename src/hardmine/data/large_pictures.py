@@ -153,6 +153,7 @@ def _tiff(image: TiffImagePlugin.TiffImageFile, file: Path | bytes) -> WindowedP
     order = tags.prefix
 
     def part(column: int, row: int) -> Image.Image:
+        """Return the pixels of one tile or strip, cut at the picture's edge."""
         index = row * columns + column
         coded = _read(file, int(places[index]), int(lengths[index]))
         tall = high if tiled else min(high, height - row * high)

@@ -442,6 +442,7 @@ def make_app(review: Review, access: Access) -> App:
         """Return what answers with pictures that ``read`` makes."""
 
         async def answer(request: Request) -> Response:
+            """Answer with one item's picture and the size of the whole one."""
             item = review.item(request.path_params["at"])
             side = _number(request.query_params.get("side", str(SCREENS[-1])))
             found = await asyncio.get_running_loop().run_in_executor(pool, read, item, side)

@@ -158,6 +158,7 @@ def train_huggingface(task: TrainingTask) -> None:
     model.to(task.device)
 
     def loss_of(batch: Sequence[Example]) -> Tensor:
+        """Return the network's own loss of a batch, a scalar."""
         annotations = [
             {"image_id": one.image_id, "annotations": coco_rows(_as_image(one), one.image_id)}
             for one in batch
