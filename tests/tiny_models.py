@@ -37,6 +37,19 @@ def tiny_recipe() -> Recipe:
     )
 
 
+def tiny_rectangle(**changes: Any) -> SSDConfig:
+    """Return a network of three stages and three levels on a canvas of 64 × 48 px."""
+    config = SSDConfig(
+        name="tiny",
+        height=48,
+        width=64,
+        backbone=SmallNetConfig(widths=(8, 12, 16), depths=(1, 1, 1), num_taps=2),
+        neck=ExtraLayersConfig(widths=(16,), depthwise=False),
+        head=HeadConfig(depthwise=False),
+    )
+    return replace(config, **changes)
+
+
 def tiny_detector(model_id: str = "tiny", device: str = "cpu") -> TorchDetector:
     """Return the same detector at every call: classes a and b."""
     torch.manual_seed(0)

@@ -22,15 +22,13 @@ from hardmine.inference.graph.graph_detector import GraphDetector
 from hardmine.inference.litert_export import write_point_into_tflite
 from hardmine.inference.load_detector import load_detector
 from hardmine.losses.loss_functions import SigmoidConfig, SoftmaxConfig
-from hardmine.models.backbones.backbone import SmallNetConfig
-from hardmine.models.head import HeadConfig
-from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.postprocess import DecodeConfig, foreground_scores
 from hardmine.models.priors import decode_boxes
-from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.workflows.export_model import ExportResult, export
+from tiny_models import tiny_rectangle
 
 pytest.importorskip("litert_torch", reason="`make test-clients` installs litert-torch")
 pytest.importorskip("ai_edge_litert", reason="needs the extra litert")
@@ -42,15 +40,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     root = tmp_path_factory.mktemp("litert")
     recipe = replace(
         Recipe(),
-        model=SSDConfig(
-            name="tiny",
-            height=48,
-            width=64,
-            backbone=SmallNetConfig(widths=(8, 12, 16), depths=(1, 1, 1), num_taps=2),
-            neck=ExtraLayersConfig(widths=(16,), depthwise=False),
-            head=HeadConfig(depthwise=False),
-            score_form=request.param,
-        ),
+        model=tiny_rectangle(score_form=request.param),
         loss=replace(
             Recipe().loss,
             classification=SigmoidConfig() if request.param == "sigmoid" else SoftmaxConfig(),

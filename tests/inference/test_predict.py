@@ -18,15 +18,13 @@ from hardmine.errors import CheckpointError, DataError
 from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.predict import ScoredImage, detect_on_canvas, score_images
-from hardmine.models.backbones.backbone import SmallNetConfig
-from hardmine.models.head import HeadConfig
 from hardmine.models.layers import NormalInit
-from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.postprocess import DecodeConfig
-from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Problem
+from tiny_models import tiny_rectangle
 
 
 class RedDetector:
@@ -108,15 +106,7 @@ def test_no_images() -> None:
 def checkpoint(tmp_path: Path) -> Path:
     recipe = replace(
         Recipe(),
-        model=SSDConfig(
-            name="tiny",
-            height=48,
-            width=64,
-            backbone=SmallNetConfig(widths=(8, 12, 16), depths=(1, 1, 1), num_taps=2),
-            neck=ExtraLayersConfig(widths=(16,), depthwise=False),
-            head=HeadConfig(depthwise=False),
-            init=NormalInit(std=0.3),
-        ),
+        model=tiny_rectangle(init=NormalInit(std=0.3)),
         decode=DecodeConfig(score_threshold=0.0),
     )
     torch.manual_seed(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,15 +97,8 @@ def test_other_data_keep_the_epochs_of_the_model(classes: int, images: int) -> N
 def test_images_without_objects_do_not_make_few_images_many() -> None:
     data = dataset(150, 150, images=20)
     empty = [
-        replace(
-            record,
-            path=Path(f"empty{index}.jpg"),
-            boxes=record.boxes[:0],
-            labels=record.labels[:0],
-            ignore=record.ignore[:0],
-            state=ImageState.VERIFIED_EMPTY,
-        )
-        for index, record in enumerate(data.records)
+        ImageRecord.empty(Path(f"empty{index}.jpg"), SIDE, SIDE, ImageState.VERIFIED_EMPTY)
+        for index in range(20)
     ]
     both = data.with_records([*data.records, *empty])
     options = NetworkOptions()

@@ -24,15 +24,13 @@ from hardmine.errors import ConfigError
 from hardmine.inference.export import compare
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.predict import detect_images
-from hardmine.models.backbones.backbone import SmallNetConfig
-from hardmine.models.head import HeadConfig
-from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.postprocess import DecodeConfig
-from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows.export_model import ExportResult, export
+from tiny_models import tiny_rectangle
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -49,14 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("export")
     recipe = replace(
         Recipe(),
-        model=SSDConfig(
-            name="tiny",
-            height=48,
-            width=64,
-            backbone=SmallNetConfig(widths=(8, 12, 16), depths=(1, 1, 1), num_taps=2),
-            neck=ExtraLayersConfig(widths=(16,), depthwise=False),
-            head=HeadConfig(depthwise=False),
-        ),
+        model=tiny_rectangle(),
         resize_mode="letterbox",
         decode=DecodeConfig(score_threshold=0.05, candidates=9999, max_detections=9999),
     )
