@@ -157,7 +157,10 @@ def test_eight_bits_are_near(world: Path, onnx_file: ExportResult) -> None:
 
 
 def test_openvino_in_eight_bits_is_near_and_near_the_onnx_file(world: Path) -> None:
-    """It is made from the quantised ONNX file, and must give what that one gives."""
+    """It is made from the quantised ONNX file, and is as near to that one as to the network.
+
+    Not nearer: on a processor without VNNI the eight-bit products of ONNX Runtime saturate.
+    """
     pytest.importorskip("openvino")
     result = export(
         world / "run", to="openvino", int8=True, calibrate=world / "pool", out=world / "small.xml"
@@ -168,12 +171,15 @@ def test_openvino_in_eight_bits_is_near_and_near_the_onnx_file(world: Path) -> N
     assert result.parity.missing + result.parity.extra < 50  # 15 were
     assert 1e-5 < result.parity.score < 0.1  # .031 was
     export(world / "run", int8=True, calibrate=world / "pool", out=world / "same.onnx")
-    images = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8)
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (64, 3, 48, 64), dtype=torch.uint8, generator=drawn)
     ours, onnx, openvino = (
         load_detector(world / name, "cpu").score(images).scores
         for name in ("run", "same.onnx", "small.xml")
     )
-    assert (onnx - openvino).abs().max() < 0.5 * (ours - openvino).abs().max() + 1e-3
+    # .05 and .06 were (no VNNI); with red and blue swapped .11, with other images .12
+    assert (onnx - openvino).abs().mean() < 0.09
+    assert (ours - openvino).abs().mean() < 0.09
 
 
 def test_what_cannot_be_done_is_one_line(world: Path) -> None:
