@@ -95,7 +95,7 @@ class FindingKind(StrEnum):
         "image_unreadable",
         _ERROR,
         "Images that cannot be read",
-        "The file is damaged, or it may not be read; the reason names the fault.",
+        "The file is damaged, or reading it is not allowed; the reason names the fault.",
         "image left out",
     )
     IMAGE_TOO_LARGE = (
@@ -110,7 +110,7 @@ class FindingKind(StrEnum):
         "files_passed_over",
         _WARNING,
         "Files that look like pictures and are not read",
-        "Raw pictures and films, and pictures whose names do not end as those of pictures do. "
+        "These are raw pictures, films, and pictures without the usual ending of a picture's name. "
         "Convert or rename them.",
     )
     IMAGE_UNREACHABLE = (
@@ -146,7 +146,7 @@ class FindingKind(StrEnum):
         "The archive cannot be read to its end; the images before the fault are used.",
     )
 
-    # Images that are read, and that other programs may stumble over.
+    # Images that are read, and that other programs may read in another way or not at all.
     IMAGE_CMYK = (
         "image_cmyk",
         _INFO,
@@ -157,7 +157,7 @@ class FindingKind(StrEnum):
         "image_16bit",
         _INFO,
         "Grey images of more than 8 bits",
-        "Read as 8 bits; the same white holds for the whole set (docs/augmentation.md, Decoding).",
+        "Read as 8 bits; one value is white for the whole set (docs/augmentation.md, Decoding).",
     )
     IMAGE_ANIMATED = (
         "image_animated",
@@ -175,7 +175,8 @@ class FindingKind(StrEnum):
         "image_grey",
         _INFO,
         "Images without colour",
-        "The picture holds no colour; a model may separate a set of both kinds by that alone.",
+        "The picture holds no colour. Where only one of two sets has colour, a model may learn that "
+        "difference alone.",
     )
     SIZE_DIFFERS = (
         "size_differs",
@@ -214,7 +215,7 @@ class FindingKind(StrEnum):
         "box_inverted",
         _ERROR,
         "Boxes with swapped corners",
-        "The right edge lies left of the left one, or the lower above the upper; not used.",
+        "The right edge lies left of the left one, or the lower above the upper; the box is not used.",
         "box removed",
     )
     BOX_EMPTY = (
@@ -258,24 +259,24 @@ class FindingKind(StrEnum):
         "box_form",
         _ERROR,
         "Boxes in another form than their format's",
-        "Read in another form nearly all boxes fit their images, as written few do. In the picture: "
-        "the first box as it was read, the second as the other form has it.",
+        "Nearly all boxes fit their images when they are read in another form, and few do as they are "
+        "written. The picture shows the first box as it was read, then as the other form reads it.",
         "box read anew",
     )
     BOX_UNITS_MIXED = (
         "box_units_mixed",
         _ERROR,
         "Boxes in pixels and boxes as shares of the image in one set",
-        "Some boxes make sense only in the other unit than the rest. In the picture: the first of them "
-        "as it was read, and as its own unit has it.",
+        "Some boxes make sense only in another unit than the rest. The picture shows the first of them "
+        "as it was read, then in its own unit.",
         "box read anew",
     )
     BOX_FORM_DOUBTFUL = (
         "box_form_doubtful",
         _WARNING,
         "Boxes that another form would explain better",
-        "Some boxes fit only when read in another form. In the picture: the first box as it was "
-        "read, the second as the other form has it.",
+        "Some boxes fit only when they are read in another form. The picture shows the first box as it "
+        "was read, then as the other form reads it.",
         "box read anew",
     )
     BOX_TWICE = (
@@ -295,7 +296,8 @@ class FindingKind(StrEnum):
         "box_copied",
         _WARNING,
         "The same box in many images",
-        "One box, to the pixel, in 5 or more images and a tenth of them: a default nobody moved?",
+        "Exactly the same box stands in at least 5 images and a tenth of those with objects. It may be "
+        "a default box that nobody moved.",
     )
     BOX_SIZE_ODD = (
         "box_size_odd",
@@ -314,7 +316,8 @@ class FindingKind(StrEnum):
         "box_below_pixel",
         _WARNING,
         "Boxes smaller than a pixel",
-        "Less than a pixel wide and high: shares of the image (0 to 1) among pixels?",
+        "The box is less than a pixel wide and high. It may be written as shares of the image (0 to 1) "
+        "among boxes in pixels.",
     )
     BOX_BELOW_STRIDE = (
         "box_below_stride",
@@ -397,8 +400,8 @@ class FindingKind(StrEnum):
         "columns_left_out",
         _WARNING,
         "Lines with more than a class and a box",
-        "Confidences, track ids or keypoints that detection does not use; confidences tell of labels "
-        "that a model made.",
+        "Detection does not use these confidences, track ids or keypoints. Confidences are a sign that "
+        "a model made the labels.",
         "numbers left out",
     )
     SHAPES_LEFT_OUT = (
@@ -412,28 +415,30 @@ class FindingKind(StrEnum):
         "flag_unknown",
         _WARNING,
         "Flags that say neither yes nor no",
-        "The flag is taken as no: the object is one like any other.",
+        "The flag is taken as no, so the object counts like any other.",
         "flag taken as no",
     )
     ID_AS_TEXT = (
         "id_as_text",
         _INFO,
         "Ids written as text",
-        "The id is a number in one place and text in another; they were matched by what they say.",
+        'The id is a number in one place and text in another; 7 and "7" are taken as the same.',
         "ids matched",
     )
     IMAGE_FOUND_OTHERWISE = (
         "image_found_otherwise",
         _INFO,
         "Images found by another name than written",
-        "The name was true on another machine, or its capital letters differ; only one file fits.",
+        "The written path is that of another machine, or its capital letters differ. Exactly one file "
+        "fits, and it is used.",
         "image found by another name",
     )
     CONFIG_REMARK = (
         "config_remark",
         _WARNING,
-        "Slips in data.yaml",
-        "The file says what cannot be meant, or names what is not here; the reason says what was used.",
+        "Mistakes in data.yaml",
+        "A value cannot be right, or a file that it names does not exist; the reason says what was used "
+        "instead.",
         "read as the reason says",
     )
     CLASS_NAMES_ALIKE = (
@@ -474,7 +479,7 @@ class FindingKind(StrEnum):
         "image_id_repeated",
         _ERROR,
         "Ids of two images",
-        "Two images have one id: their objects cannot be told apart, and both are unreviewed.",
+        "Two images have one id, so nobody can say whose objects are whose; both are unreviewed.",
         "image unreviewed",
     )
     IMAGE_ID_UNKNOWN = (
@@ -536,14 +541,14 @@ class FindingKind(StrEnum):
     )
 
 
-IMAGE_LEFT_OUT = "the image is left out, and that is said"
+IMAGE_LEFT_OUT = "the image is left out and reported"
 OBJECT_LEFT_OUT = "the object is left out; an image that loses all of its objects is unreviewed"
 IMAGE_UNREVIEWED = "the image is unreviewed: neither trained nor measured on"
-ENTRY_NOT_USED = "the entry is not used, and that is said"
-PLACED = "the boxes are placed on the pictures, or the data are refused where that cannot be"
-REFUSED = "the data are refused, with the way on"
-SAID = "said before training; both images stay in use"
-POOL_ONLY = "pools only: the images before the fault are mined, the rest is said"
+ENTRY_NOT_USED = "the entry is not used, and it is reported"
+PLACED = "the boxes are placed on the pictures; where that is impossible, the data are refused"
+REFUSED = "the data are refused; the error says what to do"
+SAID = "reported before training; both images stay in use"
+POOL_ONLY = "happens in pools only: the images before the fault are mined, the rest is reported"
 
 IN_TRAINING: dict[FindingKind, str] = {
     FindingKind.IMAGE_MISSING: IMAGE_LEFT_OUT,

@@ -23,6 +23,49 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+COMMANDS = {
+    f"{name} {part}" if part else name: found
+    for name, command in get_command(app).commands.items()
+    for part, found in {"": command, **getattr(command, "commands", {})}.items()
+}
+"""Every command by its words, such as ``priors fit``."""
+PAGES = sorted(
+    {ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").rglob("*.md")}
+    - {ROOT / "docs" / "log.md"}
+)
+ALWAYS = {"--help", "--debug", "--version", "--install-completion"}
+OTHER_PROGRAMS = {"--cpu", "--multi_gpu", "--labels", "--no-deps", "--decode_in_inference"} | {
+    "--only",
+    "--variants",
+    "--base",
+    "--quick",
+}
+"""Options that pages name and that belong to accelerate, labelme, pip, YOLOX or a benchmark."""
+
+
+def unknown_words(text: str) -> list[str]:
+    """Return the commands and options in a page's code that Hardmine does not have."""
+    code = re.findall(r"^```(?:sh|text)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in code for line in block.replace("\\\n", " ").splitlines()]
+    lines += [found.replace("\n", " ") for found in re.findall(r"`([^`]+)`", prose)]
+    return [word for line in lines for word in _unknown(line)]
+
+
+def _unknown(line: str) -> Iterator[str]:
+    line = re.sub(r"\"[^\"]*\"|'[^']*'", "", line.partition(" #")[0])
+    start = re.search(r"(?:^|-m |--module )hardmine +(.*)", line)
+    words = (start[1] if start else line).split()
+    name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in COMMANDS), "")
+    if start and not name and re.match(r"[a-z]", words[0]):
+        yield f"hardmine {words[0]}"
+    named = [COMMANDS[name]] if name and (start or len(words) > 1) else COMMANDS.values()
+    known = {option for command in named for param in command.params for option in param.opts}
+    for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*", " ".join(words)):
+        if option not in known | ALWAYS | OTHER_PROGRAMS:
+            yield f"{name} {option}".strip()
+
+
 def blocks(language: str) -> list[str]:
     """Return the README's code blocks of a language."""
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
@@ -53,6 +96,27 @@ def test_commands_in_the_readme_exist_with_their_options(words: list[str]) -> No
         command = command.commands[words[1]]
     known = {name for param in command.params for name in param.opts}
     assert {word for word in words if word.startswith("-")} <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_and_options_in_every_page_exist(page: Path) -> None:
+    assert unknown_words(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("`hardmine mine C POOL --topp 3`", ["mine --topp"]),
+        ("`mine C POOL --epochs 3`", ["mine --epochs"]),
+        ("```sh\nhardmine minee C\n```", ["hardmine minee"]),
+        ("```\ntorchrun -m hardmine train DATA \\\n  --bach 3\n```", ["train --bach"]),
+        ("use `--topp`", ["--topp"]),
+        ("`priors fit DATA --budget 3` and `--min-score`", []),
+        ("```python\nx = '--no-such'\n```", []),
+    ],
+)
+def test_unknown_commands_and_options_are_found(text: str, unknown: list[str]) -> None:
+    assert unknown_words(text) == unknown
 
 
 def test_calls_in_the_readme_fit_the_signatures() -> None:

@@ -134,6 +134,32 @@ def test_the_five_options_that_everybody_needs_come_first(
     assert f" Example: hardmine {command} " in cli(command, "-h")[1]
 
 
+def every_command() -> list[str]:
+    """Return the words of every command, those of groups as well."""
+    found: list[str] = []
+    for name, command in get_command(app).commands.items():
+        parts = getattr(command, "commands", {})
+        found += [f"{name} {part}" for part in parts] or [name]
+    return found
+
+
+@pytest.mark.parametrize("words", every_command())
+def test_help_shows_examples_that_would_be_accepted_and_no_type_of_python(
+    cli: Cli, words: str
+) -> None:
+    command: Any = get_command(app)
+    for word in words.split():
+        command = command.commands[word]
+    examples = re.findall(r"Example: hardmine (.*)", command.help)
+    assert examples
+    known = {option for param in command.params for option in param.opts}
+    for example in examples:
+        assert example.startswith(words)
+        assert {word for word in shlex.split(example) if word.startswith("-")} <= known
+    out = cli(*words.split(), "-h")[1]
+    assert not re.search(r"<(str|path|Path|list)\b|\[\[", out)
+
+
 def test_help_of_the_loop_is_in_groups(cli: Cli) -> None:
     groups = option_groups("loop")
     panels = ["Options", "Data", "Pool", "Loop", "Ranking", "Training", "Output", "Advanced"]

@@ -45,7 +45,7 @@ def test_the_page_shows_rounds_pictures_stop_rules_leaks_and_what_to_beware_of(
 def test_a_result_shows_itself(inputs: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = run(inputs, out, World(), rounds=1, arms=("mined", "random"))
-    assert repr(result).startswith("LoopResult(run: 1 rounds, mined ")
+    assert repr(result).startswith("LoopResult(run: 1 round, mined ")
     assert ", random " in repr(result)
     page = result._repr_html_()
     for name in sheet_of(out, "mined", 1):

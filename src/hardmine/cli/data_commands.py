@@ -176,7 +176,7 @@ def _judge(result: CheckResult, data: str, strict: bool) -> None:
 _Image = Annotated[
     str | None,
     typer.Argument(
-        metavar="[IMAGE]",
+        metavar="IMAGE",
         help="The name or path of one image of DATA. If not given: a few informative images.",
     ),
 ]
@@ -212,7 +212,10 @@ def inspect(
     choices: InspectOptions,
     talk: ConsoleOptions,
 ) -> None:
-    """Follow images and boxes through every step, from the label file to the loss, on one page."""
+    """Follow images and boxes through every step, from the label file to the loss, on one page.
+
+    Example: hardmine inspect raccoon raccoon-1.jpg --checkpoint runs/train --out runs/look
+    """
     if checkpoint is not None and (which.model is not None or which.changes.recipe is not None):
         raise usage_error(
             "'--checkpoint' has a model of its own: leave out '--model' and '--recipe'"
@@ -280,8 +283,7 @@ def convert(
 ) -> None:
     """Write a dataset in another format, with its images and their states.
 
-    For a labelling program, DATA may also be the candidates.json of a mining run: the detections
-    become predictions.
+    DATA may also be the candidates.json of 'mine': its detections become predictions.
 
     Example: hardmine convert raccoon raccoon_yolo --to yolo
     """

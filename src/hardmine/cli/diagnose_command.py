@@ -50,8 +50,8 @@ def diagnose(
         typer.Argument(
             metavar="RUN|pipeline.config",
             exists=True,
-            help="The folder of a training, or a configuration of the TensorFlow Object Detection "
-            "API, of which is said what is likely to hurt.",
+            help="The folder of a training. For a configuration of the TensorFlow Object Detection "
+            "API, the command says which of its settings are likely to hurt.",
         ),
     ],
     *,

@@ -112,7 +112,10 @@ def demo(
     arms: options.Arms = "mined",
     talk: ConsoleOptions,
 ) -> None:
-    """Run the whole loop on drawn pictures: it needs no data and no network, and takes a few minutes."""
+    """Run the whole loop on drawn pictures: it needs no data and no network, and takes a few minutes.
+
+    Example: hardmine demo --out runs/demo
+    """
     chosen_arms = read_arms(arms)
     from hardmine.cli.console import show_loop
     from hardmine.demo.run_demo import run_demo

@@ -381,7 +381,13 @@ def export(
     choices: ExportOptions,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", dir_okay=False, help="The file to write."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            dir_okay=False,
+            help="The file to write. If not given: beside the weights, with the ending of its format.",
+        ),
     ] = None,
     talk: ConsoleOptions,
 ) -> None:

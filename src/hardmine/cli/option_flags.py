@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from hardmine.option_fields import (
     Given,
@@ -133,7 +133,13 @@ def _in_groups(params: list[Any]) -> list[Any]:
     for param in params:
         if isinstance(param, TyperOption) and param.is_flag:
             param.metavar = ""  # typer would show <bool> where no value is wanted
+        elif isinstance(param, TyperArgument):
+            param.display_type_rich = _no_type  # type: ignore[method-assign]
     return sorted(params, key=_place)
+
+
+def _no_type(ctx: Any) -> None:
+    """Show no type beside an argument: its name says what is wanted, <list[Path]> would not."""
 
 
 def _place(param: Any) -> int:

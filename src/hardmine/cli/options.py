@@ -216,8 +216,8 @@ MinScore = Annotated[
     typer.Option(
         "--min-score",
         metavar="S",
-        min=0.0,
-        max=1.0,
+        min=0,
+        max=1,
         help="The lowest score of a detection that is shown. If not given: the threshold that "
         "'hardmine threshold --write' wrote into the model, else 0.3.",
     ),

@@ -97,7 +97,10 @@ def models(
     ] = False,
     output: OutputOptions,
 ) -> None:
-    """List the models, or show one model: its levels, strides, priors per cell, taps and licence."""
+    """List the models, or show one model: its levels, strides, priors per cell, taps and licence.
+
+    Example: hardmine models ssdlite320_mobilenet_v2
+    """
     console = output.console()
     single = name is not None or changes != RecipeChanges()
     if nodes:
@@ -183,7 +186,9 @@ def _show_nodes(console: Console, recipe: Recipe, *, as_json: bool) -> None:
 
     model = recipe.model
     if not isinstance(model, SSDConfig) or not isinstance(model.backbone, TapsConfig | TimmConfig):
-        raise usage_error(f"'--nodes': the backbone of {model.name} is not cut at nodes")
+        raise usage_error(
+            f"'--nodes': the backbone of {model.name} has fixed taps, not chosen nodes"
+        )
     cards = list_nodes(model.backbone, model.height, model.width)
     if as_json:
         console.json([asdict(card) for card in cards])

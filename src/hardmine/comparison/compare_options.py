@@ -138,7 +138,7 @@ class CompareOptions:
     )
     jobs: int = option(
         1,
-        "Train N cells at a time, each in a process of its own.",
+        "Train N models at a time, each in a process of its own.",
         metavar="N",
         minimum=1,
         panel="Training",

@@ -109,7 +109,7 @@ class FitOptions:
     held_out: float = option(
         0.3, "The share of the images that is held out to judge the result.", metavar="SHARE"
     )
-    max_shapes: int = option(8, "At most N shapes per cell.", metavar="N", minimum=1)
+    max_shapes: int = option(8, "The most shapes that a cell may get.", metavar="N", minimum=1)
     part: SplitChoice = option(SplitChoice, "Which images are looked at.")
     seed: int = seed_option("Options")
 

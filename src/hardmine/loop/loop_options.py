@@ -245,7 +245,9 @@ class LoopOptions:
         panel="Loop",
     )
     every: str | None = every_option()
-    pool_from_labelled: bool = from_labelled_option("the training images")
+    pool_from_labelled: bool = from_labelled_option(
+        "Use no pool: mine the parts of the training images"
+    )
     rank: RankOptions = option(RankOptions, "How the mined arm's images are ranked and chosen.")
     network: NetworkOptions = option(NetworkOptions, "The network and its recipe.")
     reading: DataOptions = option(DataOptions, "How labelled data is read.")

@@ -120,12 +120,12 @@ def from_labelled_option(what: str) -> Any:
     """Return the option that makes a pool of labelled images.
 
     Args:
-        what: says whose images, for the help.
+        what: the beginning of the help, up to "that hold no object".
     """
     return option(
         False,
-        f"Without a pool: mine the parts of {what} that hold no object. Each is named by its image and "
-        "rectangle (00.png#xywh=64,0,320,240).",
+        f"{what} that hold no object. Each part is named by its image and its rectangle "
+        "(00.png#xywh=64,0,320,240).",
         flags=("--pool-from-labelled",),
         panel="Pool",
     )
@@ -252,7 +252,10 @@ class MineOptions:
     """
 
     top: int | None = option(
-        None, "Hand out the N hardest images; all that fire if not given.", metavar="N", minimum=1
+        None,
+        "Hand out the N hardest images: list them in candidates.csv. If not given: all that fire.",
+        metavar="N",
+        minimum=1,
     )
     fraction: float | None = option(
         None,
@@ -271,7 +274,9 @@ class MineOptions:
     )
     """Each a ``Dataset``, or the path of a dataset's file or of a folder of images."""
     every: str | None = every_option()
-    pool_from_labelled: bool = from_labelled_option("the training images of POOL, labelled data,")
+    pool_from_labelled: bool = from_labelled_option(
+        "POOL is labelled data: mine the parts of its training images"
+    )
     rank: RankOptions = option(RankOptions, "How the pool is ranked.")
     runtime: RuntimeName = option(
         "auto",

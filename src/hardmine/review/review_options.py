@@ -51,15 +51,15 @@ class ReviewOptions:
     )
     export: str | None = option(
         None,
-        "Serve no page: write the images that hold an object and have no box yet for a labelling "
-        "program, with the alarms as its predictions, into the folder of --out.",
+        "Serve no page; write the images that hold an object and have no box yet, with the alarms as "
+        f"predictions, for a labelling program ({', '.join(export_formats())}), into the folder --out.",
         metavar="FORMAT",
         complete=export_formats,
         panel="Output",
     )
     out: Path | None = option(
         None,
-        "The folder that --export writes; it must be new or empty.",
+        "The folder for --export; it must be new or empty.",
         metavar="DIR",
         panel="Output",
     )

@@ -15,7 +15,7 @@ from hardmine.data.quality.repair import Repair, repair
 from hardmine.data.quality.resize_effects import ModelInput
 from hardmine.errors import ConfigError
 from hardmine.evaluation.source_shortcut import MIN_GROUPS, ShortcutReport, find_shortcut
-from hardmine.finding_kinds import FindingKind
+from hardmine.finding_kinds import FindingKind, Severity
 from hardmine.option_fields import takes_options
 from hardmine.reports.check_report import write_check_page
 from hardmine.types import Dataset, ImageState
@@ -26,12 +26,22 @@ Step = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What was found, and whether the source of an image can be told without its objects."""
+    """What was found, and whether the background alone separates positives from negatives."""
 
     report: CheckReport
     shortcut: ShortcutReport | None = None
     notes: tuple[str, ...] = ()
     repair: Repair | None = None
+
+    def __repr__(self) -> str:
+        report = self.report
+        images = sum(split.images for split in report.splits.values())
+        boxes = sum(split.boxes for split in report.splits.values())
+        errors, warnings = (report.count(kind) for kind in (Severity.ERROR, Severity.WARNING))
+        return (
+            f"CheckResult({report.data}: {images} images, {boxes} boxes, "
+            f"errors: {errors}, warnings: {warnings})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON knows it."""
@@ -62,8 +72,8 @@ def check(
         val: labelled data with the same classes, looked at as a further split.
         against: labelled data or folders of images that must not share pictures with it; by the name
             that findings use, or a list.
-        negatives: images without objects: must not share pictures either, and are put to the
-            shortcut test.
+        negatives: images without objects. They must not share pictures either, and the shortcut test
+            compares them with the positives.
         progress: called with (what, done, total).
         options: how to look, and what to write: a page (``html``), a repaired copy (``fix``); each of
             its fields is also a keyword.
@@ -74,6 +84,8 @@ def check(
 
     Example:
         >>> result = hardmine.check("shelf")
+        >>> result
+        CheckResult(shelf: 12 images, 12 boxes, errors: 0, warnings: 2)
         >>> for problem in result.report.problems:
         ...     print(problem)
         images/01.png[0]: the same box in 6 images

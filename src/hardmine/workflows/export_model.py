@@ -53,7 +53,7 @@ def export(
     checkpoint: Path | str,
     *,
     to: Target = "onnx",
-    out: Path | None = None,
+    out: Path | str | None = None,
     progress: Notify | None = None,
     options: ExportOptions | None = None,
 ) -> ExportResult:
@@ -72,16 +72,17 @@ def export(
 
     Example:
         >>> run = hardmine.train("shelf", val=0.25, recipe="tiny.yaml", out="first", draws=20)
-        >>> result = hardmine.export(run.checkpoint, to="onnx")
-        >>> result.path.name
+        >>> hardmine.export(run.checkpoint, to="onnx").path.name
         'last.onnx'
+        >>> hardmine.export("first", to="onnx", out="model.onnx").path.name
+        'model.onnx'
     """
     from hardmine.inference.load_detector import load_detector
 
     how, tell = options or ExportOptions(), progress or silent
     data = how.data
     detector = _ssd(checkpoint)
-    path = (out or _beside(Path(checkpoint), to, int8=how.int8)).resolve()
+    path = Path(out or _beside(Path(checkpoint), to, int8=how.int8)).resolve()
     pictures = _pictures(how.calibrate) if how.calibrate is not None else []
     path.parent.mkdir(parents=True, exist_ok=True)
     tell("export", 0, 1)

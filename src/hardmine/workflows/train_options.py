@@ -81,7 +81,7 @@ class DataOptions:
     empty_is_verified: bool = option(
         False,
         "Somebody looked at the images without annotations, and they hold no object. Without this "
-        "option they count as unreviewed and do not train.",
+        "option they count as unreviewed and are left out.",
         flags=("--empty-is-verified",),
         panel="Data",
     )
@@ -101,8 +101,8 @@ class NetworkOptions:
 
     model: str | None = option(
         None,
-        "The network and its recipe, by name; 'hardmine models' lists them. 'auto', and no name: "
-        "chosen by the sizes of the labelled boxes.",
+        "The network and its recipe, by name; 'hardmine models' lists them. 'auto', or without this "
+        "option: chosen by the sizes of the labelled boxes.",
         metavar="auto|NAME",
         panel="Training",
     )
@@ -459,8 +459,8 @@ class ThresholdOptions:
     )
     cap: int = option(
         5,
-        "With --count alarms: at most N alarms of one image count. Without a limit no number of images "
-        "could promise anything of a mean.",
+        "With --count alarms: of each image at most N alarms count. A mean of counts without a limit "
+        "cannot be promised, however many images there are.",
         metavar="N",
         minimum=1,
         panel="Advanced",
