@@ -186,7 +186,7 @@ def test_two_tabs_see_each_other_and_nothing_is_lost(
     second.route("**/api/changes*", lambda route: None)  # it does not hear of the first one in time
     press(first, "e", 1)
     press(second, "o")  # still shows picture 0 as undecided
-    says(second, "ann has said “Empty” meanwhile. Press the key again to overrule.")
+    says(second, "ann has decided “Empty” in the meantime. Press the key again to replace it.")
     assert decided(run) == {"pic-000.jpg": ("empty", "ann")}
     press(second, "Shift+O", 1)
     assert decided(run) == {"pic-000.jpg": ("contains_object", "ben")}

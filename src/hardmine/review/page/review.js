@@ -548,7 +548,7 @@ function conflict(conflicts, body) {
   }
   const { who, verdict: other } = conflicts[0];
   const more = conflicts.length > 1 ? ` (and ${conflicts.length - 1} more)` : "";
-  say(`${who} has said “${WORDS[other]}” meanwhile${more}. Press the key again to overrule.`, "warning");
+  say(`${who} has decided “${WORDS[other]}” in the meantime${more}. Press the key again to replace it.`, "warning");
   apply([]);
   if (view === "grid") grid.refresh();
   else getDetails([order[at]]).then(() => { drawFacts(); drawVerdicts(); drawStrip(); });
