@@ -73,11 +73,23 @@ def test_what_cannot_be_compared_does_not_stop() -> None:
         (point(0.1, recall=0.74), "recall at any score fell from 0.8000 to 0.7400"),
         (point(None), "the reference recall is no longer reached"),
         (point(0.1, ap50=None), None),
+        (point(0.1, ap50=None, recall=0.7), "recall at any score fell from 0.8000 to 0.7000"),
     ],
 )
 def test_the_guard_watches_detection(last: RoundPoint, reason: str | None) -> None:
     said = guarded_rule([point(0.4), last])
     assert (said is None) if reason is None else (said is not None and reason in said)
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    start, fell = point(0.4), point(0.35)
+    change = AlarmChange(0.9, None, None, (0.8,))
+    reason = guarded_rule([start, fell, RoundPoint(0.7, 0.95, 0.8, 0.3, None, change)])
+    assert reason is not None
+    assert "(recall 0.8; 95 % unknown to unknown)" in reason
+    assert reason.endswith("a fall to 0.8 or less was wanted")
+    # A recall that round 0 did not reach either is no harm.
+    assert guarded_rule([point(None), point(None)]) is None
 
 
 def test_harm_is_measured_from_round_zero_not_from_the_round_before() -> None:

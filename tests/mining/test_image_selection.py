@@ -31,7 +31,7 @@ from hardmine.mining.image_selection import (
 )
 from hardmine.mining.mine_options import RULES, MineOptions, RankOptions, class_margin
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.ranking import RankedImage, rank_images, take_shortlist
+from hardmine.mining.ranking import RankedImage, rank_images, shortlist_size, take_shortlist
 from hardmine.mining.scan import ScannedPool, ScanSummary
 from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.types import Dataset, ImageRecord, ImageState, PoolScore
@@ -474,6 +474,40 @@ def test_the_shortlist_of_uncertainty_lies_on_both_sides_of_the_threshold() -> N
     options = RankOptions(rule="uncertainty", threshold=0.65, min_score=0)
     found = take_shortlist(rows, options, size=2)  # 1, .9, .8, .7 | .6, .5, .4, …
     assert [row.image for row in found.rows] == ["2", "3", "4", "5"]
+
+
+def test_how_many_images_are_looked_at() -> None:
+    # By score alone 16 more than asked for, or a tenth; else four times as many, and 1,000 at least.
+    assert [shortlist_size(n, RankOptions()) for n in (10, 160, 170)] == [26, 176, 187]
+    assert shortlist_size(None, RankOptions()) is None
+    for more in (
+        {"rule": "alarms"},
+        {"per_class": True},
+        {"diverse": True},
+        {"quota_class": 3},
+        {"group": "folder", "quota_group": 3},
+    ):
+        options = RankOptions(**more)  # type: ignore[arg-type]
+        assert [shortlist_size(n, options) for n in (10, 250, 251)] == [1000, 1000, 1004]
+
+
+@pytest.mark.parametrize(
+    ("more", "sizes"),
+    [
+        # Of .9 to .1, five reach .5: with 5 or more on either side nothing is left out.
+        ({"rule": "uncertainty", "threshold": 0.5}, {3: False, 4: False, 5: True, 6: True}),
+        ({"rule": "alarms"}, {8: False, 9: True, 10: True}),
+        ({"rule": "alarms", "min_score": 0.5}, {4: False, 5: True, None: True}),
+        ({"per_class": True}, {5: False, 6: True}),  # six of class 1, three of class 2
+    ],
+)
+def test_the_shortlist_says_whether_it_is_whole(
+    more: dict[str, object], sizes: dict[int | None, bool]
+) -> None:
+    rows = [PoolScore(f"{i}", 0.9 - i / 10, 1 + (i > 5), 1, 0, 0, "m") for i in range(9)]
+    options = RankOptions(**more)  # type: ignore[arg-type]
+    found = {size: take_shortlist(rows, options, size=size).whole for size in sizes}
+    assert found == sizes
 
 
 def test_the_shortlist_per_class_holds_as_many_of_each() -> None:

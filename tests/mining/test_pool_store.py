@@ -91,6 +91,70 @@ def test_pending_leaves_out_what_this_model_scored_or_failed_on(tmp_path: Path) 
         assert store.pending("m", []) == []
 
 
+def test_what_could_not_be_reached_is_looked_for_again(tmp_path: Path) -> None:
+    faults = [
+        Problem(kind, f"{kind}.jpg", -1, "r") for kind in ("image_unreachable", "image_missing")
+    ]
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_scores([], faults, model_id="m")
+        assert store.pending("m", [fault.file for fault in faults]) == ["image_unreachable.jpg"]
+        assert store.count_problems("m", [*(fault.file for fault in faults), "c"]) == 2
+        assert store.count_problems("other", [fault.file for fault in faults]) == 0
+
+
+def test_an_image_has_a_score_or_a_problem_whichever_came_last(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        fill(store, ("a", 0.5), ("b", 0.5))
+        fill(store, ("a", 0.5), model="other")
+        store.add_scores([], [Problem("image_missing", "a", -1, "r")], model_id="m")
+        assert store.find("m", "a") is None
+        assert store.find("other", "a") is not None
+        assert [problem.file for problem in store.problems("m")] == ["a"]
+        fill(store, ("a", 0.25))
+        assert store.problems("m") == ()
+        assert [s.image for s in store.iter_ranked("m")] == ["b", "a"]
+
+
+def test_a_fast_score_is_kept_beside_the_exact_one(tmp_path: Path) -> None:
+    def fast(score: float) -> tuple[PoolScore, Detections]:
+        return PoolScore("a", score, 1, -1, 0, 0, "m", exact=False), Detections.none()
+
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_scores([fast(0.25)])
+        assert store.pending("m", ["a"]) == []
+        assert store.pending("m", ["a"], exact=True) == ["a"]
+        assert store.score_pairs("m").tolist() == []
+        fill(store, ("a", 0.5))
+        assert store.pending("m", ["a"], exact=True) == []
+        fill(store, ("a", 0.75))
+        assert store.score_pairs("m").tolist() == [[0.75, 0.25]]
+        assert store.score_pairs("other").tolist() == []
+        store.add_scores([fast(0.125)])
+        fill(store, ("a", 0.5))
+        assert store.score_pairs("m").tolist() == [[0.5, 0.125]]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_pages_of_a_ranking_follow_each_other_without_gap_or_repeat(
+    tmp_path: Path, exact: bool
+) -> None:
+    scores = {f"{i}": (0.5, 0.25, 0.5, 1.0, 0.25)[i % 5] for i in range(9)}
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        for kind in (exact, not exact):  # under other names, those of the other kind
+            rows = [
+                PoolScore(name if kind is exact else f"x{name}", s, 1, 0, 0, 0, "m", exact=kind)
+                for name, s in scores.items()
+            ]
+            store.add_scores([(row, Detections.none()) for row in rows])
+        fill(store, ("1", 0.75), model="other")
+        ranked: list[PoolScore] = []
+        while page := store.ranked_after("m", ranked[-1] if ranked else None, 2, exact=exact):
+            assert len(page) == 2 or len(ranked) == 8
+            ranked += page
+    assert [row.image for row in ranked] == sorted(scores, key=lambda name: (-scores[name], name))
+    assert all(row.exact is exact for row in ranked)
+
+
 def test_the_latest_decision_counts_and_the_earlier_stays(tmp_path: Path) -> None:
     first = Decision("a", Verdict.EMPTY, "eve", "2026-01-01T00:00:00+00:00", "m")
     later = Decision("a", Verdict.CONTAINS_OBJECT, "bob", "2026-01-02T00:00:00+00:00", "m")
@@ -183,6 +247,26 @@ def test_an_image_handed_out_twice_keeps_its_first_round(tmp_path: Path) -> None
         store.add_mined("mined", 2, ["b", "c"], "m2")
         assert store.mined("mined") == {"a": "m1", "b": "m1", "c": "m2"}
         assert store.mined("random") == {}
+
+
+def test_what_was_handed_out_and_who_scored_comes_back_in_order(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_mined("random", 2, ["e"], "m")
+        store.add_mined("mined", 2, ["d"], "m")
+        store.add_mined("mined", 1, ["c", "a", "b"], "m")
+        assert list(store.mined("mined")) == ["c", "a", "b", "d"]
+        assert store.all_mined() == [
+            *(("mined", 1, image, "m") for image in "cab"),
+            ("mined", 2, "d", "m"),
+            ("random", 2, "e", "m"),
+        ]
+        fill(store, ("a", 0.5), ("b", 0.5), model="first")
+        for model in ("z", "c"):
+            fill(store, ("a", 0.5), model=model)
+        assert store.model_ids() == ["c", "z", "first"]
+        for image in "ba":
+            store.add_decisions([said(image)])
+        assert list(store.decisions()) == ["b", "a"]
 
 
 def test_a_second_writer_is_told_and_a_reader_is_let_in(tmp_path: Path) -> None:
