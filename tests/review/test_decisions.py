@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,13 @@ def test_the_pace_is_the_median_without_pauses() -> None:
     ]
     assert pace(found) == pytest.approx(3.5)  # the median of 2, 3, 4, 10
     assert pace(found[:1]) is None
+
+
+def test_pictures_that_are_decided_together_share_the_time() -> None:
+    found = [said(0, "2026-01-01T10:00:00+00:00"), said(1, "2026-01-01T10:00:02+00:00")]
+    together = said(2, "2026-01-01T10:00:22+00:00")
+    found += [replace(together, number=2 + i) for i in range(40)]
+    assert pace(found) == pytest.approx(0.5)  # forty pictures took 20 seconds, one took 2
 
 
 def test_a_long_run_of_empty_pictures_says_what_to_expect_of_the_rest() -> None:

@@ -140,8 +140,9 @@ def _open_checked(path: Path, *, read_only: bool) -> sqlite3.Connection:
             else:
                 _change(database, _CHANGES[version])
         elif version != SCHEMA_VERSION:
+            newer = ": update hardmine to open it" if version > SCHEMA_VERSION else ""
             raise DataError(
-                f"{path}: pool store of version {version}, this release reads {SCHEMA_VERSION}"
+                f"{path}: pool store of version {version}, this release reads {SCHEMA_VERSION}{newer}"
             )
         if not read_only:
             database.execute("PRAGMA synchronous = FULL")

@@ -8,7 +8,7 @@ store: what they add is taken up by :meth:`DecisionDesk.refresh`.
 from __future__ import annotations
 
 import sqlite3
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +28,9 @@ T = TypeVar("T")
 PAUSE = 60.0
 """Seconds between two decisions of one person that count as a pause, and not as their pace."""
 _PACE_OF = 40
-"""The pace is the median over so many decisions."""
+"""The pace is the median over the pictures of so many decisions."""
+_RECENT = 6000
+"""So many decisions are remembered: more than one call can write."""
 RUN_OF_EMPTY = 60
 """From so many decisions in a row that all say "empty", the page says what this allows to expect."""
 _CONFIDENCE = 0.95
@@ -81,7 +83,7 @@ class DecisionDesk:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decisions")
         self._latest: dict[tuple[str, bool], StoredDecision] = {}
         self._number, self._taken_back = 0, 0
-        self._recent: deque[StoredDecision] = deque(maxlen=4 * _PACE_OF)
+        self._recent: deque[StoredDecision] = deque(maxlen=_RECENT)
         self._changes: list[Change] = []
         try:
             self._store = self._do(lambda: PoolStore(store, beside_a_run=True))
@@ -246,18 +248,23 @@ class DecisionDesk:
 
 
 def pace(recent: Sequence[StoredDecision]) -> float | None:
-    """Return the seconds that one decision takes: the median of the latest, without pauses."""
-    at: dict[str, list[float]] = {}
-    for action in {said.action: said for said in recent}.values():
-        when = datetime.fromisoformat(action.decision.when).timestamp()
-        at.setdefault(action.decision.who, []).append(when)
+    """Return the seconds that one picture takes: the median of the latest, without pauses.
+
+    Of pictures that were decided together, each takes its share of the time.
+    """
+    pictures = Counter(said.action for said in recent)
+    at: dict[str, list[tuple[float, int]]] = {}
+    for action, said in {said.action: said for said in recent}.items():
+        when = datetime.fromisoformat(said.decision.when).timestamp()
+        at.setdefault(said.decision.who, []).append((when, pictures[action]))
     gaps = [
-        later - earlier
+        ((later - earlier) / count, count)
         for times in at.values()
-        for earlier, later in pairwise(times)
+        for (earlier, _), (later, count) in pairwise(times)
         if 0 < later - earlier <= PAUSE
     ]
-    return median(gaps[-_PACE_OF:]) if gaps else None
+    each = [seconds for seconds, count in gaps[-_PACE_OF:] for _ in range(count)]
+    return median(each) if each else None
 
 
 def advise_on_emptiness(recent: Sequence[StoredDecision], left: int) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -128,6 +130,9 @@ class Review:
             "pool": self.listed.pool,
             "store": str(self.listed.store),
             "classes": list(nouns),
+            "next": _next_command(self.listed.store.parent),
+            "export": f"hardmine review {shlex.quote(str(self.listed.store.parent))} "
+            "--export labelstudio --out to_label",
             "object": _object(nouns),
             "queues": [
                 {
@@ -261,7 +266,7 @@ class Review:
 
     def progress(self, queue: str) -> dict[str, Any]:
         """Return how far a queue is, how long the rest takes, and what to know about the rest."""
-        recent = self.desk.recent
+        recent = [said for said in self.desk.recent if self._stands_for_itself(said)]
         seconds = pace(recent)
         with self._lock:
             left = len(self._open.get(queue, ()))
@@ -279,6 +284,11 @@ class Review:
             "left": None if seconds is None else seconds * left,
             "advice": [text for text in advice if text and queue == QUEUES[0].name],
         }
+
+    def _stands_for_itself(self, said: StoredDecision) -> bool:
+        """Say whether a decision is on a picture that was looked at, and not on one beside it."""
+        places = self._at.get(said.decision.image, ())
+        return not places or any(self.listed.items[at].leader < 0 for at in places)
 
     def item(self, at: int) -> Item:
         """Return an image by its position in the list."""
@@ -473,6 +483,14 @@ def make_app(review: Review, access: Access) -> App:
     ]
     faults: Mapping[Any, Any] = {HTTPException: _http_fault, HardmineError: _fault}
     return RequestGuard(Starlette(routes=routes, exception_handlers=dict(faults)), access)
+
+
+def _next_command(run: Path) -> str:
+    """Return what to do when all is decided: a loop goes on, other decisions go into the data."""
+    where = shlex.quote(str(run))
+    if (run / "loop.json").is_file():
+        return f"hardmine loop --out {where} --resume"
+    return f"hardmine apply {where} DATA"
 
 
 def _static(data: bytes, kind: str) -> Response:

@@ -142,6 +142,48 @@ def test_an_object_gets_a_drawn_box_and_an_accepted_alarm(
     assert len(last_boxes(run)) == 1
 
 
+def test_the_alarms_stay_when_the_server_tells_of_the_decision_on_this_picture(
+    run: Path, served: Served, open_page: Open
+) -> None:
+    page = open_page(served.url)
+
+    def is_told(answer: Any) -> bool:
+        return "/api/changes" in answer.url and '"changes":[[0' in answer.text().replace(" ", "")
+
+    with page.expect_response(is_told):
+        press(page, "o")
+        page.wait_for_selector("#label-bar:not([hidden])")
+    page.wait_for_selector("#history li")
+    press(page, "a")
+    page.wait_for_function(
+        "() => document.getElementById('label-text').textContent.includes('1 box')"
+    )
+    press(page, "Enter", 1)
+    press(page, "ArrowLeft", 0)
+    press(page, "u", 1)
+    with PoolStore(run / "pool.sqlite", read_only=True) as store:
+        assert [len(each.decision.shown) for each in store.decisions_after(0)] == [1, 1, 1]
+
+
+def test_what_to_do_next_is_said_when_all_is_decided(
+    run: Path, served: Served, open_page: Open
+) -> None:
+    page = open_page(served.url)
+    press(page, "Shift+O", 1)
+    for picture in range(2, 6):
+        press(page, "e", picture)
+    press(page, "e")
+    page.wait_for_selector("#done:not([hidden])")
+    assert page.inner_text("#done-command") == f"Into your own data: hardmine apply {run} DATA"
+    assert page.inner_text("#done-label").startswith("1 picture holds an object and has no box yet")
+    assert f"hardmine review {run} --export" in page.inner_text("#done-label")
+    (run / "loop.json").write_text("{}")
+    later = page.context.new_page()
+    later.goto(served.url)
+    later.wait_for_selector("#done:not([hidden])")
+    assert f"hardmine loop --out {run} --resume" in later.inner_text("#done-command")
+
+
 def test_a_box_is_made_by_keys_alone(run: Path, served: Served, open_page: Open) -> None:
     page = open_page(served.url)
     press(page, "o")

@@ -75,6 +75,11 @@ def test_boxes_are_hidden_while_the_key_is_held(served: Served, open_page: Open)
     assert page.evaluate(picture) != shown
     page.keyboard.up("h")
     assert page.evaluate(picture) == shown
+    page.keyboard.down("h")
+    page.keyboard.down("Shift")
+    page.keyboard.up("H")  # let go as a capital
+    page.keyboard.up("Shift")
+    assert page.evaluate(picture) == shown
 
 
 def test_the_filter_narrows_the_list_by_verdict_score_and_name(
@@ -305,6 +310,28 @@ def test_queues_stand_beside_the_candidates(tmp_path: Path, open_page: Open) -> 
         server.stop()
 
 
+def test_all_lists_are_reached_on_a_phone(tmp_path: Path, browser: Any, open_page: Open) -> None:
+    run = mined(tmp_path, 3)
+    image = tmp_path / "pool" / "pic-002.jpg"
+    with PoolStore(run / "pool.sqlite") as store:
+        store.add_decisions([Decision(str(image), Verdict.EMPTY, "ann", "2026-01-01", MODEL)])
+        store.add_scores([(score_of(image, 0.97, "new"), alarm(0.97))], model_id="new")
+    server = serve(run)
+    context = browser.new_context(
+        viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True
+    )
+    try:
+        page = open_page(server.url, context=context)
+        page.tap("#queues button >> nth=1")
+        page.wait_for_function(
+            "() => document.getElementById('question').textContent.includes('empty')"
+        )
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    finally:
+        context.close()
+        server.stop()
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_a_phone_in_dark_and_light(
     run: Path, served: Served, browser: Any, open_page: Open, scheme: str
@@ -316,6 +343,9 @@ def test_a_phone_in_dark_and_light(
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, ground[4:-1].split(","))) < 200) is (scheme == "dark")
+    assert page.locator("#alarms button").count() == 1
+    page.tap("#weaker")
+    assert page.locator("#alarms button").count() == 2
     page.tap("#verdicts .empty")
     shows(page, 1)
     assert decided(run)["pic-000.jpg"][0] == "empty"

@@ -20,6 +20,7 @@ const pictures = new Pictures(14);
 const thumbnails = new Thumbnails();
 const keys = new Keys();
 const details = new Map();
+const outdated = new Set(); // Their details are read again, and count until then.
 
 let list = null; // Columns of the whole list.
 let verdict = []; // A code for each picture.
@@ -83,6 +84,7 @@ const grid = new Grid($("tiles"), $("tiles-space"), $("marquee"), {
 async function start() {
   const [session] = await Promise.all([server.start(), loadList()]);
   $("store-text").textContent = `Decisions are written to ${session.store}.`;
+  $("who").placeholder = session.who;
   document.title = `Review · ${session.pool.split("/").pop() || session.pool}`;
   $("class-choice").replaceChildren(...session.classes.map((name) => option(name, name)));
   $("class-label").hidden = session.classes.length < 2;
@@ -141,7 +143,7 @@ function drawQueues() {
     button.type = "button";
     button.title = each.help;
     button.setAttribute("aria-current", String(each.name === queue));
-    button.append(element("span", "count", String(undecided.get(each.name) ?? 0)));
+    button.append(element("span", "count", number(undecided.get(each.name) ?? 0)));
     button.addEventListener("click", () => { leaveLabel(); setQueue(each.name); setView("single"); });
     return button;
   }));
@@ -179,6 +181,7 @@ function passes(id) {
   if (filter.class && list.classes[list.class[id]] !== filter.class) return false;
   if (filter.round && list.rounds[list.round[id]] !== filter.round) return false;
   if (filter.group && list.groups[list.group[id]] !== filter.group) return false;
+  if ((low !== "" || high !== "") && list.score[id] === null) return false; // Drawn at random: no model ranked it.
   if (low !== "" && !(list.score[id] >= Number(low))) return false;
   if (high !== "" && !(list.score[id] <= Number(high))) return false;
   return found === null || found.has(id);
@@ -192,7 +195,11 @@ async function poll() {
     const here = apply(told.changes).has(order[at]);
     progress = told.progress;
     document.body.classList.toggle("scanning", told.scanning);
-    if (here && !saving) { details.delete(order[at]); drawFacts(); drawVerdicts(); }
+    if (here && !saving) {
+      await getDetails([order[at]]);
+      drawFacts();
+      drawVerdicts();
+    }
     if (told.changes.length) drawStrip();
     drawProgress();
     if ($("notice").dataset.kind === "gone") say("The server answers again.");
@@ -233,7 +240,7 @@ function apply(changes) {
     setVerdict(id, code);
     seen[id] = number;
     touched.add(id);
-    details.delete(id);
+    outdated.add(id);
   }
   if (touched.size) {
     if (view === "grid") grid.refresh(touched);
@@ -250,26 +257,32 @@ function drawProgress() {
   $("bar-done").style.width = `${all ? (100 * done) / all : 0}%`;
   const parts = [`${number(done)} of ${number(all)}`];
   if (progress?.seconds) {
-    parts.push(`${Math.round(60 / progress.seconds)} per minute`);
+    parts.push(`${number(Math.round(60 / progress.seconds))} per minute`);
     if (done < all) parts.push(`${duration(progress.seconds * (all - done))} left`);
   }
   if (document.body.classList.contains("scanning")) parts.push("a run is using this store");
-  $("pace").textContent = parts.join(" · ");
   const advice = progress?.advice?.[0] ?? "";
+  if (advice) parts.push("more of these bring little");
+  $("pace").textContent = parts.join(" · ");
   if (advice && !advised && !$("notice").textContent) {
     advised = true;
     say(advice, "advice");
   }
-  $("bar").title = advice;
+  $("bar").title = $("pace").title = advice;
 }
 
 // ---- One picture
 
 async function getDetails(ids) {
-  const missing = ids.filter((id) => !details.has(id));
+  const missing = ids.filter((id) => !details.has(id) || outdated.has(id));
   for (let from = 0; from < missing.length; from += 100) {
-    for (const each of await server.get(`/api/images?ids=${missing.slice(from, from + 100).join(",")}`)) {
-      details.set(each.id, each);
+    const some = missing.slice(from, from + 100);
+    for (const id of some) outdated.delete(id); // A decision that comes meanwhile marks it again.
+    try {
+      for (const each of await server.get(`/api/images?ids=${some.join(",")}`)) details.set(each.id, each);
+    } catch (error) {
+      for (const id of some) outdated.add(id);
+      throw error;
     }
   }
   if (details.size > 3000) {
@@ -364,8 +377,11 @@ async function loadSharp() {
 }
 
 function shownAlarms() {
-  const all = details.get(order[at])?.boxes ?? [];
-  return weaker ? all : all.slice(0, STRONG).filter((row) => row[4] >= NEAR * all[0][4]);
+  return alarmsOf(details.get(order[at])?.boxes ?? [], weaker);
+}
+
+function alarmsOf(all, withWeaker) {
+  return withWeaker ? all : all.slice(0, STRONG).filter((row) => row[4] >= NEAR * all[0][4]);
 }
 
 function drawFacts() {
@@ -396,9 +412,11 @@ function drawFacts() {
     line.append(button);
     return line;
   }));
-  const rest = found.boxes.length - alarms.length;
-  const hidden = rest === 1 ? "1 weaker alarm is not drawn" : `${rest} weaker alarms are not drawn`;
-  $("weaker").textContent = rest > 0 ? `${hidden}; ${shown(keys.keyOf.get("weaker"))} shows ${rest === 1 ? "it" : "them"}.` : "";
+  const strong = alarmsOf(found.boxes, false).length;
+  const rest = found.boxes.length - strong;
+  const many = rest === 1 ? "1 weaker alarm" : `${rest} weaker alarms`;
+  $("weaker").hidden = rest === 0;
+  $("weaker-text").textContent = weaker ? "Strong alarms only" : `Show ${many}`;
   drawSimilar(found);
   drawHistory(found);
   describe(found);
@@ -543,7 +561,7 @@ function conflict(conflicts, body) {
     const item = body.images.find((each) => each.id === said.id);
     seen[said.id] = said.number;
     setVerdict(said.id, CODE_OF[said.verdict]);
-    details.delete(said.id);
+    outdated.add(said.id);
     if (item) item.seen = said.number;
   }
   const { who, verdict: other } = conflicts[0];
@@ -701,6 +719,14 @@ function showDone() {
   $("done-counts").replaceChildren(...[...counts].map(([code, count]) => element("li", CODES[code], `${number(count)} ${CODES[code]}`)));
   const other = server.session.queues.find((each) => each.name !== queue && undecided.get(each.name) > 0);
   $("done-next").textContent = other ? `The list “${other.title}” still has pictures without a verdict.` : "This page can be closed: every decision is on the disk.";
+  const toLabel = counts.get("2") ?? 0;
+  $("done-label").hidden = !toLabel || queue === "labels";
+  const some = toLabel === 1 ? "1 picture holds an object and has" : `${number(toLabel)} pictures hold an object and have`;
+  $("done-label").replaceChildren(`${some} no box yet. For a labelling program: `, element("code", "", server.session.export));
+  $("done-command").hidden = Boolean(other);
+  $("done-command").replaceChildren(
+    server.session.next.includes(" loop ") ? "The loop goes on with: " : "Into your own data: ", element("code", "", server.session.next),
+  );
   drawProgress();
   $("done-back").focus();
 }
@@ -924,7 +950,7 @@ async function restore(words) {
 
 function openFilter() {
   const choose = (place, names, value) => {
-    $(place).replaceChildren(option("", "all"), ...names.filter(Boolean).slice(0, 500).sort().map((name) => option(name, name)));
+    $(place).replaceChildren(option("", "all"), ...names.filter(Boolean).sort().slice(0, 2000).map((name) => option(name, name)));
     $(place).value = value;
     $(place).closest("label").hidden = names.filter(Boolean).length < 2;
   };
@@ -1118,7 +1144,11 @@ function finishLabelling() {
   flushLabel().then(() => { leaveLabel(); drawFacts(); });
 }
 
-addEventListener("keyup", (event) => { if (keys.action(event) === "hide") stage.hideBoxes(false); });
+// Shift may have been pressed or let go meanwhile.
+addEventListener("keyup", (event) => {
+  const plain = (key) => key.replace("Shift+", "");
+  if (plain(nameOf(event)) === plain(keys.keyOf.get("hide"))) stage.hideBoxes(false);
+});
 addEventListener("blur", () => stage.hideBoxes(false));
 $("canvas").addEventListener("focus", () => { tabLeaves = false; });
 document.addEventListener("click", (event) => {

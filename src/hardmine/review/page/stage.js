@@ -135,7 +135,8 @@ export class Stage {
     ordered.sort((a, b) => Boolean(a.selected) - Boolean(b.selected));
     const place = { left, top, scale, w, h };
     for (const box of ordered) this.#outline(box, style, place);
-    for (const box of ordered) this.#tag(box, style, place);
+    const taken = []; // The strongest box, which is drawn last, has the first choice of a place.
+    for (const box of ordered.reverse()) this.#tag(box, style, place, taken);
   }
 
   #outline({ box, kind, selected, dim }, style, { left, top, scale }) {
@@ -155,7 +156,7 @@ export class Stage {
     context.globalAlpha = 1;
   }
 
-  #tag({ box, kind, text, selected, at, dim }, style, { left, top, scale, w, h }) {
+  #tag({ box, kind, text, selected, at, dim }, style, { left, top, scale, w, h }, taken) {
     if (!text || ((at >= TAGS || dim) && !selected)) return;
     const { context } = this;
     const colour = style.getPropertyValue(`--${kind}`).trim();
@@ -163,7 +164,13 @@ export class Stage {
     context.font = "600 13px system-ui, sans-serif";
     const wide = context.measureText(text).width + 12;
     const x = Math.max(0, Math.min(x1 - 1, w - wide));
-    const y = y1 >= 22 ? y1 - 21 : Math.min(Math.max(0, y1), h - 20);
+    let y = y1 >= 22 ? y1 - 21 : Math.min(Math.max(0, y1), h - 20);
+    const covers = (other) => x < other.x + other.wide && other.x < x + wide && Math.abs(y - other.y) < 20;
+    for (let other = taken.find(covers); other; other = taken.find(covers)) {
+      y = other.y + 21;
+      if (y > h - 20) return; // No room; the list beside the picture names it.
+    }
+    taken.push({ x, y, wide });
     context.fillStyle = colour;
     context.fillRect(x, y, wide, 20);
     context.fillStyle = style.getPropertyValue("--on-mark").trim();
