@@ -28,9 +28,9 @@ from PIL import Image
 from hardmine.data.images import has_picture_name
 from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.inference.framework_detector import SCORE_FLOOR
+from hardmine.inference.detector import SCORE_FLOOR
+from hardmine.inference.framework_detectors import import_ultralytics
 from hardmine.inference.load_detector import load_detector
-from hardmine.inference.ultralytics_detector import import_ultralytics
 from hardmine.mining.mine import mine
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data")) / "negatives" / "pool"

@@ -44,8 +44,7 @@ from benchmarks.step import RESULTS, make_batch, quiet_heads, timed, whole
 from hardmine.device import choose_device, describe_machine
 from hardmine.files import write_json
 from hardmine.inference.checkpoint_detector import TorchDetector
-from hardmine.inference.runtimes.runtime import make_scorer
-from hardmine.inference.runtimes.torch_runtime import CudaScorer
+from hardmine.inference.fast_scoring import CudaScorer, make_scorer
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import Recipe

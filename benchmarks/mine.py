@@ -35,6 +35,7 @@ from hardmine.device import describe_machine
 from hardmine.files import write_json
 from hardmine.inference.checkpoint_detector import TorchDetector, load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
+from hardmine.inference.fast_scoring import make_scorer
 from hardmine.inference.image_loading import (
     ImageItem,
     Loaded,
@@ -46,7 +47,6 @@ from hardmine.inference.image_loading import (
     stack,
 )
 from hardmine.inference.predict import DECODE_FLOOR, ScoredImage, score_images
-from hardmine.inference.runtimes.runtime import make_scorer
 from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.rescoring import ExactRanking

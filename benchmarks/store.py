@@ -116,8 +116,8 @@ def time_top(folder: Path, rows: int) -> dict[str, float]:
 def victim(path: Path, images: int) -> None:
     """Scan with a detector that takes a hundredth of a millisecond; notes what it scored."""
     from hardmine.data.resize import Resize
-    from hardmine.inference.runtimes import runtime
-    from hardmine.inference.runtimes.runtime import FastScore
+    from hardmine.inference import fast_scoring
+    from hardmine.inference.fast_scoring import FastScore
 
     def batch_of(scorer: Any, resize: Any, batch: Any) -> list[FastScore]:
         time.sleep(0.002)
@@ -125,7 +125,7 @@ def victim(path: Path, images: int) -> None:
         return [FastScore(i.name, (hash_of(i.name) % 9973) / 9973, 1, 0, 0) for i in batch]
 
     known: set[str] = set()
-    runtime.score_batch = batch_of  # type: ignore[assignment]
+    fast_scoring.score_batch = batch_of  # type: ignore[assignment]
     scorer: Any = type("Quick", (), {"name": "fake", "workers": 2, "batch_size": 16})()
     with PoolStore(path) as store:
         known.update(score.image for score in store.iter_ranked(MODEL))

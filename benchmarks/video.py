@@ -27,8 +27,8 @@ from PIL import Image
 from hardmine.data.video import Sampling, iter_frames
 from hardmine.device import describe_machine
 from hardmine.inference.checkpoint_detector import TorchDetector
+from hardmine.inference.fast_scoring import make_scorer
 from hardmine.inference.load_detector import load_detector
-from hardmine.inference.runtimes.runtime import make_scorer
 from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import scan_source

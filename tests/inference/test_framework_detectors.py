@@ -16,7 +16,8 @@ from torchvision.models import get_model
 import hardmine
 from hardmine.detections import Detections
 from hardmine.errors import CheckpointError, ConfigError, DataError, MissingExtraError
-from hardmine.inference.framework_detector import ClassTable, FrameworkDetector
+from hardmine.inference.detector import ClassTable
+from hardmine.inference.framework_detectors import FrameworkDetector
 from hardmine.inference.tiles import tiled
 
 KINDS = ["ultralytics", "libreyolo", "rfdetr", "transformers"]
@@ -174,7 +175,7 @@ def test_a_folder_without_its_image_processor_is_refused(
 def test_nothing_is_imported_that_nobody_named() -> None:
     script = (
         "import sys, hardmine, hardmine.cli.main\n"
-        "from hardmine.inference import load_detector, ultralytics_detector, huggingface_detector\n"
+        "from hardmine.inference import load_detector, framework_detectors\n"
         f"print([name for name in {KINDS} if name in sys.modules])"
     )
     done = subprocess.run(

@@ -15,8 +15,8 @@ import torch
 from hardmine.data.formats.image_files import load_images
 from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
+from hardmine.inference import fast_scoring
 from hardmine.inference.predict import _FullPrecision, score_images
-from hardmine.inference.runtimes import runtime
 from hardmine.loop.arm import ArmState, CandidateSearch
 from hardmine.loop.control_arms import MINED, NONE, RANDOM
 from hardmine.loop.loop_options import Amount, LoopOptions
@@ -113,7 +113,7 @@ def test_it_takes_what_the_exact_ranking_takes(
     options: LoopOptions,
 ) -> None:
     if noise is not None:  # else the machine's own first cut
-        monkeypatch.setattr(runtime, "make_scorer", lambda *a: Noisy(noise))
+        monkeypatch.setattr(fast_scoring, "make_scorer", lambda *a: Noisy(noise))
     taken = tuple(str(record.path) for record in pool.records[::7])
     with PoolStore(tmp_path / "pool.sqlite") as store:
         search = search_of(tmp_path, pool, store, options)
@@ -142,7 +142,7 @@ class Dying:
 
         monkeypatch.setattr(self.scorer, "score", cut)
         monkeypatch.setattr(_FullPrecision, "_run_network", full)
-        monkeypatch.setattr(runtime, "make_scorer", lambda *a: self.scorer)
+        monkeypatch.setattr(fast_scoring, "make_scorer", lambda *a: self.scorer)
 
     def tick(self) -> None:
         self.left -= 1
@@ -199,7 +199,7 @@ def test_a_score_in_full_hangs_on_nothing_but_the_image(pool: Dataset) -> None:
 def test_the_second_look_is_at_full_precision(
     tmp_path: Path, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "make_scorer", lambda *a: Noisy(0.02))
+    monkeypatch.setattr(fast_scoring, "make_scorer", lambda *a: Noisy(0.02))
     with PoolStore(tmp_path / "pool.sqlite") as store:
         search = search_of(tmp_path, pool, store, LoopOptions())
         arm = state_of(tmp_path)

@@ -27,7 +27,8 @@ from hardmine.data.video import (
 )
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
-from hardmine.inference.framework_detector import FrameworkDetector, ranked
+from hardmine.inference.detector import ranked
+from hardmine.inference.framework_detectors import FrameworkDetector
 from hardmine.inference.image_loading import ImageItem, open_item, read_item
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.mining.sources.pool_source import open_image, open_source

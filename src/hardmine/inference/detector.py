@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,9 +20,15 @@ from torch import Tensor
 from hardmine.data.resize import Resize
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
-from hardmine.inference.image_loading import ImageItem, Loaded, batched, load_item, stack
+from hardmine.inference.image_loading import (
+    ImageItem,
+    Loaded,
+    batched,
+    load_item,
+    stack,
+)
 from hardmine.option_fields import changed_options
-from hardmine.types import Problem
+from hardmine.types import F32, I64, Problem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,3 +146,61 @@ def pooled_features(detector: Detector, items: Sequence[ImageItem]) -> NDArray[n
         images = stack(loaded)
         parts.append(detector.features(images).float().cpu().numpy())
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+
+SCORE_FLOOR = 0.01
+"""Detections below are not asked for; the frameworks' own floor of .25 to .5 would hide what ranking
+needs."""
+
+
+def ranked(boxes: F32, scores: F32, labels: I64) -> Detections:
+    """Return detections best first, without those below ``SCORE_FLOOR`` and those without area.
+
+    Args:
+        boxes: f32[K, 4] xyxy.
+        scores: f32[K].
+        labels: i64[K] in 1..C.
+    """
+    real = (scores >= SCORE_FLOOR) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    boxes, scores, labels = boxes[real], scores[real], labels[real]
+    order = np.argsort(-scores, kind="stable")
+    return Detections(
+        boxes[order].astype(np.float32), scores[order].astype(np.float32), labels[order]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """A framework's class numbers as labels 1..C; ``label_of`` holds the label of each number."""
+
+    names: tuple[str, ...]
+    label_of: Mapping[int, int]
+
+    @staticmethod
+    def of(names: Mapping[int, str], given: Sequence[str] | None, where: str) -> ClassTable:
+        """Take a framework's names by number, and over them those that the user gave.
+
+        Numbers whose name is empty or ``N/A`` (COCO's gaps) are no classes.
+
+        Raises:
+            ConfigError: the user's names are of another number, or a name occurs twice.
+        """
+        numbers = [n for n in sorted(names) if names[n].strip().upper() not in ("", "N/A")]
+        own = tuple(names[number] for number in numbers)
+        if given is not None and len(given) != len(own):
+            raise ConfigError(
+                f"{where}: the model has {len(own)} classes ({', '.join(own[:6])}), "
+                f"--classes gives {len(given)}"
+            )
+        chosen = own if given is None else tuple(given)
+        if len(set(chosen)) < len(chosen):
+            raise ConfigError(f"{where}: a class name occurs twice: {', '.join(chosen[:12])}")
+        return ClassTable(chosen, {number: i for i, number in enumerate(numbers, start=1)})
+
+    def detections(self, boxes: Any, scores: Any, numbers: Any) -> Detections:
+        """Return detections by the framework's class numbers; those of no class are left out."""
+        values = np.asarray(numbers).astype(np.int64).reshape(-1)
+        labels = np.array([self.label_of.get(int(n), 0) for n in values], np.int64)
+        known = labels > 0
+        corners = np.asarray(boxes, np.float32).reshape(-1, 4)
+        return ranked(corners[known], np.asarray(scores, np.float32)[known], labels[known])

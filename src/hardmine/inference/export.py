@@ -21,9 +21,8 @@ from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.files import write_atomic
 from hardmine.inference.checkpoint_detector import TorchDetector
+from hardmine.inference.fast_scoring import import_openvino, quiet_export
 from hardmine.inference.graph.graph_detector import IDENTITY, METADATA_KEY
-from hardmine.inference.runtimes.openvino_runtime import import_openvino
-from hardmine.inference.runtimes.scoring_network import quiet_export
 from hardmine.models.postprocess import DecodeConfig, foreground_scores
 from hardmine.models.priors import decode_boxes
 from hardmine.numpy_boxes import box_iou

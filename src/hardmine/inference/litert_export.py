@@ -27,9 +27,9 @@ from hardmine.errors import MissingExtraError
 from hardmine.files import write_atomic
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inference.export import ExportNetwork, describe, with_point
+from hardmine.inference.fast_scoring import quiet_export
 from hardmine.inference.graph.graph_detector import METADATA_KEY
 from hardmine.inference.graph.tflite_file import POST_PROCESS, metadata_buffer, read_model
-from hardmine.inference.runtimes.scoring_network import quiet_export
 from hardmine.models.priors import CENTRE_VARIANCE, SIZE_VARIANCE
 from hardmine.tensors import ScoreForm
 

@@ -130,19 +130,19 @@ def _framework(
         raise ConfigError(f"{kind}:{path}@{side}: has an image size of its own; leave out @{side}")
     match kind:
         case "ultralytics":
-            from hardmine.inference.ultralytics_detector import load_ultralytics
+            from hardmine.inference.framework_detectors import load_ultralytics
 
             return load_ultralytics(Path(path), where, classes=names, side=pixels)
         case "libreyolo":
-            from hardmine.inference.libreyolo_detector import load_libreyolo
+            from hardmine.inference.framework_detectors import load_libreyolo
 
             return load_libreyolo(Path(path), where, classes=names, side=pixels)
         case "rfdetr":
-            from hardmine.inference.rfdetr_detector import load_rfdetr
+            from hardmine.inference.framework_detectors import load_rfdetr
 
             return load_rfdetr(Path(path), where, classes=names)
         case _:
-            from hardmine.inference.huggingface_detector import load_huggingface
+            from hardmine.inference.framework_detectors import load_huggingface
 
             return load_huggingface(path, where, classes=names)
 
@@ -182,7 +182,7 @@ _COCO = 90
 
 
 def _is_huggingface(path: Path) -> bool:
-    from hardmine.inference.huggingface_detector import is_huggingface
+    from hardmine.inference.framework_detectors import is_huggingface
 
     return is_huggingface(path)
 

@@ -17,7 +17,7 @@ from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores, Detector, make_model_id
-from hardmine.inference.framework_detector import FrameworkDetector, placed
+from hardmine.inference.framework_detectors import FrameworkDetector, placed
 from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import FileDetector, PredictMixin, ScoredImage
 from hardmine.numpy_boxes import box_iou

@@ -16,9 +16,9 @@ from hardmine.types import PoolScore, Problem
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
+    from hardmine.inference.fast_scoring import FastScore, Scorer
     from hardmine.inference.image_loading import ImageItem
     from hardmine.inference.predict import ScoredImage
-    from hardmine.inference.runtimes.runtime import FastScore, Scorer
 
 Row = tuple[PoolScore, Detections]
 """What the store keeps of an image: its score, and the detections behind an exact one."""
@@ -61,7 +61,7 @@ class FastScorer:
 
     def score(self, items: Iterable[ImageItem | Problem]) -> Iterator[Sequence[Row | Problem]]:
         """Yield fast scores, batch by batch."""
-        from hardmine.inference.runtimes.runtime import fast_scores
+        from hardmine.inference.fast_scoring import fast_scores
 
         for batch in fast_scores(self._scorer, self._detector.resize, read_ahead(items)):
             yield [

@@ -225,8 +225,8 @@ class Worker:
     def __init__(self, detector: Any, runtime: str | None, cores: int) -> None:
         import ray
 
+        from hardmine.inference.fast_scoring import make_scorer
         from hardmine.inference.image_loading import use_cores
-        from hardmine.inference.runtimes.runtime import make_scorer
 
         use_cores(cores)
         found = ray.get(detector)

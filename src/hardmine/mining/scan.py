@@ -154,7 +154,7 @@ def make_pool_scorer(
         MissingExtraError: the runtime is not installed.
     """
     from hardmine.inference.checkpoint_detector import TorchDetector
-    from hardmine.inference.runtimes.runtime import choose_runtime, make_scorer
+    from hardmine.inference.fast_scoring import choose_runtime, make_scorer
 
     choose_runtime(detector, options.runtime)
     if options.ray is not None:

@@ -69,7 +69,7 @@ class Trainer:
 
 def _train_ultralytics(task: TrainingTask) -> None:
     """Train by ``ultralytics.YOLO(MODEL).train``, without its downloads and pictures."""
-    from hardmine.inference.ultralytics_detector import import_ultralytics
+    from hardmine.inference.framework_detectors import import_ultralytics
     from hardmine.workflows.trainer_data import write_yolo
 
     package = import_ultralytics(f"trainer ultralytics:{task.model}")
@@ -96,7 +96,7 @@ def _train_ultralytics(task: TrainingTask) -> None:
 
 def _train_libreyolo(task: TrainingTask) -> None:
     """Train by ``libreyolo.LibreYOLO(WEIGHTS).train``, whose data are YOLO's."""
-    from hardmine.inference.framework_detector import import_framework
+    from hardmine.inference.framework_detectors import import_framework
     from hardmine.workflows.trainer_data import write_yolo
 
     package = import_framework("libreyolo", f"trainer libreyolo:{task.model}")
@@ -124,7 +124,7 @@ def _train_libreyolo(task: TrainingTask) -> None:
 
 def _train_rfdetr(task: TrainingTask) -> None:
     """Train by ``rfdetr.RFDETR….train``; the averaged weights of the last epoch are taken."""
-    from hardmine.inference.framework_detector import import_framework
+    from hardmine.inference.framework_detectors import import_framework
     from hardmine.workflows.trainer_data import write_rfdetr
 
     package = import_framework("rfdetr", f"trainer rfdetr:{task.model}")

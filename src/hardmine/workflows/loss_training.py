@@ -142,7 +142,7 @@ def train_huggingface(task: TrainingTask) -> None:
     Raises:
         CheckpointError: the folder holds no detection model or no image processor.
     """
-    from hardmine.inference.framework_detector import import_framework, unreadable
+    from hardmine.inference.framework_detectors import import_framework, unreadable
 
     package = import_framework("transformers", f"trainer hf:{task.model}")
     data = LabelledImages.read(task.train_json)

@@ -13,6 +13,7 @@ import yaml
 
 from hardmine.device import count_workers
 from hardmine.errors import CheckpointError, MissingExtraError
+from hardmine.inference.fast_scoring import import_openvino
 from hardmine.inference.graph.graph_detector import METADATA_KEY, Port
 from hardmine.inference.graph.graph_outputs import Array
 from hardmine.inference.graph.tflite_file import (
@@ -21,7 +22,6 @@ from hardmine.inference.graph.tflite_file import (
     read_model,
     refuse_compiled,
 )
-from hardmine.inference.runtimes.openvino_runtime import import_openvino
 
 _TYPES = {
     "tensor(float)": "float32",

@@ -18,15 +18,15 @@ from torch import Tensor
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, MissingExtraError
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.image_loading import HalvingBatch, ImageItem
-from hardmine.inference.predict import score_items
-from hardmine.inference.runtimes.runtime import (
+from hardmine.inference.fast_scoring import (
     FastScore,
     OwnScorer,
     choose_runtime,
     fast_scores,
     make_scorer,
 )
+from hardmine.inference.image_loading import HalvingBatch, ImageItem
+from hardmine.inference.predict import score_items
 from hardmine.types import Problem
 from tiny_models import SIDE, tiny_detector
 
@@ -80,7 +80,7 @@ def test_what_cannot_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     other: Any = object()
     with pytest.raises(ConfigError, match="runs our checkpoints on a CPU, not this detector"):
         make_scorer(other, "openvino")
-    monkeypatch.setattr("hardmine.inference.runtimes.runtime.find_spec", lambda name: None)
+    monkeypatch.setattr("hardmine.inference.fast_scoring.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hardmine\[onnx\]'"):
         make_scorer(tiny_detector(), "onnxruntime")
     assert choose_runtime(tiny_detector(), "auto") == "torch"
@@ -216,7 +216,7 @@ def test_openvino_sends_and_writes_nothing(tmp_path: Path) -> None:
         socket.create_connection = refuse
         socket.getaddrinfo = refuse
         from tiny_models import tiny_detector
-        from hardmine.inference.runtimes.runtime import make_scorer
+        from hardmine.inference.fast_scoring import make_scorer
         make_scorer(tiny_detector(), "openvino")
         assert "openvino" in sys.modules
         assert not any(name.startswith("openvino_telemetry") for name in sys.modules)

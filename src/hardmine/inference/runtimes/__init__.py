@@ -1,1 +1,0 @@
-"""Runtimes of fast scoring: torch, OpenVINO, ONNX Runtime."""
