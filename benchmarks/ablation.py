@@ -38,7 +38,7 @@ from hardmine.comparison.compare_options import (
 )
 from hardmine.comparison.compare_recipes import compare_recipes, recipe_of
 from hardmine.comparison.compare_summary import CellResult, Comparison, Sets, summarise
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.images import read_image
 from hardmine.data.load_dataset import load_dataset
 from hardmine.demo.run_demo import fridge160

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.hidden_labels import found_again
 from hardmine.augment.chain import augment_preset
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.load_dataset import load_dataset
 from hardmine.demo.run_demo import ASPECTS, HEIGHTS, SIDE, fridge160
 from hardmine.demo.world import WorldSizes, draw_world

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.load_dataset import load_dataset
 from hardmine.device import describe_machine
 from hardmine.diagnosis.diagnose import diagnose

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from hardmine import load_dataset
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.splits.split import split_dataset
 from hardmine.demo.items import CATEGORIES, CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS, Family
 from hardmine.demo.world import Scene, SceneKind, draw_scene

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.recipes.recipe import BatchConfig, OptimConfig, recipe_to_dict
 from hardmine.types import Dataset, ImageRecord, ImageState
 from tiny_models import tiny_recipe

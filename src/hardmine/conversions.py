@@ -48,7 +48,7 @@ def read_as(
 def write_as(kind: str, dataset: Dataset, out: Path | str, link: bool) -> Conversion:
     """Write a dataset with copies of its images, or only the labels into a ``.json`` file."""
     from hardmine.data.convert import Conversion, convert
-    from hardmine.data.formats.coco import write_coco
+    from hardmine.data.formats.coco_writing import write_coco
 
     target = Path(out)
     if kind != "coco" or target.suffix.lower() != ".json":

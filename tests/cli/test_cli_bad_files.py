@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hardmine.cli import console as failures
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.models.backbones.backbone import SmallNetConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.network import make_network

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows.framework_trainer import FrameworkTrainer, main
 

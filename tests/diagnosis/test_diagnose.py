@@ -17,7 +17,7 @@ import torch
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.cli.main import run as run_line
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.images import read_picture
 from hardmine.diagnosis.config_diagnosis import diagnose_configuration
 from hardmine.diagnosis.diagnose import diagnose

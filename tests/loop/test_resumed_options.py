@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hardmine import run_loop, train
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.loop.loop_options import LoopOptions
 from hardmine.mining.mine_options import RankOptions

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hardmine import mine
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.resize import Resize
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError

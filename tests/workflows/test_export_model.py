@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from hardmine.cli.main import run as cli
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.inference.export import compare

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hardmine.cli.main import run as cli
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.errors import CheckpointError, CommandError, ConfigError, DataError
 from hardmine.workflows.external_trainer import ExternalTrainer, make_trainer
 from hardmine.workflows.train_options import TrainerCommands

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 import hardmine
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.errors import CommandError, ConfigError
 from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows.external_trainer import make_trainer

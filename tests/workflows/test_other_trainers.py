@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.images import image_size
 from hardmine.errors import MissingExtraError
 from hardmine.inference.load_detector import load_detector

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.demo.canvas import Canvas, Color
 from hardmine.demo.items import CATEGORIES, CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS, Family
 from hardmine.errors import ConfigError

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from hardmine.data.images import encoded_size, image_size
-from hardmine.data.quality.box_forms import judge_numbers
+from hardmine.data.quality.label_coordinates import judge_numbers
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections

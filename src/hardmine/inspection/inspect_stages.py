@@ -19,8 +19,7 @@ from hardmine.augment.chain import Augmenter, trace_augment
 from hardmine.augment.sample import Sample
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.data.images import read_picture
-from hardmine.data.quality.box_forms import FORMS
-from hardmine.data.quality.picture_sizes import turn_boxes
+from hardmine.data.quality.label_coordinates import FORMS, turn_boxes
 from hardmine.data.resize import Placement
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError

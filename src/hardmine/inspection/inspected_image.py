@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from hardmine.data.formats.label_validation import RawSplit, object_table
 from hardmine.data.images import open_picture, read_image
 from hardmine.data.load_dataset import build_splits, read_splits, split_to_look_at
-from hardmine.data.quality.box_forms import (
+from hardmine.data.quality.label_coordinates import (
     FORMS,
     FormVerdict,
     is_sound,

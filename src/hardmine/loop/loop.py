@@ -437,7 +437,7 @@ class Loop:
 
     def _write_dataset(self, folder: str, negatives: Sequence[ImageRecord]) -> None:
         """Write what a round trains on as a COCO file, for any other framework too."""
-        from hardmine.data.formats.coco import write_coco
+        from hardmine.data.formats.coco_writing import write_coco
 
         train = self.sets.train
         dataset = train.with_records([*train.records, *negatives])

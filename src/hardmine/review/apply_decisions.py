@@ -25,9 +25,8 @@ import numpy as np
 from hardmine.data.formats.format_table import FORMATS
 from hardmine.data.formats.image_files import JOURNALS, plain_path
 from hardmine.data.formats.label_format import ALL, Additions, NewImage
-from hardmine.data.formats.recognise import find_sources
 from hardmine.data.images import decode_image, picture_suffixes
-from hardmine.data.load_dataset import load_splits
+from hardmine.data.load_dataset import find_sources, load_splits
 from hardmine.data.splits.near_duplicates import (
     MAX_DISTANCE,
     find_near,

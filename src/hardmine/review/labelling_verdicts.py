@@ -19,11 +19,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from hardmine.data.convert import NAMES_FILE
-from hardmine.data.formats.coco import STATE_KEY, looks_like_coco
+from hardmine.data.formats.coco import looks_like_coco
+from hardmine.data.formats.coco_writing import STATE_KEY
 from hardmine.data.formats.cvat import READER as CVAT
 from hardmine.data.formats.cvat import read_cvat
 from hardmine.data.formats.fiftyone import READER as FIFTYONE
-from hardmine.data.formats.image_labels import ImageLabels, parse_xml
+from hardmine.data.formats.label_format import ImageLabels, parse_xml
 from hardmine.data.formats.label_studio import READER as LABEL_STUDIO
 from hardmine.data.formats.label_studio import read_label_studio
 from hardmine.data.images import encoded_size

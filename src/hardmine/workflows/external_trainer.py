@@ -168,7 +168,7 @@ class ExternalTrainer:
 
     def prepare(self, val: Dataset) -> None:
         """Write what every round's command is given, and say once what its user must know."""
-        from hardmine.data.formats.coco import write_coco
+        from hardmine.data.formats.coco_writing import write_coco
 
         if self.warning is not None:
             _log.warning("%s", self.warning)
@@ -186,7 +186,7 @@ class ExternalTrainer:
             CommandError: it failed (its last lines are in the message), or wrote no weights.
             CheckpointError, DataError: as :meth:`load`, where Hardmine loads the weights itself.
         """
-        from hardmine.data.formats.coco import write_coco
+        from hardmine.data.formats.coco_writing import write_coco
 
         out, start = request.out, request.init or request.weights
         write_coco(request.dataset, out / "train.coco.json")
@@ -347,7 +347,7 @@ class CommandDetector:
 
 
 def _write_images(paths: Sequence[Path], names: tuple[str, ...], folder: Path) -> None:
-    from hardmine.data.formats.coco import write_coco
+    from hardmine.data.formats.coco_writing import write_coco
     from hardmine.data.images import image_size
 
     records = []

@@ -17,7 +17,7 @@ from data_files import (
     put_text,
     states,
 )
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.load_dataset import load_dataset
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageRecord, ImageState

@@ -12,7 +12,7 @@ import pytest
 from data_files import by_name, kinds, put_image, put_text, states
 from hardmine.data.convert import convert
 from hardmine.data.load_dataset import load_dataset, load_splits, read_splits
-from hardmine.data.quality.box_forms import judge_form
+from hardmine.data.quality.label_coordinates import judge_form
 from hardmine.errors import DataError
 from hardmine.types import ImageState
 

@@ -7,7 +7,8 @@ import pytest
 
 from data_files import coco, coco_box, coco_image, put_image, put_text, voc_object, voc_xml
 from hardmine.data.formats.label_validation import RawImage, RawSplit
-from hardmine.data.quality.box_forms import (
+from hardmine.data.quality.check_dataset import check_dataset
+from hardmine.data.quality.label_coordinates import (
     FORMS,
     FormVerdict,
     is_sound,
@@ -17,7 +18,6 @@ from hardmine.data.quality.box_forms import (
     to_xyxy,
     written_numbers,
 )
-from hardmine.data.quality.check_dataset import check_dataset
 from hardmine.data.quality.repair import repair
 from hardmine.data.quality.usable_data import load_usable
 from hardmine.errors import DataError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from hardmine.data.quality.picture_sizes import (
+from hardmine.data.quality.label_coordinates import (
     LabelledSizes,
     Placed,
     Reading,

@@ -1,4 +1,4 @@
-"""COCO: one JSON file for many images, read and written.
+"""COCO: one JSON file for many images, read; `coco_writing` writes it and adds to it.
 
 ``iscrowd`` becomes ``ignore``. Category ids are arbitrary; labels follow the order of the list.
 The key ``hardmine_state`` of an image holds its `ImageState`; without it, an image without
@@ -13,7 +13,6 @@ reader then names each fault.
 from __future__ import annotations
 
 import gc
-import json
 import mmap
 import os
 import re
@@ -26,34 +25,36 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from hardmine.data.formats.coco_writing import (
+    INSTANCES,
+    SOURCE_KEY,
+    STATE_KEY,
+    append_coco,
+    entry_name,
+    write_splits,
+)
 from hardmine.data.formats.image_files import ImageFinder, OutsideRootError, measure, relative_name
-from hardmine.data.formats.image_labels import Remarks, read_side, score_left_out, turned_box
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_format import (
     ALL,
     Additions,
     LabelFiles,
-    LabelSet,
     NewImage,
     Reader,
+    Remarks,
     Writer,
     below_images,
-    pictures_in,
-    usual_folder,
-    written_as,
+    read_side,
+    score_left_out,
+    turned_box,
 )
 from hardmine.data.formats.label_readers import likely_folders, none_found
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
 from hardmine.errors import DataError
-from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.text import parse_flag, peek_text, plain_name, read_json
-from hardmine.types import Dataset, ImageRecord, ImageState, Problem
+from hardmine.types import Dataset, ImageState, Problem
 
-STATE_KEY = "hardmine_state"
-SOURCE_KEY = "hardmine_source"
-
-_INSTANCES = "instances"
 _FLAGS = ("iscrowd", "ignore")
 _BULK = ("segmentation", "keypoints", "caption")
 _PROBES = 200
@@ -271,10 +272,10 @@ class _CocoReader:
 
     def read_images(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Take the ``images`` list: one raw image a path, faults noted by index."""
-        find = self.choose_base([_name(entry) for entry in entries])
+        find = self.choose_base([entry_name(entry) for entry in entries])
         by_path: dict[Path, RawImage] = {}
         for index, entry in enumerate(entries):
-            name = _name(entry)
+            name = entry_name(entry)
             image_id = entry.get("id") if isinstance(entry, dict) else None
             if not name or not _is_id(image_id):
                 reason = f"image {name!r} with id {image_id!r}, wanted a file_name and an id"
@@ -593,133 +594,14 @@ def _is_found(find: Callable[[str], Path | None], name: str) -> bool:
         return False
 
 
-def _name(entry: Any) -> str:
-    name = entry.get("file_name") if isinstance(entry, dict) else None
-    return name if isinstance(name, str) else ""
-
-
-def write_coco(
-    dataset: Dataset,
-    path: Path | str,
-    *,
-    images_root: Path | str | None = None,
-    supercategory: str = "",
-) -> None:
-    """Write a dataset as one standard COCO file, atomically.
-
-    Every record is written with its state under ``hardmine_state``, which other programs skip: to
-    them each image without annotations is a negative, so leave out what must not be trained on.
-
-    Args:
-        images_root: folder that ``file_name`` starts from, default the folder of ``path``. Images
-            outside it get their absolute path.
-        supercategory: written into each category, for programs that ask for one.
-    """
-    target = Path(path)
-    root = Path(images_root) if images_root is not None else target.parent
-    images = [_image_entry(r, i, root.absolute()) for i, r in enumerate(dataset.records, start=1)]
-    annotations: list[dict[str, Any]] = []
-    for image_id, record in enumerate(dataset.records, start=1):
-        _add_annotations(annotations, record, image_id)
-    parts = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [
-            {"id": i, "name": n} | ({"supercategory": supercategory} if supercategory else {})
-            for i, n in enumerate(dataset.categories, start=1)
-        ],
-    }
-    lines = ",\n".join(f'"{key}": {_one_per_line(entries)}' for key, entries in parts.items())
-    write_text(target, f"{{\n{lines}\n}}\n")
-
-
-def _image_entry(record: ImageRecord, image_id: int, root: Path) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "id": image_id,
-        "file_name": relative_name(record.path.absolute(), root),
-        "width": record.width,
-        "height": record.height,
-        STATE_KEY: record.state.value,
-    }
-    return entry | ({SOURCE_KEY: record.source} if record.source else {})
-
-
-def _add_annotations(out: list[dict[str, Any]], record: ImageRecord, image_id: int) -> None:
-    rows = zip(record.boxes.tolist(), record.labels.tolist(), record.ignore.tolist(), strict=True)
-    for (x0, y0, x1, y1), label, ignore in rows:
-        width, height = x1 - x0, y1 - y0
-        out.append(
-            {
-                "id": len(out) + 1,
-                "image_id": image_id,
-                "category_id": label,
-                "bbox": [x0, y0, width, height],
-                "area": width * height,
-                "iscrowd": int(ignore),
-            }
-        )
-
-
-def _one_per_line(entries: Sequence[Mapping[str, Any]]) -> str:
-    if not entries:
-        return "[]"
-    rows = (json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in entries)
-    return "[\n" + ",\n".join(rows) + "\n]"
-
-
-def _write(labels: LabelSet, out: Path) -> Sequence[str]:
-    for name, dataset in labels.splits.items():
-        file = out / "annotations" / f"{_INSTANCES}_{name}.json"
-        write_coco(dataset, file, images_root=out / below_images(name))
-    return ()
-
-
 READER = Reader(
-    files=LabelFiles((".json",), looks_like_coco, find_coco, preferred=_INSTANCES),
+    files=LabelFiles((".json",), looks_like_coco, find_coco, preferred=INSTANCES),
 )
-WRITER = Writer(_write, below_images, any_split=True)
+WRITER = Writer(write_splits, below_images, any_split=True)
 
 
-def append_coco(source: CocoSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
-    """Add images and annotations to the file; all else in it stays as it is."""
-    data = json.loads(source.file.read_text(encoding="utf-8"))
-    folder = usual_folder(split)
-    known = next(record.path for record in split.records if record.path.parent == folder)
-    numbers = {str(entry.get("name")): entry.get("id") for entry in data.get("categories", [])}
-    found = Additions(pictures=pictures_in(folder, images))
-    written = [_name(entry) for entry in data["images"]]
-    next_image, next_object = (_next_id(data.get(key) or []) for key in ("images", "annotations"))
-    for image_id, image in enumerate(images, start=next_image):
-        state = ImageState.LABELLED if image.classes else ImageState.VERIFIED_EMPTY
-        data["images"].append(
-            {
-                "id": image_id,
-                "file_name": written_as(image, written, known, split.root),
-                "width": image.width,
-                "height": image.height,
-                STATE_KEY: state.value,
-            }
-        )
-        for (x0, y0, x1, y1), name in zip(image.boxes.tolist(), image.classes, strict=True):
-            if name not in numbers:
-                wanted = ", ".join(numbers)
-                raise DataError(f"{source.file}: has no class {name!r}, wanted {wanted}")
-            entry = {"id": next_object, "image_id": image_id, "category_id": numbers[name]}
-            width, height = x1 - x0, y1 - y0
-            entry |= {"bbox": [x0, y0, width, height], "area": width * height, "iscrowd": 0}
-            data.setdefault("annotations", []).append(entry)
-            next_object += 1
-    found.edits[source.file] = json.dumps(data, ensure_ascii=False).encode()
-    return found
+def _append(source: CocoSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
+    return append_coco(source.file, split, images)
 
 
-def _next_id(entries: Sequence[Mapping[str, Any]]) -> int:
-    """Return a number above all ids; those that are no numbers clash with none."""
-    return max((int(e["id"]) for e in entries if _is_whole(e.get("id"))), default=0) + 1
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and value.strip().isdigit())
-
-
-APPENDER = append_coco
+APPENDER = _append

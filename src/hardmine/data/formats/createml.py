@@ -16,9 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.data.formats.image_files import relative_name
-from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox, class_names
 from hardmine.data.formats.image_states import Mark, has_label_file, mark_of, write_marks
-from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
+from hardmine.data.formats.label_format import (
+    ALL,
+    Fault,
+    ImageLabels,
+    LabelFiles,
+    LabelledBox,
+    LabelSet,
+    Reader,
+    Writer,
+    class_names,
+)
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.files import write_text

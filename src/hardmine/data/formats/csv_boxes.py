@@ -18,21 +18,19 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hardmine.data.formats.image_labels import (
-    Fault,
-    ImageLabels,
-    LabelledBox,
-    read_side,
-    score_left_out,
-)
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_format import (
     ALL,
     Additions,
+    Fault,
+    ImageLabels,
     LabelFiles,
+    LabelledBox,
     NewImage,
     Reader,
     pictures_in,
+    read_side,
+    score_left_out,
     usual_folder,
     with_lines,
     written_as,

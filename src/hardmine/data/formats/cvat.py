@@ -15,16 +15,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from hardmine.data.formats.image_labels import (
+from hardmine.data.formats.label_format import (
+    ALL,
     Box,
     Fault,
     ImageLabels,
+    LabelFiles,
     LabelledBox,
+    LabelSet,
+    Reader,
+    Writer,
     parse_xml,
     read_side,
     turned_box,
 )
-from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
 from hardmine.data.formats.label_readers import OneFileSource, by_split, one_file_source
 from hardmine.errors import DataError
 from hardmine.files import write_text

@@ -18,8 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.data.formats.image_files import list_images, pair_name, read_sizes, relative_name
-from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox
-from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
+from hardmine.data.formats.label_format import (
+    ALL,
+    Fault,
+    ImageLabels,
+    LabelFiles,
+    LabelledBox,
+    LabelSet,
+    Reader,
+    Writer,
+)
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.files import write_text

@@ -1,6 +1,6 @@
 """The label formats: one row for each, from which everything that lists formats is made.
 
-The table is read by the recognition of data (`recognise`), by ``convert --to`` (choices and help), by
+The table is read by the recognition of data (`load_dataset`), by ``convert --to`` (choices and help), by
 the error for data that nothing fits, by the tables in the documentation (a test compares them) and by
 the round-trip test. To add a format: a module with ``READER`` and ``WRITER`` (see `label_format`), its
 row here, its tests.
@@ -105,6 +105,7 @@ FORMATS: tuple[LabelFormat, ...] = (
         "COCO in a folder per split",
         written="`train/`, `valid/`, `test/` with `_annotations.coco.json` in each",
         how_to_import="RF-DETR and Roboflow take it as it is; read back as COCO",
+        module="coco_writing",
     ),
     LabelFormat(
         "labelme",

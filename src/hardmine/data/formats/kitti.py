@@ -18,7 +18,6 @@ from itertools import combinations
 from pathlib import Path
 
 from hardmine.data.formats.image_files import relative_name, stem_name
-from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox, class_names
 from hardmine.data.formats.image_states import (
     Mark,
     has_label_file,
@@ -28,10 +27,14 @@ from hardmine.data.formats.image_states import (
 )
 from hardmine.data.formats.label_format import (
     ALL,
+    Fault,
+    ImageLabels,
+    LabelledBox,
     LabelPerImage,
     LabelSet,
     Reader,
     Writer,
+    class_names,
 )
 from hardmine.data.formats.label_readers import PerImageSource
 from hardmine.data.formats.label_validation import RawObject, RawSplit

@@ -25,9 +25,15 @@ from hardmine.data.formats.image_files import (
     pair_name,
     relative_name,
 )
-from hardmine.data.formats.image_labels import ClassList, ImageLabels, Remarks, fill_image
 from hardmine.data.formats.image_states import NO_MARK, STATES_FILE, Mark, read_marks
-from hardmine.data.formats.label_format import ALL, split_of
+from hardmine.data.formats.label_format import (
+    ALL,
+    ClassList,
+    ImageLabels,
+    Remarks,
+    fill_image,
+    split_of,
+)
 from hardmine.data.formats.label_validation import Form, LabelError, RawImage, RawSplit
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind

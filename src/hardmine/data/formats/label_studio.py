@@ -19,15 +19,19 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from hardmine.data.formats.image_labels import (
+from hardmine.data.formats.label_format import (
+    ALL,
     Box,
     Fault,
     ImageLabels,
+    LabelFiles,
     LabelledBox,
+    LabelSet,
+    Reader,
+    Writer,
     read_side,
     turned_box,
 )
-from hardmine.data.formats.label_format import ALL, LabelFiles, LabelSet, Reader, Writer
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.files import write_text

@@ -16,13 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.data.formats.image_files import list_images, relative_name
-from hardmine.data.formats.image_labels import (
-    Fault,
-    ImageLabels,
-    LabelledBox,
-    read_side,
-    score_left_out,
-)
 from hardmine.data.formats.image_states import (
     Mark,
     has_label_file,
@@ -32,10 +25,15 @@ from hardmine.data.formats.image_states import (
 )
 from hardmine.data.formats.label_format import (
     ALL,
+    Fault,
+    ImageLabels,
+    LabelledBox,
     LabelPerImage,
     LabelSet,
     Reader,
     Writer,
+    read_side,
+    score_left_out,
     split_folder,
 )
 from hardmine.data.formats.label_readers import PerImageSource

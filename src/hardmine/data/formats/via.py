@@ -18,8 +18,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hardmine.data.formats.image_labels import Fault, ImageLabels, LabelledBox
-from hardmine.data.formats.label_format import ALL, LabelFiles, Reader
+from hardmine.data.formats.label_format import (
+    ALL,
+    Fault,
+    ImageLabels,
+    LabelFiles,
+    LabelledBox,
+    Reader,
+)
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind

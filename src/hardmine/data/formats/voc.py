@@ -21,16 +21,6 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import numpy as np
 
 from hardmine.data.formats.image_files import relative_name, stem_name
-from hardmine.data.formats.image_labels import (
-    Box,
-    Fault,
-    ImageLabels,
-    LabelledBox,
-    class_names,
-    parse_xml,
-    read_side,
-    turned_box,
-)
 from hardmine.data.formats.image_states import (
     Mark,
     has_label_file,
@@ -42,11 +32,19 @@ from hardmine.data.formats.label_format import (
     ALL,
     SPLITS,
     Additions,
+    Box,
+    Fault,
+    ImageLabels,
+    LabelledBox,
     LabelPerImage,
     LabelSet,
     NewImage,
     Reader,
     Writer,
+    class_names,
+    parse_xml,
+    read_side,
+    turned_box,
     with_lines,
 )
 from hardmine.data.formats.label_readers import PerImageSource

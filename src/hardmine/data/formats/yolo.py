@@ -25,7 +25,6 @@ from hardmine.data.formats.image_files import (
     relative_name,
     stem_name,
 )
-from hardmine.data.formats.image_labels import Remarks, numbered_classes
 from hardmine.data.formats.image_states import (
     NO_MARK,
     Mark,
@@ -43,8 +42,10 @@ from hardmine.data.formats.label_format import (
     LabelSet,
     NewImage,
     Reader,
+    Remarks,
     Writer,
     below_images,
+    numbered_classes,
     usual_folder,
     with_lines,
     written_beside,

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from hardmine.data.formats.image_labels import read_class_list
+from hardmine.data.formats.label_format import read_class_list
 from hardmine.errors import DataError
 from hardmine.text import TextError, plain_name, read_lines, read_yaml
 from hardmine.types import F64, Mask

@@ -11,14 +11,6 @@ from typing import Any
 from hardmine.data.formats.image_files import relative_name
 from hardmine.data.formats.label_validation import RawSplit, object_table
 from hardmine.data.load_dataset import build_splits, passed_over, read_splits
-from hardmine.data.quality.box_forms import (
-    FormVerdict,
-    is_sound,
-    judge_form,
-    judge_units,
-    to_xyxy,
-    written_numbers,
-)
 from hardmine.data.quality.findings import Box, Finding, by_severity
 from hardmine.data.quality.image_checks import (
     CopyGroup,
@@ -28,7 +20,15 @@ from hardmine.data.quality.image_checks import (
     inspect_images,
 )
 from hardmine.data.quality.label_checks import find_suspects
-from hardmine.data.quality.picture_sizes import Relation
+from hardmine.data.quality.label_coordinates import (
+    FormVerdict,
+    Relation,
+    is_sound,
+    judge_form,
+    judge_units,
+    to_xyxy,
+    written_numbers,
+)
 from hardmine.data.quality.resize_effects import ModelInput, SizeMixture, find_small, size_mixture
 from hardmine.data.quality.usable_data import (
     as_raw,

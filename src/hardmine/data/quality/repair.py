@@ -21,16 +21,16 @@ from hardmine.data.convert import Conversion, convert
 from hardmine.data.formats.image_files import relative_name
 from hardmine.data.formats.label_validation import RawSplit, check_boxes, object_table
 from hardmine.data.load_dataset import build_splits
-from hardmine.data.quality.box_forms import (
+from hardmine.data.quality.image_checks import Inspected, group_copies
+from hardmine.data.quality.label_checks import find_suspects
+from hardmine.data.quality.label_coordinates import (
     FORMS,
+    Reading,
     judge_form,
     judge_units,
     to_xyxy,
     written_numbers,
 )
-from hardmine.data.quality.image_checks import Inspected, group_copies
-from hardmine.data.quality.label_checks import find_suspects
-from hardmine.data.quality.picture_sizes import Reading
 from hardmine.data.quality.usable_data import PlacedSplit, place_splits
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind

@@ -26,12 +26,14 @@ from hardmine.data.formats.label_validation import (
 )
 from hardmine.data.images import read_header
 from hardmine.data.load_dataset import build_splits, read_splits, report_loaded
-from hardmine.data.quality.box_forms import FormVerdict, judge_form, judge_units
-from hardmine.data.quality.picture_sizes import (
+from hardmine.data.quality.label_coordinates import (
+    FormVerdict,
     LabelledSizes,
     Placed,
     Reading,
     SizeVerdict,
+    judge_form,
+    judge_units,
     place_boxes,
 )
 from hardmine.errors import DataError

@@ -22,7 +22,7 @@ from PIL import Image
 
 from hardmine.data.convert import convert
 from hardmine.data.data_options import SplitOptions
-from hardmine.data.formats.coco import write_coco
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.formats.image_files import plain_path, relative_name
 from hardmine.data.images import open_picture
 from hardmine.data.load_dataset import load_splits
