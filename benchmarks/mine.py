@@ -49,7 +49,7 @@ from hardmine.inference.image_loading import (
 from hardmine.inference.predict import DECODE_FLOOR, ScoredImage, score_images
 from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.rescoring import ExactRanking
+from hardmine.mining.ranking import ExactRanking
 from hardmine.mining.scan import scan_source
 from hardmine.mining.sources.pool_source import FolderSource
 from hardmine.models.ssd import SSD

@@ -30,7 +30,7 @@ from hardmine.device import describe_machine
 from hardmine.files import write_json
 from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import INDEXES, PoolStore
-from hardmine.mining.rescoring import ExactRanking
+from hardmine.mining.ranking import ExactRanking
 from hardmine.mining.scan import ScanCounts, iter_unscored, scan_source
 from hardmine.types import PoolScore
 

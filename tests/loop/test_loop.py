@@ -273,7 +273,7 @@ def test_the_guard_ends_the_loop_and_the_metrics_say_what_each_rule_would_have_d
 
 
 def test_the_stop_rules_look_at_the_stopping_set_and_never_at_the_final_one() -> None:
-    from hardmine.loop.round_summary import stop_point
+    from hardmine.loop.loop_summary import stop_point
     from hardmine.workflows.cached_models import MeasuredModel, TrainedModel
 
     part = {"alarms_per_image_at_recall_0.8": 1.0, "share_of_images_that_fire": 0.25}

@@ -15,9 +15,8 @@ from hardmine.data.quality.usable_data import load_usable
 from hardmine.errors import DataError
 from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.scan import estimate_scan
-from hardmine.mining.sources.labelled_crops import LabelledCrops, open_labelled
 from hardmine.mining.sources.local_files import load_source, local_files
-from hardmine.mining.sources.pool_source import file_of, open_image
+from hardmine.mining.sources.pool_source import LabelledCrops, file_of, open_image, open_labelled
 from shelf_world import make_world
 from tiny_models import tiny_detector
 

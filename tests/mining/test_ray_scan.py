@@ -16,8 +16,8 @@ from PIL import Image
 
 from hardmine import mine
 from hardmine.errors import DataError, MissingExtraError
+from hardmine.mining.pool_scorers import RayScorer, _connect, ray_cluster
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.ray_scan import RayScorer, _connect, ray_cluster
 from hardmine.mining.scan import scan_source
 from hardmine.mining.sources.pool_source import open_source
 from tiny_models import tiny_detector
@@ -109,7 +109,7 @@ def test_without_ray_the_install_command_is_named(monkeypatch: pytest.MonkeyPatc
 
 def test_archives_without_random_access_cannot_be_divided() -> None:
     from hardmine.inference.image_loading import ImageItem
-    from hardmine.mining.ray_scan import _name_of
+    from hardmine.mining.pool_scorers import _name_of
 
     with pytest.raises(DataError, match="cannot be divided among machines"):
         _name_of(ImageItem("x.tar.gz!/a.jpg", lambda: b"", held=True))

@@ -13,7 +13,7 @@ from typing import Literal
 from hardmine.errors import ConfigError
 
 Draw = Literal["hardest", "random", "nothing"]
-"""How an arm's images are chosen; ``loop.arm`` does it."""
+"""How an arm's images are chosen; ``loop.round_candidates`` does it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,17 +28,9 @@ from typing import TYPE_CHECKING, Any
 from hardmine.device import describe_machine
 from hardmine.errors import ConfigError
 from hardmine.files import clear_disk_errors, write_json
-from hardmine.loop.accept_candidates import Acceptance, Waiting
-from hardmine.loop.arm import (
-    ArmCandidates,
-    ArmState,
-    CandidateSearch,
-    with_alarms,
-    write_arm_alarms,
-)
 from hardmine.loop.control_arms import Arm
 from hardmine.loop.loop_options import Accept, Amount, LoopOptions, amount_for, steps_factor
-from hardmine.loop.round_summary import (
+from hardmine.loop.loop_summary import (
     compare_arms,
     describe_sets,
     round_row,
@@ -46,10 +38,19 @@ from hardmine.loop.round_summary import (
     stop_rule_states,
     write_csv,
 )
+from hardmine.loop.round_candidates import (
+    Acceptance,
+    ArmCandidates,
+    ArmState,
+    CandidateSearch,
+    Waiting,
+    with_alarms,
+    write_arm_alarms,
+)
 from hardmine.loop.stopping import QUIET_ROUNDS, STOP_RULES
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.sources.labelled_crops import LabelledCrops
 from hardmine.mining.sources.local_files import load_pool, load_source
+from hardmine.mining.sources.pool_source import LabelledCrops
 from hardmine.option_fields import takes_options
 from hardmine.reports.round_columns import ALARMS
 from hardmine.review.candidate_list import DOUBTFUL_LABELS, labels_in_doubt
@@ -131,7 +132,7 @@ class LoopResult:
         return f"LoopResult({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        from hardmine.loop.report_content import show_in_notebook
+        from hardmine.loop.loop_summary import show_in_notebook
 
         return show_in_notebook(self.out, repr(self), self.rows, self.report)
 
@@ -488,7 +489,7 @@ class Loop:
     def _finish(
         self, states: Sequence[ArmState], rows: Sequence[dict[str, Any]], stopped: str | None
     ) -> LoopResult:
-        from hardmine.loop.report_content import report_content
+        from hardmine.loop.loop_summary import report_content
         from hardmine.recipes.recipe import recipe_to_dict
         from hardmine.reports import loop_report
         from hardmine.reports.advice import warning_lines

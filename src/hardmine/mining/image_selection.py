@@ -24,17 +24,19 @@ from PIL import Image
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.errors import DataError
 from hardmine.inference.image_loading import open_item
-from hardmine.mining.excluded_images import find_leaks
 from hardmine.mining.mine_options import SAME_PLACE, MineOptions, RankOptions
+from hardmine.mining.pool_leaks import find_leaks
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.ranking import (
+    ExactRanking,
+    Margin,
     RankedImage,
     Shortlist,
+    measure_margin,
     rank_images,
     shortlist_size,
     take_shortlist,
 )
-from hardmine.mining.rescoring import ExactRanking, Margin, measure_margin
 from hardmine.mining.scan import ScannedPool
 from hardmine.mining.sources.pool_source import Source, name_inside, open_image
 from hardmine.numpy_boxes import box_iou

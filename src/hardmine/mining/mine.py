@@ -17,9 +17,9 @@ from hardmine.errors import DataError
 from hardmine.files import clear_disk_errors
 from hardmine.inference.image_loading import path_of
 from hardmine.mining.candidates_file import candidate_of, write_candidates
-from hardmine.mining.excluded_images import list_excluded
 from hardmine.mining.image_selection import ImageSelector, Reason, Rejection, Selected
 from hardmine.mining.mine_options import RULES, MineOptions
+from hardmine.mining.pool_leaks import list_excluded
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.ranking import RankedImage, rank_images
 from hardmine.mining.scan import Notify, scan, silent
@@ -215,7 +215,7 @@ def _scanned(
         stack.enter_context(clear_disk_errors(folder))
         store = stack.enter_context(PoolStore(folder / "pool.sqlite"))
         if options.ray is not None:
-            from hardmine.mining.ray_scan import ray_cluster
+            from hardmine.mining.pool_scorers import ray_cluster
 
             stack.enter_context(ray_cluster(options.ray))
         scanned = scan(loaded, pool, store, options, cache=folder / "runtimes", progress=notify)

@@ -5,8 +5,8 @@ has scored before, score the others, and commit them every half second. That is 
 resumes: the next one lists the pool again and finds in the store what needs no work.
 
 Our own checkpoints have a fast pass in lower precision (``exact`` is false in the store), and images
-that may rank are scored again at full precision (see ``rescoring.py``). Every other detector sees each
-image once, at full precision. ``ray_scan.py`` does either on many machines.
+that may rank are scored again at full precision (see ``ranking.py``). Every other detector sees each
+image once, at full precision. ``pool_scorers.py`` does either on many machines.
 
 `estimate_scan` says how long a scan would take, from a small sample, and writes nothing.
 """
@@ -158,7 +158,7 @@ def make_pool_scorer(
 
     choose_runtime(detector, options.runtime)
     if options.ray is not None:
-        from hardmine.mining.ray_scan import RayScorer
+        from hardmine.mining.pool_scorers import RayScorer
 
         fast = isinstance(detector, TorchDetector)
         return RayScorer(detector, options.runtime if fast else None)

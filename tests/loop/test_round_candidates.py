@@ -17,9 +17,9 @@ from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
 from hardmine.inference import fast_scoring
 from hardmine.inference.predict import _FullPrecision, score_images
-from hardmine.loop.arm import ArmState, CandidateSearch
 from hardmine.loop.control_arms import MINED, NONE, RANDOM
 from hardmine.loop.loop_options import Amount, LoopOptions
+from hardmine.loop.round_candidates import ArmState, CandidateSearch
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import scan_exactly
@@ -154,7 +154,7 @@ def test_killed_in_the_first_cut_or_after_it(
     tmp_path: Path, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hardmine.mining.scan.COMMIT_SECONDS", 0.0)
-    monkeypatch.setattr("hardmine.mining.rescoring._COMMIT", 4)
+    monkeypatch.setattr("hardmine.mining.ranking._COMMIT", 4)
 
     def mine(root: Path, n: int) -> str:
         with monkeypatch.context() as patch, PoolStore(root / "pool.sqlite") as store:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hardmine.loop.arm import ArmState
 from hardmine.loop.control_arms import ARMS
-from hardmine.loop.report_content import courses_of
+from hardmine.loop.loop_summary import courses_of
+from hardmine.loop.round_candidates import ArmState
 from hardmine.workflows.cached_models import MeasuredModel, TrainedModel
 from loop_fakes import World, draw, run, sheet_of
 

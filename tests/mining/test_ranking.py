@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hardmine.detections import Detections
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.rescoring import ExactRanking, measure_margin, shift_logit
+from hardmine.mining.ranking import ExactRanking, measure_margin, shift_logit
 from hardmine.types import PoolScore, Problem
 
 
