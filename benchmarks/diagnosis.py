@@ -29,7 +29,7 @@ from hardmine.device import describe_machine
 from hardmine.diagnosis.diagnose import diagnose
 from hardmine.files import write_json
 from hardmine.losses.negative_mining import RatioConfig
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.priors import ExplicitPriors
 from hardmine.models.ssd import SSDConfig
 from hardmine.recipes.recipe import Recipe

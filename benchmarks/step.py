@@ -32,7 +32,7 @@ from torchvision.models import get_model
 
 from hardmine.device import describe_machine
 from hardmine.files import write_json
-from hardmine.models.backbones.backbone import VggConfig
+from hardmine.models.backbones import VggConfig
 from hardmine.models.postprocess import DecodeConfig, decode_detections
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import named_recipe

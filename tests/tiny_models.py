@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hardmine.inference.checkpoint_detector import TorchDetector
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.layers import NormalInit
 from hardmine.models.neck import ExtraLayersConfig

@@ -20,10 +20,9 @@ from safetensors.torch import save_file
 
 from hardmine.cli import console as failures
 from hardmine.data.formats.coco_writing import write_coco
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.neck import ExtraLayersConfig
-from hardmine.models.network import make_network
-from hardmine.models.ssd import SSDConfig
+from hardmine.models.ssd import SSDConfig, make_network
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import Recipe, recipe_to_dict

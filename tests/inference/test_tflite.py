@@ -24,7 +24,7 @@ from hardmine.inference.graph.recognise_tflite import mobilenet_anchors
 from hardmine.inference.graph.tflite_file import fit_names, label_names
 from hardmine.inference.litert_export import write_point_into_tflite
 from hardmine.inference.load_detector import load_detector
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.recipe import Recipe

@@ -23,7 +23,7 @@ from hardmine.losses.negative_mining import (
     pick_hardest,
 )
 from hardmine.losses.normalizers import ByImage, ByMovingAverage
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.tensors import Batch, RawOutput

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.losses import kernels as gathered_ops
 from hardmine.losses import multibox_loss as weigh
 from hardmine.losses.loss_functions import (
     ClassificationConfig,
@@ -231,7 +230,8 @@ def test_pieces_join(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hardness computed piece by piece is the hardness computed at once."""
     priors, batch, output = random_world(3)
     whole = MultiBoxLoss(LossConfig(), priors)(output, batch)
-    monkeypatch.setattr(gathered_ops, "PIECE", 17)
+    for module in ("loss_functions", "multibox_loss"):
+        monkeypatch.setattr(f"hardmine.losses.{module}.PIECE", 17)
     pieces = MultiBoxLoss(LossConfig(), priors)(output, batch)
     assert float(whole.total.detach()) == float(pieces.total.detach())
 

@@ -27,7 +27,7 @@ from hardmine.losses.normalizers import (
     BySelected,
     NormaliserConfig,
 )
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.priors import encode_boxes

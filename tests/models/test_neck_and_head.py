@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hardmine.errors import ConfigError
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.head import Head, HeadConfig, SharedHead, SharedHeadConfig, SharedTower
 from hardmine.models.layers import (
     InitConfig,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hardmine.models.backbones.feature_taps import TapsConfig
+from hardmine.models.backbones import TapsConfig
 from hardmine.models.priors import LinearPriors
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.model_catalogue import describe

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hardmine.augment.chain import AugmentConfig
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.ssd import SSDConfig

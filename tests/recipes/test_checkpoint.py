@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from hardmine.errors import CheckpointError
-from hardmine.models.backbones.feature_taps import Taps, TapsConfig
+from hardmine.models.backbones import Taps, TapsConfig
 from hardmine.models.ssd import SSD
 from hardmine.models.state_dict import read_state_dict
 from hardmine.recipes.checkpoint import (

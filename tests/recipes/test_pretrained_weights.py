@@ -11,8 +11,7 @@ import torch
 import torchvision
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
-from hardmine.models.backbones.backbone import SmallNetConfig, VggConfig
-from hardmine.models.backbones.feature_taps import Taps, TapsConfig, TimmConfig
+from hardmine.models.backbones import SmallNetConfig, Taps, TapsConfig, TimmConfig, VggConfig
 from hardmine.models.neck import ExtraLayersConfig
 from hardmine.models.priors import ExplicitPriors
 from hardmine.models.ssd import SSD, SSDConfig

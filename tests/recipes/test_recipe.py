@@ -14,7 +14,7 @@ from hardmine.errors import ConfigError
 from hardmine.losses.loss_functions import GIoUConfig, SmoothL1Config
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import MixedConfig
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.layers import NormalInit, XavierInit
 from hardmine.models.ssd import SSDConfig
 from hardmine.recipes.named_recipes import RECIPES, named_recipe

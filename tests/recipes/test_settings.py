@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hardmine.errors import ConfigError
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import Recipe, apply_settings
 

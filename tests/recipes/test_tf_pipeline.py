@@ -11,9 +11,8 @@ from hardmine.errors import ConfigError
 from hardmine.losses.loss_functions import FocalConfig, SigmoidConfig, SmoothL1Config
 from hardmine.losses.negative_mining import AllConfig, HardExamplesConfig, RandomConfig
 from hardmine.models.neck import FpnConfig
-from hardmine.models.network import make_network
 from hardmine.models.priors import ExplicitPriors, MultiscalePriors
-from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.models.ssd import SSD, SSDConfig, make_network
 from hardmine.recipes.protobuf_text import Message, parse_protobuf_text
 from hardmine.recipes.recipe import recipe_from_dict, recipe_to_dict
 from hardmine.recipes.tf_pipeline import TfPipeline, describe_translation, translate_tf_pipeline

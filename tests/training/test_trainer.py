@@ -20,8 +20,7 @@ from safetensors.torch import load_file
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
 from hardmine.models.neck import ExtraLayersConfig
-from hardmine.models.network import make_network
-from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.models.ssd import SSD, SSDConfig, make_network
 from hardmine.recipes.checkpoint import load_checkpoint
 from hardmine.recipes.recipe import (
     BatchConfig,

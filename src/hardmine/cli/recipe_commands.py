@@ -181,7 +181,7 @@ def _level_row(level: LevelCard) -> tuple[str, ...]:
 def _show_nodes(console: Console, recipe: Recipe, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from hardmine.models.backbones.feature_taps import TapsConfig, TimmConfig, list_nodes
+    from hardmine.models.backbones import TapsConfig, TimmConfig, list_nodes
     from hardmine.models.ssd import SSDConfig
 
     model = recipe.model

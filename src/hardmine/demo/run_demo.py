@@ -12,7 +12,7 @@ from hardmine.demo.world import WorldSizes, draw_world
 from hardmine.losses.matcher import AssignerConfig
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
-from hardmine.models.backbones.backbone import SmallNetConfig
+from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.head import HeadConfig
 from hardmine.models.layers import XavierInit
 from hardmine.models.neck import ExtraLayersConfig

@@ -12,14 +12,13 @@ from hardmine.device import choose_device
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.predict import LoadedDetector, PredictMixin
 from hardmine.inference.torchvision_detector import TorchvisionDetector
-from hardmine.models.network import Network
 from hardmine.models.postprocess import (
     AnyDecodeConfig,
     DecodeConfig,
     decode_detections,
     foreground_scores,
 )
-from hardmine.models.ssd import SSD
+from hardmine.models.ssd import SSD, Network
 from hardmine.models.torchvision_network import TorchvisionNetwork
 from hardmine.recipes.checkpoint import (
     checkpoint_id,

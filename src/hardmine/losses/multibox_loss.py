@@ -17,17 +17,20 @@ from torch import Tensor
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.losses import kernels
 from hardmine.losses.loss_functions import (
+    PIECE,
     ClassificationConfig,
     FocalConfig,
     LocalisationConfig,
     SmoothL1Config,
     SoftmaxConfig,
     background_loss,
+    background_op,
     box_loss,
+    box_sums_op,
     class_loss,
     exact,
+    sums_op,
 )
 from hardmine.losses.matcher import AssignerConfig, assign_priors
 from hardmine.losses.negative_mining import (
@@ -211,10 +214,10 @@ def sum_rows(
     """Return each image's sums from the selected priors alone (reads values: for the CPU)."""
     if torch.compiler.is_compiling():
         chosen = selection.positives | selection.negatives
-        classes = kernels.sums_op(exact(output.class_logits), assignment.labels, chosen)
+        classes = sums_op(exact(output.class_logits), assignment.labels, chosen)
         if not isinstance(config.localisation, SmoothL1Config):
             return _with_boxes(classes, output, batch, assignment, selection, priors, config)
-        away, _ = kernels.box_sums_op(
+        away, _ = box_sums_op(
             exact(output.box_deltas),
             batch.boxes,
             assignment.box_index,
@@ -290,7 +293,7 @@ def _box_losses(
 def _background(logits: Tensor, config: ClassificationConfig) -> Tensor:
     on_cpu = logits.device.type == "cpu"
     if on_cpu and torch.compiler.is_compiling() and isinstance(config, SoftmaxConfig):
-        background: Tensor = kernels.background_op(exact(logits))
+        background: Tensor = background_op(exact(logits))
         return background
     return _in_pieces(lambda x, _: background_loss(x, config), logits)
 
@@ -312,6 +315,6 @@ def _in_pieces(
     codes = rows[:, 0] if labels is None else labels.reshape(-1)
     if logits.device.type != "cpu" or torch.compiler.is_compiling():
         return function(rows, codes).view(shape)
-    size = max(1, kernels.PIECE // logits.shape[-1])
+    size = max(1, PIECE // logits.shape[-1])
     pieces = [slice(start, start + size) for start in range(0, len(rows), size)]
     return torch.cat([function(rows[piece], codes[piece]) for piece in pieces]).view(shape)

@@ -1,21 +1,25 @@
-"""The single-shot detector: backbone, neck, two heads and the priors, each passed in by its config."""
+"""The single-shot detector: backbone, neck, two heads and the priors, each passed in by its config.
+
+`make_network` builds any network that a recipe can name: this one, or one of torchvision's.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, assert_never
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.models.backbones.backbone import (
+from hardmine.models.backbones import (
     BackboneConfig,
     SmallNet,
+    TapsConfig,
     make_backbone,
     probe_channels,
 )
-from hardmine.models.backbones.feature_taps import TapsConfig
 from hardmine.models.head import AnyHeadConfig, HeadConfig, make_head, make_tower
 from hardmine.models.layers import (
     InitConfig,
@@ -26,6 +30,7 @@ from hardmine.models.layers import (
 )
 from hardmine.models.neck import ExtraLayersConfig, NeckConfig, make_neck
 from hardmine.models.priors import LinearPriors, PriorsConfig, make_priors
+from hardmine.models.torchvision_network import TorchvisionConfig, TorchvisionNetwork
 from hardmine.tensors import Priors, RawOutput, ScoreForm
 
 
@@ -131,3 +136,22 @@ class SSD(nn.Module):
         """Return f32[B, D]: the mean over the backbone's last map, for u8[B, 3, H, W]."""
         pooled: Tensor = self.backbone(self.normalise(images))[-1].mean((2, 3))
         return pooled
+
+
+ModelConfig = Annotated[SSDConfig | TorchvisionConfig, Field(discriminator="kind")]
+Network = SSD | TorchvisionNetwork
+
+
+def make_network(config: SSDConfig | TorchvisionConfig, categories: tuple[str, ...]) -> Network:
+    """Build the network of a config, with random weights.
+
+    Raises:
+        ConfigError: a choice that cannot be built.
+    """
+    match config:
+        case SSDConfig():
+            return SSD(config, categories)
+        case TorchvisionConfig():
+            return TorchvisionNetwork(config, categories)
+        case _:
+            assert_never(config)

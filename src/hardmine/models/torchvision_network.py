@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.models.backbones.feature_taps import IMAGENET_MEAN, IMAGENET_STD
+from hardmine.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from hardmine.models.layers import Normalise
 from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.state_dict import read_state_dict

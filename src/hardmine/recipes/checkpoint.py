@@ -17,7 +17,7 @@ import hardmine
 from hardmine.detections import OperatingPoint
 from hardmine.errors import CheckpointError, ConfigError
 from hardmine.files import write_atomic
-from hardmine.models.network import Network, make_network
+from hardmine.models.ssd import Network, make_network
 from hardmine.models.state_dict import code_in, is_pytorch_file, load_plain, refuse_code
 from hardmine.recipes.recipe import Recipe, current_form, recipe_from_dict, recipe_to_dict
 

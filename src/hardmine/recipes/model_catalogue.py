@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 
-from hardmine.models.backbones.backbone import BackboneConfig, SmallNetConfig, VggConfig
-from hardmine.models.backbones.feature_taps import Taps, TimmConfig
-from hardmine.models.network import ModelConfig, make_network
+from hardmine.models.backbones import BackboneConfig, SmallNetConfig, Taps, TimmConfig, VggConfig
 from hardmine.models.priors import cell_steps
-from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.models.ssd import SSD, ModelConfig, SSDConfig, make_network
 from hardmine.recipes.recipe import Recipe
 
 DEFAULT_CLASSES = 90

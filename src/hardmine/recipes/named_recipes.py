@@ -13,8 +13,7 @@ from hardmine.augment.chain import AugmentConfig, augment_preset
 from hardmine.errors import ConfigError, not_one_of
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
-from hardmine.models.backbones.backbone import SmallNetConfig, VggConfig
-from hardmine.models.backbones.feature_taps import TapsConfig
+from hardmine.models.backbones import SmallNetConfig, TapsConfig, VggConfig
 from hardmine.models.head import HeadConfig, SharedHeadConfig
 from hardmine.models.layers import UniformInit, XavierInit
 from hardmine.models.neck import ExtraLayersConfig, FpnConfig, NoNeckConfig

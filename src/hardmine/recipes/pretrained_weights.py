@@ -23,12 +23,10 @@ from urllib.parse import urlparse
 from torch import Tensor
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
-from hardmine.models.backbones.backbone import SmallNetConfig, VggConfig
-from hardmine.models.backbones.feature_taps import Taps, TapsConfig, TimmConfig
-from hardmine.models.network import Network
+from hardmine.models.backbones import SmallNetConfig, Taps, TapsConfig, TimmConfig, VggConfig
 from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.priors import CaffePriors, LinearPriors
-from hardmine.models.ssd import SSD, SSDConfig
+from hardmine.models.ssd import SSD, Network, SSDConfig
 from hardmine.models.state_dict import read_state_dict
 from hardmine.models.torchvision_network import TorchvisionConfig
 from hardmine.recipes.checkpoint import find_checkpoint, is_checkpoint, read_metadata

@@ -18,9 +18,8 @@ from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError, did_you_mean
 from hardmine.losses.loss_functions import ClassificationConfig
 from hardmine.losses.multibox_loss import LossConfig
-from hardmine.models.network import ModelConfig
 from hardmine.models.postprocess import AnyDecodeConfig, DecodeConfig
-from hardmine.models.ssd import SSDConfig
+from hardmine.models.ssd import ModelConfig, SSDConfig
 from hardmine.models.torchvision_network import TorchvisionConfig
 from hardmine.option_fields import changed_options
 from hardmine.text import TextError, read_text

@@ -15,7 +15,7 @@ from hardmine.losses.loss_functions import (
     ClassificationConfig,
     SoftmaxConfig,
 )
-from hardmine.models.backbones.feature_taps import TapsConfig
+from hardmine.models.backbones import TapsConfig
 from hardmine.models.head import HeadConfig, SharedHeadConfig
 from hardmine.models.layers import InitConfig, NormalInit, UniformInit
 from hardmine.models.neck import ExtraLayersConfig, FpnConfig

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch._dynamo import maybe_mark_dynamic
 
 from hardmine.losses.multibox_loss import Loss, MultiBoxLoss
-from hardmine.models.network import Network
-from hardmine.models.ssd import SSD
+from hardmine.models.ssd import SSD, Network
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch, RawOutput
 from hardmine.training.telemetry import Telemetry

@@ -24,8 +24,7 @@ from hardmine.device import choose_device, process_count, require_compiler, uses
 from hardmine.errors import CheckpointError, ConfigError, MissingExtraError
 from hardmine.files import write_text
 from hardmine.models.layers import sync_batch_norms, use_float32_backward
-from hardmine.models.network import Network, make_network
-from hardmine.models.ssd import SSD
+from hardmine.models.ssd import SSD, Network, make_network
 from hardmine.recipes.checkpoint import (
     file_digest,
     load_state,

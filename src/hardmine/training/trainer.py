@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hardmine.device import process_count
 from hardmine.errors import ConfigError, DataError
-from hardmine.models.network import Network
+from hardmine.models.ssd import Network
 from hardmine.option_fields import takes_options
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch

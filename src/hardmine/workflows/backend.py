@@ -12,7 +12,7 @@ from hardmine.types import Dataset
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
-    from hardmine.models.network import Network
+    from hardmine.models.ssd import Network
     from hardmine.recipes.recipe import Recipe
     from hardmine.training.trainer import Progress
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from hardmine.evaluation.scored_images import Scored
     from hardmine.inference.detector import Detector
     from hardmine.mining.confirmed_alarms import ConfirmedAlarms
-    from hardmine.models.network import Network
+    from hardmine.models.ssd import Network
     from hardmine.recipes.recipe import Recipe
     from hardmine.reports.content import ReportData, TrainingCourse
 

@@ -10,14 +10,17 @@ import torch
 import torchvision
 
 from hardmine.errors import ConfigError
-from hardmine.models.backbones.backbone import (
+from hardmine.models.backbones import (
     SmallNet,
     SmallNetConfig,
+    Taps,
+    TapsConfig,
+    TimmConfig,
     Vgg16,
     VggConfig,
+    list_nodes,
     probe_channels,
 )
-from hardmine.models.backbones.feature_taps import Taps, TapsConfig, TimmConfig, list_nodes
 
 CUT = TapsConfig(frozen_to="features.6")
 

@@ -1,1 +1,0 @@
-"""Backbones: torchvision and timm networks with feature taps, VGG16, a small network."""
