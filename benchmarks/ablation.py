@@ -49,8 +49,8 @@ from hardmine.prior_design.fit_priors import fit_priors
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset
 from hardmine.workflows.cached_models import recipe_text
+from hardmine.workflows.image_sets import load_negatives, load_train_val
 from hardmine.workflows.step_cache import Steps, silent
-from hardmine.workflows.training_data import load_negatives, load_train_val
 
 TABLE = Path(__file__).parents[1] / "docs" / "ablation.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"

@@ -23,8 +23,7 @@ from hardmine.data.splits.split import split_dataset
 from hardmine.device import describe_machine
 from hardmine.files import write_json
 from hardmine.models.priors import ExplicitPriors
-from hardmine.prior_design.canvas_boxes import boxes_on_canvas
-from hardmine.prior_design.coverage import measure_coverage
+from hardmine.prior_design.coverage import boxes_on_canvas, measure_coverage
 from hardmine.prior_design.fit_priors import FitOptions, FittedPriors, fit_priors
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import Recipe

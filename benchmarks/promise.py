@@ -29,7 +29,7 @@ from hardmine.files import write_json
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.predict import detect_images
 from hardmine.types import I64
-from hardmine.workflows.training_data import load_negatives
+from hardmine.workflows.image_sets import load_negatives
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
 RESULT = Path(__file__).parent / "results" / "promise.json"

@@ -26,9 +26,8 @@ from hardmine.files import write_json
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.reports.round_columns import ALARMS
 from hardmine.types import Dataset
-from hardmine.workflows.image_sets import crop_set, divide_sets
+from hardmine.workflows.image_sets import crop_set, divide_sets, load_negatives, load_train_val
 from hardmine.workflows.step_cache import Steps, silent
-from hardmine.workflows.training_data import load_negatives, load_train_val
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
 RESULTS = Path(__file__).parent / "results"

@@ -301,8 +301,7 @@ def coverage_pages(out: Path, data: Path) -> dict[str, str]:
     """
     from hardmine.data.data_options import CoverageOptions
     from hardmine.data.load_dataset import load_dataset
-    from hardmine.prior_design.canvas_boxes import boxes_on_canvas
-    from hardmine.prior_design.coverage import measure_coverage
+    from hardmine.prior_design.coverage import boxes_on_canvas, measure_coverage
     from hardmine.prior_design.coverage_report import write_coverage
     from hardmine.prior_design.prior_layout import layout_of_recipe
     from hardmine.recipes.named_recipes import named_recipe

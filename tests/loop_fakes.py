@@ -27,7 +27,7 @@ from hardmine.inference.image_loading import ImageItem, item_problem, open_item
 from hardmine.inference.predict import ScoredImage
 from hardmine.loop.loop import LoopResult
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
-from hardmine.workflows.backend import Backend, TrainingRequest
+from hardmine.workflows.cached_models import Backend, TrainingRequest
 
 BOX = (8.0, 8.0, 24.0, 24.0)
 SIDE = 32
@@ -137,7 +137,10 @@ class World:
 
     def call(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Call ``train``, ``evaluate`` or ``run_loop`` in this world."""
-        with patch("hardmine.workflows.backend.own_backend", self.backend):
+        with (
+            patch("hardmine.loop.loop.own_backend", self.backend),
+            patch("hardmine.workflows.train_and_evaluate.own_backend", self.backend),
+        ):
             return function(*arguments, **keywords)
 
     def _call(self, name: str) -> None:

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hardmine.demo.canvas import Canvas
-from hardmine.demo.items import CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS, Family
+from hardmine.demo.items import CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS, Canvas, Family
 
 EVERY = (*TARGETS, *LOOK_ALIKES, *HELD_OUT_ONLY, *CLUTTER)
 

@@ -19,8 +19,7 @@ from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.cli.main import run as run_line
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.images import read_picture
-from hardmine.diagnosis.config_diagnosis import diagnose_configuration
-from hardmine.diagnosis.diagnose import diagnose
+from hardmine.diagnosis.diagnose import diagnose, diagnose_configuration
 from hardmine.diagnosis.diagnosis_result import Diagnosis
 from hardmine.errors import ConfigError, DataError
 from hardmine.losses.negative_mining import RatioConfig

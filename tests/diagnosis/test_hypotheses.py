@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from hardmine.data.resize import Resize
+from hardmine.diagnosis.diagnosis_page import example_pictures
+from hardmine.diagnosis.diagnosis_result import Answer
 from hardmine.diagnosis.evidence import Evidence, distortions
-from hardmine.diagnosis.example_pictures import example_pictures
-from hardmine.diagnosis.hypotheses import HYPOTHESES, Answer, missing_labels
+from hardmine.diagnosis.hypotheses import HYPOTHESES, missing_labels
 from hardmine.diagnosis.probe import GradientProbe, SetProbe, Suspect, chosen_images
 from hardmine.losses.negative_mining import RatioConfig
-from hardmine.prior_design.canvas_boxes import CanvasBoxes
-from hardmine.prior_design.coverage import measure_coverage
+from hardmine.prior_design.coverage import CanvasBoxes, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.named_recipes import small160
 from hardmine.types import Dataset, ImageRecord, ImageState

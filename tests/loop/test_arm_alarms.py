@@ -12,7 +12,7 @@ import pytest
 
 from hardmine.augment.paste import AlarmPasteConfig, read_alarms
 from hardmine.recipes.recipe import Recipe
-from hardmine.workflows.backend import TrainingRequest
+from hardmine.workflows.cached_models import TrainingRequest
 from loop_fakes import BOX, World, run, sheet_of
 
 pytestmark = pytest.mark.usefixtures("no_page")

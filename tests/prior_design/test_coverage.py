@@ -13,8 +13,7 @@ from hardmine.data.resize import Resize
 from hardmine.errors import DataError
 from hardmine.losses.matcher import AssignerConfig, assign_priors
 from hardmine.models.priors import LinearPriors, make_priors
-from hardmine.prior_design.canvas_boxes import CanvasBoxes, boxes_on_canvas
-from hardmine.prior_design.coverage import as_batch, measure_coverage
+from hardmine.prior_design.coverage import CanvasBoxes, as_batch, boxes_on_canvas, measure_coverage
 from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout, layout_from_priors
 from hardmine.types import Dataset, ImageRecord, ImageState
 

@@ -11,7 +11,7 @@ import pytest
 from hardmine.data.load_dataset import load_dataset
 from hardmine.errors import ConfigError
 from hardmine.models.priors import ExplicitPriors
-from hardmine.prior_design.canvas_boxes import augmented_boxes, boxes_on_canvas, join
+from hardmine.prior_design.coverage import augmented_boxes, boxes_on_canvas, join
 from hardmine.prior_design.fit_priors import (
     FitOptions,
     SearchConfig,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hardmine.data.quality.check_dataset import CheckReport, SplitCounts
 from hardmine.data.quality.findings import Box, Finding
-from hardmine.reports.check_report import picture_of, render_check_page, write_check_page
+from hardmine.workflows.check_data import picture_of, render_check_page, write_check_page
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from hardmine.reports.content import ReportData, TrainingCourse, read_course
-from hardmine.reports.loop_report import render_report
-from hardmine.reports.telemetry_section import telemetry_part
+from hardmine.reports.loop_report import render_report, telemetry_part
 
 COLUMNS = {
     "images": 10.0,

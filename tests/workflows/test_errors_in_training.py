@@ -26,9 +26,8 @@ from hardmine.finding_kinds import (
     Severity,
 )
 from hardmine.types import Dataset
-from hardmine.workflows.image_sets import drop_unreadable, hash_once
+from hardmine.workflows.image_sets import describe_leaks, drop_unreadable, hash_once, load_train_val
 from hardmine.workflows.step_cache import Steps
-from hardmine.workflows.training_data import describe_leaks, load_train_val
 
 GOOD = [10, 8, 12, 10]
 Kind = FindingKind

@@ -12,8 +12,8 @@ import pytest
 from hardmine import evaluate, train
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows.image_sets import count_labelled, describe_leaks, load_train_val
 from hardmine.workflows.step_cache import Steps
-from hardmine.workflows.training_data import count_labelled, describe_leaks, load_train_val
 from loop_fakes import World, draw, labelled, pool_of
 
 SMALL: dict[str, Any] = {"draws": 5, "model": "small160"}

@@ -17,12 +17,10 @@ from hardmine.cli import (
     data_commands,
     loop_commands,
     model_commands,
-    priors_commands,
     recipe_commands,
 )
-from hardmine.cli.compare_command import compare
 from hardmine.cli.console import DONE, USAGE, exit_code, explain, is_expected, usage_error
-from hardmine.cli.diagnose_command import diagnose
+from hardmine.cli.experiment_commands import compare, diagnose
 from hardmine.cli.option_flags import Command, Group, reads_pictures
 from hardmine.cli.options import fill_in_ray
 from hardmine.device import process_count, process_index
@@ -119,7 +117,7 @@ _add(model_commands.export, _MODELS)
 _add(model_commands.check_detector, _MODELS, "check-detector")
 _add(recipe_commands.models, _MODELS, pictures=False)
 _add(recipe_commands.recipe, _MODELS, pictures=False)
-app.add_typer(priors_commands.priors, rich_help_panel=_MODELS)
+app.add_typer(recipe_commands.priors, rich_help_panel=_MODELS)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -186,8 +186,7 @@ def _prepare(
     notify: Notify,
 ) -> Sets:
     """Split once and leave out what cannot be read or lies in two sets."""
-    from hardmine.workflows.image_sets import separate_sets
-    from hardmine.workflows.training_data import load_negatives, load_train_val
+    from hardmine.workflows.image_sets import load_negatives, load_train_val, separate_sets
 
     steps = Steps(root / "prepare", notify)
     parts = load_train_val(data, val, steps, seed=0)

@@ -17,8 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hardmine.data.formats.coco_writing import write_coco
-from hardmine.demo.canvas import Canvas, Color
-from hardmine.demo.items import CATEGORIES, CLUTTER, HELD_OUT_ONLY, LOOK_ALIKES, TARGETS, Family
+from hardmine.demo.items import (
+    CATEGORIES,
+    CLUTTER,
+    HELD_OUT_ONLY,
+    LOOK_ALIKES,
+    TARGETS,
+    Canvas,
+    Color,
+    Family,
+)
 from hardmine.errors import ConfigError
 from hardmine.files import write_atomic, write_json
 from hardmine.types import F32, I64, Dataset, ImageRecord, ImageState

@@ -1,15 +1,57 @@
-"""What a diagnosis says: a finding for each hypothesis, the likeliest cause first."""
+"""What a diagnosis says: a verdict on each hypothesis, and the findings, the likeliest cause first."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from hardmine.diagnosis.evidence import Evidence
-from hardmine.diagnosis.hypotheses import Answer, Hypothesis, Verdict
 
 PAGE = "diagnosis.html"
+
+
+class Answer(StrEnum):
+    """What a test says."""
+
+    SUPPORTED = "supported"
+    NOT_SUPPORTED = "not supported"
+    UNKNOWN = "not enough data"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of one test.
+
+    ``effect`` is the measured figure with its limit; ``bars`` and ``lines`` are what the page draws,
+    each a name with its values (for lines: pairs of step and value).
+    """
+
+    answer: Answer
+    effect: str
+    reasons: tuple[str, ...] = ()
+    option: str = ""
+    settings: tuple[str, ...] = ()
+    """Choices of a recipe that try the remedy, as ``--set`` takes them."""
+    fits_priors: bool = False
+    """The remedy is no setting: priors are fitted to the data."""
+    ticks: tuple[str, ...] = ()
+    axis: str = ""
+    """What the bars stand over."""
+    bars: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    lines: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A name, its question as a heading, what it means in a sentence, and its test."""
+
+    key: str
+    title: str
+    meaning: str
+    test: Callable[[Evidence], Verdict]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from hardmine.data.resize import Resize
 from hardmine.diagnosis.probe import GradientProbe, SetProbe, probe_gradients, probe_set
 from hardmine.errors import DataError
 from hardmine.models.ssd import SSD
-from hardmine.prior_design.canvas_boxes import boxes_on_canvas
-from hardmine.prior_design.coverage import Coverage, measure_coverage
+from hardmine.prior_design.coverage import Coverage, boxes_on_canvas, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.checkpoint import (
     find_checkpoint,
@@ -30,9 +29,9 @@ from hardmine.recipes.recipe import Recipe
 from hardmine.text import read_json
 from hardmine.training.telemetry import read_telemetry
 from hardmine.types import Dataset
+from hardmine.workflows.image_sets import load_negatives, load_train_val
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import DataOptions
-from hardmine.workflows.training_data import load_negatives, load_train_val
 
 LAST = 0.25
 """Share of the rows, at the end, over which figures are averaged."""

@@ -11,12 +11,11 @@ Limits were set on drawn worlds in which each cause was planted (docs/diagnosis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Mapping
 
 import numpy as np
 
+from hardmine.diagnosis.diagnosis_result import Answer, Hypothesis, Verdict
 from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.probe import FOUND, SetProbe, Suspect
 
@@ -47,47 +46,6 @@ SIZES = (
     ("of 96 px and more in the network's input", 96.0**2, np.inf),
 )
 """Sizes of objects: name, lowest area and the area from which the next size begins, px²."""
-
-
-class Answer(StrEnum):
-    """What a test says."""
-
-    SUPPORTED = "supported"
-    NOT_SUPPORTED = "not supported"
-    UNKNOWN = "not enough data"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer of one test.
-
-    ``effect`` is the measured figure with its limit; ``bars`` and ``lines`` are what the page draws,
-    each a name with its values (for lines: pairs of step and value).
-    """
-
-    answer: Answer
-    effect: str
-    reasons: tuple[str, ...] = ()
-    option: str = ""
-    settings: tuple[str, ...] = ()
-    """Choices of a recipe that try the remedy, as ``--set`` takes them."""
-    fits_priors: bool = False
-    """The remedy is no setting: priors are fitted to the data."""
-    ticks: tuple[str, ...] = ()
-    axis: str = ""
-    """What the bars stand over."""
-    bars: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    lines: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """A name, its question as a heading, what it means in a sentence, and its test."""
-
-    key: str
-    title: str
-    meaning: str
-    test: Callable[[Evidence], Verdict]
 
 
 def _unknown(reason: str) -> Verdict:

@@ -1,4 +1,4 @@
-"""What kind of mistake each wrong detection is, which objects are missed, and what each kind costs: TIDE.
+"""What kind of mistake each wrong detection is, which objects are missed, and what each costs: TIDE.
 
 At one score threshold, detections that hit nothing are divided by how they overlap the objects (IoU
 of a detection with the objects of its own class and of the others; 0.5 is a hit, 0.1 is

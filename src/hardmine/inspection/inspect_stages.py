@@ -33,8 +33,7 @@ from hardmine.models.postprocess import foreground_scores
 from hardmine.models.priors import decode_boxes, encode_boxes
 from hardmine.models.ssd import SSD
 from hardmine.numpy_boxes import box_iou
-from hardmine.prior_design.coverage_report import as_matches
-from hardmine.prior_design.prior_drawing import Matches, prior_sheet
+from hardmine.prior_design.coverage_report import Matches, as_matches, prior_sheet
 from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
 from hardmine.recipes.checkpoint import checkpoint_id, find_checkpoint, load_checkpoint
 from hardmine.recipes.recipe import Recipe

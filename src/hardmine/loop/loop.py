@@ -55,21 +55,29 @@ from hardmine.option_fields import takes_options
 from hardmine.reports.round_columns import ALARMS
 from hardmine.review.candidate_list import DOUBTFUL_LABELS, labels_in_doubt
 from hardmine.types import Dataset, ImageRecord
-from hardmine.workflows import backend as backends
 from hardmine.workflows.auto_recipe import fit_to_data
-from hardmine.workflows.backend import Backend
 from hardmine.workflows.cached_models import (
+    Backend,
     CachedMeasurement,
     CachedTraining,
     TrainedModel,
     TrainingRole,
     choose_recipe,
+    own_backend,
     start_from,
     why_chosen,
     write_recipe,
 )
 from hardmine.workflows.external_trainer import make_trainer
-from hardmine.workflows.image_sets import LoopSets, crop_set, divide_sets
+from hardmine.workflows.image_sets import (
+    DataLike,
+    LoopSets,
+    count_labelled,
+    crop_set,
+    divide_sets,
+    load_negatives,
+    load_train_val,
+)
 from hardmine.workflows.run_record import (
     note_changes,
     plain_options,
@@ -80,12 +88,6 @@ from hardmine.workflows.run_record import (
 )
 from hardmine.workflows.several_processes import run_together
 from hardmine.workflows.step_cache import Notify, Steps, silent
-from hardmine.workflows.training_data import (
-    DataLike,
-    count_labelled,
-    load_negatives,
-    load_train_val,
-)
 
 if TYPE_CHECKING:
     from hardmine.evaluation.paired import AlarmChange
@@ -258,7 +260,7 @@ def _pool(pool: DataLike | None, train: Dataset, unpack_to: Path, options: LoopO
 
 
 def _backend(options: LoopOptions, root: Path) -> Backend:
-    own = backends.own_backend()
+    own = own_backend()
     if not options.trainer.is_external:
         return own
     return make_trainer(options.trainer, root).backend(own)

@@ -23,8 +23,14 @@ import numpy as np
 
 from hardmine.data.data_options import FitOptions
 from hardmine.errors import ConfigError
-from hardmine.prior_design.canvas_boxes import CanvasBoxes, augmented_boxes, boxes_on_canvas, join
-from hardmine.prior_design.coverage import Coverage, measure_coverage
+from hardmine.prior_design.coverage import (
+    CanvasBoxes,
+    Coverage,
+    augmented_boxes,
+    boxes_on_canvas,
+    join,
+    measure_coverage,
+)
 from hardmine.prior_design.prior_layout import (
     LevelGrid,
     PriorLayout,

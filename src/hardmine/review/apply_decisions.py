@@ -39,7 +39,7 @@ from hardmine.files import write_bytes, write_json
 from hardmine.inference.image_loading import path_of, read_item
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
-from hardmine.review.labelling_verdicts import is_labelling_file
+from hardmine.review.verdicts import is_labelling_file
 from hardmine.types import Dataset, Decision, ImageState
 
 How = Literal["copy", "link", "reference"]

@@ -23,10 +23,9 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
 from hardmine.review.candidate_list import CandidateList, Item, open_candidates, run_of
 from hardmine.review.decisions import DecisionDesk
-from hardmine.review.labelling_verdicts import is_labelling_file
 from hardmine.review.request_guard import Access
 from hardmine.review.review_options import PORT, ReviewOptions
-from hardmine.review.verdicts import read_verdicts, store_verdicts
+from hardmine.review.verdicts import is_labelling_file, read_verdicts, store_verdicts
 from hardmine.text import peek_text
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, Problem, Verdict
 

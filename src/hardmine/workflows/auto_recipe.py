@@ -19,8 +19,8 @@ import numpy as np
 from hardmine.errors import NOTICE, ConfigError
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.cached_models import lay_over
+from hardmine.workflows.image_sets import count_labelled
 from hardmine.workflows.train_options import AUTO, NetworkOptions
-from hardmine.workflows.training_data import count_labelled
 
 if TYPE_CHECKING:
     from hardmine.recipes.recipe import Recipe
@@ -154,8 +154,7 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
     Raises:
         DataError: no labelled box.
     """
-    from hardmine.prior_design.canvas_boxes import boxes_on_canvas
-    from hardmine.prior_design.coverage import measure_coverage
+    from hardmine.prior_design.coverage import boxes_on_canvas, measure_coverage
     from hardmine.prior_design.prior_layout import layout_of_recipe, ssd_config
 
     try:

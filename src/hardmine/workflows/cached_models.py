@@ -1,21 +1,23 @@
-"""Models of a run directory: the recipe that is chosen, and models that are trained and measured once.
+"""Models of a run directory: who trains them, the recipe that is chosen, what is trained and measured
+once.
 
-Each is kept by a hash of its inputs.
+Hardmine's own functions train and detect, or the commands of a team's own trainer: `Backend`. Each
+model is kept by a hash of its inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.files import write_text
 from hardmine.types import Dataset
-from hardmine.workflows.backend import Backend, TrainingRequest
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint
 from hardmine.workflows.train_options import AUTO, NetworkOptions
 
@@ -24,7 +26,95 @@ if TYPE_CHECKING:
     from hardmine.evaluation.paired import AlarmChange
     from hardmine.evaluation.scored_images import Scored
     from hardmine.inference.detector import Detector
+    from hardmine.models.ssd import Network
     from hardmine.recipes.recipe import Recipe
+    from hardmine.training.trainer import Progress
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingRequest:
+    """One training that a run asks for; the fields are explained in ``training.trainer``.
+
+    ``arm`` and ``round_number`` say which training of a loop it is: ``"base"`` and 0 for the
+    one that all arms start from.
+    """
+
+    dataset: Dataset
+    recipe: Recipe
+    out: Path
+    seed: int
+    init: Path | None = None
+    weights: Path | None = None
+    steps: int | None = None
+    resume: bool = True
+    device: str | None = None
+    progress: Callable[[Progress], None] | None = None
+    validate: Callable[[Network], float] | None = None
+    validate_every: int = 0
+    arm: str = "base"
+    round_number: int = 0
+
+
+Fit = Callable[[TrainingRequest], Path]
+"""A resumable training that returns its weights, ``out/`` and the backend's ``weights_name``."""
+
+
+class DetectImages(Protocol):
+    """``inference.predict.detect_images``: images in, detections in original pixels out, in order."""
+
+    def __call__(  # noqa: D102
+        self,
+        detector: Detector,
+        paths: Sequence[Path],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Detections]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The functions that a run trains and detects with.
+
+    ``load_detector`` takes what names a detector and a device name (``None``: choose).
+    """
+
+    fit: Fit
+    load_detector: Callable[[Path | str, str | None], Detector]
+    detect_images: DetectImages
+    weights_name: str = "last.safetensors"
+    identity: tuple[str | None, ...] | None = None
+    """What a training depends on beside its data, recipe, seed, steps and first weights."""
+
+
+def own_backend() -> Backend:
+    """Return Hardmine's own training and detection."""
+    from hardmine.inference.load_detector import load_detector
+    from hardmine.inference.predict import detect_images
+
+    return Backend(_fit, load_detector, detect_images)
+
+
+def _fit(request: TrainingRequest) -> Path:
+    from hardmine.training.trainer import FitSettings, fit
+
+    how = FitSettings(
+        seed=request.seed,
+        init=request.init,
+        weights=request.weights,
+        steps=request.steps,
+        resume=request.resume,
+        device=request.device,
+        validate_every=request.validate_every,
+    )
+    return fit(
+        request.dataset,
+        request.recipe,
+        request.out,
+        validate=request.validate,
+        progress=request.progress,
+        options=how,
+    )
+
 
 RECALL = 0.8
 """The reference recall at which alarms are counted."""

@@ -13,13 +13,10 @@ from hardmine.errors import ConfigError, DataError
 from hardmine.files import clear_disk_errors, write_json
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, ImageRecord
-from hardmine.workflows import backend as backends
-from hardmine.workflows.backend import Backend
-from hardmine.workflows.cached_models import detect_sets
-from hardmine.workflows.image_sets import read_all, set_apart
+from hardmine.workflows.cached_models import Backend, detect_sets, own_backend
+from hardmine.workflows.image_sets import DataLike, load_negatives, load_val, read_all, set_apart
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import ThresholdOptions
-from hardmine.workflows.training_data import DataLike, load_negatives, load_val
 
 if TYPE_CHECKING:
     from hardmine.evaluation.alarms import AlarmScores
@@ -118,7 +115,7 @@ def threshold(
     """
     options = options or ThresholdOptions()
     _check(options, checkpoint, negatives)
-    root, backend = Path(out).resolve(), backends.own_backend()
+    root, backend = Path(out).resolve(), own_backend()
     steps = Steps(root, progress or silent)
     with clear_disk_errors(root):
         detector = _detector(checkpoint, options)

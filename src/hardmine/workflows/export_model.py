@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from hardmine.errors import ConfigError, DataError
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows.image_sets import load_val
 from hardmine.workflows.step_cache import Notify, silent
 from hardmine.workflows.train_options import DataOptions, ExportOptions
-from hardmine.workflows.training_data import load_val
 
 if TYPE_CHECKING:
     import numpy as np

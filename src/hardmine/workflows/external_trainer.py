@@ -30,7 +30,7 @@ from hardmine.errors import CheckpointError, CommandError, ConfigError, DataErro
 from hardmine.files import write_text
 from hardmine.mining.sources.local_files import local_files
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
-from hardmine.workflows.backend import Backend, TrainingRequest
+from hardmine.workflows.cached_models import Backend, TrainingRequest
 from hardmine.workflows.train_options import TrainerCommands
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from hardmine.device import process_count, process_index
 from hardmine.errors import ConfigError, HardmineError
 
 if TYPE_CHECKING:
-    from hardmine.workflows.backend import Backend, TrainingRequest
+    from hardmine.workflows.cached_models import Backend, TrainingRequest
 
 R = TypeVar("R")
 _PATIENCE = timedelta(days=30)

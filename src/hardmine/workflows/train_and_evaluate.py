@@ -14,19 +14,30 @@ from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
 from hardmine.files import clear_disk_errors, write_json
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset
-from hardmine.workflows import backend as backends
 from hardmine.workflows.auto_recipe import fit_to_data
-from hardmine.workflows.backend import Backend, DetectImages, TrainingRequest
 from hardmine.workflows.cached_models import (
     RECALL,
     RECIPE,
+    Backend,
+    DetectImages,
+    TrainingRequest,
     choose_recipe,
     detect_sets,
+    own_backend,
     start_from,
     why_chosen,
     write_recipe,
 )
-from hardmine.workflows.image_sets import SeparateSets, crop_set, separate_sets
+from hardmine.workflows.image_sets import (
+    DataLike,
+    SeparateSets,
+    count_labelled,
+    crop_set,
+    load_negatives,
+    load_train_val,
+    load_val,
+    separate_sets,
+)
 from hardmine.workflows.run_record import (
     note_changes,
     read_record,
@@ -37,13 +48,6 @@ from hardmine.workflows.run_record import (
 from hardmine.workflows.several_processes import run_together
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
-from hardmine.workflows.training_data import (
-    DataLike,
-    count_labelled,
-    load_negatives,
-    load_train_val,
-    load_val,
-)
 
 if TYPE_CHECKING:
     from hardmine.detections import Detections, OperatingPoint
@@ -129,7 +133,7 @@ def train(
     given = {"data": data, "val": val, "negatives": negatives, "train_negatives": train_negatives}
     options = options or TrainOptions()
     work = partial(_train, given, Path(out).resolve(), resume, progress or silent, options)
-    return run_together(work, backends.own_backend(), options.device)
+    return run_together(work, own_backend(), options.device)
 
 
 def _train(
@@ -221,7 +225,7 @@ def evaluate(
         (12, 6)
     """
     options = options or EvaluateOptions()
-    root, backend = Path(out).resolve(), backends.own_backend()
+    root, backend = Path(out).resolve(), own_backend()
     steps = Steps(root, progress or silent)
     with clear_disk_errors(root):
         classes = options.classes or _names_in(data, checkpoint)

@@ -1,7 +1,12 @@
-"""``compare``: several recipes on one data set, with intervals."""
+"""``compare`` and ``diagnose``: several recipes on one data set, and why hard mining does not help in
+a run.
+
+``diagnose`` takes a run, or a configuration of which it says what is likely to hurt.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +20,13 @@ from hardmine.comparison.compare_options import (
     mining_variants,
     parse_variant,
 )
+from hardmine.option_fields import option
+from hardmine.workflows.train_options import device_option
 
 if TYPE_CHECKING:
     from hardmine.comparison.compare_summary import Comparison
+    from hardmine.diagnosis.diagnosis_result import Diagnosis
+
 
 _SHOWN = ("AP", "AP50", "AP_small", "recall_at_0.1", "alarms_at_0.8", "minutes")
 
@@ -99,10 +108,10 @@ def compare(
     if output.as_json:
         console.json(found.to_dict())
         return
-    _show(console, found)
+    _show_comparison(console, found)
 
 
-def _show(console: Console, found: Comparison) -> None:
+def _show_comparison(console: Console, found: Comparison) -> None:
     from hardmine.comparison.compare_summary import COLUMNS
 
     heads = dict(COLUMNS)
@@ -116,3 +125,90 @@ def _show(console: Console, found: Comparison) -> None:
 
 def _text(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnoseOptions:
+    """What is looked at beside the run itself, and where the page goes."""
+
+    data: Path | None = option(
+        None,
+        "The labelled training images. If not given: those that the run names.",
+        metavar="DATA",
+        path="any",
+    )
+    negatives: Path | None = option(
+        None,
+        "The images without objects that were trained on. If not given: those that the run names.",
+        metavar="DIR",
+        path="any",
+    )
+    out: Path | None = option(
+        None,
+        "Where diagnosis.html and diagnosis.json go. If not given: into the run, or into "
+        "runs/diagnosis for a configuration.",
+        flags=("--out", "-o"),
+        metavar="DIR",
+    )
+    device: str | None = device_option("Options")
+
+
+@expand_options
+def diagnose(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|pipeline.config",
+            exists=True,
+            help="The folder of a training. For a configuration of the TensorFlow Object Detection "
+            "API, the command says which of its settings are likely to hurt.",
+        ),
+    ],
+    *,
+    choices: DiagnoseOptions,
+    output: OutputOptions,
+) -> None:
+    """Say which known cause makes hard mining hurt in a run, and what command tries the remedy.
+
+    Example: hardmine diagnose runs/first
+
+    Example: hardmine diagnose pipeline.config --data DATA
+    """
+    console = output.console()
+    if run.is_file():
+        from hardmine.diagnosis.diagnose import diagnose_configuration
+
+        found = diagnose_configuration(
+            run, data=choices.data, out=choices.out or Path("runs/diagnosis")
+        )
+    else:
+        from hardmine.diagnosis.diagnose import diagnose as diagnose_run
+
+        with console.progress() as step:
+            found = diagnose_run(
+                run,
+                data=choices.data,
+                negatives=choices.negatives,
+                out=choices.out,
+                device=choices.device,
+                progress=step,
+            )
+    if output.as_json:
+        console.json(found.to_dict())
+        return
+    _show_diagnosis(console, found)
+
+
+def _show_diagnosis(console: Console, found: Diagnosis) -> None:
+    rows = [
+        [each.hypothesis.title, each.verdict.answer.value, each.verdict.effect]
+        for each in found.findings
+    ]
+    console.table(["question", "answer", "measured"], rows)
+    for line in found.limits:
+        console.note(line)
+    console.result(found.summary())
+    supported = [each for each in found.findings if each.is_supported]
+    if supported and supported[0].command:
+        console.result(f"try: {supported[0].command}")
+    console.result(f"page: {found.page}")
