@@ -32,7 +32,7 @@ from hardmine.inference.load_detector import load_detector
 from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import scan_source
-from hardmine.mining.sources.videos import VideoSource
+from hardmine.mining.sources.archives_and_videos import VideoSource
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import named_recipe
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "hardmine"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "errors text finding_kinds types detections tensors boxes numpy_boxes files device "
+        "errors finding_kinds types detections tensors boxes numpy_boxes files device "
         "option_fields",
         "data models",
         "augment losses",

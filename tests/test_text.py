@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hardmine.errors import DataError
-from hardmine.text import (
+from hardmine.files import (
     TextError,
     decode_text,
     decode_xml,

@@ -12,9 +12,8 @@ from torch import nn
 
 from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.models.backbones import SmallNetConfig
-from hardmine.models.head import HeadConfig
 from hardmine.models.layers import NormalInit
-from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.neck_and_head import ExtraLayersConfig, HeadConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.recipe import Recipe
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, augment
-from hardmine.augment.colour import flip, mirror, photometric_matrix
-from hardmine.augment.geometry import View, sample_crop
+from hardmine.augment.geometry_and_colour import View, flip, mirror, photometric_matrix, sample_crop
 from hardmine.augment.sample import Sample
 from hardmine.data.resize import Resize
 from hardmine.errors import ConfigError

@@ -19,7 +19,7 @@ from hardmine.augment.chain import (
     augment_preset,
     trace_augment,
 )
-from hardmine.augment.geometry import MosaicConfig, mosaic
+from hardmine.augment.geometry_and_colour import MosaicConfig, mosaic
 from hardmine.augment.paste import (
     Alarm,
     AlarmPasteConfig,

@@ -14,8 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from hardmine.augment.chain import NO_AUGMENT, Augmenter, augment_preset
-from hardmine.augment.colour import flip, mirror
-from hardmine.augment.geometry import MosaicConfig, View
+from hardmine.augment.geometry_and_colour import MosaicConfig, View, flip, mirror
 from hardmine.augment.paste import CopyPasteConfig, OcclusionConfig
 from hardmine.augment.sample import Sample, Source
 from hardmine.augment.torchvision_transforms import (

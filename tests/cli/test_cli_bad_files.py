@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from hardmine.cli import console as failures
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.models.backbones import SmallNetConfig
-from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.neck_and_head import ExtraLayersConfig
 from hardmine.models.ssd import SSDConfig, make_network
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.named_recipes import named_recipe

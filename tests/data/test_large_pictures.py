@@ -13,8 +13,7 @@ from PIL import Image, TiffImagePlugin
 
 from data_files import picture
 from hardmine.data.images import read_image
-from hardmine.data.large_pictures import WindowedPicture, open_windows
-from hardmine.inference.tiles import Tiles
+from hardmine.inference.tiles import Tiles, WindowedPicture, open_windows
 
 SIZE = (300, 230)
 WINDOWS = Tiles(64, 0.25).windows(*SIZE)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hardmine.errors import DataError
-from hardmine.inference.prediction_names import match_names
+from hardmine.inference.prediction_programs import match_names
 from hardmine.inference.predictions_file import load_predictions
 
 ONE, TWO = Path("/here/one/a.jpg"), Path("/here/two/a.jpg")

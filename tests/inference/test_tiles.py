@@ -12,13 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hardmine.data.large_pictures import WindowedPicture, open_windows
 from hardmine.data.resize import Resize
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.inference.detector import BatchScores, top_scores
 from hardmine.inference.predict import ScoredImage, detect_images, score_images
-from hardmine.inference.tiles import TiledDetector, Tiles, merge_tiles
+from hardmine.inference.tiles import (
+    TiledDetector,
+    Tiles,
+    WindowedPicture,
+    merge_tiles,
+    open_windows,
+)
 from hardmine.types import Problem
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hardmine.losses.loss_functions import FocalConfig, GIoUConfig, SmoothL1Config
 from hardmine.losses.matcher import match_boxes, match_slots
-from hardmine.losses.multibox_loss import LossConfig, MultiBoxLoss
+from hardmine.losses.multibox_loss import ByImage, ByMovingAverage, LossConfig, MultiBoxLoss
 from hardmine.losses.negative_mining import (
     BandConfig,
     BatchRatioConfig,
@@ -22,9 +22,8 @@ from hardmine.losses.negative_mining import (
     SelectionConfig,
     pick_hardest,
 )
-from hardmine.losses.normalizers import ByImage, ByMovingAverage
 from hardmine.models.backbones import SmallNetConfig
-from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.neck_and_head import ExtraLayersConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.tensors import Batch, RawOutput
 from loss_worlds import random_world

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from hardmine.demo.run_demo import fridge160
-from hardmine.losses.multibox_loss import LossConfig, MultiBoxLoss
+from hardmine.losses.multibox_loss import (
+    ByBatch,
+    ByImage,
+    BySelected,
+    LossConfig,
+    MultiBoxLoss,
+    NormaliserConfig,
+)
 from hardmine.losses.negative_mining import (
     AllConfig,
     BandConfig,
@@ -24,7 +31,6 @@ from hardmine.losses.negative_mining import (
     RatioConfig,
     SelectionConfig,
 )
-from hardmine.losses.normalizers import ByBatch, ByImage, BySelected, NormaliserConfig
 from hardmine.models.ssd import SSD
 from hardmine.recipes.named_recipes import RECIPES
 from hardmine.tensors import Batch, RawOutput

@@ -24,7 +24,16 @@ from hardmine.losses.loss_functions import (
     class_loss,
 )
 from hardmine.losses.matcher import assign_priors
-from hardmine.losses.multibox_loss import Loss, LossConfig, MultiBoxLoss
+from hardmine.losses.multibox_loss import (
+    ByBatch,
+    ByImage,
+    ByMovingAverage,
+    BySelected,
+    Loss,
+    LossConfig,
+    MultiBoxLoss,
+    NormaliserConfig,
+)
 from hardmine.losses.negative_mining import (
     AllConfig,
     BandConfig,
@@ -35,13 +44,6 @@ from hardmine.losses.negative_mining import (
     RandomConfig,
     RatioConfig,
     SelectionConfig,
-)
-from hardmine.losses.normalizers import (
-    ByBatch,
-    ByImage,
-    ByMovingAverage,
-    BySelected,
-    NormaliserConfig,
 )
 from hardmine.tensors import Batch, Priors, RawOutput, ScoreForm
 from loss_worlds import ROW, batch_of, random_world

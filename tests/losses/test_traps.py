@@ -18,18 +18,19 @@ from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.errors import ConfigError
 from hardmine.losses.loss_functions import FocalConfig, SigmoidConfig, SoftmaxConfig, class_loss
 from hardmine.losses.matcher import AssignerConfig, assign_priors
-from hardmine.losses.multibox_loss import Loss, LossConfig, MultiBoxLoss
-from hardmine.losses.negative_mining import AllConfig, RatioConfig
-from hardmine.losses.normalizers import (
+from hardmine.losses.multibox_loss import (
     ByBatch,
     ByImage,
     ByMovingAverage,
     BySelected,
+    Loss,
+    LossConfig,
+    MultiBoxLoss,
     NormaliserConfig,
 )
+from hardmine.losses.negative_mining import AllConfig, RatioConfig
 from hardmine.models.backbones import SmallNetConfig
-from hardmine.models.head import HeadConfig
-from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.neck_and_head import ExtraLayersConfig, HeadConfig
 from hardmine.models.priors import encode_boxes
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.recipe import recipe_from_dict

@@ -12,7 +12,6 @@ from torch import nn
 
 from hardmine.errors import ConfigError
 from hardmine.models.backbones import SmallNetConfig
-from hardmine.models.head import Head, HeadConfig, SharedHead, SharedHeadConfig, SharedTower
 from hardmine.models.layers import (
     InitConfig,
     NormalInit,
@@ -21,7 +20,18 @@ from hardmine.models.layers import (
     init_layers,
     set_prior_probability,
 )
-from hardmine.models.neck import ExtraLayersConfig, Fpn, FpnConfig, NoNeckConfig, make_neck
+from hardmine.models.neck_and_head import (
+    ExtraLayersConfig,
+    Fpn,
+    FpnConfig,
+    Head,
+    HeadConfig,
+    NoNeckConfig,
+    SharedHead,
+    SharedHeadConfig,
+    SharedTower,
+    make_neck,
+)
 from hardmine.models.priors import ExplicitPriors, MultiscalePriors, make_priors
 from hardmine.models.ssd import SSD, SSDConfig
 

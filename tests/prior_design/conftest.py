@@ -12,8 +12,7 @@ from PIL import Image
 
 from hardmine.augment.chain import AugmentConfig
 from hardmine.models.backbones import SmallNetConfig
-from hardmine.models.head import HeadConfig
-from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.neck_and_head import ExtraLayersConfig, HeadConfig
 from hardmine.models.ssd import SSDConfig
 from hardmine.recipes.recipe import BatchConfig, Recipe
 

@@ -12,7 +12,7 @@ import torchvision
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
 from hardmine.models.backbones import SmallNetConfig, Taps, TapsConfig, TimmConfig, VggConfig
-from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.neck_and_head import ExtraLayersConfig
 from hardmine.models.priors import ExplicitPriors
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes import pretrained_weights as module

@@ -10,7 +10,7 @@ import pytest
 from hardmine.errors import ConfigError
 from hardmine.losses.loss_functions import FocalConfig, SigmoidConfig, SmoothL1Config
 from hardmine.losses.negative_mining import AllConfig, HardExamplesConfig, RandomConfig
-from hardmine.models.neck import FpnConfig
+from hardmine.models.neck_and_head import FpnConfig
 from hardmine.models.priors import ExplicitPriors, MultiscalePriors
 from hardmine.models.ssd import SSD, SSDConfig, make_network
 from hardmine.recipes.protobuf_text import Message, parse_protobuf_text

@@ -15,8 +15,8 @@ from PIL import Image
 from hardmine.detections import Detections
 from hardmine.finding_kinds import FindingKind
 from hardmine.reports import loop_report as page
-from hardmine.reports.charts import arm_order
 from hardmine.reports.content import CurveLine, Gallery, Picture, ReportData
+from hardmine.reports.html_page import arm_order
 from hardmine.reports.loop_report import headline, render_report, verdict_lines, write_report
 from hardmine.reports.round_columns import ALARMS, RoundRow
 from hardmine.reports.wording import Comparison, Looked, LookedLine, Stop

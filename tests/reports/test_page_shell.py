@@ -12,7 +12,7 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 import hardmine
-from hardmine.reports.page_shell import data_uri, jpeg_uri, render_page
+from hardmine.reports.html_page import data_uri, jpeg_uri, render_page
 
 TEMPLATES = sorted(Path(hardmine.__file__).parent.rglob("templates/*.html"))
 PAGES = [path for path in TEMPLATES if path.name not in ("page.html", "gallery.html")]

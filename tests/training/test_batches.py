@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, Augmenter, augment_preset
-from hardmine.augment.geometry import MosaicConfig
+from hardmine.augment.geometry_and_colour import MosaicConfig
 from hardmine.augment.paste import Alarm, AlarmPasteConfig, CopyPasteConfig, write_alarms
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError

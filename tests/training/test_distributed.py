@@ -12,9 +12,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from hardmine.losses.multibox_loss import LossConfig, MultiBoxLoss
+from hardmine.losses.multibox_loss import (
+    ByBatch,
+    ByImage,
+    ByMovingAverage,
+    BySelected,
+    LossConfig,
+    MultiBoxLoss,
+)
 from hardmine.losses.negative_mining import RatioConfig
-from hardmine.losses.normalizers import ByBatch, ByImage, ByMovingAverage, BySelected
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch, Priors, RawOutput, ScoreForm
 from hardmine.types import Dataset

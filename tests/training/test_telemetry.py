@@ -20,9 +20,9 @@ from hardmine.losses.multibox_loss import Loss, LossConfig, MultiBoxLoss
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch, Priors, RawOutput
-from hardmine.training import telemetry as module
-from hardmine.training.telemetry import Telemetry, interval
+from hardmine.training import training_log as module
 from hardmine.training.trainer import Progress, fit
+from hardmine.training.training_log import Telemetry, interval
 from hardmine.types import Dataset
 from loss_worlds import random_world
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
-from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.neck_and_head import ExtraLayersConfig
 from hardmine.models.ssd import SSD, SSDConfig, make_network
 from hardmine.recipes.checkpoint import load_checkpoint
 from hardmine.recipes.recipe import (

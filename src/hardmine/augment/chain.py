@@ -15,8 +15,15 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from hardmine.augment.colour import distort, flip, mirror
-from hardmine.augment.geometry import MosaicConfig, View, draw_view, mosaic
+from hardmine.augment.geometry_and_colour import (
+    MosaicConfig,
+    View,
+    distort,
+    draw_view,
+    flip,
+    mirror,
+    mosaic,
+)
 from hardmine.augment.paste import (
     Alarm,
     AlarmPasteConfig,

@@ -23,9 +23,8 @@ from hardmine.augment.sample import Donors, Rect, Sample, Source
 from hardmine.data.images import Cover, Picture, read_picture
 from hardmine.data.resize import Resize
 from hardmine.errors import ConfigError, DataError
-from hardmine.files import write_json
+from hardmine.files import read_json, write_json
 from hardmine.numpy_boxes import box_intersection
-from hardmine.text import read_json
 from hardmine.types import F32, F64, U8
 
 _TRIALS = 10

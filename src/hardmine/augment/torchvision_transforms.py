@@ -23,8 +23,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, Augmenter
-from hardmine.augment.colour import distort
-from hardmine.augment.geometry import MosaicConfig, draw_view, mosaic
+from hardmine.augment.geometry_and_colour import MosaicConfig, distort, draw_view, mosaic
 from hardmine.augment.paste import (
     Alarm,
     AlarmPasteConfig,

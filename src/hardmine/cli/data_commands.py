@@ -19,7 +19,7 @@ from hardmine.option_fields import option
 from hardmine.workflows.train_options import CheckOptions, DataOptions, RecipeOptions
 
 if TYPE_CHECKING:
-    from hardmine.data.quality.resize_effects import SizeMixture
+    from hardmine.data.quality.check_dataset import SizeMixture
     from hardmine.evaluation.source_shortcut import ShortcutReport
     from hardmine.types import Dataset
     from hardmine.workflows.check_data import CheckResult

@@ -27,8 +27,7 @@ from hardmine.evaluation.paired import paired_difference_over_seeds, paired_rati
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_text
 from hardmine.option_fields import plain
-from hardmine.reports.charts import draw_chart, series_color
-from hardmine.reports.page_shell import render_page
+from hardmine.reports.html_page import draw_chart, render_page, series_color
 from hardmine.types import Dataset
 
 if TYPE_CHECKING:

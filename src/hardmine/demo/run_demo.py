@@ -13,9 +13,8 @@ from hardmine.losses.matcher import AssignerConfig
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.backbones import SmallNetConfig
-from hardmine.models.head import HeadConfig
 from hardmine.models.layers import XavierInit
-from hardmine.models.neck import ExtraLayersConfig
+from hardmine.models.neck_and_head import ExtraLayersConfig, HeadConfig
 from hardmine.models.priors import ExplicitPriors
 from hardmine.models.ssd import SSDConfig
 from hardmine.recipes.recipe import BatchConfig, BranchConfig, OptimConfig, Recipe

@@ -16,8 +16,7 @@ from hardmine.diagnosis.evidence import Evidence
 from hardmine.diagnosis.hypotheses import missing_labels
 from hardmine.diagnosis.probe import FOUND, TOUCHED, SetProbe
 from hardmine.errors import DataError
-from hardmine.reports.charts import draw_chart, series_color
-from hardmine.reports.page_shell import jpeg_uri, render_page
+from hardmine.reports.html_page import draw_chart, jpeg_uri, render_page, series_color
 from hardmine.types import Dataset
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import hardmine
 from hardmine.data.resize import Resize
 from hardmine.diagnosis.probe import GradientProbe, SetProbe, probe_gradients, probe_set
 from hardmine.errors import DataError
+from hardmine.files import read_json
 from hardmine.models.ssd import SSD
 from hardmine.prior_design.coverage import Coverage, boxes_on_canvas, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
@@ -26,8 +27,7 @@ from hardmine.recipes.checkpoint import (
     read_version,
 )
 from hardmine.recipes.recipe import Recipe
-from hardmine.text import read_json
-from hardmine.training.telemetry import read_telemetry
+from hardmine.training.training_log import read_telemetry
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import load_negatives, load_train_val
 from hardmine.workflows.step_cache import Notify, Steps, silent

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.errors import ConfigError, DataError
-from hardmine.text import TextError, plain_name, read_json, read_lines, read_yaml
+from hardmine.files import TextError, plain_name, read_json, read_lines, read_yaml
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

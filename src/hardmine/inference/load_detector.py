@@ -155,7 +155,7 @@ def _pytorch(
     fallback: Sequence[str],
 ) -> LoadedDetector:
     """Load a ``.pt`` or ``.pth`` by what its content says of its origin."""
-    from hardmine.inference.recognise_weights import TorchvisionWeights, whose_weights
+    from hardmine.inference.torchvision_detector import TorchvisionWeights, whose_weights
 
     maker = whose_weights(path)
     if isinstance(maker, TorchvisionWeights):

@@ -20,6 +20,7 @@ from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
+from hardmine.files import read_json
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
     ImageItem,
@@ -31,17 +32,17 @@ from hardmine.inference.image_loading import (
     run_ordered,
 )
 from hardmine.inference.predict import PredictMixin, ScoredImage
-from hardmine.inference.prediction_names import NameMatch, match_names
 from hardmine.inference.prediction_programs import (
     Box,
+    NameMatch,
     ProgramRows,
     checked_box,
     is_prediction_texts,
+    match_names,
     read_csv_rows,
     read_texts,
     rows_of_tree,
 )
-from hardmine.text import read_json
 from hardmine.types import F64, Problem
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ _SOUND = 0.5
 class Predictions(PredictMixin):
     """What a file says, as a detector whose answers are looked up by the image's path.
 
-    How an image is found: `prediction_names`. One that the file does not name has no detection.
+    How an image is found: `prediction_programs`. One that the file does not name has no detection.
     """
 
     path: Path

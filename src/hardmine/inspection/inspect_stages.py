@@ -38,7 +38,7 @@ from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
 from hardmine.recipes.checkpoint import checkpoint_id, find_checkpoint, load_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.reports.drawing import boxed, by_loss, draw_boxes, overlaid, reading
-from hardmine.reports.page_shell import jpeg_uri, render_page
+from hardmine.reports.html_page import jpeg_uri, render_page
 from hardmine.tensors import Assignment, Batch, Priors
 from hardmine.training.batches import RecordDonors, collate
 from hardmine.types import F64, I64, ImageState, Mask

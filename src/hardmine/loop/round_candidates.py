@@ -24,7 +24,7 @@ from hardmine.data.formats.image_files import relative_name
 from hardmine.detections import Detections
 from hardmine.errors import NOTICE
 from hardmine.evaluation.known_alarms import KnownAlarms, RepeatedAlarms, count_repeated
-from hardmine.files import write_text
+from hardmine.files import read_json, write_text
 from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.loop.loop_options import Accept, Amount, LoopOptions, choose_amount
 from hardmine.loop.stopping import RoundPoint
@@ -44,7 +44,6 @@ from hardmine.mining.scan import scan, scan_exactly
 from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.option_fields import changed_options
 from hardmine.review.verdicts import SUFFIXES, read_verdicts, store_verdicts, undecided
-from hardmine.text import read_json
 from hardmine.types import Dataset, ImageRecord, ImageState, NamedBox, PoolScore
 from hardmine.workflows.cached_models import Backend, MeasuredModel, TrainedModel
 from hardmine.workflows.image_sets import LoopSets

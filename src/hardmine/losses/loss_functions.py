@@ -1,7 +1,7 @@
 """What one prior costs: classification and localisation losses, each a config and a function.
 
 Every function works on any leading shape, so it serves all priors of a batch as well as a list of
-selected ones. Sums belong to ``multibox_loss``, divisors to ``normalizers``.
+selected ones. Sums belong to ``multibox_loss``, divisors too.
 
 For the CPU, softmax and smooth L1 over selected priors are also single nodes of a compiled graph. A
 graph has fixed shapes, so a compiled step would compute the loss and the gradient of all priors and

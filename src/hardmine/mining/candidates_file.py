@@ -18,12 +18,11 @@ from hardmine.data.images import image_size
 from hardmine.data.load_dataset import load_splits
 from hardmine.detections import Detections
 from hardmine.errors import DataError
-from hardmine.files import write_json, write_text
+from hardmine.files import TextError, read_json, read_text, write_json, write_text
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
 from hardmine.mining.sources.pool_source import Source, name_inside
-from hardmine.text import TextError, read_json, read_text
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, PoolScore, Problem
 
 _KEYS = (b'"candidates"', b'"duplicates_grouped"')

@@ -14,7 +14,7 @@ from hardmine.inference.image_loading import (
     read_item,
     run_ordered,
 )
-from hardmine.mining.sources.archives import is_archive
+from hardmine.mining.sources.archives_and_videos import is_archive
 from hardmine.mining.sources.pool_source import open_images, open_source
 from hardmine.types import Dataset, PoolScore, Problem
 

@@ -20,7 +20,6 @@ from hardmine.models.backbones import (
     make_backbone,
     probe_channels,
 )
-from hardmine.models.head import AnyHeadConfig, HeadConfig, make_head, make_tower
 from hardmine.models.layers import (
     InitConfig,
     NormalInit,
@@ -28,7 +27,15 @@ from hardmine.models.layers import (
     init_layers,
     set_prior_probability,
 )
-from hardmine.models.neck import ExtraLayersConfig, NeckConfig, make_neck
+from hardmine.models.neck_and_head import (
+    AnyHeadConfig,
+    ExtraLayersConfig,
+    HeadConfig,
+    NeckConfig,
+    make_head,
+    make_neck,
+    make_tower,
+)
 from hardmine.models.priors import LinearPriors, PriorsConfig, make_priors
 from hardmine.models.torchvision_network import TorchvisionConfig, TorchvisionNetwork
 from hardmine.tensors import Priors, RawOutput, ScoreForm

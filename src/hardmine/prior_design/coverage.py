@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hardmine.augment.geometry import draw_view
+from hardmine.augment.geometry_and_colour import draw_view
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError
 from hardmine.losses.matcher import AssignerConfig, assign_priors

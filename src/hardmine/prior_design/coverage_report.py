@@ -25,7 +25,7 @@ from hardmine.losses.matcher import AssignerConfig, assign_priors
 from hardmine.prior_design.coverage import SIZES, CanvasBoxes, Coverage, as_batch
 from hardmine.prior_design.prior_layout import LevelGrid, PriorLayout
 from hardmine.reports.drawing import bold_box, box_colour, boxed, dashed_box, enlarge, sheet, titled
-from hardmine.reports.page_shell import data_uri, jpeg_uri, png_bytes, render_page
+from hardmine.reports.html_page import data_uri, jpeg_uri, png_bytes, render_page
 from hardmine.tensors import Assignment
 from hardmine.types import F64, I64, Dataset
 

@@ -14,9 +14,14 @@ from hardmine.errors import ConfigError, not_one_of
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.backbones import SmallNetConfig, TapsConfig, VggConfig
-from hardmine.models.head import HeadConfig, SharedHeadConfig
 from hardmine.models.layers import UniformInit, XavierInit
-from hardmine.models.neck import ExtraLayersConfig, FpnConfig, NoNeckConfig
+from hardmine.models.neck_and_head import (
+    ExtraLayersConfig,
+    FpnConfig,
+    HeadConfig,
+    NoNeckConfig,
+    SharedHeadConfig,
+)
 from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.priors import CaffePriors, LinearPriors, MultiscalePriors, caffe_priors
 from hardmine.models.ssd import SSDConfig

@@ -16,13 +16,13 @@ from typing import Any, Literal, get_args
 from hardmine.augment.chain import AugmentConfig, augment_preset
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError, did_you_mean
+from hardmine.files import TextError, read_text
 from hardmine.losses.loss_functions import ClassificationConfig
 from hardmine.losses.multibox_loss import LossConfig
 from hardmine.models.postprocess import AnyDecodeConfig, DecodeConfig
 from hardmine.models.ssd import ModelConfig, SSDConfig
 from hardmine.models.torchvision_network import TorchvisionConfig
 from hardmine.option_fields import changed_options
-from hardmine.text import TextError, read_text
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,8 @@ from hardmine.losses.loss_functions import (
     SoftmaxConfig,
 )
 from hardmine.models.backbones import TapsConfig
-from hardmine.models.head import HeadConfig, SharedHeadConfig
 from hardmine.models.layers import InitConfig, NormalInit, UniformInit
-from hardmine.models.neck import ExtraLayersConfig, FpnConfig
+from hardmine.models.neck_and_head import ExtraLayersConfig, FpnConfig, HeadConfig, SharedHeadConfig
 from hardmine.models.postprocess import AnyDecodeConfig, DecodeConfig, SoftNmsDecode
 from hardmine.models.priors import ExplicitPriors, MultiscalePriors
 from hardmine.models.ssd import SSDConfig

@@ -29,14 +29,13 @@ from hardmine.losses.loss_functions import (
     SoftmaxConfig,
 )
 from hardmine.losses.matcher import AssignerConfig
-from hardmine.losses.multibox_loss import LossConfig
+from hardmine.losses.multibox_loss import ByBatch, LossConfig
 from hardmine.losses.negative_mining import (
     AllConfig,
     HardExamplesConfig,
     RandomConfig,
     SelectionConfig,
 )
-from hardmine.losses.normalizers import ByBatch
 from hardmine.recipes.protobuf_text import (
     FieldNote,
     FieldNotes,

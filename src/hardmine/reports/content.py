@@ -114,7 +114,7 @@ class ReportData:
 
 def read_course(name: str, run: Path) -> TrainingCourse | None:
     """Return the course of the training in the folder ``run``; None where it has no telemetry."""
-    from hardmine.training.telemetry import read_telemetry
+    from hardmine.training.training_log import read_telemetry
 
     rows = read_telemetry(run / "telemetry.csv")
     return TrainingCourse(name, rows) if rows else None

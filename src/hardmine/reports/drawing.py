@@ -20,7 +20,7 @@ from hardmine.data.images import read_image
 from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.reports.content import Gallery, Picture
-from hardmine.reports.page_shell import jpeg_uri
+from hardmine.reports.html_page import jpeg_uri
 from hardmine.types import F64, Mask
 
 if TYPE_CHECKING:

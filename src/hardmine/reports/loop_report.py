@@ -19,11 +19,19 @@ from markupsafe import Markup
 
 from hardmine.files import write_text
 from hardmine.reports import advice, wording
-from hardmine.reports import charts as figures
-from hardmine.reports.charts import draw_chart, series_color
 from hardmine.reports.content import SIDES, ReportData, TrainingCourse
 from hardmine.reports.drawing import Budget, Section, shrink_gallery
-from hardmine.reports.page_shell import render_page
+from hardmine.reports.html_page import (
+    alarms_figure,
+    ap50_figure,
+    arm_order,
+    draw_chart,
+    miss_rate_figure,
+    recall_figure,
+    render_page,
+    score_figure,
+    series_color,
+)
 from hardmine.reports.round_columns import ALARMS, SHOWN, RoundRow
 from hardmine.reports.wording import Comparison, share
 
@@ -61,7 +69,7 @@ def render_report(data: ReportData) -> str:
     from markupsafe import Markup
 
     budget = Budget(PICTURE_BYTES)
-    arms = figures.arm_order([row.arm for row in data.rows])
+    arms = arm_order([row.arm for row in data.rows])
     return render_page(
         "hardmine.reports",
         "report.html",
@@ -75,7 +83,7 @@ def render_report(data: ReportData) -> str:
         arms=arms,
         tiles=headline(data.rows),
         charts=[Markup(chart) for chart in _round_charts(data.rows)],
-        recall_chart=Markup(figures.recall_figure(data.curves, arms)) if data.curves else "",
+        recall_chart=Markup(recall_figure(data.curves, arms)) if data.curves else "",
         score_charts=[(number, Markup(chart)) for number, chart in _score_charts(data.rows)],
         steps=advice.next_steps(last_row(data.rows)),
         is_weak=advice.is_weak,
@@ -86,7 +94,7 @@ def render_report(data: ReportData) -> str:
         main_name=_main_name(data.rows),
         error_kinds=ERROR_KINDS,
         error_bounds=ERROR_BOUNDS,
-        miss_rate=Markup(figures.miss_rate_figure(data.curves, arms)) if data.curves else "",
+        miss_rate=Markup(miss_rate_figure(data.curves, arms)) if data.curves else "",
         sets=_set_names(data.rows),
         video_sets=_video_sets(data.rows),
         per_hour=alarms_per_hour(data.rows),
@@ -133,7 +141,7 @@ def _ends(rows: Sequence[RoundRow]) -> list[RoundRow]:
     """Return the first and the last round of the first arm; one row where there is no other."""
     if not rows:
         return []
-    arm = figures.arm_order([row.arm for row in rows])[0]
+    arm = arm_order([row.arm for row in rows])[0]
     first = min(rows, key=lambda row: (row.round, row.arm != arm))
     last = max((row for row in rows if row.arm == arm), key=lambda row: row.round)
     return [first] if last is first else [first, last]
@@ -160,7 +168,7 @@ def _score_charts(rows: Sequence[RoundRow]) -> list[tuple[int, str]]:
     return [
         (
             row.round,
-            figures.score_figure(
+            score_figure(
                 f"scores{row.round}",
                 f"scores of objects and of images without objects, round {row.round}",
                 histogram,
@@ -191,7 +199,7 @@ def sort_verdicts(data: ReportData) -> Verdicts:
     current = [c for c in data.comparisons if c.round == last[c.arm]]
     earlier = tuple(c for c in data.comparisons if c.round != last[c.arm])
     sets = list(dict.fromkeys(c.negatives for c in current))
-    leader = figures.arm_order([row.arm for row in data.rows])[:1]
+    leader = arm_order([row.arm for row in data.rows])[:1]
     lead = [c for c in current if [c.arm] == leader and c.with_itself and c.negatives == sets[0]]
     rest = sorted(
         (c for c in current if c not in lead), key=lambda c: ([c.arm] != leader, c.with_itself)
@@ -255,9 +263,9 @@ def headline(rows: Sequence[RoundRow]) -> list[Tile]:
 def _round_charts(rows: Sequence[RoundRow]) -> list[str]:
     if len({row.round for row in rows}) < 2:
         return []
-    charts = [figures.ap50_figure(rows)]
+    charts = [ap50_figure(rows)]
     if any(row.figures.get(ALARMS) is not None for row in rows):
-        charts.insert(0, figures.alarms_figure(rows))
+        charts.insert(0, alarms_figure(rows))
     return charts
 
 

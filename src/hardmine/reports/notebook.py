@@ -21,7 +21,7 @@ from hardmine.inference.image_loading import open_item, path_of
 from hardmine.mining.mine import MiningResult
 from hardmine.mining.sources.pool_source import open_image
 from hardmine.reports.drawing import draw_boxes, palette_colour
-from hardmine.reports.page_shell import jpeg_uri
+from hardmine.reports.html_page import jpeg_uri
 from hardmine.reports.round_columns import table_of
 from hardmine.types import F32, I64, Dataset, ImageRecord
 

@@ -20,8 +20,7 @@ from hardmine.evaluation.operating_promise import (
     share_limits,
 )
 from hardmine.files import write_text
-from hardmine.reports.charts import draw_chart, series_color
-from hardmine.reports.page_shell import render_page
+from hardmine.reports.html_page import draw_chart, render_page, series_color
 from hardmine.reports.wording import ABSENT
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import numpy as np
 from hardmine.data.convert import convert
 from hardmine.data.images import image_size
 from hardmine.errors import DataError, MissingExtraError
+from hardmine.files import peek_text
 from hardmine.mining.candidates_file import HandOver
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
@@ -26,7 +27,6 @@ from hardmine.review.decisions import DecisionDesk
 from hardmine.review.request_guard import Access
 from hardmine.review.review_options import PORT, ReviewOptions
 from hardmine.review.verdicts import is_labelling_file, read_verdicts, store_verdicts
-from hardmine.text import peek_text
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, Problem, Verdict
 
 _TRIES = 20

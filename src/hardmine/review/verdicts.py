@@ -33,10 +33,10 @@ from hardmine.data.formats.label_studio import READER as LABEL_STUDIO
 from hardmine.data.formats.label_studio import read_label_studio
 from hardmine.data.images import encoded_size
 from hardmine.errors import DataError
+from hardmine.files import TextError, peek_text, read_json, read_text, same_text
 from hardmine.inference.image_loading import read_item
 from hardmine.mining.pool_store import LABELS, PoolStore
 from hardmine.mining.sources.pool_source import open_image
-from hardmine.text import TextError, peek_text, read_json, read_text, same_text
 from hardmine.types import Decision, ImageState, NamedBox, Verdict
 
 _log = logging.getLogger("hardmine")

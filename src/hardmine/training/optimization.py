@@ -15,7 +15,7 @@ from hardmine.losses.multibox_loss import Loss, MultiBoxLoss
 from hardmine.models.ssd import SSD, Network
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch, RawOutput
-from hardmine.training.telemetry import Telemetry
+from hardmine.training.training_log import Telemetry
 
 UNKNOWN = -1
 """A count that a network does not give."""

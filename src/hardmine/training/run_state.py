@@ -41,8 +41,7 @@ from hardmine.training.optimization import (
     make_objective,
     make_optimizer,
 )
-from hardmine.training.telemetry import Telemetry
-from hardmine.training.training_log import NUM_LOSSES, Journal
+from hardmine.training.training_log import NUM_LOSSES, Journal, Telemetry
 from hardmine.types import Dataset
 
 _log = logging.getLogger(__name__)

@@ -16,17 +16,16 @@ from PIL import Image
 from hardmine.data.formats.image_files import load_images
 from hardmine.data.images import read_image
 from hardmine.data.load_dataset import build_splits, load_splits, read_splits
-from hardmine.data.quality.check_dataset import CheckReport, check_dataset
+from hardmine.data.quality.check_dataset import CheckReport, ModelInput, check_dataset
 from hardmine.data.quality.findings import Finding, by_severity
 from hardmine.data.quality.repair import Repair, repair
-from hardmine.data.quality.resize_effects import ModelInput
 from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.source_shortcut import MIN_GROUPS, ShortcutReport, find_shortcut
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind, Severity
 from hardmine.option_fields import takes_options
 from hardmine.reports.drawing import QUALITY, Budget, Thumbnail, strip, with_margin
-from hardmine.reports.page_shell import jpeg_uri, render_page
+from hardmine.reports.html_page import jpeg_uri, render_page
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.train_options import CheckOptions, DataOptions
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hardmine.data.quality.check_dataset import ModelInput, find_small, size_mixture
 from hardmine.data.quality.label_checks import find_suspects, flatten, robust_z
-from hardmine.data.quality.resize_effects import ModelInput, find_small, size_mixture
 from hardmine.data.resize import Resize
 from hardmine.types import Dataset, ImageRecord, ImageState
 

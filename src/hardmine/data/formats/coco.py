@@ -51,8 +51,8 @@ from hardmine.data.formats.label_format import (
 from hardmine.data.formats.label_readers import likely_folders, none_found
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
 from hardmine.errors import DataError
+from hardmine.files import parse_flag, peek_text, plain_name, read_json
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import parse_flag, peek_text, plain_name, read_json
 from hardmine.types import Dataset, ImageState, Problem
 
 _FLAGS = ("iscrowd", "ignore")

@@ -37,8 +37,8 @@ from hardmine.data.formats.label_format import (
 )
 from hardmine.data.formats.label_readers import OneFileSource, by_split, one_file_source
 from hardmine.errors import DataError
+from hardmine.files import TextError, peek_text, read_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import TextError, peek_text, read_text
 from hardmine.types import Dataset, ImageState
 
 _BOX = ("xmin", "ymin", "xmax", "ymax")

@@ -31,9 +31,8 @@ from hardmine.data.formats.label_format import (
 )
 from hardmine.data.formats.label_readers import OneFileSource, by_split, one_file_source
 from hardmine.errors import DataError
-from hardmine.files import write_text
+from hardmine.files import peek_text, write_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import peek_text
 from hardmine.types import ImageRecord
 
 _ANNOTATIONS = re.compile(r"<annotations[\s>]")

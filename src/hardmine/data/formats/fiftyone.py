@@ -30,9 +30,8 @@ from hardmine.data.formats.label_format import (
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
-from hardmine.files import write_text
+from hardmine.files import peek_text, read_json, same_text, write_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import peek_text, read_json, same_text
 from hardmine.types import ImageRecord
 
 _LABELS = re.compile(r'"labels"\s*:\s*\{')

@@ -21,8 +21,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from hardmine.data.formats.label_validation import RawImage
 from hardmine.data.images import has_picture_name, image_size, looks_like_picture
 from hardmine.errors import DataError
+from hardmine.files import same_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import same_text
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 _TEXTS = """

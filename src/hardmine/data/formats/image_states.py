@@ -15,9 +15,8 @@ from typing import Any
 
 from hardmine.data.formats.image_files import relative_name
 from hardmine.errors import DataError
-from hardmine.files import write_json
+from hardmine.files import read_json, write_json
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import read_json
 from hardmine.types import ImageRecord, ImageState, Problem
 
 STATES_FILE = "hardmine.json"

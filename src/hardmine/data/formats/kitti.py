@@ -39,8 +39,8 @@ from hardmine.data.formats.label_format import (
 from hardmine.data.formats.label_readers import PerImageSource
 from hardmine.data.formats.label_validation import RawObject, RawSplit
 from hardmine.errors import ConfigError
+from hardmine.files import peek_text, read_lines
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import peek_text, read_lines
 from hardmine.types import ImageRecord
 
 _COLUMNS = 15

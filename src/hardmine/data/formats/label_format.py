@@ -23,8 +23,8 @@ from defusedxml.ElementTree import fromstring
 
 from hardmine.data.formats.label_validation import LabelError, RawImage, RawSplit
 from hardmine.errors import DataError
+from hardmine.files import TextError, decode_xml, parse_flag, plain_name, read_lines
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import TextError, decode_xml, parse_flag, plain_name, read_lines
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, Problem
 
 ALL = "all"

@@ -36,8 +36,8 @@ from hardmine.data.formats.label_format import (
 )
 from hardmine.data.formats.label_validation import Form, LabelError, RawImage, RawSplit
 from hardmine.errors import DataError
+from hardmine.files import TextError, read_lines
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import TextError, read_lines
 from hardmine.types import ImageState, Problem
 
 Parse = Callable[[Path], ImageLabels]

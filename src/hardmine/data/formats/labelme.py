@@ -39,8 +39,8 @@ from hardmine.data.formats.label_format import (
 from hardmine.data.formats.label_readers import PerImageSource
 from hardmine.data.formats.label_validation import LabelError
 from hardmine.errors import DataError
+from hardmine.files import TextError, decode_text, peek_text, read_lines
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import TextError, decode_text, peek_text, read_lines
 from hardmine.types import ImageRecord
 
 _AROUND = frozenset({"rectangle", "polygon", "rotation", "quadrilateral", "mask", "ellipse", ""})

@@ -28,8 +28,8 @@ from hardmine.data.formats.label_format import (
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import DataError
+from hardmine.files import TextError, peek_text, read_json, read_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import TextError, peek_text, read_json, read_text
 
 _JSON = re.compile(
     r'"(_via_img_metadata|_via_settings|fid_list)"|"regions"\s*:\s*[\[{]|"data_format_version"\s*:\s*"3'

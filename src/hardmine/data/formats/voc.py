@@ -48,8 +48,8 @@ from hardmine.data.formats.label_format import (
     with_lines,
 )
 from hardmine.data.formats.label_readers import PerImageSource
+from hardmine.files import peek_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import peek_text
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -63,8 +63,8 @@ from hardmine.data.formats.yolo_config import (
     read_config,
 )
 from hardmine.errors import DataError
+from hardmine.files import TextError, peek_text, read_lines, same_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.text import TextError, peek_text, read_lines, same_text
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 _REPEATED = (

@@ -23,7 +23,7 @@ import numpy as np
 
 from hardmine.data.formats.label_format import read_class_list
 from hardmine.errors import DataError
-from hardmine.text import TextError, plain_name, read_lines, read_yaml
+from hardmine.files import TextError, plain_name, read_lines, read_yaml
 from hardmine.types import F64, Mask
 
 Keypoints = tuple[int, int]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from hardmine.data.resize import Align, Mode
 from hardmine.detections import OperatingPoint
 from hardmine.errors import ConfigError, not_one_of
-from hardmine.text import TextError, read_text
+from hardmine.files import TextError, read_text
 
 BoxForm = Literal["xyxy", "cxcywh", "xywh", "yxyx"]
 Coordinates = Literal["pixels", "unit"]

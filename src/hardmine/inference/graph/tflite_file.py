@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.errors import CheckpointError, ConfigError, DataError, MissingExtraError
+from hardmine.files import TextError, read_text
 from hardmine.inference.class_names import read_classes
-from hardmine.text import TextError, read_text
 
 Array = NDArray[Any]
 

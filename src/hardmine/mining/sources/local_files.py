@@ -13,7 +13,7 @@ from hardmine.data.video import split_frame
 from hardmine.errors import DataError
 from hardmine.files import write_bytes
 from hardmine.inference.image_loading import ImageItem, item_problem, path_of, read_item
-from hardmine.mining.sources.archives import INSIDE
+from hardmine.mining.sources.archives_and_videos import INSIDE
 from hardmine.mining.sources.pool_source import (
     Source,
     name_inside,

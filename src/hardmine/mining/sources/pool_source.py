@@ -27,25 +27,23 @@ from hardmine.data.images import crop_name, has_picture_name, read_crop, split_c
 from hardmine.data.video import ONE_A_SECOND, Sampling, is_video, split_frame
 from hardmine.errors import DataError
 from hardmine.evaluation.object_free_crops import object_free_crops
+from hardmine.files import TextError, iter_lines
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import ImageItem
-from hardmine.mining.sources.archives import (
+from hardmine.mining.sources.archives_and_videos import (
     INSIDE,
+    VideoSource,
     has_random_access,
     is_archive,
     iter_members,
-    read_member,
-    split_member,
-)
-from hardmine.mining.sources.remote import is_url, list_remote, read_remote
-from hardmine.mining.sources.videos import (
-    VideoSource,
     iter_video,
     open_frame,
+    read_member,
+    split_member,
     split_sampling,
     videos_among,
 )
-from hardmine.text import TextError, iter_lines
+from hardmine.mining.sources.remote import is_url, list_remote, read_remote
 from hardmine.types import Dataset, Problem
 
 WANTED = "a folder, a glob, a .txt list, a video, a tar or zip archive, or a URL"
