@@ -207,22 +207,13 @@ def _load_sets(
         cropped: telemetry saw images without objects, such as crops that the augmentation made.
     """
     inputs, reading, seed = _recorded(run)
-    source = data if data is not None else inputs.get("data")
-    if source is None or isinstance(source, Mapping):
-        return (
-            None,
-            None,
-            [
-                "The run names no data that can be read again: labels and pictures were not looked at. "
-                "Give --data."
-            ],
-        )
-    val = None if data is not None else inputs.get("val")
-    if isinstance(val, Mapping):
-        val = None
-    steps = Steps(run, silent)
+    source = data if data is not None else _named(inputs, "data")
+    if source is None:
+        said = "labels and pictures were not looked at. Give --data."
+        return None, None, [f"The run names no data that can be read again: {said}"]
+    val = None if data is not None else _named(inputs, "val")
     try:
-        both = load_train_val(source, val, steps, seed=seed, options=reading)
+        both = load_train_val(source, val, Steps(run, silent), seed=seed, options=reading)
     except DataError as error:
         if data is not None:
             raise
@@ -233,12 +224,22 @@ def _load_sets(
             f"{source}: classes {list(both.train.categories)}, wanted those of the run, "
             f"{list(categories)}"
         )
-    limits: list[str] = []
-    empty = negatives if negatives is not None else inputs.get("train_negatives")
-    if isinstance(empty, Mapping):
-        empty = None
+    empty = negatives if negatives is not None else _named(inputs, "train_negatives")
     more = load_negatives(empty, categories, "negatives")
     train = both.train.with_records([*both.train.records, *more.records])
+    val_set = both.val if len(both.val) else None
+    return train, val_set, _missing_sets(train, val_set, cropped)
+
+
+def _named(inputs: Mapping[str, Any], role: str) -> Any:
+    """Return what a record names for a role; nothing for data that were given as values."""
+    given = inputs.get(role)
+    return None if isinstance(given, Mapping) else given
+
+
+def _missing_sets(train: Dataset, val: Dataset | None, cropped: bool) -> list[str]:
+    """Return what cannot be said because images of a kind are missing."""
+    limits: list[str] = []
     if not any(len(record.labels) == 0 for record in train.records):
         limits.append(
             "The data holds no image without objects: what is said of such images comes from crops "
@@ -246,9 +247,9 @@ def _load_sets(
             if cropped
             else "No image without objects was trained on, so nothing is said of how such images train."
         )
-    if not len(both.val):
+    if val is None:
         limits.append("There is no validation set, so nothing is said of what was learnt by heart.")
-    return train, both.val if len(both.val) else None, limits
+    return limits
 
 
 def read_record(run: Path) -> dict[str, Any]:

@@ -210,37 +210,42 @@ def _run_loop(
     record = read_record(root / RECORD, LoopOptions) if resume else None
     needed = {"data": NEEDED["data"]} if options.pool_from_labelled else NEEDED
     inputs = resumed_inputs(given, needed, record)
-    chosen, start = _start(options)
+    recipe, start = _start(options)
     steps, seed = Steps(root, progress), options.seed
     with clear_disk_errors(root), PoolStore(root / "pool.sqlite") as store:
-        parts = load_train_val(
-            inputs["data"], inputs["val"], steps, seed=seed, options=options.reading
-        )
-        empty = load_negatives(inputs["negatives"], parts.train.categories, "negatives")
-        images = _pool(inputs["pool"], parts.train, root / "pool", options)
-        sets = divide_sets(parts.train, parts.val, images, empty, steps, seed=seed)
+        sets, leaks = _load_sets(inputs, steps, options)
         why: tuple[str, ...] = ()
         if not options.trainer.is_external:
-            chosen, why = fit_to_data(chosen, options.network, start, sets.train)
-        note_changes(record, inputs, options, chosen, root)
+            recipe, why = fit_to_data(recipe, options.network, start, sets.train)
+        note_changes(record, inputs, options, recipe, root)
         write_record(root / RECORD, inputs, options)
         if options.trainer.is_external:
             make_trainer(options.trainer, root).prepare(sets.val)
-        write_recipe(root, chosen, why)
-        negatives_by_name = _negative_sets(sets, steps, seed)
-        device, draws = options.device, options.draws
+        write_recipe(root, recipe, why)
+        counted, device, draws = _negative_sets(sets, steps, seed), options.device, options.draws
         loop = Loop(
             options,
-            chosen,
-            parts.leaks,
+            recipe,
+            leaks,
             sets,
             steps,
             CachedTraining(steps, backend, start, device),
-            CachedMeasurement(steps, backend, sets.val, negatives_by_name, draws, seed, device),
+            CachedMeasurement(steps, backend, sets.val, counted, draws, seed, device),
             CandidateSearch(steps, backend, sets, store, options),
             Acceptance(_accept(options), store, root, sets.mine_from),
         )
         return loop.run()
+
+
+def _load_sets(
+    inputs: Mapping[str, Any], steps: Steps, options: LoopOptions
+) -> tuple[LoopSets, tuple[tuple[str, str], ...]]:
+    """Return the sets of images of a loop, and the pairs of training and validation images alike."""
+    seed = options.seed
+    parts = load_train_val(inputs["data"], inputs["val"], steps, seed=seed, options=options.reading)
+    empty = load_negatives(inputs["negatives"], parts.train.categories, "negatives")
+    images = _pool(inputs["pool"], parts.train, steps.root / "pool", options)
+    return divide_sets(parts.train, parts.val, images, empty, steps, seed=seed), parts.leaks
 
 
 def _pool(pool: DataLike | None, train: Dataset, unpack_to: Path, options: LoopOptions) -> Dataset:

@@ -66,53 +66,64 @@ def write_report(path: Path, data: ReportData) -> None:
 
 def render_report(data: ReportData) -> str:
     """Return the page as text."""
-    from markupsafe import Markup
-
     budget = Budget(PICTURE_BYTES)
-    arms = arm_order([row.arm for row in data.rows])
+    filters = {name: getattr(wording, name) for name in ("number", "rate", "limits", "count")}
     return render_page(
         "hardmine.reports",
         "report.html",
-        filters={
-            "number": wording.number,
-            "rate": wording.rate,
-            "limits": wording.limits,
-            "count": wording.count,
-        },
+        filters=filters,
         data=data,
-        arms=arms,
-        tiles=headline(data.rows),
-        charts=[Markup(chart) for chart in _round_charts(data.rows)],
-        recall_chart=Markup(recall_figure(data.curves, arms)) if data.curves else "",
-        score_charts=[(number, Markup(chart)) for number, chart in _score_charts(data.rows)],
-        steps=advice.next_steps(last_row(data.rows)),
-        is_weak=advice.is_weak,
-        hardly_found={row["name"] for row in advice.hardly_found(_figures(data.rows))},
-        ends=[row for row in _ends(data.rows) if row.figures.get("errors")],
-        operating=[row for row in _ends(data.rows) if _main_set(row).get("alarms_at_recalls")],
-        main_set=_main_set,
-        main_name=_main_name(data.rows),
-        error_kinds=ERROR_KINDS,
-        error_bounds=ERROR_BOUNDS,
-        miss_rate=Markup(miss_rate_figure(data.curves, arms)) if data.curves else "",
-        sets=_set_names(data.rows),
-        video_sets=_video_sets(data.rows),
-        per_hour=alarms_per_hour(data.rows),
-        columns=SHOWN,
-        alarms_key=ALARMS,
+        wording=wording,
         worst=_section(data, budget),
         mined=[
             shrink_gallery(gallery, data.categories, budget, limit=PICTURES_PER_GALLERY)
             for gallery in data.mined
         ],
-        verdicts=sort_verdicts(data),
         telemetry=[telemetry_part(course, index) for index, course in enumerate(data.courses)],
-        wording=wording,
-        lines_listed=LINES_LISTED,
-        problem_kinds=Counter(problem.kind for problem in data.problems).most_common(),
-        problems=data.problems[:PROBLEMS_LISTED],
-        recipe=json.dumps(data.recipe, indent=2, ensure_ascii=False, default=str),
+        **_draw_charts(data),
+        **_page_values(data),
     )
+
+
+def _draw_charts(data: ReportData) -> dict[str, Any]:
+    """Return the charts of the page, by the names that the template has for them."""
+    from markupsafe import Markup
+
+    arms = arm_order([row.arm for row in data.rows])
+    return {
+        "arms": arms,
+        "charts": [Markup(chart) for chart in _round_charts(data.rows)],
+        "recall_chart": Markup(recall_figure(data.curves, arms)) if data.curves else "",
+        "score_charts": [(number, Markup(chart)) for number, chart in _score_charts(data.rows)],
+        "miss_rate": Markup(miss_rate_figure(data.curves, arms)) if data.curves else "",
+    }
+
+
+def _page_values(data: ReportData) -> dict[str, Any]:
+    """Return the figures, tables and lists of the page, by the names of the template."""
+    rows = data.rows
+    return {
+        "tiles": headline(rows),
+        "steps": advice.next_steps(last_row(rows)),
+        "is_weak": advice.is_weak,
+        "hardly_found": {row["name"] for row in advice.hardly_found(_figures(rows))},
+        "ends": [row for row in _ends(rows) if row.figures.get("errors")],
+        "operating": [row for row in _ends(rows) if _main_set(row).get("alarms_at_recalls")],
+        "main_set": _main_set,
+        "main_name": _main_name(rows),
+        "error_kinds": ERROR_KINDS,
+        "error_bounds": ERROR_BOUNDS,
+        "sets": _set_names(rows),
+        "video_sets": _video_sets(rows),
+        "per_hour": alarms_per_hour(rows),
+        "columns": SHOWN,
+        "alarms_key": ALARMS,
+        "verdicts": sort_verdicts(data),
+        "lines_listed": LINES_LISTED,
+        "problem_kinds": Counter(problem.kind for problem in data.problems).most_common(),
+        "problems": data.problems[:PROBLEMS_LISTED],
+        "recipe": json.dumps(data.recipe, indent=2, ensure_ascii=False, default=str),
+    }
 
 
 ERROR_KINDS = {

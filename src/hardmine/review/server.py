@@ -393,67 +393,105 @@ def _object(classes: Sequence[str]) -> str:
 
 def make_app(review: Review, access: Access) -> App:
     """Return the ASGI application, guarded; see the module and ``request_guard``."""
-    page = {
-        name: (files("hardmine.review").joinpath("page", name).read_bytes(), kind)
-        for name, kind in _PAGE.items()
-    }
+    answers = _Answers(review, access.key)
+    faults: Mapping[Any, Any] = {HTTPException: _http_fault, HardmineError: _fault}
+    app = Starlette(routes=answers.routes(), exception_handlers=dict(faults))
+    return RequestGuard(app, access)
 
-    async def index(request: Request) -> Response:
+
+class _Answers:
+    """What the server answers to each request; what takes long runs in threads of its own."""
+
+    def __init__(self, review: Review, key: str) -> None:
+        self._review = review
+        self._key = key
+        self._page = {
+            name: (files("hardmine.review").joinpath("page", name).read_bytes(), kind)
+            for name, kind in _PAGE.items()
+        }
+
+    def routes(self) -> list[Route]:
+        """Return who answers which address."""
+        pictures = self._review.pictures
+        large, small = pictures.readers, pictures.thumbnail_readers
+        full = self._picture(lambda item, _: pictures.full(item), large)
+        return [
+            Route("/", self.index),
+            Route("/page/{name}", self.static),
+            Route("/api/session", self.session),
+            Route("/api/list", self.listed),
+            Route("/api/images", self.details),
+            Route("/api/search", self.search),
+            Route("/api/changes", self.changes),
+            Route("/api/decide", self.decide, methods=["POST"]),
+            Route("/api/undo", self.undo, methods=["POST"]),
+            Route(
+                "/thumbnail/{at:int}",
+                self._picture(lambda item, _: pictures.thumbnail(item), small),
+            ),
+            Route("/picture/{at:int}", self._picture(pictures.screen, large)),
+            Route("/picture/{at:int}/full", full),
+        ]
+
+    async def index(self, request: Request) -> Response:
         """Answer with the page."""
-        return _static(*page["index.html"])
+        return _static(*self._page["index.html"])
 
-    async def static(request: Request) -> Response:
+    async def static(self, request: Request) -> Response:
         """Answer with a file of the page."""
-        found = page.get(request.path_params["name"])
+        found = self._page.get(request.path_params["name"])
         if found is None:
             raise HTTPException(404, "no such file")
         return _static(*found)
 
-    async def session(request: Request) -> Response:
+    async def session(self, request: Request) -> Response:
         """Answer with what the page has to know at its start."""
-        return _json(review.session(access.key))
+        return _json(self._review.session(self._key))
 
-    async def listed(request: Request) -> Response:
+    async def listed(self, request: Request) -> Response:
         """Answer with the columns of all items."""
-        return Response(await run_in_threadpool(review.columns), media_type="application/json")
+        columns = await run_in_threadpool(self._review.columns)
+        return Response(columns, media_type="application/json")
 
-    async def details(request: Request) -> Response:
+    async def details(self, request: Request) -> Response:
         """Answer with the boxes of some items."""
-        ids = [
-            _number(part) for part in request.query_params.get("ids", "").split(",")[:MAX_DETAILS]
-        ]
+        wanted = request.query_params.get("ids", "").split(",")[:MAX_DETAILS]
+        ids = [_number(part) for part in wanted]
         for at in ids:
-            review.item(at)
-        return _json(await run_in_threadpool(review.details, ids))
+            self._review.item(at)
+        return _json(await run_in_threadpool(self._review.details, ids))
 
-    async def search(request: Request) -> Response:
+    async def search(self, request: Request) -> Response:
         """Answer with the items whose names hold a text."""
-        return _json(
-            await run_in_threadpool(review.search, request.query_params.get("q", "")[:200])
-        )
+        text = request.query_params.get("q", "")[:200]
+        return _json(await run_in_threadpool(self._review.search, text))
 
-    async def changes(request: Request) -> Response:
+    async def changes(self, request: Request) -> Response:
         """Answer with what others decided since then."""
         given = request.query_params
         after, queue = _number(given.get("after", "0")), given.get("queue", "")
-        return _json(await run_in_threadpool(review.changes, given.get("run", ""), after, queue))
+        changed = self._review.changes
+        return _json(await run_in_threadpool(changed, given.get("run", ""), after, queue))
 
-    async def decide(request: Request) -> Response:
+    async def decide(self, request: Request) -> Response:
         """Keep decisions."""
         body = _read(await request.body(), _DecideBody)
-        status, told = await run_in_threadpool(review.decide, body)
+        status, told = await run_in_threadpool(self._review.decide, body)
         return _json(told, status)
 
-    async def undo(request: Request) -> Response:
+    async def undo(self, request: Request) -> Response:
         """Take decisions back."""
-        return _json(await run_in_threadpool(review.undo, _read(await request.body(), _UndoBody)))
+        body = _read(await request.body(), _UndoBody)
+        return _json(await run_in_threadpool(self._review.undo, body))
 
-    def picture(read: Callable[[Item, int], Encoded], pool: Executor) -> Callable[[Request], Any]:
+    def _picture(
+        self, read: Callable[[Item, int], Encoded], pool: Executor
+    ) -> Callable[[Request], Any]:
         """Return what answers with pictures that ``read`` makes."""
 
         async def answer(request: Request) -> Response:
             """Answer with one item's picture and the size of the whole one."""
-            item = review.item(request.path_params["at"])
+            item = self._review.item(request.path_params["at"])
             side = _number(request.query_params.get("side", str(SCREENS[-1])))
             found = await asyncio.get_running_loop().run_in_executor(pool, read, item, side)
             headers = {
@@ -464,25 +502,6 @@ def make_app(review: Review, access: Access) -> App:
             return Response(found.data, media_type=found.media_type, headers=headers)
 
         return answer
-
-    pictures = review.pictures
-    large, small = pictures.readers, pictures.thumbnail_readers
-    routes = [
-        Route("/", index),
-        Route("/page/{name}", static),
-        Route("/api/session", session),
-        Route("/api/list", listed),
-        Route("/api/images", details),
-        Route("/api/search", search),
-        Route("/api/changes", changes),
-        Route("/api/decide", decide, methods=["POST"]),
-        Route("/api/undo", undo, methods=["POST"]),
-        Route("/thumbnail/{at:int}", picture(lambda item, _: pictures.thumbnail(item), small)),
-        Route("/picture/{at:int}", picture(pictures.screen, large)),
-        Route("/picture/{at:int}/full", picture(lambda item, _: pictures.full(item), large)),
-    ]
-    faults: Mapping[Any, Any] = {HTTPException: _http_fault, HardmineError: _fault}
-    return RequestGuard(Starlette(routes=routes, exception_handlers=dict(faults)), access)
 
 
 def _next_command(run: Path) -> str:

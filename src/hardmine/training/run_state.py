@@ -99,18 +99,10 @@ class Run:
         self.accelerator = make_accelerator(out if recipe.tensorboard else None, device)
         self.device = training_device(self.accelerator, device)
         self.bf16 = uses_bf16(recipe.precision, self.device)
+        self.freeze_norms = recipe.batch.size < 2
         self.step, self.best = 0, -math.inf
         self.validations: list[tuple[int, float]] = []
-        torch.manual_seed(seed)
-        self.model = make_network(recipe.model, dataset.categories)
-        start.load_into(self.model)
-        self.model.to(self.device).to(memory_format=torch.channels_last)
-        self.freeze_norms = recipe.batch.size < 2
-        if self.freeze_norms and any(map(_is_batch_norm, self.model.modules())):
-            _log.warning(
-                "batch.size 1: one image gives no statistics, so the layers of batch normalisation keep "
-                "those that they have"
-            )
+        self.model = self._fresh_model(dataset.categories, start)
         self.average = AveragedWeights(self.model, recipe.optim.ema_decay)
         if self.bf16 and self.device.type == "cpu":
             use_float32_backward(self.model)
@@ -134,6 +126,19 @@ class Run:
             _digest([dataset.fingerprint, form, seed, total, start.digest])
             for form in (recipe_identity(recipe), _former_form(recipe))
         )
+
+    def _fresh_model(self, categories: tuple[str, ...], start: Start) -> Network:
+        """Return the network with the weights that the training starts from, on the device."""
+        torch.manual_seed(self.seed)
+        model = make_network(self.recipe.model, categories)
+        start.load_into(model)
+        model.to(self.device).to(memory_format=torch.channels_last)
+        if self.freeze_norms and any(map(_is_batch_norm, model.modules())):
+            _log.warning(
+                "batch.size 1: one image gives no statistics, so the layers of batch normalisation keep "
+                "those that they have"
+            )
+        return model
 
     def _make_telemetry(self, num_images: int) -> Telemetry | None:
         model = self.model

@@ -212,26 +212,12 @@ def _four(seen: _Seen) -> Layout | None:
 
 def _raw(seen: _Seen) -> Layout | None:
     """Encoded boxes [1, N, 4] and class predictions [1, N, C] (as TF writes them without operator)."""
-    shapes, names = seen.shapes, [name.lower() for name in seen.graph.outputs]
-    three = [i for i, shape in enumerate(shapes) if len(shape) == 3]
-    flat = [i for i, shape in enumerate(shapes) if len(shape) == 2 and shape[1] == 4]
-    if len(three) != 2 or len(three) + len(flat) != len(shapes):
+    places = _raw_places(seen)
+    if places is None:
         return None
-    boxes = [i for i in three if shapes[i][2] == 4]
-    if shapes[three[0]][1] != shapes[three[1]][1] or not boxes:
-        return None
-    if len(boxes) == 2:
-        named = [i for i in boxes if "box" in names[i]]
-        if len(named) != 1:
-            raise ConfigError(
-                f"{seen.where}: its outputs {_outputs(seen)} fit several layouts; say by "
-                f"{seen.graph.path.stem}.yaml which are the boxes (preset: tf_ssd_raw, outputs: "
-                "{boxes: 0, scores: 1})"
-            )
-        boxes = named
-    box, score = boxes[0], next(i for i in three if i != boxes[0])
+    box, score, flat = places
     pixels, words = _input(seen)
-    columns = int(shapes[score][2] or 0)
+    columns = int(seen.shapes[score][2] or 0)
     values = list(seen.graph.run_grey().values())
     background, kept = _background(seen, columns)
     if values[score].min() < 0 or values[score].max() > 1:
@@ -239,10 +225,9 @@ def _raw(seen: _Seen) -> Layout | None:
             f"{seen.where}: its class predictions are logits; say by {seen.graph.path.stem}.yaml "
             "(preset: tf_ssd_raw) whether outputs.score_form is sigmoid or softmax"
         )
-    anchors = values[flat[0]] if flat else seen.facts.anchors
-    priors, whose = _priors(
-        seen, anchors, int(shapes[box][1] or 0), f"boxes: {box}, scores: {score}"
-    )
+    anchors = seen.facts.anchors if flat is None else values[flat]
+    count = int(seen.shapes[box][1] or 0)
+    priors, whose = _priors(seen, anchors, count, f"boxes: {box}, scores: {score}")
     return Layout(
         f"SSD of the TensorFlow Object Detection API without operator: boxes against {whose}, "
         f"{'column 0 of the scores is the background' if background else 'no column of background'}; "
@@ -261,6 +246,33 @@ def _raw(seen: _Seen) -> Layout | None:
         num_classes=columns - background,
         priors=priors,
     )
+
+
+def _raw_places(seen: _Seen) -> tuple[int, int, int | None] | None:
+    """Return which outputs are the boxes, the class predictions and the anchors (where there are any).
+
+    Raises:
+        ConfigError: nothing says which of two outputs holds the boxes.
+    """
+    shapes, names = seen.shapes, [name.lower() for name in seen.graph.outputs]
+    three = [i for i, shape in enumerate(shapes) if len(shape) == 3]
+    flat = [i for i, shape in enumerate(shapes) if len(shape) == 2 and shape[1] == 4]
+    if len(three) != 2 or len(three) + len(flat) != len(shapes):
+        return None
+    boxes = [i for i in three if shapes[i][2] == 4]
+    if shapes[three[0]][1] != shapes[three[1]][1] or not boxes:
+        return None
+    if len(boxes) == 2:
+        named = [i for i in boxes if "box" in names[i]]
+        if len(named) != 1:
+            raise ConfigError(
+                f"{seen.where}: its outputs {_outputs(seen)} fit several layouts; say by "
+                f"{seen.graph.path.stem}.yaml which are the boxes (preset: tf_ssd_raw, outputs: "
+                "{boxes: 0, scores: 1})"
+            )
+        boxes = named
+    score = next(i for i in three if i != boxes[0])
+    return boxes[0], score, flat[0] if flat else None
 
 
 def _background(seen: _Seen, columns: int) -> tuple[bool, tuple[str, ...]]:
