@@ -36,7 +36,7 @@ from hardmine.comparison.compare_options import (
     mining_variants,
     parse_variant,
 )
-from hardmine.comparison.compare_recipes import compare_recipes, recipe_of
+from hardmine.comparison.compare_recipes import ComparedData, compare_recipes, recipe_of
 from hardmine.comparison.compare_summary import CellResult, Comparison, Sets, summarise
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.images import read_image
@@ -392,10 +392,7 @@ def run_contrast(row: AblationRow, setup: Setup, only: Sequence[str] | None) -> 
         chosen = [chosen[0], *(variant for variant in chosen[1:] if variant.name in only)]
     found = compare_recipes(
         chosen,
-        setup.data,
-        val=setup.val,
-        negatives=setup.negatives,
-        train_negatives=setup.train_negatives,
+        ComparedData(setup.data, setup.val, setup.negatives, train_negatives=setup.train_negatives),
         weights=setup.weights,
         options=setup.how,
         out=setup.out,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.hidden_labels import found_again
+from benchmarks.hidden_labels import found_again, keep_labels
 from hardmine.augment.chain import augment_preset
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.load_dataset import load_dataset
@@ -128,14 +128,7 @@ def hide_labels(data: Dataset, seed: int, share: float = 0.2) -> Dataset:
         keep = rng.random(len(record.labels)) >= share
         if len(keep) and not keep.any():
             keep[int(rng.integers(len(keep)))] = True
-        records.append(
-            replace(
-                record,
-                boxes=record.boxes[keep],
-                labels=record.labels[keep],
-                ignore=record.ignore[keep],
-            )
-        )
+        records.append(keep_labels(record, keep))
     return data.with_records(records)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from hardmine.diagnosis.diagnosis_result import Diagnosis
 from hardmine.diagnosis.hypotheses import missing_labels
 from hardmine.files import write_json
 from hardmine.numpy_boxes import box_iou
-from hardmine.types import Dataset
+from hardmine.types import Dataset, ImageRecord, Mask
 from hardmine.workflows.train_and_evaluate import train
 
 RESULTS = Path(__file__).parent / "results"
@@ -76,18 +77,19 @@ def hide_share(data: Dataset, share: float, seed: int) -> Dataset:
         if wanted and len(gone.get(image, ())) < len(data.records[image].labels) - 1:
             gone.setdefault(image, set()).add(box)
             wanted -= 1
-    records = []
-    for index, record in enumerate(data.records):
-        keep = [k for k in range(len(record.labels)) if k not in gone.get(index, ())]
-        records.append(
-            replace(
-                record,
-                boxes=record.boxes[keep],
-                labels=record.labels[keep],
-                ignore=record.ignore[keep],
-            )
-        )
+    records = [
+        keep_labels(record, [k not in gone.get(index, ()) for k in range(len(record.labels))])
+        for index, record in enumerate(data.records)
+    ]
     return data.with_records(records)
+
+
+def keep_labels(record: ImageRecord, keep: Sequence[bool] | Mask) -> ImageRecord:
+    """Return an image with those of its labels for which ``keep`` is true."""
+    mask = np.asarray(keep, bool)
+    return replace(
+        record, boxes=record.boxes[mask], labels=record.labels[mask], ignore=record.ignore[mask]
+    )
 
 
 def found_again(found: Diagnosis, whole: Dataset) -> Listed:

@@ -49,7 +49,7 @@ from hardmine.inference.image_loading import (
 from hardmine.inference.predict import DECODE_FLOOR, ScoredImage, score_images
 from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.ranking import ExactRanking
+from hardmine.mining.ranking import ExactRanking, RankedPart
 from hardmine.mining.scan import scan_source
 from hardmine.mining.sources.pool_source import FolderSource
 from hardmine.models.ssd import SSD
@@ -224,7 +224,9 @@ def run_pool(
         with PoolStore(folder / f"{name}-{round_number}.sqlite") as store:
             fast = FastScorer(detector, scorer)
             scan_source(FolderSource(str(paths[0].parent)), store, fast, detector.model_id)
-            again = ExactRanking(store, detector.model_id, fast.score_exactly, expect=count)
+            again = ExactRanking(
+                store, detector.model_id, fast.score_exactly, RankedPart(expect=count)
+            )
             found = [score.image for score in islice(again, count)]
             rescored = again.rescored
             return found

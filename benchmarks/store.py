@@ -30,7 +30,7 @@ from hardmine.device import describe_machine
 from hardmine.files import write_json
 from hardmine.mining.pool_scorers import FastScorer
 from hardmine.mining.pool_store import INDEXES, PoolStore
-from hardmine.mining.ranking import ExactRanking
+from hardmine.mining.ranking import ExactRanking, RankedPart
 from hardmine.mining.scan import ScanCounts, iter_unscored, scan_source
 from hardmine.types import PoolScore
 
@@ -132,7 +132,7 @@ def victim(path: Path, images: int) -> None:
         print("begun", len(known), flush=True)
         detector: Any = type("Quick", (), {"model_id": MODEL, "resize": Resize(8, 8)})()
         scan_source(Names(images), store, FastScorer(detector, scorer), MODEL)  # type: ignore[arg-type]
-        ranking = ExactRanking(store, MODEL, score_exactly, expect=images // 20)
+        ranking = ExactRanking(store, MODEL, score_exactly, RankedPart(expect=images // 20))
         for _ in islice(ranking, images // 20):
             pass
 

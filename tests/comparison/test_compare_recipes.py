@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hardmine.comparison.compare_options import CompareOptions, Variant, mining_variants
-from hardmine.comparison.compare_recipes import compare_recipes
+from hardmine.comparison.compare_recipes import ComparedData, compare_recipes
 from hardmine.comparison.compare_summary import (
     Contrast,
     VariantSummary,
@@ -40,9 +40,7 @@ def run(squares: Dataset, variants: list[Variant], out: Path, seeds: int = 1, jo
     empty = squares.subset([8, 9, 10, 11])
     return compare_recipes(
         variants,
-        squares.subset([0, 1, 2, 3]),
-        val=squares.subset([4, 5, 6, 7]),
-        negatives=empty,
+        ComparedData(squares.subset([0, 1, 2, 3]), squares.subset([4, 5, 6, 7]), empty),
         weights="none",
         options=options,
         out=out,
@@ -125,10 +123,12 @@ def test_with_a_pool_whole_loops_are_compared(
     ]
     found = compare_recipes(
         variants,
-        squares.subset([0, 1, 2, 3]),
-        val=squares.subset([4, 5, 6, 7]),
-        negatives=squares.subset([8, 9, 10, 11]),
-        pool=pool,
+        ComparedData(
+            squares.subset([0, 1, 2, 3]),
+            squares.subset([4, 5, 6, 7]),
+            squares.subset([8, 9, 10, 11]),
+            pool,
+        ),
         weights="none",
         options=CompareOptions(seeds=1, epochs=1, rounds=1, draws=20),
         out=tmp_path / "out",
@@ -210,10 +210,12 @@ def test_the_preset_says_what_is_worth_it_and_trains_with_and_without_negatives(
     stock, *_, focal = mining_variants(base, with_negatives=False)
     found = compare_recipes(
         [stock, focal, replace(stock, name="more", with_negatives=True)],
-        squares.subset([0, 1, 2, 3]),
-        val=squares.subset([4, 5, 6, 7]),
-        negatives=squares.subset([8, 9]),
-        train_negatives=squares.subset([10, 11]),
+        ComparedData(
+            squares.subset([0, 1, 2, 3]),
+            squares.subset([4, 5, 6, 7]),
+            squares.subset([8, 9]),
+            train_negatives=squares.subset([10, 11]),
+        ),
         weights="none",
         options=CompareOptions(seeds=1, epochs=1, draws=20, preset="mining"),
         out=tmp_path,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hardmine.detections import Detections
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.ranking import ExactRanking, measure_margin, shift_logit
+from hardmine.mining.ranking import ExactRanking, RankedPart, measure_margin, shift_logit
 from hardmine.types import PoolScore, Problem
 
 
@@ -40,8 +40,8 @@ class Pool:
             score = self.exact[name]
             yield PoolScore(name, score, 1, 1, 0, 0, "m"), found(score)
 
-    def ranking(self, **more: object) -> ExactRanking:
-        return ExactRanking(self.store, "m", self.score_exactly, **more)  # type: ignore[arg-type]
+    def ranking(self, **part: object) -> ExactRanking:
+        return ExactRanking(self.store, "m", self.score_exactly, RankedPart(**part))  # type: ignore[arg-type]
 
 
 def noisy(size: int, seed: int, noise: float) -> tuple[dict[str, float], dict[str, float]]:

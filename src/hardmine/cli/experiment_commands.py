@@ -21,7 +21,7 @@ from hardmine.comparison.compare_options import (
     parse_variant,
 )
 from hardmine.option_fields import option
-from hardmine.workflows.train_options import device_option
+from hardmine.workflows.train_options import data_option, device_option
 
 if TYPE_CHECKING:
     from hardmine.comparison.compare_summary import Comparison
@@ -90,17 +90,13 @@ def compare(
         variants = mining_variants(base, with_negatives=train_negatives is not None)
     elif train_negatives is not None:
         raise usage_error("'--train-negatives' goes with '--preset'")
-    from hardmine.comparison.compare_recipes import compare_recipes
+    from hardmine.comparison.compare_recipes import ComparedData, compare_recipes
 
     console = output.console()
     with console.progress() as step:
         found = compare_recipes(
             variants,
-            data,
-            val=held_out,
-            negatives=negatives,
-            pool=pool,
-            train_negatives=train_negatives,
+            ComparedData(data, held_out, negatives, pool, train_negatives),
             options=options,
             out=out,
             progress=step,
@@ -131,17 +127,12 @@ def _text(value: float | None) -> str:
 class DiagnoseOptions:
     """What is looked at beside the run itself, and where the page goes."""
 
-    data: Path | None = option(
-        None,
-        "The labelled training images. If not given: those that the run names.",
-        metavar="DATA",
-        path="any",
+    data: Path | None = data_option(
+        "The labelled training images. If not given: those that the run names."
     )
-    negatives: Path | None = option(
-        None,
+    negatives: Path | None = data_option(
         "The images without objects that were trained on. If not given: those that the run names.",
         metavar="DIR",
-        path="any",
     )
     out: Path | None = option(
         None,

@@ -34,6 +34,7 @@ from hardmine.errors import ConfigError, DataError, HardmineError
 from hardmine.files import write_json
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset
+from hardmine.workflows.image_sets import DataLike
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint, silent
 
 FEW_DRAWS = 10
@@ -52,15 +53,30 @@ class _Cell:
     threads: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ComparedData:
+    """What all recipes of a comparison train on and are measured on.
+
+    Attributes:
+        data: labelled images.
+        val: as of ``train``; the split is drawn once, for all seeds.
+        negatives: images without objects; alarms are counted on them.
+        pool: images to mine from; each cell is then a whole loop.
+        train_negatives: images without objects, which the variants that say so train on too.
+    """
+
+    data: DataLike
+    val: DataLike | float | None = None
+    negatives: DataLike | None = None
+    pool: Path | str | None = None
+    train_negatives: DataLike | None = None
+
+
 @takes_options(CompareOptions)
 def compare_recipes(
     variants: Sequence[Variant],
-    data: Dataset | Path | str,
+    data: ComparedData,
     *,
-    val: Dataset | Path | str | float | None = None,
-    negatives: Dataset | Path | str | None = None,
-    pool: Path | str | None = None,
-    train_negatives: Dataset | Path | str | None = None,
     options: CompareOptions | None = None,
     out: Path | str = Path("runs/compare"),
     progress: Notify | None = None,
@@ -69,10 +85,7 @@ def compare_recipes(
 
     Args:
         variants: two or more; the first is the reference that the others are compared with.
-        data: labelled images. ``val``: as of ``train``; the split is drawn once, for all seeds.
-        negatives: images without objects; alarms are counted on them.
-        pool: images to mine from; each cell is then a whole loop.
-        train_negatives: images without objects, which the variants that say so train on too.
+        data: what they train on and are measured on, the same for all.
         options: how; each of its fields is also a keyword.
         out: gets ``cells/``, ``compare.json`` and ``compare.html``; called again, it goes on.
 
@@ -88,7 +101,7 @@ def compare_recipes(
     root, notify = Path(out).resolve(), progress or silent
     for variant in variants:
         _recipe_values(variant, how)  # a wrong name or choice ends it before anything is read
-    sets = _prepare(data, val, negatives, train_negatives, pool, root, notify)
+    sets = _prepare(data, root, notify)
     recipes = {variant.name: _recipe_values(variant, how, sets.train) for variant in variants}
     cells = [
         _Cell(
@@ -176,43 +189,35 @@ def _key(
     return fingerprint(values)
 
 
-def _prepare(
-    data: Dataset | Path | str,
-    val: Dataset | Path | str | float | None,
-    negatives: Dataset | Path | str | None,
-    train_negatives: Dataset | Path | str | None,
-    pool: Path | str | None,
-    root: Path,
-    notify: Notify,
-) -> Sets:
+def _prepare(data: ComparedData, root: Path, notify: Notify) -> Sets:
     """Split once and leave out what cannot be read or lies in two sets."""
     from hardmine.workflows.image_sets import load_negatives, load_train_val, separate_sets
 
     steps = Steps(root / "prepare", notify)
-    parts = load_train_val(data, val, steps, seed=0)
-    empty = load_negatives(negatives, parts.train.categories, "negatives")
-    more = load_negatives(train_negatives, parts.train.categories, "train_negatives")
+    parts = load_train_val(data.data, data.val, steps, seed=0)
+    empty = load_negatives(data.negatives, parts.train.categories, "negatives")
+    more = load_negatives(data.train_negatives, parts.train.categories, "train_negatives")
     # Together, so that what is measured on repeats none of them, for any variant.
     both = parts.train.with_records([*parts.train.records, *more.records])
     good = separate_sets({"train": both, "val": parts.val, "held_out": empty}, steps)
     extra = {record.path for record in more.records}
     train = good.train.subset(lambda record: record.path not in extra)
     mined = good.train.subset(lambda record: record.path in extra)
+    pool = None if data.pool is None else str(data.pool)
     names = {
         "train_images": len(train),
         "train_negatives": len(mined),
         "val_images": len(good.val),
         "negative_images": len(good.held_out),
-        "pool": None if pool is None else str(pool),
+        "pool": pool,
         "categories": list(parts.train.categories),
         "left_out": list(good.leak_lines()),
     }
     stamp = fingerprint(
         [train.fingerprint, good.val.fingerprint, good.held_out.fingerprint, str(pool)]
     )
-    where = None if pool is None else str(pool)
     held = good.held_out if len(good.held_out) else None
-    return Sets(train, good.val, held, where, names, stamp, mined if len(mined) else None)
+    return Sets(train, good.val, held, pool, names, stamp, mined if len(mined) else None)
 
 
 def _run_all(cells: Sequence[_Cell], jobs: int, notify: Notify) -> Iterator[CellResult]:

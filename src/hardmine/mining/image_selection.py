@@ -31,6 +31,7 @@ from hardmine.mining.ranking import (
     ExactRanking,
     Margin,
     RankedImage,
+    RankedPart,
     Shortlist,
     measure_margin,
     rank_images,
@@ -183,11 +184,8 @@ class ImageSelector:
             self.store,
             self.scanned.model_id,
             self.scanned.score_exactly,
-            min_score=min_score,
-            expect=expect,
-            holds=self.source.holds,
-            margin=self.margin,
-            progress=self.progress,
+            RankedPart(min_score, expect, self.source.holds, self.margin),
+            self.progress,
         )
 
     def exact_score(self, image: str) -> PoolScore | None:

@@ -138,15 +138,29 @@ _UNKNOWN = 0.2
 _EDGE = 1e-6
 
 
+@dataclass(frozen=True, slots=True)
+class RankedPart:
+    """Which part of a pool is ranked, and how surely.
+
+    Attributes:
+        min_score: lowest score that is of interest: what stays below is not scored again.
+        expect: how many will likely be taken: so many are scored again at once to begin with.
+        holds: says whether an image belongs to the pool that is ranked; all do unless given.
+        margin: by how much an exact score may exceed the fast one; :func:`measure_margin` unless given.
+    """
+
+    min_score: float = 0.0
+    expect: int | None = None
+    holds: Callable[[str], bool] = lambda image: True
+    margin: Margin | None = None
+
+
 class ExactRanking:
     """Iterates over a model's scores, hardest first, all exact; scores images again as it is needed.
 
     Args:
         score_exactly: how images are scored at full precision.
-        min_score: lowest score that is of interest: what stays below is not scored again.
-        expect: how many will likely be taken: so many are scored again at once to begin with.
-        holds: says whether an image belongs to the pool that is ranked; all do unless given.
-        margin: by how much an exact score may exceed the fast one.
+        part: what is ranked of the pool.
         progress: called with (done, total) of the images scored again; the total grows with the need.
     """
 
@@ -155,24 +169,21 @@ class ExactRanking:
         store: PoolStore,
         model_id: str,
         score_exactly: ScoreExactly,
-        *,
-        min_score: float = 0.0,
-        expect: int | None = None,
-        holds: Callable[[str], bool] = lambda image: True,
-        margin: Margin | None = None,
+        part: RankedPart | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        part = part or RankedPart()
         self._store = store
         self._model_id = model_id
         self._score_exactly = score_exactly
-        self._min_score = min_score
-        self._expect = expect or _CHUNK
-        self._holds = holds
+        self._min_score = part.min_score
+        self._expect = part.expect or _CHUNK
+        self._holds = part.holds
         self._progress = progress
         self._waiting: list[PoolScore] = []
         self._fresh: list[PoolScore] = []
         self._fetched: PoolScore | None = None
-        self._measure = margin or measure_margin
+        self._measure = part.margin or measure_margin
         self._margin = self._measure(store, model_id)
         self.rescored = 0
         """Images scored again so far."""

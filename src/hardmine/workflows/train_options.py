@@ -37,6 +37,11 @@ def draws_option() -> Any:
     )
 
 
+def data_option(words: str, metavar: str = "DATA") -> Any:
+    """Return the field of what names data: a folder or a file of labels or images."""
+    return option(None, words, metavar=metavar, path="any")
+
+
 def device_option(panel: Panel = "Training") -> Any:
     """Return the field ``device``, the same for every verb."""
     return option(
@@ -366,11 +371,8 @@ class ExportOptions:
         metavar="DIR",
         path="folder",
     )
-    data: Path | None = option(
-        None,
-        "Labelled data to measure the AP of torch and of the export on.",
-        metavar="DATA",
-        path="any",
+    data: Path | None = data_option(
+        "Labelled data to measure the AP of torch and of the export on."
     )
     images: Path | None = images_option()
 
