@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hardmine.errors import DataError
+from hardmine.inspection.image_with_labels import choose_images, find_image, open_image, read_labels
 from hardmine.inspection.inspect_stages import as_read, conventions, readings
-from hardmine.inspection.inspected_image import choose_images, find_image, open_image, read_labels
 
 Blocks = Callable[[str, Callable[[list[float]], Sequence[float]]], Path]
 

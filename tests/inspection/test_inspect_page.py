@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hardmine.boxes import cxcywh_to_xyxy
+from hardmine.inspection.image_with_labels import InspectedImage, open_image, read_labels
 from hardmine.inspection.inspect_image import InspectOptions, inspect_images
 from hardmine.inspection.inspect_stages import (
     Trained,
@@ -23,7 +24,6 @@ from hardmine.inspection.inspect_stages import (
     resized,
     selected,
 )
-from hardmine.inspection.inspected_image import InspectedImage, open_image, read_labels
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.prior_design.prior_layout import layout_of_recipe

@@ -220,9 +220,9 @@ def inspect(
         raise usage_error(
             "'--checkpoint' has a model of its own: leave out '--model' and '--recipe'"
         )
+    from hardmine.inspection.image_with_labels import read_labels
     from hardmine.inspection.inspect_image import inspect_images
     from hardmine.inspection.inspect_stages import load_trained
-    from hardmine.inspection.inspected_image import read_labels
 
     console = talk.console()
     trained = None if checkpoint is None else load_trained(checkpoint)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hardmine.data.data_options import InspectOptions
 from hardmine.files import write_text
+from hardmine.inspection.image_with_labels import (
+    Labels,
+    choose_images,
+    find_image,
+    form_words,
+    open_image,
+)
 from hardmine.inspection.inspect_stages import (
-    ImageStages,
+    Figure,
     Stage,
     Trained,
     absent,
@@ -20,19 +27,12 @@ from hardmine.inspection.inspect_stages import (
     detected,
     prepare,
     readings,
-    render_inspection,
     resized,
     selected,
 )
-from hardmine.inspection.inspected_image import (
-    Labels,
-    choose_images,
-    find_image,
-    form_words,
-    open_image,
-)
 from hardmine.prior_design.prior_layout import PriorLayout, layout_of_recipe
 from hardmine.recipes.recipe import Recipe
+from hardmine.reports.html_page import jpeg_uri, render_page
 
 PAGE = "inspect.html"
 
@@ -134,3 +134,34 @@ def _stages(
         *(f"problem: {problem}" for problem in subject.problems),
     )
     return ImageStages(record.path.name, reason, facts, tuple(s for s in stages if s is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStages:
+    """One image with all its stages; ``reason`` says why it was chosen."""
+
+    title: str
+    reason: str
+    facts: tuple[str, ...]
+    stages: tuple[Stage, ...] = field(default=())
+
+
+def render_inspection(title: str, images: Sequence[ImageStages]) -> str:
+    """Return the page as text; its pictures are inside it."""
+
+    def show(figure: Figure) -> _Shown:
+        """Return a figure as the page takes it."""
+        size = figure.image.size
+        return _Shown(jpeg_uri(figure.image), figure.caption, figure.mark, figure.new_row, *size)
+
+    return render_page("hardmine.inspection", "inspect.html", title=title, images=images, show=show)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    uri: str
+    caption: str
+    mark: str
+    new_row: bool
+    width: int
+    height: int

@@ -1,4 +1,4 @@
-"""The steps of an image from its label file to the loss, each with pictures and tables, and their page.
+"""The steps of an image from its label file to the loss, each with pictures and tables.
 
 Before any model: as read, in every convention, and as if in another form. With a model: augmentation,
 resize, priors and assignment, targets and back. With a trained model: which negatives its loss picks,
@@ -8,7 +8,7 @@ and what it detects.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from hardmine.data.resize import Placement
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError
 from hardmine.inference.checkpoint_detector import TorchDetector
-from hardmine.inspection.inspected_image import InspectedImage, form_words
+from hardmine.inspection.image_with_labels import InspectedImage, form_words
 from hardmine.losses.loss_functions import class_loss
 from hardmine.losses.matcher import assign_priors
 from hardmine.losses.multibox_loss import rank_priors
@@ -38,7 +38,6 @@ from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
 from hardmine.recipes.checkpoint import checkpoint_id, find_checkpoint, load_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.reports.drawing import boxed, by_loss, draw_boxes, overlaid, reading
-from hardmine.reports.html_page import jpeg_uri, render_page
 from hardmine.tensors import Assignment, Batch, Priors
 from hardmine.training.batches import RecordDonors, collate
 from hardmine.types import F64, I64, ImageState, Mask
@@ -75,37 +74,6 @@ class Stage:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     warning: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageStages:
-    """One image with all its stages; ``reason`` says why it was chosen."""
-
-    title: str
-    reason: str
-    facts: tuple[str, ...]
-    stages: tuple[Stage, ...] = field(default=())
-
-
-def render_inspection(title: str, images: Sequence[ImageStages]) -> str:
-    """Return the page as text; its pictures are inside it."""
-
-    def show(figure: Figure) -> _Shown:
-        """Return a figure as the page takes it."""
-        size = figure.image.size
-        return _Shown(jpeg_uri(figure.image), figure.caption, figure.mark, figure.new_row, *size)
-
-    return render_page("hardmine.inspection", "inspect.html", title=title, images=images, show=show)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    uri: str
-    caption: str
-    mark: str
-    new_row: bool
-    width: int
-    height: int
 
 
 _LARGE, _SMALL = 620, 300

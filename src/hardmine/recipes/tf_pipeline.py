@@ -44,7 +44,7 @@ from hardmine.recipes.protobuf_text import (
     required,
 )
 from hardmine.recipes.recipe import BatchConfig, OptimConfig, Recipe
-from hardmine.recipes.tf_network import (
+from hardmine.recipes.tf_pipeline_model import (
     NETWORKS,
     note_plain_fields,
     read_decoding,
