@@ -14,7 +14,7 @@ import hardmine
 from hardmine.cli.main import run
 from hardmine.detections import Detections
 from hardmine.errors import DataError, GateError
-from hardmine.evaluation.known_alarms import KnownAlarms, count_repeated
+from hardmine.evaluation.alarms import KnownAlarms, count_repeated
 from hardmine.inference.load_detector import load_detector
 from hardmine.mining.confirmed_alarms import detect_again, read_confirmed
 from hardmine.mining.pool_store import PoolStore

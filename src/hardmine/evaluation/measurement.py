@@ -23,6 +23,7 @@ from hardmine.evaluation.alarms import (
     AlarmsAtRecall,
     MissRateCurve,
     RecallAtAlarms,
+    RepeatedAlarms,
     ScoreHistogram,
     StrayAlarms,
     alarms_at_recall,
@@ -48,7 +49,6 @@ from hardmine.evaluation.intervals import (
     ap50_statistic,
     bootstrap_interval,
 )
-from hardmine.evaluation.known_alarms import RepeatedAlarms
 from hardmine.evaluation.scored_images import Scored
 from hardmine.types import I64
 

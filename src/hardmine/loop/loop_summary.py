@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hardmine.detections import Detections
-from hardmine.evaluation.known_alarms import RepeatedAlarms
+from hardmine.evaluation.alarms import RepeatedAlarms
 from hardmine.evaluation.paired import AlarmChange
 from hardmine.files import write_text
 from hardmine.loop.control_arms import ARMS, Arm

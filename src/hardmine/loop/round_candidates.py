@@ -23,7 +23,7 @@ from hardmine.augment.paste import Alarm, write_alarms
 from hardmine.data.formats.image_files import relative_name
 from hardmine.detections import Detections
 from hardmine.errors import NOTICE
-from hardmine.evaluation.known_alarms import KnownAlarms, RepeatedAlarms, count_repeated
+from hardmine.evaluation.alarms import KnownAlarms, RepeatedAlarms, count_repeated
 from hardmine.files import read_json, write_text
 from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.loop.loop_options import Accept, Amount, LoopOptions, choose_amount

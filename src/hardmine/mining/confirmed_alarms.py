@@ -9,7 +9,7 @@ from pathlib import Path
 from hardmine.data.splits.near_duplicates import MAX_DISTANCE
 from hardmine.detections import Detections
 from hardmine.errors import DataError
-from hardmine.evaluation.known_alarms import KnownAlarms
+from hardmine.evaluation.alarms import KnownAlarms
 from hardmine.inference.detector import Detector
 from hardmine.inference.predict import score_items
 from hardmine.mining.pool_store import PoolStore

@@ -51,7 +51,7 @@ from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
     from hardmine.detections import Detections, OperatingPoint
-    from hardmine.evaluation.known_alarms import RepeatedAlarms
+    from hardmine.evaluation.alarms import RepeatedAlarms
     from hardmine.evaluation.measurement import Measurement
     from hardmine.evaluation.scored_images import Scored
     from hardmine.inference.detector import Detector
@@ -447,7 +447,7 @@ def with_known(
     Raises:
         DataError: none of their images can be read.
     """
-    from hardmine.evaluation.known_alarms import count_repeated
+    from hardmine.evaluation.alarms import count_repeated
 
     found, unreadable = again
     if not found:
