@@ -208,9 +208,9 @@ def test_who_looked_is_said_with_names_and_with_how_many_nobody_saw() -> None:
         Looked("mined", 1, 10, {"empty": 6}, {"ann": 5, "ben": 1}),
         Looked("mined", 2, 5, {"empty": 5}, {"ben": 5}),
     ]
-    assert who_looked(rows) == ("Of 15 candidates, ben on 6, ann on 5 decided; nobody looked at 4.")
+    assert who_looked(rows) == ("Of 15 candidates, ben decided on 6, ann on 5; nobody looked at 4.")
     assert who_looked(rows[1:]) == (
-        "Of 5 candidates, ben on 5 decided; somebody looked at all of them."
+        "Of 5 candidates, ben decided on 5; somebody looked at all of them."
     )
     nobody = [Looked("mined", 1, 10, {}, {})]
     assert who_looked(nobody).startswith("Nobody looked at the 10 candidates")

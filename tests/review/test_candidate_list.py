@@ -8,10 +8,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hardmine.detections import Detections
 from hardmine.errors import DataError
+from hardmine.evaluation.doubtful_labels import find_doubtful_labels
+from hardmine.evaluation.scored_images import Scored
 from hardmine.mining.candidates_file import Candidate, write_candidates
 from hardmine.mining.pool_store import LABELS, PoolStore, StoredDecision
 from hardmine.review.candidate_list import (
@@ -21,11 +24,12 @@ from hardmine.review.candidate_list import (
     SECOND_LOOK,
     SET_ASIDE,
     CandidateList,
+    labels_in_doubt,
     open_candidates,
 )
 from hardmine.review.review_pictures import ReviewPictures
 from hardmine.review.run_review import export_to_label, open_listed, to_label
-from hardmine.types import Decision, NamedBox, Verdict
+from hardmine.types import Dataset, Decision, ImageRecord, ImageState, NamedBox, Verdict
 from review_world import CLASSES, MODEL, alarm, draw, mined, score_of
 
 
@@ -251,3 +255,18 @@ def test_images_without_alarms_are_shown_too(tmp_path: Path) -> None:
     write_candidates(tmp_path / "run", [row], CLASSES, model_id="")
     item = open_candidates(tmp_path / "run").items[0]
     assert (item.score, item.boxes) == (None, [])
+
+
+def test_labels_on_which_nothing_is_found_are_marked(tmp_path: Path) -> None:
+    boxes = np.array([[10, 10, 30, 30], [60, 60, 90, 90]], np.float32)
+    labels = np.array([1, 2], np.int64)
+    record = ImageRecord(
+        tmp_path / "a.jpg", 100, 100, boxes, labels, np.zeros(2, np.bool_), ImageState.LABELLED
+    )
+    dataset = Dataset(("cat", "dog"), (record,), tmp_path)
+    seen = Detections(boxes[:1], np.array([0.9], np.float32), labels[:1])
+    found = find_doubtful_labels(Scored(dataset, (seen,)), 0.5)
+    listed = labels_in_doubt(found, dataset, "m")["candidates"]
+    assert [row["labels"] for row in listed] == [
+        [[10, 10, 30, 30, None, "cat"], [60, 60, 90, 90, 0.0, "dog"]]
+    ]

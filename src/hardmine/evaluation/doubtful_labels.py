@@ -23,11 +23,13 @@ class DoubtfulLabels:
     Attributes:
         score: how strong the contradiction is, in [0, 1]: the highest score of such a detection; for a
             label that nothing is found in, one less the highest score of a detection that touches it.
+        unseen: the labels on which nothing is found, bool[N].
     """
 
     record: ImageRecord
     detections: Detections
     score: float
+    unseen: Mask
 
 
 def find_doubtful_labels(
@@ -57,7 +59,7 @@ def find_doubtful_labels(
             touching = detections.scores[(overlap[:, unseen] > 0).any(axis=1)]
             best = max(best, 1.0 - float(touching.max(initial=0.0)))
         if best > 0:
-            found.append(DoubtfulLabels(record, detections[against], best))
+            found.append(DoubtfulLabels(record, detections[against], best, unseen))
     found.sort(key=lambda each: (-each.score, str(each.record.path)))
     return found[:limit]
 

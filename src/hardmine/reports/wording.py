@@ -291,6 +291,7 @@ def who_looked(rows: Sequence[Looked]) -> str:
         return (
             f"Nobody looked at the {total} candidates: they were taken as empty on the user's word."
         )
-    named = ", ".join(f"{name} on {number}" for name, number in people.most_common())
+    (first, number), *others = people.most_common()
+    named = ", ".join([f"{first} decided on {number}", *(f"{who} on {n}" for who, n in others)])
     rest = f"nobody looked at {nobody}" if nobody else "somebody looked at all of them"
-    return f"Of {total} candidates, {named} decided; {rest}."
+    return f"Of {total} candidates, {named}; {rest}."

@@ -86,7 +86,7 @@ class Item:
         round: such as "mined 2"; "" outside a loop.
         model_id: the model whose alarms are shown.
         boxes: rows ``[x1, y1, x2, y2, score, class]``; ``None``: the store has them.
-        labels: the labelled boxes, in the queue of labels.
+        labels: the labelled boxes, in the queue of labels; with score 0 where nothing is found.
         leader: the position of the image that stands for this one; -1 for one that stands for itself.
         members: the positions of the images that it stands for.
         mined_at: when its list was written, seconds since 1970.
@@ -205,7 +205,9 @@ def labels_in_doubt(
                 "score": round(each.score, 6),
                 "class": top,
                 "boxes": rows(seen.boxes, seen.labels, [round(float(s), 6) for s in seen.scores]),
-                "labels": rows(record.boxes, record.labels, [None] * len(record.labels)),
+                "labels": rows(
+                    record.boxes, record.labels, [0.0 if u else None for u in each.unseen]
+                ),
             }
         )
     return {"model_id": model_id, "candidates": candidates}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review.candidate_list import FIRES
 from hardmine.types import Decision, Verdict
-from review_world import MODEL, Served, alarm, decided, mined, score_of, serve
+from review_world import MODEL, Served, alarm, decided, draw, mined, score_of, serve
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Any]
@@ -329,6 +330,41 @@ def test_all_lists_are_reached_on_a_phone(tmp_path: Path, browser: Any, open_pag
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     finally:
         context.close()
+        server.stop()
+
+
+def test_labels_in_doubt_say_which_are_not_found_and_are_right_or_wrong(
+    tmp_path: Path, open_page: Open
+) -> None:
+    run = mined(tmp_path, 2)
+    image = draw(tmp_path / "val" / "labelled.jpg", 7)
+    found = {
+        "image": "labelled.jpg",
+        "path": str(image),
+        "score": 0.9,
+        "class": "raccoon",
+        "boxes": [],
+        "labels": [[20, 20, 60, 60, None, "raccoon"], [120, 40, 200, 100, 0.0, "raccoon"]],
+    }
+    (run / "doubtful_labels.json").write_text(json.dumps({"model_id": "m", "candidates": [found]}))
+    server = serve(run)
+    try:
+        page = open_page(server.url)
+        page.click("#queues button >> nth=1")
+        page.wait_for_function(
+            "() => document.getElementById('where').textContent.includes('2 labels, 1 not found')"
+        )
+        assert page.inner_text("#verdicts .empty b") == "Right"
+        page.keyboard.press("o")
+        page.wait_for_selector("#label-bar:not([hidden])")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#done:not([hidden])")
+        assert page.inner_text("#done-counts") == "1 wrong"
+        page.keyboard.press("z")
+        page.wait_for_function(
+            "() => document.getElementById('notice').textContent.includes('“Wrong”')"
+        )
+    finally:
         server.stop()
 
 

@@ -9,6 +9,7 @@ const VERDICTS = { empty: "empty", object: "contains_object", ignore: "ignore", 
 const CODES = { 0: "", 1: "empty", 2: "object", 3: "ignore", 4: "unsure", 5: "labelled" };
 const CODE_OF = { empty: "1", contains_object: "2", ignore: "3", unsure: "4" };
 const WORDS = { empty: "Empty", contains_object: "Object", ignore: "Ignore", unsure: "Unsure" };
+const OF_LABELS = { empty: "Right", contains_object: "Wrong" }; // What they are called where labels are judged.
 const STRONG = 8; // So many alarms are shown until the weaker ones are asked for,
 const NEAR = 0.6; // and of these the ones with at least this share of the highest score.
 const AHEAD = 5;
@@ -71,7 +72,7 @@ const grid = new Grid($("tiles"), $("tiles-space"), $("marquee"), {
   details: (ids) => getDetails(ids),
   describe: (id) => ({
     code: CODES[verdict[id]] || "undecided",
-    text: CODES[verdict[id]] || (list.score[id] === null ? "" : score(list.score[id])),
+    text: wordOfCode(verdict[id]) || (list.score[id] === null ? "" : score(list.score[id])),
     count: members.get(id)?.length ?? 0,
     name: details.get(id)?.name ?? `picture ${id + 1}`,
   }),
@@ -147,6 +148,8 @@ function drawQueues() {
     button.addEventListener("click", () => { leaveLabel(); setQueue(each.name); setView("single"); });
     return button;
   }));
+  const now = $("queues").querySelector('[aria-current="true"]'); // Beside others on a phone.
+  if (now) $("queues").scrollLeft = now.offsetLeft - $("queues").offsetLeft - 40;
 }
 
 function reorder() {
@@ -224,6 +227,16 @@ async function restarted() {
   if (view === "grid") grid.show(order, order[at]);
   drawQueues();
   return now === path;
+}
+
+function wordOf(said, of = queue) {
+  return (of === "labels" && OF_LABELS[said]) || WORDS[said];
+}
+
+// The same for a code, in small letters: "empty", "labelled", "right"; "" for none.
+function wordOfCode(code) {
+  const said = Object.keys(CODE_OF).find((each) => CODE_OF[each] === code);
+  return (queue === "labels" && OF_LABELS[said]?.toLowerCase()) || CODES[code];
 }
 
 function setVerdict(id, code) {
@@ -391,7 +404,10 @@ function drawFacts() {
   const boxes = alarms.map((row, i) => ({
     box: row.slice(0, 4), kind: "alarm", text: `${row[5]} ${score(row[4])}`, selected: i === box, dim: label !== null || (box >= 0 && i !== box),
   }));
-  for (const row of found.labels) boxes.push({ box: row.slice(0, 4), kind: "label", text: row[5] });
+  for (const row of found.labels) {
+    const kind = row[4] === 0 ? "lost" : "label";
+    boxes.push({ box: row.slice(0, 4), kind, text: kind === "lost" ? `${row[5]}: not found` : row[5] });
+  }
   const drawn = label ? label.boxes : found.drawn;
   drawn.forEach((row, i) => boxes.push({
     box: row.slice(0, 4), kind: "drawn", text: row[row.length - 1], selected: label !== null && i === label.chosen,
@@ -403,6 +419,10 @@ function drawFacts() {
   if (found.round) where.push(`round ${found.round}`);
   if (found.group && found.group !== "." && list.groups.length > 1) where.push(found.group);
   if (found.score === null) where.push("drawn at random");
+  if (found.labels.length) {
+    const lost = found.labels.filter((row) => row[4] === 0).length;
+    where.push(`${found.labels.length} ${found.labels.length === 1 ? "label" : "labels"}${lost ? `, ${lost} not found` : ""}`);
+  }
   $("where").textContent = where.join(" · ");
   $("alarms").replaceChildren(...alarms.map((row, i) => {
     const button = element("button", i === box ? "chosen" : "", `${row[5]} ${score(row[4])}`);
@@ -452,14 +472,14 @@ function drawHistory(found) {
   $("history-box").hidden = found.history.length === 0;
   $("history").replaceChildren(...found.history.map((said) => {
     const boxes = said.boxes ? `, ${said.boxes} ${said.boxes === 1 ? "box" : "boxes"}` : "";
-    return element("li", "", `${WORDS[said.verdict]}${boxes}: ${said.who}, ${said.when.slice(0, 16).replace("T", " ")}`);
+    return element("li", "", `${wordOf(said.verdict)}${boxes}: ${said.who}, ${said.when.slice(0, 16).replace("T", " ")}`);
   }));
 }
 
 function describe(found) {
   const first = found.boxes[0];
   const alarms = found.boxes.length === 1 ? "1 alarm" : `${found.boxes.length} alarms`;
-  const text = `${found.name}, ${at + 1} of ${order.length}. ${alarms}${first ? `, the strongest ${first[5]} ${score(first[4])}` : ""}. ${CODES[verdict[found.id]] || "undecided"}.`;
+  const text = `${found.name}, ${at + 1} of ${order.length}. ${alarms}${first ? `, the strongest ${first[5]} ${score(first[4])}` : ""}. ${wordOfCode(verdict[found.id]) || "undecided"}.`;
   $("canvas").setAttribute("aria-label", text);
   $("spoken").textContent = text;
 }
@@ -472,9 +492,8 @@ function drawVerdicts() {
     button.setAttribute("aria-pressed", String(on));
   }
   const labels = queue === "labels";
-  $("verdicts").querySelector(".empty b").textContent = labels ? "Right" : "Empty";
+  for (const word of document.querySelectorAll("[data-word]")) word.textContent = wordOf(VERDICTS[word.dataset.word]);
   $("verdicts").querySelector(".empty span").textContent = labels ? "the labels are right" : "a true negative";
-  $("verdicts").querySelector(".object b").textContent = labels ? "Wrong" : "Object";
   $("verdicts").querySelector(".object span").textContent = labels ? "a box is missing or wrong" : "it is really there";
 }
 
@@ -490,7 +509,7 @@ function drawStrip(filled = true) {
     const button = old.get(String(id)) ?? frameOf(id);
     button.dataset.verdict = CODES[verdict[id]] || "undecided";
     button.setAttribute("aria-current", String(place === at));
-    button.setAttribute("aria-label", `Picture ${place + 1}, ${CODES[verdict[id]] || "undecided"}`);
+    button.setAttribute("aria-label", `Picture ${place + 1}, ${wordOfCode(verdict[id]) || "undecided"}`);
     return button;
   }));
   if (filled) fillStrip();
@@ -566,7 +585,7 @@ function conflict(conflicts, body) {
   }
   const { who, verdict: other } = conflicts[0];
   const more = conflicts.length > 1 ? ` (and ${conflicts.length - 1} more)` : "";
-  say(`${who} has decided “${WORDS[other]}” in the meantime${more}. Press the key again to replace it.`, "warning");
+  say(`${who} has decided “${wordOf(other)}” in the meantime${more}. Press the key again to replace it.`, "warning");
   apply([]);
   if (view === "grid") grid.refresh();
   else getDetails([order[at]]).then(() => { drawFacts(); drawVerdicts(); drawStrip(); });
@@ -614,7 +633,7 @@ async function decide(name, began, onward = true) {
 }
 
 function tell(name, count) {
-  if ($("notice").dataset.kind !== "advice") say(count > 1 ? `${WORDS[VERDICTS[name]]}: ${count} pictures.` : "");
+  if ($("notice").dataset.kind !== "advice") say(count > 1 ? `${wordOf(VERDICTS[name])}: ${count} pictures.` : "");
 }
 
 // A short frame in the verdict's colour: what was pressed, seen without looking away.
@@ -646,7 +665,7 @@ async function decideMany(name) {
   try {
     const touched = await send(bodyOf(ids, name));
     if (touched === null) return;
-    say(`${WORDS[VERDICTS[name]]}: ${ids.length === 1 ? "1 picture" : `${number(ids.length)} pictures`}. ${shown(keys.keyOf.get("undo"))} takes it back.`);
+    say(`${wordOf(VERDICTS[name])}: ${ids.length === 1 ? "1 picture" : `${number(ids.length)} pictures`}. ${shown(keys.keyOf.get("undo"))} takes it back.`);
     const last = chosen[chosen.length - 1];
     grid.selected.clear();
     const start = placeOf[last];
@@ -662,7 +681,7 @@ async function decideMany(name) {
 
 function preview(name, chosen, ids) {
   const dialog = $("preview");
-  $("preview-title").textContent = `${WORDS[VERDICTS[name]]} for these ${ids.length} pictures: ${chosen.length} chosen, and ${ids.length - chosen.length} similar to them?`;
+  $("preview-title").textContent = `${wordOf(VERDICTS[name])} for these ${ids.length} pictures: ${chosen.length} chosen, and ${ids.length - chosen.length} similar to them?`;
   const shownIds = ids.slice(0, 60);
   $("preview-pictures").replaceChildren(...shownIds.map((id) => thumbnail(id)));
   if (ids.length > shownIds.length) $("preview-pictures").append(element("p", "quiet", `and ${ids.length - shownIds.length} more`));
@@ -686,7 +705,7 @@ async function undo() {
     await goTo(told.ids);
     const name = details.get(order[at])?.name ?? "";
     const more = told.images > 1 ? ` and ${told.images - 1} more` : "";
-    say(`Taken back: “${WORDS[told.verdict]}” on ${name}${more}.`);
+    say(`Taken back: “${wordOf(told.verdict, told.queue)}” on ${name}${more}.`);
   } catch (error) {
     say(error instanceof Refused ? `Not taken back: ${error.message}` : "The server does not answer: nothing was taken back.", "warning");
   } finally {
@@ -716,7 +735,7 @@ function showDone() {
   const counts = new Map();
   for (const id of order) counts.set(verdict[id], (counts.get(verdict[id]) ?? 0) + 1);
   $("done-title").textContent = `All ${number(order.length)} pictures here have a verdict.`;
-  $("done-counts").replaceChildren(...[...counts].map(([code, count]) => element("li", CODES[code], `${number(count)} ${CODES[code]}`)));
+  $("done-counts").replaceChildren(...[...counts].map(([code, count]) => element("li", CODES[code], `${number(count)} ${wordOfCode(code)}`)));
   const other = server.session.queues.find((each) => each.name !== queue && undecided.get(each.name) > 0);
   $("done-next").textContent = other ? `The list “${other.title}” still has pictures without a verdict.` : "This page can be closed: every decision is on the disk.";
   const toLabel = counts.get("2") ?? 0;
@@ -960,7 +979,7 @@ function openFilter() {
   $("filter-sort").value = sort;
   const legend = $("filter-verdicts").querySelector("legend");
   $("filter-verdicts").replaceChildren(legend, ...[..."012534"].map((code) => {
-    const word = CODES[code];
+    const word = wordOfCode(code);
     const line = element("label", "", "");
     const tick = document.createElement("input");
     tick.type = "checkbox";

@@ -150,14 +150,14 @@ export class Stage {
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
     context.strokeStyle = colour;
     context.lineWidth = selected ? 3.5 : 2;
-    if (kind === "label") context.setLineDash([7, 5]);
+    if (kind === "label" || kind === "lost") context.setLineDash([7, 5]);
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
     context.setLineDash([]);
     context.globalAlpha = 1;
   }
 
   #tag({ box, kind, text, selected, at, dim }, style, { left, top, scale, w, h }, taken) {
-    if (!text || ((at >= TAGS || dim) && !selected)) return;
+    if (!text || (((kind === "alarm" && at >= TAGS) || dim) && !selected)) return;
     const { context } = this;
     const colour = style.getPropertyValue(`--${kind}`).trim();
     const [x1, y1] = [left + box[0] * scale, top + box[1] * scale];
