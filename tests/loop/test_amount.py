@@ -50,13 +50,13 @@ def test_a_few_that_score_far_above_the_rest_are_enough() -> None:
     # 8 × .5 = 4 of 4 + 80 × .03125 = 6.5: half (3.25) is held by the first 7
     chosen = choose_amount(Amount(15, 100, 0.5), [1.0] * 8 + [0.53125] * 80)
     assert chosen.count == 15
-    assert "the hardest 7 outweigh the rest" in chosen.why
+    assert "half of what they score above it is in the hardest 7" in chosen.why
 
 
 def test_negatives_never_outnumber_the_labelled_images() -> None:
     chosen = choose_amount(Amount(15, 40, 0.5), [0.75] * 500)
     assert chosen.count == 40
-    assert "more would outnumber the labelled images" in chosen.why
+    assert "the images without objects would be more than the labelled ones" in chosen.why
 
 
 def test_without_an_operating_point_the_usual_number_is_added() -> None:

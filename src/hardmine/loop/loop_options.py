@@ -1,10 +1,9 @@
 """What a loop is asked for, and how many images a round adds; light, for the command line to import.
 
-The user pins a share or a number, or lets it be chosen from what fires. With ``--add auto`` a round
-adds ``USUAL_SHARE`` of the labelled images, and more where the pool shows more: enough of the hardest
-images to hold half of what is left to teach, but never so many that the images without objects
-outnumber the labelled ones. What is left to teach is measured by how far each image scores above the
-operating point, summed over the images that fire there.
+The user sets a share or a number, or lets it be chosen from what fires. With ``--add auto`` a round
+adds ``USUAL_SHARE`` of the labelled images, and more where more images of the pool fire. How far each
+firing image scores above the operating point is summed; the hardest images that together hold half of
+this sum are added. The images without objects never become more than the labelled ones.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class Amount:
     threshold: float | None = None
 
     def inputs(self) -> dict[str, Any]:
-        """Return what a step depends on; of a pinned number only the number."""
+        """Return what a step depends on; for a number that the user set only this number."""
         if self.limit is None:
             return {"count": self.count}
         return {"count": self.count, "limit": self.limit, "threshold": self.threshold}
@@ -95,7 +94,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class ChosenAmount:
-    """How many images a round adds, and why; nothing is said of a pinned number."""
+    """How many images a round adds, and why; ``why`` is empty for a number that the user set."""
 
     count: int
     why: str
@@ -141,12 +140,19 @@ def choose_amount(amount: Amount, scores: Iterable[float]) -> ChosenAmount:
     half = int(np.searchsorted(summed, PART_PER_ROUND * summed[-1])) + 1
     if half <= usual:
         why = (
-            f"{usual} images, the usual number: {firing}, and the hardest {half} outweigh the rest"
+            f"{usual} images, the usual number: {firing}, and half of what they score above it is in "
+            f"the hardest {half}"
         )
         return ChosenAmount(usual, why)
     if half <= amount.limit:
-        return ChosenAmount(half, f"{half} images: {firing}, and these outweigh the rest")
-    why = f"{amount.limit} images: {firing}, but more would outnumber the labelled images"
+        return ChosenAmount(
+            half,
+            f"{half} images: {firing}, and half of what they score above it is in these {half}",
+        )
+    why = (
+        f"{amount.limit} images: {firing}; with more, the images without objects would be more than "
+        "the labelled ones"
+    )
     return ChosenAmount(amount.limit, why)
 
 
