@@ -175,7 +175,7 @@ def test_negatives_of_the_floor_are_not_held_against_the_ratio() -> None:
 
 
 def test_the_heavier_box_loss_is_brought_back_by_its_own_factor() -> None:
-    """Boxes pull 9 times as hard at weight 10: at 10 / 9 they pull as hard as the classes."""
+    """The gradient of boxes is 9 times that of classes at weight 10: at 10 / 9 both are equal."""
     heavy = replace(RECIPE, loss=replace(RECIPE.loss, box_weight=10.0))
     given = evidence(gradients=GradientProbe(1.0, 9.0, 3.0, 1.0, 0.9, -0.9))
     found = TESTS["localisation"](replace(given, recipe=heavy))
@@ -264,7 +264,7 @@ def test_levels_say_recall_and_alarms_by_the_size_of_objects() -> None:
         ("levels", "for level 0, not found"),
         ("localisation", "a, IoU 0.55, score 0.90"),
         ("gradient", "background that looks like a 0.97, IoU 0.43 with a label"),
-        ("ambiguity", "a, met by half, IoU 0.33"),
+        ("ambiguity", "a, overlap only in part, IoU 0.33"),
         ("labels", "a 0.95, no label"),
         ("capacity", "a, not found"),
     ],

@@ -26,7 +26,7 @@ def test_the_page_shows_rounds_pictures_stop_rules_leaks_and_what_to_beware_of(
     assert "Worst remaining alarms" in page
     assert "mined, round 2" in page
     assert "k9-99-copy.png repeats" in page
-    assert "The pool was taken as empty on the user" in page
+    assert "The whole pool was taken as empty (--accept auto)" in page
     assert "has not converged" not in page  # AP50 is 1 from round 0 on
     assert "http://" not in page.replace("http://www.w3.org", "")
     with (out / "metrics.csv").open(newline="") as handle:

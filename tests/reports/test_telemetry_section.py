@@ -46,7 +46,7 @@ def test_the_sentences_are_the_shares_at_the_end() -> None:
         "Level 0 (the finest) gave the largest share of the selected negatives, 80 %. It has 90 % of "
         "the priors, 25 % of the positives and 25 % of the gradient of the classes." in said
     )
-    assert "Each positive stands against 2.5 selected negatives." in said
+    assert "For each positive, 2.5 negatives were selected." in said
     assert "40 % of the images hold no object; they give 25 % of the gradient" in said
     assert "50 % of the images got their number of negatives from the floor" in said
 
@@ -55,7 +55,7 @@ def test_a_level_without_positives_and_a_training_without_empty_images_are_said(
     said = " ".join(
         telemetry_part(course(level1_of_positives=0.0, images_without_objects=0.0)).sentences
     )
-    assert "level 1 has no positive: what is learnt there is background alone" in said
+    assert "level 1 has no positive, so only background is learnt there" in said
     assert "No image without objects was trained on." in said
     assert "hold no object;" not in said
 

@@ -110,9 +110,9 @@ def test_ap50_is_said_too() -> None:
     [
         (0.2, 0.99, "better", "The choice of images does not explain this fall."),
         (1.01, 3.0, "worse", "The choice of images does not explain this rise."),
-        (0.2, 1.0, "open", "The choice of images alone may explain it."),
-        (0.2, None, "open", "The choice of images alone may explain it."),
-        (None, None, "open", "The choice of images alone may explain it."),
+        (0.2, 1.0, "open", "The choice of images alone may explain this."),
+        (0.2, None, "open", "The choice of images alone may explain this."),
+        (None, None, "open", "The choice of images alone may explain this."),
     ],
 )
 def test_no_claim_beyond_the_interval(

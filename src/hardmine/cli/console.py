@@ -395,7 +395,7 @@ def _mistake_rows(errors: Mapping[str, Any]) -> list[tuple[str, ...]]:
     counts, gains = errors["total"]["errors"], errors["total"]["AP50_gained"]
     kinds = [kind for kind in gains if counts.get(kind) or gains[kind]]
     kinds.sort(key=lambda kind: (kind not in counts, -gains[kind]))
-    titles = {"false_positive": "all false detections", "false_negative": "all not found"}
+    titles = {"false_positive": "all false detections", "false_negative": "all objects not found"}
     return [
         (titles.get(kind, kind), str(counts.get(kind, "")), figure(gains[kind])) for kind in kinds
     ]
@@ -463,8 +463,8 @@ def show_mining(
     unreadable = [p for p in result.problems if p.kind != FindingKind.FILES_PASSED_OVER]
     console.result(
         (not result.candidates and result.why_nothing())
-        or f"{handed_out}, {result.scanned} scanned, {result.duplicates_grouped} near-duplicates "
-        f"passed over, {len(result.leaks)} leaks, {len(unreadable)} unreadable"
+        or f"{handed_out}; {result.scanned} scanned, {result.duplicates_grouped} near-duplicates and "
+        f"{len(result.leaks)} copies of excluded images left out, {len(unreadable)} unreadable"
     )
     if (per_hour := result.per_hour()) is not None:
         console.result(per_hour)

@@ -120,7 +120,7 @@ def example_pictures(key: str, evidence: Evidence | None) -> Iterator[Shown]:
                 )
         case "ambiguity":
             half = (evidence.train.object_iou >= TOUCHED) & (evidence.train.object_iou < FOUND)
-            yield from _objects(objects, evidence.train, half, "met by half, IoU {:.2f}")
+            yield from _objects(objects, evidence.train, half, "overlap only in part, IoU {:.2f}")
         case "capacity":
             missed = evidence.train.object_iou < TOUCHED
             yield from _objects(objects, evidence.train, missed, "not found")

@@ -70,7 +70,7 @@ def test_floor(evidence: Evidence) -> Verdict:
     if not empty:
         said = "No image without objects was trained on, so the run cannot show it."
         if floor == 0:
-            said += " The floor is 0: as soon as such images are added, they will teach nothing."
+            said += " The floor is 0: such images will not train when they are added."
         return Verdict(Answer.UNKNOWN, "no image without objects", (said,))
     part = empty / images
     ratio = (share / max(1e-9, 1.0 - share)) / (part / max(1e-9, 1.0 - part))
@@ -174,7 +174,7 @@ def test_levels(evidence: Evidence) -> Verdict:
         f"selected negatives and {shares['priors'][top]:.0%} of the priors (level 0 is the finest)."
     ]
     reasons += [
-        f"Level {level} has priors but not one positive: what it learns is background alone."
+        f"Level {level} has priors but no positive, so it learns only background."
         for level, value in enumerate(columns["positives"])
         if value < 0.5 and columns["priors"][level]
     ]
@@ -184,7 +184,7 @@ def test_levels(evidence: Evidence) -> Verdict:
     return Verdict(
         _answer(alone or bool(starved)),
         f"{shares['positives'][top]:.0%} of the positives on one level (limit: {ONE_LEVEL:.0%}), "
-        f"{len(starved)} starved level{'' if len(starved) == 1 else 's'}",
+        f"{len(starved)} level{'' if len(starved) == 1 else 's'} with poorly known classes",
         tuple(reasons),
         "model.priors: spread the sizes over the levels"
         if alone
@@ -282,7 +282,7 @@ def test_localisation(evidence: Evidence) -> Verdict:
     )
     return Verdict(
         _answer(not low <= ratio <= high),
-        f"boxes pull {ratio:.2f} times as hard as classes (limits: {low:g} to {high:g})",
+        f"the gradient of boxes is {ratio:.2f} times that of classes (limits: {low:g} to {high:g})",
         reasons,
         "loss.box_weight: the weight of the localisation loss",
         (f"loss.box_weight={better:.2g}",),
@@ -291,7 +291,7 @@ def test_localisation(evidence: Evidence) -> Verdict:
 
 
 def test_gradient(evidence: Evidence) -> Verdict:
-    """How many negatives each positive stands against, spikes, and where hard negatives pull to."""
+    """How many negatives are selected per positive, spikes, and the directions of gradients."""
     if not evidence.telemetry:
         return _unknown(NO_TELEMETRY)
     positives, negatives = sum(evidence.by_level("positives")), sum(evidence.by_level("negatives"))
@@ -300,8 +300,7 @@ def test_gradient(evidence: Evidence) -> Verdict:
     ratio = max(0.0, negatives - _from_the_floor(evidence)) / positives
     spike = _spike(evidence)
     reasons = [
-        f"Each positive stands against {ratio:.1f} selected negatives; those that fill an image "
-        "up to the "
+        f"For each positive, {ratio:.1f} negatives were selected; those that fill an image up to the "
         "floor are not counted.",
         f"The largest gradient of a step is {spike:.1f} times the usual one, the first quarter "
         "left out.",
@@ -309,16 +308,15 @@ def test_gradient(evidence: Evidence) -> Verdict:
     again = [value for value in evidence.by_level("repeated") if value]
     if again:
         reasons.append(
-            f"A selected negative had been selected in {max(again):.0%} of its image's earlier "
-            "visits on the level "
-            "where this is highest."
+            "On the level where this is highest, a selected negative had been selected in "
+            f"{max(again):.0%} of the earlier visits of its image."
         )
     if evidence.gradients is not None:
         found = evidence.gradients
         reasons.append(
-            "At the shared weights the hard negatives pull "
-            f"{found.hard / max(1e-9, found.random):.1f} times as hard "
-            f"as random ones (cosine between the two {found.hard_and_random:.2f}; with the positives "
+            "At the shared weights the gradient of the hard negatives is "
+            f"{found.hard / max(1e-9, found.random):.1f} times that of random ones (cosine between the "
+            f"two: {found.hard_and_random:.2f}; between hard negatives and positives: "
             f"{found.hard_and_positives:.2f})."
         )
     lines = {
@@ -330,7 +328,7 @@ def test_gradient(evidence: Evidence) -> Verdict:
         f"{ratio:.1f} negatives per positive (limit: {MOST_NEGATIVES:g}), spikes of {spike:.1f} "
         f"(limit: {MOST_SPIKE:g})",
         tuple(reasons),
-        "loss.selection.neg_to_pos_ratio: how many negatives each positive brings",
+        "loss.selection.neg_to_pos_ratio: how many negatives are selected per positive",
         _fewer_negatives(evidence) if ratio >= MOST_NEGATIVES else ("optim.clip_norm=1",),
         lines=lines,
     )
@@ -343,7 +341,7 @@ def _from_the_floor(evidence: Evidence) -> float:
 
 
 def _fewer_negatives(evidence: Evidence) -> tuple[str, ...]:
-    """Return settings under which fewer negatives stand against a positive than do now."""
+    """Return settings that select fewer negatives per positive."""
     ratio = getattr(evidence.recipe.loss.selection, "neg_to_pos_ratio", None)
     if ratio is None:
         return ("loss.selection.kind=ratio",)
@@ -367,7 +365,7 @@ def _spike(evidence: Evidence) -> float:
 
 
 def test_ambiguity(evidence: Evidence) -> Verdict:
-    """Labels that detections meet by half, and negatives that overlap an object by half."""
+    """Labels that detections overlap only in part, and negatives that overlap an object in part."""
     train, val = evidence.train, evidence.val
     if train is None:
         return _unknown(NO_IMAGES)
@@ -379,8 +377,8 @@ def test_ambiguity(evidence: Evidence) -> Verdict:
     where = max(known, key=lambda name: known[name])
     worst = known[where]
     reasons = [
-        f"Of the labels of the {name} images that a detection touches, {value:.0%} are met by half only "
-        "(IoU .2 to .5): the detection and the label do not agree where the object is."
+        f"Of the labels of the {name} images that a detection touches, {value:.0%} overlap it only in "
+        "part (IoU .2 to .5): the detection and the label do not agree where the object is."
         for name, value in known.items()
     ]
     names = ("iou_0", "iou_0+", "iou_0.1+", "iou_0.2+", "iou_0.3+", "iou_0.4+", "iou_0.5+")
@@ -395,7 +393,7 @@ def test_ambiguity(evidence: Evidence) -> Verdict:
         bars = {"negatives": tuple(counts), "their gradient": tuple(norms)}
     return Verdict(
         _answer(worst >= MOST_HALF_MET),
-        f"{worst:.0%} of the {where} labels are met by half (limit: {MOST_HALF_MET:.0%})",
+        f"{worst:.0%} of the {where} labels overlap only in part (limit: {MOST_HALF_MET:.0%})",
         tuple(reasons),
         "the labels first (look at the pictures); then loss.assigner.ignore_above: priors that "
         "overlap an object "
@@ -430,7 +428,8 @@ def test_labels(evidence: Evidence) -> Verdict:
         return _unknown("Too few labels are found to say what a confident detection is.")
     if (train.recall or 0.0) < 0.3:
         return _unknown(
-            f"The network finds {train.recall:.0%} of its labels: its detections say nothing of labels."
+            f"The network finds only {train.recall:.0%} of its labels, so its detections say nothing "
+            "about missing ones."
         )
     sure = [each for each in train.suspects if each.score >= usual]
     share = len(sure) / objects
@@ -468,7 +467,7 @@ def test_capacity(evidence: Evidence) -> Verdict:
         reasons.append(f"It finds {val.recall:.0%} of the labels of the validation images.")
         reasons += _loss_gap(train, val)
     else:
-        reasons.append("Without a validation set nothing is said of what was learnt by heart.")
+        reasons.append("Without a validation set, overfitting cannot be measured.")
     lost = _forgotten(evidence)
     reasons += lost
     settings: tuple[str, ...]
@@ -555,25 +554,25 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     Hypothesis(
         "levels",
         "The levels do not share the work",
-        "Negatives are chosen over all levels together: the level with the most priors takes "
-        "them, and others starve.",
+        "Negatives are chosen over all levels together: the level with the most priors takes most "
+        "of them, and the other levels get too few.",
         test_levels,
     ),
     Hypothesis(
         "localisation",
-        "Boxes and classes do not pull equally",
+        "Boxes and classes do not train equally strongly",
         "The weights that both share follow whichever gradient is larger.",
         test_localisation,
     ),
     Hypothesis(
         "gradient",
-        "Hard negatives drown the positives",
+        "There are too many hard negatives for the positives",
         "Many negatives per positive, or single steps with a very large gradient, undo what was learnt.",
         test_gradient,
     ),
     Hypothesis(
         "ambiguity",
-        "Labels and objects meet by half",
+        "Labels and objects overlap only in part",
         "A box that lies beside its object makes a negative of the object and a positive of its "
         "surroundings.",
         test_ambiguity,
@@ -586,8 +585,8 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         "capacity",
-        "The network is too small, forgets, or learns by heart",
-        "A network that cannot hold both follows the hard examples and loses the easy ones.",
+        "The network is too small, forgets, or overfits",
+        "A network that is too small for both learns the hard examples and loses the easy ones.",
         test_capacity,
     ),
 )

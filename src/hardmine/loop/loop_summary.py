@@ -425,7 +425,7 @@ def _notes(
             "may explain what later rounds gain."
         )
     if options.accept == "auto":
-        notes.append("The pool was taken as empty on the user's word; nobody looked at it.")
+        notes.append("The whole pool was taken as empty (--accept auto); nobody looked at it.")
     if metrics["stopped"]:
         notes.append(f"The loop ended early: {metrics['stopped']}.")
     again = sum(row["second_look"] for row in metrics["rounds"])

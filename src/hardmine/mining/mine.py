@@ -76,7 +76,7 @@ class MiningResult:
         parts = [f"{len(scores)} of {self.scanned} images handed out"]
         parts += [f"scores {scores[0]:.2f} to {scores[-1]:.2f}"] if scores else []
         parts += [f"{self.duplicates_grouped} near-duplicates"] if self.duplicates_grouped else []
-        parts += [f"{len(self.leaks)} leaks"] if self.leaks else []
+        parts += [f"{len(self.leaks)} copies of excluded images left out"] if self.leaks else []
         parts += [f"{len(self.problems)} unreadable"] if self.problems else []
         return f"MiningResult({', '.join(parts)})"
 

@@ -354,13 +354,13 @@ def _sentences(course: TrainingCourse) -> list[str]:
     idle = [str(level) for level, value in enumerate(shares["positives"]) if not value]
     if idle and len(idle) < course.num_levels:
         which = f"level {idle[0]} has" if len(idle) == 1 else f"levels {' and '.join(idle)} have"
-        said.append(f"At the end {which} no positive: what is learnt there is background alone.")
+        said.append(f"At the end {which} no positive, so only background is learnt there.")
     positives, negatives = (
         sum(course.at_end(f"level{level}.{side}s") or 0.0 for level in range(course.num_levels))
         for side in SIDES
     )
     if positives:
-        said.append(f"Each positive stands against {negatives / positives:.1f} selected negatives.")
+        said.append(f"For each positive, {negatives / positives:.1f} negatives were selected.")
     images, empty = course.at_end("images"), course.at_end("images_without_objects")
     part = course.at_end("gradient_share_without_objects")
     if images and empty:

@@ -141,7 +141,10 @@ def trainings(comparisons: Sequence[Comparison]) -> str:
     seeds = max((len(c.ratio.get("seeds") or ()) for c in comparisons), default=0)
     if seeds > 1:
         return f"The figures are means over {seeds} seeds."
-    return "Each model was trained once: the spread between trainings is not in these intervals."
+    return (
+        "Each model was trained once, so these intervals do not include how much one training differs "
+        "from another."
+    )
 
 
 def claim(comparison: Comparison) -> str:
@@ -153,7 +156,7 @@ def claim(comparison: Comparison) -> str:
     change = {"better": "fall", "worse": "rise"}.get(verdict, "")
     difference = f"this {change}" if comparison.with_itself else "this difference"
     certainty = (
-        "The choice of images alone may explain it."
+        "The choice of images alone may explain this."
         if verdict == "open"
         else f"The choice of images does not explain {difference}."
     )
@@ -161,6 +164,14 @@ def claim(comparison: Comparison) -> str:
     if ratio.get("ratio") is None:
         return f"{certainty} For the ratio of the false alarms: {interval}."
     return f"{certainty} Ratio of the false alarms: {rate(ratio['ratio'])} ({interval})."
+
+
+def totals(comparison: Comparison) -> str:
+    """Return how many false alarms both sides have in all, as a sentence; empty when not counted."""
+    now, before = comparison.ratio.get("alarms_a"), comparison.ratio.get("alarms_b")
+    if now is None or before is None:
+        return ""
+    return f"In all there are {count(now)} false alarms against {count(before)}."
 
 
 def ap50_certainty(comparison: Comparison) -> str:
@@ -288,9 +299,7 @@ def who_looked(rows: Sequence[Looked]) -> str:
     for row in rows:
         people.update(row.people)
     if not people:
-        return (
-            f"Nobody looked at the {total} candidates: they were taken as empty on the user's word."
-        )
+        return f"Nobody looked at the {total} candidates: they were taken as empty (--accept auto)."
     (first, number), *others = people.most_common()
     named = ", ".join([f"{first} decided on {number}", *(f"{who} on {n}" for who, n in others)])
     rest = f"nobody looked at {nobody}" if nobody else "somebody looked at all of them"
