@@ -97,17 +97,18 @@ def test_both_ways_of_matching_agree(seed: int) -> None:
 def test_a_refused_box_displaces_an_equal_rival_of_a_higher_slot() -> None:
     """All 10 px high. Box 2 is prior 0; box 0 wants it too (.5) and is refused. Its second choice,
     prior 1 at 10 / 30, is as good for box 1: the lower slot wins, box 1 takes prior 2 (2 / 40).
+    Prior 3, which is free, would be a worse choice for box 0: 4 / 20.
     """
     across = (
         torch.tensor([[0.0, 20], [20, 40], [0, 10]]),
-        torch.tensor([[0.0, 10], [10, 30], [38, 60]]),
+        torch.tensor([[0.0, 10], [10, 30], [38, 60], [15, 19]]),
     )
     boxes, priors = (
         torch.stack([x[:, 0], 0 * x[:, 0], x[:, 1], 0 * x[:, 0] + 10], 1) for x in across
     )
     real = torch.ones(1, 3, dtype=torch.bool)
     for way in (match_boxes, match_slots):
-        assert way(boxes[None], real, ~real, priors)[2].tolist() == [[2, 0, 1]]
+        assert way(boxes[None], real, ~real, priors)[2].tolist() == [[2, 0, 1, -1]]
 
 
 def test_sixty_equal_boxes_each_get_a_prior_of_their_own() -> None:

@@ -359,6 +359,10 @@ def test_shapes_must_agree() -> None:
     labels = torch.zeros(1, 5, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"got shape \(1, 4\), wanted \(1, 5\)"):
         select_priors(candidates_of(labels, torch.rand(1, 4)), RatioConfig())
+    whole = candidates_of(labels, torch.rand(1, 5))
+    for name in ("background", "rank"):
+        with pytest.raises(ValueError, match=rf"^{name}: got shape \(1, 4\), wanted \(1, 5\)$"):
+            select_priors(replace(whole, **{name: torch.rand(1, 4)}), RatioConfig())
 
 
 def test_level_shares_must_be_as_many_as_levels() -> None:

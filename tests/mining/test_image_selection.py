@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.ranking import RankedImage, rank_images, shortlist_size, take_shortlist
 from hardmine.mining.scan import ScannedPool, ScanSummary
 from hardmine.mining.sources.pool_source import DatasetSource
-from hardmine.types import Dataset, ImageRecord, ImageState, PoolScore
+from hardmine.types import Dataset, ImageRecord, ImageState, PoolScore, Problem
 
 Alarm = tuple[float, int, tuple[float, float, float, float]]
 BOX = (10.0, 10.0, 30.0, 30.0)
@@ -366,6 +368,30 @@ def test_all_earlier_alarms_of_the_class_are_looked_at_and_by_the_box_of_that_cl
     assert places.find_repeated(again, "cam", 2) is None
 
 
+def test_looks_may_differ_by_fourteen_bits_and_boxes_may_lie_over_the_edge(tmp_path: Path) -> None:
+    first, second = (scene(tmp_path, f"{day}.png", day=1) for day in (1, 2))
+    for box in (
+        ROCK,
+        (-30.0, 80.0, 30.0, 400.0),
+        (100.0, -9.0, 300.0, 20.0),
+        (64.0, 64.0, 64.0, 90.0),
+    ):
+        places = AlarmPlaces()
+        places.add(entry(first, [(0.9, 1, box)]), "cam", 1)
+        # A line has no area, so that it lies nowhere again.
+        owner = None if box[0] == box[2] else first
+        assert places.find_repeated(entry(second, [(0.8, 1, box)]), "cam", 1) == owner
+    places = AlarmPlaces()
+    places.add(entry(first, [(0.9, 1, ROCK)]), "cam", 1)
+    again = entry(first, [(0.8, 1, ROCK)])
+    assert places.find_repeated(again, "cam", 1) == first
+    (place,) = places.known["cam", 1]
+    place.phash ^= 2**14 - 1
+    assert places.find_repeated(again, "cam", 1) == first
+    place.phash ^= 2**14
+    assert places.find_repeated(again, "cam", 1) is None
+
+
 # Variety.
 
 
@@ -526,6 +552,74 @@ class Nobody:
     model_id, categories, resize = "m", ("thing",), None
 
 
+@contextmanager
+def scored_pool(folder: Path, rows: list[PoolScore]) -> Iterator[ScannedPool]:
+    """Give a pool whose images have these scores; at full precision each scores .01 more."""
+    state = ImageState.UNREVIEWED
+    records = tuple(ImageRecord.empty(Path(row.image), 8, 8, state) for row in rows)
+    source = DatasetSource(Dataset((), records, Path("/pool")))
+    by_name = {row.image: row for row in rows}
+
+    def score_exactly(names: Sequence[str]) -> list[tuple[PoolScore, Detections] | Problem]:
+        return [
+            Problem("image_missing", name, -1, "gone")
+            if "gone" in name
+            else (
+                replace(by_name[name], score=by_name[name].score + 0.01, exact=True),
+                detections([(0.9, 1, BOX)]),
+            )
+            for name in names
+        ]
+
+    with PoolStore(folder / "pool.sqlite") as store:
+        store.add_scores([(row, detections([(0.9, 1, BOX)])) for row in rows])
+        summary = ScanSummary(len(rows), 0, ())
+        yield ScannedPool(Nobody(), source, store, summary, score_exactly)  # type: ignore[arg-type]
+
+
+def row_of(name: str, score: float, phash: int = 0, *, exact: bool = True) -> PoolScore:
+    return PoolScore(f"/pool/{name}", score, 1, 1, 0, phash, "m", exact=exact)
+
+
+def test_the_shortlist_grows_until_enough_is_selected(tmp_path: Path) -> None:
+    """The 30 highest scores are copies of one picture, the 40 below them are unlike any other."""
+    unlike = [int(h) for h in np.random.default_rng(0).integers(1, 2**62, 40)]
+    hashes = [0] * 30 + unlike
+    rows = [row_of(f"{i:02}", 0.9 - i / 100, phash) for i, phash in enumerate(hashes)]
+    names = [row.image for row in rows]
+
+    def select(top: int | None) -> Selected:
+        return ImageSelector(scanned, MineOptions(top=top)).select()
+
+    with scored_pool(tmp_path, rows) as scanned:
+        few, enough, every = select(1), select(5), select(None)
+    # One image needs no more than the first 1 + 16; five need more than the first 5 + 16.
+    assert few.images == (names[0],)
+    assert list(few.shortlist) == names[:17]
+    assert (few.whole, few.not_looked_at) == (False, 53)
+    assert few.reasons == {Reason.NEAR_DUPLICATE: 16, Reason.NOT_LOOKED_AT: 53}
+    assert enough.images == (names[0], *names[30:34])
+    assert enough.similar[names[0]] == tuple(names[1:30])
+    assert every.images == (names[0], *names[30:])
+    assert (every.whole, every.not_looked_at) == (True, 0)
+    assert every.reasons == {Reason.NEAR_DUPLICATE: 29}
+
+
+def test_a_score_is_looked_up_or_made_at_full_precision(tmp_path: Path) -> None:
+    rows = [row_of("gone", 0.9, exact=False), row_of("a", 0.5, exact=False), row_of("b", 0.25)]
+    with scored_pool(tmp_path, rows) as scanned:
+        selector = ImageSelector(scanned, MineOptions())
+        assert selector.best_score() is None  # the highest cannot be read any more
+        assert selector.best_score() == 0.51
+        found = selector.exact_score("/pool/b")
+        assert found is not None
+        assert (found.score, found.exact) == (0.25, True)
+        assert selector.exact_score("/elsewhere/a") is None
+        assert [problem.file for problem in scanned.store.problems("m")] == ["/pool/gone"]
+    with scored_pool(tmp_path / "empty", []) as scanned:
+        assert ImageSelector(scanned, MineOptions()).best_score() is None
+
+
 def near(hashes: dict[str, int], a: str, b: str) -> bool:
     """Say whether two images are linked by a chain of near-copies, read off slowly."""
     reached, new = {a}, [a]
@@ -559,23 +653,11 @@ def test_no_near_duplicate_is_selected(
         bits = (base[kind] ^ flips) & (2**64 - 1)
         hashes[f"/pool/{i}.jpg"] = bits - (bits >> 63 << 64)
     taken = [f"/pool/{i}.jpg" for i in sorted(gone) if i < len(pictures)]
-    state = ImageState.UNREVIEWED
-    records = tuple(ImageRecord.empty(Path(name), 8, 8, state) for name in hashes)
-    source = DatasetSource(Dataset((), records, Path("/pool")))
-    with PoolStore(tmp_path_factory.mktemp("near") / "pool.sqlite") as store:
-        store.add_scores(
-            [
-                (PoolScore(name, 0.9 - i / 100, 1, 1, 0, phash, "m"), detections([(0.9, 1, BOX)]))
-                for i, (name, phash) in enumerate(hashes.items())
-            ]
-        )
-        scanned = ScannedPool(
-            Nobody(),  # type: ignore[arg-type]
-            source,
-            store,
-            ScanSummary(len(hashes), 0, ()),
-            lambda names: [],
-        )
+    rows = [
+        PoolScore(name, 0.9 - i / 100, 1, 1, 0, phash, "m")
+        for i, (name, phash) in enumerate(hashes.items())
+    ]
+    with scored_pool(tmp_path_factory.mktemp("near"), rows) as scanned:
         before = Rejection(Reason.HANDED_OUT_BEFORE, "handed out before")
         selector = ImageSelector(
             scanned, MineOptions(top=count), taken=dict.fromkeys(taken, before)
