@@ -21,6 +21,7 @@ def test_arms_run_in_their_own_order_and_the_first_that_adds_images_leads() -> N
     assert options.leader == MINED
     assert leader(arms_named(["none", "random"])) == RANDOM
     assert leader((NONE,)) == NONE
+    assert leader((NONE, RANDOM)) == RANDOM
 
 
 def test_names_are_read_and_checked() -> None:
@@ -36,7 +37,7 @@ def test_every_arm_it_names_is_there_and_runs_before_it() -> None:
     for place, arm in enumerate(ARMS):
         assert set(arm.compared_with) <= set(names)
         assert arm.as_many_as is None or arm.as_many_as in names[:place]
-        assert arm.help in arms_help()
+    assert arms_help().split("; ") == [f"{arm.name}: {arm.help}" for arm in ARMS]
 
 
 @pytest.mark.usefixtures("no_page")

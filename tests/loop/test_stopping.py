@@ -37,6 +37,18 @@ def test_the_recipe_compares_with_the_best_round_before_not_the_last() -> None:
     assert recipe_rule(history) is not None
 
 
+def test_the_recipe_goes_on_when_the_last_of_several_rounds_is_better() -> None:
+    worse = [point(0.4, ap=0.70), point(0.5, ap=0.69)]
+    assert recipe_rule([*worse, point(0.3, ap=0.69)]) is None  # alarms fall
+    assert recipe_rule([*worse, point(0.5, ap=0.71)]) is None  # AP improves
+    reason = recipe_rule([*worse, point(0.4, ap=0.70)])
+    assert reason is not None
+    assert "(0.7000, best before 0.7000)" in reason
+    assert "(0.4000 per image, least before 0.4000)" in reason
+    better = [point(0.4, ap=0.70), point(0.3, ap=0.71)]
+    assert recipe_rule([*better, point(0.3, ap=0.71)]) is not None
+
+
 def test_the_recipe_says_nothing_of_what_cannot_be_measured() -> None:
     assert recipe_rule([point(0.4), point(None)]) is None
     assert recipe_rule([point(0.4), point(0.5, ap=None)]) is None

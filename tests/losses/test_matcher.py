@@ -105,10 +105,11 @@ def test_threshold_is_inclusive() -> None:
 
 
 def test_ignored_boxes_and_band() -> None:
-    priors = make_priors([[0, 0, 10, 10], [50, 0, 60, 10], [0, 0, 10, 25]])
+    priors = make_priors([[0, 0, 10, 10], [50, 0, 60, 20], [0, 0, 10, 25]])
     batch = make_batch([[[0, 0, 10, 10], [50, 0, 60, 10]]], [[1, 1]], [[False, True]])
-    # Prior 1 lies on the ignored box; prior 2 has IoU 100 / 250 = .4 with box 0.
+    # Prior 1 has IoU 100 / 200 = .5 with the ignored box; prior 2 100 / 250 = .4 with box 0.
     assert assign_priors(batch, priors, AssignerConfig()).labels.tolist() == [[1, -1, 0]]
+    assert assign_priors(batch, priors, AssignerConfig(0.51)).labels.tolist() == [[1, 0, 0]]
     band = AssignerConfig(0.5, ignore_above=0.4)
     assert assign_priors(batch, priors, band).labels.tolist() == [[1, -1, -1]]
 

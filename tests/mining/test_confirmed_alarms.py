@@ -47,7 +47,14 @@ def test_an_alarm_fires_again_at_the_same_place_only() -> None:
     assert str(again) == ("2 of 4 known alarms fire again, on 2 of 3 images, from score 0.500 on")
     assert count_repeated(known, now, 0.3).again == 3
     assert count_repeated(known, now, None).again is None
-    assert again.to_dict()["unreadable"] == ["gone: no such file"]
+    assert again.to_dict() == {
+        "score_threshold": 0.5,
+        "alarms": 4,
+        "images": 3,
+        "again": 2,
+        "again_images": ["c", "a"],
+        "unreadable": ["gone: no such file"],
+    }
 
 
 @pytest.fixture

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from hardmine.detections import Detections
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.ranking import ExactRanking, RankedPart, measure_margin, shift_logit
+from hardmine.mining.ranking import (
+    ExactRanking,
+    RankedPart,
+    measure_margin,
+    shift_logit,
+    wide_margin,
+)
 from hardmine.types import PoolScore, Problem
 
 
@@ -87,6 +93,17 @@ def test_all_of_it_is_the_exact_order(
     assert sorted(pool.asked) == sorted(exact)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 80))
+def test_a_margin_that_covers_all_errors_gives_the_exact_order(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, expect: int, taken: int
+) -> None:
+    exact, cut = noisy(80, seed, noise=1.0)
+    with PoolStore(tmp_path_factory.mktemp("order") / "pool.sqlite") as store:
+        ranking = Pool(store, exact, cut).ranking(expect=expect, margin=lambda store, model: 1.0)
+        assert [score.image for score in islice(ranking, taken)] == best(exact)[:taken]
+
+
 def test_what_stays_below_the_floor_is_not_scored_again(tmp_path: Path) -> None:
     exact, cut = noisy(1000, seed=4, noise=0.05)
     above = [name for name in best(exact) if exact[name] >= 0.9]
@@ -130,6 +147,20 @@ def test_the_margin_covers_the_errors_seen(tmp_path: Path) -> None:
         list(pool.ranking())
         # Errors are uniform on +-.3 logits, so 99.5 % of them are below .2985.
         assert measure_margin(store, "m") == pytest.approx(0.2985, abs=0.004)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_margin_is_the_size_of_the_errors_whichever_way_they_go(
+    tmp_path: Path, sign: int
+) -> None:
+    exact, _ = noisy(30, seed=3, noise=0.0)
+    cut = {name: shift_logit(score, 0.25 * sign) for name, score in exact.items()}
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        pool = Pool(store, exact, cut)
+        assert (measure_margin(store, "m"), wide_margin(store, "m")) == (0.2, 0.2)
+        list(pool.ranking())
+        assert measure_margin(store, "m") == pytest.approx(0.25, abs=1e-3)
+        assert wide_margin(store, "m") == pytest.approx(0.5, abs=1e-3)
 
 
 def test_shift_logit() -> None:

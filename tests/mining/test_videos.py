@@ -19,6 +19,7 @@ from hardmine.cli.main import run as cli
 from hardmine.data.images import decode_image, read_image
 from hardmine.data.video import (
     Sampling,
+    frame_name,
     frames_per_hour,
     iter_frames,
     read_frame,
@@ -72,6 +73,8 @@ def test_which_frames_are_taken(tmp_path: Path) -> None:
     found = split_frame(f"{video}#t=1.500")
     assert found == (str(video), 1.5)
     assert split_frame("a.png#t=1.500") is None
+    assert frame_name("a.mp4", 12.3456) == "a.mp4#t=12.346"
+    assert split_frame("a.mp4#t=12.346") == ("a.mp4", 12.346)
     np.testing.assert_allclose(
         np.asarray(read_frame(video, 1.5).pixels)[-10:, -10:].mean(),
         drawn(15)[-10:, -10:].mean(),

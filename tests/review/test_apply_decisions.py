@@ -208,6 +208,22 @@ def test_undo_restores_every_byte(data: Path, store: Path) -> None:
         undo_apply(data)
 
 
+def test_the_last_apply_is_undone_first(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    before = contents(data.parent)
+    apply_decisions(store, data)
+    between = contents(data.parent)
+    with PoolStore(store) as opened:
+        opened.add_decisions([said(draw(tmp_path / "pool" / "late.png", 200), Verdict.EMPTY)])
+    assert len(apply_decisions(store, data).empty) == 1
+    undo_apply(data)
+    assert contents(data.parent) == between
+    undo_apply(data)
+    assert contents(data.parent) == before
+
+
 def test_a_dry_run_writes_nothing_and_says_the_same(data: Path, store: Path) -> None:
     before = contents(root_of(data))
     planned = apply_decisions(store, data, dry_run=True)

@@ -26,7 +26,7 @@ def test_marks_come_back_and_images_without_one_are_not_listed(tmp_path: Path) -
     marks = {
         "plain.jpg": NO_MARK,
         "empty.jpg": Mark(ImageState.ASSUMED_EMPTY),
-        "ignored.jpg": Mark(None, frozenset({2, 0})),
+        "ignored.jpg": Mark(None, frozenset({8, 1})),
         "ä.jpg": Mark(None, frozenset(), "yard"),
         "all.jpg": Mark(ImageState.UNREVIEWED, frozenset({1}), "yard"),
     }
@@ -35,7 +35,7 @@ def test_marks_come_back_and_images_without_one_are_not_listed(tmp_path: Path) -
     assert written == {
         "images": {
             "empty.jpg": {"state": "assumed_empty"},
-            "ignored.jpg": {"ignore": [0, 2]},
+            "ignored.jpg": {"ignore": [1, 8]},
             "ä.jpg": {"source": "yard"},
             "all.jpg": {"state": "unreviewed", "ignore": [1], "source": "yard"},
         }

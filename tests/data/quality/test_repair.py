@@ -75,6 +75,18 @@ def test_each_fault_is_mended_or_removed_and_listed(tmp_path: Path) -> None:
     assert (out / "images" / "2.png").read_bytes() == original
 
 
+def test_of_two_labels_of_one_object_the_later_one_goes(tmp_path: Path) -> None:
+    put_image(tmp_path / "data" / "0.png", 0)
+    boxes = ([1, 2, 20, 20], [25, 3, 10, 10], [1, 2, 20, 20.2])
+    text = coco([coco_image(0, "0.png")], [coco_box(0, box) for box in boxes])
+    _, splits = fix(put_text(tmp_path / "data" / "all.json", text), tmp_path / "out")
+    (record,) = splits["all"].records
+    np.testing.assert_array_equal(record.boxes, [[1, 2, 21, 22], [25, 3, 35, 13]])
+    (row,) = listed(tmp_path / "out")
+    assert (row["file"], row["index"], row["change"]) == ("0.png", "2", "box removed")
+    assert row["before"] == "1 2 21 22.2"
+
+
 def test_another_form_is_read_as_what_it_is(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     data, out = tmp_path / "data", tmp_path / "out"

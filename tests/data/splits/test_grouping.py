@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +68,15 @@ def test_copies_link_cameras(tmp_path: Path) -> None:
         for seed in seeds:
             put_image(tmp_path / f"cam{camera}" / f"{seed}.png", seed)
     names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.png"))
-    result = split_by_group(dataset(tmp_path, names), {"a": 0.5, "b": 0.5}, group=r"(cam\d)")
-    assert result.num_groups == 3
-    side = {r.path.parent.name: name for name, ds in result.splits.items() for r in ds.records}
-    assert side["cam0"] == side["cam1"]
+    found = []
+    for order in range(8):  # in whatever order the records come
+        random.Random(order).shuffle(names)
+        result = split_by_group(dataset(tmp_path, names), {"a": 0.5, "b": 0.5}, group=r"(cam\d)")
+        assert result.num_groups == 3
+        side = {r.path.parent.name: name for name, ds in result.splits.items() for r in ds.records}
+        assert side["cam0"] == side["cam1"]
+        found.append({name: {r.path for r in ds.records} for name, ds in result.splits.items()})
+    assert all(each == found[0] for each in found)
 
 
 @pytest.mark.parametrize(
