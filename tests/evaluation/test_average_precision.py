@@ -54,9 +54,10 @@ def assert_equal(got: AveragePrecision, wanted: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_pycocotools(seed: int) -> None:
+def test_equals_pycocotools(seed: int, capfd: pytest.CaptureFixture[str]) -> None:
     world = random_scored(seed, images=25, num_classes=3)
     assert_equal(average_precision(world), oracle(world))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_equals_pycocotools_with_negatives_and_over_100_detections() -> None:

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hardmine.detections import Detections
-from hardmine.evaluation.detection_matching import Outcome, match, overlaps
+from hardmine.evaluation.detection_matching import Outcome, match, match_objects, overlaps
 from hardmine.evaluation.scored_images import Scored, ground_truth, result_rows
 from hardmine.types import ImageRecord
 
@@ -42,6 +42,13 @@ def test_hits_duplicates_wrong_classes_and_background() -> None:
     assert matches.outcome.tolist() == [HIT, FALSE, FALSE, FALSE, HIT]
     assert matches.background.tolist() == [False, False, False, True, False]
     assert matches.objects.tolist() == [[2, 0]]
+
+
+def test_the_object_of_each_detection_or_none() -> None:
+    # The second wants the object that the first has, the third overlaps too little.
+    overlap = np.array([[0.6, 0.5], [0.9, 0.2], [0.1, 0.4]])
+    assert match_objects(overlap, 0.5).tolist() == [0, -1, -1]
+    assert match_objects(overlap, 0.4).tolist() == [0, -1, 1]
 
 
 def test_iou_threshold_is_inclusive() -> None:

@@ -7,12 +7,15 @@ import math
 import numpy as np
 import pytest
 from eval_worlds import empties, found, one_object_each, record, scored
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hardmine.evaluation.alarms import AlarmScores, collect_alarms
 from hardmine.evaluation.detection_matching import match
 from hardmine.evaluation.operating_promise import (
     AlarmPromise,
     Hits,
+    RecallUnit,
     collect_hits,
     images_needed,
     most_allowed,
@@ -159,11 +162,61 @@ def test_more_than_one_alarm_per_image_can_be_promised() -> None:
 
 def test_wrong_limits_are_refused() -> None:
     alarms = collect_alarms(empties([0.5]))
-    for limit, confidence in ((0.0, 0.95), (1.0, 0.95), (0.1, 1.0)):
+    for limit, confidence in ((0.0, 0.95), (1.0, 0.95), (0.1, 1.0), (0.1, 0.0)):
         with pytest.raises(ValueError, match="between 0 and 1"):
             promise_alarms(alarms, limit, confidence=confidence)
         with pytest.raises(ValueError, match="between 0 and 1"):
             promise_recall(collect_hits(match(one_object_each(0.9))), limit, confidence=confidence)
+    with pytest.raises(ValueError, match="a cap of 1 or more"):
+        promise_alarms(alarms, 0.1, unit="alarms", cap=0)
+
+
+SCORES = st.sampled_from([float(np.float32(tenths / 10)) for tenths in range(1, 8)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(SCORES, max_size=4), min_size=1, max_size=9),
+    st.floats(0.05, 0.95),
+    st.integers(1, 3),
+)
+def test_a_samples_own_score_is_that_of_a_slow_search(
+    scores: list[list[float]], share: float, cap: int
+) -> None:
+    """The lowest of all scores at which a limit is kept, and the highest at which enough is found."""
+    images, values = len(scores), {score for image in scores for score in image}
+    alarms = collect_alarms(empties(*scores))
+    steps = [0.0, *(float(np.nextafter(np.float32(v), np.float32(1))) for v in values)]
+
+    def lowest(most: float, cap: int) -> float:
+        def count(at: float) -> int:
+            return sum(min(cap, sum(score >= at for score in image)) for image in scores)
+
+        return min(at for at in steps if count(at) <= most + 1e-9)
+
+    several = promise_alarms(alarms, share * cap, unit="alarms", cap=cap)
+    assert several.sample_threshold == lowest(share * cap * images, cap)
+    assert promise_alarms(alarms, share).sample_threshold == lowest(share * images, 1)
+    # The same scores as hits: each image holds four objects, of which some are found.
+    hit = [(score, i) for i, image in enumerate(scores) for score in image]
+    hits = Hits(
+        np.array([score for score, _ in hit], np.float32),
+        np.array([i for _, i in hit], np.int64),
+        np.full(images, 4),
+    )
+
+    def highest(unit: RecallUnit) -> float | None:
+        def found(at: float) -> float:
+            above = [sum(score >= at for score in image) for image in scores]
+            if unit == "image":
+                return sum(map(bool, above)) / images
+            return sum(above) / (4 * images)
+
+        return max((v for v in values if found(v) >= share - 1e-12), default=None)
+
+    units: tuple[RecallUnit, ...] = ("object", "image")
+    for unit in units:
+        assert promise_recall(hits, share, unit=unit).sample_threshold == highest(unit)
 
 
 # Over many draws from a source that is known, a promise is broken in 5 % of them at most.
@@ -316,6 +369,9 @@ def test_limits_of_a_ratio_hold_both_ways() -> None:
     # An exact binomial has .4287 and .5713; the bet may be a little wider and no narrower.
     assert 0.38 < low < 0.4287
     assert 0.5713 < high < 0.62
+    # The lower one is the last of the thousandths that the bet rejects at 97.5 %: it grows 40 times.
+    assert wealth(part, whole, 1.0, low, 0.975) >= 40 > wealth(part, whole, 1.0, low + 0.001, 0.975)
+    assert high == pytest.approx(1 - low)  # as many are found as missed
     nothing: F64 = np.zeros(0)
     assert ratio_limits(nothing, nothing, 1.0, 0.95) == (0.0, 1.0)
 
