@@ -100,6 +100,12 @@ def test_averaged_weights_are_written_and_the_best_stay(
     again = make_run(squares, tiny_recipe, tmp_path)
     assert again.restore()
     assert (again.step, again.best, again.validations) == (3, 0.75, run.validations)
+    branch = make_run(
+        squares, tiny_recipe, tmp_path / "branch", start=Start(init=tmp_path / "best.safetensors")
+    )
+    assert branch.step == 0
+    for module in (branch.model, branch.average.module):
+        assert all(bool((weights == 2.0).all()) for weights in module.parameters())
 
 
 def test_the_seed_gives_the_first_weights(
