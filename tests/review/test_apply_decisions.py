@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hardmine.cli import loop_commands
 from hardmine.cli.main import run
 from hardmine.data.convert import convert
 from hardmine.data.load_dataset import load_splits
@@ -426,7 +427,11 @@ def test_other_formats_are_named_with_the_way_on(
 
 
 def test_the_command(
-    splits: dict[str, Dataset], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    splits: dict[str, Dataset],
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = write_yolo(splits, tmp_path / "data")
     assert run(["apply", str(store.parent), str(data), "--dry-run"]) == 0
@@ -434,6 +439,18 @@ def test_the_command(
     assert "2 verified negatives and 1 labelled images would be added" in out
     assert "near-copy of an image of val" in err
     assert run(["apply", str(store), str(data), "--how", "link"]) == 0
+    capsys.readouterr()
+    assert run(["apply", str(store), str(data)]) == 0
+    out, err = capsys.readouterr()
+    assert "not added, 3: was added before" in out
+    assert "near-copy of an image of val" in err
+    assert "was added before" not in err  # one line for each only when asked for
+    assert "--verbose names all" in err
+    assert run(["apply", str(store), str(data), "--verbose"]) == 0
+    assert capsys.readouterr().err.count("was added before") == 3
+    monkeypatch.setattr(loop_commands, "MAX_NAMED", 0)
+    assert run(["apply", str(store), str(data)]) == 0
+    assert "near-copy of" not in capsys.readouterr().err
     assert run(["apply", str(store), str(data), "--undo"]) == 0
     assert "files removed or restored" in capsys.readouterr().out
     assert run(["apply", str(store), str(data), "--undo"]) == 1

@@ -17,6 +17,9 @@ from hardmine.option_fields import Given
 from hardmine.review.review_options import ReviewOptions
 from hardmine.workflows.train_options import DetectorOptions
 
+MAX_NAMED = 20
+"""So many images that were not added are named, unless all are asked for."""
+
 
 @expand_options
 def mine(
@@ -202,7 +205,7 @@ def apply(
 
     Example: hardmine apply runs/mined raccoon/data.yaml --dry-run
     """
-    from hardmine.review.apply_decisions import apply_decisions, undo_apply
+    from hardmine.review.apply_decisions import ADDED_BEFORE, apply_decisions, undo_apply
 
     console = talk.console()
     if undo:
@@ -210,5 +213,9 @@ def apply(
         return
     result = apply_decisions(store, data, how=how.value, images=images, dry_run=dry_run)
     console.result(str(result))
-    for each in result.skipped:
+    told = [each for each in result.skipped if talk.verbose or each.reason != ADDED_BEFORE]
+    shown = told if talk.verbose else told[:MAX_NAMED]
+    for each in shown:
         console.note(f"{each.image}: {each.reason}")
+    if len(shown) < len(result.skipped):
+        console.note(f"--verbose names all {len(result.skipped)} that were not added")

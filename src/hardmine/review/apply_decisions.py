@@ -46,6 +46,8 @@ How = Literal["copy", "link", "reference"]
 """An image becomes a copy, a hard link, or a reference: a symbolic link to where it is, or its path in
 those label files that name images by path."""
 
+ADDED_BEFORE = "was added before"
+"""The reason why an image is not added a second time."""
 _BY_PATH = ("coco", "csv")
 """Formats whose label files can name an image anywhere."""
 _PLAIN = re.compile(r"[^\w.-]+")
@@ -312,7 +314,7 @@ def _apart(
     for index, candidate in enumerate(candidates):
         image = candidate.decision.image
         if candidate.name in names:
-            plan.skipped.append(Skipped(image, "was added before"))
+            plan.skipped.append(Skipped(image, ADDED_BEFORE))
         elif index in near:
             part, path = there[near[index]]
             plan.skipped.append(Skipped(image, f"is a near-copy of an image of {part}: {path}"))

@@ -274,7 +274,7 @@ function drawProgress() {
     if (done < all) parts.push(`${duration(progress.seconds * (all - done))} left`);
   }
   if (document.body.classList.contains("scanning")) parts.push("a run is using this store");
-  const advice = progress?.advice?.[0] ?? "";
+  const advice = (done < all && progress?.advice?.[0]) || "";
   if (advice) parts.push("more of these bring little");
   $("pace").textContent = parts.join(" · ");
   if (advice && !advised && !$("notice").textContent) {
