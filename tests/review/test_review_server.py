@@ -289,12 +289,13 @@ def test_a_server_beyond_this_machine_lets_in_who_has_the_token(tmp_path: Path) 
     try:
         assert server.get("/")[0] == 401
         assert server.get("/?token=wrong")[0] == 401
-        assert server.get("/api/list", Cookie="hardmine_token=wrong")[0] == 401
+        assert server.get("/api/list", Cookie=f"hardmine_token_{server.port}=wrong")[0] == 401
         token = server.token
         status, _, headers = server.get(f"/?token={token}")
         assert (status, headers["location"]) == (303, "/")
         cookie = headers["set-cookie"]
         assert "HttpOnly" in cookie
+        assert cookie.startswith(f"hardmine_token_{server.port}=")  # beside another review's
         assert "SameSite=Strict" in cookie
         assert server.get("/api/list", Cookie=cookie.partition(";")[0])[0] == 200
         assert server.get(f"/api/list?token={token}")[0] == 401  # the token opens the page alone

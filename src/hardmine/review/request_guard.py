@@ -110,6 +110,7 @@ class RequestGuard:
     def __init__(self, app: App, access: Access) -> None:
         self._app = app
         self._access = access
+        self._cookie = f"{COOKIE}_{access.port}"  # browsers keep one for all ports of a machine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
@@ -176,7 +177,7 @@ class RequestGuard:
             return scope["path"] == "/" and _same(given, self._access.token)
         for line in headers.get(b"cookie", []):
             try:
-                cookie = SimpleCookie(line).get(COOKIE)
+                cookie = SimpleCookie(line).get(self._cookie)
             except CookieError:
                 continue
             if cookie is not None and _same(cookie.value, self._access.token):
@@ -185,7 +186,7 @@ class RequestGuard:
 
     async def _enter(self, send: Send) -> None:
         """Keep the token in a cookie and take it out of the address."""
-        cookie = f"{COOKIE}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
+        cookie = f"{self._cookie}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
         headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), *_HEADERS]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
