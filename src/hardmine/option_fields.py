@@ -258,7 +258,7 @@ def plain(value: Any) -> Any:
 class Given(dict[str, Any], Generic[T]):
     """The fields of an options class that somebody named, with the values that were given.
 
-    What was not named is not in it, so that a resumed run can tell "3 rounds" from "no word about
+    What was not named is not in it, so that a resumed run can distinguish "3 rounds" from "no word about
     rounds". ``**given`` hands it to a function that takes such options.
     """
 

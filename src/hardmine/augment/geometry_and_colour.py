@@ -77,7 +77,7 @@ class View:
     """The window of an image that comes onto the canvas; ``window`` f64[4] xyxy, image pixels."""
 
     width: float
-    """Of the image, px."""
+    """Width of the image, px."""
     height: float
     window: F64
     resize: Resize

@@ -5,7 +5,7 @@ edge that a detector could learn is thus avoided, and what the box holds stays w
 
 Copy-paste lays boxed objects of other images, with their boxes. Alarm-paste lays patterns on which a
 detector fired, cut from images that were confirmed to hold no object, beside objects: on its own a
-hard negative only says that nothing is there; beside an object the network must tell the two apart in
+hard negative only says that nothing is there; beside an object the network must separate the two in
 one image. Occlusion lays patches over a part of an object, never over all of it.
 """
 
@@ -44,7 +44,7 @@ class CopyPasteConfig:
     same_image: float = 0.25
     """Probability that an object comes from the image itself (when it holds any)."""
     scale: tuple[float, float] = (0.6, 1.4)
-    """Of the size at which the object's own image would show it."""
+    """The smallest and largest size, as a factor of the size in the object's own image."""
     max_side: float = 0.6
     """Largest side of a pasted object relative to the canvas."""
     feather: float = 0.12
@@ -70,7 +70,7 @@ class AlarmPasteConfig:
     """Patches on which the detector fired, from confirmed negatives; nothing without a ``source``."""
 
     probability: float = 0.0
-    """Of each image with objects."""
+    """The probability for each image with objects."""
     source: str | None = None
     """A file of alarms (see :func:`read_alarms`), such as a loop's round writes."""
     max_patches: int = 2
@@ -80,7 +80,7 @@ class AlarmPasteConfig:
     min_share: float = 0.5
     """So are those below this share of their image's highest score."""
     scale: tuple[float, float] = (0.6, 1.4)
-    """Of the size at which the negative itself would show it."""
+    """The smallest and largest size, as a factor of the size in the negative itself."""
     max_side: float = 0.5
     """Largest side of a patch relative to the canvas."""
     feather: float = 0.15
@@ -383,7 +383,7 @@ class OcclusionConfig:
     """
 
     probability: float = 0.0
-    """Of each box."""
+    """The probability for each box."""
     min_cover: float = 0.1
     """Smallest and largest share of a box's area that a patch hides."""
     max_cover: float = 0.4

@@ -32,7 +32,7 @@ class Sample:
 
     @property
     def area(self) -> Rect:
-        """Where the image lies."""
+        """The rectangle of the canvas that the image covers."""
         height, width = self.image.shape[:2]
         return self.inner or (0, 0, width, height)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MIN_WIDTH = 120
 PIPE_WIDTH = 400
 MIN_SECONDS = 1.0
-"""Before so many seconds a step has no rate."""
+"""A step shows its rate only after so many seconds."""
 PLAIN_SECONDS = 10.0
 """Without a terminal a step prints at most one progress line in this time."""
 
@@ -154,7 +154,7 @@ class Pace:
         self._start: tuple[float, int] | None = None
 
     def tell(self, now: float, done: int, total: int) -> str:
-        """Return such as ``85/s, 7 s left``; nothing before there is a rate to tell."""
+        """Return such as ``85/s, 7 s left``; nothing while the rate is not known."""
         start, first = self._start = self._start or (now, done)
         if done <= first or now - start < MIN_SECONDS:
             return ""

@@ -97,7 +97,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class VariantSummary:
-    """The means of a recipe over its seeds, and how it stands against the first recipe."""
+    """The means of a recipe over its seeds, and how it compares with the first recipe."""
 
     name: str
     recipe: dict[str, Any]

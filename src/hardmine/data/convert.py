@@ -17,7 +17,7 @@ from hardmine.files import write_json
 from hardmine.types import F32, Dataset, ImageRecord
 
 NAMES_FILE = "image_names.json"
-"""In what is written for a labelling program: which image each picture is a copy of."""
+"""The file, written for a labelling program, that says which image each picture is a copy of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Conversion:
     images: dict[str, int]
     boxes: int
     ignored_boxes: int
-    """Of ``boxes``; programs that do not know the side file take these for objects."""
+    """How many of ``boxes`` are to be ignored; other programs take these for objects."""
     predicted_boxes: int
-    """Of ``boxes``: those of a model."""
+    """How many of ``boxes`` are those of a model."""
     renamed: int
     """Images whose name was already taken by one from another folder."""
     remarks: tuple[str, ...] = ()

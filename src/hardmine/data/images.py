@@ -78,7 +78,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""By EXIF orientation; 5 to 8 exchange width and height."""
+"""How to turn a picture, by its EXIF orientation; 5 to 8 exchange width and height."""
 _SIDEWAYS = 5
 _ORIENTATION = 0x0112
 _FACTORS = (8, 4, 2)
@@ -102,7 +102,7 @@ READ_ERRORS = (
 class Picture:
     """An image of ``width`` × ``height`` pixels as displayed, maybe held at a fraction of that size.
 
-    Boxes and windows always speak of the whole image: point (x, y) of it lies at ``origin`` +
+    Boxes and windows always refer to the whole image: point (x, y) of it lies at ``origin`` +
     (x, y) / ``factor`` of ``pixels``. ``factor`` is 1, 2, 4 or 8.
     """
 

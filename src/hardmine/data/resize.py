@@ -157,7 +157,7 @@ class Resize:
         """Return the canvas u8[H, W, 3] and the placement that maps boxes onto it.
 
         Args:
-            image: an RGB image, or one read with ``cover=resize.cover``; boxes speak of its
+            image: an RGB image, or one read with ``cover=resize.cover``; boxes refer to its
                 original size all the same.
         """
         picture = image if isinstance(image, Picture) else Picture.of(image)

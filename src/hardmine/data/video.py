@@ -5,7 +5,7 @@ the same pixels whenever it is read: decoding is exact, and time is the containe
 variable frame rate changes nothing. Frames stand upright whatever the camera's rotation is.
 
 PyAV reads them. It brings FFmpeg along in its wheels, needs no torch, decodes by packets (so that key
-frames alone can be read quickly) and tells each frame's own time; torchcodec needs an FFmpeg of the
+frames alone can be read quickly) and gives each frame's own time; torchcodec needs an FFmpeg of the
 system and a version of its own for each torch.
 """
 
@@ -67,7 +67,7 @@ class Sampling:
 
 
 ONE_A_SECOND = Sampling()
-"""What is taken of a video when nothing is said."""
+"""Which frames are taken when the user gives no choice."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

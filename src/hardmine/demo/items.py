@@ -172,7 +172,7 @@ BRIGHT: tuple[Color, ...] = (
     (0.90, 0.35, 0.50),
     (0.20, 0.20, 0.24),
 )
-"""The colours of print: shared by objects and look-alikes, so that colour alone tells nothing."""
+"""The colours of print: shared by objects and look-alikes, so that colour alone separates nothing."""
 
 CAPS: tuple[Color, ...] = ((0.12, 0.35, 0.75), (0.80, 0.15, 0.15), (0.15, 0.55, 0.30), WHITE)
 

@@ -103,7 +103,7 @@ class Shown:
 
 
 def example_pictures(key: str, evidence: Evidence | None) -> Iterator[Shown]:
-    """Yield examples of what the verdict on a hypothesis speaks of.
+    """Yield examples of what the verdict on a hypothesis is about.
 
     Labels are white, detections red, and priors that were trained as background yellow.
     """

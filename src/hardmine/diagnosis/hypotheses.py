@@ -198,7 +198,7 @@ def test_levels(evidence: Evidence) -> Verdict:
 
 def _starved(evidence: Evidence, columns: Mapping[str, list[float]]) -> list[str]:
     """Return a sentence for each level whose classes are known far worse than elsewhere while its
-    negatives outweigh its positives.
+    negatives are many for its positives.
     """
     own = [_own_probability(evidence, level) for level in range(evidence.num_levels)]
     weights = columns["positives"]

@@ -1,7 +1,7 @@
 """What a trained network does on the images that it was trained on, and on those it was not.
 
 Telemetry says what happened while weights changed. The probe asks the finished network: which labels
-does it find, which detections does no label explain, and which way do the parts of the loss pull the
+does it find, which detections does no label explain, and how do the parts of the loss move the
 weights that all outputs share? Images are resized and not augmented; at most :data:`MOST_IMAGES` of a
 set are looked at, evenly spread.
 """

@@ -12,7 +12,7 @@ from hardmine.types import F64, ImageRecord, ImageState, Mask
 STRAY_IOU = 0.1
 """Below this overlap with every label a detection lies where no label is."""
 FOUND_IOU = 0.3
-"""From this overlap on a detection, however weak, is about a label."""
+"""The least IoU at which a detection, however weak, belongs to a label."""
 SAME_IOU = 0.5
 
 

@@ -283,7 +283,7 @@ class ErrorBreakdown:
     classes: tuple[ErrorRow, ...]
     sizes: tuple[ErrorRow, ...]
     ap50: float | None = None
-    """Of all detections, from which the gains are counted."""
+    """AP50 of all detections, from which the gains are counted."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON holds them."""

@@ -35,7 +35,7 @@ from hardmine.types import F64, I64
 
 DRAWS = 1000
 FEW_ALARMS = 10
-"""With fewer alarms the exact limits of their count widen an interval."""
+"""Below this number of alarms, the exact limits of their count widen an interval."""
 _TAIL = 0.025
 """Probability left out on each side."""
 Counts = NDArray[np.int32]

@@ -66,7 +66,7 @@ class NegativeMeasurement:
     """Images of the set that are not known to be empty; they count nowhere."""
     at_recall: AlarmCount | None
     interval: Interval | None
-    """Of alarms per image at the recall wanted."""
+    """The interval of alarms per image at the wanted recall."""
     at_scores: tuple[AlarmCount, ...]
     at_recalls: tuple[AlarmsAtRecall, ...]
     """Alarms at further recalls, each at its own threshold."""

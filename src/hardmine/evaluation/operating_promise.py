@@ -195,7 +195,7 @@ class AlarmPromise:
     images: int
     score_threshold: float | None
     sample_threshold: float | None
-    """Where the sample itself just keeps the limit: what one would take without a promise."""
+    """The threshold at which the sample itself just keeps the limit, without any promise."""
     further_images: int
     firing: int | None
     """How many of these images fire at the threshold."""

@@ -100,7 +100,7 @@ class _Crop:
     image: Path
     hash: int
     features: tuple[F64, ...]
-    """In the order of `FAMILIES`."""
+    """The features of each family, in the order of `FAMILIES`."""
 
 
 def find_shortcut(

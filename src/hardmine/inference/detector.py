@@ -1,7 +1,7 @@
 """The protocol through which anybody's model enters the loop, and what a model may give besides.
 
 ``Detector`` is all that is needed. One that scores and decodes from one run (``OnePassDetector``) is
-quicker; one that gives features (``FeatureDetector``) can tell variety from repetition.
+quicker; one that gives features (``FeatureDetector``) allows ``--diverse``.
 """
 
 from __future__ import annotations

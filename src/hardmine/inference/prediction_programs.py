@@ -1,4 +1,4 @@
-"""Predictions as other programs write them, and which image each of their entries speaks of.
+"""Predictions as other programs write them, and which image each of their entries belongs to.
 
 The programs: MegaDetector, SpeciesNet, YOLO text, VOC files, CSV. Each reader returns the boxes by
 image name. Some programs write shares of the image instead of pixels, and some say of an image that
@@ -291,7 +291,7 @@ class NameMatch:
         )
 
     def require(self, path: Path, images: Sequence[Path]) -> None:
-        """Refuse a file that speaks of other images.
+        """Refuse a file that is about other images.
 
         Raises:
             DataError: no entry matches, or few detections and few images do.

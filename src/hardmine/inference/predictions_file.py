@@ -141,7 +141,7 @@ class Predictions(PredictMixin):
         """Return the same predictions for these images, and say how many detections belong to them.
 
         Raises:
-            DataError: few detections belong to these images: the file speaks of others.
+            DataError: few detections belong to these images: the file is about others.
         """
         found = self.match(images)
         found.require(self.path, images)
@@ -253,7 +253,7 @@ def bind(detector: Any, images: Sequence[Path]) -> Any:
     """Return a predictions file bound to images (see `Predictions.bound_to`), others as they are.
 
     Raises:
-        DataError: the file speaks of other images.
+        DataError: the file is about other images.
     """
     return detector.bound_to(images) if isinstance(detector, Predictions) else detector
 

@@ -205,7 +205,7 @@ class TorchvisionWeights:
 
 
 def whose_weights(path: Path) -> Maker | TorchvisionWeights | None:
-    """Return who wrote a PyTorch file, or ``None`` where it cannot be told.
+    """Return who wrote a PyTorch file, or ``None`` where nothing shows it.
 
     Raises:
         CheckpointError: damaged.

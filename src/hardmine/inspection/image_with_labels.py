@@ -62,7 +62,7 @@ class InspectedImage:
     numbers: F64
     names: tuple[str, ...]
     fate: tuple[str, ...]
-    """Of each written box: "used", or what is wrong with it."""
+    """What became of each written box: "used", or what is wrong with it."""
     problems: tuple[Problem, ...]
 
     @property

@@ -276,7 +276,7 @@ def augmented(subject: InspectedImage, recipe: Recipe, draws: int, seed: int) ->
     donors = RecordDonors(subject.labels.dataset.records)
     augmenter = Augmenter(recipe.resize, recipe.augment, donors)
     picture = read_picture(record.path)
-    # The steps carry labels along untouched: numbers in their place tell which box is which.
+    # The steps carry labels along untouched: numbers in their place show which box is which.
     mixes = any(
         part.probability > 0
         for part in (recipe.augment.mosaic, recipe.augment.copy_paste, recipe.augment.alarm_paste)

@@ -34,7 +34,7 @@ from hardmine.workflows.train_options import (
 )
 
 USUAL_SHARE = 0.15
-"""Of the labelled images: the least that a round adds."""
+"""The least that a round adds, as a share of the labelled images."""
 PART_PER_ROUND = 0.5
 """Share of what is left to teach that one round adds."""
 

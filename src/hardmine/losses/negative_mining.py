@@ -291,7 +291,7 @@ class HardExamplesConfig(SelectionRule):
 
     @property
     def ranks_matched_boxes_only(self) -> bool:
-        """As in Caffe and TF."""
+        """Whether only boxes that have a positive are ranked, as in Caffe and TF."""
         return True
 
 

@@ -150,12 +150,12 @@ class ImageSelector:
 
     @property
     def store(self) -> PoolStore:
-        """Where the scores are."""
+        """The store with the scores."""
         return self.scanned.store
 
     @property
     def source(self) -> Source:
-        """Where the images are."""
+        """The source of the images."""
         return self.scanned.source
 
     def select(self) -> Selected:

@@ -192,7 +192,7 @@ _COLUMNS = "image, score, label, num_alarms, level, phash, model_id, exact"
 
 
 LABELS = "labels"
-"""The queue of labelled images whose boxes a model contradicts: what is said there is about labels."""
+"""The queue of labelled images whose boxes a model contradicts: decisions there are about the labels."""
 
 
 @dataclass(frozen=True, slots=True)

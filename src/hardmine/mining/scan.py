@@ -45,7 +45,7 @@ _AT_ONCE = 16
 _ASKED = 2000
 """Names looked up in the store at once."""
 _HELD = 32
-"""Of these at most so many that carry their bytes."""
+"""At most so many of these hold the bytes of their pictures."""
 _SHOWN_PROBLEMS = 1000
 """Problems kept in the summary; the store has them all."""
 
@@ -289,7 +289,7 @@ def _bound(detector: Detector, source: Source) -> Detector:
     """Return a predictions file bound to the source's images, any other detector as it is.
 
     Raises:
-        DataError: the file speaks of other images.
+        DataError: the file is about other images.
     """
     from hardmine.inference.image_loading import path_of
     from hardmine.inference.predictions_file import Predictions

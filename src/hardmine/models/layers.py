@@ -202,7 +202,7 @@ def set_prior_probability(
     """Let a class head say "object" with ``probability`` before it has learnt anything.
 
     Args:
-        bias (Tensor[K · num_columns]): of the last convolution, K priors a cell.
+        bias (Tensor[K · num_columns]): of the last convolution, K priors per cell.
         num_columns: logits a prior: C + 1 with background first (``softmax``), else C.
 
     With softmax and all other logits 0, b = ln(C (1 − π) / π) on the background gives objects π in

@@ -41,7 +41,7 @@ class DecodeConfig:
     candidates: int = 400
     """(prior, class) pairs per image that enter NMS."""
     class_candidates: int | None = None
-    """Of these, at most so many of one class."""
+    """At most so many of these may be of one class."""
     max_detections: int = 100
 
     def __post_init__(self) -> None:
@@ -208,8 +208,8 @@ def find_candidates(
 ) -> Candidates:
     """Return what reaches the score threshold, at most ``limits`` of it.
 
-    Most priors of a trained network are sure background. They are told apart by one comparison of
-    logits, and neither their probabilities nor their boxes are computed.
+    Most priors of a trained network are clearly background. One comparison of logits finds them, and
+    neither their probabilities nor their boxes are computed.
     """
     image, prior = _may_fire(output, limits.score_threshold).nonzero(as_tuple=True)  # [R]
     probabilities = _probabilities(output.class_logits[image, prior], output.score_form)  # [R, C]

@@ -53,7 +53,7 @@ class SSDConfig:
     neck: NeckConfig = field(default_factory=ExtraLayersConfig)
     head: AnyHeadConfig = field(default_factory=HeadConfig)
     init: InitConfig = field(default_factory=NormalInit)
-    """Of all layers on top of the backbone."""
+    """How all layers on top of the backbone are initialised."""
     priors: PriorsConfig = field(default_factory=LinearPriors)
     score_form: Literal["softmax", "sigmoid"] = "softmax"
     """One softmax over the classes and background, or a sigmoid for each class."""
@@ -72,7 +72,7 @@ class SSD(nn.Module):
     """Images in, logits and deltas of every prior out; no transform and no decoding inside."""
 
     backbone_prefix = "backbone."
-    """Of the parameters that pretrained weights fill."""
+    """The prefix of the parameters that pretrained weights fill."""
 
     def __init__(self, config: SSDConfig, categories: tuple[str, ...]) -> None:
         super().__init__()

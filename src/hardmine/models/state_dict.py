@@ -136,7 +136,7 @@ _MAKERS = {
     "yolox.": ("YOLOX", _EXPORT),
     "super_gradients.": ("SuperGradients", _EXPORT),
 }
-"""Known frameworks by the modules that their checkpoints name: who, and the way on."""
+"""Known frameworks by the modules that their checkpoints name, and what the user can do."""
 
 
 def copy_state(module: nn.Module, state: Mapping[str, Tensor], path: Path, what: str) -> None:

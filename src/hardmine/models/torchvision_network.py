@@ -51,7 +51,7 @@ class TorchvisionNetwork(nn.Module):
     """A torchvision detector behind one call: losses in training mode, detections in evaluation mode."""
 
     backbone_prefix = "network.backbone."
-    """Of the parameters that pretrained weights fill."""
+    """The prefix of the parameters that pretrained weights fill."""
 
     def __init__(self, config: TorchvisionConfig, categories: tuple[str, ...]) -> None:
         super().__init__()

@@ -292,7 +292,7 @@ COLUMNS = 4
 class Matches:
     """One image's assignment: for each prior the slot of its box (−1: none) and their IoU.
 
-    ``reached`` tells the priors that meet the threshold from those of the bipartite match alone;
+    ``reached`` marks the priors that meet the threshold; the others are of the bipartite match alone;
     ``ignored`` are neither positive nor background.
     """
 

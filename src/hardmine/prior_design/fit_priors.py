@@ -270,14 +270,14 @@ class SearchConfig:
     """Limits of the search and the weights of what it looks for."""
 
     budget: int
-    """Most priors."""
+    """The most priors that the result may have."""
     threshold: float = 0.5
     weight: float = 0.5
-    """Of the matches against the best IoU."""
+    """The weight of the number of matches, where that of the best IoU is 1."""
     enough: int = 4
-    """Matches of a box beyond these count for nothing."""
+    """More matches of a box than these do not count."""
     max_shapes: int = 8
-    """Shapes of a cell: coarse levels cost few priors, but each shape adds to every head."""
+    """The most shapes per cell: coarse levels cost few priors, but each shape adds to every head."""
     equal: bool = False
     """The same number of shapes on every level, which a head shared by the levels needs."""
     least_gain: float = 5e-4

@@ -16,7 +16,7 @@ from hardmine.models.ssd import SSD, ModelConfig, SSDConfig, make_network
 from hardmine.recipes.recipe import Recipe
 
 DEFAULT_CLASSES = 90
-"""As torchvision counts COCO's classes, so that sizes can be compared."""
+"""The number of classes for which sizes are shown, as torchvision counts COCO's."""
 
 
 @dataclass(frozen=True, slots=True)

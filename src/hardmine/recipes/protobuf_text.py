@@ -5,7 +5,7 @@ without a colon before them, lists in ``[ ]``, commas or semicolons after a fiel
 to the end of a line, strings in single or double quotes that continue one another, escapes, decimal,
 octal and hexadecimal numbers, floats with an ``f`` behind them, ``inf`` and ``nan``, and names of
 extensions in brackets. What a field may hold is known only to whoever reads it: :class:`Message`
-gives each value by name and type, and tells in the end which values nobody asked for.
+gives each value by name and type, and lists in the end the values that nobody asked for.
 :class:`FieldNotes` keeps what became of those that somebody did.
 """
 

@@ -36,7 +36,7 @@ class OptimConfig:
     lr: float = 1e-3
     backbone_lr_scale: float = 0.3
     weight_decay: float = 0.05
-    """Not applied to norms and biases."""
+    """Weight decay; it is not applied to norms and biases."""
     clip_norm: float = 10.0
     warmup_steps: int = 30
     ema_decay: float = 0.99
@@ -86,7 +86,7 @@ class Recipe:
     model: ModelConfig = field(default_factory=SSDConfig)
     resize_mode: Mode = "stretch"
     resize_side: int | None = None
-    """Of the modes ``shortest`` and ``inscribe``, px; see ``Resize``."""
+    """The side of the modes ``shortest`` and ``inscribe``, px; see ``Resize``."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     loss: LossConfig = field(default_factory=LossConfig)

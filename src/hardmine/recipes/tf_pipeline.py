@@ -147,7 +147,7 @@ _REASONS = (
 
 
 def _names(notes: list[FieldNote]) -> Iterator[str]:
-    """Yield the path of each field that the notes speak of; one note may name several of a message."""
+    """Yield the path of each field that the notes name; one note may name several of a message."""
     for note in notes:
         parent, _, names = note.path.rpartition(".")
         if "…" in names or not names:

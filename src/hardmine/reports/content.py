@@ -47,7 +47,7 @@ class CurveLine:
 
 
 END = 0.25
-"""Share of the rows of a training, at the end, that sentences speak of."""
+"""Share of the rows of a training, at the end, that sentences are about."""
 SIDES = ("positive", "negative")
 
 

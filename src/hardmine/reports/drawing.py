@@ -43,7 +43,7 @@ entry ``n % 8``."""
 INK, PAPER, QUIET = (28, 29, 33), (255, 255, 255), (91, 94, 104)
 
 _MARGIN = 0.18
-"""Of the longer side, around a picture whose boxes may leave it."""
+"""The margin around a picture whose boxes may leave it, as a share of its longer side."""
 _OVERHANG = 0.3
 """Boxes that leave their image are shown on a margin of up to this share of its sides."""
 _OUTLINED = 10

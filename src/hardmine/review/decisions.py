@@ -123,7 +123,7 @@ class DecisionDesk:
 
     @property
     def cursor(self) -> int:
-        """Where :meth:`changes_after` goes on from."""
+        """The point from which :meth:`changes_after` continues."""
         return len(self._changes)
 
     def changes_after(self, cursor: int) -> list[Change]:

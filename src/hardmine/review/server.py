@@ -209,7 +209,7 @@ class Review:
         return [at for at, i in enumerate(self.listed.items) if wanted in i.name.casefold()]
 
     def decide(self, body: _DecideBody) -> tuple[int, dict[str, Any]]:
-        """Write a decision on some images; return the status and what the page is told."""
+        """Write a decision on some images; return the status and the answer to the page."""
         items = [self.item(each.id) for each in body.images]
         if not items or len(items) > MAX_IMAGES:
             raise HTTPException(400, f"got {len(items)} images, wanted 1 to {MAX_IMAGES}")

@@ -138,7 +138,7 @@ def store_verdicts(store: PoolStore, verdicts: Mapping[str, Said], who: str, mod
     verdict was taken in holds, and is named in a warning.
 
     Raises:
-        DataError: the file contradicts a decision of the page, and it cannot be told which is later.
+        DataError: the file contradicts a decision of the page, and nothing shows which of them is later.
     """
     history = _history(store, verdicts)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -205,7 +205,7 @@ def undecided(
 
 
 SUFFIXES = (".json", ".xml")
-"""Of the files of labelling programs."""
+"""Suffixes of the files of labelling programs."""
 _WORDS = {verdict.value: verdict for verdict in Verdict}
 _OF_STATE = {
     ImageState.VERIFIED_EMPTY.value: Verdict.EMPTY,

@@ -167,7 +167,7 @@ FORMATS: tuple[LabelFormat, ...] = (
         module="csv_boxes",
     ),
 )
-"""In the order of looking: what a folder declares itself to be comes first."""
+"""The formats in the order in which they are tried: those that a folder names itself come first."""
 
 READ = tuple(row for row in FORMATS if row.recognised_by)
 WRITTEN = tuple(row for row in FORMATS if row.written)

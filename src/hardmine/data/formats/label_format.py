@@ -58,7 +58,7 @@ class Source(Protocol):
 
 
 Sources = Mapping[str, Source]
-"""By split name; `ALL` where there are no splits."""
+"""The sources by the name of their split; the name is `ALL` where there are no splits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ def with_lines(path: Path, lines: Iterable[str]) -> bytes:
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a file or folder name tells of (``train2017`` → ``train``), or None."""
+    """Return the split that a file or folder name stands for (``train2017`` → ``train``), or None."""
     words = [_CANONICAL[word] for word in _SPLIT_WORD.findall(name.lower())]
     return words[0] if words else None
 
@@ -354,7 +354,7 @@ class ImageLabels:
 
 
 class Remarks:
-    """Collects what is said once, with a count, however often it was met."""
+    """Collects findings that are reported once each, with a count."""
 
     def __init__(self) -> None:
         self._met: dict[tuple[FindingKind, str], list[tuple[str, int]]] = {}

@@ -68,7 +68,7 @@ class RawImage:
     height: int = 0
     objects: list[RawObject] = field(default_factory=list)
     state: ImageState | None = None
-    """Where the label file states one."""
+    """The state that the label file gives; None where it gives none."""
     state_if_empty: ImageState = ImageState.UNREVIEWED
     rejected: int = 0
     """Objects that the reader could not even parse."""

@@ -32,7 +32,7 @@ Keypoints = tuple[int, int]
 _MOST = 0.95
 """Share of a set's lines that must agree with a reading."""
 _FEW = 3
-"""With fewer lines, keypoints are not guessed from where they lie."""
+"""The least number of lines from which keypoints are guessed by where they lie."""
 _NEAR = 0.25
 """Share of a box's sides by which keypoints may pass it."""
 

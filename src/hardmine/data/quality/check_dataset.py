@@ -245,7 +245,7 @@ def _report(
 
 
 def _matters(image: Inspected, others: Mapping[str, Dataset]) -> bool:
-    """Of images that are only compared with, report only unreadable ones."""
+    """Return whether to report an image: of those that are only compared with, only unreadable ones."""
     return image.split not in others or image.hash is None
 
 

@@ -5,7 +5,7 @@ the box has an extent of two pixels or more and lies inside its image. The right
 all boxes sound; a wrong one turns boxes inside out, shrinks them to nothing or pushes them over the
 edge.
 
-Pixels and shares of the image are told apart by any number of boxes, since they differ by hundreds
+Pixels and shares of the image can be distinguished with one box, since they differ by hundreds
 of times: one box that makes sense only in the other unit is enough. The order of the numbers needs
 more. Where some boxes of a set are in pixels and others are shares, each box is read in the only
 unit that makes sense for it. Where several readings fit (pixels and percent of the image look
@@ -13,7 +13,7 @@ alike), that is said and nothing is changed.
 
 **Picture.** A label that says another size than its picture has was drawn on that picture at
 another scale, or its width and height are swapped, or it was drawn before the picture was turned
-upright by its EXIF orientation. What the sizes alone do not tell is decided by the boxes of the
+upright by its EXIF orientation. What the sizes alone leave open is decided by the boxes of the
 whole set: where one reading puts boxes outside their pictures and another none, the other one is
 right. Where both fit, boxes stay where they are.
 
@@ -283,9 +283,9 @@ FITS = 0.95
 FEWER_OUTSIDE = 5.0
 """The other reading must put so many times as many boxes outside."""
 LEAST_FIT = 0.5
-"""Where the best reading leaves fewer boxes inside, none is right."""
+"""The least share of boxes that the right reading puts inside; below it no reading is right."""
 LEAST_SHARE = 0.02
-"""And at least this share of them (one box or more)."""
+"""The least share of boxes (at least one) that the other reading must put outside."""
 _PAST_EDGE = (2.0, 0.01)
 """Pixels, or share of the picture's side, by which a box may pass the edge; the larger counts."""
 _SIDEWAYS = 5

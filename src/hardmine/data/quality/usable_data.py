@@ -1,7 +1,7 @@
 """What may be trained and measured on: the one rule that `check`, `train`, `val` and `loop` share.
 
 What `check` calls an error is mended here where the whole set says how (boxes of another size than
-their picture's), or the data are refused with the reason and the way on. What reading a label file
+their picture's), or the data are refused with the reason and what to do. What reading a label file
 rejects (boxes without an extent, unknown classes …) has been left out and counted before.
 """
 
@@ -42,7 +42,7 @@ from hardmine.types import Dataset, ImageState
 logger = logging.getLogger(__name__)
 
 Headers = Mapping[Path, tuple[tuple[int, int], int]]
-"""By path of an image: its (width, height) as displayed, and its EXIF orientation."""
+"""The (width, height) as displayed and the EXIF orientation of images, by their path."""
 SOUND = 0.9
 """With a smaller share of sound boxes the declared form is an error, if another explains them."""
 _THREADS = 8

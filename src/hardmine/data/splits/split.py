@@ -78,7 +78,7 @@ def split_dataset(
 def split_by_group(
     dataset: Dataset, fractions: Mapping[str, float], seed: int = 0, *, group: str | None = None
 ) -> SplitResult:
-    """Split as `split_dataset` does, and tell how; same arguments and errors."""
+    """Split as `split_dataset` does, and also return how; same arguments and errors."""
     _require_shares(fractions)
     named = [] if group is None else group_by_pattern(dataset.records, dataset.root, group)
     keys = _copy_keys(dataset.records)

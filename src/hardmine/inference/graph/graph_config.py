@@ -164,7 +164,7 @@ Outputs = JoinedOutput | SeparateOutputs | FinalOutputs | RowsOutput
 class Suppression:
     """What happens to boxes that come without NMS; ``iou`` none: nothing is suppressed.
 
-    The score threshold is inclusive; ``candidates`` (box, class) pairs an image enter.
+    The score threshold is inclusive; ``candidates`` (box, class) pairs per image enter.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT

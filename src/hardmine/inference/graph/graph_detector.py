@@ -44,10 +44,10 @@ from hardmine.recipes.checkpoint import file_digest
 _log = logging.getLogger("hardmine")
 
 METADATA_KEY = "hardmine"
-"""Where our own exports carry their configuration."""
+"""The key of the metadata under which Hardmine's exports hold their configuration."""
 TFLITE = ".tflite"
 IDENTITY = "identity"
-"""In that configuration: the digest of the file before something was written into it."""
+"""The key in that configuration for the digest of the file before a threshold was written into it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,7 @@ def _is_four(shapes: Sequence[Shape]) -> bool:
 
 
 def _four(seen: _Seen) -> Layout | None:
-    """Boxes, classes, scores and a count without names: an empty picture is run to tell them apart."""
+    """Boxes, classes, scores and a count without names: an empty picture is run to distinguish them."""
     shapes = seen.shapes
     if len(shapes) != 4 or not _is_four(shapes):
         return None

@@ -31,7 +31,7 @@ _EDGE_TPU = "edgetpu-custom-op"
 _LABEL_FILE = (2, 3)
 """``TENSOR_AXIS_LABELS`` and ``TENSOR_VALUE_LABELS`` of ``AssociatedFileType``."""
 _FLOAT, _UINT8, _INT8 = 0, 3, 9
-"""Of ``TensorType``."""
+"""Values of ``TensorType``."""
 _NORMALIZATION = 1
 """``NormalizationOptions`` of ``ProcessUnitOptions``."""
 _BACKGROUND = frozenset({"???", "background", "__background__", "_background_", "bg", "unlabeled"})

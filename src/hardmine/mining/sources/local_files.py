@@ -82,7 +82,7 @@ def local_files(names: Sequence[str], folder: Path) -> list[Path | Problem]:
             continue
         inside = _safe_path(path_of(name).as_posix()).parts[
             -2:
-        ]  # its folder tells equal names apart
+        ]  # its folder distinguishes equal names
         found.append(_write(item, folder / str(number) / Path(*inside)))
     return found
 
@@ -101,7 +101,7 @@ def _unpacked(source: Source, folder: Path | None) -> Iterator[Path | Problem]:
 
 
 def _identity(source: Source) -> str:
-    """Return what tells a pool from another one: its name; of an archive here its size and date."""
+    """Return what identifies a pool: its name; of an archive here its size and date."""
     file = Path(source.name)
     stat = file.stat() if file.is_file() else None
     facts = [source.name, stat and stat.st_size, stat and stat.st_mtime_ns]

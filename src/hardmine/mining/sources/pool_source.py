@@ -68,7 +68,7 @@ class Source(Protocol):
         ...
 
     def count(self) -> int | None:
-        """Return how many images there are, or ``None`` where only reading all of it would tell."""
+        """Return how many images there are, or ``None`` where only reading all of it would show that."""
         ...
 
     def holds(self, image: str) -> bool:
