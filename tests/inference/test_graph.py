@@ -12,6 +12,7 @@ import torch
 import yaml
 from graph_files import Array, constant_graph, write
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
@@ -24,6 +25,8 @@ from hardmine.inference.graph.graph_config import PRESETS, JoinedOutput, graph_c
 from hardmine.inference.graph.graph_detector import GraphDetector
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.tiles import Tiles
+from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.scan import scan, scan_exactly
 
 SIDE, CELLS, CLASSES = 64, 4, 2
 
@@ -343,6 +346,35 @@ def test_the_network_runs_once_for_scoring_and_decoding(tmp_path: Path, inside: 
     assert scores.labels.tolist() == [2, 2, 2]
     assert [len(d.at_least(0.3)) for d in found] == [1, 1, 1]
     assert [len(d) for d in detector.score_and_detect(images(3), 0.8)[1]] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("batch", "runs"), [(1, 6), (4, 2), (None, 6)])
+def test_a_scan_runs_the_graph_once_for_each_image(
+    tmp_path: Path, batch: int | None, runs: int
+) -> None:
+    """Also where only a few images are left; a fixed batch is filled in its last run alone."""
+    row = np.tile(np.array([[*BOX, 0.75, 0.1]], np.float32), (batch or 1, 1, 1))
+    path = constant_graph(tmp_path / "m.onnx", {"out": row}, batch=batch)
+    describe(path, classes=["a", "b"], outputs={"box_form": "xyxy"})
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for i in range(6):
+        Image.new("RGB", (40, 30), (40 * i, 0, 0)).save(pool / f"{i}.png")
+    detector = opened(path)
+    run, fed = detector._session.run, []
+
+    def counted(feed: dict[str, Array]) -> dict[str, Array]:
+        fed.append(len(feed["images"]))
+        return run(feed)
+
+    detector._session.run = counted  # type: ignore[method-assign,assignment]
+    for number, look in enumerate((scan, scan_exactly)):
+        with PoolStore(tmp_path / f"{number}.sqlite") as store:
+            assert look(detector, pool, store).num_images == 6
+            rows = store.ranked_after(detector.model_id, None, 9, exact=True)
+            assert [row.score for row in rows] == [0.75] * 6
+        assert fed == [batch or 1] * runs
+        fed.clear()
 
 
 JOINED = np.array([[[*BOX, 0.75, 0.1]]], np.float32)

@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 import hardmine
+from hardmine.cli.main import run as cli
 from hardmine.detections import OperatingPoint
 from hardmine.errors import NOTICE, CheckpointError, ConfigError, HardmineError, MissingExtraError
 from hardmine.inference.graph.graph_detector import GraphDetector
@@ -24,11 +25,14 @@ from hardmine.inference.graph.recognise_tflite import mobilenet_anchors
 from hardmine.inference.graph.tflite_file import fit_names, label_names
 from hardmine.inference.litert_export import write_point_into_tflite
 from hardmine.inference.load_detector import load_detector
+from hardmine.mining.pool_store import PoolStore
 from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.workflows.export_model import export
+from shelf_world import CLASSES as SHELF_NAMES
+from shelf_world import make_world
 
 pytest.importorskip("ai_edge_litert", reason="needs the extra litert")
 
@@ -349,3 +353,81 @@ def test_a_pool_is_mined(tmp_path: Path) -> None:
     assert [name for name, _ in found] == sorted(wanted, key=lambda name: -wanted[name])[:4]
     for name, score in found:
         assert score == pytest.approx(wanted[name], abs=1e-4)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Labelled pictures, a pool, held-out pictures, and a file without names inside."""
+    make_world(tmp_path)
+    write_tflite(tmp_path / "detect.tflite", Written())
+    (tmp_path / "labels.txt").write_text("\n".join(SHELF_NAMES) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ran(capfd: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    """Run a command line and return what it prints."""
+    ended = cli(list(words))
+    said = capfd.readouterr()
+    assert ended == code, f"{' '.join(words)}: {said.err}"
+    return said.out
+
+
+def test_predict_and_check_detector_take_a_file(
+    shelf: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    named = ("detect.tflite", "--classes", "labels.txt")
+    rows = json.loads(ran(capfd, "predict", *named, "pool", "--json", "--min-score", "0"))
+    detector = load_detector("detect.tflite", "cpu", classes=Path("labels.txt"))
+    image = shelf / "pool" / "p1.png"
+    wanted = detector.predict(image, score_threshold=0.0)
+    found = [row for row in rows if Path(row["file_name"]).name == image.name]
+    assert [row["score"] for row in found] == pytest.approx(wanted.scores.tolist(), abs=1e-4)
+    assert {row["category"] for row in found} == {SHELF_NAMES[n - 1] for n in wanted.labels}
+    reference = shelf / "reference.json"
+    reference.write_text(json.dumps(rows))
+    check = ("check-detector", *named[:1], "pool", "--reference", "reference.json", *named[1:])
+    assert "0 missing, 0 extra" in ran(capfd, *check, "--min-score", "0.01")
+    reference.write_text(json.dumps([{**row, "score": row["score"] * 0.9} for row in rows]))
+    ran(capfd, *check, "--min-score", "0.01", code=3)
+
+
+def test_val_and_threshold_take_a_file(shelf: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The lowest threshold that keeps a promise lies above the share of scores that it allows."""
+    named = ("detect.tflite", "shelf", "--classes", "labels.txt", "--negatives", "held_out")
+    measured = json.loads(ran(capfd, "val", *named, "--json"))
+    assert measured["images"] == 12
+    assert measured["negatives"]["held_out"]["images"] == 6
+    assert 0 <= measured["AP50"] <= 1
+    ran(capfd, "threshold", *named, "--max-alarms", "0.5", "--confidence", "0.5", "--out", "chosen")
+    chosen = json.loads((shelf / "chosen" / "threshold.json").read_text())
+    detector = load_detector("detect.tflite", "cpu", classes=Path("labels.txt"))
+    best = [
+        float(detector.predict(path, score_threshold=0.0).scores[0])
+        for path in sorted((shelf / "held_out").iterdir())
+    ]
+    assert sum(score >= chosen["point"]["score"] for score in best) <= 3
+
+
+def test_a_loop_mines_with_the_file_that_a_command_writes(
+    shelf: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The names of the classes are those of the data; each image of the pool is handed out by score."""
+    (shelf / "train.py").write_text(
+        "import shutil, sys; shutil.copy('detect.tflite', sys.argv[1])\n"
+    )
+    command = f"{sys.executable} train.py {{weights_out}}"
+    trainer = ("--train-command", command, "--weights-name", "best.tflite")
+    options = ("--rounds", "1", "--arms", "mined", "--add", "2", "--val", "0.4", "--out", "looped")
+    data = ("shelf", "--pool", "pool", "--negatives", "held_out", "--min-score", "0.01")
+    ran(capfd, "loop", *data, *trainer, "--detector", "{weights_out}", *options)
+    assert len(list((shelf / "looped").glob("models/*/best.tflite"))) == 2
+    assert (shelf / "looped" / "report.html").stat().st_size > 1000
+    with PoolStore(shelf / "looped" / "pool.sqlite", read_only=True) as store:
+        detector = load_detector("detect.tflite", "cpu", fallback=SHELF_NAMES)
+        stored = store.ranked_after(detector.model_id, None, 99, exact=True)
+        scores = {Path(row.image).name: row.score for row in stored}
+    assert len(scores) >= 3  # others of the pool are kept for stopping
+    for name, score in scores.items():
+        best = detector.predict(shelf / "pool" / name, score_threshold=0.0).scores[0]
+        assert score == pytest.approx(float(best), abs=1e-6)

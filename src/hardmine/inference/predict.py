@@ -327,18 +327,28 @@ def score_items(
 
     Args:
         batch_size: if not given, 2 on a CPU, where larger ones are no quicker and a handful of images
-            would be mostly filling, and 16 elsewhere.
+            would be mostly filling, and 16 elsewhere. A network that takes a set number
+            of images in every run gets that.
         one_run: each image passes the network once, also where the detector cannot score and decode in
             one run: then every image is decoded, and its best detection gives its score.
     """
     if isinstance(detector, FileDetector):
         yield from detector.score_items(items)
         return
-    size = batch_size or (2 if _on_cpu(detector) else 16)
+    size = images_per_run(detector) or batch_size or (2 if _on_cpu(detector) else 16)
     decode_all = one_run and not isinstance(detector, OnePassDetector)
     floor = None if decode_all else DECODE_FLOOR
     for batch in _FullPrecision(detector, floor=floor, hashed=True).over(items, size):
         yield from batch
+
+
+def images_per_run(detector: Detector) -> int | None:
+    """Return how many images the detector gives its network in every run; None: as many as it is given.
+
+    Where it is a number, no score depends on how many images are given, and none need be filled in.
+    """
+    fixed = getattr(detector, "images_per_run", None)
+    return fixed if isinstance(fixed, int) else None
 
 
 def _on_cpu(detector: Detector) -> bool:
@@ -379,7 +389,8 @@ class _FullPrecision:
         if not loaded:
             return
         images = stack(loaded)
-        parts = self._run(images if self._floor is None else _fill_up(images, size))
+        as_they_are = self._floor is None or images_per_run(self._detector) is not None
+        parts = self._run(images if as_they_are else _fill_up(images, size))
         rows = (
             (scores, found, i) for scores, detections in parts for i, found in enumerate(detections)
         )

@@ -82,6 +82,11 @@ class Session(Protocol):
         """What the exporter wrote into the file."""
         ...
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the network runs on the CPU."""
+        ...
+
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name, in order."""
         ...
@@ -111,6 +116,18 @@ class GraphDetector(PredictMixin):
     def config(self) -> GraphConfig:
         """The configuration with classes."""
         return self._config
+
+    @property
+    def images_per_run(self) -> int | None:
+        """How many images a run takes; None: as many as are given.
+
+        It is the graph's own batch size, or 1 where it takes an image as [3, H, W]. A graph that takes
+        any number gets one at a time on a CPU, where more are no quicker and a score would depend on
+        them.
+        """
+        shape = self._image.shape
+        fixed = 1 if len(shape) == 3 else shape[0] if len(shape) == 4 else None
+        return fixed or (1 if self._session.on_cpu else None)
 
     def score(self, images: Tensor) -> BatchScores:
         """Return the highest class probability of each image; no NMS where the graph has none."""
@@ -157,11 +174,8 @@ class GraphDetector(PredictMixin):
     def _runs(self, images: Tensor) -> list[tuple[dict[str, Array], int]]:
         """Run the graph, in pieces of its own batch size when that is fixed (the last one filled)."""
         pixels = _pixels(images, self._config, self._image)
-        fixed = self._image.shape[0] if len(self._image.shape) == 4 else None
-        size = fixed or len(pixels)
+        size = self.images_per_run or len(pixels)
         alone = len(self._image.shape) == 3  # torchvision's exports take one image, [3, H, W]
-        if alone:
-            size = 1
         results = []
         for start in range(0, len(pixels), size):
             part = pixels[start : start + size]

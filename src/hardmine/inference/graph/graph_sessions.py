@@ -61,6 +61,7 @@ class OnnxSession:
             for port in self._session.get_outputs()
         )
         self.output_names = tuple(self._outputs)
+        self.on_cpu = self._session.get_providers()[0] == "CPUExecutionProvider"
         facts = self._session.get_modelmeta().custom_metadata_map
         self.metadata: Mapping[str, str] = dict(facts)
 
@@ -87,6 +88,8 @@ def _port(path: Path, port: Any) -> Port:
 
 class OpenVinoSession:
     """An OpenVINO IR (``.xml`` with its ``.bin``), in float32."""
+
+    on_cpu = True
 
     def __init__(self, path: Path) -> None:
         openvino = import_openvino()
@@ -132,6 +135,8 @@ class LiteRtSession:
     Quantised outputs come back as the numbers that they stand for. A ``uint8`` input takes pixels as
     they are; other quantised inputs are named ``float32`` here and take numbers, which are quantised.
     """
+
+    on_cpu = True
 
     def __init__(self, path: Path) -> None:
         runtime = import_litert(path)
