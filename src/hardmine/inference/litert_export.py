@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hardmine.boxes import clip_boxes
 from hardmine.detections import OperatingPoint
 from hardmine.errors import MissingExtraError
 from hardmine.files import write_atomic
@@ -30,7 +31,7 @@ from hardmine.inference.export import ExportNetwork, describe, with_point
 from hardmine.inference.fast_scoring import quiet_export
 from hardmine.inference.graph.graph_detector import METADATA_KEY
 from hardmine.inference.graph.tflite_file import POST_PROCESS, metadata_buffer, read_model
-from hardmine.models.priors import CENTRE_VARIANCE, SIZE_VARIANCE
+from hardmine.models.priors import CENTRE_VARIANCE, SIZE_VARIANCE, decode_boxes, encode_boxes
 from hardmine.tensors import ScoreForm
 
 Batches = Callable[[], Iterable[NDArray[np.uint8]]]
@@ -41,6 +42,8 @@ _INSTALL = (
 )
 _NETWORK = r"SSD_network"
 """What the converter puts into the names of all that is computed inside the network."""
+_LEAST = 0.01
+"""Pixels: the operator refuses boxes without area."""
 _FLOAT = 0
 _CUSTOM = 32
 _LABELS = "labels.txt"
@@ -59,18 +62,29 @@ class _Decoded(nn.Module):
 
 
 class _Encoded(nn.Module):
-    """f32[1, H, W, 3] to encoded boxes f32[1, A, 4] (y, x, h, w) and all probabilities f32[1, A, …]."""
+    """f32[1, H, W, 3] to encoded boxes f32[1, A, 4] (y, x, h, w) and all probabilities f32[1, A, …].
+
+    The operator suppresses boxes as they were decoded. A detector suppresses what is left of them on the
+    canvas, so boxes are cut to it first and encoded again. What lies outside altogether scores 0.
+    """
 
     def __init__(self, detector: TorchDetector) -> None:
         super().__init__()
         self.network = detector.network
+        self.height, self.width = detector.resize.height, detector.resize.width
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         output = self.network(images.permute(0, 3, 1, 2))
-        x, y, w, h = output.box_deltas.split(1, -1)
+        priors = self.network.priors.cxcywh
+        boxes = clip_boxes(decode_boxes(output.box_deltas, priors), self.height, self.width)
+        corner, size = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
+        inside = ((size[..., :1] > 0) & (size[..., 1:] > 0)).to(size.dtype)
+        whole = torch.cat([corner, corner + size.clamp(min=_LEAST)], -1)
+        x, y, w, h = encode_boxes(whole, priors).split(1, -1)
         logits = output.class_logits
         softmax = output.score_form is ScoreForm.SOFTMAX
-        return torch.cat([y, x, h, w], -1), logits.softmax(-1) if softmax else logits.sigmoid()
+        scores = logits.softmax(-1) if softmax else logits.sigmoid()
+        return torch.cat([y, x, h, w], -1), scores * inside
 
 
 def export_litert(
