@@ -366,6 +366,63 @@ def test_apply_takes_the_file_in_the_folder_of_the_run_and_nowhere_else(
     assert "no pool.sqlite beside it or above it, wanted the file in" in capfd.readouterr().err
 
 
+def of_every_program() -> dict[str, tuple[str, Any, int]]:
+    """Return (file name, content, verified negatives): the first picture is empty, the second is not."""
+    first, second = "pic-000.jpg", "pic-001.jpg"
+    drawn = rectangle(rectanglelabels=["raccoon"])
+    plain = drawn["value"] | {"original_width": 240, "original_height": 160}
+    box = {"label": "raccoon", "bounding_box": [0.1, 0.25, 0.2, 0.5]}
+    hashed = "0123456789abcdef0123456789abcdef.jpg"
+    pair = [{"file_name": first}, {"file_name": second}]
+    renamed = [{"file_name": f"{name[:-4]}_jpg.rf.{hashed}"} for name in (first, second)]
+    raccoon = {"categories": [{"id": 7, "name": "raccoon"}]}
+    labels = {"pic-000": [], "pic-001": [box | {"label": 0}]}
+    images = cvat('<tag label="empty" source="manual"></tag>', shape("manual"))
+    for old, name in zip(NAMES, (first, second), strict=False):
+        images = images.replace(old, name)
+    return {
+        "Label Studio": (
+            "export.json",
+            [task(first, {"result": []}), task(second, {"result": [drawn]})],
+            1,
+        ),
+        "Label Studio, JSON-MIN": (
+            "export.json",
+            [{"image": first, "choice": "empty"}, {"image": second, "label": [plain]}],
+            1,
+        ),
+        "CVAT": ("annotations.xml", images.replace('"cat"', '"raccoon"'), 1),
+        "CVAT, COCO": ("instances_default.json", coco(*pair) | raccoon, 0),
+        "FiftyOne, labels": ("labels.json", {"classes": ["raccoon"], "labels": labels}, 1),
+        "FiftyOne, samples": (
+            "samples.json",
+            {"samples": [sample(first, "empty"), sample(second, ground_truth=[box])]},
+            1,
+        ),
+        "Roboflow": ("_annotations.coco.json", coco(*renamed) | raccoon, 0),
+    }
+
+
+@pytest.mark.parametrize("program", of_every_program())
+def test_the_command_takes_the_file_of_every_program(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], program: str
+) -> None:
+    """Roboflow's boxes are left out, as it resizes the picture, so that one waits for boxes."""
+    name, content, empty = of_every_program()[program]
+    run, data = mined(tmp_path, 3), tmp_path / "data"
+    draw(data / "images" / "own.jpg", 77)
+    (data / "labels").mkdir()
+    (data / "labels" / "own.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (data / "classes.txt").write_text("raccoon\n")
+    text = content if isinstance(content, str) else json.dumps(content)
+    (run / name).write_text(text, encoding="utf-8")
+    assert run_command(["apply", str(run / name), str(data), "--dry-run"]) == 0
+    said = capfd.readouterr()
+    held = 0 if program == "Roboflow" else 1
+    line = f"{empty} verified negatives and {held} labelled images would be added"
+    assert line in said.out, said.out + said.err
+
+
 @pytest.mark.parametrize("to", ["labelstudio", "cvat", "fiftyone"])
 def test_images_of_the_same_name_are_told_apart_by_the_list_that_the_export_wrote(
     tmp_path: Path, to: str
