@@ -3,12 +3,13 @@
     python -m benchmarks.foreign [--model best.pt[@SIDE]|hf:FOLDER] [--images DIR] [--limit N]
 
 Both run over the same images in one process with the same number of threads, in turns, pass after pass;
-what counts is the ratio of the medians. The own loop of Ultralytics is ``model.predict(paths,
-stream=True, batch=1)``, that of Hugging Face reads a picture, prepares it, runs the model and decodes
-its answers. Mining also keeps a hash of every picture and writes every score into its store. CPU
-seconds per image are shown too, because they hardly depend on what else the machine does. Without
-``--model`` a YOLO11n of random weights runs at 320 pixels (``ultralytics`` must be installed). Writes
-benchmarks/results/foreign.json.
+what counts is the ratio of the medians. The own loop of Ultralytics is ``model.predict("pool.txt",
+stream=True, batch=1)`` with one path per line, which reads one image after the other (a list of paths
+would be read into memory and run as one batch, on squares). That of Hugging Face reads a picture,
+prepares it, runs the model and decodes its answers. Mining also keeps a hash of every picture and
+writes every score into its store. CPU seconds per image are shown too, because they hardly depend on
+what else the machine does. Without ``--model`` a YOLO11n of random weights runs at 320 pixels
+(``ultralytics`` must be installed). Writes benchmarks/results/foreign.json.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pool.write_text("".join(f"{path.resolve()}\n" for path in paths))
         detector: Any = load_detector(spec, "cpu")
         torch.set_num_threads(given.threads)  # Ultralytics changes it when it chooses a device
-        own = _own_loop(detector, paths)
+        own = _own_loop(detector, paths, pool)
         ways: dict[str, Callable[[], Any]] = {
             "own": own,
             "mine": lambda: mine(detector, pool, top=30),
@@ -97,15 +98,18 @@ def _in_turns(
     return taken
 
 
-def _own_loop(detector: Any, paths: Sequence[Path]) -> Callable[[], Any]:
-    """Return the framework's own way over images, with the model that the detector holds."""
+def _own_loop(detector: Any, paths: Sequence[Path], listed: Path) -> Callable[[], Any]:
+    """Return the framework's own way over images, with the model that the detector holds.
+
+    Args:
+        listed: a text file with the same paths.
+    """
     model = detector._model
     if type(detector).__name__ == "UltralyticsDetector":
-        names = [str(path) for path in paths]
         how = {"conf": SCORE_FLOOR, "imgsz": detector.side, "device": "cpu", "verbose": False}
         return lambda: [
             result.boxes.xyxy.numpy()
-            for result in model.predict(names, stream=True, batch=1, **how)
+            for result in model.predict(str(listed), stream=True, batch=1, **how)
         ]
     processor = detector._processor
 

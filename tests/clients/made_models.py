@@ -50,6 +50,23 @@ def raised(module: torch.nn.Module, bias: float, spread: float) -> None:
     module.weight.data.mul_(spread)  # type: ignore[union-attr, operator]
 
 
+def normalised(network: torch.nn.Module, side: int) -> None:
+    """Fit the running statistics of a random network to noise, so that what it computes is spread."""
+    layers = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = None  # the mean over what is seen
+        layer.reset_running_stats()
+    network.train()
+    with torch.no_grad():
+        for _ in range(2):
+            coarse = torch.rand(2, 3, side // 16, side // 16)
+            network(torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear"))
+    network.eval()
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
 def assert_same(found: Any, wanted: Rows) -> None:
     """Hold a detector to its framework: boxes within 1 px, scores within .01, none more or less."""
     boxes, scores, numbers = wanted

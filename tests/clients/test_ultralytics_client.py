@@ -14,6 +14,7 @@ from made_models import (
     assert_spread,
     drawn_data,
     drawn_pictures,
+    normalised,
     pictures,
     raised,
     sorted_rows,
@@ -30,18 +31,25 @@ ultralytics = pytest.importorskip("ultralytics")
 SIDE, SCORE = 160, 0.3
 
 
-def checkpoint(folder: Path, config: str) -> Path:
-    """Write a checkpoint of two classes as the trainer does: in half precision."""
+def checkpoint(folder: Path, config: str, *, to_train: bool = False) -> Path:
+    """Write a checkpoint of two classes as the trainer does: in half precision.
+
+    Args:
+        to_train: scores are still spread after a few steps of training.
+    """
     torch.manual_seed(0)
     data = {"nc": 2, "names": {0: "cat", 1: "dog"}}
     model = ultralytics.YOLO(config)
     made = type(model.model)(model.model.yaml | {"nc": 2}, ch=3, nc=2, verbose=False)
     made.names = data["names"]
     made.args = {"imgsz": SIDE, "task": "detect", "model": config}
+    if to_train:
+        normalised(made, SIDE)
+    bias, spread = (-1.0, 0.15) if to_train else (-0.5, 40.0)
     head = made.model[-1]
     for convs in [head.cv3, *([head.one2one_cv3] if hasattr(head, "one2one_cv3") else [])]:
         for level in convs:
-            raised(level[-1], -0.5, 40)
+            raised(level[-1], bias, spread)
     path = folder / "best.pt"
     torch.save({"model": made.half(), "train_args": made.args, "date": "", "version": "8"}, path)
     return path
@@ -72,7 +80,8 @@ def test_a_checkpoint_finds_what_its_own_predict_finds(config: str, tmp_path: Pa
 def test_a_trained_model_finds_what_its_own_predict_finds(tmp_path: Path) -> None:
     """Trained by ``--trainer`` from a checkpoint, and once more from the weights of the first round."""
     data = drawn_data(tmp_path)
-    spec = train(f"ultralytics:{checkpoint(tmp_path, 'yolo11n.yaml')}@96", data, 6)
+    start = checkpoint(tmp_path, "yolo11n.yaml", to_train=True)
+    spec = train(f"ultralytics:{start}@96", data, 6)
     weights = Path(spec.rpartition("@")[0])
     detector, model = hardmine.load_detector(spec, "cpu"), ultralytics.YOLO(weights)
     assert detector.categories == ("cat", "dog")

@@ -16,6 +16,7 @@ import importlib
 import json
 import logging
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -221,9 +222,9 @@ class UltralyticsDetector(FrameworkDetector):
 
     def run(self, pictures: Sequence[U8]) -> list[Detections]:
         """Return what ``model.predict`` finds in pictures of one size (it takes BGR)."""
-        bgr = [np.ascontiguousarray(picture[..., ::-1]) for picture in pictures]
+        bgr = [_blue_first(picture) for picture in pictures]
         if self._predictor is not None:
-            results = self._predictor(source=bgr, stream=False)
+            results = self._predict_again(bgr)
         else:
             results = self._model.predict(
                 bgr,
@@ -234,9 +235,30 @@ class UltralyticsDetector(FrameworkDetector):
                 verbose=False,
                 save=False,
             )
-            # it keeps what was asked; later calls need not check all settings again
             self._predictor = getattr(self._model, "predictor", None)
         return [_ultralytics_detections(result.boxes, self._classes) for result in results]
+
+    @torch.inference_mode()
+    def _predict_again(self, bgr: list[U8]) -> Sequence[Any]:
+        """Take the three steps of ``predict`` alone: it keeps what the first call was asked.
+
+        Each call checks every setting and looks for the kind of its source, which costs as much as
+        reading an image.
+        """
+        predictor, names = self._predictor, [f"{i}.jpg" for i in range(len(bgr))]
+        predictor.batch = (names, bgr, names)
+        images = predictor.preprocess(bgr)
+        results: Sequence[Any] = predictor.postprocess(predictor.inference(images), images, bgr)
+        return results
+
+
+def _blue_first(picture: U8) -> U8:
+    """Return u8[H, W, 3] RGB as BGR, by OpenCV where the framework brought it."""
+    opencv = sys.modules.get("cv2")
+    if opencv is None:
+        return np.ascontiguousarray(picture[..., ::-1])
+    turned: U8 = opencv.cvtColor(picture, opencv.COLOR_RGB2BGR)
+    return turned
 
 
 def _ultralytics_detections(boxes: Any, classes: ClassTable) -> Detections:
