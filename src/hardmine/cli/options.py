@@ -153,7 +153,8 @@ Negatives = Annotated[
         metavar="DIR",
         exists=True,
         help="Images without objects that are held out: false alarms are counted on them, and "
-        "nothing trains on them.",
+        "nothing trains on them. Of videos, one frame a second is taken, and alarms are also counted "
+        "per hour.",
     ),
 ]
 NameOrCheckpoint = Annotated[

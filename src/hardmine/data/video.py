@@ -70,6 +70,12 @@ ONE_A_SECOND = Sampling()
 """Which frames are taken when the user gives no choice."""
 
 
+def holds_videos(path: Path) -> bool:
+    """Return whether a path is a video, or a folder with one in it or below it."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return any(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """A frame ``time`` seconds after the video's beginning."""

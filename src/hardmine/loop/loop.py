@@ -243,7 +243,8 @@ def _load_sets(
     """Return the sets of images of a loop, and the pairs of training and validation images alike."""
     seed = options.seed
     parts = load_train_val(inputs["data"], inputs["val"], steps, seed=seed, options=options.reading)
-    empty = load_negatives(inputs["negatives"], parts.train.categories, "negatives")
+    names, frames = parts.train.categories, steps.root / "negatives"
+    empty = load_negatives(inputs["negatives"], names, "negatives", frames, options.every)
     images = _pool(inputs["pool"], parts.train, steps.root / "pool", options)
     return divide_sets(parts.train, parts.val, images, empty, steps, seed=seed), parts.leaks
 

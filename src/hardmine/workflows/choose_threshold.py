@@ -121,7 +121,9 @@ def threshold(
         detector = _detector(checkpoint, options)
         parts = {
             "val": load_val(data, detector.categories, options.reading),
-            "held_out": load_negatives(negatives, detector.categories, "negatives"),
+            "held_out": load_negatives(
+                negatives, detector.categories, "negatives", root / "negatives"
+            ),
         }
         sets, notes = _independent(parts, steps)
         known = {name: part for name, part in sets.items() if len(part)}

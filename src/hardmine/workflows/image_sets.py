@@ -88,13 +88,26 @@ def load_val(data: DataLike, categories: tuple[str, ...], options: DataOptions) 
     return _trainable(chosen, "validation")
 
 
-def load_negatives(data: DataLike | None, categories: tuple[str, ...], source: str) -> Dataset:
+def load_negatives(
+    data: DataLike | None,
+    categories: tuple[str, ...],
+    source: str,
+    frames: Path | None = None,
+    every: str | None = None,
+) -> Dataset:
     """Return images that the user vouches to hold no object; an empty set for ``None``.
+
+    Args:
+        data: a video, or a folder that holds some, gives frames as well.
+        frames: the folder below which these are written; where it is not given, videos are passed over.
+        every: which frames are taken, as ``Sampling.parse`` reads it.
 
     Raises:
         DataError: a folder without a readable image, or a dataset with labelled objects.
     """
     from hardmine.data.formats.image_files import load_images
+    from hardmine.data.video import holds_videos
+    from hardmine.mining.sources.local_files import load_pool
 
     if data is None:
         return Dataset(categories, (), Path())
@@ -102,7 +115,10 @@ def load_negatives(data: DataLike | None, categories: tuple[str, ...], source: s
         images = data
     else:
         root = Path(data).resolve()
-        images = load_images(root, state=ImageState.ASSUMED_EMPTY, source=source)
+        if frames is not None and holds_videos(root):
+            images = load_pool(root, frames, every)
+        else:
+            images = load_images(root, state=ImageState.ASSUMED_EMPTY, source=source)
     if not images.records:
         raise DataError(f"{images.root}: no readable image for {source}")
     records = []

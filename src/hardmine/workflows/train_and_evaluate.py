@@ -185,12 +185,16 @@ def _training_sets(inputs: Mapping[str, Any], steps: Steps, options: TrainOption
         inputs["data"], inputs["val"], steps, seed=options.seed, options=options.reading
     )
     names = both.train.categories
-    more = load_negatives(inputs["train_negatives"], names, "train_negatives")
+    more = load_negatives(
+        inputs["train_negatives"], names, "train_negatives", steps.root / "negatives"
+    )
     train = both.train.with_records([*both.train.records, *more.records])
     parts = {
         "train": replace(train, problems=(*train.problems, *more.problems)),
         "val": both.val,
-        "held_out": load_negatives(inputs["negatives"], names, "negatives"),
+        "held_out": load_negatives(
+            inputs["negatives"], names, "negatives", steps.root / "negatives"
+        ),
     }
     return separate_sets(parts, steps, both.leaks)
 
@@ -233,7 +237,9 @@ def evaluate(
         parts = {
             "train": Dataset(detector.categories, (), root),
             "val": load_val(data, detector.categories, options.reading),
-            "held_out": load_negatives(negatives, detector.categories, "negatives"),
+            "held_out": load_negatives(
+                negatives, detector.categories, "negatives", root / "negatives"
+            ),
         }
         known = None if options.known_alarms is None else read_known(options.known_alarms)
         measuring = Measuring(steps, backend, options.draws, options.seed, known)
