@@ -96,7 +96,7 @@ def test_few_matches_are_an_error(rows: dict[str, int], refused: bool) -> None:
         matched.require(Path("found.json"), images)
         return
     with pytest.raises(
-        DataError, match=r"found.json: speaks of other images: .*images are 0.jpg, 1.jpg"
+        DataError, match=r"found.json: is about other images: .*images are 0.jpg, 1.jpg"
     ):
         matched.require(Path("found.json"), images)
 

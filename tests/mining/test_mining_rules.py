@@ -87,7 +87,7 @@ def test_a_predictions_file_goes_straight_to_ranking(
 
 def test_predictions_of_another_pool_are_refused(world: Path) -> None:
     draw(world / "other" / "z.png", 9)
-    with pytest.raises(DataError, match=r"speaks of other images: .*it also names x/a.png"):
+    with pytest.raises(DataError, match=r"is about other images: .*it also names x/a.png"):
         mine(world / "found.json", world / "other")
 
 

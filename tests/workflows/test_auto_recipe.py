@@ -81,7 +81,7 @@ def test_few_images_of_several_classes_get_more_epochs(
     recipe, lines = fit_to_data(choose_recipe(options), options, None, data)
     assert recipe.epochs == epochs
     assert lines[3] == (
-        f"{epochs:g} epochs (--epochs N pins them): 40 epochs of {images} images are "
+        f"{epochs:g} epochs (--epochs N sets them): 40 epochs of {images} images are "
         f"{images * 40 // 8} steps, and {classes * 65} are wanted for {classes} classes"
     )
 

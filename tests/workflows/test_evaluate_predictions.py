@@ -49,7 +49,7 @@ def test_predictions_for_other_images_are_refused(tmp_path: Path) -> None:
         DataError, match=r"0 of 3 detections .* names 900, 901, 902, .* 0.png, 1.png"
     ):
         evaluate(found, data, out=tmp_path / "out", draws=10)
-    with pytest.raises(DataError, match="speaks of other images"):
+    with pytest.raises(DataError, match="is about other images"):
         evaluate(found, data, classes=data, out=tmp_path / "out", draws=10)
 
 

@@ -45,7 +45,7 @@ def train(
             "--train-negatives",
             metavar="DIR",
             exists=True,
-            help="Images without objects to train on; you vouch that they hold no object.",
+            help="Images to train on that hold no object; Hardmine does not check this.",
         ),
     ] = None,
     choices: Given[TrainOptions],

@@ -256,7 +256,7 @@ def _floor(pipeline: TfPipeline) -> Verdict:
         return Verdict(Answer.NOT_SUPPORTED, text, tuple(said))
     reasons = (
         f"An image without objects gives {facts.floor} negatives (min_negatives_per_image), "
-        "whatever fires in it; an "
+        "however strongly it fires; an "
         f"image with ten positives gives {10 * facts.ratio}.",
     )
     return Verdict(
@@ -322,10 +322,10 @@ def _gradient(pipeline: TfPipeline) -> Verdict:
     if not facts.miner and not facts.focal:
         return Verdict(
             Answer.SUPPORTED,
-            "all negatives count, and nothing weighs the easy ones down",
+            "all negatives count, and easy ones count as much as hard ones",
             (
-                "Without a miner and without the focal loss some thousand easy negatives stand "
-                "against each positive.",
+                "Without a miner and without the focal loss there are some thousand easy negatives "
+                "per positive.",
             ),
             "loss.classification: the focal loss; or loss.selection: a ratio",
             ("loss.selection.kind=ratio",),

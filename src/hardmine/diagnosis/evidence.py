@@ -156,7 +156,7 @@ def _read_telemetry(run: Path, recipe: Recipe) -> tuple[tuple[Row, ...], list[st
             else "an earlier version made the run"
         )
         return (), [
-            f"There is no telemetry.csv ({why}): nothing can be said of what happened in training."
+            f"There is no telemetry.csv ({why}), so the report cannot show what happened in training."
         ]
     rows = read_telemetry(path)
     if len(rows) < 4:
@@ -186,11 +186,13 @@ def _circumstances(run: Path, checkpoint: Path, categories: Sequence[str]) -> li
         )
     if (run / "train.json").exists() and not (run / "metrics.json").exists():
         limits.append(
-            "The training was interrupted, or is not finished: what is said holds for the last "
+            "The training was interrupted, or is not finished: the report describes the last "
             "saved state."
         )
     if len(categories) == 1:
-        limits.append("There is one class, so nothing is said of how classes share the levels.")
+        limits.append(
+            "There is one class, so the report does not say how classes share the levels."
+        )
     return limits
 
 
@@ -242,13 +244,13 @@ def _missing_sets(train: Dataset, val: Dataset | None, cropped: bool) -> list[st
     limits: list[str] = []
     if not any(len(record.labels) == 0 for record in train.records):
         limits.append(
-            "The data holds no image without objects: what is said of such images comes from crops "
+            "The data holds no image without objects: figures about such images come from crops "
             "that the augmentation made."
             if cropped
-            else "No image without objects was trained on, so nothing is said of how such images train."
+            else "No image without objects was trained on, so the report cannot say how they train."
         )
     if val is None:
-        limits.append("There is no validation set, so nothing is said of what was learnt by heart.")
+        limits.append("There is no validation set, so overfitting cannot be measured.")
     return limits
 
 

@@ -37,8 +37,8 @@ from hardmine.tensors import ScoreForm
 Batches = Callable[[], Iterable[NDArray[np.uint8]]]
 
 _INSTALL = (
-    "needs litert-torch: pip install litert-torch (docs/export.md says how beside a torch that is newer "
-    "than it wants)"
+    "needs litert-torch: pip install litert-torch (docs/export.md says how to install it with a newer "
+    "torch)"
 )
 _NETWORK = r"SSD_network"
 """What the converter puts into the names of all that is computed inside the network."""

@@ -301,7 +301,7 @@ class NameMatch:
         if self.rows and self.images and few_images and (few_rows or not self.name_of):
             first = ", ".join(image.name for image in images[:_SHOWN])
             raise DataError(
-                f"{path}: speaks of other images: {self}, the images are {first} …; names must be ids "
+                f"{path}: is about other images: {self}, the images are {first} …; names must be ids "
                 "of the COCO file that --classes gives, file names, or stems that occur once"
             )
 

@@ -213,11 +213,11 @@ class LoopOptions:
     )
     accept: Accept = option(
         "auto",
-        "Who confirms that mined images are empty. 'auto': you vouch that the whole pool is "
-        "empty. 'review': the loop stops after mining until every candidate has a decision "
+        "Who confirms that mined images are empty. 'auto': nobody; the whole pool is "
+        "taken as empty. 'review': the loop stops after mining until every candidate has a decision "
         "(hardmine review), and goes on with --resume. A CSV file with the columns image,verdict, "
-        "or the file of a labelling program (Label Studio, CVAT, FiftyOne, COCO): the same with the "
-        "verdicts in this file.",
+        "or the file of a labelling program (Label Studio, CVAT, FiftyOne, COCO): the loop waits until "
+        "this file has a verdict for every candidate.",
         metavar="auto|review|FILE",
         parse=read_accept,
         panel="Loop",

@@ -139,7 +139,7 @@ _REASONS = (
     ("conv_hyperparams.regularizer", "AdamW decays weights by optim.weight_decay"),
     ("conv_hyperparams.activation", "added layers have ReLU6"),
     ("conv_hyperparams.batch_norm", "batch norms have torch's constants"),
-    ("train_config.optimizer", "AdamW has a rate of its own, optim.lr"),
+    ("train_config.optimizer", "AdamW uses another rate, optim.lr"),
     ("fine_tune_checkpoint", "TensorFlow's checkpoints are not read; give --weights"),
     ("from_detection_checkpoint", "TensorFlow's checkpoints are not read; give --weights"),
 )

@@ -228,7 +228,7 @@ def with_enough_epochs(
     if pinned or epochs <= recipe.epochs:
         return recipe, ()
     line = (
-        f"{epochs:g} epochs (--epochs N pins them): {recipe.epochs:g} epochs of {images} images are "
+        f"{epochs:g} epochs (--epochs N sets them): {recipe.epochs:g} epochs of {images} images are "
         f"{recipe.steps(images)} steps, and {steps} are wanted for {classes} classes"
     )
     return replace(recipe, epochs=epochs), (line,)
@@ -253,7 +253,7 @@ def _lines(
         worst = first.missed[0]
         why = f"the priors of {first.model} reach {worst.reach:.0%} of the boxes of {worst.name!r}"
     return (
-        f"model {model}{changes}, chosen for these data (--model NAME pins one): {why}",
+        f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
         f"{fit.boxes} boxes, {fit.objects_per_image:.1f} per image; on its {fit.width} x {fit.height} "
         f"px canvas the smallest class, {smallest.name!r}, has a median side of {side:.0f} px",
         f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",

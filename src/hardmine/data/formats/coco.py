@@ -303,8 +303,8 @@ class _CocoReader:
         if other is raw:
             return
         reason = (
-            f"id {image_id} of {raw.path.name} is also that of {other.path.name}: their objects "
-            "cannot be told apart, both are unreviewed"
+            f"id {image_id} of {raw.path.name} is also that of {other.path.name}, so nobody "
+            "can say whose objects are whose; both are unreviewed"
         )
         self._report(FindingKind.IMAGE_ID_REPEATED, index, reason)
         other.rejected += 1
@@ -358,7 +358,7 @@ class _CocoReader:
                 reason = (
                     f"{key} is text where the ids are numbers, or otherwise, {ids.as_text} times"
                 )
-                self._report(FindingKind.ID_AS_TEXT, -1, f"{reason}; matched by what they say")
+                self._report(FindingKind.ID_AS_TEXT, -1, f"{reason}; taken as the same")
         if (said := _counts_otherwise(classes)) is not None:
             self._report(FindingKind.CLASS_UNKNOWN, -1, said)
         return names

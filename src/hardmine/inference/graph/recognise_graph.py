@@ -206,9 +206,9 @@ def _mmdeploy(graph: Graph, count: int | None) -> Layout | None:
     if "labels" not in graph.outputs or len(dets) != 3 or dets[2] != 5:
         return None
     raise ConfigError(
-        f"{graph.path}: outputs as mmdeploy writes them (dets of 5 columns, labels); how its pixels are "
-        "prepared stands in pipeline.json beside it and is not read. Predict with mmdetection and name "
-        "its results instead"
+        f"{graph.path}: outputs as mmdeploy writes them (dets of 5 columns, labels); pipeline.json "
+        "beside it says how pixels are prepared, and is not read. Predict with mmdetection "
+        "and name its results instead"
     )
 
 
