@@ -44,6 +44,13 @@ def test_hits_duplicates_wrong_classes_and_background() -> None:
     assert matches.objects.tolist() == [[2, 0]]
 
 
+def test_an_iou_of_a_tenth_is_not_on_background() -> None:
+    # 10 x 1 inside 10 x 10: 10 / 100 = .1; 9.9 / 100 is below it.
+    image = record((1, 0, 0, 10, 10))
+    matches = match(scored([image], [found((0.9, 1, 0, 0, 10, 1), (0.8, 1, 0, 0, 9.9, 1))]))
+    assert matches.background.tolist() == [False, True]
+
+
 def test_the_object_of_each_detection_or_none() -> None:
     # The second wants the object that the first has, the third overlaps too little.
     overlap = np.array([[0.6, 0.5], [0.9, 0.2], [0.1, 0.4]])

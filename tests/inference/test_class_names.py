@@ -37,6 +37,17 @@ def test_names_stay_as_they_are_written(tmp_path: Path, name: str, encoding: str
     assert read_classes(tmp_path / name) == ("no", "010", "käse")
 
 
+def test_eleven_numbered_names_come_in_the_order_of_the_numbers(tmp_path: Path) -> None:
+    """As text, 10 comes before 2."""
+    numbers = [10, 2, 0, 1, *range(3, 10)]
+    lines = "".join(f"  {number}: n{number}\n" for number in numbers)
+    (tmp_path / "data.yaml").write_text(f"names:\n{lines}", encoding="utf-8")
+    rows = [{"id": number, "name": f"n{number}"} for number in numbers]
+    (tmp_path / "coco.json").write_text(json.dumps({"categories": rows}), encoding="utf-8")
+    for name in ("data.yaml", "coco.json"):
+        assert read_classes(tmp_path / name) == tuple(f"n{number}" for number in range(11))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_another_encoding_is_named_instead_of_read_as_other_letters(
     tmp_path: Path, name: str

@@ -57,6 +57,18 @@ def test_an_alarm_fires_again_at_the_same_place_only() -> None:
     }
 
 
+def test_each_known_alarm_of_an_image_counts_and_only_what_lies_there_ranks_it() -> None:
+    half = NamedBox((0.0, 0.0, 10.0, 5.0), "can", 0.5)  # IoU 50 / 100 with a detection at 0
+    known = KnownAlarms({"a": seen(0, 50, 90), "b": (half,), "c": (half,)})
+    now = {
+        "a": found((0.9, 0), (0.6, 50)),
+        "b": found((0.95, 200), (0.7, 0)),
+        "c": found((0.8, 0)),
+    }
+    again = count_repeated(known, now, 0.5)
+    assert (again.again, again.again_images) == (4, ("a", "c", "b"))
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_world(tmp_path)

@@ -258,6 +258,13 @@ def test_a_rare_class_gets_its_turn() -> None:
     assert choose(entries, 3, per_class=True).images == ("common0", "rare", "common1")
 
 
+def test_what_two_classes_repeat_is_stood_for_once() -> None:
+    both: list[Alarm] = [(0.8, 1, BOX), (0.7, 2, BOX)]
+    got = choose([simple("a", 0.9), entry("b", both)], groups={"a": 0, "b": 0}, per_class=True)
+    assert got.images == ("a",)
+    assert got.similar == {"a": ("b",)}
+
+
 def test_quotas_say_so() -> None:
     entries = [simple(f"{i}", 0.9 - i / 10, 1, f"cam{i % 2}/{i}.jpg") for i in range(4)]
     got = choose(entries, group="folder", quota_group=1, repeats=False)
@@ -374,6 +381,7 @@ def test_looks_may_differ_by_fourteen_bits_and_boxes_may_lie_over_the_edge(tmp_p
         ROCK,
         (-30.0, 80.0, 30.0, 400.0),
         (100.0, -9.0, 300.0, 20.0),
+        (200.0, 20.0, 300.0, 60.0),
         (64.0, 64.0, 64.0, 90.0),
     ):
         places = AlarmPlaces()
@@ -603,6 +611,13 @@ def test_the_shortlist_grows_until_enough_is_selected(tmp_path: Path) -> None:
     assert every.images == (names[0], *names[30:])
     assert (every.whole, every.not_looked_at) == (True, 0)
     assert every.reasons == {Reason.NEAR_DUPLICATE: 29}
+
+
+def test_what_lies_far_below_the_lowest_score_is_not_scored_again(tmp_path: Path) -> None:
+    rows = [row_of("a", 0.5, exact=False), row_of("gone", 0.02, 99, exact=False)]
+    with scored_pool(tmp_path, rows) as scanned:
+        assert ImageSelector(scanned, MineOptions(top=2)).select().images == ("/pool/a",)
+        assert scanned.store.problems("m") == ()
 
 
 def test_a_score_is_looked_up_or_made_at_full_precision(tmp_path: Path) -> None:

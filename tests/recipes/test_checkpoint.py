@@ -49,6 +49,14 @@ def test_round_trip(tmp_path: Path, tiny_recipe: Recipe) -> None:
     assert recipe == tiny_recipe
 
 
+def test_weights_are_not_loaded_into_classes_in_another_order(
+    tmp_path: Path, tiny_recipe: Recipe
+) -> None:
+    path = make(tmp_path / "x.safetensors", tiny_recipe, ("a", "b"))
+    with pytest.raises(CheckpointError, match=r"has classes \['a', 'b'\], wanted \['b', 'a'\]"):
+        load_weights_into(SSD(tiny_recipe.model, ("b", "a")), path)
+
+
 def test_missing_truncated_foreign(tmp_path: Path, tiny_recipe: Recipe) -> None:
     path = make(tmp_path / "x.safetensors", tiny_recipe)
     with pytest.raises(CheckpointError, match="no such file"):

@@ -60,6 +60,34 @@ def test_every_image_once_in_a_pass() -> None:
         assert sorted(i for i, v in flat if v == visit) == list(range(12))
 
 
+def test_each_pass_and_each_seed_has_an_order_of_its_own() -> None:
+    def order(seed: int, step: int) -> list[int]:
+        plan = BatchPlan([True] * 12 + [False] * 12, BatchConfig(size=24), seed)
+        return [index for index, _ in plan.batch(step)]
+
+    whole = [order(seed, step) for seed in (3, 4) for step in range(3)]
+    # Positives are 0 to 11, negatives 12 to 23: each of the twelve orders is another one.
+    orders = [tuple(part) for each in whole for part in (each[:12], [i - 12 for i in each[12:]])]
+    assert all(sorted(each) == list(range(12)) for each in orders)
+    assert len(set(orders)) == 12
+    assert order(3, 2) == whole[2]
+
+
+def test_each_image_is_augmented_anew_in_each_pass(tmp_path: Path) -> None:
+    """Four images that are one picture: whatever differs comes from the augmentation."""
+    dataset = make_dataset(tmp_path, 1, 0)
+    dataset = dataset.with_records([dataset.records[0]] * 4)
+    plan = BatchPlan([True] * 4, BatchConfig(size=4), seed=5)
+
+    def load(seed: int) -> list[torch.Tensor]:
+        loader = BatchLoader(dataset, plan, Resize(32, 32), AugmentConfig(), seed)
+        return [image for batch in loader.batches(0, 2) for image in batch.images]
+
+    images = [*load(5), *load(6)]
+    assert len(images) == 16
+    assert len({image.numpy().tobytes() for image in images}) == 16
+
+
 def test_only_negatives_and_only_objects() -> None:
     empty = BatchPlan([False] * 3, BatchConfig(size=2), seed=0)
     assert Counter(i for s in range(3) for i, _ in empty.batch(s)) == {0: 2, 1: 2, 2: 2}

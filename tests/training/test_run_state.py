@@ -46,7 +46,7 @@ def test_a_state_belongs_to_its_data_recipe_seed_length_and_start(
 
 
 def test_each_step_sets_its_rates_and_its_random_numbers(
-    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 4 warm-up steps of 20: step 1 has 2/5 of 1e-3; step 12 is half way down the cosine.
     optim = OptimConfig(lr=1e-3, warmup_steps=4, backbone_lr_scale=0.25)
@@ -65,6 +65,9 @@ def test_each_step_sets_its_rates_and_its_random_numbers(
     run.seed, run.step = 3, 12
     run.prepare_step()
     assert float(torch.rand(())) == drawn[3, 12]
+    monkeypatch.setattr(type(run.accelerator), "process_index", 1)
+    run.prepare_step()
+    assert float(torch.rand(())) not in drawn.values()
 
 
 @pytest.mark.parametrize("size", [1, 2])
