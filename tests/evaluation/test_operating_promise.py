@@ -124,7 +124,9 @@ def test_a_recall_that_is_never_reached_is_told_apart_from_too_few_images() -> N
     per_object = promise_recall(collect_hits(match(one_object_each(0.9, 0.8))), 0.95)
     assert (per_object.score_threshold, per_object.further_images) == (None, 57)
     # Images of one and of two objects: 2.9957 / log(1 + .75 (1 / .95 - 1)) = 77.4.
-    uneven = promise_recall(Hits(np.zeros(0, np.float32), np.zeros(0, np.int64), np.array([1, 2])), 0.95)
+    uneven = promise_recall(
+        Hits(np.zeros(0, np.float32), np.zeros(0, np.int64), np.array([1, 2])), 0.95
+    )
     assert uneven.further_images == 78 - 2
     half = one_object_each(*[0.9] * 100, *[None] * 100)
     never = promise_recall(collect_hits(match(half)), 0.8)

@@ -148,8 +148,10 @@ def test_equal_to_the_slow_loop(
 
 
 def test_contradictory_thresholds() -> None:
-    with pytest.raises(ConfigError, match="ignore_above"):
-        AssignerConfig(0.5, ignore_above=0.6)
+    for iou_threshold, ignore_above in ((0.5, 0.6), (0.5, 0.0), (0.0, None), (1.1, None)):
+        with pytest.raises(ConfigError, match="wanted 0 < ignore_above <= iou_threshold <= 1"):
+            AssignerConfig(iou_threshold, ignore_above)
+    assert AssignerConfig(1.0).iou_threshold == AssignerConfig(1.0, 1.0).ignore_above == 1.0
 
 
 def test_a_box_beside_or_below_a_prior_does_not_overlap_it() -> None:
