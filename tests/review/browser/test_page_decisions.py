@@ -184,6 +184,18 @@ def test_what_to_do_next_is_said_when_all_is_decided(
     assert f"hardmine loop --out {run} --resume" in later.inner_text("#done-command")
 
 
+def test_keys_that_follow_at_once_wait_for_the_decision(
+    run: Path, served: Served, open_page: Open
+) -> None:
+    page = open_page(served.url)
+    page.evaluate(
+        """() => { for (const key of ["o", "a", "Enter"])
+        document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true })); }"""
+    )
+    shows(page, 1)
+    assert last_boxes(run) == [[30, 20, 110, 90, None, "raccoon"]]
+
+
 def test_a_box_is_made_by_keys_alone(run: Path, served: Served, open_page: Open) -> None:
     page = open_page(served.url)
     press(page, "o")

@@ -41,6 +41,7 @@ let box = -1; // The alarm that Tab has chosen.
 let weaker = false;
 let label = null; // The boxes that are being drawn: {id, boxes, chosen}.
 let saving = false;
+let saved = Promise.resolve(); // Over when the decision that is being saved is.
 let view = "single";
 let progress = null;
 let pendingLabel = 0;
@@ -601,7 +602,14 @@ function bodyOf(ids, name, boxes = null) {
   };
 }
 
-async function decide(name, began, onward = true) {
+function decide(name, began, onward = true) {
+  const before = saving;
+  const done = decideHere(name, began, onward);
+  if (saving && !before) saved = done;
+  return done;
+}
+
+async function decideHere(name, began, onward) {
   if (saving || !order.length) return;
   if (view === "grid") return void decideMany(name);
   if (!$("done").hidden) return;
@@ -1134,6 +1142,7 @@ function nextQueue() {
 }
 
 const ONCE = new Set(["empty", "object", "object_on", "ignore", "unsure", "undo", "grid", "filter", "help", "similar", "accept", "finish", "theme", "queue", "weaker", "new_box"]);
+const AFTER_OBJECT = new Set(["accept", "new_box", "finish"]); // They wait until the object is saved.
 let tabLeaves = false;
 
 addEventListener("keydown", (event) => {
@@ -1151,10 +1160,11 @@ addEventListener("keydown", (event) => {
   if (name === undefined) return;
   const onStage = document.activeElement === $("canvas") || document.activeElement === document.body;
   if (event.key === "Tab" && (!onStage || tabLeaves || view === "grid" || !shownAlarms().length)) return;
-  if (event.key === "Enter" && (!label || event.target.closest("button"))) return;
+  if (event.key === "Enter" && ((!label && !saving) || event.target.closest("button"))) return;
   if (["accept", "new_box", "delete_box", "previous", "next", "box", "box_back", "weaker"].includes(name) && view === "grid") return;
   event.preventDefault();
   if (event.repeat && ONCE.has(name)) return;
+  if (saving && view === "single" && AFTER_OBJECT.has(name)) return void saved.then(() => act(name));
   if (Object.hasOwn(VERDICTS, name) && view === "single") $("canvas").focus({ preventScroll: true });
   act(name, event);
 });
