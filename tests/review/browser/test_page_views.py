@@ -218,6 +218,9 @@ def test_the_grid_by_keys_alone(run: Path, served: Served, open_page: Open) -> N
     page = open_page(served.url)
     page.keyboard.press("g")
     page.wait_for_selector(".tile img")
+    assert page.get_attribute("#tiles", "aria-activedescendant") == "tile-0"
+    assert page.get_attribute("#tile-1", "aria-posinset") == "2"
+    assert page.get_attribute("#tile-1", "aria-setsize") == "6"
     for key in ("ArrowRight", "Space", "Shift+ArrowRight"):
         page.keyboard.press(key)
     assert page.inner_text("#grid-text") == "2 chosen"
@@ -394,6 +397,7 @@ def test_everything_that_can_be_pressed_has_a_name(served: Served, open_page: Op
     page.wait_for_selector("#alarms button")
     label = page.get_attribute("#canvas", "aria-label")
     assert label == "pic-000.jpg, 1 of 6. 2 alarms, the strongest raccoon .95. undecided."
+    assert page.inner_text("#spoken") == f"Is there a real raccoon in this picture? {label}"
     for name in ("g", "?"):
         page.keyboard.press(name)
         page.wait_for_timeout(200)

@@ -37,6 +37,7 @@ export class Grid {
     this.#tiles.clear();
     this.#draw();
     this.#reveal();
+    this.place.setAttribute("aria-activedescendant", `tile-${this.focus}`);
     this.place.focus({ preventScroll: true });
   }
 
@@ -121,6 +122,8 @@ export class Grid {
     tile.className = "tile";
     tile.id = `tile-${at}`;
     tile.setAttribute("role", "option");
+    tile.setAttribute("aria-posinset", String(at + 1)); // Only those in sight exist.
+    tile.setAttribute("aria-setsize", String(this.ids.length));
     const frame = document.createElement("div");
     frame.className = "frame";
     const mark = document.createElement("span");

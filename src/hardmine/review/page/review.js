@@ -477,12 +477,15 @@ function drawHistory(found) {
   }));
 }
 
+let spokenOf = null; // The list whose question has been spoken.
+
 function describe(found) {
   const first = found.boxes[0];
   const alarms = found.boxes.length === 1 ? "1 alarm" : `${found.boxes.length} alarms`;
   const text = `${found.name}, ${at + 1} of ${order.length}. ${alarms}${first ? `, the strongest ${first[5]} ${score(first[4])}` : ""}. ${wordOfCode(verdict[found.id]) || "undecided"}.`;
   $("canvas").setAttribute("aria-label", text);
-  $("spoken").textContent = text;
+  $("spoken").textContent = spokenOf === queue ? text : `${queueNow().question} ${text}`;
+  spokenOf = queue;
 }
 
 function drawVerdicts() {
