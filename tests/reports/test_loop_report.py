@@ -167,7 +167,7 @@ def test_holds_every_row_and_figure(whole: str) -> None:
         "Arm mined has 0.124 false alarms per image and arm random has 0.412 at recall 0.8 on the 500 "
         "held-out images (after round 1).",
         "does not explain this difference. Ratio of the false alarms: 0.301 (95 % interval 0.123 to",
-        "In all there are 62 false alarms against 206.",
+        "The number of false alarms is 62, against 206.",
         "No claim is made: too few.",
         "The difference of AP50 is 0.018 (95 % interval −0.021 to 0.057).",
         "By the rule “guarded” the loop would end after round 1: alarms fell no more.",

@@ -382,7 +382,9 @@ def show_measurement(console: Console, measurement: Measurement, *, as_json: boo
             [_negatives_row(name, part, key) for name, part in values["negatives"].items()],
         )
     if values["errors"] is not None:
-        console.table(("mistake", "count", "AP50 gained without"), _mistake_rows(values["errors"]))
+        console.table(
+            ("mistake", "count", "AP50 gained without them"), _mistake_rows(values["errors"])
+        )
     if measurement.known_alarms is not None:
         console.result(str(measurement.known_alarms))
         for line in measurement.known_alarms.unreadable:

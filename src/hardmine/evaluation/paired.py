@@ -121,8 +121,8 @@ def paired_ratio_over_seeds(
     if _too_few(alarms_a, value_a) or _too_few(alarms_b, value_b):
         ratio = None
         note = (
-            f"below {LOW_RATE:g} alarms per image, fewer than {FEW_ALARMS} alarms allow no ratio; "
-            "the limits are the wider of bootstrap and Poisson"
+            f"with fewer than {FEW_ALARMS} alarms, below {LOW_RATE:g} per image, no ratio is given; "
+            "the limits are the wider ones of the bootstrap and of the Poisson distribution"
         )
     return RatioInterval(ratio, low, high, alarms_a, alarms_b, value_a, value_b, note, seeds)
 
@@ -301,7 +301,7 @@ def _why_undefined(
         return f"recall {recall:g} is not reached"
     if rate_a is None or rate_b is None:
         return "there are no negative images"
-    return "" if rate_b else f"fewer than {FEW_ALARMS} alarms allow no ratio"
+    return "" if rate_b else f"with fewer than {FEW_ALARMS} alarms no ratio is given"
 
 
 def _widen(
@@ -310,5 +310,8 @@ def _widen(
     exact_low, _ = poisson_ratio_limits(math.floor(alarms_a), math.ceil(alarms_b))
     _, exact_high = poisson_ratio_limits(math.ceil(alarms_a), math.floor(alarms_b))
     upper = None if high is None else finite(max(high, exact_high))
-    note = f"fewer than {FEW_ALARMS} alarms: the limits are the wider of bootstrap and Poisson"
+    note = (
+        f"with fewer than {FEW_ALARMS} alarms, the limits are the wider ones of the bootstrap and of "
+        "the Poisson distribution"
+    )
     return min(low or 0.0, exact_low), upper, note

@@ -171,7 +171,7 @@ def totals(comparison: Comparison) -> str:
     now, before = comparison.ratio.get("alarms_a"), comparison.ratio.get("alarms_b")
     if now is None or before is None:
         return ""
-    return f"In all there are {count(now)} false alarms against {count(before)}."
+    return f"The number of false alarms is {count(now)}, against {count(before)}."
 
 
 def ap50_certainty(comparison: Comparison) -> str:
