@@ -207,6 +207,25 @@ def test_a_run_that_lacks_something_says_what_cannot_be_concluded(trained: Train
         assert part in str(error.value)
 
 
+def test_fewer_images_may_be_looked_at_and_the_levels_of_objects_are_those_of_coverage(
+    trained: Trained,
+) -> None:
+    run = trained(without_floor)
+    found = diagnose(run, images=2)
+    assert found.evidence is not None
+    assert found.evidence.train is not None
+    assert found.evidence.train.images == 2
+    assert says(found, "2 of the ")
+    assert says(found, "(--images looks at more)")
+    whole = diagnose(run).evidence
+    assert whole is not None
+    assert whole.train is not None
+    assert whole.coverage is not None
+    assert whole.train.object_level.tolist() == whole.coverage.best.level.tolist()
+    with pytest.raises(ConfigError, match="got images 0, wanted 1 or more"):
+        diagnose(run, images=0)
+
+
 def test_a_run_of_another_version_says_so(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:

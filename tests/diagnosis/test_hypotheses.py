@@ -55,7 +55,9 @@ def rows(**changes: Any) -> tuple[dict[str, Any], ...]:
 
 
 def probed(iou: float = 0.8, found: int = 90, missed: int = 10, suspects: int = 0) -> SetProbe:
-    """Return a set with labels met by ``iou``, labels not met at all, and unexplained detections."""
+    """Return a set with labels met by ``iou``, labels not met at all, which are those on level 1, and
+    unexplained detections.
+    """
     overlaps = np.array([iou] * found + [0.0] * missed)
     count = len(overlaps)
     places = tuple(
@@ -67,6 +69,7 @@ def probed(iou: float = 0.8, found: int = 90, missed: int = 10, suspects: int = 
         object_score=np.where(overlaps > 0, 0.9, 0.0),
         object_label=np.ones(count),
         object_area=np.full(count, 900.0),
+        object_level=np.array([0.0] * found + [1.0] * missed),
         object_image=np.zeros(count),
         object_box=np.zeros((count, 4)),
         detected_box=np.zeros((count, 4)),
@@ -119,6 +122,7 @@ starved = {
     "level1.own.a": 0.2,
     "level1.negatives": 600.0,
 }
+"""Level 1 knows its class badly and has many negatives."""
 forgotten = tuple(
     {
         **row,
@@ -137,7 +141,7 @@ PLANTED: list[tuple[str, dict[str, Any]]] = [
     ("gradient", {"telemetry": rows(**{"level0.negatives": 2000.0})}),
     ("gradient", {"telemetry": rows(class_gradient_max=0.5)}),
     ("ambiguity", {"val": probed(iou=0.33)}),
-    ("labels", {"train": probed(suspects=8)}),
+    ("labels", {"train": probed(suspects=11)}),
     ("capacity", {"train": probed(found=40, missed=60)}),
     ("capacity", {"val": probed(found=40, missed=60)}),
     ("capacity", {"telemetry": forgotten}),
@@ -191,8 +195,79 @@ def test_a_starved_level_is_described_by_its_positives_and_negatives() -> None:
     """30 of 80 positives; .2 against (50 × .7 + 30 × .2) / 80; 600 / 30 against 750 / 80 negatives."""
     said = TESTS["levels"](evidence(telemetry=rows(**starved))).reasons
     assert (
-        "Level 1, with 38% of the positives, gives its own classes a probability of 0.20 at these (0.51 "
-        "over all levels), and has 20.0 negatives per positive (9.4)." in said
+        "Level 1, with 38% of the positives, has a probability of 0.20 at these (0.51 over all "
+        "levels), and has 20.0 negatives per positive (9.4). Of the 10 training objects that "
+        "its priors meet best 0% are found, of the others 100%." in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("level", "found", "said"),
+    [
+        # 4 of 10 found: up to .74 with 95 % confidence, below 1 − .1; 7 of 10: up to .93
+        ([1.0] * 10, 4, Answer.SUPPORTED),
+        ([1.0] * 10, 7, Answer.NOT_SUPPORTED),
+        ([1.0] * 7 + [0.0] * 3, 0, Answer.NOT_SUPPORTED),  # seven objects are too few
+        ([0.0] * 10, 0, Answer.NOT_SUPPORTED),  # none is best met there
+    ],
+)
+def test_a_level_starves_only_where_its_objects_are_found_less(
+    level: list[float], found: int, said: Answer
+) -> None:
+    train = replace(
+        probed(),
+        object_level=np.array([0.0] * 90 + level),
+        object_iou=np.array([0.8] * (90 + found) + [0.0] * (10 - found)),
+    )
+    answer = TESTS["levels"](evidence(telemetry=rows(**starved), train=train))
+    assert answer.answer is said
+    assert any(reason.startswith("Level 1, with 38%") for reason in answer.reasons)
+
+
+def test_negatives_of_the_floor_do_not_starve_a_level() -> None:
+    """(600 − 500) / 30 negatives per positive against (750 − 500) / 80 are not twice as many."""
+    filled = rows(**starved, **{"level1.floor_negatives": 500.0, "level0.floor_negatives": 0.0})
+    found = TESTS["levels"](evidence(telemetry=filled))
+    assert found.answer is Answer.NOT_SUPPORTED
+    assert not any("per positive" in reason for reason in found.reasons)
+
+
+def test_a_rare_class_starves_on_the_level_of_a_frequent_one() -> None:
+    """On level 0 class b has 4 of 100 positives: (300 + 96) / 4 = 99 against each, where 2 classes ×
+    (450 / 150 + 1) = 8 are usual. Its ten objects are not found.
+    """
+    columns = {"level0.positives": 100.0, "level0.negatives": 300.0}
+    columns |= {"level0.own.a.positives": 96.0, "level0.own.b.positives": 4.0, "level0.own.b": 0.05}
+    columns |= {"level1.own.b.positives": 0.0}
+    label = np.array([1.0] * 90 + [2.0] * 10)
+    train = replace(probed(), object_label=label, object_level=np.zeros(100))
+    given = replace(evidence(telemetry=rows(**columns), train=train), categories=("a", "b"))
+    found = TESTS["levels"](given)
+    assert found.answer is Answer.SUPPORTED
+    assert (
+        "Class 'b' on level 0, with 3% of the positives, has a probability of 0.05 at these (0.68 over "
+        "all levels), and has 99.0 negatives and positives of other classes per positive (8.0). Of the "
+        "10 training objects that its priors meet best 0% are found, of the others 100%."
+        in found.reasons
+    )
+    assert found.settings == ("loss.selection.kind=level_quota",)
+    met = replace(train, object_iou=np.full(100, 0.8))
+    assert TESTS["levels"](replace(given, train=met)).answer is Answer.NOT_SUPPORTED
+
+
+def test_whether_a_level_starves_is_unknown_without_images() -> None:
+    blind = evidence(telemetry=rows(**starved), train=None, val=None)
+    assert TESTS["levels"](blind).answer is Answer.UNKNOWN
+    one = evidence(telemetry=rows(**one_level), train=None, val=None)
+    assert TESTS["levels"](one).answer is Answer.SUPPORTED
+
+
+def test_missing_labels_are_judged_by_what_is_sure_of_their_number() -> None:
+    """10 of 100 may be 4.8 by chance, 11 may be 5.5: the limit is 5."""
+    assert TESTS["labels"](evidence(train=probed(suspects=10))).answer is Answer.NOT_SUPPORTED
+    found = TESTS["labels"](evidence(train=probed(suspects=11)))
+    assert found.effect == (
+        "11.0 places without a label for 100 labels, 5.5 or more with 95 % confidence (limit: 5)"
     )
 
 
@@ -234,6 +309,7 @@ def test_images_that_are_looked_at_are_spread_evenly() -> None:
     assert chosen_images(3) == [0, 1, 2]
     some = chosen_images(2400)
     assert (len(some), some[0], some[-1]) == (240, 0, 2390)
+    assert chosen_images(2400, 4) == [0, 600, 1200, 1800]
 
 
 def test_levels_say_recall_and_alarms_by_the_size_of_objects() -> None:
@@ -324,6 +400,7 @@ PER_OBJECT = (
     "object_score",
     "object_label",
     "object_area",
+    "object_level",
     "object_image",
     "object_box",
     "detected_box",

@@ -4,20 +4,25 @@ import pytest
 from benchmarks.stopping import Setting, share_stopped
 
 from hardmine.evaluation.paired import AlarmChange
-from hardmine.loop.stopping import GuardConfig, RoundPoint, guarded_rule, recipe_rule
+from hardmine.loop.stopping import GuardConfig, RoundPoint, guarded_rule, recipe_rule, undecided
 
 
 def point(
     alarms: float | None,
     ratio: float | None = None,
+    longer: float | None = None,
     *,
     ap: float | None = 0.7,
     ap50: float | None = 0.95,
     recall: float | None = 0.8,
+    deviation: float = 0.1,
 ) -> RoundPoint:
-    """A round whose alarms are ``ratio`` times those of two rounds before."""
-    change = None if ratio is None else AlarmChange(ratio, ratio / 2, ratio * 2, (0.8, 0.9))
-    return RoundPoint(ap, ap50, recall, alarms, 0.31, change)
+    """A round whose alarms are ``ratio`` times those of two rounds before, ``longer`` times of three."""
+    changes = (
+        None if each is None else AlarmChange(each, each / 2, each * 2, (0.8, 0.9), deviation)
+        for each in (ratio, longer)
+    )
+    return RoundPoint(ap, ap50, recall, alarms, 0.31, *changes)
 
 
 def test_the_recipe_stops_only_when_both_stand_still() -> None:
@@ -60,8 +65,8 @@ def test_the_guard_stops_when_two_rounds_brought_too_little() -> None:
     assert guarded_rule([start, fell, point(0.32, 0.8)]) is None  # .8 is just enough
     reason = guarded_rule([start, fell, point(0.33, 0.81)])
     assert reason == (
-        "over the last 2 rounds alarms changed by a factor of 0.81 (recall 0.8, 0.9; 95 % 0.41 to "
-        "1.62), and a fall to 0.8 or less was wanted; 31% of the images still fire"
+        "alarms changed over the last 2 rounds by a factor of 0.81 (95 % 0.41 to 1.62), and a fall "
+        "to 0.8 or less was wanted (recalls of 0.8 to 0.9); 31% of the images still fire"
     )
 
 
@@ -69,6 +74,31 @@ def test_a_round_that_stands_still_after_a_large_fall_goes_on_once() -> None:
     history = [point(0.9), point(0.1), point(0.1, 0.11)]
     assert guarded_rule(history) is None
     assert guarded_rule([*history, point(0.1, 1.0)]) is not None
+
+
+def test_from_the_third_round_on_both_spans_must_have_brought_too_little() -> None:
+    history = [point(0.4), point(0.2), point(0.15, 0.38)]
+    assert (
+        guarded_rule([*history, point(0.19, 0.95, 0.48)]) is None
+    )  # since round 0 it fell by half
+    assert guarded_rule([*history, point(0.1, 0.5, 0.9)]) is None
+    reason = guarded_rule([*history, point(0.19, 0.95, 0.9)])
+    assert reason is not None
+    assert "last 2 rounds by a factor of 0.95" in reason
+    assert "and over the last 3 rounds by a factor of 0.90 (95 % 0.45 to 1.80)" in reason
+
+
+def test_few_alarms_that_may_still_be_falling_do_not_stop() -> None:
+    # ln(1 / .7²) = .713: more than 1.5 deviations of .47, less than 1.5 of .48
+    history = [point(0.4), point(0.4), point(0.4, 1.0, deviation=0.47)]
+    assert guarded_rule(history) is not None
+    assert undecided(history) is None
+    history = [*history[:2], point(0.4, 1.0, deviation=0.48)]
+    assert guarded_rule(history) is None
+    said = undecided(history)
+    assert said is not None
+    assert "changed by a factor of 1.00 (95 % 0.50 to 2.00): too few alarms" in said
+    assert undecided([*history[:2], point(0.4, 0.7, deviation=2.0)]) is None  # fell by enough
 
 
 def test_what_cannot_be_compared_does_not_stop() -> None:
@@ -115,11 +145,11 @@ def test_tolerances_can_be_set() -> None:
     history = [point(0.4), point(0.1, ap50=0.90)]
     assert guarded_rule(history, GuardConfig(ap50_tolerance=0.1)) is None
     quiet = [point(0.4), point(0.3), point(0.2, 0.5)]
-    assert guarded_rule(quiet, GuardConfig(least_fall=0.6)) is not None
+    assert guarded_rule(quiet, GuardConfig(least_fall=0.6, usual_fall=0.5)) is not None
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.7])
 def test_simulated_loops_stop_when_they_stand_still_and_only_then(rate: float) -> None:
     setting = Setting(60, 300, rate)
-    assert share_stopped(setting, 0.3, 2, 60) <= 0.1
-    assert share_stopped(setting, 0.0, 2, 60) >= 0.8
+    assert share_stopped(setting, 0.3, 4, 30) <= 0.1
+    assert share_stopped(setting, 0.0, 2, 30) >= 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,9 @@ def test_a_row_is_what_a_loop_over_all_priors_counts(
                 sums[own] += float(scores[image, prior, label - 1])
             if loss.selection.negatives[image, prior]:
                 counts[f"level{level}.negatives"] += 1
+                mine = int(loss.selection.positives[image].sum())
+                # the quota of 3 per positive is at least the floor of 3 where there is a positive
+                counts[f"level{level}.floor_negatives"] += mine == 0
                 counts[NAMES[int(scores[image, prior].argmax())]] += 1
                 sums[f"level{level}.negative_gradient"] += float(squares[image, prior])
                 sums[f"level{level}.iou"] += iou
@@ -98,10 +102,13 @@ def test_a_row_is_what_a_loop_over_all_priors_counts(
                 sums[f"{name}.gradient"] += float(squares[image, prior].sqrt())
     negatives = sum(counts[f"level{level}.negatives"] for level in range(3))
     assert negatives > 20
+    assert sum(counts[f"level{level}.floor_negatives"] for level in range(3)) == 3
     for level in range(3):
         assert row[f"level{level}.priors"] == int((priors.level == level).sum())
         assert row[f"level{level}.positives"] == counts[f"level{level}.positives"]
         assert row[f"level{level}.negatives"] == counts[f"level{level}.negatives"]
+        filled = f"level{level}.floor_negatives"
+        assert row[filled] == counts[filled]
         for name in ("positive_gradient", "negative_gradient", "box_gradient"):
             key = f"level{level}.{name}"
             assert row[key] == pytest.approx(sums[key] ** 0.5, rel=1e-4)
@@ -212,3 +219,19 @@ def test_tensorboard_shows_it(squares: Dataset, tiny_recipe: Recipe, tmp_path: P
     (events,) = tmp_path.rglob("events.out.tfevents.*")
     read = EventAccumulator(str(events.parent)).Reload()
     assert [event.step for event in read.Scalars("level0.negatives")] == [5, 6]
+
+
+def test_a_run_of_a_version_that_counted_less_goes_on() -> None:
+    """Its table of levels is narrower, and its rows lack a column: the column is blank in these."""
+    priors, batch, output = world(5, SoftmaxConfig())
+    telemetry = Telemetry(LossConfig(), priors, NAMES, num_images=11, total=1)
+    telemetry.rows = [{"step": 7, "images": 3}]
+    state = telemetry.state_dict()
+    state["sums"] = {**state["sums"], "level": state["sums"]["level"][:, :10] + 5.0}
+    resumed = Telemetry(LossConfig(), priors, NAMES, num_images=11, total=1)
+    resumed.load_state_dict(state)
+    resumed.watch(output, batch, MultiBoxLoss(LossConfig(), priors)(output, batch))
+    resumed.finish_step(1)
+    first, last = list(csv.DictReader(io.StringIO(resumed.text())))
+    assert (first["step"], first["level0.floor_negatives"]) == ("7", "")
+    assert last["level0.floor_negatives"] != ""

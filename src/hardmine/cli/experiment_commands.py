@@ -6,7 +6,7 @@ a run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,8 +54,8 @@ _TrainNegatives = Annotated[
     typer.Option(
         "--train-negatives",
         metavar="DIR",
-        help="With --preset: images without objects; each variant is trained without them and "
-        "with them.",
+        help="Images without objects that every recipe is trained on too. With --preset each variant "
+        "is trained without them and with them. Not with --pool: a loop adds images itself.",
     ),
 ]
 
@@ -78,18 +78,25 @@ def compare(
     Example: hardmine compare default default+loss.selection.kind=level_quota raccoon
 
     Example: hardmine compare --preset mining raccoon --negatives EMPTY
+
+    Example: hardmine compare default auto raccoon --negatives EMPTY --train-negatives MINED
     """
     *names, data = recipes
     held_out = shared.data_or_fraction(val)
     more = "".join(f"+{setting}" for setting in settings or ())
     variants = [parse_variant(name, more) for name in names]
+    if train_negatives is not None and pool is not None:
+        raise usage_error(
+            "got '--train-negatives' and '--pool', wanted one of them: with a pool whole loops are "
+            "compared, and what a loop trains on without objects it mines from the pool"
+        )
     if options.preset is not None:
         if len(variants) > 1:
             raise usage_error(f"'--preset' compares variants of one recipe, got {len(variants)}")
         base = variants[0] if variants else parse_variant("default", more)
         variants = mining_variants(base, with_negatives=train_negatives is not None)
     elif train_negatives is not None:
-        raise usage_error("'--train-negatives' goes with '--preset'")
+        variants = [replace(variant, with_negatives=True) for variant in variants]
     from hardmine.comparison.compare_recipes import ComparedData, compare_recipes
 
     console = output.console()
@@ -141,6 +148,13 @@ class DiagnoseOptions:
         flags=("--out", "-o"),
         metavar="DIR",
     )
+    images: int = option(
+        1000,
+        "Look at N training images with objects at most, evenly spread: missing labels are listed on "
+        "these alone.",
+        metavar="N",
+        minimum=1,
+    )
     device: str | None = device_option("Options")
 
 
@@ -182,6 +196,7 @@ def diagnose(
                 negatives=choices.negatives,
                 out=choices.out,
                 device=choices.device,
+                images=choices.images,
                 progress=step,
             )
     if output.as_json:

@@ -20,6 +20,8 @@ from hardmine.diagnosis.diagnosis_page import render_diagnosis
 from hardmine.diagnosis.diagnosis_result import Answer, Diagnosis, Finding, Verdict, in_order
 from hardmine.diagnosis.evidence import Evidence, gather, read_record
 from hardmine.diagnosis.hypotheses import HYPOTHESES, LEAST_REACH, missing_labels
+from hardmine.diagnosis.probe import MOST_TRAINING_IMAGES
+from hardmine.errors import ConfigError
 from hardmine.files import clear_disk_errors, write_json, write_text
 from hardmine.prior_design.coverage import boxes_on_canvas, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
@@ -37,6 +39,7 @@ def diagnose(
     negatives: Path | str | None = None,
     out: Path | str | None = None,
     device: str | None = None,
+    images: int = MOST_TRAINING_IMAGES,
     progress: Notify | None = None,
 ) -> Diagnosis:
     """Say which of the known causes makes hard mining hurt in a run, and what tries the remedy.
@@ -48,9 +51,11 @@ def diagnose(
         out: gets ``diagnosis.html``, ``diagnosis.json`` and ``missing_labels.csv``; the run directory
             if not given.
         device: where the finished network runs.
+        images: training images that are looked at, at most, evenly spread.
         progress: called with (what, done, total).
 
     Raises:
+        ConfigError: ``images`` is below 1.
         DataError: there is no run of an SSD there, or its data has other classes.
         CheckpointError: its weights cannot be read.
 
@@ -60,10 +65,12 @@ def diagnose(
         >>> len(found.findings), found.page.name
         (8, 'diagnosis.html')
     """
+    if images < 1:
+        raise ConfigError(f"diagnose: got images {images}, wanted 1 or more")
     run = Path(run).resolve()
     root = run if out is None else Path(out).resolve()
     with clear_disk_errors(root):
-        evidence = gather(run, data, negatives, device, progress or silent)
+        evidence = gather(run, data, negatives, device, progress or silent, images)
         known = [(each, each.test(evidence)) for each in HYPOTHESES]
         findings = [
             Finding(each, verdict, _command(evidence, each.key, verdict, data))

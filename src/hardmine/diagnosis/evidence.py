@@ -14,7 +14,13 @@ from typing import Any
 
 import hardmine
 from hardmine.data.resize import Resize
-from hardmine.diagnosis.probe import GradientProbe, SetProbe, probe_gradients, probe_set
+from hardmine.diagnosis.probe import (
+    MOST_TRAINING_IMAGES,
+    GradientProbe,
+    SetProbe,
+    probe_gradients,
+    probe_set,
+)
 from hardmine.errors import DataError
 from hardmine.files import read_json
 from hardmine.models.ssd import SSD
@@ -89,6 +95,7 @@ def gather(
     negatives: Path | str | None = None,
     device: str | None = None,
     notify: Notify = silent,
+    images: int = MOST_TRAINING_IMAGES,
 ) -> Evidence:
     """Read a run directory and probe its last weights.
 
@@ -96,6 +103,7 @@ def gather(
         run: a folder that ``hardmine train`` or a loop's training wrote.
         data: labelled training images; those that the run names if not given.
         negatives: images without objects that were trained on; likewise.
+        images: training images that are looked at, at most, evenly spread.
 
     Raises:
         DataError: there is no run of an SSD in the folder.
@@ -122,8 +130,14 @@ def gather(
         model = model.to(choose_device(device))
         objects = train.subset(lambda record: len(record.labels) > 0)
         known["train"] = probe_set(
-            model, recipe, objects, lambda done, of: notify("training images", done, of)
+            model, recipe, objects, lambda done, of: notify("training images", done, of), images
         )
+        if len(objects) > images:
+            limits.append(
+                f"{images:,} of the {len(objects):,} training images with objects were looked at, "
+                "evenly spread; the list of missing labels holds places on these alone (--images looks "
+                "at more)."
+            )
         known["gradients"] = probe_gradients(model, recipe, objects)
         boxes = boxes_on_canvas(objects, recipe.resize)
         threshold = recipe.loss.assigner.iou_threshold

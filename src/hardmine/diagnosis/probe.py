@@ -2,8 +2,8 @@
 
 Telemetry says what happened while weights changed. The probe asks the finished network: which labels
 does it find, which detections does no label explain, and how do the parts of the loss move the
-weights that all outputs share? Images are resized and not augmented; at most :data:`MOST_IMAGES` of a
-set are looked at, evenly spread.
+weights that all outputs share? Images are resized and not augmented; of a large set some are looked at,
+evenly spread.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from hardmine.models.postprocess import decode_detections, foreground_scores
 from hardmine.models.ssd import SSD
 from hardmine.numpy_boxes import box_iou
 from hardmine.recipes.recipe import Recipe
-from hardmine.tensors import Batch, RawOutput
+from hardmine.tensors import Batch, Priors, RawOutput
 from hardmine.types import F32, F64, Dataset
 
 MOST_IMAGES = 240
+"""Validation images that are looked at, at most."""
+MOST_TRAINING_IMAGES = 1000
+"""Training images that are looked at, at most, unless the user says how many."""
 BATCH = 8
 LEAST_SCORE = 0.3
 """A detection below it counts neither for a label nor against one."""
@@ -58,8 +61,9 @@ class Suspect:
 @dataclass(frozen=True, slots=True, eq=False)
 class SetProbe:
     """What the network does on one set. Per object (N): IoU and score of its class's best detection
-    (0 where none reaches :data:`LEAST_SCORE`), label, area in input pixels, the image's position, and
-    both boxes (f64[N, 4], pixels of the image; that of the detection is NaN where there is none).
+    (0 where none reaches :data:`LEAST_SCORE`), label, area in input pixels, the level of the prior that
+    overlaps it most, the image's position, and both boxes (f64[N, 4], pixels of the image; that of the
+    detection is NaN where there is none).
     """
 
     images: int
@@ -67,6 +71,7 @@ class SetProbe:
     object_score: F64
     object_label: F64
     object_area: F64
+    object_level: F64
     object_image: F64
     object_box: F64
     detected_box: F64
@@ -115,11 +120,15 @@ class GradientProbe:
 
 @torch.no_grad()
 def probe_set(
-    model: SSD, recipe: Recipe, data: Dataset, notify: Callable[[int, int], None] | None = None
+    model: SSD,
+    recipe: Recipe,
+    data: Dataset,
+    notify: Callable[[int, int], None] | None = None,
+    most: int = MOST_IMAGES,
 ) -> SetProbe:
-    """Run a network in evaluation mode over a set of labelled images."""
-    rows = chosen_images(len(data))
-    found = _Collected()
+    """Run a network in evaluation mode over a set of labelled images, ``most`` of them at most."""
+    rows = chosen_images(len(data), most)
+    found = _Collected(model.priors)
     loss_of = MultiBoxLoss(recipe.loss, model.priors)
     done = 0
     for ids, batch, places in _batches(model, recipe, data, rows):
@@ -137,11 +146,11 @@ def probe_set(
     return found.result(len(rows))
 
 
-def chosen_images(count: int) -> list[int]:
+def chosen_images(count: int, most: int = MOST_IMAGES) -> list[int]:
     """Return the positions of the images that are looked at, evenly spread."""
-    if count <= MOST_IMAGES:
+    if count <= most:
         return list(range(count))
-    return [int(i * count / MOST_IMAGES) for i in range(MOST_IMAGES)]
+    return [int(i * count / most) for i in range(most)]
 
 
 def probe_gradients(model: SSD, recipe: Recipe, data: Dataset) -> GradientProbe | None:
@@ -242,7 +251,9 @@ def _batches(
 class _Collected:
     """Sums and lists over a set."""
 
-    def __init__(self) -> None:
+    def __init__(self, priors: Priors) -> None:
+        self._priors = cxcywh_to_xyxy(priors.cxcywh).double().cpu().numpy()
+        self._levels = priors.level.cpu().numpy()
         self._objects: list[list[float]] = []
         self._suspects: list[Suspect] = []
         self._hardest: list[tuple[float, Suspect]] = []
@@ -303,6 +314,7 @@ class _Collected:
         detected = found.boxes[sure].astype(np.float64)
         scores, classes = found.scores[sure], found.labels[sure]
         iou = box_iou(boxes, detected)  # [G, K]
+        level = self._levels[box_iou(boxes, self._priors).argmax(1)]
         for row, label in enumerate(record.labels.tolist()):
             if record.ignore[row]:
                 continue
@@ -311,7 +323,8 @@ class _Collected:
             area = float((boxes[row, 2:] - boxes[row, :2]).prod())
             met = [float(mine[best]), float(scores[best])] if best >= 0 else [0.0, 0.0]
             there = place.inverse(detected[best : best + 1])[0] if best >= 0 else [np.nan] * 4
-            row_of = [*met, float(label), area, float(index), *record.boxes[row], *there]
+            where = [float(label), area, float(level[row]), float(index)]
+            row_of = [*met, *where, *record.boxes[row], *there]
             self._objects.append([float(value) for value in row_of])
         nearest = iou.max(0) if len(boxes) else np.zeros(len(detected))
         for row in np.flatnonzero(nearest < UNEXPLAINED).tolist():
@@ -322,20 +335,21 @@ class _Collected:
 
     def result(self, images: int) -> SetProbe:
         """Return the figures of all images that were added."""
-        table = np.array(self._objects, np.float64).reshape(-1, 13)
+        table = np.array(self._objects, np.float64).reshape(-1, 14)
         sums = self._sums.tolist()
         own, hard, drawn = (sums[i] / sums[i + 1] if sums[i + 1] else None for i in (0, 2, 4))
         suspects = tuple(sorted(self._suspects, key=lambda s: -s.score))
-        iou, score, label, area, image = table[:, :5].T
+        iou, score, label, area, level, image = table[:, :6].T
         return SetProbe(
             images=images,
             object_iou=iou,
             object_score=score,
             object_label=label,
             object_area=area,
+            object_level=level,
             object_image=image,
-            object_box=table[:, 5:9],
-            detected_box=table[:, 9:],
+            object_box=table[:, 6:10],
+            detected_box=table[:, 10:],
             own_probability=own,
             hard_loss=hard,
             random_loss=drawn,

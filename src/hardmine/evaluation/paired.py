@@ -155,8 +155,10 @@ def paired_difference_over_seeds(
     return DifferenceInterval(value_a, value_b, value_a - value_b, low, high)
 
 
-CHANGE_RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)
+CHANGE_RECALLS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
 """Recalls at which two rounds are compared."""
+_NEARLY_ALL = 0.99
+"""Share of the draws in which a recall must be reached, or no interval is known there."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +168,16 @@ class AlarmChange:
     Attributes:
         ratio: ``None`` when no recall is reached by both, or there are no negative images.
         low, high: the paired 95 % interval; ``None`` where the draws do not bound it.
-        recalls: those that both rounds reach.
+        recalls: those that both rounds reach, in nearly every draw too.
+        deviation: standard deviation of the logarithm of the ratio over the draws; ``None`` where it is
+            not finite, or there are no draws.
     """
 
     ratio: float | None
     low: float | None
     high: float | None
     recalls: tuple[float, ...]
+    deviation: float | None = None
 
 
 def alarm_change(
@@ -201,32 +206,43 @@ def alarm_change(
     reached = tuple(recall for recall, pair in thresholds.items() if None not in pair)
     if not reached or not after.alarms.num_images:
         return AlarmChange(None, None, None, ())
-    whole = full_sample(after)
-    now, then = (_counts_at(arm, whole, reached) for arm in (after, before))  # [R, 1] each
-    weights = np.sqrt(now + then)[:, 0]
-    point = _log_change(now, then, weights)
-    sample = draw_images(after, draws, seed)
-    now, then = (_counts_at(arm, sample, reached) for arm in (after, before))
-    drawn = _log_change(now, then, weights)
-    low, high = percentile_limits(drawn)
+    whole, sample = full_sample(after), draw_images(after, draws, seed)
+    counts = (
+        np.concatenate([_alarms_at(arm, part, reached) for part in (whole, sample)], axis=1)
+        for arm in (after, before)
+    )
+    return change_of_counts(*counts, reached)
+
+
+def change_of_counts(after: F64, before: F64, recalls: Sequence[float]) -> AlarmChange:
+    """Return the change between two rounds whose alarms are counted.
+
+    Args:
+        after, before: f64[R, 1 + D], alarms at each recall on the whole sample and in each draw, paired;
+            +inf where a draw does not reach the recall.
+        recalls: the R recalls.
+    """
+    sure = np.minimum(*(np.isfinite(side).mean(1) for side in (after, before))) >= _NEARLY_ALL
+    sure = sure if sure.any() else np.arange(len(recalls)) == 0
+    now, then = after[sure] + 0.5, before[sure] + 0.5
+    weights = np.sqrt(now[:, 0] + then[:, 0])
+    logs: F64 = np.average(np.log(_ratios(now, then)), axis=0, weights=weights)
+    low, high = percentile_limits(logs[1:])
+    with np.errstate(invalid="ignore"):
+        deviation = finite(float(logs[1:].std())) if len(logs) > 1 else None
     return AlarmChange(
-        float(np.exp(point[0])),
+        math.exp(logs[0]),
         None if low is None else math.exp(low),
         None if high is None else math.exp(high),
-        reached,
+        tuple(recall for recall, is_sure in zip(recalls, sure, strict=True) if is_sure),
+        deviation,
     )
 
 
-def _counts_at(arm: ArmScores, sample: Draws, recalls: Sequence[float]) -> F64:
-    """Return the alarms at each recall in each draw and ½, f64[R, D]; +inf where it is not reached."""
+def _alarms_at(arm: ArmScores, sample: Draws, recalls: Sequence[float]) -> F64:
+    """Return the alarms at each recall in each draw, f64[R, D]; +inf where it is not reached."""
     rates = [alarms_statistic(recall)(arm, sample) for recall in recalls]
-    return np.stack(rates) * arm.alarms.num_images + 0.5
-
-
-def _log_change(after: F64, before: F64, weights: F64) -> F64:
-    """Return the weighted mean over the recalls of the logarithm of the ratio, f64[D]."""
-    mean: F64 = np.average(np.log(_ratios(after, before)), axis=0, weights=weights)
-    return mean
+    return np.stack(rates) * arm.alarms.num_images
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ from hardmine.loop.loop_summary import (
     round_row,
     stop_point,
     stop_rule_states,
+    undecided_rounds,
     write_csv,
 )
 from hardmine.loop.round_candidates import (
@@ -47,7 +48,7 @@ from hardmine.loop.round_candidates import (
     with_alarms,
     write_arm_alarms,
 )
-from hardmine.loop.stopping import QUIET_ROUNDS, STOP_RULES
+from hardmine.loop.stopping import LONGER_ROUNDS, QUIET_ROUNDS, STOP_RULES
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import load_pool, load_source
 from hardmine.mining.sources.pool_source import LabelledCrops
@@ -389,7 +390,8 @@ class Loop:
         result = self.measurement.measure(model, f"round {number}, {state.name}: measure")
         first_threshold = state.results[0].figures["score_threshold"]
         state.results.append(result)
-        state.history.append(stop_point(result, self._change(state)))
+        changes = (self._change(state, rounds) for rounds in (QUIET_ROUNDS, LONGER_ROUNDS))
+        state.history.append(stop_point(result, *changes))
         again: Sequence[str] = ()
         known = None
         if state.negatives:
@@ -407,11 +409,11 @@ class Loop:
             known_alarms=known,
         )
 
-    def _change(self, state: ArmState) -> AlarmChange | None:
-        """Return how the arm's alarms on the stopping set changed since ``QUIET_ROUNDS`` rounds ago."""
-        if state.last_round < QUIET_ROUNDS:
+    def _change(self, state: ArmState, rounds: int) -> AlarmChange | None:
+        """Return how the arm's alarms on the stopping set changed since so many rounds ago."""
+        if state.last_round < rounds:
             return None
-        before = state.results[-1 - QUIET_ROUNDS]
+        before = state.results[-1 - rounds]
         return self.measurement.change(state.result, before, "stop")
 
     def _steps_factor(
@@ -502,6 +504,8 @@ class Loop:
         from hardmine.reports import loop_report
         from hardmine.reports.advice import warning_lines
 
+        leader = next(state for state in states if state.arm == self.options.leader)
+        undecided = undecided_rounds(leader) if self.options.stop == "guarded" else []
         metrics = {
             "options": plain_options(self.options),
             "sets": describe_sets(self.sets),
@@ -509,6 +513,7 @@ class Loop:
             "rounds": list(rows),
             "comparisons": compare_arms(self.measurement, states),
             "stopped": stopped,
+            "undecided": undecided,
             "stop_rules": stop_rule_states(states),
             "measurements": {
                 f"{state.name}-{n}": result.figures
@@ -535,5 +540,5 @@ class Loop:
             stopped,
             report=root / "report.html",
             verdicts=tuple(loop_report.verdict_lines(page)),
-            warnings=() if last is None else warning_lines(last.figures),
+            warnings=(*undecided, *(() if last is None else warning_lines(last.figures))),
         )

@@ -19,7 +19,7 @@ from hardmine.files import write_text
 from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.loop.loop_options import LoopOptions
 from hardmine.loop.round_candidates import ArmCandidates, ArmState
-from hardmine.loop.stopping import STOP_RULES, RoundPoint
+from hardmine.loop.stopping import STOP_RULES, RoundPoint, undecided
 from hardmine.reports.content import (
     CurveLine,
     Gallery,
@@ -99,11 +99,14 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def stop_point(result: MeasuredModel, change: AlarmChange | None = None) -> RoundPoint:
+def stop_point(
+    result: MeasuredModel, change: AlarmChange | None = None, longer: AlarmChange | None = None
+) -> RoundPoint:
     """Return what the stop rules look at: the stopping set, never the final one.
 
     Args:
         change: of the alarms since ``QUIET_ROUNDS`` rounds ago; ``None`` in the first rounds.
+        longer: the same since ``LONGER_ROUNDS`` rounds ago.
     """
     part = result.figures["negatives"]["stop"]
     return RoundPoint(
@@ -113,12 +116,23 @@ def stop_point(result: MeasuredModel, change: AlarmChange | None = None) -> Roun
         alarms=part[ALARMS],
         firing=part["share_of_images_that_fire"],
         change=change,
+        longer=longer,
     )
 
 
 def stop_rule_states(states: Sequence[ArmState]) -> dict[str, dict[str, Any]]:
     """Return, for each arm and rule, the first round in which the rule fired and why (or None)."""
     return {state.name: {rule: _first_fire(state, rule) for rule in STOP_RULES} for state in states}
+
+
+def undecided_rounds(state: ArmState) -> list[str]:
+    """Return in which rounds before the last the guarded rule could not tell, each in a sentence."""
+    said = []
+    for number in range(1, state.last_round):
+        doubt = undecided(state.history[: number + 1])
+        if doubt is not None:
+            said.append(f"round {number}, {state.name}: {doubt}")
+    return said
 
 
 def _first_fire(state: ArmState, rule: str) -> dict[str, Any] | None:
@@ -428,6 +442,7 @@ def _notes(
         notes.append("The whole pool was taken as empty (--accept auto); nobody looked at it.")
     if metrics["stopped"]:
         notes.append(f"The loop ended early: {metrics['stopped']}.")
+    notes += [f"{each[0].upper()}{each[1:]}." for each in metrics["undecided"]]
     again = sum(row["second_look"] for row in metrics["rounds"])
     if again:
         notes.append(

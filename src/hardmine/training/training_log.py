@@ -158,6 +158,7 @@ _LEVEL = (
     "box_gradient",
     "tracked",
     "repeated",
+    "floor_negatives",
 )
 _STEP = (
     "steps",
@@ -261,8 +262,8 @@ class Telemetry:
         assert loss.assignment is not None
         assert loss.selection is not None
         rows = self._rows(loss)
-        self._count_images(batch, loss)
-        self._add_levels(rows, output, loss)
+        filled = self._count_images(batch, loss)
+        self._add_levels(rows, output, loss, filled)
         self._add_repeats(rows, batch)
         empty = ~((batch.labels > 0) & ~batch.ignore).any(1)
         if output.class_logits.requires_grad:
@@ -290,7 +291,7 @@ class Telemetry:
     def text(self) -> str:
         """Return all rows as CSV; what is not defined is left empty."""
         text = io.StringIO()
-        names = list(self.rows[0]) if self.rows else ["step"]
+        names = list(self.rows[-1]) if self.rows else ["step"]  # earlier versions wrote fewer
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
@@ -310,7 +311,8 @@ class Telemetry:
         """Go on from ``state_dict``'s values."""
         self.rows = list(state["rows"])
         for name, value in state["sums"].items():
-            self._sums[name].copy_(value)
+            if self._sums[name].shape == value.shape:  # an earlier version counted fewer things
+                self._sums[name].copy_(value)
         self._peaks.copy_(state["peaks"])
         self._chosen.copy_(state["chosen"])
         self._visits.copy_(state["visits"])
@@ -336,7 +338,8 @@ class Telemetry:
             bins,
         )
 
-    def _count_images(self, batch: Batch, loss: Loss) -> None:
+    def _count_images(self, batch: Batch, loss: Loss) -> Tensor:
+        """Count the images; return which have their negatives from the floor, bool[B]."""
         assert loss.selection is not None
         rule = self._loss.selection
         positives, negatives = loss.selection.positives.sum(1), loss.selection.negatives.sum(1)
@@ -350,8 +353,9 @@ class Telemetry:
         counts[1] += len(batch.labels)
         counts[2] += empty.sum()
         counts[3] += filled.sum()
+        return filled
 
-    def _add_levels(self, rows: _Rows, output: RawOutput, loss: Loss) -> None:
+    def _add_levels(self, rows: _Rows, output: RawOutput, loss: Loss, filled: Tensor) -> None:
         assert loss.assignment is not None
         logits = output.class_logits.detach().flatten(0, 1).index_select(0, rows.at).float()
         labels = loss.assignment.labels.flatten()[rows.at]
@@ -374,6 +378,8 @@ class Telemetry:
         )
         table = self._sums["level"]
         table[:, :5] += _by(level, found, len(table))
+        from_floor = (rows.negative * filled[rows.image])[:, None]
+        table[:, 10:11] += _by(level, from_floor, len(table))
         classes = len(self.categories)
         own = (labels - 1).clamp(min=0)
         score = scores.gather(1, own[:, None])[:, 0]
@@ -481,6 +487,7 @@ class Telemetry:
             f"{head}.priors": self._priors[index],
             f"{head}.positives": int(positives),
             f"{head}.negatives": int(negatives),
+            f"{head}.floor_negatives": int(found["floor_negatives"]),
             f"{head}.positive_loss": _ratio(found["positive_loss"], positives),
             f"{head}.negative_loss": _ratio(found["negative_loss"], negatives),
         }

@@ -360,10 +360,11 @@ class CachedMeasurement:
 
     def change(self, after: MeasuredModel, before: MeasuredModel, name: str) -> AlarmChange:
         """Return how the alarms on a negative set changed between two models, paired."""
-        from hardmine.evaluation.paired import AlarmChange, alarm_change
+        from hardmine.evaluation.paired import CHANGE_RECALLS, AlarmChange, alarm_change
 
         inputs = {
             "change": [after.model.key, before.model.key],
+            "recalls": list(CHANGE_RECALLS),
             "val": self.val.fingerprint,
             "negatives": self.negatives[name].fingerprint,
             "draws": self.draws,
