@@ -65,8 +65,8 @@ def test_the_guard_stops_when_two_rounds_brought_too_little() -> None:
     assert guarded_rule([start, fell, point(0.32, 0.8)]) is None  # .8 is just enough
     reason = guarded_rule([start, fell, point(0.33, 0.81)])
     assert reason == (
-        "alarms changed over the last 2 rounds by a factor of 0.81 (95 % 0.41 to 1.62), and a fall "
-        "to 0.8 or less was wanted (recalls of 0.8 to 0.9); 31% of the images still fire"
+        "alarms at recall 0.8 to 0.9 changed over the last 2 rounds by a factor of 0.81 (95 % 0.41 to "
+        "1.62), and a fall to 0.8 or less was wanted; 31% of the images still fire"
     )
 
 
@@ -125,10 +125,11 @@ def test_the_guard_watches_detection(last: RoundPoint, reason: str | None) -> No
 
 def test_what_is_not_known_is_not_said() -> None:
     start, fell = point(0.4), point(0.35)
-    change = AlarmChange(0.9, None, None, (0.8,))
+    change = AlarmChange(0.9, None, None, (0.8,), 0.1)
     reason = guarded_rule([start, fell, RoundPoint(0.7, 0.95, 0.8, 0.3, None, change)])
     assert reason is not None
-    assert "(recall 0.8; 95 % unknown to unknown)" in reason
+    assert "alarms at recall 0.8 changed over the last 2 rounds" in reason
+    assert "(95 % unknown to unknown)" in reason
     assert reason.endswith("a fall to 0.8 or less was wanted")
     # A recall that round 0 did not reach either is no harm.
     assert guarded_rule([point(None), point(None)]) is None

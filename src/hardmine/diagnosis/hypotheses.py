@@ -279,7 +279,10 @@ def _starved(evidence: Evidence) -> tuple[list[str], list[str]]:
             f"({usual:.1f})"
         )
         harm, is_harmed = _less_found(probe, part)
-        (starved if is_harmed else spared).append(f"{said}. {harm}")
+        if is_harmed:
+            starved.append(f"{said}. {harm}")
+        elif not part.label:
+            spared.append(f"{said}. {harm}")
     return starved, spared
 
 

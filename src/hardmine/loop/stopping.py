@@ -166,10 +166,11 @@ def _stagnation(now: RoundPoint, guard: GuardConfig) -> str | None:
         for rounds, change in changes
     )
     recalls = changes[0][1].recalls
+    where = f"{recalls[0]:g}" + (f" to {recalls[-1]:g}" if len(recalls) > 1 else "")
     left = "" if now.firing is None else f"; {now.firing:.0%} of the images still fire"
     return (
-        f"alarms changed {said}, and a fall to {1 - guard.least_fall:g} or less was wanted (recalls of "
-        f"{recalls[0]:g} to {recalls[-1]:g}){left}"
+        f"alarms at recall {where} changed {said}, and a fall to {1 - guard.least_fall:g} or less was "
+        f"wanted{left}"
     )
 
 
