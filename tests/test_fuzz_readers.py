@@ -375,6 +375,25 @@ def test_files_of_labelling_programs(world: Path, draw: Random) -> None:
         path.unlink()
 
 
+ODD = [10**400, math.inf, -1, 0.5, "x" * 5000, "a\0/b.png", "", None, True, [], [[]], {}]
+
+
+@pytest.mark.parametrize("name", EXAMPLES_OF)
+def test_no_value_in_any_place_of_a_programs_file_is_a_fault(world: Path, name: str) -> None:
+    folder = world / "data" / "images"
+    path = folder / ("0.json" if name == "labelme" else "fuzz.json")
+    try:
+        for number in range(len(list(places_in(EXAMPLES_OF[name])))):
+            for value in ODD:
+                tree = copy.deepcopy(EXAMPLES_OF[name])
+                inside, key = list(places_in(tree))[number]
+                inside[key] = value
+                path.write_text(json.dumps(tree), encoding="utf-8")
+                holds(world, folder if name == "labelme" else path, "coco")
+    finally:
+        path.unlink()
+
+
 def cells(draw: Random, most: int) -> str:
     return ",".join(token(draw) for _ in range(draw.randint(0, most)))
 

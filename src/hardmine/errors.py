@@ -10,6 +10,10 @@ NOTICE = 25
 ``logging.INFO`` and ``logging.WARNING``."""
 
 
+MALFORMED = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
+"""What taking values out of JSON, XML or YAML of an unexpected shape raises."""
+
+
 class HardmineError(Exception):
     """Root of all errors that a user's input can cause; the command line prints it as one line.
 

@@ -288,7 +288,7 @@ def convert(
     Example: hardmine convert raccoon raccoon_yolo --to yolo
     """
     from hardmine.data.convert import convert as convert_splits
-    from hardmine.data.load_dataset import load_splits
+    from hardmine.data.quality.usable_data import load_usable
     from hardmine.mining.candidates_file import hand_over
 
     console = talk.console()
@@ -299,7 +299,7 @@ def convert(
             f"{given.predictions} as predictions"
         )
         return
-    splits = load_splits(data, **reading.keywords())
+    splits = load_usable(data, **reading.keywords())
     done = convert_splits(splits, out, to.name, link=link)
     images_of = ", ".join(f"{number} {name}" for name, number in done.images.items())
     console.result(

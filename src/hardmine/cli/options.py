@@ -310,9 +310,10 @@ def one_split(data: Path, part: SplitChoice) -> Dataset:
     Raises:
         DataError: unreadable data, or no such split.
     """
-    from hardmine.data.load_dataset import load_splits, split_to_look_at
+    from hardmine.data.load_dataset import split_to_look_at
+    from hardmine.data.quality.usable_data import load_usable
 
-    found = load_splits(data, images=part.images)
+    found = load_usable(data, images=part.images)
     return found[split_to_look_at(found, part.split, data)]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hardmine.data.formats.format_table import LabelFormat, written_format
 from hardmine.data.formats.label_format import ALL, SPLITS, LabelSet
-from hardmine.data.load_dataset import load_splits
+from hardmine.data.quality.usable_data import load_usable
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_json
 from hardmine.types import F32, Dataset, ImageRecord
@@ -129,7 +129,7 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 def _splits(data: Dataset | Mapping[str, Dataset] | Path | str) -> dict[str, Dataset]:
     if isinstance(data, Dataset):
         return {"all": data}
-    splits = dict(data) if isinstance(data, Mapping) else load_splits(data)
+    splits = dict(data) if isinstance(data, Mapping) else load_usable(data)
     if len({dataset.categories for dataset in splits.values()}) != 1:
         raise ConfigError(f"splits {', '.join(splits)}: differ in their categories")
     return splits

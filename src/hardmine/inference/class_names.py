@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hardmine.errors import ConfigError, DataError
+from hardmine.errors import MALFORMED, ConfigError, DataError
 from hardmine.files import TextError, plain_name, read_json, read_lines, read_yaml
 
 
@@ -72,7 +72,7 @@ def _from_tree(tree: Any, path: Path) -> list[str]:
             return [str(tree[key]) for key in sorted(tree, key=int)]
         if isinstance(tree, list):
             return [str(name) for name in tree]
-    except (KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise DataError(f"{path}: unreadable class list ({error!r})") from None
     raise DataError(f"{path}: wanted a list of names, 'names' or 'categories', got {type(tree)}")
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from hardmine.data.images import has_picture_name
-from hardmine.errors import DataError
+from hardmine.errors import MALFORMED, DataError
 from hardmine.files import read_text
 
 Box = tuple[float, str | int, tuple[float, float, float, float]]
@@ -129,7 +129,7 @@ def _camera_traps(
                 x, y, w, h = (float(value) for value in row["bbox"])
                 spot = f"{where}[{index}].detections[{i}]"
                 boxes.append(checked_box(float(row["conf"]), kind, (x, y, x + w, y + h), spot))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except MALFORMED as error:
             raise DataError(
                 f"{where}[{index}]: wanted {key!r} and detections with category, conf and bbox, "
                 f"got {type(error).__name__}: {error}"
@@ -250,7 +250,7 @@ def read_csv_rows(path: Path) -> ProgramRows:
                 }
             corners = tuple(float(row[name]) for name in _NUMBERS[:4])
             boxes.append(checked_box(float(row["score"]), row["label"], _four(corners), where))
-        except (KeyError, ValueError) as error:
+        except MALFORMED as error:
             raise DataError(
                 f"{where}: wanted numbers in x1, y1, x2, y2 and score ({error})"
             ) from None

@@ -19,7 +19,7 @@ from hardmine.data.quality.label_coordinates import judge_numbers
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
-from hardmine.errors import ConfigError, DataError
+from hardmine.errors import MALFORMED, ConfigError, DataError
 from hardmine.files import read_json
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
@@ -417,7 +417,7 @@ def _coco_row(row: Mapping[str, Any], where: str) -> Box:
         x, y, width, height = (float(value) for value in row["bbox"])
         kind: str | int = str(row["category"]) if "category" in row else int(row["category_id"])
         return checked_box(float(row["score"]), kind, (x, y, x + width, y + height), where)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise DataError(
             f"{where}: wanted category_id, bbox [x, y, width, height] and score, "
             f"got {type(error).__name__}: {error}"
@@ -439,7 +439,7 @@ def _of_image(value: Any, where: str) -> list[Box]:
             kind: str | int = str(row["name"]) if "name" in row else int(row["class"]) + 1
             boxes.append(checked_box(float(row["confidence"]), kind, corners, f"{where}[{i}]"))
         return boxes
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+    except MALFORMED as error:
         raise DataError(
             f"{where}: wanted bboxes, scores and labels, or a list of name, confidence and box, "
             f"got {type(error).__name__}: {error}"
@@ -528,7 +528,7 @@ def _tables(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, str], dict[i
     try:
         images = {str(entry["id"]): str(entry["file_name"]) for entry in tree.get("images", ())}
         names = {int(entry["id"]): str(entry["name"]) for entry in tree.get("categories", ())}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise DataError(
             f"{path}: wanted images with id and file_name, and categories with id and name, "
             f"got {type(error).__name__}: {error}"

@@ -15,7 +15,7 @@ import numpy as np
 
 from hardmine.data.convert import convert
 from hardmine.data.images import image_size
-from hardmine.data.load_dataset import load_splits
+from hardmine.data.quality.usable_data import load_usable
 from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.files import TextError, read_json, read_text, write_json, write_text
@@ -253,18 +253,18 @@ def hand_over(
     """Write a dataset, or the candidates of a mining run, for a labelling program.
 
     Args:
-        data: a dataset as for `load_splits`, or ``candidates.json`` (or the CSV beside it).
+        data: a dataset as for `load_usable`, or ``candidates.json`` (or the CSV beside it).
         to: a format that a labelling program takes.
 
     Raises:
-        DataError, ConfigError: as `load_splits`, `read_candidates` and `convert`.
+        DataError, ConfigError: as `load_usable`, `read_candidates` and `convert`.
     """
     if is_candidates_file(data):
         with tempfile.TemporaryDirectory(prefix="hardmine-images-") as copies:
             seen, scores = read_candidates(data, Path(copies))
             done = convert(seen, out, to, link=link, scores=scores)
     else:
-        splits = load_splits(data, images=images, empty_is_verified=empty_is_verified)
+        splits = load_usable(data, images=images, empty_is_verified=empty_is_verified)
         done = convert(splits, out, to, link=link)
     annotations = done.boxes - done.ignored_boxes - done.predicted_boxes
     return HandOver(done.out, sum(done.images.values()), annotations, done.predicted_boxes)

@@ -32,7 +32,7 @@ from hardmine.data.formats.label_format import ImageLabels, parse_xml
 from hardmine.data.formats.label_studio import READER as LABEL_STUDIO
 from hardmine.data.formats.label_studio import read_label_studio
 from hardmine.data.images import encoded_size
-from hardmine.errors import DataError
+from hardmine.errors import MALFORMED, DataError
 from hardmine.files import TextError, peek_text, read_json, read_text, same_text
 from hardmine.inference.image_loading import read_item
 from hardmine.mining.pool_store import LABELS, PoolStore
@@ -262,7 +262,7 @@ def read_labelling_file(path: Path) -> list[FileEntry]:
     entries: list[FileEntry] = []
     try:
         entries.extend(reader(path))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, TextError) as error:
+    except (*MALFORMED, TextError) as error:
         raise DataError(
             f"{path}[{len(entries)}]: got a broken entry ({error!r}), wanted {_WANTED}"
         ) from None

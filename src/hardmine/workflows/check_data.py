@@ -13,9 +13,16 @@ from typing import Any
 
 from PIL import Image
 
-from hardmine.data.formats.image_files import load_images
+from hardmine.data.formats.image_files import load_images, plain_path
+from hardmine.data.formats.label_validation import RawSplit
 from hardmine.data.images import read_image
-from hardmine.data.load_dataset import build_splits, load_splits, read_splits
+from hardmine.data.load_dataset import (
+    build_splits,
+    find_sources,
+    load_splits,
+    passed_over,
+    read_splits,
+)
 from hardmine.data.quality.check_dataset import CheckReport, ModelInput, check_dataset
 from hardmine.data.quality.findings import Finding, by_severity
 from hardmine.data.quality.repair import Repair, repair
@@ -118,7 +125,9 @@ def check(
     )
     result = CheckResult(report)
     if negatives is not None:
-        positives = [*build_splits(report.raws).values(), *more.values()]
+        own = build_splits(report.raws)
+        names = next(iter(own.values())).categories
+        positives = [*own.values(), *build_splits(more, names).values()]
         result = _with_shortcut(report, positives, apart["negatives"], options.seed, step)
     if options.fix is not None:
         mended = repair(report.raws, report.seen, options.fix, link=options.link)
@@ -147,15 +156,15 @@ def input_of(model: str) -> ModelInput:
 
 def _validation(
     data: Path | str, val: Path | str | None, reading: DataOptions
-) -> dict[str, Dataset]:
+) -> dict[str, RawSplit]:
     if val is None:
         return {}
-    raws = read_splits(data, images=reading.keywords()["images"])
-    names = next(iter(build_splits(raws).values())).categories
-    found = load_splits(val, categories=names, empty_is_verified=reading.empty_is_verified)
+    known = find_sources(plain_path(data), reading.keywords()["images"])
+    found = read_splits(val, empty_is_verified=reading.empty_is_verified)
+    next(iter(found.values())).problems += passed_over(val, found)
     if len(found) == 1:
-        return {"val" if "val" not in raws else f"val of {val}": next(iter(found.values()))}
-    return {f"val: {name}": dataset for name, dataset in found.items()}
+        return {"val" if "val" not in known else f"val of {val}": next(iter(found.values()))}
+    return {f"val: {name}": raw for name, raw in found.items()}
 
 
 def _images_of(path: Path) -> Dataset:

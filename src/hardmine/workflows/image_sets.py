@@ -78,14 +78,24 @@ def load_val(data: DataLike, categories: tuple[str, ...], options: DataOptions) 
     parts = _parts(data, options, categories)
     names = [name for name in ("val", "test", "all", *parts) if name in parts]
     chosen = parts[names[0]]
-    for problem in chosen.problems:
-        if problem.kind == FindingKind.CLASS_UNKNOWN:
-            raise DataError(f"the detector does not know a class of the data: {problem}")
+    if any(problem.kind == FindingKind.CLASS_UNKNOWN for problem in chosen.problems):
+        _require_known(_parts(data, options)[names[0]], categories)
     if chosen.categories != categories:
         raise DataError(
             f"{chosen.root}: classes {list(chosen.categories)}, wanted {list(categories)}"
         )
     return _trainable(chosen, "validation")
+
+
+def _require_known(data: Dataset, categories: tuple[str, ...]) -> None:
+    """Refuse data with objects of classes that the detector lacks; ids of no class are left out."""
+    met = {data.categories[label - 1] for r in data.records for label in r.labels.tolist()}
+    unknown = sorted(met - set(categories))
+    if unknown:
+        raise DataError(
+            f"{data.root}: the detector does not know a class of the data: {', '.join(unknown[:6])}; "
+            f"it knows {', '.join(categories[:6])}"
+        )
 
 
 def load_negatives(
@@ -381,6 +391,16 @@ def read_all(
     for name, part in parts.items():
         good[name], found = drop_unreadable(part, hashes)
         problems += found
+        lost = len(part) - len(good[name])
+        if lost:
+            _log.warning(
+                "%s: %d of %d images of the part %r cannot be read and are left out (the first: %s)",
+                part.root,
+                lost,
+                len(part),
+                name,
+                found[-lost],
+            )
     known = {path: value for path, value in hashes.items() if value is not None}
     groups = group_duplicates(list(known.values()))
     return good, dict(zip(known, groups, strict=True)), tuple(problems)

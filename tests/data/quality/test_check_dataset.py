@@ -19,7 +19,7 @@ from data_files import (
     voc_xml,
 )
 from hardmine.data.formats.image_files import load_images
-from hardmine.data.load_dataset import load_splits
+from hardmine.data.load_dataset import load_splits, read_splits
 from hardmine.data.quality.check_dataset import CheckReport, check_dataset
 from hardmine.errors import DataError
 from hardmine.finding_kinds import Severity
@@ -148,7 +148,7 @@ def test_a_file_in_two_splits_is_said_once_with_a_count(tmp_path: Path) -> None:
 
     def against(*seeds: int) -> list[tuple[str, str]]:
         other = put_text(tmp_path / "val.json", listing(*seeds))
-        report = check_dataset(train, val={"val": load_splits(other)["all"]})
+        report = check_dataset(train, val={"val": read_splits(other)["all"]})
         assert report.copy_pairs == 0  # a file is no copy of itself
         return repeats(report)
 

@@ -50,7 +50,7 @@ from hardmine.data.formats.label_format import (
 )
 from hardmine.data.formats.label_readers import likely_folders, none_found
 from hardmine.data.formats.label_validation import ObjectTable, RawImage, RawSplit
-from hardmine.errors import DataError
+from hardmine.errors import MALFORMED, DataError
 from hardmine.files import parse_flag, peek_text, plain_name, read_json
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageState, Problem
@@ -351,7 +351,7 @@ class _CocoReader:
                 )
                 for remark in score_left_out(entry.get("score"), index):
                     self.notes.add(remark.kind, remark.reason, self.file, index)
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            except MALFORMED:
                 self._reject(entry, index, classes, images)
         for key, ids in (("category_id", classes), ("image_id", images)):
             if ids.as_text:
@@ -545,7 +545,7 @@ def _around(outlines: Any) -> list[float] | None:
         xs = [float(value) for outline in outlines for value in outline[0::2]]
         ys = [float(value) for outline in outlines for value in outline[1::2]]
         return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-    except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError):
+    except (*MALFORMED, ZeroDivisionError):
         return None
 
 

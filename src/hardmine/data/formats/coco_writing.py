@@ -27,7 +27,7 @@ from hardmine.data.formats.label_format import (
     written_as,
 )
 from hardmine.errors import DataError
-from hardmine.files import write_text
+from hardmine.files import plain_name, read_json, write_text
 from hardmine.types import Dataset, ImageRecord, ImageState
 
 STATE_KEY = "hardmine_state"
@@ -132,10 +132,11 @@ WRITER = Writer(write_rfdetr, lambda split: _FOLDERS[split])
 
 def append_coco(file: Path, split: Dataset, images: Sequence[NewImage]) -> Additions:
     """Add images and annotations to the file; all else in it stays as it is."""
-    data = json.loads(file.read_text(encoding="utf-8"))
+    data = read_json(file)
     folder = usual_folder(split)
     known = next(record.path for record in split.records if record.path.parent == folder)
-    numbers = {str(entry.get("name")): entry.get("id") for entry in data.get("categories", [])}
+    classes = [entry for entry in data.get("categories") or () if isinstance(entry, dict)]
+    numbers = {plain_name(entry.get("name")): entry.get("id") for entry in classes}
     found = Additions(pictures=pictures_in(folder, images))
     written = [entry_name(entry) for entry in data["images"]]
     next_image, next_object = (_next_id(data.get(key) or []) for key in ("images", "annotations"))
@@ -165,7 +166,8 @@ def append_coco(file: Path, split: Dataset, images: Sequence[NewImage]) -> Addit
 
 def _next_id(entries: Sequence[Mapping[str, Any]]) -> int:
     """Return a number above all ids; those that are no numbers clash with none."""
-    return max((int(e["id"]) for e in entries if _is_whole(e.get("id"))), default=0) + 1
+    known = (e.get("id") for e in entries if isinstance(e, dict))
+    return max((int(number) for number in known if _is_whole(number)), default=0) + 1
 
 
 def _is_whole(value: Any) -> bool:

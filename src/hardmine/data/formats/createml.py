@@ -29,7 +29,7 @@ from hardmine.data.formats.label_format import (
     class_names,
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
-from hardmine.errors import DataError
+from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, read_json, write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageRecord
@@ -75,7 +75,7 @@ def _image(entry: Any, index: int, first: int) -> ImageLabels:
         try:
             label, at = item["label"], item["coordinates"]
             cx, cy, width, height = (float(at[key]) for key in _SIZES)
-        except (KeyError, TypeError, ValueError):
+        except MALFORMED:
             reason = f"annotation {str(item)[:80]}, wanted a label and coordinates x y width height"
             labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
             continue

@@ -30,7 +30,7 @@ from hardmine.data.formats.label_format import (
     turned_box,
 )
 from hardmine.data.formats.label_readers import OneFileSource, by_split, one_file_source
-from hardmine.errors import DataError
+from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageRecord
@@ -68,7 +68,7 @@ def _add_shape(labels: ImageLabels, shape: Element, place: int) -> None:
     name = (shape.get("label") or "").strip()
     try:
         box = _SHAPES[shape.tag](shape)
-    except (TypeError, ValueError):
+    except MALFORMED:
         reason = f"<{shape.tag}> of {labels.image}, wanted its corners as numbers"
         labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
         return

@@ -29,7 +29,7 @@ from hardmine.data.formats.label_format import (
     Writer,
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
-from hardmine.errors import DataError
+from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, read_json, same_text, write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageRecord
@@ -60,7 +60,7 @@ def read_fiftyone(path: Path, folder: Path) -> Iterator[ImageLabels]:
         if image is not None and isinstance(size, tuple):
             entry.image = relative_name(image, folder)
             entry.width, entry.height = size
-        for item in found or ():
+        for item in found if isinstance(found, list) else [found] if found else ():
             _add_object(entry, item, place, classes)
             place += 1
         yield entry
@@ -69,15 +69,22 @@ def read_fiftyone(path: Path, folder: Path) -> Iterator[ImageLabels]:
 def _add_object(entry: ImageLabels, item: Any, place: int, classes: Any) -> None:
     try:
         label = item["label"]
-        name = classes[label] if isinstance(label, int) and classes else str(label)
+        name = str(label) if isinstance(label, str) or not classes else _numbered(classes, label)
         x, y, width, height = (float(value) for value in item["bounding_box"])
-    except (KeyError, IndexError, TypeError, ValueError):
+    except MALFORMED:
         reason = f"object {str(item)[:80]}, wanted a label and a bounding_box of four numbers"
         entry.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
         return
     wide, high = entry.width, entry.height
     box = (x * wide, y * high, (x + width) * wide, (y + height) * high)
     entry.objects.append(LabelledBox(name, *box, place))
+
+
+def _numbered(classes: Sequence[str], number: Any) -> str:
+    """Return the class of a number; raises where it is none of 0 to the last."""
+    if isinstance(number, bool) or int(number) != number or number < 0:
+        raise ValueError(number)
+    return str(classes[int(number)])
 
 
 def _looks_like_fiftyone(path: Path) -> bool:

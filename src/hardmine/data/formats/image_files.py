@@ -332,15 +332,15 @@ class ImageFinder:
         self._first.setdefault(way, name)
 
     def _list(self, folder: str) -> dict[str, bool]:
-        linked = not any(
-            os.path.realpath(folder)
-            == os.path.normpath(os.path.join(real, os.path.relpath(folder, root)))  # noqa: PTH118
-            for root, real in zip(self._roots, self._real_roots, strict=True)
-        )
         try:
+            linked = not any(
+                os.path.realpath(folder)
+                == os.path.normpath(os.path.join(real, os.path.relpath(folder, root)))  # noqa: PTH118
+                for root, real in zip(self._roots, self._real_roots, strict=True)
+            )
             with os.scandir(folder) as entries:
                 return {e.name: linked or e.is_symlink() for e in entries if e.is_file()}
-        except OSError:
+        except (OSError, ValueError):  # a zero byte in the name is a ValueError
             return {}
 
 

@@ -33,7 +33,7 @@ from hardmine.data.formats.label_format import (
     turned_box,
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
-from hardmine.errors import DataError
+from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, read_json, write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageRecord
@@ -114,7 +114,7 @@ def _add_result(labels: ImageLabels, item: Mapping[str, Any], place: int) -> Non
         kind = str(item.get("type") or next((k for k in value if k.endswith("labels")), ""))
         width, height = (float(item[key]) for key in ("original_width", "original_height"))
         box = _box(value, width, height)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except MALFORMED:
         reason = f"result {str(item)[:80]}, wanted a shape and the size of the image"
         labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
         return

@@ -38,7 +38,7 @@ from hardmine.data.formats.label_format import (
 )
 from hardmine.data.formats.label_readers import PerImageSource
 from hardmine.data.formats.label_validation import LabelError
-from hardmine.errors import DataError
+from hardmine.errors import MALFORMED, DataError
 from hardmine.files import TextError, decode_text, peek_text, read_lines
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageRecord
@@ -93,7 +93,7 @@ def _add_shape(labels: ImageLabels, shape: Any, place: int) -> None:
         kind = str(shape.get("shape_type") or "").lower()
         name = shape["label"]
         points = [(float(x), float(y)) for x, y in shape["points"]]
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except MALFORMED:
         reason = f"shape {str(shape)[:80]}, wanted a label and points"
         labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
         return

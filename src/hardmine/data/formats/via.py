@@ -27,7 +27,7 @@ from hardmine.data.formats.label_format import (
     Reader,
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
-from hardmine.errors import DataError
+from hardmine.errors import MALFORMED, DataError
 from hardmine.files import TextError, peek_text, read_json, read_text
 from hardmine.finding_kinds import FindingKind
 
@@ -109,7 +109,7 @@ def _region_3(region: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:
             options = attribute.get("options") or {}
             said[str(attribute.get("aname", key))] = options.get(str(value), value)
         return {"shape_attributes": shape, "region_attributes": said}
-    except (AttributeError, IndexError, TypeError, ValueError):
+    except MALFORMED:
         return dict(region)
 
 
@@ -151,7 +151,7 @@ def _add_region(labels: ImageLabels, region: Any, place: int, named: bool) -> No
         shape = region["shape_attributes"]
         kind = str(shape["name"])
         box = None if kind in _NO_BOX else _box(shape, kind)
-    except (KeyError, TypeError, ValueError):
+    except MALFORMED:
         reason = f"region {str(region)[:80]}, wanted a shape with its numbers"
         labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
         return

@@ -269,7 +269,7 @@ def read_config(path: Path, images: Path | None = None) -> YoloConfig:
     remarks = [f"{key} is there twice, the last one is used" for key in repeated]
     names = _names(path, config, remarks)
     root = images or path.parent / str(config.get("path") or "").replace("\\", "/")
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 (a name may be too long)
         remarks.append(f"path {root} is not here, using {path.parent}")
         root = path.parent
     splits: dict[str, tuple[Path, ...]] = {}
@@ -299,7 +299,7 @@ def _named_list(path: Path, written: object) -> object:
     parts = PurePosixPath(written.strip().replace("\\", "/")).parts
     for start in range(len(parts)):
         found = path.parent.joinpath(*parts[start:])
-        if found.is_file():
+        if os.path.isfile(found):  # noqa: PTH113 (a name may be too long)
             return {str(number): name for number, name in read_class_list(found).items()}
     return written
 
@@ -382,7 +382,7 @@ def _locate(path: Path, root: Path, key: str, entry: str, remarks: list[str]) ->
     plain = entry.replace("\\", "/")
     for spelling in (plain, plain.removeprefix("../")):
         found = Path(os.path.normpath(root / spelling))
-        if found.exists():
+        if os.path.exists(found):  # noqa: PTH110 (a name may be too long)
             if found == Path(found.anchor):
                 raise DataError(f"{path}: {key} names {found}, the whole file system")
             return found
@@ -390,7 +390,7 @@ def _locate(path: Path, root: Path, key: str, entry: str, remarks: list[str]) ->
     for start in range(1, len(parts)):
         for folder in dict.fromkeys((root, path.parent)):
             found = folder.joinpath(*parts[start:])
-            if found.exists():
+            if os.path.exists(found):  # noqa: PTH110
                 remarks.append(f"{key} names {entry}, which is not here; using {found}")
                 return found
     remarks.append(f"{key} names {entry}, which is not here")

@@ -7,7 +7,7 @@ sizes, padding.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,15 @@ from hardmine.data.quality.label_coordinates import (
     FormVerdict,
     Relation,
     is_sound,
-    judge_form,
     judge_units,
     to_xyxy,
     written_numbers,
 )
 from hardmine.data.quality.usable_data import (
+    Headers,
     as_raw,
     is_wrong_form,
+    judge_forms,
     place_splits,
     why_nothing_to_learn,
 )
@@ -140,7 +141,7 @@ def check_dataset(
     images: Path | str | None = None,
     categories: Sequence[str] | None = None,
     empty_is_verified: bool = False,
-    val: Mapping[str, Dataset] | None = None,
+    val: Mapping[str, RawSplit] | None = None,
     against: Mapping[str, Dataset] | None = None,
     model: ModelInput | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -149,7 +150,7 @@ def check_dataset(
 
     Args:
         data: a path as for `load_splits` (the other arguments go there), or what it returned.
-        val: further labelled splits by name, looked at like those of ``data``.
+        val: further labelled splits as they were read, by name; looked at like those of ``data``.
         against: sets of images (negatives, a pool) that must not share pictures with the splits.
         model: also name boxes that its input makes too small, and compare resize rules there.
         progress: called with the number of images decoded so far and the number of all.
@@ -166,19 +167,22 @@ def check_dataset(
         raws = read_splits(data, images=images, empty_is_verified=empty_is_verified)
         splits = build_splits(raws, categories)
     shown = data if isinstance(data, Path | str) else next(iter(splits.values())).root
-    splits |= val or {}
+    more = dict(val or {})
+    splits |= build_splits(more, next(iter(splits.values())).categories)
+    read = {**raws, **more}
     problems: list[Finding] = []
-    forms = {name: verdict for name, raw in raws.items() if (verdict := judge_form(raw))}
+    others = dict(against or {})
+    seen = inspect_images(splits | others, progress)
+    headers = {i.record.path: (i.size, i.turn) for i in seen if i.hash is not None}
+    forms = judge_forms(raws, headers) | judge_forms(more, headers)
     for name, dataset in splits.items():
-        problems += _label_findings(name, dataset, raws.get(name), forms.get(name), model)
+        problems += _label_findings(name, dataset, read.get(name), forms.get(name), model)
     if raws and isinstance(data, Path | str):
         problems += locate(next(iter(raws)), passed_over(data, raws), None)
-    others = dict(against or {})
     for name, dataset in others.items():
         problems += locate(name, dataset.problems, None)
-    seen = inspect_images(splits | others, progress)
     problems += [problem for image in seen for problem in image.findings if _matters(image, others)]
-    placements = _place(splits, raws, seen, problems)
+    placements = _place(splits, (raws, more), headers, problems)
     groups = group_copies(seen)
     problems += describe_copies(seen, groups, others)
     report = _report(str(shown), splits, problems, seen, groups, frozenset(others), model)
@@ -187,13 +191,18 @@ def check_dataset(
 
 def _place(
     splits: Mapping[str, Dataset],
-    raws: Mapping[str, RawSplit],
-    seen: Sequence[Inspected],
+    sets: Iterable[Mapping[str, RawSplit]],
+    headers: Headers,
     problems: list[Finding],
 ) -> dict[str, tuple[str, ...]]:
-    """Note the images whose labels say another size, and return what was decided for each split."""
-    headers = {i.record.path: (i.size, i.turn) for i in seen if i.hash is not None}
-    placed = place_splits(raws, headers) if raws else {}
+    """Note the images whose labels say another size, and return what was decided for each split.
+
+    Args:
+        sets: the splits of each data set, which decide for one another.
+    """
+    placed = {
+        name: split for raws in sets if raws for name, split in place_splits(raws, headers).items()
+    }
     for name, dataset in splits.items():
         if name not in placed:
             placed |= place_splits({name: as_raw(dataset)}, headers)

@@ -25,13 +25,13 @@ from hardmine.data.quality.image_checks import Inspected, group_copies
 from hardmine.data.quality.label_checks import find_suspects
 from hardmine.data.quality.label_coordinates import (
     FORMS,
+    FormVerdict,
     Reading,
-    judge_form,
     judge_units,
     to_xyxy,
     written_numbers,
 )
-from hardmine.data.quality.usable_data import PlacedSplit, place_splits
+from hardmine.data.quality.usable_data import PlacedSplit, judge_forms, place_splits
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Mask
@@ -82,8 +82,9 @@ def repair(
         DataError: ``out`` holds something, or the copy cannot be written.
     """
     changes: list[Change] = []
-    mended = {name: _mend_boxes(name, raw, changes) for name, raw in raws.items()}
     headers = {i.record.path: (i.size, i.turn) for i in seen if i.hash is not None}
+    forms = judge_forms(raws, headers)
+    mended = {name: _mend_boxes(name, raw, forms.get(name), changes) for name, raw in raws.items()}
     for name, placed in place_splits(mended, headers).items():
         mended[name] = _mend_sizes(name, mended[name], placed, changes)
     splits = build_splits(mended)
@@ -99,11 +100,13 @@ def repair(
     return Repair(done, tuple(changes))
 
 
-def _mend_boxes(split: str, raw: RawSplit, changes: list[Change]) -> RawSplit:
+def _mend_boxes(
+    split: str, raw: RawSplit, verdict: FormVerdict | None, changes: list[Change]
+) -> RawSplit:
     """Read the boxes in the form that explains them, and put swapped corners in order."""
     table, boxes = object_table(raw), object_table(raw).boxes.copy()
     numbers, sizes = written_numbers(raw)
-    mixed, verdict = judge_units(raw), judge_form(raw)
+    mixed = judge_units(raw)
     why = np.full(len(boxes), "", object)
     if mixed is not None:
         boxes[mixed.rows] = to_xyxy(mixed.other, numbers, sizes)[mixed.rows]

@@ -25,7 +25,7 @@ from hardmine.data.formats.label_validation import (
     object_table,
 )
 from hardmine.data.images import read_header
-from hardmine.data.load_dataset import build_splits, read_splits, report_loaded
+from hardmine.data.load_dataset import build_splits, passed_over, read_splits, report_loaded
 from hardmine.data.quality.label_coordinates import (
     FormVerdict,
     LabelledSizes,
@@ -80,20 +80,25 @@ def load_usable(
             images of another shape than their labels say.
     """
     raws = read_splits(path, images=images, empty_is_verified=empty_is_verified)
+    headers = read_headers(raws)
+    forms = judge_forms(raws, headers)
     for name, raw in raws.items():
         mixed = judge_units(raw)
         if mixed is not None:
             raise DataError(f"{path} ({name}): {mixed}; {_way_on(path)}")
-        form = judge_form(raw)
-        if form is not None and is_wrong_form(form):
-            raise DataError(f"{path} ({name}): boxes in another form: {form}; {_way_on(path)}")
-    placed = place_splits(raws, read_headers(raws))
+        if name in forms and is_wrong_form(forms[name]):
+            raise DataError(
+                f"{path} ({name}): boxes in another form: {forms[name]}; {_way_on(path)}"
+            )
+    placed = place_splits(raws, headers)
     _refuse_unknown(str(path), placed)
     for line in dict.fromkeys(str(v) for split in placed.values() for v in split.verdicts if v):
         logger.warning("%s: labels and pictures differ in size: %s", path, line)
     datasets = build_splits({name: split.raw for name, split in placed.items()}, categories)
     for name, dataset in datasets.items():
         report_loaded(f"{path} ({name})", dataset)
+    for problem in passed_over(path, raws):
+        logger.warning("%s: %s", path, problem)
     return datasets
 
 
@@ -110,6 +115,23 @@ def usable(dataset: Dataset) -> Dataset:
         return dataset
     built = build_dataset(placed["all"].raw, dataset.categories)
     return replace(dataset, records=built.records, problems=(*dataset.problems, *built.problems))
+
+
+def judge_forms(raws: Mapping[str, RawSplit], headers: Headers) -> dict[str, FormVerdict]:
+    """Return the verdict on the form of each split's boxes, where something can be said.
+
+    Boxes on pictures as they are stored look like boxes with x and y swapped where EXIF turns all
+    pictures of a set; turned, they are in the form that they should have.
+    """
+    found = {name: verdict for name, raw in raws.items() if (verdict := judge_form(raw))}
+    if not any(verdict.doubtful for verdict in found.values()):
+        return found
+    for name, split in place_splits(raws, headers).items():
+        turned = any(verdict and verdict.reading is Reading.TURNED for verdict in split.verdicts)
+        after = judge_form(split.raw) if turned and found[name].doubtful else None
+        if after is not None and not after.doubtful:
+            found[name] = after
+    return found
 
 
 def is_wrong_form(verdict: FormVerdict) -> bool:

@@ -25,7 +25,7 @@ from hardmine.data.data_options import SplitOptions
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.formats.image_files import plain_path, relative_name
 from hardmine.data.images import open_picture
-from hardmine.data.load_dataset import load_splits
+from hardmine.data.quality.usable_data import load_usable
 from hardmine.data.splits.near_duplicates import (
     MAX_DISTANCE,
     find_near,
@@ -204,7 +204,7 @@ def split(
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target}: exists and is not empty, wanted a new folder")
-    splits = load_splits(data, images=images, empty_is_verified=empty_is_verified)
+    splits = load_usable(data, images=images, empty_is_verified=empty_is_verified)
     merged = _merged(splits, plain_path(data), None if images is None else plain_path(images))
     if how.by_time:
         result = split_by_time(merged, fractions, how.seed, gap=how.gap)

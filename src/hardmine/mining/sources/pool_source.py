@@ -425,7 +425,7 @@ def _part_of(line: str) -> Source | None:
         return GlobSource(line) if _is_glob(line) else None
     if is_url(line):
         return open_source(line)
-    if Path(line).is_dir():
+    if os.path.isdir(line):  # noqa: PTH112 (a name may be too long)
         return FolderSource(line)
     if is_archive(line) and not _is_glob(line):
         return ArchiveSource(line)
@@ -433,7 +433,7 @@ def _part_of(line: str) -> Source | None:
 
 
 def _is_glob(line: str) -> bool:
-    return bool(_GLOB & set(line)) and not is_url(line) and not Path(line).exists()
+    return bool(_GLOB & set(line)) and not is_url(line) and not os.path.exists(line)  # noqa: PTH110
 
 
 def _expand(names: Iterable[str], *, strict: bool = True) -> Iterator[ImageItem | Problem]:
