@@ -7,7 +7,7 @@ VENV := .venv
 CLIENTS := .venv-clients
 CONVERTER := .venv-litert
 # Other people's detectors; after them what RF-DETR trains with ('rfdetr[train]' would pin other versions of ours).
-FRAMEWORKS := ultralytics transformers rfdetr libreyolo \
+FRAMEWORKS := ultralytics transformers rfdetr libreyolo labelme \
 	pytorch-lightning torchmetrics peft hotcoco ultrafast-pycocotools vernier torch-hungarian
 # litert-torch and all that it needs beside what is there; it asks for an older torch, so pip must not decide.
 LITERT := litert-torch ai-edge-quantizer litert-converter litert-lm-builder xdsl jax jaxlib jaxtyping wadler_lindig \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from made_models import (
     sorted_rows,
     train,
 )
+from PIL import Image
 
 import hardmine
 
@@ -123,3 +125,59 @@ def compare_libreyolo(
         assert_same(detector.predict(image, score_threshold=score), wanted)
         total += len(wanted[1])
     return total
+
+
+def test_labelme_loads_what_is_written_for_it(tmp_path: Path) -> None:
+    """Its own reader takes a file with objects, one with an object to ignore, and one without any."""
+    labelme = pytest.importorskip("labelme")
+    data = drawn_labels(tmp_path / "in")
+    out = hardmine.convert(data, tmp_path / "out", "labelme").out
+    loaded = {path.stem: labelme.LabelFile(str(path)) for path in sorted(out.glob("[ab].json"))}
+    assert [(s["label"], s["points"], s["shape_type"]) for s in loaded["a"].shapes] == [
+        ("cat", [[4.0, 5.0], [20.0, 15.0]], "rectangle"),
+        ("dög", [[1.0, 2.0], [9.0, 8.0]], "rectangle"),
+    ]
+    assert [s["flags"] for s in loaded["a"].shapes] == [{}, {"difficult": True}]
+    assert loaded["b"].shapes == []
+    assert loaded["a"].imagePath == "a.png"
+    assert loaded["a"].imageData, "it finds the picture beside the file"
+
+
+def test_rfdetrs_own_loader_reads_what_is_written_for_it(tmp_path: Path) -> None:
+    coco = pytest.importorskip("rfdetr.datasets.coco")
+    data = hardmine.load_dataset(drawn_labels(tmp_path / "in"))
+    out = hardmine.convert({"train": data, "val": data}, tmp_path / "out", "rfdetr").out
+    assert coco.is_valid_coco_dataset(str(out))
+    how = {
+        "dataset_dir": str(out),
+        "square_resize_div_64": True,
+        "segmentation_head": False,
+        "multi_scale": False,
+        "expanded_scales": False,
+        "patch_size": 16,
+        "num_windows": 2,
+    }
+    loaded = coco.build_roboflow_from_coco("val", SimpleNamespace(**how), 128)
+    assert len(loaded) == 2
+    targets = [target for _, target in (loaded[0], loaded[1])]
+    assert sorted(len(target["labels"]) for target in targets) == [0, 1], "one is to be ignored"
+    found = next(target for target in targets if len(target["labels"]))
+    assert found["labels"].tolist() == [0]
+    assert np.allclose(found["boxes"].numpy(), [[12 / 40, 10 / 30, 16 / 40, 10 / 30]], atol=1e-4)
+
+
+def drawn_labels(folder: Path) -> Path:
+    """Write a picture with two objects, of which one is to be ignored, and an empty one, as VOC."""
+    corners = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
+    rows = (("cat", 0, (4, 5, 20, 15)), ("dög", 1, (1, 2, 9, 8)))
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>{difficult}</difficult>"
+        f"<bndbox>{corners.format(*box)}</bndbox></object>"
+        for name, difficult, box in rows
+    )
+    folder.mkdir()
+    for name, content in (("a", objects), ("b", "")):
+        Image.new("RGB", (40, 30), (9, 99, 199)).save(folder / f"{name}.png")
+        text = f"<annotation>{content}</annotation>"
+        (folder / f"{name}.xml").write_text(text, encoding="utf-8")
+    return folder

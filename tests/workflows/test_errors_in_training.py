@@ -209,7 +209,7 @@ def starts() -> Iterator[Any]:
             yield pytest.param(kind, start_loop, id=f"{kind}-loop")
 
 
-@pytest.mark.parametrize(("kind", "start"), starts())
+@pytest.mark.parametrize(("kind", "start"), list(starts()))
 def test_what_check_calls_an_error_is_refused_or_mended(
     tmp_path: Path,
     pools: Path,
