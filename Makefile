@@ -56,7 +56,8 @@ test-clients: setup ## tests against other frameworks' own packages, in an envir
 	HARDMINE_CLIENTS=1 OMP_NUM_THREADS=1 $(CONVERTER)/bin/python -m pytest tests/clients/test_litert_export.py
 
 fuzz: setup ## 100,000 inputs for each reader of labels, predictions, lists and archives (hours)
-	HARDMINE_FUZZ=100000 $(BIN)/python -m pytest --timeout 0 tests/test_fuzz_readers.py
+	HARDMINE_FUZZ=100000 $(BIN)/python -m pytest --timeout 0 tests/test_fuzz_readers.py \
+		$(if $(wildcard /dev/shm),--basetemp=/dev/shm/hardmine-fuzz)
 
 lint: setup ## ruff: rules and formatting
 	$(BIN)/ruff check .
