@@ -435,7 +435,7 @@ def test_the_page_about_python_runs_as_it_stands(world: Path) -> None:
     assert "Dataset(shelf: 12 images" in said.getvalue()
     result = names["result"]
     assert re.fullmatch(
-        r"LoopResult\(loop: 1 rounds, mined \S+ to \S+ alarms per image, "
+        r"LoopResult\(loop: 1 round, mined \S+ to \S+ alarms per image, "
         r"none \S+ to \S+ alarms per image\)",
         repr(result),
     )
