@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from hardmine.mining.pool_store import PoolStore
+from hardmine.review import decisions
+from hardmine.review.candidate_list import CANDIDATES, open_candidates
+from hardmine.review.decisions import Asked, DecisionDesk
 from hardmine.review.request_guard import MAX_BODY, Access
+from hardmine.review.server import Review
+from hardmine.types import Verdict
 from review_world import Served, decided, draw, mined, serve
 
 BOX = [0, 1, 2, 5, "raccoon"]
@@ -316,3 +321,21 @@ def test_a_killed_server_loses_nothing_and_the_next_one_goes_on(tmp_path: Path) 
     finally:
         assert "decisions are in" in second.stop()
     assert second.process.returncode == 0
+
+
+def test_pictures_beside_another_are_no_further_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "RUN_OF_EMPTY", 2)
+    listed = open_candidates(mined(tmp_path, 3, similar={0: 2}))
+    with DecisionDesk(listed.store) as desk:
+        review = Review(listed, desk, "ann")
+        try:
+            together = [Asked(item) for item in listed.items[:3]]
+            desk.decide(together, Verdict.EMPTY, "ann")
+            assert review.progress(CANDIDATES)["advice"] == []
+            desk.decide([Asked(listed.items[3])], Verdict.EMPTY, "ann")
+            (advice,) = review.progress(CANDIDATES)["advice"]
+            assert advice.startswith("The last 2 pictures")
+        finally:
+            review.pictures.close()
