@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -418,6 +419,12 @@ def test_limits_are_inclusive(make: Callable[[], SelectionConfig]) -> None:
 @pytest.mark.parametrize(
     "make",
     [
+        *(
+            partial(rule, **bad)
+            for rule in dict.fromkeys(map(type, RULES))
+            if rule is not AllConfig
+            for bad in ({"floor": -1}, {"neg_to_pos_ratio": -0.5})
+        ),
         lambda: BandConfig(low=0.5, high=0.5),
         lambda: BandConfig(low=0.5, high=1.5),
         lambda: RatioConfig(nms_iou=1.5),

@@ -508,6 +508,8 @@ def test_the_shortlist_of_uncertainty_lies_on_both_sides_of_the_threshold() -> N
     options = RankOptions(rule="uncertainty", threshold=0.65, min_score=0)
     found = take_shortlist(rows, options, size=2)  # 1, .9, .8, .7 | .6, .5, .4, …
     assert [row.image for row in found.rows] == ["2", "3", "4", "5"]
+    found = take_shortlist(rows, replace(options, threshold=rows[4].score), size=2)
+    assert [row.image for row in found.rows] == ["3", "4", "5", "6"]  # inclusive
 
 
 def test_how_many_images_are_looked_at() -> None:

@@ -251,14 +251,14 @@ def test_an_image_handed_out_twice_keeps_its_first_round(tmp_path: Path) -> None
 
 def test_what_was_handed_out_and_who_scored_comes_back_in_order(tmp_path: Path) -> None:
     with PoolStore(tmp_path / "new" / "folder" / "pool.sqlite") as store:
-        store.add_mined("random", 2, ["e"], "m")
+        store.add_mined("random", 1, ["e"], "m")
         store.add_mined("mined", 2, ["d"], "m")
         store.add_mined("mined", 1, ["c", "a", "b"], "m")
         assert list(store.mined("mined")) == ["c", "a", "b", "d"]
         assert store.all_mined() == [
             *(("mined", 1, image, "m") for image in "cab"),
+            ("random", 1, "e", "m"),
             ("mined", 2, "d", "m"),
-            ("random", 2, "e", "m"),
         ]
         fill(store, ("a", 0.5), ("b", 0.5), model="first")
         for model in ("z", "c"):

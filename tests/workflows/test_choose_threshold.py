@@ -140,6 +140,13 @@ def test_near_copies_count_once(world: Path) -> None:
     )
 
 
+def test_an_empty_image_that_repeats_a_labelled_one_is_left_out(world: Path) -> None:
+    shutil.copy("shelf/images/00.png", "pool/labelled.png")
+    result = hardmine.threshold("shelf/predictions.json", "shelf", negatives="pool", max_alarms=0.5)
+    assert result.tables[0][0].alarms.num_images == 6
+    assert any("labelled.png" in note and "00.png" in note for note in result.notes)
+
+
 def test_what_cannot_be_promised_is_said_and_not_written(world: Path) -> None:
     with pytest.raises(hardmine.DataError, match=r"nothing is written.*293 further empty images"):
         hardmine.threshold(
