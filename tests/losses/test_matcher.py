@@ -82,6 +82,16 @@ def test_a_forced_prior_keeps_the_box_that_it_was_forced_on() -> None:
     assert found.iou.tolist() == [[1.0, pytest.approx(8 / 12)]]
 
 
+def test_what_reaches_the_threshold_is_trained_on_the_box_that_it_overlaps_most() -> None:
+    """Priors 0 and 1 are forced; prior 2 overlaps the second box by 100 / 120."""
+    priors = make_priors([[0, 0, 10, 10], [50, 0, 60, 10], [50, 0, 60, 12]])
+    batch = make_batch([[[0, 0, 10, 10], [50, 0, 60, 10]]], [[1, 2]])
+    found = assign_priors(batch, priors, AssignerConfig())
+    assert found.box_index.tolist() == [[0, 1, 1]]
+    assert found.labels.tolist() == [[1, 2, 2]]
+    assert found.iou.tolist() == [[1.0, 1.0, pytest.approx(100 / 120)]]
+
+
 def test_a_box_that_overlaps_no_prior_takes_none() -> None:
     """Trap: argmax over zeros is index 0."""
     priors = make_priors([[0, 0, 10, 10], [20, 0, 30, 10]])
