@@ -264,6 +264,7 @@ def test_what_was_handed_out_and_who_scored_comes_back_in_order(tmp_path: Path) 
         for model in ("z", "c"):
             fill(store, ("a", 0.5), model=model)
         assert store.model_ids() == ["c", "z", "first"]
+        assert store.add_decisions([]) == 0
         for image in "ba":
             store.add_decisions([said(image)])
         assert list(store.decisions()) == ["b", "a"]
