@@ -49,7 +49,7 @@ SETTINGS = settings(
 def fuzz(test: Any) -> Any:
     """Give a test many generators of random numbers; Hypothesis chooses, and reports, their seeds.
 
-    Inputs are made by plain functions of a generator, five times as quick as Hypothesis' strategies.
+    Inputs are made by plain functions of a generator, about twice as quick as Hypothesis' strategies.
     """
     return SETTINGS(given(draw=st.randoms(use_true_random=True))(test))
 
