@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hardmine.cli.main import run as run_line
 from hardmine.comparison.compare_options import CompareOptions, Variant, mining_variants
 from hardmine.comparison.compare_recipes import ComparedData, compare_recipes
 from hardmine.comparison.compare_summary import (
@@ -245,3 +246,21 @@ def test_what_is_worth_it_is_better_somewhere_and_worse_nowhere() -> None:
     said = conclusion([first, mixed, good, better])
     assert said.startswith("Worth it on these data: best, against stock.")
     assert "worse in none: good" in said
+
+
+def test_the_command_trains_every_recipe_on_images_without_objects(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Variant] = []
+
+    def stand_in(variants: list[Variant], *_: object, **__: object) -> None:
+        seen.extend(variants)
+        raise DataError("enough")
+
+    monkeypatch.setattr("hardmine.comparison.compare_recipes.compare_recipes", stand_in)
+    words = ["compare", "default", "auto", "data", "--train-negatives", "mined"]
+    assert run_line(words) == 1
+    assert [variant.with_negatives for variant in seen] == [True, True]
+    assert run_line([*words, "--pool", "pool"]) == 2
+    assert "wanted one of them" in " ".join(capsys.readouterr().err.split())
+    assert len(seen) == 2
