@@ -207,11 +207,11 @@ def alarm_change(
     if not reached or not after.alarms.num_images:
         return AlarmChange(None, None, None, ())
     whole, sample = full_sample(after), draw_images(after, draws, seed)
-    counts = (
+    now, then = (
         np.concatenate([_alarms_at(arm, part, reached) for part in (whole, sample)], axis=1)
         for arm in (after, before)
     )
-    return change_of_counts(*counts, reached)
+    return change_of_counts(now, then, reached)
 
 
 def change_of_counts(after: F64, before: F64, recalls: Sequence[float]) -> AlarmChange:
