@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from eval_worlds import empties, one_object_each, random_scored
@@ -18,6 +20,8 @@ from hardmine.evaluation.intervals import (
     poisson_limits,
 )
 from hardmine.evaluation.paired import (
+    alarm_change,
+    change_of_counts,
     paired_difference,
     paired_difference_over_seeds,
     paired_ratio,
@@ -268,3 +272,30 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         assert interval is not None
         covered += (interval.low or 0) <= 0.5 <= (interval.high or 99)
     assert covered >= 0.85 * 40
+
+
+def test_alarms_that_changed_are_counted_at_each_recall() -> None:
+    """Four objects with scores .9, .8, .7, .6: recall .5 is reached at .8, recall .75 and .7 at .7.
+
+    Before, 3 alarms reach .8 and 7 reach .7; after, 1 and 3. The weights are √(1.5 + 3.5) and √(3.5 + 7.5).
+    """
+    val = one_object_each(0.9, 0.8, 0.7, 0.6)
+    before = ArmScores(val, empties(*[[0.85]] * 3, *[[0.75]] * 4))
+    after = ArmScores(val, empties([0.85], [0.75], [0.75], *[[0.1]] * 4))
+    found = alarm_change(after, before, recalls=(0.5, 0.7), draws=0)
+    a, b = 5**0.5, 11**0.5
+    expected = (a * math.log(1.5 / 3.5) + b * math.log(3.5 / 7.5)) / (a + b)
+    assert found.ratio == pytest.approx(math.exp(expected))
+    assert (found.recalls, found.deviation) == ((0.5, 0.7), None)
+    same = alarm_change(before, before, recalls=(0.5, 0.7), draws=50)
+    assert (same.ratio, same.low, same.high, same.deviation) == (1.0, 1.0, 1.0, 0.0)
+
+
+def test_a_recall_that_a_draw_does_not_reach_is_left_out() -> None:
+    """1 alarm for 3 at recall .5 in each of 4 draws; recall .9 is missed in the last draw."""
+    after = np.array([[1.0] * 5, [2.0, 2.0, 2.0, 2.0, np.inf]])
+    before = np.array([[3.0] * 5, [4.0] * 5])
+    found = change_of_counts(after, before, (0.5, 0.9))
+    assert found.recalls == (0.5,)
+    assert found.ratio == pytest.approx(1.5 / 3.5)
+    assert found.deviation == pytest.approx(0.0)
