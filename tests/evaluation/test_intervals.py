@@ -277,7 +277,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_alarms_that_changed_are_counted_at_each_recall() -> None:
     """Four objects with scores .9, .8, .7, .6: recall .5 is reached at .8, recall .75 and .7 at .7.
 
-    Before, 3 alarms reach .8 and 7 reach .7; after, 1 and 3. The weights are √(1.5 + 3.5) and √(3.5 + 7.5).
+    Before, 3 alarms reach .8 and 7 reach .7; after, 1 and 3. Weights are √(1.5 + 3.5) and √(3.5 + 7.5).
     """
     val = one_object_each(0.9, 0.8, 0.7, 0.6)
     before = ArmScores(val, empties(*[[0.85]] * 3, *[[0.75]] * 4))
