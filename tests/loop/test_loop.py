@@ -262,7 +262,7 @@ def test_the_guard_ends_the_loop_and_the_metrics_say_what_each_rule_would_have_d
         path.rename(path.with_name(f"{kind}-{int(score) // 2}-{number}.png"))
     result = run(inputs, tmp_path / "run", World(), stop="guarded", rounds=5)
     assert result.stopped is not None
-    assert result.stopped.startswith("round 2, mined, guarded rule: over the last 2 rounds alarms")
+    assert result.stopped.startswith("round 2, mined, guarded rule: alarms at recall ")
     assert result.rows[-1]["round"] == 2
     rules = json.loads((tmp_path / "run" / "metrics.json").read_text())["stop_rules"]["mined"]
     assert rules["guarded"]["round"] == 2
