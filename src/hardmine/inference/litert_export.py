@@ -80,7 +80,7 @@ class _Encoded(nn.Module):
         corner, size = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
         inside = ((size[..., :1] > 0) & (size[..., 1:] > 0)).to(size.dtype)
         whole = torch.cat([corner, corner + size.clamp(min=_LEAST)], -1)
-        x, y, w, h = encode_boxes(whole, priors).split(1, -1)
+        x, y, w, h = torch.split(encode_boxes(whole, priors), 1, -1)
         logits = output.class_logits
         softmax = output.score_form is ScoreForm.SOFTMAX
         scores = logits.softmax(-1) if softmax else logits.sigmoid()

@@ -166,12 +166,13 @@ def append_coco(file: Path, split: Dataset, images: Sequence[NewImage]) -> Addit
 
 def _next_id(entries: Sequence[Mapping[str, Any]]) -> int:
     """Return a number above all ids; those that are no numbers clash with none."""
-    known = (e.get("id") for e in entries if isinstance(e, dict))
-    return max((int(number) for number in known if _is_whole(number)), default=0) + 1
+    known = (_whole_number(e.get("id")) for e in entries if isinstance(e, dict))
+    return max((number for number in known if number is not None), default=0) + 1
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and value.strip().isdigit())
+def _whole_number(value: Any) -> int | None:
+    is_text_of_one = isinstance(value, str) and value.strip().isdecimal()
+    return int(value) if isinstance(value, int) or is_text_of_one else None
 
 
 def entry_name(entry: Any) -> str:
