@@ -60,7 +60,7 @@ _NO_CANVAS = Resize(1, 1)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """A picture as u8[H, W, 3] RGB with its perceptual hash (0 when it was not asked for)."""
+    """A picture, prepared for the framework, with its perceptual hash (0 when it was not asked for)."""
 
     name: str
     pixels: U8
@@ -89,11 +89,18 @@ class FrameworkDetector(PredictMixin, ABC):
         """Return the detections from score ``SCORE_FLOOR`` on, in pixels of each picture, best first.
 
         Args:
-            pictures: u8[H, W, 3] RGB, all of one size.
+            pictures: u8[H, W, 3] as :meth:`prepare` gives them, all of one size.
         """
+
+    def prepare(self, picture: U8) -> U8:
+        """Return u8[H, W, 3] RGB as :meth:`run` wants it; called where pictures are read."""
+        return picture
 
     def detect_pictures(self, pictures: Sequence[U8]) -> list[Detections]:
         """Return the detections of u8[H, W, 3] RGB pictures of any sizes, in order."""
+        return self._detect_prepared([self.prepare(picture) for picture in pictures])
+
+    def _detect_prepared(self, pictures: Sequence[U8]) -> list[Detections]:
         order = sorted(range(len(pictures)), key=lambda i: pictures[i].shape)
         found = [Detections.none()] * len(pictures)
         for _, same in groupby(order, key=lambda i: pictures[i].shape):
@@ -150,22 +157,23 @@ class FrameworkDetector(PredictMixin, ABC):
         self, items: Iterable[ImageItem], *, hashed: bool
     ) -> Iterator[ScoredImage | Problem]:
         def read(batch: Sequence[ImageItem]) -> list[_Read | Problem]:
-            """Read the pictures of a batch."""
-            return [_read(item, hashed=hashed) for item in batch]
+            """Read the pictures of a batch and make them ready."""
+            return [_read(item, self.prepare, hashed=hashed) for item in batch]
 
         for batch in run_ordered(batched(items, self._at_once), read, count_workers(count_cores())):
             good = [item for item in batch if isinstance(item, _Read)]
-            found = iter(self.detect_pictures([item.pixels for item in good]))
+            found = iter(self._detect_prepared([item.pixels for item in good]))
             for item in batch:
                 yield item if isinstance(item, Problem) else _scored_image(item, next(found))
 
 
-def _read(item: ImageItem, *, hashed: bool) -> _Read | Problem:
+def _read(item: ImageItem, prepare: Callable[[U8], U8], *, hashed: bool) -> _Read | Problem:
     try:
         image = open_item(item).pixels
     except DataError as error:
         return item_problem(item, error)
-    return _Read(item.name, np.asarray(image), perceptual_hash(image) if hashed else 0)
+    pixels = prepare(np.asarray(image))
+    return _Read(item.name, pixels, perceptual_hash(image) if hashed else 0)
 
 
 def _scored_image(read: _Read, found: Detections) -> ScoredImage:
@@ -221,8 +229,8 @@ class UltralyticsDetector(FrameworkDetector):
         self.side = side
 
     def run(self, pictures: Sequence[U8]) -> list[Detections]:
-        """Return what ``model.predict`` finds in pictures of one size (it takes BGR)."""
-        bgr = [_blue_first(picture) for picture in pictures]
+        """Return what ``model.predict`` finds in BGR pictures of one size."""
+        bgr = list(pictures)
         if self._predictor is not None:
             results = self._predict_again(bgr)
         else:
@@ -238,6 +246,14 @@ class UltralyticsDetector(FrameworkDetector):
             self._predictor = getattr(self._model, "predictor", None)
         return [_ultralytics_detections(result.boxes, self._classes) for result in results]
 
+    def prepare(self, picture: U8) -> U8:
+        """Return u8[H, W, 3] RGB as BGR, by OpenCV where the framework brought it."""
+        opencv = sys.modules.get("cv2")
+        if opencv is None:
+            return np.ascontiguousarray(picture[..., ::-1])
+        turned: U8 = opencv.cvtColor(picture, opencv.COLOR_RGB2BGR)
+        return turned
+
     @torch.inference_mode()
     def _predict_again(self, bgr: list[U8]) -> Sequence[Any]:
         """Take the three steps of ``predict`` alone: it keeps what the first call was asked.
@@ -250,15 +266,6 @@ class UltralyticsDetector(FrameworkDetector):
         images = predictor.preprocess(bgr)
         results: Sequence[Any] = predictor.postprocess(predictor.inference(images), images, bgr)
         return results
-
-
-def _blue_first(picture: U8) -> U8:
-    """Return u8[H, W, 3] RGB as BGR, by OpenCV where the framework brought it."""
-    opencv = sys.modules.get("cv2")
-    if opencv is None:
-        return np.ascontiguousarray(picture[..., ::-1])
-    turned: U8 = opencv.cvtColor(picture, opencv.COLOR_RGB2BGR)
-    return turned
 
 
 def _ultralytics_detections(boxes: Any, classes: ClassTable) -> Detections:
