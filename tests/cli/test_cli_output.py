@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,8 @@ from hardmine.cli.console import (
     show_mining,
     show_rounds,
 )
-from hardmine.cli.model_commands import describe, find_images, result_rows
+from hardmine.cli.model_commands import ListedImages, describe, result_rows
 from hardmine.detections import Detections
-from hardmine.errors import DataError
 from hardmine.evaluation.measurement import Measurement
 from hardmine.mining.mine import MiningResult
 from hardmine.types import PoolScore, Problem
@@ -209,20 +209,24 @@ def test_describe() -> None:
     assert describe(Path("a.jpg"), Detections.none(), ("raccoon",)) == "a.jpg: nothing"
 
 
-def test_find_images_gives_each_its_own_target(tmp_path: Path) -> None:
+def test_each_listed_image_has_a_target_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for name in ("a/x.png", "a/sub/x.png", "b/x.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / name)
-    (tmp_path / "a" / "broken.jpg").write_bytes(b"not an image")
-    targets, problems = find_images([tmp_path / "a", tmp_path / "b" / "x.jpg", tmp_path / "a"])
-    assert {path.relative_to(tmp_path).as_posix(): str(to) for path, to in targets.items()} == {
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(name)
+    with zipfile.ZipFile("b/more.zip", "w") as archive:
+        archive.write("b/x.jpg", "sub/x.jpg")
+    listed = ListedImages(["a", "b/x.jpg", "a", "b/more.zip"])
+    assert listed.count() is None
+    names = [item.name for item in listed.items()]
+    inside = f"{tmp_path}/b/more.zip!/sub/x.jpg"
+    assert sorted(names) == sorted(["a/x.png", "a/sub/x.png", "b/x.jpg", inside])
+    assert {name: to.as_posix() for name, to in listed.targets.items()} == {
         "a/x.png": "x.jpg",
         "a/sub/x.png": "sub/x.jpg",
         "b/x.jpg": "x-2.jpg",
+        inside: "sub/x-2.jpg",
     }
-    assert [Path(problem.file).name for problem in problems] == ["broken.jpg"] * 2
-
-
-def test_no_image_at_all(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no image in"):
-        find_images([tmp_path])
+    assert ListedImages(["a", "b/x.jpg"]).count() == 3

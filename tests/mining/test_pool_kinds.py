@@ -12,13 +12,16 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from hardmine import mine
+from hardmine.cli.main import app
 from hardmine.errors import DataError
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.tiles import tiled
@@ -32,6 +35,8 @@ from hardmine.review.review_pictures import ReviewPictures
 from hardmine.review.run_review import export_to_label, open_listed
 from hardmine.review.verdicts import read_verdicts
 from hardmine.types import Decision, Verdict
+from hardmine.workflows.export_model import calibration_pictures
+from hardmine.workflows.image_sets import load_negatives
 from tiny_models import tiny_detector
 
 KINDS = ("folder", "glob", "list", "tar", "tar.gz", "zip", "url", "url of a tar")
@@ -248,6 +253,42 @@ def told(pool: str, predictions: Path, out: Path) -> Result:
     return 0 if page is None else page.read_text().count("<img")
 
 
+def predicted(pool: str, predictions: Path, out: Path) -> Result:
+    """``hardmine predict``: every image's line, and the pictures that it saves."""
+    lines = command("predict", predictions, pool, "--save", "--out", out, "--min-score", 0.35)
+    assert len(list(out.rglob("*.jpg"))) == 8
+    names = ("cam1/", "cam2/", "a.png", "b.jpg")
+    return sorted(
+        unquote(line)[max(unquote(line).find(name) for name in names) :] for line in lines
+    )
+
+
+def compared(pool: str, predictions: Path, out: Path) -> Result:
+    """``hardmine check-detector``: all images that the reference names are compared."""
+    return command("check-detector", predictions, pool, "--reference", predictions)
+
+
+def command(*words: object) -> list[str]:
+    """Return the lines of standard output of a command that succeeds."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    return [line for line in done.stdout.splitlines() if line]
+
+
+def held_out(pool: str, predictions: Path, out: Path) -> Result:
+    """``--negatives``: what is found on all of the images."""
+    empty = load_negatives(pool, ("cup", "jar"), "negatives", out)
+    assert all(record.state.is_negative for record in empty.records)
+    found = load_detector(predictions).detect_images([record.path for record in empty.records])  # type: ignore[attr-defined]
+    return sorted(one.scores.tolist() for one in found)
+
+
+def calibrated(pool: str, predictions: Path, out: Path) -> Result:
+    """``export --calibrate``: the pixels of all images."""
+    pictures = calibration_pictures(pool, out)
+    return sorted(np.asarray(Image.open(path)).tobytes() for path in pictures)
+
+
 WAYS: tuple[Callable[[str, Path, Path], Result], ...] = (
     plainly,
     from_predictions,
@@ -261,6 +302,10 @@ WAYS: tuple[Callable[[str, Path, Path], Result], ...] = (
     reviewed,
     told,
     unpacked,
+    predicted,
+    compared,
+    held_out,
+    calibrated,
 )
 
 

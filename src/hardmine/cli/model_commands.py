@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -40,11 +39,11 @@ def train(
     val: options.Val = None,
     negatives: options.Negatives = None,
     train_negatives: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--train-negatives",
             metavar="DIR",
-            exists=True,
+            callback=options.pool_spec,
             help="Images to train on that hold no object; Hardmine does not check this.",
         ),
     ] = None,
@@ -120,9 +119,11 @@ def val(
 def predict(
     checkpoint: options.Checkpoint,
     sources: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="IMAGE|VIDEO|DIR…", exists=True, help="Images, videos, or folders of these."
+            metavar="IMAGE|VIDEO|DIR…",
+            callback=options.pool_specs,
+            help="Images, videos, folders of these, globs, .txt lists, tar or zip archives, or URLs.",
         ),
     ],
     *,
@@ -156,7 +157,7 @@ def predict(
 def predict_images(
     console: Console,
     detector: Detector,
-    sources: Sequence[Path],
+    sources: Sequence[str],
     *,
     every: str | None,
     save: Path | None,
@@ -168,21 +169,17 @@ def predict_images(
     Raises:
         DataError: no image in the sources; or some could not be read, after all others were done.
     """
-    from hardmine.inference.image_loading import ImageItem
     from hardmine.inference.predict import chosen_point, score_items
     from hardmine.types import Problem
 
-    videos = find_videos(sources)
-    targets, problems = find_images([s for s in sources if s not in videos], needed=not videos)
-    total = 0 if videos else len(targets)
-    images = (ImageItem(str(path)) for path in targets)
-    items = chain(images, _frames(videos, every, problems))
+    listed = ListedImages(sources, every)
+    total, problems = listed.count() or 0, listed.problems
     point = chosen_point(detector, min_score)
     if point.promise:
         console.note(f"from the model's own threshold on: {point.promise}")
     rows: list[dict[str, Any]] = []
     with console.progress() as step:
-        for done, item in enumerate(score_items(detector, items, batch_size=16), start=1):
+        for done, item in enumerate(score_items(detector, listed.items(), batch_size=16), start=1):
             step("images", done, total)
             if isinstance(item, Problem):
                 problems.append(item)
@@ -193,8 +190,9 @@ def predict_images(
             else:
                 console.result(describe(item.name, found, detector.categories))
             if save is not None:
-                inside = targets.get(item.path) or Path(f"{Path(item.name).name}.jpg")
-                _save(item.name, found, detector.categories, save / inside)
+                _save(item.name, found, detector.categories, save / listed.targets[item.name])
+    if not listed.targets and not problems:
+        raise DataError(f"no image in {', '.join(sources)}")
     if as_json:
         console.json(rows)
     if save is not None:
@@ -202,71 +200,80 @@ def predict_images(
     _report(console, problems)
 
 
-def find_videos(sources: Sequence[Path]) -> list[Path]:
-    """Return the videos among files and folders."""
-    from hardmine.data.formats.image_files import walk_files
-    from hardmine.data.video import is_video
+class ListedImages:
+    """The images of files, folders and whatever else may be a pool, each once.
 
-    files = (walk_files(source) if source.is_dir() else [str(source)] for source in sources)
-    return list(dict.fromkeys(Path(file) for file in chain(*files) if is_video(file)))
-
-
-def _frames(
-    videos: Sequence[Path], every: str | None, problems: list[Problem]
-) -> Iterator[ImageItem]:
-    """Yield the frames of videos; what is wrong with them goes into ``problems``."""
-    from hardmine.mining.sources.pool_source import open_source
-    from hardmine.types import Problem
-
-    for video in videos:
-        for item in open_source(video, every).items():
-            if isinstance(item, Problem):
-                problems.append(item)
-            else:
-                yield item
-
-
-def find_images(
-    sources: Sequence[Path], *, needed: bool = True
-) -> tuple[dict[Path, Path], list[Problem]]:
-    """Return the images of files and folders, each with the relative path to save its picture at.
-
-    No two images share such a path. Folders are searched recursively; what cannot be read in them
-    is returned as problems.
-
-    Raises:
-        DataError: there is no image at all, and one is ``needed``.
+    Attributes:
+        targets: of each image that was listed, the relative path to save its picture at, which no two
+            images share.
+        problems: what could not be listed.
     """
-    from hardmine.data.formats.image_files import load_images
+
+    def __init__(self, sources: Sequence[str], every: str | None = None) -> None:
+        """Open the sources.
+
+        Raises:
+            DataError: no such file or folder.
+        """
+        from hardmine.mining.sources.pool_source import open_source
+
+        self._parts = [s if _is_picture(s) else open_source(s, every) for s in sources]
+        self._given = [*sources]
+        self._taken: set[Path] = set()
+        self.targets: dict[str, Path] = {}
+        self.problems: list[Problem] = []
+
+    def count(self) -> int | None:
+        """Return how many images there are, each source counted by itself; ``None`` if not known."""
+        counts = [1 if isinstance(part, str) else part.count() for part in self._parts]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def items(self) -> Iterator[ImageItem]:
+        """Yield the images; of a folder that was given by a relative path by relative names."""
+        from hardmine.inference.image_loading import ImageItem
+        from hardmine.mining.sources.pool_source import name_inside
+        from hardmine.types import Problem
+
+        for given, part in zip(self._given, self._parts, strict=True):
+            if isinstance(part, str):
+                if self._is_new(part, Path(part).name):
+                    yield ImageItem(part)
+                continue
+            for item in part.items():
+                if isinstance(item, Problem):
+                    self.problems.append(item)
+                    continue
+                inside = name_inside(part, item.name)
+                of_folder = item.read is None and Path(given).is_dir()
+                name = str(Path(given) / inside) if of_folder else item.name
+                if self._is_new(name, inside):
+                    yield replace(item, name=name)
+
+    def _is_new(self, name: str, inside: str) -> bool:
+        from hardmine.data.video import split_frame
+
+        if name in self.targets:
+            return False
+        parts = PurePosixPath(inside.replace("!/", "/")).parts
+        place = Path(*(part for part in parts if part not in ("/", "..")))
+        is_frame = split_frame(name) is not None
+        target = place.with_name(f"{place.name}.jpg") if is_frame else place.with_suffix(".jpg")
+        number = 2
+        while target in self._taken:
+            target = place.with_name(f"{place.stem}-{number}.jpg")
+            number += 1
+        self._taken.add(target)
+        self.targets[name] = target
+        return True
+
+
+def _is_picture(source: str) -> bool:
+    """Say whether a source is one file that holds one image."""
     from hardmine.data.video import is_video
-    from hardmine.types import ImageState
+    from hardmine.mining.sources.archives_and_videos import is_archive
 
-    targets: dict[Path, Path] = {}
-    problems: list[Problem] = []
-    for source in sources:
-        if source.is_dir():
-            images = load_images(source, state=ImageState.UNREVIEWED, source="predict")
-            problems += (problem for problem in images.problems if not is_video(problem.file))
-            for record in images.records:
-                _add(targets, record.path, source)
-        else:
-            _add(targets, source, source.parent)
-    if needed and not targets and not problems:
-        raise DataError(f"no image in {', '.join(str(source) for source in sources)}")
-    return targets, problems
-
-
-def _add(targets: dict[Path, Path], path: Path, root: Path) -> None:
-    if path in targets:
-        return
-    inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-    wanted = inside.with_suffix(".jpg")
-    taken = set(targets.values())
-    number = 2
-    while wanted in taken:
-        wanted = inside.with_name(f"{inside.stem}-{number}.jpg")
-        number += 1
-    targets[path] = wanted
+    of_many = source.lower().endswith(".txt") or is_video(source) or is_archive(source)
+    return not of_many and Path(source).is_file()
 
 
 def result_rows(
@@ -419,8 +426,12 @@ def export(
 def check_detector(
     checkpoint: options.Checkpoint,
     pool: Annotated[
-        Path,
-        typer.Argument(metavar="IMAGES", exists=True, file_okay=False, help="A folder of images."),
+        str,
+        typer.Argument(
+            metavar="IMAGES",
+            callback=options.pool_spec,
+            help="A folder of images, a glob, a .txt list, a tar or zip archive, or a URL.",
+        ),
     ],
     *,
     reference: Annotated[

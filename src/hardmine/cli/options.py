@@ -76,7 +76,8 @@ def _detector_spec(text: str) -> str:
     return text
 
 
-def _pool_spec(text: str | None) -> str | None:
+def pool_spec(text: str | None) -> str | None:
+    """Return what names a pool; a path that does not exist is a usage error."""
     if text is None or "://" in text or any(mark in text for mark in "*?["):
         return text
     if Path(text.partition("#every=")[0]).exists():
@@ -84,12 +85,17 @@ def _pool_spec(text: str | None) -> str | None:
     raise typer.BadParameter(f"path {text!r} does not exist")
 
 
+def pool_specs(texts: list[str]) -> list[str]:
+    """Check each by :func:`pool_spec`."""
+    return [pool_spec(text) or "" for text in texts]
+
+
 Pool = Annotated[
     str | None,
     typer.Option(
         "--pool",
         metavar="POOL",
-        callback=_pool_spec,
+        callback=pool_spec,
         help="The images to mine from: a folder, a glob in quotes, a .txt list, a video or a folder "
         "of videos, a tar or zip archive, or a URL. Images of videos, archives and URLs are written "
         "into the folder 'pool' of the run.",
@@ -147,14 +153,14 @@ LoopVal = Annotated[
     typer.Option("--val", metavar="DATA|FRACTION", help=_VAL_HELP, rich_help_panel="Data"),
 ]
 Negatives = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--negatives",
         metavar="DIR",
-        exists=True,
+        callback=pool_spec,
         help="Images without objects that are held out: false alarms are counted on them, and "
-        "nothing trains on them. Of videos, one frame a second is taken, and alarms are also counted "
-        "per hour.",
+        "nothing trains on them. A folder, or anything else that --pool of 'loop' takes. Of videos, "
+        "one frame a second is taken, and alarms are also counted per hour.",
     ),
 ]
 NameOrCheckpoint = Annotated[

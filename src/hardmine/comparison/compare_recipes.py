@@ -195,8 +195,9 @@ def _prepare(data: ComparedData, root: Path, notify: Notify) -> Sets:
 
     steps = Steps(root / "prepare", notify)
     parts = load_train_val(data.data, data.val, steps, seed=0)
-    empty = load_negatives(data.negatives, parts.train.categories, "negatives")
-    more = load_negatives(data.train_negatives, parts.train.categories, "train_negatives")
+    classes, files = parts.train.categories, root / "negatives"
+    empty = load_negatives(data.negatives, classes, "negatives", files)
+    more = load_negatives(data.train_negatives, classes, "train_negatives", files)
     # Together, so that what is measured on repeats none of them, for any variant.
     both = parts.train.with_records([*parts.train.records, *more.records])
     good = separate_sets({"train": both, "val": parts.val, "held_out": empty}, steps)

@@ -241,7 +241,7 @@ def _load_sets(
             f"{list(categories)}"
         )
     empty = negatives if negatives is not None else _named(inputs, "train_negatives")
-    more = load_negatives(empty, categories, "negatives")
+    more = load_negatives(empty, categories, "negatives", run / "negatives")
     train = both.train.with_records([*both.train.records, *more.records])
     val_set = both.val if len(both.val) else None
     return train, val_set, _missing_sets(train, val_set, cropped)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hardmine.errors import ConfigError, DataError
 from hardmine.option_fields import takes_options
-from hardmine.types import Dataset, ImageState
+from hardmine.types import Dataset
 from hardmine.workflows.image_sets import load_val
 from hardmine.workflows.step_cache import Notify, silent
 from hardmine.workflows.train_options import DataOptions, ExportOptions
@@ -77,14 +77,28 @@ def export(
         >>> hardmine.export("first", to="onnx", out="model.onnx").path.name
         'model.onnx'
     """
-    from hardmine.inference.load_detector import load_detector
-
     how, tell = options or ExportOptions(), progress or silent
-    data = how.data
     detector = _ssd(checkpoint)
     path = Path(out or _beside(Path(checkpoint), to, int8=how.int8)).resolve()
-    pictures = _pictures(how.calibrate) if how.calibrate is not None else []
     path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as unpacked:
+        pictures = (
+            [] if how.calibrate is None else calibration_pictures(how.calibrate, Path(unpacked))
+        )
+        return _export(detector, path, to, how, pictures, tell)
+
+
+def _export(
+    detector: TorchDetector,
+    path: Path,
+    to: Target,
+    how: ExportOptions,
+    pictures: Sequence[Path],
+    tell: Notify,
+) -> ExportResult:
+    from hardmine.inference.load_detector import load_detector
+
+    data = how.data
     tell("export", 0, 1)
     _write(detector, path, to, how, pictures[:_CALIBRATED])
     tell("export", 1, 1)
@@ -137,13 +151,11 @@ def _beside(checkpoint: Path, to: Target, *, int8: bool) -> Path:
     return base.with_name(f"{base.name}{'-int8' if int8 else ''}{SUFFIXES[to]}")
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Return images of a folder, evenly spread."""
-    from hardmine.data.formats.image_files import load_images
+def calibration_pictures(pool: Path | str, unpack_to: Path) -> list[Path]:
+    """Return images of a folder, or of whatever else may be a pool, evenly spread."""
+    from hardmine.mining.sources.local_files import load_pool
 
-    records = load_images(folder, state=ImageState.UNREVIEWED, source="calibrate").records
-    if not records:
-        raise DataError(f"{folder}: no readable image to calibrate on")
+    records = load_pool(pool, unpack_to).records
     stride = max(1, len(records) // _CALIBRATED)
     return [record.path for record in records[::stride]]
 
@@ -196,12 +208,13 @@ def _with_ap(
 
 
 def check_detector(
-    detector: Detector, pool: Path, reference: Path, *, classes: Path | None, min_score: float
+    detector: Detector, pool: Path | str, reference: Path, *, classes: Path | None, min_score: float
 ) -> Parity:
     """Compare a detector with the detections that its own framework gives.
 
     Args:
-        pool: a folder of images; those that the reference names are looked at.
+        pool: a folder of images, or whatever else may be a pool; those that the reference names are
+            looked at.
         reference: a predictions file in any form that Hardmine reads.
         classes: the reference's class names, where it has numbers only.
 
@@ -212,18 +225,14 @@ def check_detector(
     from hardmine.inference.export import compare
     from hardmine.inference.predict import detect_images
     from hardmine.inference.predictions_file import load_predictions
+    from hardmine.mining.sources.local_files import load_pool
 
     wanted = load_predictions(reference, classes or detector.categories)
     require_classes(detector.categories, wanted.categories, str(reference), who="the reference")
-    paths = [path for path in _all_pictures(pool) if wanted.names(path)]
-    if not paths:
-        named = next(iter(wanted.by_name), "nothing")
-        raise DataError(f"{reference}: names no image of {pool} (it names {named!r})")
-    return compare(wanted.detect_images(paths), detect_images(detector, paths), min_score)
-
-
-def _all_pictures(folder: Path) -> list[Path]:
-    from hardmine.data.formats.image_files import load_images
-
-    images = load_images(folder, state=ImageState.UNREVIEWED, source="check")
-    return [record.path for record in images.records]
+    with tempfile.TemporaryDirectory() as unpacked:
+        images = load_pool(pool, Path(unpacked))
+        paths = [record.path for record in images.records if wanted.names(record.path)]
+        if not paths:
+            named = next(iter(wanted.by_name), "nothing")
+            raise DataError(f"{reference}: names no image of {pool} (it names {named!r})")
+        return compare(wanted.detect_images(paths), detect_images(detector, paths), min_score)

@@ -108,12 +108,13 @@ def load_negatives(
     """Return images that the user vouches to hold no object; an empty set for ``None``.
 
     Args:
-        data: a video, or a folder that holds some, gives frames as well.
-        frames: the folder below which these are written; where it is not given, videos are passed over.
+        data: a dataset, or whatever may be a pool: a folder, a glob, a list, an archive, a URL, a video.
+        frames: the folder below which frames and images of archives and URLs are written. Where it is
+            not given, the videos of a folder are passed over.
         every: which frames are taken, as ``Sampling.parse`` reads it.
 
     Raises:
-        DataError: a folder without a readable image, or a dataset with labelled objects.
+        DataError: no such images, none that is readable, or a dataset with labelled objects.
     """
     from hardmine.data.formats.image_files import load_images
     from hardmine.data.video import holds_videos
@@ -124,11 +125,11 @@ def load_negatives(
     if isinstance(data, Dataset):
         images = data
     else:
-        root = Path(data).resolve()
-        if frames is not None and holds_videos(root):
-            images = load_pool(root, frames, every)
+        root = Path(data)
+        if root.is_dir() and not (frames is not None and holds_videos(root)):
+            images = load_images(root.resolve(), state=ImageState.ASSUMED_EMPTY, source=source)
         else:
-            images = load_images(root, state=ImageState.ASSUMED_EMPTY, source=source)
+            images = load_pool(data, frames, every)
     if not images.records:
         raise DataError(f"{images.root}: no readable image for {source}")
     records = []

@@ -367,9 +367,10 @@ class ExportOptions:
     )
     calibrate: Path | None = option(
         None,
-        "Pictures like those that the model will see, for --int8; at most 128 are used.",
+        "Pictures like those that the model will see, for --int8; at most 128 are used: a folder, a "
+        ".txt list, or a tar or zip archive.",
         metavar="DIR",
-        path="folder",
+        path="any",
     )
     data: Path | None = data_option(
         "Labelled data to measure the AP of torch and of the export on."
