@@ -160,8 +160,8 @@ def test_train_hands_over_its_options(
     assert got == {
         "data": Path("data"),
         "val": Path("data"),
-        "negatives": Path("pool"),
-        "train_negatives": Path("pool"),
+        "negatives": "pool",
+        "train_negatives": "pool",
         "model": "small160",
         "epochs": 2,
         "weights": "none",

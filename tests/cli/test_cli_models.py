@@ -55,7 +55,7 @@ def test_mistakes(cli: Cli) -> None:
     assert "'--nodes' needs a model" in err
     code, _, err = cli("models small160 --nodes")
     assert code == 2
-    assert "the backbone of small160 is not cut at nodes" in err
+    assert "the backbone of small160 has fixed taps, not chosen nodes" in err
     code, _, err = cli("models --set model.backbone.taps=[features.99]")
     assert code == 2
     assert "features.99" in err
