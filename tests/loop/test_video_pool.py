@@ -67,7 +67,8 @@ def test_a_loop_over_videos_trains_on_frames_and_counts_by_the_hour(
     assert set(taken) <= {"front.mp4", "yard.mkv"}
     served = serve(run)
     try:
-        assert len(json.loads(served.get("/api/list")[1])["verdict"]) == 2
+        queues = json.loads(served.get("/api/list")[1])["fixed"]["queue"]
+        assert queues.count(0) == 2  # the candidates; other queues depend on what the model learnt
         status, body, _ = served.get("/picture/0")
         assert status == 200
         assert Image.open(io.BytesIO(body)).size == (64, 48)

@@ -89,8 +89,8 @@ def _measured(
 
 
 def _per_hour(part: Mapping[str, Any]) -> dict[str, Any]:
-    rate_ = part.get("alarms_per_hour")
-    return {} if rate_ is None else {"alarms_per_hour": rate_}
+    keys = ("frames_per_hour", "alarms_per_hour")
+    return {key: part[key] for key in keys if part.get(key) is not None}
 
 
 COLUMNS = (
