@@ -376,3 +376,17 @@ def test_each_candidate_of_a_round_is_listed_with_what_was_said_of_it() -> None:
     assert "2 more are in rounds/mined-1/candidates.csv" in page
     assert "cam/&lt;0&gt;.jpg" in page
     assert "<td>4 of 9</td></tr>" in page
+
+
+def of_video(number: int, rate: float | None) -> RoundRow:
+    part = {"images": 8, "frames_per_hour": 7200.0, "alarms_per_hour": rate}
+    return RoundRow("mined", number, 9, 0, {"negatives": {"held_out": part}})
+
+
+def test_alarms_per_hour_are_said_with_those_before_or_why_they_are_not_known() -> None:
+    (line,) = page.alarms_per_hour([of_video(0, 300.0), of_video(1, 25.0)])
+    assert line.startswith("Per hour of video there are 25")
+    assert ", 300" in line
+    assert "every 0.5 s" in line
+    (line,) = page.alarms_per_hour([of_video(0, 300.0), of_video(1, None)])
+    assert "is not known, because the recall that was asked for was not reached" in line

@@ -297,8 +297,14 @@ def alarms_per_hour(rows: Sequence[RoundRow]) -> list[str]:
     for name in _video_sets(rows):
         ends = [row.of_set(name) for row in _ends(rows)]
         rates = [part.get("alarms_per_hour") for part in ends]
-        before = f", {wording.rate(rates[0])} in round 0" if len(rates) > 1 else ""
         every = 3600 / ends[-1]["frames_per_hour"]
+        if rates[-1] is None:
+            lines.append(
+                f"How many false alarms there are per hour of video is not known, because the recall "
+                f"that was asked for was not reached ({wording.set_title(name)})."
+            )
+            continue
+        before = f", {wording.rate(rates[0])} in round 0" if len(rates) > 1 else ""
         lines.append(
             f"Per hour of video there are {wording.rate(rates[-1])} false alarms{before} "
             f"({wording.set_title(name)}, a frame looked at every {every:.3g} s)."
