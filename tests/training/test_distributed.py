@@ -94,7 +94,7 @@ def loss_worker(rank: int, port: int, out: str) -> None:
     dist.all_reduce(values)
     if rank == 0:
         torch.save(values / 2, out)
-    dist.destroy_process_group()
+    leave()
 
 
 def norm_world() -> tuple[torch.nn.Module, torch.Tensor]:
@@ -140,7 +140,7 @@ def norm_worker(rank: int, port: int, out: str) -> None:
     values[count:] /= 2  # gradients add up over processes, statistics are the same in each
     if rank == 0:
         torch.save(values, out)
-    dist.destroy_process_group()
+    leave()
 
 
 def start_worker(rank: int, port: int, run: str, out: str) -> None:
@@ -156,7 +156,7 @@ def start_worker(rank: int, port: int, run: str, out: str) -> None:
         made.hold_same_step()
     except CheckpointError as error:
         Path(f"{out}-{rank}").write_text(str(error))
-    dist.destroy_process_group()
+    leave()
 
 
 def fit_worker(rank: int, port: int, run: str, out: str) -> None:
@@ -167,7 +167,13 @@ def fit_worker(rank: int, port: int, run: str, out: str) -> None:
     path = fit(dataset, recipe, Path(out), steps=4)
     assert path.exists()
     if dist.is_initialized():
-        dist.destroy_process_group()
+        leave()
+
+
+def leave() -> None:
+    """End a worker once all are here; gloo's threads can abort one that takes its group down."""
+    dist.barrier()
+    os._exit(0)
 
 
 def free_port() -> int:
