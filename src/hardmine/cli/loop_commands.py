@@ -213,8 +213,8 @@ def apply(
         return
     result = apply_decisions(store, data, how=how.value, images=images, dry_run=dry_run)
     console.result(str(result))
-    told = [each for each in result.skipped if talk.verbose or each.reason != ADDED_BEFORE]
-    shown = told if talk.verbose else told[:MAX_NAMED]
+    new = [each for each in result.skipped if each.reason != ADDED_BEFORE]
+    shown = result.skipped if talk.verbose else new[:MAX_NAMED]
     for each in shown:
         console.note(f"{each.image}: {each.reason}")
     if len(shown) < len(result.skipped):

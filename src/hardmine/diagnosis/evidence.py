@@ -89,6 +89,15 @@ class Evidence:
         return [self.last(f"level{level}.{name}") or 0.0 for level in range(self.num_levels)]
 
 
+def _not_all_images(looked_at: int, count: int) -> list[str]:
+    if count <= looked_at:
+        return []
+    return [
+        f"{looked_at:,} of the {count:,} training images with objects were looked at, evenly spread; "
+        "the list of missing labels holds places on these alone (--images looks at more)."
+    ]
+
+
 def gather(
     run: Path,
     data: Path | str | None = None,
@@ -132,12 +141,7 @@ def gather(
         known["train"] = probe_set(
             model, recipe, objects, lambda done, of: notify("training images", done, of), images
         )
-        if len(objects) > images:
-            limits.append(
-                f"{images:,} of the {len(objects):,} training images with objects were looked at, "
-                "evenly spread; the list of missing labels holds places on these alone (--images looks "
-                "at more)."
-            )
+        limits += _not_all_images(images, len(objects))
         known["gradients"] = probe_gradients(model, recipe, objects)
         boxes = boxes_on_canvas(objects, recipe.resize)
         threshold = recipe.loss.assigner.iou_threshold

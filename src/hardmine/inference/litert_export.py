@@ -74,6 +74,7 @@ class _Encoded(nn.Module):
         self.height, self.width = detector.resize.height, detector.resize.width
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the encoded boxes and all probabilities of one image."""
         output = self.network(images.permute(0, 3, 1, 2))
         priors = self.network.priors.cxcywh
         boxes = clip_boxes(decode_boxes(output.box_deltas, priors), self.height, self.width)

@@ -496,24 +496,24 @@ class Loop:
         _log.info("%s", message)
         return message
 
-    def _finish(
-        self, states: Sequence[ArmState], rows: Sequence[dict[str, Any]], stopped: str | None
-    ) -> LoopResult:
-        from hardmine.loop.loop_summary import report_content
+    def _metrics(
+        self,
+        states: Sequence[ArmState],
+        rows: Sequence[dict[str, Any]],
+        stopped: str | None,
+        undecided: Sequence[str],
+    ) -> dict[str, Any]:
+        """Return what ``metrics.json`` holds."""
         from hardmine.recipes.recipe import recipe_to_dict
-        from hardmine.reports import loop_report
-        from hardmine.reports.advice import warning_lines
 
-        leader = next(state for state in states if state.arm == self.options.leader)
-        undecided = undecided_rounds(leader) if self.options.stop == "guarded" else []
-        metrics = {
+        return {
             "options": plain_options(self.options),
             "sets": describe_sets(self.sets),
             "train_val_leaks": [list(pair) for pair in self.train_val_leaks],
             "rounds": list(rows),
             "comparisons": compare_arms(self.measurement, states),
             "stopped": stopped,
-            "undecided": undecided,
+            "undecided": list(undecided),
             "stop_rules": stop_rule_states(states),
             "measurements": {
                 f"{state.name}-{n}": result.figures
@@ -524,6 +524,17 @@ class Loop:
             "model_choice": list(why_chosen(self.steps.root)),
             "versions": describe_machine(),
         }
+
+    def _finish(
+        self, states: Sequence[ArmState], rows: Sequence[dict[str, Any]], stopped: str | None
+    ) -> LoopResult:
+        from hardmine.loop.loop_summary import report_content
+        from hardmine.reports import loop_report
+        from hardmine.reports.advice import warning_lines
+
+        leader = next(state for state in states if state.arm == self.options.leader)
+        undecided = undecided_rounds(leader) if self.options.stop == "guarded" else []
+        metrics = self._metrics(states, rows, stopped, undecided)
         root = self.steps.root
         write_json(root / "metrics.json", metrics)
         write_csv(root / "metrics.csv", rows)

@@ -205,6 +205,19 @@ _VERDICTS = {
 }
 
 
+def _rows_of(metrics: Mapping[str, Any]) -> tuple[RoundRow, ...]:
+    return tuple(
+        RoundRow(
+            row["arm"],
+            row["round"],
+            row["train_images"],
+            row["negatives_added"],
+            metrics["measurements"][f"{row['arm']}-{row['round']}"],
+        )
+        for row in metrics["rounds"]
+    )
+
+
 def report_content(
     options: LoopOptions,
     sets: LoopSets,
@@ -220,16 +233,6 @@ def report_content(
         decisions: what people said of the pool's images, by path.
     """
     leader = next(state for state in states if state.arm == options.leader)
-    rows = tuple(
-        RoundRow(
-            row["arm"],
-            row["round"],
-            row["train_images"],
-            row["negatives_added"],
-            metrics["measurements"][f"{row['arm']}-{row['round']}"],
-        )
-        for row in metrics["rounds"]
-    )
     stops = tuple(
         Stop(rule, fired["round"] if fired else None, fired["reason"] if fired else None)
         for rule, fired in metrics["stop_rules"][leader.name].items()
@@ -237,7 +240,7 @@ def report_content(
     return ReportData(
         title="Mining rounds",
         categories=sets.train.categories,
-        rows=rows,
+        rows=_rows_of(metrics),
         arms={state.name: state.arm.help for state in states},
         recipe=metrics["recipe"],
         model_choice=tuple(metrics["model_choice"]),
