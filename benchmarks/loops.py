@@ -1,16 +1,19 @@
 """What mining brings on every trial set, with the old and the new defaults of the loop.
 
-    python -m benchmarks.loops [--sets NAME …] [--seeds N …] [--rounds N] [--epochs E] [--recipe R]
+    python -m benchmarks.loops [--sets NAME …] [--seeds N …] [--ways W …] [--rounds N] [--epochs E]
 
-Per set and seed two loops share their round 0: the arms mined, random and none as a user gets them, and
-mined as it was before (a share of .15, the plain model). Prints a row per arm: AP50 (small, medium,
-large), alarms per image at recall .5, .8 and .9, recall at .01, .1 and 1 alarms per image, minutes; then
-mined against the other arms over the seeds, with paired intervals. Goes on where it was stopped.
+Per set and seed there is a loop for each way: ``new``, the arms mined, random and none as a user gets
+them; ``old``, mined as it was before (a share of .15, the plain model); ``fresh`` and ``continue``,
+mined with another start of each round's training; ``half``, mined with half as many images added as are
+labelled. Ways with equal rounds 0 train them once. Prints a row per arm: AP50 (small, medium, large),
+alarms per image at recall .5, .8 and .9, recall at .01, .1 and 1 alarms per image, minutes; then mined
+against the other arms over the seeds, with paired intervals. Goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +32,13 @@ from hardmine.files import write_json
 from hardmine.types import Dataset
 from hardmine.workflows.cached_models import DEFAULT_MODEL
 
-NEW: dict[str, Any] = {"arms": ("mined", "random", "none")}
-OLD: dict[str, Any] = {"arms": ("mined",), "model": DEFAULT_MODEL, "add": 0.15}
+WAYS: dict[str, dict[str, Any]] = {
+    "new": {"arms": ("mined", "random", "none")},
+    "old": {"arms": ("mined",), "model": DEFAULT_MODEL, "add": 0.15},
+    "fresh": {"arms": ("mined",), "retrain": "fresh"},
+    "continue": {"arms": ("mined",), "retrain": "continue"},
+    "half": {"arms": ("mined",), "add": 0.5},
+}
 SHOWN = (
     "AP50",
     "AP_small",
@@ -50,6 +58,7 @@ def run_one(
 ) -> tuple[dict[str, ArmScores], dict[str, dict[str, Any]]]:
     """Run a loop, or find it; return the scores and the row of round 0 and of each arm's last round."""
     start = time.perf_counter()
+    _share_models(out)
     choices: dict[str, Any] = {"epochs": given.epochs, "recipe": given.recipe, **how}
     if given.recipe is not None:
         choices.pop("model", None)
@@ -82,6 +91,14 @@ def run_one(
     return scores, rows
 
 
+def _share_models(out: Path) -> None:
+    """Give a new loop the models of the first loop of its set and seed; it takes those that fit."""
+    first = out.with_name(f"{out.name.rpartition('-')[0]}-new")
+    if not out.exists() and (first / "models").is_dir():
+        for part in ("models", "evaluations"):
+            shutil.copytree(first / part, out / part, dirs_exist_ok=True)
+
+
 def _scores(folder: Path, val: Dataset, empty: Dataset) -> ArmScores:
     return ArmScores(
         load_detections(folder / "val.json", val), load_detections(folder / "held_out.json", empty)
@@ -96,25 +113,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=float, default=None)
     parser.add_argument("--recipe", type=Path, default=None, help="one recipe for both loops")
     parser.add_argument("--weights", default=DATA / "backbones/mobilenet_v2_imagenet.pth")
-    parser.add_argument("--only", choices=("new", "old"), default=None)
+    parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=["new", "old"])
     parser.add_argument("--data", type=Path, default=Path("runs/trial_sets"))
     parser.add_argument("--out", type=Path, default=Path("runs/loops"))
     parser.add_argument("--results", type=Path, default=RESULTS / "loops.json")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(argv)
-    ways = {"new": NEW, "old": OLD}
     found: dict[str, Any] = {"machine": asdict_machine(), "rows": [], "against": []}
     for name in given.sets:
         made = make_set(name, given.data)
         by_seed: list[dict[str, ArmScores]] = []
         for seed in given.seeds:
             scores: dict[str, ArmScores] = {}
-            for way, how in ways.items():
-                if given.only not in (None, way):
-                    continue
-                mine, rows = run_one(made, seed, given.out / f"{name}-{seed}-{way}", given, how)
+            for way in given.ways:
+                place = given.out / f"{name}-{seed}-{way}"
+                mine, rows = run_one(made, seed, place, given, WAYS[way])
                 for arm, row in rows.items():
-                    label = arm if way == "new" else f"{arm}, old defaults"
+                    label = arm if way == "new" else f"{arm}, {way}"
                     scores[label] = mine[arm]
                     found["rows"].append({"set": name, "seed": seed, "arm": label, **row})
                     figures = {k: None if row[k] is None else round(row[k], 3) for k in SHOWN}

@@ -104,7 +104,7 @@ def test_mining_summary(output: Console, capsys: pytest.CaptureFixture[str]) -> 
     show_mining(output, result, ("raccoon",), Path("out"))
     out, err = capsys.readouterr()
     assert row_of(out, "pool/badger.jpg") == ["pool/badger.jpg", "0.910", "raccoon", "2"]
-    assert "1 images handed out; 40 scanned, 3 near-duplicates and 1 copies of excluded" in out
+    assert "1 image handed out; 40 scanned, 3 near-duplicates and 1 copy of excluded" in out
     assert "images left out, 1 unreadable" in out
     assert "out/candidates.csv" in out
     assert err.splitlines() == [

@@ -459,14 +459,16 @@ def show_mining(
             ],
         )
     more = len(result.candidates) - len(shown)
-    handed_out = f"{len(result.candidates)} images handed out"
+    number = len(result.candidates)
+    handed_out = f"{number} image{'' if number == 1 else 's'} handed out"
     handed_out += f" ({more} more than shown)" if more else ""
+    copies = "1 copy" if len(result.leaks) == 1 else f"{len(result.leaks)} copies"
     passed_over = [p for p in result.problems if p.kind == FindingKind.FILES_PASSED_OVER]
     unreadable = [p for p in result.problems if p.kind != FindingKind.FILES_PASSED_OVER]
     console.result(
         (not result.candidates and result.why_nothing())
         or f"{handed_out}; {result.scanned} scanned, {result.duplicates_grouped} near-duplicates and "
-        f"{len(result.leaks)} copies of excluded images left out, {len(unreadable)} unreadable"
+        f"{copies} of excluded images left out, {len(unreadable)} unreadable"
     )
     if (per_hour := result.per_hour()) is not None:
         console.result(per_hour)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hardmine.errors import ConfigError
+from hardmine.errors import ConfigError, not_one_of
 
 Draw = Literal["hardest", "random", "nothing"]
 """How an arm's images are chosen; ``loop.round_candidates`` does it."""
@@ -79,7 +79,10 @@ def check_arms(names: Sequence[str]) -> tuple[str, ...]:
         ConfigError: an unknown or repeated name, or none.
     """
     known = arm_names()
-    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+    for name in names:
+        if name not in known:
+            raise ConfigError(not_one_of("arms", name, known))
+    if not names or len(set(names)) < len(names):
         raise ConfigError(f"arms: got {list(names)}, wanted some of {', '.join(known)}, each once")
     return tuple(names)
 
