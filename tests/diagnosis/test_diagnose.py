@@ -21,6 +21,7 @@ from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.images import read_picture
 from hardmine.diagnosis.diagnose import diagnose, diagnose_configuration
 from hardmine.diagnosis.diagnosis_result import Diagnosis
+from hardmine.diagnosis.evidence import gather
 from hardmine.errors import ConfigError, DataError
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.postprocess import foreground_scores
@@ -200,11 +201,90 @@ def test_a_run_that_lacks_something_says_what_cannot_be_concluded(trained: Train
     for broken, part in (
         ("{", "cannot be read as JSON"),
         ("[]", "wanted the record of a training"),
+        ('{"inputs": 3}', "train.json: inputs: got a int, wanted the record of a training"),
     ):
         (run / "train.json").write_text(broken)
         with pytest.raises(DataError) as error:
             diagnose(run)
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "telemetry.csv has no rows"),
+        (b"\x00\xff", "telemetry.csv cannot be read ('utf-8'"),
+        (
+            b"epoch,loss\n1,2\n",
+            "telemetry.csv has no column images, level0.negatives, level0.positives",
+        ),
+    ],
+)
+def test_telemetry_that_says_nothing_answers_nothing(
+    trained: Trained, content: bytes, part: str
+) -> None:
+    run = trained(without_floor)
+    (run / "telemetry.csv").write_bytes(content)
+    found = diagnose(run)
+    assert says(found, part)
+    known = {f.hypothesis.key: f.verdict.answer.value for f in found.findings}
+    assert {known[key] for key in ("floor", "levels", "gradient")} == {"not enough data"}
+    assert known["priors"] == "not supported"
+
+
+def test_what_ends_a_training(trained: Trained) -> None:
+    """The stamp of a loop's step ends one as its metrics do; a copied checkpoint was not interrupted."""
+    run = trained(without_floor, steps=2)
+    assert gather(run).is_finished
+    (run / "metrics.json").unlink()
+    cut = gather(run)
+    assert not cut.is_finished
+    assert any("judged by its weights may still change" in line for line in cut.limits)
+    (run / "train.step.json").write_text("{}")
+    assert gather(run).is_finished
+    for name in ("train.step.json", "train.json", "state.pt"):
+        assert (run / name).exists()
+        (run / name).unlink()
+    assert gather(run).is_finished
+
+
+def test_weights_that_are_no_numbers_are_not_tested(trained: Trained) -> None:
+    run = trained(without_floor)
+    model, recipe = load_checkpoint(run / "last.safetensors")
+    state = model.state_dict()
+    next(iter(state.values())).fill_(float("nan"))
+    save_checkpoint(run / "last.safetensors", state, recipe, model.categories)
+    found = diagnose(run)
+    assert says(found, "the training has diverged")
+    assert found.causes == ("floor",)
+
+
+def test_images_of_the_run_that_are_gone_do_not_hide_the_others(
+    trained: Trained, tmp_path: Path
+) -> None:
+    run = trained(without_floor)
+    record = json.loads((run / "train.json").read_text())
+
+    def rewrite(**inputs: str | None) -> None:
+        changed = {**record, "inputs": {**record["inputs"], **inputs}}
+        (run / "train.json").write_text(json.dumps(changed))
+
+    rewrite(val=str(tmp_path / "gone.json"), train_negatives=str(tmp_path / "none"))
+    found = diagnose(run)
+    assert says(found, f"validation images cannot be read again ({tmp_path / 'gone.json'}: no such")
+    assert says(found, f"images without objects cannot be read again ({tmp_path / 'none'}: no such")
+    assert says(found, "There is no validation set")
+    assert found.evidence is not None
+    assert found.evidence.train is not None
+    assert found.evidence.train.images == 8
+    with pytest.raises(DataError, match="no such"):
+        diagnose(run, negatives=tmp_path / "none")
+    (run / "train.json").unlink()
+    alone = diagnose(run, data=tmp_path / "squares.json")
+    assert says(alone, "There is no validation set")
+    assert alone.evidence is not None
+    assert alone.evidence.train is not None
+    assert alone.evidence.train.images == 8  # none is split off from those that were trained on
 
 
 def test_fewer_images_may_be_looked_at_and_the_levels_of_objects_are_those_of_coverage(
@@ -250,6 +330,9 @@ def test_no_image_without_objects(squares: Dataset, tiny_recipe: Recipe, tmp_pat
     [
         ((), "got no run (no last.safetensors)"),
         (("loop.json", "models/abc/last.safetensors"), "is a loop; give one of its trainings"),
+        (("loop.json", "models/abc/train.step.json"), "is a loop of another trainer"),
+        (("last.pt", "train.log"), "holds the weights of another trainer (last.pt)"),
+        (("a/b/last.safetensors",), "is no run, but holds some; give one of them"),
         (("train.json",), "interrupted before it saved any weights"),
     ],
 )
@@ -260,6 +343,22 @@ def test_a_folder_without_a_run(tmp_path: Path, files: tuple[str, ...], part: st
     with pytest.raises(DataError) as error:
         diagnose(tmp_path)
     assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "part"),
+    [
+        (("last.safetensors", "recipe.yaml"), "is a file of a run, wanted its folder"),
+        (("recipe.yaml",), "got neither the folder of a training nor a pipeline.config"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, files: tuple[str, ...], part: str) -> None:
+    for name in files:
+        (tmp_path / name).write_text("model:\n  kind: ssd\n")
+    with pytest.raises(ConfigError) as error:
+        diagnose_configuration(tmp_path / "recipe.yaml", out=tmp_path / "said")
+    assert part in str(error.value)
+    assert not (tmp_path / "said").exists()
 
 
 def configured(tmp_path: Path, miner: str, *, text: str = PLAIN, **options: Any) -> Diagnosis:
@@ -283,6 +382,14 @@ def test_a_configuration_is_judged_by_itself(tmp_path: Path) -> None:
     assert "focal loss and a miner together" in both.summary()
     good = configured(tmp_path, "max_negatives_per_positive: 3 min_negatives_per_image: 9")
     assert good.causes == ()
+
+
+def test_a_random_sampler_is_no_miner_and_has_no_floor(tmp_path: Path) -> None:
+    text = PLAIN.replace("hard_example_miner { HERE }", "random_example_sampler { }")
+    found = configured(tmp_path, "", text=text)
+    assert found.causes == ("floor",)
+    effects = {each.hypothesis.key: each.verdict.effect for each in found.findings}
+    assert effects["gradient"] == "99 random negatives per positive"  # (1 - .01) / .01
 
 
 def test_anchors_are_measured_against_data(squares: Dataset, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hardmine.data.resize import Resize
 from hardmine.diagnosis.diagnosis_page import example_pictures
 from hardmine.diagnosis.diagnosis_result import Answer
 from hardmine.diagnosis.evidence import Evidence, distortions
-from hardmine.diagnosis.hypotheses import HYPOTHESES, missing_labels
+from hardmine.diagnosis.hypotheses import HYPOTHESES, judge, missing_labels
 from hardmine.diagnosis.probe import GradientProbe, SetProbe, Suspect, chosen_images
 from hardmine.losses.negative_mining import RatioConfig
 from hardmine.prior_design.coverage import CanvasBoxes, measure_coverage
@@ -157,6 +157,26 @@ def test_a_planted_cause_is_supported_with_what_to_change(
     assert found.reasons
     assert found.option
     assert bool(found.settings) != found.fits_priors
+
+
+@pytest.mark.parametrize(("key", "changes"), PLANTED)
+def test_weights_of_an_interrupted_training_accuse_nothing(
+    key: str, changes: dict[str, Any]
+) -> None:
+    """Priors, floor and gradient are read off exactly, and so is that one level has all positives."""
+    known = key in {"floor", "priors", "localisation", "gradient"} or changes == PLANTED[2][1]
+    hypothesis = next(each for each in HYPOTHESES if each.key == key)
+    found = judge(hypothesis, evidence(**changes, is_finished=False))
+    assert found.answer is (Answer.SUPPORTED if known else Answer.UNKNOWN)
+    assert ("--resume" in found.reasons[0]) != known
+    healthy = judge(hypothesis, evidence(is_finished=False))
+    assert healthy.answer is Answer.NOT_SUPPORTED
+
+
+def test_gradients_that_are_no_numbers_say_nothing() -> None:
+    given = evidence(gradients=GradientProbe(float("nan"), 1.0, 3.0, 1.0, 0.9, -0.9))
+    assert TESTS["localisation"](given).answer is Answer.UNKNOWN
+    assert evidence(telemetry=rows(class_gradient=float("nan"))).last("class_gradient") is None
 
 
 def test_every_setting_of_a_remedy_is_one_of_the_recipe() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,12 @@ from hardmine.models.priors import ExplicitPriors, MultiscalePriors
 from hardmine.models.ssd import SSD, SSDConfig, make_network
 from hardmine.recipes.protobuf_text import Message, parse_protobuf_text
 from hardmine.recipes.recipe import recipe_from_dict, recipe_to_dict
-from hardmine.recipes.tf_pipeline import TfPipeline, describe_translation, translate_tf_pipeline
+from hardmine.recipes.tf_pipeline import (
+    TfPipeline,
+    describe_translation,
+    read_tf_pipeline,
+    translate_tf_pipeline,
+)
 from tf_configs import MINER, PLAIN
 
 PYRAMID = (
@@ -212,8 +218,46 @@ def test_what_nobody_knows_is_named() -> None:
         (
             "batch_size: 12",
             "batch_size: twelve",
-            "38: train_config.batch_size: got 'twelve', wanted a number",
+            "38: train_config.batch_size: got 'twelve', wanted a finite number",
         ),
+        ("batch_size: 12", "batch_size: inf", "38: train_config.batch_size: got 'inf', wanted a"),
+        ("batch_size: 12", "batch_size: -inf", "38: train_config.batch_size: got '-inf', wanted a"),
+        (
+            "batch_size: 12",
+            "batch_size: 1.5",
+            "38: train_config.batch_size: got '1.5', wanted a whole",
+        ),
+        ("delta: 0.5", "delta: nan", "weighted_smooth_l1.delta: got 'nan', wanted a finite number"),
+        (
+            "ratios: [1.0,",
+            "ratios: [-1.0,",
+            "ssd_anchor_generator.aspect_ratios: got -1, wanted > 0",
+        ),
+        ("ratios: [1.0,", "ratios: [0,", "ssd_anchor_generator.aspect_ratios: got 0, wanted > 0"),
+        ("min_scale: 0.2", "min_scale: -0.2", "got a smallest scale of -0.2, wanted > 0"),
+        (
+            "loss_type: BOTH",
+            "loss_type: 3",
+            "25: model.ssd.loss.hard_example_miner.loss_type: got '3'",
+        ),
+        ("loss_type: BOTH", "loss_type: -1", "loss_type: got '-1', wanted one of BOTH, CLASSIF"),
+        ("loss_type: BOTH", "loss_type: 'BOTH'", "got 'BOTH', wanted one of BOTH"),
+        (
+            "score_converter: SIGMOID",
+            "score_converter: TANH",
+            "33: model.ssd.post_processing.score_c",
+        ),
+        (
+            "matcher {",
+            "matcher { bipartite_matcher { }",
+            "matcher: got bipartite_matcher, argmax_matcher, wanted one matcher",
+        ),
+        (
+            "iou_similarity { }",
+            "",
+            "similarity_calculator: got nothing, wanted one similarity_calc",
+        ),
+        ("image_resizer {", "other_resizer {", "model.ssd has no image_resizer"),
         ("batch_size: 12", "batch_size: 12 batch_size: 13", "train_config has batch_size twice"),
         ("  ssd {", "  faster_rcnn {", "the model is faster_rcnn"),
         ("model {", "mode {", "has no 'model'"),
@@ -226,6 +270,55 @@ def test_what_cannot_be_translated_is_refused_by_name(old: str, new: str, part: 
     assert part in str(error.value)
 
 
+def test_a_choice_may_be_given_by_its_number() -> None:
+    """LossType 1 is CLASSIFICATION and ScoreConverter 2 SOFTMAX, in the API's protos."""
+    found = plain(f"{MINER.removesuffix('BOTH')}1", score_converter="2")
+    assert isinstance(found.recipe.loss.selection, HardExamplesConfig)
+    assert found.recipe.loss.selection.rank == "class"
+    assert any("score_converter: SOFTMAX" in str(note) for note in found.left_out)
+
+
+@pytest.mark.parametrize("prefix", ["", "\ufeff"], ids=["plain", "mark"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
+@pytest.mark.parametrize("code", ["utf-8", "utf-16"])
+def test_a_file_as_editors_save_it(tmp_path: Path, prefix: str, end: str, code: str) -> None:
+    """Line ends of every system, a byte order mark, single quotes and comments change nothing."""
+    text = PLAIN.replace("HERE", MINER).replace('"', "'").replace("{ ", "{  # a { comment\n", 3)
+    (tmp_path / "x.config").write_bytes((prefix + text.replace("\n", end)).encode(code))
+    if prefix and code == "utf-16":
+        pytest.skip("its own mark stands first")
+    assert read_tf_pipeline(tmp_path / "x.config").recipe == plain().recipe
+
+
+def test_a_focal_loss_without_alpha_keeps_its_weight_against_the_boxes() -> None:
+    """alpha .5 halves the loss of the classes, so that of the boxes is halved as well."""
+    text = PLAIN.replace("HERE", MINER)
+    focal = translate_tf_pipeline(text.replace("weighted_sigmoid {", "weighted_sigmoid_focal {"))
+    assert focal.recipe.loss.classification == FocalConfig(alpha=0.5, gamma=2.0)
+    assert focal.recipe.loss.box_weight == pytest.approx(plain().recipe.loss.box_weight / 2)
+    given = "weighted_sigmoid_focal { alpha: 0.5"
+    same = translate_tf_pipeline(text.replace("weighted_sigmoid {", given))
+    assert same.recipe.loss.box_weight == plain().recipe.loss.box_weight
+
+
+def test_a_warm_up_that_is_not_given_is_named() -> None:
+    """The API's cosine schedule warms up for 10,000 steps unless the file says otherwise."""
+    text = PLAIN.replace("HERE", MINER).replace("warmup_steps: 100", "")
+    left = [str(note) for note in translate_tf_pipeline(text).left_out]
+    assert any("warmup_steps: not given -> 10,000 in the API" in note for note in left)
+    assert not any("warmup_steps" in str(note) for note in plain().left_out)
+    none = plain(warmup_steps="0")
+    assert none.recipe.optim.warmup_steps == 0
+
+
+def test_the_rank_of_the_miner_is_told_where_it_differs() -> None:
+    """The API divides by the code's size after mining; here the miner ranks by the weighted loss."""
+    both = [str(note) for note in plain().carried]
+    assert any("the miner ranks with it as well" in note for note in both)
+    by_class = [str(note) for note in plain(MINER.replace("BOTH", "CLASSIFICATION")).carried]
+    assert not any("the miner ranks with it as well" in note for note in by_class)
+
+
 def test_the_text_format() -> None:
     text = r"""
     # a comment
@@ -236,13 +329,15 @@ def test_the_text_format() -> None:
     [some.ext.name] { z: 1 }
     """
     found = parse_protobuf_text(text, "x")
-    assert [found.number(name, 0) for name in "abcdef"] == [1, -2.5, 31, 15, 5.0, -math.inf]
+    assert [found.number(name, 0) for name in "abcde"] == [1, -2.5, 31, 15, 5.0]
+    assert next(each.value for each in found.fields if each.name == "f") == -math.inf
     assert found.text("s", "") == "one twoA\tA"
     assert found.flag("t", False) is True
-    assert found.word("w", "") == "RELU_6"
+    assert found.choice("w", ("NONE", "RELU_6")) == "RELU_6"
     assert found.numbers("list") == [1, 2, 3, 4]
     assert len(found.messages("m")) == 2
-    assert [path for path, _, _ in found.left()] == ["m.n", "m.n.k", "[some.ext.name].z"]
+    left = [path for path, _, _ in found.left()]
+    assert left == ["f", "m.n", "m.n.k", "[some.ext.name].z"]
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ import numpy as np
 from hardmine.diagnosis.diagnosis_page import render_diagnosis
 from hardmine.diagnosis.diagnosis_result import Answer, Diagnosis, Finding, Verdict, in_order
 from hardmine.diagnosis.evidence import Evidence, gather, read_record
-from hardmine.diagnosis.hypotheses import HYPOTHESES, LEAST_REACH, missing_labels
+from hardmine.diagnosis.hypotheses import HYPOTHESES, LEAST_REACH, judge, missing_labels
 from hardmine.diagnosis.probe import MOST_TRAINING_IMAGES
 from hardmine.errors import ConfigError
 from hardmine.files import clear_disk_errors, write_json, write_text
+from hardmine.losses.negative_mining import RandomConfig
 from hardmine.prior_design.coverage import boxes_on_canvas, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.tf_pipeline import TfPipeline, read_tf_pipeline
@@ -71,7 +72,7 @@ def diagnose(
     root = run if out is None else Path(out).resolve()
     with clear_disk_errors(root):
         evidence = gather(run, data, negatives, device, progress or silent, images)
-        known = [(each, each.test(evidence)) for each in HYPOTHESES]
+        known = [(each, judge(each, evidence)) for each in HYPOTHESES]
         findings = [
             Finding(each, verdict, _command(evidence, each.key, verdict, data))
             for each, verdict in known
@@ -179,8 +180,6 @@ def _asked_for(run: Path) -> tuple[dict[str, Any], str | None]:
 
 
 SMALL_FLOOR = 8
-_BY_KEY = {each.key: each for each in HYPOTHESES}
-_NEEDS_RUN = ("localisation", "ambiguity", "labels", "capacity")
 
 
 def diagnose_configuration(
@@ -195,7 +194,7 @@ def diagnose_configuration(
     Raises:
         ConfigError: the file is no configuration of a network that Hardmine has.
     """
-    root, pipeline = Path(out).resolve(), read_tf_pipeline(Path(config))
+    root, pipeline = Path(out).resolve(), _read_configuration(Path(config))
     with clear_disk_errors(root):
         verdicts = {
             "floor": _floor(pipeline),
@@ -223,6 +222,21 @@ def diagnose_configuration(
     return found
 
 
+def _read_configuration(path: Path) -> TfPipeline:
+    """Read a configuration; of another file say what was wanted."""
+    if (path.parent / "last.safetensors").exists():
+        raise ConfigError(f"{path}: is a file of a run, wanted its folder {path.parent}")
+    try:
+        return read_tf_pipeline(path)
+    except ConfigError as error:
+        if path.suffix in (".config", ".pbtxt", ".txt", ""):
+            raise
+        raise ConfigError(
+            f"{path}: got neither the folder of a training nor a pipeline.config of the TensorFlow "
+            f"Object Detection API ({str(error).removeprefix(str(path)).lstrip(': ')})"
+        ) from None
+
+
 def _config_command(verdict: Verdict, config: Path | str, data: Path | str | None) -> str:
     if verdict.answer is not Answer.SUPPORTED:
         return ""
@@ -241,7 +255,18 @@ def _config_command(verdict: Verdict, config: Path | str, data: Path | str | Non
 
 
 def _floor(pipeline: TfPipeline) -> Verdict:
-    facts = pipeline.mining
+    facts, rule = pipeline.mining, pipeline.recipe.loss.selection
+    if isinstance(rule, RandomConfig):
+        return Verdict(
+            Answer.SUPPORTED,
+            f"0 negatives per image without objects (limit: {SMALL_FLOOR})",
+            (
+                "random_example_sampler draws negatives for each positive, so an image without objects "
+                "gives none.",
+            ),
+            "random_example_sampler; here loss.selection.floor",
+            ("loss.selection.floor=32",),
+        )
     if not facts.miner:
         return Verdict(
             Answer.NOT_SUPPORTED,
@@ -325,6 +350,11 @@ def _gradient(pipeline: TfPipeline) -> Verdict:
             ),
             "hard_example_miner.max_negatives_per_positive; here loss.selection.neg_to_pos_ratio",
             ("loss.selection.neg_to_pos_ratio=3", "loss.selection.floor=32"),
+        )
+    rule = pipeline.recipe.loss.selection
+    if isinstance(rule, RandomConfig):
+        return Verdict(
+            Answer.NOT_SUPPORTED, f"{rule.neg_to_pos_ratio:.3g} random negatives per positive"
         )
     if not facts.miner and not facts.focal:
         return Verdict(

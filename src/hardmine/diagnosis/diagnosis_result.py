@@ -37,6 +37,8 @@ class Verdict:
     """Choices of a recipe that try the remedy, as ``--set`` takes them."""
     fits_priors: bool = False
     """The remedy is no setting: priors are fitted to the data."""
+    reads_weights: bool = False
+    """It is judged by the last weights, which an interrupted training does not have yet."""
     ticks: tuple[str, ...] = ()
     axis: str = ""
     """What the bars stand over."""

@@ -7,10 +7,11 @@ what it can and cannot conclude.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import hardmine
 from hardmine.data.resize import Resize
@@ -35,7 +36,7 @@ from hardmine.recipes.checkpoint import (
 from hardmine.recipes.recipe import Recipe
 from hardmine.training.training_log import read_telemetry
 from hardmine.types import Dataset
-from hardmine.workflows.image_sets import load_negatives, load_train_val
+from hardmine.workflows.image_sets import load_labelled, load_negatives, load_train_val
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import DataOptions
 
@@ -62,6 +63,8 @@ class Evidence:
     steps: tuple[tuple[float, float], ...] = ()
     """(classification loss, positives) of each step."""
     limits: tuple[str, ...] = field(default=())
+    is_finished: bool = True
+    """False where the training was interrupted, so that its weights are not its last ones."""
 
     @property
     def num_levels(self) -> int:
@@ -74,19 +77,23 @@ class Evidence:
         found = []
         for row in self.telemetry:
             step, value = row.get("step"), row.get(name)
-            if isinstance(value, float) and isinstance(step, float):
+            if isinstance(step, float) and _is_number(value):
                 found.append((step, value))
         return found
 
     def last(self, name: str) -> float | None:
         """Return the mean of a column over the last quarter of the rows."""
         rows = self.telemetry[-max(1, int(len(self.telemetry) * LAST)) :]
-        values = [value for row in rows if isinstance(value := row.get(name), float)]
+        values = [value for row in rows if _is_number(value := row.get(name))]
         return sum(values) / len(values) if values else None
 
     def by_level(self, name: str) -> list[float]:
         """Return a column's last mean on each level; 0 where it is not defined."""
         return [self.last(f"level{level}.{name}") or 0.0 for level in range(self.num_levels)]
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _not_all_images(looked_at: int, count: int) -> list[str]:
@@ -128,11 +135,18 @@ def gather(
             f"{run}: {recipe.model.name} is no SSD; telemetry and diagnosis are about priors"
         )
     telemetry, limits = _read_telemetry(run, recipe)
-    limits += _circumstances(run, checkpoint, categories)
+    is_finished = _has_ended(run)
+    limits += _circumstances(checkpoint, categories, is_finished)
     cropped = any(row.get("images_without_objects") for row in telemetry)
     train, val, more = _load_sets(run, data, negatives, categories, cropped)
     limits += more
     known: dict[str, Any] = {}
+    if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+        limits.append(
+            "The last weights hold values that are no numbers: the training has diverged, and they were "
+            "not tested on images. Train again with a lower optim.lr."
+        )
+        known["data"], train, val = train, None, None
     if train is not None:
         from hardmine.device import choose_device
 
@@ -152,33 +166,70 @@ def gather(
             model, recipe, val, lambda done, of: notify("validation images", done, of)
         )
     return Evidence(
-        run, recipe, categories, telemetry, steps=_read_log(run), limits=tuple(limits), **known
+        run,
+        recipe,
+        categories,
+        telemetry,
+        steps=_read_log(run),
+        limits=tuple(limits),
+        is_finished=is_finished,
+        **known,
     )
 
 
+_FOREIGN = (".pt", ".pth", ".ckpt", ".onnx", ".keras", ".h5", ".tflite")
+
+
 def _why_no_run(run: Path) -> str:
+    """Return why a folder cannot be diagnosed, and what can be given instead."""
+    foreign = sorted(path.name for path in run.iterdir() if path.suffix in _FOREIGN)
     if (run / "loop.json").exists():
         models = sorted(str(path.parent) for path in run.glob("models/*/last.safetensors"))
+        if not models and any(run.glob("models/*/train.step.json")):
+            return f"is a loop of another trainer. {_ONLY_OURS}"
         return f"is a loop; give one of its trainings: {', '.join(models) or 'none is finished'}"
     if (run / "train.json").exists():
         return "the training was interrupted before it saved any weights; go on with --resume"
+    if foreign:
+        return f"holds the weights of another trainer ({foreign[0]}). {_ONLY_OURS}"
+    below = sorted(str(path.parent) for path in run.glob("*/**/last.safetensors"))
+    if below:
+        more = f" and {len(below) - 3} more" if len(below) > 3 else ""
+        return f"is no run, but holds some; give one of them: {', '.join(below[:3])}{more}"
     return "got no run (no last.safetensors), wanted the --out folder of 'hardmine train'"
+
+
+_ONLY_OURS = (
+    "A diagnosis reads how the priors of an SSD were trained, which only 'hardmine train' records; of "
+    "any other detector 'hardmine mine' shows what it takes for objects on images without any"
+)
+
+
+_NEEDED = {"step", "images", "level0.priors", "level0.positives", "level0.negatives"}
 
 
 def _read_telemetry(run: Path, recipe: Recipe) -> tuple[tuple[Row, ...], list[str]]:
     path = run / "telemetry.csv"
+    unseen = "so the report cannot show what happened in training"
     if not path.exists():
         why = (
             "the recipe switches it off"
             if not recipe.telemetry
             else "an earlier version made the run"
         )
-        return (), [
-            f"There is no telemetry.csv ({why}), so the report cannot show what happened in training."
-        ]
-    rows = read_telemetry(path)
+        return (), [f"There is no telemetry.csv ({why}), {unseen}."]
+    try:
+        rows = read_telemetry(path)
+    except (OSError, ValueError, csv.Error) as error:
+        return (), [f"telemetry.csv cannot be read ({error}), {unseen}."]
+    if not rows:
+        return (), [f"telemetry.csv has no rows, {unseen}."]
+    missing = sorted(_NEEDED - set(rows[0]))
+    if missing:
+        return (), [f"telemetry.csv has no column {', '.join(missing)}, {unseen}."]
     if len(rows) < 4:
-        return rows, [f"telemetry.csv has {len(rows)} rows, too few for a course over time."]
+        count = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
+        return rows, [f"telemetry.csv has {count}, too few for a course over time."]
     return rows, []
 
 
@@ -194,7 +245,14 @@ def _read_log(run: Path) -> tuple[tuple[float, float], ...]:
         return ()
 
 
-def _circumstances(run: Path, checkpoint: Path, categories: Sequence[str]) -> list[str]:
+def _has_ended(run: Path) -> bool:
+    """Return whether a training has come to its end; ``metrics.json`` or a step's stamp comes last."""
+    if (run / "metrics.json").exists() or (run / "train.step.json").exists():
+        return True
+    return not ((run / "train.json").exists() or (run / "state.pt").exists())
+
+
+def _circumstances(checkpoint: Path, categories: Sequence[str], is_finished: bool) -> list[str]:
     limits = []
     version = read_version(checkpoint)
     if version != hardmine.__version__:
@@ -202,10 +260,10 @@ def _circumstances(run: Path, checkpoint: Path, categories: Sequence[str]) -> li
             f"Version {version} of Hardmine made the run, this is {hardmine.__version__}: figures that "
             "it did not write are missing."
         )
-    if (run / "train.json").exists() and not (run / "metrics.json").exists():
+    if not is_finished:
         limits.append(
             "The training was interrupted, or is not finished: the report describes the last "
-            "saved state."
+            "saved state. What is judged by its weights may still change."
         )
     if len(categories) == 1:
         limits.append(
@@ -229,32 +287,68 @@ def _load_sets(
     inputs, reading, seed = _recorded(run)
     source = data if data is not None else _named(inputs, "data")
     if source is None:
-        said = "labels and pictures were not looked at. Give --data."
+        said = f"labels and pictures were not looked at. {_give_data(run)}"
         return None, None, [f"The run names no data that can be read again: {said}"]
-    val = None if data is not None else _named(inputs, "val")
+    limits: list[str] = []
     try:
-        both = load_train_val(source, val, Steps(run, silent), seed=seed, options=reading)
+        both, limits = _train_and_val(source, inputs, Steps(run, silent), seed, reading)
     except DataError as error:
         if data is not None:
             raise
-        said = "labels and pictures were not looked at. Give --data."
+        said = f"labels and pictures were not looked at. {_give_data(run)}"
         return None, None, [f"The run's data cannot be read again ({error}): {said}"]
-    if both.train.categories != categories:
+    train, val = both
+    if train.categories != categories:
         raise DataError(
-            f"{source}: classes {list(both.train.categories)}, wanted those of the run, "
-            f"{list(categories)}"
+            f"{source}: classes {list(train.categories)}, wanted those of the run, {list(categories)}"
         )
-    empty = negatives if negatives is not None else _named(inputs, "train_negatives")
-    more = load_negatives(empty, categories, "negatives", run / "negatives")
-    train = both.train.with_records([*both.train.records, *more.records])
-    val_set = both.val if len(both.val) else None
-    return train, val_set, _missing_sets(train, val_set, cropped)
+    try:
+        empty = negatives if negatives is not None else _named(inputs, "train_negatives")
+        more = load_negatives(empty, categories, "negatives", run / "negatives")
+        train = train.with_records([*train.records, *more.records])
+    except DataError as error:
+        if negatives is not None:
+            raise
+        limits.append(
+            f"The run's images without objects cannot be read again ({error}), so no picture of them "
+            "is shown. Give --negatives."
+        )
+    return train, val, limits + _missing_sets(train, val, cropped)
 
 
-def _named(inputs: Mapping[str, Any], role: str) -> Any:
+def _give_data(run: Path) -> str:
+    """Return what to give as ``--data``: of a loop's training, the file that its round wrote."""
+    rounds = run.parent.parent / "rounds"
+    if (run / "train.step.json").exists() and rounds.is_dir():
+        return f"Give --data; the images of each round are in {rounds}/*/train.coco.json."
+    return "Give --data."
+
+
+def _train_and_val(
+    source: Path | str, inputs: Mapping[str, Any], steps: Steps, seed: int, reading: DataOptions
+) -> tuple[tuple[Dataset, Dataset | None], list[str]]:
+    """Return the training images, the validation images, and why these cannot be had.
+
+    Images are split off only where the training did so as well: others would be among those that it
+    was trained on, and would hide that it overfits.
+    """
+    val = _named(inputs, "val")
+    if not inputs or isinstance(inputs.get("val"), Mapping):
+        return load_labelled(source, reading), []
+    try:
+        both = load_train_val(source, val, steps, seed=seed, options=reading)
+    except DataError as error:
+        if not isinstance(val, str):
+            raise
+        said = f"The run's validation images cannot be read again ({error})."
+        return load_labelled(source, reading), [said]
+    return (both.train, both.val if len(both.val) else None), []
+
+
+def _named(inputs: Mapping[str, Any], role: str) -> str | float | None:
     """Return what a record names for a role; nothing for data that were given as values."""
     given = inputs.get(role)
-    return None if isinstance(given, Mapping) else given
+    return given if isinstance(given, str | float) else None
 
 
 def _missing_sets(train: Dataset, val: Dataset | None, cropped: bool) -> list[str]:
@@ -276,26 +370,32 @@ def read_record(run: Path) -> dict[str, Any]:
     """Return what a run was asked for; nothing where it has no record.
 
     Raises:
-        DataError: the record is no JSON object.
+        DataError: the record is no JSON object, or a part of it has another form.
     """
     path = run / "train.json"
     if not path.exists():
         return {}
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise DataError(f"{path}: got a {type(values).__name__}, wanted the record of a training")
+    values = _a_record(read_json(path), str(path))
+    for name in ("inputs", "reading", "network"):
+        _a_record(values.get(name, {}), f"{path}: {name}")
     return values
+
+
+def _a_record(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: got a {type(value).__name__}, wanted the record of a training")
+    return value
 
 
 def _recorded(run: Path) -> tuple[dict[str, Any], DataOptions, int]:
     values = read_record(run)
     reading = values.get("reading", {})
-    images = reading.get("images")
+    images, seed = reading.get("images"), values.get("seed", 0)
     options = DataOptions(
-        images=None if images is None else Path(images),
+        images=Path(images) if isinstance(images, str) else None,
         empty_is_verified=bool(reading.get("empty_is_verified", False)),
     )
-    return dict(values.get("inputs", {})), options, int(values.get("seed", 0))
+    return dict(values.get("inputs", {})), options, seed if isinstance(seed, int) else 0
 
 
 def distortions(data: Dataset, resize: Resize) -> list[float]:

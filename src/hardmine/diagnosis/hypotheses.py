@@ -11,7 +11,7 @@ Limits were set on drawn worlds in which each cause was planted (docs/diagnosis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,7 +64,20 @@ def _answer(is_so: bool) -> Answer:
     return Answer.SUPPORTED if is_so else Answer.NOT_SUPPORTED
 
 
-NO_TELEMETRY = "The run has no telemetry; train it again with this version to see this."
+def judge(hypothesis: Hypothesis, evidence: Evidence) -> Verdict:
+    """Test a hypothesis; what only the weights of an unfinished training support is not known yet."""
+    found = hypothesis.test(evidence)
+    if found.answer is Answer.SUPPORTED and found.reads_weights and not evidence.is_finished:
+        return replace(found, answer=Answer.UNKNOWN, reasons=(UNFINISHED, *found.reasons))
+    return found
+
+
+NO_TELEMETRY = "There is no telemetry; train the run again with this version to see this."
+DIVERGED = "The gradients are no numbers: the training has diverged."
+UNFINISHED = (
+    "The training has not come to its end, and more steps alone may change this. Let it go on with "
+    "--resume, then ask again."
+)
 NO_IMAGES = "The training images were not looked at; give --data."
 
 
@@ -202,6 +215,7 @@ def test_levels(evidence: Evidence) -> Verdict:
         "head (ssd320_mobilenet_v2_fpnlite)",
         settings,
         alone,
+        reads_weights=not alone,
         ticks=tuple(f"level {level}" for level in range(evidence.num_levels)),
         bars={f"share of {name}": tuple(values) for name, values in shares.items()},
     )
@@ -349,6 +363,8 @@ def test_localisation(evidence: Evidence) -> Verdict:
     if found is None or not found.classification:
         return _unknown(NO_IMAGES)
     ratio = found.boxes / found.classification
+    if not np.isfinite(ratio):
+        return _unknown(DIVERGED)
     low, high = BOX_SHARE
     better = max(0.05, weight / ratio) if ratio > high else min(20.0, max(weight, 0.05) / ratio)
     reasons = (
@@ -475,6 +491,7 @@ def test_ambiguity(evidence: Evidence) -> Verdict:
         "overlap an object "
         "in part are left out",
         ("loss.assigner.ignore_above=0.3",),
+        reads_weights=True,
         axis="IoU with the nearest object",
         ticks=("0", "to .1", "to .2", "to .3", "to .4", "to .5", "above"),
         bars=bars,
@@ -525,6 +542,7 @@ def test_labels(evidence: Evidence) -> Verdict:
         reasons,
         "the labels: add what is missing; until then loss.suspect_score, which leaves such priors out",
         (f"loss.suspect_score={max(0.5, min(0.95, usual)):.2f}",),
+        reads_weights=True,
         axis="score of the detection",
         ticks=tuple(f"{edge:.1f}" for edge in edges[:-1]),
         bars={"unexplained detections by score": tuple(float(count) for count in counts)},
@@ -572,6 +590,7 @@ def test_capacity(evidence: Evidence) -> Verdict:
         tuple(reasons),
         option,
         settings,
+        reads_weights=True,
         ticks=("recall at IoU .5", "own probability at positives"),
         bars=bars,
     )

@@ -11,8 +11,9 @@ gives each value by name and type, and lists in the end the values that nobody a
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +89,7 @@ class Message:
         return found
 
     def number(self, name: str, default: float) -> float:
-        """Return a number, or ``default`` where the field is not given."""
+        """Return a finite number, or ``default`` where the field is not given."""
         found = self._single(name)
         return default if found is None else self._number(found)
 
@@ -118,14 +119,21 @@ class Message:
             return False
         raise self._wrong(found, "true or false")
 
-    def word(self, name: str, default: str) -> str:
-        """Return the name of an enumerated value."""
+    def choice(self, name: str, allowed: Sequence[str]) -> str:
+        """Return the name of an enumerated value; the format allows its number as well.
+
+        Args:
+            allowed: the names in the order of their numbers; the first is the default.
+        """
         found = self._single(name)
         if found is None:
-            return default
-        if not isinstance(found.value, Word):
-            raise self._wrong(found, "a name without quotes")
-        return found.value.text
+            return allowed[0]
+        value = found.value
+        if type(value) is int and 0 <= value < len(allowed):
+            return allowed[value]
+        if not isinstance(value, Word) or value.text not in allowed:
+            raise self._wrong(found, f"one of {', '.join(allowed)}, without quotes")
+        return value.text
 
     def text(self, name: str, default: str) -> str:
         """Return a string."""
@@ -187,11 +195,10 @@ class Message:
         return found[0] if found else None
 
     def _number(self, found: Field) -> float:
-        if isinstance(found.value, Word) and found.value.text.lower() in ("inf", "infinity", "nan"):
-            return float(found.value.text)
-        if isinstance(found.value, int | float):
-            return found.value
-        raise self._wrong(found, "a number")
+        value = found.value
+        if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+            return value
+        raise self._wrong(found, "a finite number")
 
     def _wrong(self, found: Field, wanted: str) -> ConfigError:
         got = "a message" if isinstance(found.value, Message) else repr(str(found.value))

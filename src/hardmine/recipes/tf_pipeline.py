@@ -19,6 +19,7 @@ from typing import Any
 
 from hardmine.augment.chain import NO_AUGMENT, AugmentConfig
 from hardmine.errors import ConfigError
+from hardmine.files import TextError, read_text
 from hardmine.losses.loss_functions import (
     ClassificationConfig,
     FocalConfig,
@@ -91,8 +92,8 @@ def read_tf_pipeline(path: Path) -> TfPipeline:
             Hardmine has; the message names it.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except (OSError, TextError) as error:
         raise ConfigError(f"{path}: not a readable pipeline.config ({error})") from None
     return translate_tf_pipeline(text, str(path))
 
@@ -139,7 +140,8 @@ _REASONS = (
     ("conv_hyperparams.regularizer", "AdamW decays weights by optim.weight_decay"),
     ("conv_hyperparams.activation", "added layers have ReLU6"),
     ("conv_hyperparams.batch_norm", "batch norms have torch's constants"),
-    ("train_config.optimizer", "AdamW uses another rate, optim.lr"),
+    ("learning_rate.", "AdamW uses another rate, optim.lr"),
+    ("train_config.optimizer", "AdamW has its own constants"),
     ("fine_tune_checkpoint", "TensorFlow's checkpoints are not read; give --weights"),
     ("from_detection_checkpoint", "TensorFlow's checkpoints are not read; give --weights"),
 )
@@ -213,7 +215,8 @@ def _classification(ssd: Message, notes: FieldNotes) -> ClassificationConfig:
     if kind == "weighted_sigmoid_focal":
         alpha, gamma = found.number("alpha", -1.0), found.number("gamma", 2.0)
         if alpha < 0:
-            notes.leave(found, "alpha", "not given", "0.5, which weighs both sides the same")
+            said = "0.5, which weighs both sides the same; loss.box_weight is halved with them"
+            notes.leave(found, "alpha", "not given", said)
             alpha = 0.5
         notes.carry(
             found, "alpha, gamma", f"{alpha:g}, {gamma:g}", "loss.classification, kind focal"
@@ -227,13 +230,19 @@ def _loss(ssd: Message, classification: ClassificationConfig, notes: FieldNotes)
     localisation, factor = _localisation(loss, notes)
     if ssd.flag("normalize_loc_loss_by_codesize", False):
         factor /= 4.0
-        notes.carry(ssd, "normalize_loc_loss_by_codesize", True, "loss.box_weight, divided by 4")
+        said = "loss.box_weight, divided by 4"
+        miner = loss.message("hard_example_miner")
+        if miner is not None and miner.choice("loss_type", tuple(_RANK)) != "CLASSIFICATION":
+            said += "; the miner ranks with it as well, which the API's does not"
+        notes.carry(ssd, "normalize_loc_loss_by_codesize", True, said)
     classes, boxes = (
         loss.number("classification_weight", 1.0),
         loss.number("localization_weight", 1.0),
     )
     if classes <= 0:
         raise ConfigError(f"{loss.path}.classification_weight: got {classes}, wanted > 0")
+    if isinstance(classification, FocalConfig) and not _has_alpha(loss):
+        factor /= 2.0
     weight = boxes / classes * factor
     notes.carry(loss, "localization_weight", boxes, f"loss.box_weight {weight:g}")
     if classes != 1.0:
@@ -252,6 +261,11 @@ def _loss(ssd: Message, classification: ClassificationConfig, notes: FieldNotes)
         normaliser=ByBatch(),
         box_weight=weight,
     )
+
+
+def _has_alpha(loss: Message) -> bool:
+    _, focal = required(loss, "classification_loss").only("classification_loss")
+    return focal.number("alpha", -1.0) >= 0
 
 
 def _localisation(loss: Message, notes: FieldNotes) -> tuple[LocalisationConfig, float]:
@@ -304,12 +318,17 @@ def _assigner(ssd: Message, notes: FieldNotes) -> AssignerConfig:
 
 
 _RANK: dict[str, Any] = {"BOTH": "both", "CLASSIFICATION": "class", "LOCALIZATION": "localisation"}
+"""Ranks of the miner by the API's names, in the order of their numbers."""
 
 
 def _selection(loss: Message, notes: FieldNotes) -> SelectionConfig:
     miner, sampler = loss.message("hard_example_miner"), loss.message("random_example_sampler")
     if sampler is not None:
         share = sampler.number("positive_sample_fraction", 0.01)
+        if not 0 < share <= 1:
+            raise ConfigError(
+                f"{sampler.path}.positive_sample_fraction: got {share:g}, wanted above 0, up to 1"
+            )
         notes.carry(sampler, "positive_sample_fraction", share, "loss.selection, kind random")
         return RandomConfig(neg_to_pos_ratio=(1.0 - share) / share, floor=0)
     if miner is None:
@@ -323,9 +342,7 @@ def _hard_examples(miner: Message, notes: FieldNotes) -> SelectionConfig:
         miner.count("max_negatives_per_positive", 0),
         miner.count("min_negatives_per_image", 0),
     )
-    rank = miner.word("loss_type", "BOTH")
-    if rank not in _RANK:
-        raise ConfigError(f"{miner.path}.loss_type: got {rank}, wanted one of {', '.join(_RANK)}")
+    rank = miner.choice("loss_type", tuple(_RANK))
     notes.carry(miner, "loss_type", rank, f"loss.selection.rank {_RANK[rank]}")
     if floor and not ratio:
         notes.leave(
@@ -428,9 +445,15 @@ def _warm_up(chosen: Message, optim: OptimConfig, notes: FieldNotes) -> OptimCon
     )
     rate = chosen.message("learning_rate")
     for each in [] if rate is None else rate.fields:
-        if isinstance(each.value, Message) and (steps := each.value.count("warmup_steps", 0)):
+        if not isinstance(each.value, Message):
+            continue
+        steps = each.value.count("warmup_steps", -1)
+        if steps >= 0:
             notes.carry(each.value, "warmup_steps", steps, "optim.warmup_steps")
             optim = replace(optim, warmup_steps=steps)
+        elif each.name == "cosine_decay_learning_rate":
+            said = f"10,000 in the API; optim.warmup_steps {optim.warmup_steps} here"
+            notes.leave(each.value, "warmup_steps", "not given", said)
     return optim
 
 

@@ -243,7 +243,7 @@ def _priors(
             min_level=low,
             anchor_scale=found.number("anchor_scale", 4.0),
             per_octave=found.count("scales_per_octave", 2),
-            aspect_ratios=tuple(found.numbers("aspect_ratios")) or (1.0,),
+            aspect_ratios=tuple(_above_0(found, "aspect_ratios")) or (1.0,),
         )
         asked = "min_level, max_level, anchor_scale, aspect_ratios, scales_per_octave"
         notes.carry(found, asked, "", "model.priors, kind multiscale")
@@ -264,6 +264,13 @@ def _priors(
     return ExplicitPriors(levels=_ssd_shapes(found, count, min(size)))
 
 
+def _above_0(found: Message, name: str) -> list[float]:
+    values = found.numbers(name)
+    if values and min(values) <= 0:
+        raise ConfigError(f"{found.path}.{name}: got {min(values):g}, wanted > 0")
+    return values
+
+
 def _ssd_shapes(
     found: Message, count: int, side: int
 ) -> tuple[tuple[tuple[float, float], ...], ...]:
@@ -275,7 +282,9 @@ def _ssd_shapes(
     if len(scales) != count:
         raise ConfigError(f"{found.path}.scales: got {len(scales)}, wanted {count}")
     scales = [*scales, 1.0]
-    ratios = found.numbers("aspect_ratios") or [1.0, 2.0, 0.5, 3.0, 1.0 / 3.0]
+    if min(scales) <= 0:
+        raise ConfigError(f"{found.path}: got a smallest scale of {min(scales):g}, wanted > 0")
+    ratios = _above_0(found, "aspect_ratios") or [1.0, 2.0, 0.5, 3.0, 1.0 / 3.0]
     between = found.number("interpolated_scale_aspect_ratio", 1.0)
     base = found.number("base_anchor_width", 1.0), found.number("base_anchor_height", 1.0)
     reduced = found.flag("reduce_boxes_in_lowest_layer", True)
@@ -306,7 +315,7 @@ def read_decoding(
     found = ssd.message("post_processing")
     if found is None:
         return DecodeConfig()
-    converter = found.word("score_converter", "IDENTITY")
+    converter = found.choice("score_converter", ("IDENTITY", "SIGMOID", "SOFTMAX"))
     wanted = "SOFTMAX" if isinstance(classification, SoftmaxConfig) else "SIGMOID"
     if converter == wanted:
         notes.keep(found, "score_converter", converter, "it follows the loss")

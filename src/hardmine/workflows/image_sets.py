@@ -49,7 +49,7 @@ def load_train_val(
 
     Args:
         val: a dataset; or the share of ``data`` to split off, duplicate groups whole; or ``None``:
-            the part called "val" that the data comes with, otherwise a share of .2.
+            the part called "val" that the data comes with, otherwise a share of .3.
 
     Raises:
         ConfigError: the share is not between 0 and 1.
@@ -67,6 +67,20 @@ def load_train_val(
         train, held = _split(train, fraction, steps, seed)
     train, held = _trainable(train, "training"), _trainable(held, "validation")
     return TrainVal(train, held, _leaks(train, held, steps))
+
+
+def load_labelled(
+    data: DataLike, options: DataOptions | None = None
+) -> tuple[Dataset, Dataset | None]:
+    """Return the training images and the part "val" that the data comes with; nothing is split off.
+
+    Raises:
+        DataError: unreadable data, or no labelled image among those to train on.
+    """
+    parts = _parts(data, options or DataOptions())
+    train = parts.get("train") or parts.get("all") or next(iter(parts.values()))
+    held = parts.get("val")
+    return _trainable(train, "training"), None if not held else _trainable(held, "validation")
 
 
 def load_val(data: DataLike, categories: tuple[str, ...], options: DataOptions) -> Dataset:
