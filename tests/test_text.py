@@ -85,6 +85,14 @@ def test_yaml_stays_text_and_repeated_keys_are_noted(tmp_path: Path) -> None:
     assert repeated == ("val",)
 
 
+def test_yaml_anchors_and_merged_mappings(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("base: &b {0: a, 1: b}\nlist: &l [x, no]\nnames: {<<: *b, 1: c}\nmore: *l\n")
+    value, _ = read_yaml(path)
+    assert value["names"] == {"0": "a", "1": "c"}
+    assert value["more"] == ["x", "no"]
+
+
 @pytest.mark.parametrize(
     "text",
     ["a: [", "a: !!python/object/apply:os.system ['true']", "a: !mine 3", "a: b\n--- \nc: d"],

@@ -314,7 +314,9 @@ class TextLoader(yaml.BaseLoader):
         """Return a mapping, and note the keys that it has twice."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         self.repeated += sorted({key for key in keys if keys.count(key) > 1})
-        return super().construct_mapping(node, deep=deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        shared = found.get("<<")  # YAML's merge key: the entries of another mapping
+        return {**shared, **found} if isinstance(shared, dict) and found.pop("<<") else found
 
 
 def read_yaml(path: Path) -> tuple[Any, tuple[str, ...]]:

@@ -311,6 +311,8 @@ _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "image_2", "data", "jpegimag
 """Names of folders of images, lower case, in the order of looking; else any that holds images."""
 _LABEL_FOLDERS = ("labels", "annotations", "xmls", "label_2")
 """Names of folders of labels, lower case; others must hold a label for one of the images."""
+_REASONS = 2
+"""Files of a folder that an error gives a reason for."""
 _LABELS_LOOKED_AT = 50
 """Label files of a folder that are opened to find out their format; the first that fits decides."""
 
@@ -334,11 +336,22 @@ def find_sources(path: Path, images: Path | None = None) -> Sources:
     if not found:
         number = len(list_images(path))
         raise DataError(
-            f"{path}: no labelled data recognised ({number} images below it); looked for "
-            + looked_for()
+            f"{path}: no labelled data recognised ({number} images below it){_why_none(path)}; "
+            f"looked for {looked_for()}"
         )
     order = [*SPLITS, ALL, *found]
     return dict(sorted(found.items(), key=lambda item: order.index(item[0])))
+
+
+def _why_none(path: Path) -> str:
+    """Return what is wrong with the first files of a folder that might have been its labels."""
+    reasons: list[str] = []
+    for file in files_in(path, _suffixes(list(_label_files())))[:_REASONS]:
+        try:
+            next(iter(_from_file(file, None).values())).read()
+        except DataError as error:
+            reasons.append(f"; {error}")
+    return "".join(reasons)
 
 
 def _from_file(path: Path, images: Path | None) -> Sources:

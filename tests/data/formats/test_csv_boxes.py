@@ -234,3 +234,35 @@ def test_scores_of_a_model_are_told_of(tmp_path: Path) -> None:
     header = HEADER.replace("\n", ",confidence\n")
     data = load_dataset(put_text(tmp_path / "x.csv", f"{header}a.jpg,1,2,20,10,cat,0.7\n"))
     assert kinds(data) == ["columns_left_out"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\nimage;xmin;ymin;xmax;ymax;label\na.png;1;2;11;22;cat\n",
+        '\n\n# made by hand\n"SEP=|"\nimage|xmin|ymin|xmax|ymax|label\na.png|1|2|11|22|cat\n',
+        "image|xmin|ymin|xmax|ymax|label\na.png|1|2|11|22|cat\n",
+        "filename,class,x,y,w,h\na.png,cat,1,2,10,20\n",
+        "image;label;bbox_x;bbox_y;bbox_width;bbox_height;width;height\na.png;cat;1,0;2;10,0;20;40;30\n",
+        "image,x,y,w,h,xmin,ymin,xmax,ymax,label\na.png,9,9,9,9,1,2,11,22,cat\n",
+        "image,label,xmin,ymin,w,h\na.png,cat,1,2,10,20\n",
+    ],
+)
+def test_what_spreadsheets_and_scripts_write_before_and_into_the_header(
+    root: Path, text: str
+) -> None:
+    dataset = load(root, text)
+    np.testing.assert_array_equal(dataset.records[0].boxes, [[1, 2, 11, 22]])
+    assert dataset.categories == ("cat",)
+    assert kinds(dataset) == []
+
+
+def test_sizes_with_a_decimal_comma_are_added_to_the_corner(root: Path) -> None:
+    """10.5 + 5.25 = 15.75; taken as a far corner, 5.25 would lie left of 10.5."""
+    dataset = load(root, "image;label;x;y;w;h\na.png;cat;10,5;2;5,25;20\n")
+    np.testing.assert_array_equal(dataset.records[0].boxes, [[10.5, 2, 15.75, 22]])
+
+
+def test_a_width_that_may_be_the_images_is_not_taken_for_the_boxs(root: Path) -> None:
+    with pytest.raises(DataError, match="or a header with such columns"):
+        load(root, "filename,class,x,y,width,height\na.png,cat,1,2,10,20\n")

@@ -10,7 +10,8 @@ import pytest
 
 from data_files import by_name, put_image, put_text, states
 from hardmine.data.convert import convert
-from hardmine.data.load_dataset import load_dataset, load_splits
+from hardmine.data.load_dataset import load_dataset, load_splits, read_splits
+from hardmine.data.quality.label_coordinates import judge_form
 from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 
@@ -196,6 +197,7 @@ def task(name: str, *annotations: dict) -> dict:
         (drawn(), [4, 2, 14, 12]),
         (drawn("polygonlabels", points=[[10, 10], [35, 20], [20, 60]]), [4, 2, 14, 12]),
         (drawn("ellipselabels", x=50, y=50, radiusX=25, radiusY=20), [10, 6, 30, 14]),
+        (drawn("ellipselabels", x=50, y=50, radiusX=20, radiusY=20, rotation=90), [16, 2, 24, 18]),
         # turned by 90 degrees about its upper left corner (20, 2): 10 x 8 becomes 8 x 10, to its left
         (drawn(x=50, y=10, width=25, height=40, rotation=90), [12, 2, 20, 12]),
     ],
@@ -240,6 +242,7 @@ def test_cvats_shapes_by_hand(tmp_path: Path) -> None:
         '<box label="cat" xtl="10" ytl="6" xbr="20" ybr="10" rotation="90"/>',
         '<polygon label="dog" points="3,4;9,4;5,12"/>',
         '<ellipse label="dog" cx="20" cy="10" rx="5" ry="3"/>',
+        '<ellipse label="dog" cx="20" cy="10" rx="5" ry="3" rotation="90"/>',
         '<mask label="dog" rle="1, 2" left="1" top="2" width="3" height="4"/>',
         '<points label="dog" points="3,4"/>',
         '<box label="cat" xtl="4" ytl="2" xbr="14"/>',
@@ -250,13 +253,32 @@ def test_cvats_shapes_by_hand(tmp_path: Path) -> None:
         tmp_path / "annotations.xml", f"<annotations><version>1.1</version>{image}</annotations>"
     )
     dataset = load_dataset(tmp_path)
-    expected = [[4, 2, 14, 12], [13, 3, 17, 13], [3, 4, 9, 12], [15, 7, 25, 13], [1, 2, 4, 6]]
+    expected = [[4, 2, 14, 12], [13, 3, 17, 13], [3, 4, 9, 12], [15, 7, 25, 13]]
+    expected += [[17, 5, 23, 15], [1, 2, 4, 6]]
     np.testing.assert_allclose(dataset.records[0].boxes, expected, atol=1e-5)
     assert [(p.kind, p.index) for p in dataset.problems] == [
-        ("box_malformed", 6),
-        ("class_unknown", 7),
-        ("shapes_left_out", 5),
+        ("box_malformed", 7),
+        ("class_unknown", 8),
+        ("shapes_left_out", 6),
     ]
+
+
+def test_a_keypoint_alone_makes_no_negative(tmp_path: Path) -> None:
+    point = drawn("keypointlabels", x=1, y=2, width=1)
+    dataset = export(tmp_path, task("a.png", {"result": [point]}), task("b.png", {"result": []}))
+    assert states(dataset) == {"a.png": ImageState.UNREVIEWED, "b.png": ImageState.VERIFIED_EMPTY}
+
+
+def test_fiftyones_boxes_in_pixels_are_told_of(tmp_path: Path) -> None:
+    for seed, stem in enumerate("ab"):
+        put_image(tmp_path / "data" / f"{stem}.png", seed, (40, 20))
+    box = {"label": "cat", "bounding_box": [4, 2, 10, 8]}
+    put_text(
+        tmp_path / "labels.json", json.dumps({"classes": None, "labels": {"a": [box], "b": []}})
+    )
+    verdict = judge_form(read_splits(tmp_path)["all"])
+    assert verdict is not None
+    assert (verdict.declared, verdict.best) == ("xywh_shares", "xywh")
 
 
 def test_tracks_of_a_video_say_what_to_export_instead(tmp_path: Path) -> None:

@@ -96,6 +96,24 @@ def test_a_shape_without_a_box_is_named(tmp_path: Path, given: Any, kind: str, r
     assert len(dataset.records[0].boxes) == 1
 
 
+@pytest.mark.parametrize("kind", ["point", "line", "linestrip"])
+def test_an_image_with_nothing_but_points_and_lines_is_no_negative(
+    tmp_path: Path, kind: str
+) -> None:
+    beside(tmp_path, a=labelme(shape("cat", [[1, 2], [3, 4]], kind)), b=labelme())
+    assert states(load_dataset(tmp_path)) == {
+        "a.jpg": ImageState.UNREVIEWED,
+        "b.jpg": ImageState.VERIFIED_EMPTY,
+    }
+
+
+def test_a_number_is_a_class_name_and_true_is_none(tmp_path: Path) -> None:
+    beside(tmp_path, a=labelme(shape(5, [[1, 2], [3, 4]]), shape(True, [[1, 2], [3, 4]])))
+    dataset = load_dataset(tmp_path)
+    assert dataset.categories == ("5",)
+    assert [(p.kind, p.index) for p in dataset.problems] == [("class_unknown", 1)]
+
+
 def test_an_image_all_of_whose_shapes_are_at_fault_is_no_negative(tmp_path: Path) -> None:
     beside(tmp_path, a=labelme(shape("cat", [[1, 2]])), b=labelme(CAT), c="{", d='{"shapes": 3}')
     dataset = load_dataset(tmp_path)

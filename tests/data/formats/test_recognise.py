@@ -29,6 +29,23 @@ def test_nothing_recognised_lists_what_was_looked_for(tmp_path: Path) -> None:
     assert "\n" not in str(got.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.csv", "filename,class,x,y,width,height\n", "a.csv: first line 'filename,class,x"),
+        ("a.json", "[1]", r"a.json: not a COCO file \(got list"),
+        ("a.json", "{}{}", "a.json: cannot be read as JSON"),
+    ],
+)
+def test_nothing_recognised_says_what_is_wrong_with_a_file_of_labels(
+    tmp_path: Path, name: str, text: str, reason: str
+) -> None:
+    put_image(tmp_path / "a.jpg")
+    put_text(tmp_path / name, text)
+    with pytest.raises(DataError, match=reason):
+        load_splits(tmp_path)
+
+
 def test_a_path_that_is_not_there_and_a_file_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         load_splits(tmp_path / "nowhere")

@@ -316,3 +316,13 @@ def test_a_turned_box_and_an_outline_give_the_box_around_them(tmp_path: Path) ->
     boxes, said = only(tmp_path / "d", "<polygon></polygon>")
     assert boxes == []
     assert "lacks numbers" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("deleted", "boxes"), [("1", []), ("0", [[1, 2, 20, 10]]), ("", [[1, 2, 20, 10]])]
+)
+def test_what_was_deleted_in_labelmes_web_version_is_no_object(
+    tmp_path: Path, deleted: str, boxes: list[list[float]]
+) -> None:
+    item = f"<deleted>{deleted}</deleted>{BOX.format(1)}"
+    assert only(tmp_path, item) == (boxes, [])

@@ -101,6 +101,37 @@ def test_turned_boxes_give_the_box_around_their_corners() -> None:
     assert reading(tracked).box(tracked[0]) == (0.2, 0.2, 0.8, 0.8)
 
 
+def outlines_in_the_middle(corners: int, number: int) -> Values:
+    """Outlines without crossings around places near the middle, where they also fit as keypoints."""
+    rng = np.random.default_rng(corners)
+    turns = np.sort(rng.uniform(0, 2 * np.pi, (number, corners)), axis=1)
+    away = 0.15 * rng.uniform(0.6, 1, (number, corners))
+    spots = np.stack([np.cos(turns), np.sin(turns)], axis=2) * away[..., None]
+    return (rng.uniform(0.45, 0.55, (number, 1, 2)) + spots).reshape(number, -1).tolist()
+
+
+def test_turned_boxes_in_the_middle_of_the_image_are_no_boxes_with_two_keypoints() -> None:
+    upright = [0.3, 0.4, 0.5, 0.4, 0.5, 0.6, 0.3, 0.6]
+    assert reading([upright] * 3).box(upright) == (0.3, 0.4, 0.5, 0.6)
+    pentagon = [0.3, 0.4, 0.5, 0.4, 0.55, 0.5, 0.5, 0.6, 0.3, 0.6]
+    assert reading([pentagon] * 3, boxes()).box(pentagon) == (0.3, 0.4, 0.55, 0.6)
+
+
+@pytest.mark.parametrize("corners", [4, 5, 9])
+def test_outlines_in_the_middle_of_the_image_are_no_keypoints(corners: int) -> None:
+    rows = outlines_in_the_middle(corners, 60)
+    row = rows[0]
+    expected = (min(row[0::2]), min(row[1::2]), max(row[0::2]), max(row[1::2]))
+    assert reading(rows).box(row) == expected
+
+
+def test_lines_that_may_be_keypoints_or_an_outline_are_refused() -> None:
+    """A box of .2 by .2 about (.5, .5) with two points, or a long quadrilateral without crossings."""
+    both = [0.5, 0.5, 0.2, 0.2, 0.54, 0.46, 0.55, 0.55]
+    assert "may be a box and 2 keypoints or an outline" in refused([both] * 3)
+    assert judge([both] * 3, keypoints=(2, 2))[8] == Columns(left_out="2 keypoints of 2 numbers")
+
+
 @pytest.mark.parametrize("points", [1, 2, 5, 17])
 def test_keypoints_with_a_visibility_are_known_by_it(points: int) -> None:
     rows = poses(points, [0, 1, 2])

@@ -45,6 +45,7 @@ from hardmine.data.formats.label_format import (
     Writer,
     below_images,
     read_side,
+    said_name,
     score_left_out,
     turned_box,
 )
@@ -381,7 +382,7 @@ class _CocoReader:
         class_of: dict[Any, int] = {}
         for index, entry in enumerate(entries):
             try:
-                category_id, name = entry["id"], plain_name(_said_name(entry["name"]))
+                category_id, name = entry["id"], plain_name(said_name(entry["name"]))
                 repeated = category_id in class_of or name in names
                 class_of.setdefault(category_id, names.setdefault(name, len(names)))
             except (KeyError, TypeError):
@@ -422,13 +423,6 @@ class _CocoReader:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, int | str) or (isinstance(value, float) and value.is_integer())
-
-
-def _said_name(name: object) -> object:
-    """Return a name; raises TypeError where it is none."""
-    if not isinstance(name, str | int | float) or not str(name).strip():
-        raise TypeError(name)
-    return name
 
 
 def _corners(entry: Mapping[str, Any]) -> tuple[float, float, float, float]:

@@ -1,7 +1,9 @@
 """CSV: one line per object, ``image,xmin,ymin,xmax,ymax,label``, in pixels; read, and added to.
 
 The header says which column is which, under any of the usual names and in any order, with commas,
-semicolons or tabs between; a file without a header has the six columns in the order above. A line
+semicolons, tabs or bars between; a file without a header has the six columns in the order above. In
+place of the far corner there may be a size (``x``, ``y``, ``w``, ``h``). Before the header there may be
+empty lines, comments (``#``) and Excel's ``sep=;``. A line
 that names an image and leaves the rest empty (or NaN, as pandas writes it) says ``verified_empty``. The
 columns ``width``, ``height``, ``state``, ``ignore`` and ``split`` are used where they are there. Where
 the columns are not separated by commas, a comma in a number is its decimal point.
@@ -15,7 +17,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hardmine.data.formats.image_states import parse_state
@@ -57,17 +61,23 @@ _NAMES = {
     "ignore": "ignore difficult iscrowd isgroupof",
     "split": "split subset",
     "score": "score confidence conf probability",
+    "x": "x bbox_x box_x",
+    "y": "y bbox_y box_y",
+    "box_width": "w bbox_w bbox_width box_w box_width",
+    "box_height": "h bbox_h bbox_height box_h box_height",
 }
 _MAKESENSE = ("label", "xmin", "ymin", "box_width", "box_height", "image", "width", "height")
+_SIZE = ("box_width", "box_height")
+_SIZED = ("image", "xmin", "ymin", *_SIZE, "label")
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+"""What Excel writes in front of the header."""
 _NOTHING = frozenset({"", "nan", "none", "null", "n/a", "na"})
 _COLUMN = {name: column for column, names in _NAMES.items() for name in names.split()}
 
 
 def looks_like_boxes(path: Path) -> bool:
     """Return whether a file's first line is a header of boxes, or a line of boxes without one."""
-    first = peek_text(path).split("\n")[0]
-    cells = next(iter(csv.reader([first], delimiter=_delimiter(first))), [])
-    return _header(cells) is not None or _is_plain(cells) or _is_makesense(cells)
+    return _columns(_first_cells(path)) is not None
 
 
 def read_csv(path: Path) -> Iterator[ImageLabels]:
@@ -76,8 +86,8 @@ def read_csv(path: Path) -> Iterator[ImageLabels]:
     Raises:
         DataError: not readable, or no line of boxes.
     """
-    columns, width, lines = _lines(path)
-    comma = _delimiter(read_text(path).split("\n")[0]) != ","
+    columns, width, lines, delimiter = _lines(path)
+    comma = delimiter != ","
     for index, cells in enumerate(lines):
         if any(cell.strip() for cell in cells[width:]):
             image = cells[columns["image"]].strip()
@@ -88,25 +98,53 @@ def read_csv(path: Path) -> Iterator[ImageLabels]:
             yield _line(columns, cells, index, decimal_comma=comma)
 
 
-def _lines(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
-    """Return the place of each column, the number of columns, and the cells of each line."""
+def _lines(path: Path) -> tuple[dict[str, int], int, list[list[str]], str]:
+    """Return the place of each column, how many there are, the cells of each line, the delimiter."""
     try:
-        text = read_text(path)
-        first = text.split("\n")[0]
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(first)))
+        delimiter, text = _body(read_text(path))
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except TextError as error:
         raise DataError(f"{path}: {error}") from None
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from None
-    columns = _header(rows[0]) if rows else None
-    if columns is not None:
-        return columns, len(rows[0]), rows[1:]
-    if rows and _is_plain(rows[0]):
-        return {name: index for index, name in enumerate(_PLAIN)}, len(_PLAIN), rows
-    if rows and _is_makesense(rows[0]):
-        return {name: index for index, name in enumerate(_MAKESENSE)}, len(_MAKESENSE), rows
-    wanted = ",".join(_PLAIN)
-    raise DataError(f"{path}: first line {first[:80]!r}, wanted {wanted}")
+    first = rows[0] if rows else []
+    columns = _columns(first)
+    if columns is None:
+        wanted = ",".join(_PLAIN)
+        line = text.split("\n")[0][:80]
+        raise DataError(
+            f"{path}: first line {line!r}, wanted {wanted} or a header with such columns"
+        )
+    return columns, len(first), rows[1:] if _header(first) is not None else rows, delimiter
+
+
+def _body(text: str) -> tuple[str, str]:
+    """Return what separates the columns, and the text from its header on."""
+    declared = ""
+    while text:
+        first, _, rest = text.partition("\n")
+        if found := _SEPARATOR.fullmatch(first.strip()):
+            declared = found[1]
+        elif first.strip() and not first.startswith("#"):
+            break
+        text = rest
+    return declared or _delimiter(text.partition("\n")[0]), text
+
+
+def _first_cells(path: Path) -> list[str]:
+    """Return the cells of a file's header, or of its first line of boxes."""
+    delimiter, text = _body(peek_text(path))
+    return next(iter(csv.reader([text.partition("\n")[0]], delimiter=delimiter)), [])
+
+
+def _columns(cells: Sequence[str]) -> dict[str, int] | None:
+    """Return the column of each name, of a header or a first line without one; None: no boxes."""
+    if (found := _header(cells)) is not None:
+        return found
+    for names, fits in ((_PLAIN, _is_plain), (_MAKESENSE, _is_makesense)):
+        if fits(cells):
+            return {name: index for index, name in enumerate(names)}
+    return None
 
 
 def _line(
@@ -125,15 +163,17 @@ def _line(
         wanted = ", ".join(ImageState)
         reason = f"state {cell('state')!r}, wanted one of {wanted}"
         labels.remarks.append(Fault(FindingKind.STATE_UNKNOWN, index, reason))
-    label, written = cell("label"), [cell(name) for name in _BOX]
-    if "box_width" in columns:
-        written[2:] = _far_corner(written[:2], [cell("box_width"), cell("box_height")])
+    sized = _SIZE[0] in columns
+    sides = (*_BOX[:2], *_SIZE) if sized else _BOX
+    label, written = cell("label"), [cell(name) for name in sides]
     if label.lower() in _NOTHING and all(text.lower() in _NOTHING for text in written):
         return labels
     try:
         x0, y0, x1, y1 = (_number(text, decimal_comma=decimal_comma) for text in written)
+        if sized:
+            x1, y1 = x0 + x1, y0 + y1
     except ValueError:
-        reason = f"box {' '.join(written)!r} of {image}, wanted xmin ymin xmax ymax"
+        reason = f"box {' '.join(written)!r} of {image}, wanted {' '.join(sides)}"
         labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, index, reason))
         return labels
     if not label:
@@ -165,7 +205,12 @@ def _header(cells: Sequence[str]) -> dict[str, int] | None:
             found.setdefault(column, index)
     if "image_id" in found:  # only where no column has the file's name
         found.setdefault("image", found.pop("image_id"))
-    return found if all(name in found for name in _PLAIN) else None
+    beside = {name: found.pop(name) for name in ("x", "y", *_SIZE) if name in found}
+    if "xmax" not in found and all(name in beside for name in _SIZE):
+        near = {f"{name}min": beside[name] for name in ("x", "y") if name in beside}
+        found = {**near, **found, **{name: beside[name] for name in _SIZE}}
+    wanted = _SIZED if _SIZE[0] in found else _PLAIN
+    return found if all(name in found for name in wanted) else None
 
 
 def _is_plain(cells: Sequence[str]) -> bool:
@@ -180,14 +225,6 @@ def _is_makesense(cells: Sequence[str]) -> bool:
     return all(_is_number(cell) for cell in (*cells[1:5], *cells[6:]))
 
 
-def _far_corner(near: Sequence[str], size: Sequence[str]) -> list[str]:
-    """Return the corner at the other end of a box, as text; what is no number stays one side's text."""
-    return [
-        str(float(a) + float(b)) if _is_number(a) and _is_number(b) else b
-        for a, b in zip(near, size, strict=True)
-    ]
-
-
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -197,14 +234,15 @@ def _is_number(text: str) -> bool:
 
 
 def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)
+    return max(",;\t|", key=line.count)
 
 
 def _sources(path: Path, images: Path | None) -> dict[str, OneFileSource]:
     source = one_file_source("csv", path, images, read_csv, one_entry_per_image=False)
-    first = peek_text(path).split("\n")[0]
-    cells = next(iter(csv.reader([first], delimiter=_delimiter(first))), [])
-    return by_split(source) if "split" in (_header(cells) or ()) else {ALL: source}
+    columns = _columns(_first_cells(path)) or {}
+    if _SIZE[0] in columns:
+        source = replace(source, form="xywh")
+    return by_split(source) if "split" in columns else {ALL: source}
 
 
 READER = Reader(files=LabelFiles((".csv", ".tsv"), looks_like_boxes, _sources, after_pairs=True))
@@ -212,8 +250,7 @@ READER = Reader(files=LabelFiles((".csv", ".tsv"), looks_like_boxes, _sources, a
 
 def append_csv(source: OneFileSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
     """Add a line for each object, and for a negative one that names the image alone."""
-    columns, width, lines = _lines(source.file)
-    delimiter = _delimiter(read_text(source.file).split("\n")[0])
+    columns, width, lines, delimiter = _lines(source.file)
     folder = usual_folder(split)
     known = next(record.path for record in split.records if record.path.parent == folder)
     written = [line[columns["image"]] for line in lines if len(line) > columns["image"]]

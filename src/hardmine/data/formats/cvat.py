@@ -28,6 +28,7 @@ from hardmine.data.formats.label_format import (
     parse_xml,
     read_side,
     turned_box,
+    turned_radii,
 )
 from hardmine.data.formats.label_readers import OneFileSource, by_split, one_file_source
 from hardmine.errors import MALFORMED, DataError
@@ -99,6 +100,7 @@ def _polygon(shape: Element) -> Box:
 
 def _ellipse(shape: Element) -> Box:
     cx, cy, rx, ry = _numbers(shape, "cx", "cy", "rx", "ry")
+    rx, ry = turned_radii(rx, ry, float(shape.get("rotation") or 0))
     return cx - rx, cy - ry, cx + rx, cy + ry
 
 

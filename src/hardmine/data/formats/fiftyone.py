@@ -95,7 +95,7 @@ def _looks_like_fiftyone(path: Path) -> bool:
 def _sources(path: Path, images: Path | None) -> Mapping[str, OneFileSource]:
     folder = images or path.parent / "data"
     source = one_file_source("fiftyone", path, images, partial(read_fiftyone, folder=folder))
-    return {ALL: replace(source, bases=(folder,))}
+    return {ALL: replace(source, bases=(folder,), form="xywh_shares")}
 
 
 def write_fiftyone(labels: LabelSet, out: Path) -> Sequence[str]:

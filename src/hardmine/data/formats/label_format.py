@@ -406,6 +406,8 @@ def fill_image(
         number = classes.number(item.name)
         raw.objects.append((item.x0, item.y0, item.x1, item.y1, number, ignore, item.place))
     raw.rejected += len(labels.rejected)
+    if not labels.objects:  # what a point or a line marks is there, though nothing can be learnt
+        raw.rejected += any(r.kind is FindingKind.SHAPES_LEFT_OUT for r in labels.remarks)
     for remark in labels.remarks:
         notes.add(remark.kind, remark.reason, raw.file, remark.place)
     return [Problem(fault.kind, raw.file, fault.place, fault.reason) for fault in labels.rejected]
@@ -421,6 +423,17 @@ def read_side(value: object) -> int:
     except (ValueError, OverflowError):
         return 0
     return round(number) if 0 < number < _LARGEST_SIDE else 0
+
+
+def said_name(name: object) -> str:
+    """Return a class name, written as text or as a number.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
+        raise TypeError(name)
+    return str(name)
 
 
 def score_left_out(value: object, place: int) -> list[Fault]:
@@ -441,6 +454,12 @@ def turned_box(box: Box, degrees: float) -> Box:
     half_y = ((x1 - x0) * sin + (y1 - y0) * cos) / 2
     cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
     return cx - half_x, cy - half_y, cx + half_x, cy + half_y
+
+
+def turned_radii(rx: float, ry: float, degrees: float) -> tuple[float, float]:
+    """Return half the width and height of the box around an ellipse that is turned."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
 
 
 def class_names(folder: Path) -> tuple[str, ...] | None:

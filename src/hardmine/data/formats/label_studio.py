@@ -31,6 +31,7 @@ from hardmine.data.formats.label_format import (
     Writer,
     read_side,
     turned_box,
+    turned_radii,
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import MALFORMED, DataError
@@ -140,6 +141,7 @@ def _box(value: Mapping[str, Any], width: float, height: float) -> Box | None:
     x, y = float(value["x"]) / 100 * width, float(value["y"]) / 100 * height
     if "radiusX" in value:
         rx, ry = (float(value[k]) / 100 * s for k, s in (("radiusX", width), ("radiusY", height)))
+        rx, ry = turned_radii(rx, ry, float(value.get("rotation") or 0))
         return x - rx, y - ry, x + rx, y + ry
     if "height" not in value:
         return None  # a point

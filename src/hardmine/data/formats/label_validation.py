@@ -48,9 +48,9 @@ class LabelError(DataError):
         self.kind = kind
 
 
-Form = Literal["xyxy", "xywh", "cxcywh", "cxcywh_shares"]
-"""How label files write a box: corners, corner and size, or centre and size (in pixels, or as shares of
-the image).
+Form = Literal["xyxy", "xywh", "xywh_shares", "cxcywh", "cxcywh_shares"]
+"""How label files write a box: corners, corner and size, or centre and size; in pixels, or as shares of
+the image.
 """
 
 RawObject = tuple[float, float, float, float, int, bool, int]

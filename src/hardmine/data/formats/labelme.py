@@ -33,6 +33,7 @@ from hardmine.data.formats.label_format import (
     Reader,
     Writer,
     read_side,
+    said_name,
     score_left_out,
     split_folder,
 )
@@ -108,7 +109,9 @@ def _add_shape(labels: ImageLabels, shape: Any, place: int) -> None:
         )
         labels.rejected.append(Fault(FindingKind.BOX_MALFORMED, place, reason))
         return
-    if not isinstance(name, str) or not name.strip():
+    try:
+        name = said_name(name)
+    except TypeError:
         reason = f"label {name!r}, wanted a class name"
         labels.rejected.append(Fault(FindingKind.CLASS_UNKNOWN, place, reason))
         return

@@ -25,6 +25,7 @@ from hardmine.data.formats.label_format import (
     LabelFiles,
     LabelledBox,
     Reader,
+    turned_radii,
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import MALFORMED, DataError
@@ -180,20 +181,13 @@ def _box(shape: Mapping[str, Any], kind: str) -> _Box:
         rx = float(shape["r"] if kind == "circle" else shape["rx"])
         ry = float(shape["r"] if kind == "circle" else shape["ry"])
         if shape.get("theta"):  # turned: the box around it
-            turn = float(shape["theta"])
-            rx, ry = _turned(rx, ry, turn)
+            rx, ry = turned_radii(rx, ry, math.degrees(float(shape["theta"])))
         return cx - rx, cy - ry, cx + rx, cy + ry
     if kind == "polygon":
         xs = [float(value) for value in shape["all_points_x"]]
         ys = [float(value) for value in shape["all_points_y"]]
         return min(xs), min(ys), max(xs), max(ys)
     raise ValueError(kind)
-
-
-def _turned(rx: float, ry: float, turn: float) -> tuple[float, float]:
-    """Return half the width and height around an ellipse that is turned by ``turn`` radians."""
-    cos, sin = math.cos(turn), math.sin(turn)
-    return math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
 
 
 def _class(region: Any) -> str:

@@ -76,6 +76,8 @@ def parse_voc(path: Path) -> ImageLabels:
     base = annotation.findtext("source/annotation") or ""
     first = 1.0 if base.strip().upper().startswith(_CHALLENGE) else 0.0
     for index, item in enumerate(annotation.findall("object")):
+        if labels.flag(item.findtext("deleted"), "<deleted>", index):
+            continue  # the web version of LabelMe keeps what was removed
         name = (item.findtext("name") or "").strip()
         try:
             x0, y0, x1, y1 = _box_of(item, first)

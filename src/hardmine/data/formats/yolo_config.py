@@ -33,6 +33,10 @@ _MOST = 0.95
 """Share of a set's lines that must agree with a reading."""
 _FEW = 3
 """The least number of lines from which keypoints are guessed by where they lie."""
+_NOT_CROSSED = 0.9
+"""Share of a set's lines whose edges must not cross where they are outlines."""
+_LOOKED_AT = 500
+"""Lines whose edges are looked at."""
 _NEAR = 0.25
 """Share of a box's sides by which keypoints may pass it."""
 
@@ -169,8 +173,12 @@ def _judge(rows: F64, others: _Others) -> Columns | str:
     return Columns(outline=count, not_joined=others.boxes > others.pairs)
 
 
-def _as_pose(rows: F64) -> Columns | None:
-    """Return the reading as a box and keypoints, where the numbers say that it is one."""
+def _as_pose(rows: F64) -> Columns | str | None:
+    """Return the reading as a box and keypoints, where the numbers say that it is one.
+
+    Returns:
+        None where they are corners of an outline; why there is no reading where both fit.
+    """
     count = rows.shape[1]
     if (count - 4) % 3 == 0:
         points = rows[:, 4:].reshape(len(rows), -1, 3)
@@ -179,8 +187,17 @@ def _as_pose(rows: F64) -> Columns | None:
     for size, words in ((2, "x, y"), (3, "x, y, confidence")):
         if (count - 4) % size == 0 and len(rows) >= _FEW:
             points = rows[:, 4:].reshape(len(rows), -1, size)
-            if _mostly(_points_in_box(rows, points)) and not _continues_outline(rows, points):
-                return Columns(left_out=f"{points.shape[1]} keypoints ({words})")
+            if not _mostly(_points_in_box(rows, points)):
+                continue
+            outline = count % 2 == 0 and _are_outlines(rows)
+            if outline and _continues_outline(rows, points):
+                return None
+            if outline:
+                return (
+                    f"got {count + 1} numbers, which may be a box and {points.shape[1]} keypoints or "
+                    "an outline; keypoints are read where data.yaml declares kpt_shape"
+                )
+            return Columns(left_out=f"{points.shape[1]} keypoints ({words})")
     return None
 
 
@@ -195,12 +212,33 @@ def _points_in_box(rows: F64, points: F64) -> Mask:
 
 
 def _continues_outline(rows: F64, points: F64) -> bool:
-    """Return whether the first four numbers are mostly two points beside the others."""
-    low, high = points[..., :2].min(axis=1), points[..., :2].max(axis=1)
-    slack = np.maximum(high - low, 0.01) / 2
+    """Return whether the third and fourth number are mostly a point near the others."""
+    others = np.concatenate([rows[:, None, :2], points[..., :2]], axis=1)
+    low, high = others.min(axis=1), others.max(axis=1)
+    slack = np.maximum(high - low, 0.01)
     second = rows[:, 2:4]
-    beside = ((second >= low - slack) & (second <= high + slack)).all(axis=1)
-    return bool(beside.mean() > 0.5)
+    near = ((second >= low - slack) & (second <= high + slack)).all(axis=1)
+    return bool(near.mean() > 0.5)
+
+
+def _are_outlines(rows: F64) -> bool:
+    """Return whether nearly no line's edges cross each other, as those of an outline do not."""
+    corners = rows[:_LOOKED_AT].reshape(len(rows[:_LOOKED_AT]), -1, 2)
+    ends = np.roll(corners, -1, axis=1)
+    crossed = np.zeros(len(corners), np.bool_)
+    for index in range(corners.shape[1] - 2):
+        a, b = corners[:, index, None], ends[:, index, None]
+        c, d = corners[:, index + 2 :], ends[:, index + 2 :]
+        apart = (_side(a, b, c) * _side(a, b, d) < 0) & (_side(c, d, a) * _side(c, d, b) < 0)
+        crossed |= apart.any(axis=1)
+    return bool(crossed.mean() <= 1 - _NOT_CROSSED)
+
+
+def _side(a: F64, b: F64, point: F64) -> F64:
+    """Return on which side of the line from ``a`` to ``b`` a point lies, by its sign."""
+    along, beside = b - a, point - a
+    turn: F64 = along[..., 0] * beside[..., 1] - along[..., 1] * beside[..., 0]
+    return turn
 
 
 def _boxes_inside(boxes: F64) -> Mask:

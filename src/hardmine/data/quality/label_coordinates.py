@@ -254,11 +254,9 @@ def written_numbers(raw: RawSplit) -> tuple[F64, F64]:
         if raw.form == "xyxy":
             return xyxy, sizes
         extent = xyxy[:, 2:] - xyxy[:, :2]
-        if raw.form == "xywh":
-            return np.concatenate([xyxy[:, :2], extent], axis=1), sizes
-        centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2
-        written = np.concatenate([centre, extent], axis=1)
-        return written if raw.form == "cxcywh" else written / np.tile(sizes, 2), sizes
+        near = xyxy[:, :2] if raw.form.startswith("xywh") else (xyxy[:, :2] + xyxy[:, 2:]) / 2
+        written = np.concatenate([near, extent], axis=1)
+        return written / np.tile(sizes, 2) if raw.form.endswith("_shares") else written, sizes
 
 
 def to_xyxy(form: str, numbers: F64, sizes: F64) -> F64:
