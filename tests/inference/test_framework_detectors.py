@@ -93,6 +93,19 @@ def test_the_image_size_is_that_of_the_training_or_the_one_named(
         hardmine.load_detector(f"hf:{folder}@320")
 
 
+def test_the_folder_of_a_training_names_its_best_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = Path(install("ultralytics", tmp_path, monkeypatch))
+    run = tmp_path / "runs" / "detect" / "train"
+    (run / "weights").mkdir(parents=True)
+    (run / "results.csv").touch()
+    for name in ("best.pt", "last.pt"):
+        (run / "weights" / name).write_bytes(best.read_bytes())
+    named = hardmine.load_detector(run / "weights" / "best.pt", "cpu")
+    assert hardmine.load_detector(run, "cpu").model_id == named.model_id
+
+
 def test_tiles_are_pictures_of_their_own(
     tmp_path: Path, pool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

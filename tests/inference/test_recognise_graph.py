@@ -236,8 +236,17 @@ def test_the_openvino_folder_of_ultralytics_is_read_by_its_metadata(tmp_path: Pa
     openvino = pytest.importorskip("openvino")
     outputs = {"output0": np.array([[[*BOX, 0.75, 1]]], np.float32)}
     path = constant_graph(tmp_path / "m.onnx", outputs)
-    openvino.save_model(openvino.convert_model(path), tmp_path / "best.xml")
+    folder = tmp_path / "best_openvino_model"
+    openvino.save_model(openvino.convert_model(path), folder / "best.xml")
     facts = {"task": "detect", "names": {0: "cat", 1: "dog"}, "end2end": True, "imgsz": [64, 64]}
-    (tmp_path / "metadata.yaml").write_text(json.dumps(facts))
-    found = hardmine.load_detector(tmp_path / "best.xml").predict(np.zeros((64, 64, 3), np.uint8))
-    assert [one.category for one in found] == ["dog"]
+    (folder / "metadata.yaml").write_text(json.dumps(facts))
+    for named in (folder / "best.xml", folder):
+        found = hardmine.load_detector(named).predict(np.zeros((64, 64, 3), np.uint8))
+        assert [one.category for one in found] == ["dog"]
+
+
+def test_a_folder_with_several_models_names_them(tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.xml", "b.bin"):
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=r"with 2 models \(a\.onnx, b\.xml\); name one"):
+        hardmine.load_detector(tmp_path)

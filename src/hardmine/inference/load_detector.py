@@ -53,6 +53,8 @@ def load_detector(
             - a folder that ``save_pretrained`` of ``transformers`` wrote, or ``hf:NAME`` of the hub;
             - ``rfdetr:PATH``, ``libreyolo:PATH[@SIDE]``: run by these packages; a ``.pth`` of theirs
               and a plain state dict of one of torchvision's networks are recognised by the content;
+            - a folder with one such file (OpenVINO's of Ultralytics), or a training of Ultralytics
+              (``runs/detect/train``), of which ``weights/best.pt`` is taken;
             - ``detections.json``, ``.csv``, or a folder of json or YOLO text files: no model, only its
               answers.
         device: a torch device; chosen when not given.
@@ -99,6 +101,9 @@ def load_detector(
         from hardmine.inference.predictions_file import load_predictions
 
         return load_predictions(path, classes or fallback or None)
+    if path.is_dir() and not _is_of_a_run(path):
+        inside = _model_inside(path)
+        return load_detector(inside, device, classes=classes, fallback=fallback)
     from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 
     return load_checkpoint_detector(path, device)
@@ -236,11 +241,38 @@ def _names(classes: Path | Sequence[str] | None) -> tuple[str, ...] | None:
     return read_classes(classes) if isinstance(classes, Path) else tuple(classes)
 
 
+def _is_of_a_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _OF_A_RUN)
+
+
+def _model_inside(folder: Path) -> Path:
+    """Return the one model that a folder holds, or ``weights/best.pt`` of a training of Ultralytics.
+
+    Raises:
+        CheckpointError: it holds none, or several.
+    """
+    best = folder / "weights" / "best.pt"
+    found = [best] if best.is_file() else sorted(p for p in folder.iterdir() if _names_model(p))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise CheckpointError(
+            f"{folder}: a folder with {len(found)} models ({names}); name one of them"
+        )
+    raise CheckpointError(f"{folder}: a folder without a model or predictions; wanted {FORMS}")
+
+
+def _names_model(path: Path) -> bool:
+    name = path.name
+    return path.is_file() and bool(_GRAPH.fullmatch(name) or _PYTORCH.fullmatch(name))
+
+
 def _holds_predictions(path: Path) -> bool:
     """True for a folder of predictions as json or text files, without weights in it."""
     from hardmine.inference.prediction_programs import is_prediction_texts
 
-    if not path.is_dir() or any((path / name).exists() for name in _OF_A_RUN):
+    if not path.is_dir() or _is_of_a_run(path):
         return False
     return any(path.glob("*.json")) or is_prediction_texts(path)
 

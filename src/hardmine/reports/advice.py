@@ -69,8 +69,8 @@ def _recall_is_not_reached(figures: Figures) -> Advice | None:
     return Advice(
         f"At most {share(most)} of the objects are found at any score, so that alarms cannot be "
         "counted at recall 0.8.",
-        "Train longer (--epochs), give more labelled images, or see with 'hardmine priors coverage' "
-        "which boxes no prior reaches.",
+        "Train longer (--epochs) or give more labelled images. For a model of Hardmine, 'hardmine "
+        "priors coverage' shows which boxes no prior reaches.",
         warns=True,
     )
 
@@ -83,9 +83,9 @@ def _threshold_is_weak(figures: Figures) -> Advice | None:
         f"80 % of the objects are found only from score {number(threshold)} on, which is weak "
         f"(below {WEAK_SCORE:g}): at such scores objects hardly differ from "
         "background, and another training may give quite other alarms.",
-        "Train longer (--epochs) or give more labelled images, and let the recipe choose itself "
-        "(without --model and --recipe). Until then read the alarms at recall 0.5, which lie at a "
-        "higher score.",
+        "Train longer (--epochs) or give more labelled images; for a model of Hardmine, let the recipe "
+        "choose itself (without --model and --recipe). Until then read the alarms at recall 0.5, which "
+        "lie at a higher score.",
         warns=True,
     )
 
@@ -99,8 +99,9 @@ def _class_is_hardly_found(figures: Figures) -> Advice | None:
     score = number(figures["errors"]["score_threshold"])
     return Advice(
         f"From score {score} on {several} almost never detected: {names}.",
-        "'hardmine priors coverage' shows whether priors reach its boxes. If they do, give more images "
-        "with it, or try --set loss.selection.kind=level_quota, which trains small objects more evenly.",
+        "Give more images with it. For a model of Hardmine, 'hardmine priors coverage' shows whether "
+        "priors reach its boxes; if they do, try --set loss.selection.kind=level_quota, which trains "
+        "small objects more evenly.",
         warns=True,
     )
 
@@ -124,12 +125,13 @@ _BY_KIND = {
     ),
     "duplicate": (
         "second detections of one object",
-        "Lower the IoU at which detections suppress each other (--set decode.nms_iou=0.4).",
+        "Lower the IoU at which detections suppress each other (for a model of Hardmine, --set "
+        "decode.nms_iou=0.4).",
     ),
     "missed": (
         "objects without any detection near them",
-        "See the row of sizes: if small ones are missed, a larger input or finer priors help ('hardmine "
-        "priors coverage'); otherwise more labelled images of their kind.",
+        "See the row of sizes: if small ones are missed, a larger input helps (or finer priors of a "
+        "model of Hardmine: 'hardmine priors coverage'); otherwise more labelled images of their kind.",
     ),
 }
 
