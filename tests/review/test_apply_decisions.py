@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from hardmine.cli import loop_commands
 from hardmine.cli.main import run
 from hardmine.data.convert import convert
 from hardmine.data.load_dataset import load_splits
+from hardmine.data.quality.usable_data import load_usable
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.mining.pool_store import PoolStore
@@ -461,3 +464,113 @@ def test_a_result_counts_its_reasons() -> None:
     result = ApplyResult(Path("d"), "train", ("a",), (), skipped, {"unsure": 2}, dry_run=True)
     assert "not added, 2: is gone" in str(result)
     assert "not added, 2: unsure" in str(result)
+
+
+def coco_with(data: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Change the entries of the training part's label file."""
+    (file,) = data.rglob("*train.json")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    change(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return file
+
+
+def in_shares(content: dict[str, Any]) -> None:
+    for entry in content["annotations"]:
+        x, y, width, height = entry["bbox"]
+        entry["bbox"] = [x / 64, y / 48, width / 64, height / 48]
+
+
+def at_twice_the_size(content: dict[str, Any]) -> None:
+    for image in content["images"]:
+        image["width"], image["height"] = 128, 96
+    for entry in content["annotations"]:
+        entry["bbox"] = [2 * side for side in entry["bbox"]]
+
+
+def test_nothing_is_added_to_boxes_that_training_refuses(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_coco(splits, tmp_path / "data")
+    coco_with(data, in_shares)
+    before = contents(data)
+    with pytest.raises(DataError, match=r"boxes in another form: .*--fix OUT"):
+        apply_decisions(store, data)
+    assert contents(data) == before
+
+
+def test_boxes_are_read_back_beside_labels_of_another_size(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_coco(splits, tmp_path / "data")
+    file = coco_with(data, at_twice_the_size)
+    (name,) = apply_decisions(store, data).labelled
+    part = load_usable(data)["train"]
+    found = {record.path.name: record.boxes.tolist() for record in part.records}
+    assert found[name] == [list(BOX.box)]
+    assert found["t0.png"] == [[4, 4, 20, 20]]
+    content = json.loads(file.read_text(encoding="utf-8"))
+    (entry,) = (e for e in content["images"] if e["file_name"] == name)
+    assert (entry["width"], entry["height"]) == (64, 48)
+
+
+@pytest.mark.parametrize(("size", "refused"), [((64, 48), False), ((48, 64), True)])
+def test_what_would_be_read_back_otherwise_is_taken_back(
+    tmp_path: Path, size: tuple[int, int], refused: bool
+) -> None:
+    """All boxes are of pictures as stored; where labels say so, an upright one stays."""
+    source, turned = tmp_path / "source", Image.Exif()
+    turned[0x0112] = 6
+
+    def upright(path: Path, seed: int) -> Path:
+        """Write a picture that is stored at 64 × 48 and displayed at 48 × 64."""
+        draw(path, seed)
+        Image.open(path).save(path.with_suffix(".jpg"), exif=turned, quality=95)
+        path.unlink()
+        return path.with_suffix(".jpg")
+
+    images = [upright(source / f"t{i}.png", i) for i in range(8)]
+    entries = {
+        "images": [
+            {"id": i, "file_name": p.name, "width": size[0], "height": size[1]}
+            for i, p in enumerate(images)
+        ],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": [50, 2 + i, 12, 10]}
+            for i in range(len(images))
+        ],
+        "categories": [{"id": 1, "name": "can"}],
+    }
+    (source / "train.json").write_text(json.dumps(entries))
+    picture = upright(tmp_path / "pool" / "a.png", 100)
+    with PoolStore(tmp_path / "mined" / "pool.sqlite") as opened:
+        box = NamedBox((30.0, 50.0, 40.0, 62.0), "can")
+        opened.add_decisions([replace(said(picture, Verdict.CONTAINS_OBJECT), boxes=(box,))])
+    before = contents(source)
+    if refused:
+        with pytest.raises(DataError, match="nothing was added: .*cannot be placed"):
+            apply_decisions(tmp_path / "mined", source)
+        assert contents(source) == before
+        return
+    (name,) = apply_decisions(tmp_path / "mined", source).labelled
+    found = {r.path.name: r.boxes.tolist() for r in load_usable(source)["train"].records}
+    assert found[name] == [list(box.box)]
+
+
+def test_a_box_that_is_read_back_elsewhere_is_taken_back(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_coco(splits, tmp_path / "data")
+    before = contents(data)
+
+    def moved(*given: Any, **named: Any) -> dict[str, Dataset]:
+        """Read the data with every box moved by a pixel."""
+        return {
+            name: replace(part, records=tuple(replace(r, boxes=r.boxes + 1) for r in part.records))
+            for name, part in load_usable(*given, **named).items()
+        }
+
+    monkeypatch.setattr(module, "load_usable", moved)
+    with pytest.raises(DataError, match=r"nothing was added: hardmine_c.*read back as boxes"):
+        apply_decisions(store, data)
+    assert contents(data) == before

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,8 @@ from hardmine.data.formats.format_table import FORMATS
 from hardmine.data.formats.image_files import JOURNALS, plain_path
 from hardmine.data.formats.label_format import ALL, Additions, NewImage
 from hardmine.data.images import decode_image, picture_suffixes
-from hardmine.data.load_dataset import find_sources, load_splits
+from hardmine.data.load_dataset import find_sources
+from hardmine.data.quality.usable_data import load_usable
 from hardmine.data.splits.near_duplicates import (
     MAX_DISTANCE,
     find_near,
@@ -35,12 +36,12 @@ from hardmine.data.splits.near_duplicates import (
     perceptual_hash,
 )
 from hardmine.errors import DataError
-from hardmine.files import write_bytes, write_json
+from hardmine.files import plain_name, write_bytes, write_json
 from hardmine.inference.image_loading import path_of, read_item
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
 from hardmine.review.verdicts import is_labelling_file
-from hardmine.types import Dataset, Decision, ImageState
+from hardmine.types import F32, Dataset, Decision, ImageState
 
 How = Literal["copy", "link", "reference"]
 """An image becomes a copy, a hard link, or a reference: a symbolic link to where it is, or its path in
@@ -51,6 +52,8 @@ ADDED_BEFORE = "was added before"
 _BY_PATH = ("coco", "csv")
 """Formats whose label files can name an image anywhere."""
 _PLAIN = re.compile(r"[^\w.-]+")
+_SAME = 0.1
+"""Pixels by which a box may differ when it is read back: label files round."""
 _log = logging.getLogger(__name__)
 
 
@@ -148,7 +151,8 @@ def apply_decisions(
 
     Raises:
         DataError: there is no training part, a format that images cannot be added to, a class that the
-            data set does not have, or a file that cannot be read or written.
+            data set does not have, boxes that training refuses too, an added image that is not read
+            back as it was decided, or a file that cannot be read or written.
 
     Example:
         >>> mined = hardmine.mine(detector, "pool", top=2, out="mined")
@@ -161,14 +165,14 @@ def apply_decisions(
     if not dry_run:
         _take_back_unfinished(root)
     decisions, phash_of = _decided(Path(store))
-    splits = load_splits(data, images=images)
+    splits = load_usable(data, images=images)
     plan = _plan(decisions, phash_of, splits, data, images, how)
     undecided = Counter(_why_not(d) for d in decisions.values() if not _is_added(d))
     empty = [n for n, c in plan.images.items() if c.decision.state is ImageState.VERIFIED_EMPTY]
     labelled = [name for name in plan.images if name not in empty]
     journal = None
     if plan.images and not dry_run:
-        journal = _write(root, plan, how)
+        journal = _write(root, plan, how, lambda: load_usable(data, images=images))
     return ApplyResult(
         Path(data),
         plan.split,
@@ -358,7 +362,8 @@ def _take_back_unfinished(root: Path) -> None:
             _take_back(root, journal)
 
 
-def _write(root: Path, plan: _Plan, how: How) -> Path:
+def _write(root: Path, plan: _Plan, how: How, read: Callable[[], Mapping[str, Dataset]]) -> Path:
+    """Write what was planned, and read it back: what is read otherwise is taken back at once."""
     folder = root / JOURNALS
     number = 1 + max((int(path.stem) for path in _journals(root)), default=0)
     journal, backups = folder / f"{number:04d}.json", folder / f"{number:04d}"
@@ -393,8 +398,39 @@ def _write(root: Path, plan: _Plan, how: How) -> Path:
         write_bytes(path, text.encode())
     for path, content in additions.edits.items():
         write_bytes(path, content)
+    try:
+        _check_read_back(plan, read()[plan.split])
+    except DataError as error:
+        _take_back(root, journal)
+        raise DataError(
+            f"nothing was added: {error}. 'hardmine check DATA --fix OUT' writes a copy whose boxes are "
+            "pixels of upright pictures"
+        ) from None
     write_json(journal, {**record, "done": True})
     return journal
+
+
+def _check_read_back(plan: _Plan, split: Dataset) -> None:
+    """Raise ``DataError`` where an added image is not read as it was decided."""
+    records = {record.path: record for record in split.records}
+    for name, candidate in plan.images.items():
+        path = plan.additions.pictures.get(name, candidate.place)
+        new, record = _new_image(candidate), None if path is None else records.get(path)
+        classes = [] if record is None else [split.categories[n - 1] for n in record.labels]
+        if record is None or record.state is not candidate.decision.state:
+            got = "nothing" if record is None else str(record.state.value)
+        elif sorted(classes) != sorted(plain_name(text) for text in new.classes):
+            got = f"objects of {', '.join(classes)}"
+        elif not np.allclose(_in_order(record.boxes), _in_order(new.boxes), atol=_SAME):
+            got = f"boxes {record.boxes.tolist()} in place of {new.boxes.tolist()}"
+        else:
+            continue
+        raise DataError(f"{name} would be read back as {got}, since the other boxes decide how")
+
+
+def _in_order(boxes: F32) -> F32:
+    ordered: F32 = boxes[np.lexsort(boxes.T)]
+    return ordered
 
 
 def _missing_folders(files: Mapping[Path, str]) -> list[Path]:
