@@ -548,7 +548,7 @@ def test_what_would_be_read_back_otherwise_is_taken_back(
         opened.add_decisions([replace(said(picture, Verdict.CONTAINS_OBJECT), boxes=(box,))])
     before = contents(source)
     if refused:
-        with pytest.raises(DataError, match="nothing was added: .*cannot be placed"):
+        with pytest.raises(DataError, match=r"nothing was added: .*cannot be placed"):
             apply_decisions(tmp_path / "mined", source)
         assert contents(source) == before
         return
