@@ -54,6 +54,25 @@ def test_two_names_of_one_image_are_in_doubt() -> None:
     assert found(["x/a.png", "y/a.png"], [ONE]) == {}  # both by their stem only
 
 
+def test_capital_letters_may_differ_where_nothing_fits_better() -> None:
+    small, capital = Path("/p/a.jpg"), Path("/p/A.jpg")
+    assert found(["A.JPG"], [small]) == {str(small): "A.JPG"}
+    assert found(["a", "A"], [small, capital]) == {str(small): "a", str(capital): "A"}
+    assert found(["a"], [small, capital]) == {str(small): "a"}
+    assert found(["A.PNG", "a.png"], [Path("/p/a.jpg")]) == {str(small): "a.png"}
+    assert found(["A.PNG", "a.PnG"], [Path("/p/Ä.jpg")]) == {}
+
+
+def test_a_file_without_a_detection_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "p.json"
+    path.write_text("[]")
+    with caplog.at_level(logging.WARNING):
+        load_predictions(path, ["cat"]).bound_to([ONE])
+    assert "has no detection at all" in caplog.text
+
+
 def test_numbers_are_found_with_and_without_zeros() -> None:
     images = [Path("/p/000042.jpg"), Path("/p/7.jpg"), Path("/p/cam_42.jpg")]
     assert found(["42", "0007"], images) == {"/p/000042.jpg": "42", "/p/7.jpg": "0007"}

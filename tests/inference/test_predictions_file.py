@@ -50,6 +50,10 @@ FORMS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "COCO results under a key, classes by name": (
+        {"predictions": [coco("a.jpg", 2, DOG), coco("a.jpg", 1, CAT) | {"category_id": "cat"}]},
+        ["cat", "dog"],
+    ),
     "Ultralytics to_json by image": (
         {"sub/a.jpg": [ultralytics("cat", 0, CAT, A), ultralytics("dog", 1, DOG, B)]},
         None,
@@ -59,6 +63,22 @@ FORMS: dict[str, tuple[Any, Any]] = {
         ["cat", "dog"],
     ),
 }
+
+
+@pytest.mark.parametrize("name", ["found.jsonl", "found.json"])
+def test_one_detection_per_line(tmp_path: Path, name: str) -> None:
+    rows = [coco("a.jpg", 1, CAT), coco("a.jpg", 2, DOG)]
+    path = tmp_path / name
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    found = load_detector(path, classes=["cat", "dog"])
+    assert isinstance(found, Predictions)
+    assert found.look(Path("a.jpg")).boxes.tolist() == [A, B]
+    path.write_text(json.dumps(rows[0]) + "\n{")
+    with pytest.raises(DataError, match="cannot be read as JSON"):
+        load_predictions(path, ["cat", "dog"])
+    path.write_text("")
+    with pytest.raises(DataError, match="is empty, wanted a predictions file"):
+        load_predictions(path, ["cat", "dog"])
 
 
 def write(folder: Path, tree: Any, classes: Any) -> tuple[Path, Path | list[str] | None]:

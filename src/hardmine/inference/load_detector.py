@@ -97,7 +97,7 @@ def load_detector(
         raise CheckpointError(f"{text}: no such file; wanted {FORMS}")
     if path.is_dir() and _is_huggingface(path):
         return _framework("hf", text, None, device, classes)
-    if path.suffix.lower() in (".json", ".csv") or _holds_predictions(path):
+    if path.suffix.lower() in (".json", ".jsonl", ".ndjson", ".csv") or _holds_predictions(path):
         from hardmine.inference.predictions_file import load_predictions
 
         return load_predictions(path, classes or fallback or None)

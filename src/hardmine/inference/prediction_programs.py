@@ -361,12 +361,15 @@ def _index(entries: Sequence[_Entry]) -> tuple[_Index, _Index]:
     for entry in entries:
         if entry.parts:
             by_file[entry.parts[-1]].append(entry)
-            by_stem[entry.stem].append(entry)
+            by_stem[entry.stem.casefold()].append(entry)
     return by_file, by_stem
 
 
 def _entry_of(image: Path, by_file: _Index, by_stem: _Index) -> tuple[int, str] | None:
-    """Return how many parts of an image's path an entry shares, and the entry's name."""
+    """Return how many parts of an image's path an entry shares, and the entry's name.
+
+    0: the stem only; −1: the stem in other capital letters.
+    """
     parts = tuple(unicodedata.normalize("NFC", part) for part in image.parts)
     alike = [(_common(parts, entry.parts), entry) for entry in by_file.get(parts[-1], ())]
     if alike:
@@ -378,8 +381,11 @@ def _entry_of(image: Path, by_file: _Index, by_stem: _Index) -> tuple[int, str] 
         if len(chosen) == 1 and (best > 1 or whole or len(alike) == 1):
             return best, chosen[0].name
         return None
-    stems = by_stem.get(_number(Path(parts[-1]).stem), ())
-    return (0, stems[0].name) if len(stems) == 1 else None
+    stem = _number(Path(parts[-1]).stem)
+    alike_stems = by_stem.get(stem.casefold(), ())
+    exact = [entry for entry in alike_stems if entry.stem == stem]
+    stems = exact or alike_stems
+    return (0 if exact else -1, stems[0].name) if len(stems) == 1 else None
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
 from hardmine.errors import MALFORMED, ConfigError, DataError
-from hardmine.files import read_json
+from hardmine.files import iter_lines, peek_text, read_json
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
     ImageItem,
@@ -48,6 +49,8 @@ from hardmine.types import F64, Problem
 _log = logging.getLogger(__name__)
 _NO_CANVAS = Resize(1, 1)
 _CHUNK = 16
+_HELD = ("annotations", "predictions", "detections", "results")
+"""Keys of a mapping that may hold the list of detections."""
 _JUDGED = 64
 """Images whose detections are looked at to see in which form their boxes are."""
 _SOUND = 0.5
@@ -145,6 +148,8 @@ class Predictions(PredictMixin):
         """
         found = self.match(images)
         found.require(self.path, images)
+        if not found.rows:
+            _log.warning("%s: has no detection at all", self.path)
         level = logging.INFO if found.matched == found.rows else logging.WARNING
         _log.log(level, "%s: %s", self.path, found)
         failed = sorted(set(self.failed) & set(found.name_of.values()))
@@ -261,8 +266,9 @@ def bind(detector: Any, images: Sequence[Path]) -> Any:
 def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) -> Predictions:
     """Read a predictions file, or a folder of one json per image (mmdetection).
 
-    Forms, recognised by looking: COCO results (``image_id``, ``category_id``, ``bbox`` xywh,
-    ``score``; with ``file_name`` and ``category`` as ``hardmine predict --json`` writes them, or with
+    Forms, recognised by looking, in one JSON or one value per line: COCO results (``image_id``,
+    ``category_id`` or its name, ``bbox`` xywh, ``score``; with ``file_name`` and ``category`` as
+    ``hardmine predict --json`` writes them, or with
     stems as ids as Ultralytics does); a COCO file whose annotations have scores; Ultralytics'
     ``Results.to_json`` lists (``name``, ``confidence``, ``box``) by image; mmdetection's
     ``{"bboxes", "scores", "labels"}`` by image; and those of `prediction_programs`: MegaDetector's and
@@ -287,11 +293,14 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     program, tree = _read(path)
     if program is not None:
         return _of_program(program, path, names)
-    if isinstance(tree, Mapping) and "annotations" in tree:
+    held = next(
+        (key for key in _HELD if isinstance(tree, Mapping) and _are_rows(tree.get(key))), ""
+    )
+    if held:
         more, own = _tables(tree, path)
         images, numbers = {**images, **more}, {**own, **numbers}
         names = names or tuple(own[number] for number in sorted(own)) or None
-        tree = tree["annotations"]
+        tree = tree[held]
     rows = _Reader(path, images).read(tree)
     categories, number_of = _categories(rows, names, numbers, path)
     if isinstance(tree, list) and names is not None and not numbers:
@@ -415,13 +424,19 @@ def _text(value: Any) -> str:
 def _coco_row(row: Mapping[str, Any], where: str) -> Box:
     try:
         x, y, width, height = (float(value) for value in row["bbox"])
-        kind: str | int = str(row["category"]) if "category" in row else int(row["category_id"])
+        kind = str(row["category"]) if "category" in row else _kind(row["category_id"])
         return checked_box(float(row["score"]), kind, (x, y, x + width, y + height), where)
     except MALFORMED as error:
         raise DataError(
             f"{where}: wanted category_id, bbox [x, y, width, height] and score, "
             f"got {type(error).__name__}: {error}"
         ) from None
+
+
+def _kind(said: Any) -> str | int:
+    """Return a class as a number where it is one, else its name."""
+    text = _text(said).strip()
+    return int(text) if text.isascii() and text.isdigit() and not isinstance(said, bool) else text
 
 
 def _of_image(value: Any, where: str) -> list[Box]:
@@ -504,11 +519,33 @@ def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int], path: P
     )
 
 
+def _are_rows(value: Any) -> bool:
+    """Return whether a value is a list of detections as COCO's results have them, maybe empty."""
+    return isinstance(value, list) and all(
+        isinstance(r, Mapping) and "bbox" in r for r in value[:1]
+    )
+
+
 def _json(path: Path) -> Any:
+    """Return what a file of JSON holds; one value per line gives a list."""
+    if not path.stat().st_size:
+        raise DataError(f"{path}: is empty, wanted a predictions file")
     try:
         return read_json(path)
     except DataError as error:
+        lines = [line for line in iter_lines(path) if line.strip()] if _is_lines(path) else []
+        try:
+            if lines:
+                return [json.loads(line) for line in lines]
+        except ValueError:
+            pass
         raise DataError(f"{error}; wanted a predictions file") from None
+
+
+def _is_lines(path: Path) -> bool:
+    """Return whether the first line of a file is a whole object of JSON."""
+    first = peek_text(path).lstrip().split("\n")[0].strip()
+    return first.startswith("{") and first.endswith("}")
 
 
 def _folder(path: Path) -> dict[str, Any]:
