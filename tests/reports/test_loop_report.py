@@ -312,6 +312,9 @@ def test_headline_compares_the_last_round_with_round_0() -> None:
     assert (alarms.value, alarms.before) == ("0.124", "0.735")
     assert (tiles["AP50"].value, tiles["AP50"].before) == ("0.942", "0.951")
     assert tiles["negatives added"].value == "21"
+    later = RoundRow("mined", 2, 170, 8, figures(0.1, 0.95))
+    (added,) = (t for t in headline((*rows(), later)) if t.label == "negatives added")
+    assert (added.value, added.detail) == ("29", "arm mined, in 2 rounds")
 
 
 def test_the_same_page_twice(tmp_path: Path, whole: str) -> None:

@@ -266,8 +266,10 @@ def headline(rows: Sequence[RoundRow]) -> list[Tile]:
             + (", weak: below 0.2" if advice.is_weak(now.get("score_threshold")) else ""),
         ),
     ]
-    if last.negatives_added:
-        tiles.append(Tile("negatives added", str(last.negatives_added), "", f"arm {last.arm}"))
+    added = [row.negatives_added for row in rows if row.arm == last.arm and row.negatives_added]
+    if added:
+        rounds = "1 round" if len(added) == 1 else f"{len(added)} rounds"
+        tiles.append(Tile("negatives added", str(sum(added)), "", f"arm {last.arm}, in {rounds}"))
     return tiles
 
 
