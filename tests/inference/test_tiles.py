@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hardmine.data.cut_tiles import Tiles
 from hardmine.data.resize import Resize
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError
@@ -19,7 +20,6 @@ from hardmine.inference.detector import BatchScores, top_scores
 from hardmine.inference.predict import ScoredImage, detect_images, score_images
 from hardmine.inference.tiles import (
     TiledDetector,
-    Tiles,
     WindowedPicture,
     merge_tiles,
     open_windows,

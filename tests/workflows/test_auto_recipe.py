@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hardmine.errors import NOTICE, ConfigError, DataError
-from hardmine.models.ssd import SSD
+from hardmine.models.ssd import SSD, make_network
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import load_recipe
@@ -130,6 +130,83 @@ def test_small_objects_get_smaller_priors_and_tiny_ones_a_larger_canvas() -> Non
     # 13 px: against 20 px .42; on the 640 canvas 26 px against 32 px (26/32)² = .66 at best.
     tiny = choose_for(dataset(13))
     assert tiny.model == "ssd640_mobilenet_v2_fpnlite"
+
+
+def shaped(
+    width: int, height: int, box: tuple[float, float], *, images: int = 12, boxes: int = 3
+) -> Dataset:
+    """Images of one size with boxes (width, height) of one class, spread over them."""
+    records = []
+    for index in range(images):
+        x = [(97 * index + 211 * copy) % max(1, int(width - box[0])) for copy in range(boxes)]
+        y = [(61 * index + 137 * copy) % max(1, int(height - box[1])) for copy in range(boxes)]
+        places = [[a, b, a + box[0], b + box[1]] for a, b in zip(x, y, strict=True)]
+        records.append(
+            ImageRecord(
+                Path(f"{index}.jpg"),
+                width,
+                height,
+                np.array(places, np.float32),
+                np.ones(boxes, np.int64),
+                np.zeros(boxes, bool),
+                ImageState.LABELLED,
+            )
+        )
+    return Dataset(("thing",), tuple(records), Path())
+
+
+def test_wide_images_get_a_wide_canvas_of_the_same_area() -> None:
+    # stretched to 320 x 320, a square of 300 px in 3000 x 750 would be 32 x 128 px
+    choice = choose_for(shaped(3000, 750, (300, 300)))
+    assert (choice.recipe.model.height, choice.recipe.model.width) == (160, 640)
+    assert "on a canvas of the images' shape" in choice.lines[0]
+    assert not choice.warnings
+    tall = choose_for(shaped(750, 3000, (300, 300)))
+    assert (tall.recipe.model.height, tall.recipe.model.width) == (640, 160)
+    usual = choose_for(shaped(1920, 1080, (300, 300)))
+    assert (usual.recipe.model.height, usual.recipe.model.width) == (320, 320)
+    strip = choose_for(shaped(9000, 500, (300, 300)))  # 18 : 1, and the canvas has 4 : 1 at most
+    assert (strip.recipe.model.height, strip.recipe.model.width) == (160, 640)
+
+
+def test_the_model_of_a_wide_canvas_runs() -> None:
+    choice = choose_for(shaped(3000, 750, (100, 100)))
+    assert choice.model == "ssd320_mobilenet_v2_fpnlite"
+    network = make_network(choice.recipe.model, ("thing",)).eval()
+    output = network(torch.zeros(1, 3, 160, 640, dtype=torch.uint8))
+    cells = sum(-(-160 // stride) * -(-640 // stride) for stride in (8, 16, 32, 64, 128))
+    assert output.class_logits.shape[1] == cells * 6
+
+
+def test_long_boxes_get_long_priors() -> None:
+    # 210 x 35 px, 6 : 1: with a prior of 3 : 1 and the same area IoU (1/√2) / (2 - 1/√2) = .55 at best
+    long = choose_for(shaped(SIDE, SIDE, (210, 35)))
+    assert long.settings == ("model.priors.aspect_ratios=[[2, 3, 6]]",)
+    # 1 : 5 and 64 px long is too small for the first model, and too long for the second as it is
+    small = choose_for(shaped(SIDE, SIDE, (13, 64)))
+    assert small.model == "ssd320_mobilenet_v2_fpnlite"
+    assert "model.priors.aspect_ratios=[1, 2, 0.5, 5, 0.2]" in small.settings
+    assert not long.warnings
+
+
+def test_what_no_model_reaches_is_said_with_the_way_out(caplog: pytest.LogCaptureFixture) -> None:
+    data = shaped(4000, 3000, (30, 30))
+    options = NetworkOptions()
+    _, lines = fit_to_data(choose_recipe(options), options, None, data)
+    assert "no model of the list reaches every class" in lines[0]
+    assert "its priors fit" not in lines[0]
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+    assert "reaches more than 0% of the 36 boxes of class 'thing'" in warning
+    assert "3 px on the canvas and 30 px in the images" in warning
+    # 320 px of canvas for 30 px at 24 px: 400 px, the nearest multiple of 32 is 416 (12.5 rounds to 12)
+    assert "--to coco --tile 384" in warning
+    needles = choose_for(shaped(SIDE, SIDE, (300, 8)))
+    assert "'hardmine priors fit DATA' finds priors that reach more" in needles.warnings[0]
+
+
+def test_few_boxes_in_all_are_judged_all_the_same() -> None:
+    choice = choose_for(dataset(22, images=3))
+    assert "model.priors.anchor_scale=2.5" in choice.settings
 
 
 def test_many_objects_per_image_alone_change_nothing() -> None:

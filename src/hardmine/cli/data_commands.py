@@ -278,6 +278,15 @@ def convert(
     link: Annotated[
         bool, typer.Option("--link", help="Make hard links to the images instead of copies.")
     ] = False,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            "--tile",
+            metavar="PIXELS",
+            help="Cut the images into overlapping square tiles of this side, for small objects in large "
+            "images; then detect with the same --tile.",
+        ),
+    ] = None,
     reading: DataOptions,
     talk: ConsoleOptions,
 ) -> None:
@@ -292,7 +301,7 @@ def convert(
     from hardmine.mining.candidates_file import hand_over
 
     console = talk.console()
-    if to.for_labelling:
+    if to.for_labelling and tile is None:
         given = hand_over(data, out, to.name, link=link, **reading.keywords())
         console.result(
             f"{given.out}: {given.images} images, {given.annotations} boxes as annotations, "
@@ -300,7 +309,7 @@ def convert(
         )
         return
     splits = load_usable(data, **reading.keywords())
-    done = convert_splits(splits, out, to.name, link=link)
+    done = convert_splits(splits, out, to.name, link=link, tile=tile)
     images_of = ", ".join(f"{number} {name}" for name, number in done.images.items())
     console.result(
         f"{done.out}: images {images_of}; {done.boxes} boxes ({done.ignored_boxes} ignored)"

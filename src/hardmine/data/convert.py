@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hardmine.data.cut_tiles import Tiles, cut_into_tiles
 from hardmine.data.formats.format_table import LabelFormat, written_format
 from hardmine.data.formats.label_format import ALL, SPLITS, LabelSet
 from hardmine.data.quality.usable_data import load_usable
@@ -16,6 +17,8 @@ from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_json
 from hardmine.types import F32, Dataset, ImageRecord
 
+TILES = ".tiles"
+"""The folder in which tiles lie until they are placed."""
 NAMES_FILE = "image_names.json"
 """The file, written for a labelling program, that says which image each picture is a copy of."""
 
@@ -43,11 +46,12 @@ def convert(
     to: str,
     *,
     link: bool = False,
+    tile: int | None = None,
     scores: Mapping[Path, F32] | None = None,
     model: str = "hardmine",
     origins: Mapping[Path, str] | None = None,
 ) -> Conversion:
-    """Write a dataset in another format, with a copy of its images.
+    """Write a dataset in another format, with a copy of its images, or cut into tiles.
 
     The folder appears whole or not at all. Images come to lie where the format wants them, mostly in
     one folder per split; where two of different folders share a name, the second is named after its
@@ -58,6 +62,7 @@ def convert(
         out: a folder that is missing or empty.
         to: the name of a format that `format_table` can write (``coco``, ``yolo``, ``voc`` …).
         link: make hard links instead of copies, where the file system can.
+        tile: cut each image into overlapping squares of this side, px (`cut_into_tiles`).
         scores: f32[N] by image, for images whose boxes are a model's and not a person's; only formats
             of labelling programs take them.
         model: named as the source of those boxes.
@@ -77,14 +82,22 @@ def convert(
     target = Path(out)
     row = written_format(to)
     _check_fits(row, splits, scores)
+    tiles = None if tile is None else Tiles(tile)
+    if tiles is not None and row.for_labelling:
+        raise ConfigError(f"format {row.name!r}: gets whole images, not tiles")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target}: exists and is not empty, wanted a new folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
         try:
+            said: list[str] = []
+            if tiles is not None:
+                splits, too_large = cut_into_tiles(splits, tiles, part / TILES)
+                said = _lost(too_large, tiles)
             labels, renamed = _place(splits, part, row, link, scores or {})
-            remarks = row.writer.write(replace(labels, model=model), part)
+            shutil.rmtree(part / TILES, ignore_errors=True)
+            remarks = [*said, *row.writer.write(replace(labels, model=model), part)]
             if row.for_labelling:
                 write_json(part / NAMES_FILE, {"copies": _copies(splits, origins or {})})
             part.chmod(0o755)
@@ -95,6 +108,14 @@ def convert(
     except OSError as error:
         raise DataError(f"{target}: not converted ({error})") from error
     return _summary(labels, target, renamed, tuple(remarks))
+
+
+def _lost(boxes: int, tiles: Tiles) -> list[str]:
+    """Say how many objects are lost because no tile holds half of them."""
+    if not boxes:
+        return []
+    ones = "1 object is" if boxes == 1 else f"{boxes} objects are"
+    return [f"{ones} too large for tiles of {tiles.size} px: no tile holds half, so all ignore it"]
 
 
 def _copies(splits: Mapping[str, Dataset], origins: Mapping[Path, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 from torch import Tensor
 
+from hardmine.data.cut_tiles import DEFAULT_OVERLAP, Tiles, Window
 from hardmine.data.images import (
     READ_ERRORS,
     Picture,
@@ -64,9 +65,6 @@ _TILES = (324, 325)
 _TILE_SIDES = (322, 323)
 _KEPT = (258, 259, 262, 266, 277, 284, 317, 320, 332, 338, 339, 347, 529, 530, 531, 532)
 """Tags that say how the pixels of a strip or tile are coded."""
-
-Window = tuple[int, int, int, int]
-"""xyxy, whole pixels."""
 
 
 @dataclass(slots=True)
@@ -218,40 +216,8 @@ SAME_IOU = 0.5
 """IoU from which two detections of a class in different tiles are one, inclusive."""
 INSIDE = 0.7
 """Share of the smaller box inside the larger from which it counts as a cut-off part, inclusive."""
-DEFAULT_OVERLAP = 0.2
 
 _BATCH = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Tiles:
-    """Squares of ``size`` pixels that share ``overlap`` of their side with the next ones.
-
-    An object of up to ``overlap`` times ``size`` pixels lies whole in at least one of them.
-    """
-
-    size: int
-    overlap: float = DEFAULT_OVERLAP
-
-    def __post_init__(self) -> None:
-        if self.size < 16:
-            raise ConfigError(f"tile: got {self.size}, wanted 16 pixels or more")
-        if not 0 <= self.overlap < 1:
-            raise ConfigError(f"overlap: got {self.overlap}, wanted a share from 0 to below 1")
-
-    def windows(self, width: int, height: int) -> list[Window]:
-        """Return xyxy windows, row by row; the last ones end at the image's edge."""
-        return [
-            (x, y, min(x + self.size, width), min(y + self.size, height))
-            for y in self._starts(height)
-            for x in self._starts(width)
-        ]
-
-    def _starts(self, length: int) -> list[int]:
-        if length <= self.size:
-            return [0]
-        step = max(1, int(self.size * (1 - self.overlap)))
-        return [*range(0, length - self.size, step), length - self.size]
 
 
 class TiledDetector(PredictMixin):

@@ -1,8 +1,9 @@
 """A recipe that fits the data: which model is chosen before a training, and what to say of a pinned one.
 
 Measured on the training boxes as the model sees them (on its canvas): how many boxes of each class some
-prior reaches, how large they are, and how many objects an image holds. A class whose boxes no prior
-reaches is hardly learned, and nothing later in a training says so. Few images of several classes get
+prior reaches, how large and how long they are, and how many objects an image holds. A class whose boxes
+no prior reaches is hardly learned, and nothing later in a training says so. Wide or tall images get a
+canvas of their shape, since on a square one every object is squeezed. Few images of several classes get
 more epochs, because the usual number would be too few steps.
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardmine.errors import NOTICE, ConfigError
-from hardmine.types import Dataset, ImageState
+from hardmine.types import F32, Dataset, ImageState
 from hardmine.workflows.cached_models import lay_over
 from hardmine.workflows.image_sets import count_labelled
 from hardmine.workflows.train_options import AUTO, NetworkOptions
@@ -33,12 +34,23 @@ CANDIDATES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ssd640_mobilenet_v2_fpnlite", (QUOTA,)),
 )
 """Models that are tried in this order, quickest first, with the choices that go with them."""
+LONG_RATIOS = {
+    "linear": "model.priors.aspect_ratios=[[2, 3, 6]]",
+    "multiscale": "model.priors.aspect_ratios=[1, 2, 0.5, 5, 0.2]",
+}
+"""By the kind of a model's priors: the aspect ratios with which they also reach long objects."""
+LONG = 3.0
+"""A box is long from this ratio of its longer to its shorter side on."""
+WIDE, WIDEST, STRIDE = 2.0, 4.0, 32
+"""The canvas takes the images' shape from the first ratio on, up to the second, in steps of px."""
 LEAST_REACH = 0.9
 """Share of a class's boxes that some prior must reach."""
 FEW_BOXES = 5
 """Classes with fewer boxes say too little."""
 STEPS_PER_CLASS, MOST_EPOCHS = 65, 100
 """A training has at least so many steps for each class, but is not made longer than so many epochs."""
+SMALLEST_SIDE = 24
+"""Objects of fewer px on the canvas are too small for most of the models."""
 MOST_IMAGES = 2000
 """Images with objects that are measured; of a larger dataset, so many spread over it evenly."""
 
@@ -55,6 +67,10 @@ class ClassFit:
     """Median of the square root of the area, px."""
     reach: float
     """Share of the boxes that some prior reaches at the assigner's IoU."""
+    long: float = 0.0
+    """Of the boxes out of reach, the share that is long."""
+    side_in_images: float = 0.0
+    """``median_side`` in the images themselves, px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +88,18 @@ class RecipeFit:
     @property
     def missed(self) -> tuple[ClassFit, ...]:
         """The classes with too few boxes in reach, the worst first."""
-        known = [item for item in self.classes if item.boxes >= FEW_BOXES]
-        bad = [item for item in known if item.reach < LEAST_REACH]
+        bad = [item for item in self._known if item.reach < LEAST_REACH]
         return tuple(sorted(bad, key=lambda item: item.reach))
 
     @property
     def worst_reach(self) -> float:
         """The lowest share over the classes that have enough boxes."""
-        known = [item.reach for item in self.classes if item.boxes >= FEW_BOXES]
-        return min(known, default=self.reach)
+        return min(item.reach for item in self._known)
+
+    @property
+    def _known(self) -> tuple[ClassFit, ...]:
+        """The classes that have enough boxes; all, where none has."""
+        return tuple(c for c in self.classes if c.boxes >= FEW_BOXES) or self.classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +110,8 @@ class AutoChoice:
     model: str
     settings: tuple[str, ...]
     lines: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What no model of the list reaches, and what would help."""
 
 
 def is_automatic(options: NetworkOptions, start: Path | None) -> bool:
@@ -143,6 +164,8 @@ def fit_to_data(
     recipe, more = with_enough_epochs(lay_over(choice.recipe, options), options, train)
     for line in (lines := (*choice.lines, *more)):
         _log.log(NOTICE, "%s", line)
+    for line in choice.warnings:
+        _log.warning("%s", line)
     return recipe, lines
 
 
@@ -164,9 +187,12 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
     labelled = [r for r in data.records if r.state is ImageState.LABELLED and len(r.boxes) > 0]
     labelled = labelled[:: -(-len(labelled) // MOST_IMAGES) or 1]
     boxes = boxes_on_canvas(data.with_records(labelled), recipe.resize)
+    own = [np.zeros(0, np.float32), *(_sides(r.boxes[~r.ignore]) for r in labelled)]
+    own_sides = np.concatenate(own)
     found = measure_coverage(boxes, layout_of_recipe(recipe), recipe.loss.assigner.iou_threshold)
     reached = found.reaching.sum(axis=1) > 0
     sides = np.sqrt(boxes.sizes.prod(axis=1))
+    long = boxes.sizes.max(axis=1) >= LONG * boxes.sizes.min(axis=1)
     classes = []
     for label, name in enumerate(data.categories, start=1):
         mine = boxes.labels == label
@@ -177,6 +203,8 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
                     int(mine.sum()),
                     float(np.median(sides[mine])),
                     float(reached[mine].mean()),
+                    float(long[mine & ~reached].mean()) if (mine & ~reached).any() else 0.0,
+                    float(np.median(own_sides[mine])),
                 )
             )
     return RecipeFit(
@@ -199,18 +227,80 @@ def choose_for(data: Dataset) -> AutoChoice:
     Raises:
         DataError: no labelled box.
     """
+    shape = _median_shape(data)
     tried: list[tuple[RecipeFit, str, tuple[str, ...], Recipe]] = []
-    for model, settings in CANDIDATES:
+
+    def fits(model: str, settings: tuple[str, ...]) -> bool:
+        """Measure a model with its settings, note it, and say whether it reaches every class."""
         recipe = _recipe(model, settings)
         fit = measure_fit(data, recipe)
         assert fit is not None
         tried.append((fit, model, settings, recipe))
-        if not fit.missed:
+        return not fit.missed
+
+    for model, settings in CANDIDATES:
+        settings = (*settings, *_canvas_of(shape, _recipe(model, settings)))
+        if fits(model, settings):
             break
+        if all(item.long >= 0.5 for item in tried[-1][0].missed):
+            kind = getattr(getattr(tried[-1][3].model, "priors", None), "kind", "")
+            if fits(model, (*settings, LONG_RATIOS[kind])):
+                break
     else:
-        tried.sort(key=lambda item: -item[0].worst_reach)
-        fit, model, settings, recipe = tried[0]
+        best = max(tried, key=lambda item: (item[0].worst_reach, item[0].reach))
+        fit, model, settings, recipe = best
+        lines = _lines(fit, model, settings, tried[0][0])
+        return AutoChoice(recipe, model, settings, lines, (_out_of_reach(fit),))
+    fit, model, settings, recipe = tried[-1]
     return AutoChoice(recipe, model, settings, _lines(fit, model, settings, tried[0][0]))
+
+
+def _median_shape(data: Dataset) -> float:
+    """Return width over height of the labelled images, the median."""
+    labelled = [r for r in data.records if r.state is ImageState.LABELLED and len(r.boxes) > 0]
+    return float(np.median([r.width / r.height for r in labelled])) if labelled else 1.0
+
+
+def _canvas_of(shape: float, recipe: Recipe) -> tuple[str, ...]:
+    """Return the settings of a canvas of about the images' shape and the recipe's area; none where
+    the images are less than twice as wide as high, or as high as wide.
+    """
+    if max(shape, 1 / shape) < WIDE:
+        return ()
+    ratio = min(max(shape, 1 / WIDEST), WIDEST)
+    height, width = recipe.model.height / math.sqrt(ratio), recipe.model.width * math.sqrt(ratio)
+    rows, columns = (max(1, round(side / STRIDE)) * STRIDE for side in (height, width))
+    return f"model.height={rows}", f"model.width={columns}"
+
+
+def _and_more(classes: int) -> str:
+    return f" (and {classes} more class{'' if classes == 1 else 'es'})" if classes else ""
+
+
+def _sides(boxes: F32) -> F32:
+    """Return the square roots of the areas of boxes f32[N, 4] xyxy."""
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    return np.asarray(np.sqrt(sizes.prod(axis=1)), np.float32)
+
+
+def _out_of_reach(fit: RecipeFit) -> str:
+    """Return what to do about the class that no model of the list reaches best."""
+    worst = fit.missed[0]
+    others = _and_more(len(fit.missed) - 1)
+    said = (
+        f"no model of the list reaches more than {worst.reach:.0%} of the {worst.boxes} boxes of class "
+        f"{worst.name!r}{others}: that class will hardly be learned"
+    )
+    if worst.median_side < SMALLEST_SIDE and worst.side_in_images > worst.median_side:
+        tile = round(fit.width * worst.side_in_images / SMALLEST_SIDE / STRIDE) * STRIDE
+        return (
+            f"{said}. Its boxes have a median side of {worst.median_side:.0f} px on the canvas and "
+            f"{worst.side_in_images:.0f} px in the images. Either cut the images into tiles ("
+            f"'hardmine convert DATA TILES --to coco --tile {tile}', then 'mine' and 'predict' with "
+            f"--tile {tile}), "
+            "or take a larger canvas (--set model.height=H --set model.width=W)"
+        )
+    return f"{said}. 'hardmine priors fit DATA' finds priors that reach more"
 
 
 def with_enough_epochs(
@@ -247,11 +337,15 @@ def _lines(
     smallest = min(fit.classes, key=lambda item: item.median_side)
     side, share, least = smallest.median_side, fit.reach, fit.worst_reach
     changes = f" with {', '.join(settings)}" if settings else ""
-    if first is fit or not first.missed:
+    if fit.missed:
+        why = "no model of the list reaches every class, and this one reaches most"
+    elif first is fit:
         why = "its priors fit"
     else:
         worst = first.missed[0]
         why = f"the priors of {first.model} reach {worst.reach:.0%} of the boxes of {worst.name!r}"
+    if any(text.startswith("model.height") for text in settings):
+        why += ", on a canvas of the images' shape"
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
         f"{fit.boxes} boxes, {fit.objects_per_image:.1f} per image; on its {fit.width} x {fit.height} "
@@ -266,7 +360,7 @@ def warnings_of(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     if fit is None or not fit.missed:
         return ()
     worst = fit.missed[0]
-    others = f" (and {len(fit.missed) - 1} more classes)" if len(fit.missed) > 1 else ""
+    others = _and_more(len(fit.missed) - 1)
     better = choose_for(data)
     way = "'hardmine priors fit DATA' finds priors that reach more"
     if better.model != fit.model:
