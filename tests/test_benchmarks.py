@@ -1,6 +1,7 @@
 """The benchmarks run for hours and not here; what is tested is that none has been left behind."""
 
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -155,3 +156,25 @@ def test_a_list_is_counted_by_the_different_labels_that_it_finds() -> None:
     found = listed.to_dict()
     assert (found["precision"], found["recall"]) == (0.75, 0.5)
     assert found["first"][1] == {"places": 2, "precision": 1.0, "recall": 0.25}
+
+
+def test_the_table_of_planted_causes_is_that_of_the_results() -> None:
+    """Each row of docs/diagnosis.md: the cause that is named first, and the figure, for each seed."""
+    root = Path(__file__).parents[1]
+    kept = json.loads((root / "benchmarks/results/diagnosis.json").read_text())["rows"]
+    lines = (root / "docs/diagnosis.md").read_text().splitlines()
+    start = lines.index(
+        "| planted | named first in the runs of seeds 0, 1, 2 | measured with seeds 0, 1, 2 "
+        "| in the healthy runs | limit |"
+    )
+    plants = [plant.name for plant in import_module("benchmarks.diagnosis").PLANTS]
+    for name, line in zip(plants, lines[start + 2 :], strict=False):
+        rows = sorted((row for row in kept if row["planted"] == name), key=lambda row: row["seed"])
+        assert [row["seed"] for row in rows] == [0, 1, 2]
+        _, _, named, measured, *_ = (cell.strip() for cell in line.split("|"))
+        assert named.split(", ") == [(row["causes"] or ["nothing"])[0] for row in rows]
+        shown = re.findall(r"\d*\.?\d+", measured)[:3]
+        for text, row in zip(shown, rows if name != "healthy" else [], strict=True):
+            step = 10.0 ** -len(text.partition(".")[2])
+            figure = float(re.findall(r"\d+\.?\d*", row["effect"])[0])
+            assert abs(float(text) - figure) <= 0.51 * step, (line, row["effect"])

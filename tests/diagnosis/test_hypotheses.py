@@ -187,6 +187,132 @@ def test_every_setting_of_a_remedy_is_one_of_the_recipe() -> None:
         assert apply_settings(RECIPE, settings) != RECIPE or not settings, settings
 
 
+def met(found: int, of: int = 100, iou: float = 0.8, other: float = 0.0) -> SetProbe:
+    """Return a set of which so many labels are met by ``iou`` and the rest by ``other``."""
+    return replace(probed(), object_iou=np.array([iou] * found + [other] * (of - found)))
+
+
+def pulls(boxes: float) -> dict[str, Any]:
+    return {"gradients": GradientProbe(1.0, boxes, 3.0, 1.0, 0.9, -0.9)}
+
+
+def covered(reached: int, of: int = 100) -> dict[str, Any]:
+    """Objects of 60 px, which a prior reaches, and of 4 px, which none does."""
+    sides = np.array([60.0] * reached + [4.0] * (of - reached))
+    boxes = np.stack([60.0 - sides / 2, 60.0 - sides / 2, 60.0 + sides / 2, 60.0 + sides / 2], 1)
+    ones = np.ones(of, np.int64)
+    canvas = CanvasBoxes(boxes, ones, np.zeros(of, np.int64), ("a",))
+    return {"coverage": measure_coverage(canvas, layout_of_recipe(RECIPE))}
+
+
+def wide(width: int) -> dict[str, Any]:
+    image = ImageRecord.empty(Path("w.png"), width, 1000, ImageState.VERIFIED_EMPTY)
+    return {"data": Dataset(("a",), (image,), Path())}
+
+
+def telemetry(**columns: float) -> dict[str, Any]:
+    return {"telemetry": rows(**columns)}
+
+
+AT_THE_LIMIT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    # 5 of 20 images are empty: (s / (1 − s)) / (5 / 15) is .0398 and .0603, .05 is the limit
+    (
+        "floor",
+        telemetry(gradient_share_without_objects=0.0131),
+        telemetry(gradient_share_without_objects=0.0197),
+    ),
+    ("localisation", pulls(4.1), pulls(3.9)),
+    ("localisation", pulls(0.12), pulls(0.13)),
+    # 100 positives; the floor of 32 gives .3 · 20 · 32 = 192 of the negatives: 10.1 and 9.9 are left
+    (
+        "gradient",
+        telemetry(**{"level0.negatives": 1052.0}),
+        telemetry(**{"level0.negatives": 1032.0}),
+    ),
+    ("gradient", telemetry(class_gradient_max=0.251), telemetry(class_gradient_max=0.249)),
+    ("ambiguity", {"val": met(59, other=0.33)}, {"val": met(61, other=0.33)}),
+    ("ambiguity", {"train": met(59, other=0.33)}, {"train": met(61, other=0.33)}),
+    ("capacity", {"train": met(59), "val": met(59)}, {"train": met(60), "val": met(60)}),
+    ("capacity", {"train": met(90), "val": met(64)}, {"train": met(90), "val": met(66)}),
+    ("priors", covered(49), covered(51)),
+    ("priors", wide(1610), wide(1590)),
+    (
+        "levels",
+        telemetry(**{"level0.positives": 96.0, "level1.positives": 4.0}),
+        telemetry(**{"level0.positives": 94.0, "level1.positives": 6.0}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "beyond", "within"), AT_THE_LIMIT)
+def test_each_limit_is_where_the_documentation_says(
+    key: str, beyond: dict[str, Any], within: dict[str, Any]
+) -> None:
+    floor = replace(RECIPE, loss=replace(RECIPE.loss, selection=RatioConfig(floor=32)))
+    assert TESTS[key](replace(evidence(**beyond), recipe=floor)).answer is Answer.SUPPORTED
+    assert TESTS[key](replace(evidence(**within), recipe=floor)).answer is Answer.NOT_SUPPORTED
+
+
+def test_figures_in_the_sentences_are_those_of_the_evidence() -> None:
+    """An empty image gives (.1 / .9) / (5 / 15) of the gradient of one with objects; the first quarter
+    of the steps counts for no spike; losses of negatives are .6 / .2 and .01 / .02 times as high.
+    """
+    assert TESTS["floor"](evidence()).effect.startswith("0.33 times the gradient")
+    early = list(rows())
+    early[1] = {**early[1], "class_gradient_max": 9.0}
+    assert "spikes of 1.4" in TESTS["gradient"](evidence(telemetry=tuple(early))).effect
+    late = list(rows())
+    late[-1] = {**late[-1], "class_gradient_max": 9.0}
+    assert "spikes of 180.0" in TESTS["gradient"](evidence(telemetry=tuple(late))).effect
+    val = replace(probed(), hard_loss=0.6, random_loss=0.01)
+    said = " ".join(TESTS["capacity"](evidence(val=val)).reasons)
+    assert "validation image is 3.00 times, that of random negatives 0.50 times as high" in said
+    bins = {f"iou_{name}": 0.1 for name in ("0", "0+", "0.1+")}
+    bins |= {"iou_0.2+": 0.2, "iou_0.3+": 0.05, "iou_0.4+": 0.03, "iou_0.5+": 0.02}
+    bins |= {"iou_0.2+.gradient": 0.3, "iou_0.3+.gradient": 0.2, "iou_0.4+.gradient": 0.05}
+    said = " ".join(TESTS["ambiguity"](evidence(telemetry=rows(**bins))).reasons)
+    assert "28% of the selected negatives overlap an object by .2 to .5; they give 55%" in said
+
+
+def test_the_loss_of_batches_with_few_positives_is_set_against_that_of_many() -> None:
+    """Steps of 10 positives cost 3, of 20 cost 2 and of 30 cost 1; the first quarter is left out."""
+    steps = tuple((float(3 - i % 3), float(10 * (1 + i % 3))) for i in range(80))
+    said = " ".join(TESTS["priors"](evidence(steps=((99.0, 10.0),) * 20 + steps)).reasons)
+    assert "with the fewest positives is 3.00 times that of the fifth with the most" in said
+
+
+def test_boxes_are_weighed_up_and_down_to_the_weight_of_the_classes() -> None:
+    """At weight 1 and a gradient .05 times as large, weight 20 makes both equal."""
+    light = TESTS["localisation"](evidence(**pulls(0.05)))
+    assert light.settings == ("loss.box_weight=20",)
+
+
+def test_positives_are_forgotten_only_where_their_loss_rises_and_that_of_negatives_falls() -> None:
+    def course(rise: float, fall: float) -> tuple[dict[str, Any], ...]:
+        columns = [
+            {
+                "level0.positive_loss": 0.4 + rise * max(0, i - 8),
+                "level0.negative_loss": 0.4 - fall * i,
+            }
+            for i in range(16)
+        ]
+        return tuple({**row, **more} for row, more in zip(rows(), columns, strict=True))
+
+    answers = {
+        (rise, fall): TESTS["capacity"](evidence(telemetry=course(rise, fall))).answer
+        for rise in (0.05, 0.004)
+        for fall in (0.02, -0.02)
+    }
+    assert [key for key, answer in answers.items() if answer is Answer.SUPPORTED] == [(0.05, 0.02)]
+
+
+def test_shares_of_levels_add_up_to_one() -> None:
+    """Level 1 has 30 of 80 positives and 600 of 750 negatives."""
+    bars = TESTS["levels"](evidence(telemetry=rows(**starved))).bars
+    assert bars["share of positives"] == pytest.approx((50 / 80, 30 / 80))
+    assert bars["share of negatives"] == pytest.approx((150 / 750, 600 / 750))
+
+
 def test_negatives_of_the_floor_are_not_held_against_the_ratio() -> None:
     """2,300 negatives against 100 positives; 0.9 of 20 images × a floor of 16 are 288 of them."""
     many = rows(**{"level0.negatives": 2150.0, "floor_share": 0.9})

@@ -338,13 +338,24 @@ def conclusion(summaries: Sequence[VariantSummary]) -> str:
         answers = {contrast.verdict for contrast in item.contrasts}
         if "better" in answers and "worse" not in answers:
             good.append(item)
-    first = summaries[0].name
+    first = summaries[0]
     if not good:
-        return f"None of the {len(summaries) - 1} others is shown to be worth it against {first}."
+        return (
+            f"None of the {len(summaries) - 1} others is shown to be worth it against {first.name}."
+        )
     best = min(good, key=_worth)
-    others = ", ".join(item.name for item in good if item is not best)
+    others = ", ".join(_with_figures(item) for item in good if item is not best)
     more = f" Also better in some figure and worse in none: {others}." if others else ""
-    return f"Worth it on these data: {best.name}, against {first}.{more}"
+    return f"Worth it on these data: {_with_figures(best)}, against {_with_figures(first)}.{more}"
+
+
+def _with_figures(item: VariantSummary) -> str:
+    """Return a variant's name with the two figures between which a reader has to weigh."""
+    heads = (("AP50", "AP50"), ("alarms_at_0.8", "alarms at recall .8"))
+    known = [
+        f"{head} {item.means[key]:.3f}" for key, head in heads if item.means.get(key) is not None
+    ]
+    return f"{item.name} ({', '.join(known)})" if known else item.name
 
 
 def _worth(item: VariantSummary) -> tuple[float, float]:

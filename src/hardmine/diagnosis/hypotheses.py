@@ -585,7 +585,7 @@ def test_capacity(evidence: Evidence) -> Verdict:
     return Verdict(
         _answer(small or by_heart or bool(lost)),
         f"recall {train.recall:.2f} on the training images (limit: {LEAST_RECALL:g}), "
-        f"{gap:+.2f} against validation "
+        f"{round(gap, 2) + 0.0:+.2f} against validation "
         f"(limit: {MOST_GAP:+g})",
         tuple(reasons),
         option,
