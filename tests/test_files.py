@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -41,10 +42,13 @@ TORCH = "[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534"
     [
         SafetensorError(SAFETENSORS),
         RuntimeError(TORCH),
+        RuntimeError("basic_ios::clear: iostream error"),
+        sqlite3.OperationalError("database or disk is full"),
+        sqlite3.OperationalError("disk I/O error"),
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
         OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
     ],
-    ids=["safetensors", "torch", "file system", "quota"],
+    ids=["safetensors", "torch", "openvino", "sqlite", "sqlite's memory", "file system", "quota"],
 )
 def test_a_full_disk_is_said_whichever_library_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -60,7 +64,15 @@ def test_a_full_disk_is_said_whichever_library_writes(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [RuntimeError(TORCH), SafetensorError("InvalidHeader")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(TORCH),
+        RuntimeError("basic_ios::clear: iostream error"),
+        sqlite3.OperationalError("disk I/O error"),
+        SafetensorError("InvalidHeader"),
+    ],
+)
 def test_other_faults_of_a_writer_are_not_called_a_full_disk(
     tmp_path: Path, error: Exception
 ) -> None:

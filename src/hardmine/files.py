@@ -79,11 +79,11 @@ def _fill(part: Path, data: bytes) -> None:
     part.write_bytes(data)
 
 
-_TORCH_WRITER = ("inline_container", "PytorchStreamWriter")
-
+_WRITERS_WORDS = ("inline_container", "PytorchStreamWriter", "iostream error")
+"""What torch and OpenVINO say where any write fails."""
 
 _LITTLE = 16 << 20
-"""Free bytes below which a failed write of torch's counts as a full disk."""
+"""Free bytes below which a failed write of theirs counts as a full disk."""
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def clear_disk_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_full(error, where):
+        if not means_full_disk(error, where):
             raise
         raise DataError(
             f"{where}: no space left on the disk; what was written before is kept: "
@@ -107,20 +107,21 @@ def clear_disk_errors(where: Path) -> Iterator[None]:
         ) from error
 
 
-def _is_full(error: Exception, where: Path) -> bool:
+def means_full_disk(error: Exception, where: Path) -> bool:
     """True where an error means a full disk, in the words of whichever library was writing.
 
-    The file system says it by number. SQLite and safetensors (Rust) say it in their text; torch only
-    says that its writer failed, which means a full disk where no space is left.
+    The file system says it by number. SQLite and safetensors (Rust) say it in their text; torch and
+    OpenVINO only say that their writer failed, which means a full disk where no space is left.
     """
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     text = str(error)
     if isinstance(error, sqlite3.OperationalError):
-        return "disk is full" in text
+        shared = "disk I/O error" in text and _free_space(where) < _LITTLE  # its -shm file
+        return "disk is full" in text or shared
     if any(f"(os error {code})" in text for code in (errno.ENOSPC, errno.EDQUOT)):
         return True
-    if isinstance(error, RuntimeError) and any(word in text for word in _TORCH_WRITER):
+    if isinstance(error, RuntimeError) and any(word in text for word in _WRITERS_WORDS):
         return _free_space(where) < _LITTLE
     return False
 

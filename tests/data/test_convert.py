@@ -218,7 +218,7 @@ def test_a_failure_half_way_leaves_nothing(
         copy(source, target)
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(DataError, match="No space left on device"):
+    with pytest.raises(DataError, match=r"out: no space left on the disk"):
         convert(Dataset((), tuple(rows), pictures), tmp_path / "out", to)
     assert list(tmp_path.iterdir()) == []
 

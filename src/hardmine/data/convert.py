@@ -14,7 +14,7 @@ from hardmine.data.formats.format_table import LabelFormat, written_format
 from hardmine.data.formats.label_format import ALL, SPLITS, LabelSet
 from hardmine.data.quality.usable_data import load_usable
 from hardmine.errors import ConfigError, DataError
-from hardmine.files import write_json
+from hardmine.files import clear_disk_errors, write_json
 from hardmine.types import F32, Dataset, ImageRecord
 
 TILES = ".tiles"
@@ -91,15 +91,16 @@ def convert(
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
         try:
-            said: list[str] = []
-            if tiles is not None:
-                splits, too_large = cut_into_tiles(splits, tiles, part / TILES)
-                said = _lost(too_large, tiles)
-            labels, renamed = _place(splits, part, row, link, scores or {})
-            shutil.rmtree(part / TILES, ignore_errors=True)
-            remarks = [*said, *row.writer.write(replace(labels, model=model), part)]
-            if row.for_labelling:
-                write_json(part / NAMES_FILE, {"copies": _copies(splits, origins or {})})
+            with clear_disk_errors(target):  # before the part is removed, which frees its space
+                said: list[str] = []
+                if tiles is not None:
+                    splits, too_large = cut_into_tiles(splits, tiles, part / TILES)
+                    said = _lost(too_large, tiles)
+                labels, renamed = _place(splits, part, row, link, scores or {})
+                shutil.rmtree(part / TILES, ignore_errors=True)
+                remarks = [*said, *row.writer.write(replace(labels, model=model), part)]
+                if row.for_labelling:
+                    write_json(part / NAMES_FILE, {"copies": _copies(splits, origins or {})})
             part.chmod(0o755)
             part.replace(target)
         except BaseException:

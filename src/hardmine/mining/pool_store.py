@@ -22,7 +22,7 @@ import numpy as np
 
 from hardmine.detections import Detections
 from hardmine.errors import DataError
-from hardmine.files import clear_disk_errors
+from hardmine.files import clear_disk_errors, means_full_disk
 from hardmine.types import F32, Decision, NamedBox, PoolScore, Problem, Verdict
 
 SCHEMA_VERSION = 3
@@ -118,8 +118,8 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     try:
         return _open_checked(path, read_only=read_only)
     except sqlite3.DatabaseError as error:
-        if "disk is full" in str(error):
-            raise
+        if means_full_disk(error, path):
+            raise  # the caller says it
         raise DataError(f"{path}: cannot be used as a pool store: {error}") from error
 
 
