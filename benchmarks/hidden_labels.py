@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
             resume=True,
         )
         found = diagnose(run)
-        row = {"seed": seed, **found_again(found, whole).to_dict()}
+        row = {"share": options.share, "seed": seed, **found_again(found, whole).to_dict()}
         row["said"] = [
             [each.hypothesis.key, each.verdict.answer.value, each.verdict.effect]
             for each in found.findings

@@ -332,9 +332,10 @@ def _train_and_val(
     Images are split off only where the training did so as well: others would be among those that it
     was trained on, and would hide that it overfits.
     """
-    val = _named(inputs, "val")
-    if not inputs or isinstance(inputs.get("val"), Mapping):
+    given = inputs.get("val")
+    if not inputs or isinstance(given, Mapping):
         return load_labelled(source, reading), []
+    val = given if isinstance(given, str | float) else None
     try:
         both = load_train_val(source, val, steps, seed=seed, options=reading)
     except DataError as error:
@@ -345,10 +346,10 @@ def _train_and_val(
     return (both.train, both.val if len(both.val) else None), []
 
 
-def _named(inputs: Mapping[str, Any], role: str) -> str | float | None:
+def _named(inputs: Mapping[str, Any], role: str) -> str | None:
     """Return what a record names for a role; nothing for data that were given as values."""
     given = inputs.get(role)
-    return given if isinstance(given, str | float) else None
+    return given if isinstance(given, str) else None
 
 
 def _missing_sets(train: Dataset, val: Dataset | None, cropped: bool) -> list[str]:
