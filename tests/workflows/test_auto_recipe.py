@@ -226,7 +226,13 @@ def test_a_pinned_model_that_misses_a_class_is_warned_of_with_the_way_out() -> N
     assert (
         "no prior of ssdlite320_mobilenet_v2 reaches 100% of the 12 boxes of class 'class2'" in line
     )
-    assert "--model auto would take ssd320_mobilenet_v2_fpnlite, which reaches 100%" in line
+    assert (
+        "--model auto would take ssd320_mobilenet_v2_fpnlite with loss.selection.kind=level_quota, "
+        "which reaches 100%"
+    ) in line
+    wide = shaped(3000, 750, (200, 200))
+    (line,) = warnings_of(wide, named_recipe("ssdlite320_mobilenet_v2"))
+    assert "model.height=160, model.width=640, which reaches 100%" in line
     assert warnings_of(dataset(150), named_recipe("ssdlite320_mobilenet_v2")) == ()
 
 

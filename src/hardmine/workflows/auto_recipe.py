@@ -362,10 +362,11 @@ def warnings_of(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     worst = fit.missed[0]
     others = _and_more(len(fit.missed) - 1)
     better = choose_for(data)
+    reach = _reach_of(data, better, worst.name)
     way = "'hardmine priors fit DATA' finds priors that reach more"
-    if better.model != fit.model:
-        reach = _reach_of(data, better, worst.name)
-        way = f"--model auto would take {better.model}, which reaches {reach:.0%}; {way}"
+    if reach > worst.reach:
+        changes = f" with {', '.join(better.settings)}" if better.settings else ""
+        way = f"--model auto would take {better.model}{changes}, which reaches {reach:.0%}; {way}"
     return (
         f"no prior of {fit.model} reaches {1 - worst.reach:.0%} of the {worst.boxes} boxes of class "
         f"{worst.name!r}{others}, median side {worst.median_side:.0f} px on the canvas: that class will "
