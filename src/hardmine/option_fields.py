@@ -52,7 +52,8 @@ class OptionInfo:
         minimum, maximum: limits of a number, inclusive.
         above: limit of a number that the number itself may not reach.
         negated: the flag sets the field to False.
-        path: the value names a file, a folder or either of them, and it must exist; or a file to write.
+        path: the value names a file, a folder or either of them, and it must exist; or a file to write;
+            or whatever may be a pool, as text.
         parse: reads the text of the command line; the field's type reads it when not given. It raises
             ``ConfigError`` for a text that it cannot read.
         complete: values to offer, for shell completion and for "did you mean".
@@ -68,7 +69,7 @@ class OptionInfo:
     maximum: float | None = None
     above: float | None = None
     negated: bool = False
-    path: Literal["file", "folder", "any", "new file"] | None = None
+    path: Literal["file", "folder", "any", "new file", "pool"] | None = None
     parse: Callable[[str], Any] | None = None
     complete: Callable[[], list[str]] | None = None
     former: tuple[str, ...] = ()

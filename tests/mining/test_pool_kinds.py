@@ -39,7 +39,7 @@ from hardmine.workflows.export_model import calibration_pictures
 from hardmine.workflows.image_sets import load_negatives
 from tiny_models import tiny_detector
 
-KINDS = ("folder", "glob", "list", "tar", "tar.gz", "zip", "url", "url of a tar")
+KINDS = ("folder", "glob", "list", "tar", "tar.gz", "zip", "url", "url of a tar", "url of a zip")
 ROCK = (40, 40, 88, 88)
 
 
@@ -102,6 +102,7 @@ def pools(server: tuple[Path, str]) -> dict[str, str]:
         "zip": str(root / "pool.zip"),
         "url": f"{url}/pool/",
         "url of a tar": f"{url}/pool.tar",
+        "url of a zip": f"{url}/pool.zip",  # this server sends whole files only
     }
 
 
@@ -289,6 +290,79 @@ def calibrated(pool: str, predictions: Path, out: Path) -> Result:
     return sorted(np.asarray(Image.open(path)).tobytes() for path in pictures)
 
 
+def labelled_data(predictions: Path) -> Path:
+    """A COCO file of three images: a cup on the rock of each, and a jar beside it."""
+    root = predictions.parent / "labelled"
+    if not root.exists():
+        sides = [ROCK[0], ROCK[1], ROCK[2] - ROCK[0], ROCK[3] - ROCK[1]]
+        images = [
+            {"id": i, "file_name": f"l{i}.png", "width": 128, "height": 128} for i in range(3)
+        ]
+        boxes = [(1, sides), (2, [0, 0, 30, 30])]
+        rows = [
+            {"id": 2 * i + k, "image_id": i, "category_id": kind, "bbox": box, "iscrowd": 0}
+            for i in range(3)
+            for k, (kind, box) in enumerate(boxes)
+        ]
+        names = [{"id": 1, "name": "cup"}, {"id": 2, "name": "jar"}]
+        for image in images:
+            scene(50 + int(str(image["id"]))).save(_file_in(root, str(image["file_name"])))
+        content = {"images": images, "annotations": rows, "categories": names}
+        (root / "l.json").write_text(json.dumps(content))
+        scored = [{**row, "score": 0.6, "image_id": f"l{row['image_id']}.png"} for row in rows]
+        found = json.loads(predictions.read_text())
+        named = [{**row, "file_name": row["image_id"], "category": "cup"} for row in scored]
+        (root / "found.json").write_text(json.dumps([*named, *found]))
+    return root
+
+
+def _file_in(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def measured(pool: str, predictions: Path, out: Path) -> Result:
+    """``hardmine val --negatives``: alarms per image of the pool."""
+    data = labelled_data(predictions)
+    how = ("--classes", data / "l.json", "--out", out, "--draws", 10, "--json")
+    said = command("val", data / "found.json", data / "l.json", "--negatives", pool, *how)
+    found = json.loads("\n".join(said))["negatives"]
+    assert found["held_out"]["images"] == 8
+    return found
+
+
+def promised(pool: str, predictions: Path, out: Path) -> Result:
+    """``hardmine threshold --negatives``: the score from which alarms are rare enough."""
+    data = labelled_data(predictions)
+    how = ("--classes", data / "l.json", "--max-alarms", 0.9, "--out", out, "--json")
+    said = command("threshold", data / "found.json", data / "l.json", "--negatives", pool, *how)
+    found = json.loads("\n".join(said))
+    return {key: value for key, value in found.items() if "seconds" not in key}
+
+
+def checked(pool: str, predictions: Path, out: Path) -> Result:
+    """``hardmine check``: what repeats the images of the pool, and the shortcut test."""
+    data = labelled_data(predictions)
+    copy = out / "copied"
+    shutil.copytree(data, copy)
+    scene(0).save(copy / "l0.png")  # that of "cam1/day 1.png"
+    given = ("--negatives", pool, "--against", pool)
+    done = CliRunner().invoke(app, ["check", str(copy / "l.json"), *map(str, given), "--json"])
+    assert done.exit_code == 1, done.output
+    problems = json.loads(done.stdout)["problems"]
+    leaks = [p["reason"] for p in problems if p["kind"] == "split_leak" and "negatives" in str(p)]
+    assert leaks
+    assert "day 1.png" in str(leaks)
+    return [(p["kind"], p["index"]) for p in problems]
+
+
+def left_out(pool: str, predictions: Path, out: Path) -> Result:
+    """``hardmine mine --exclude``: nothing that repeats an image of the pool is handed out."""
+    folder = predictions.parent / "pool"
+    how = ("--classes", labelled_data(predictions) / "l.json", "--out", out, "--exclude", pool)
+    return [line for line in command("mine", predictions, folder, *how) if "repeats" in line]
+
+
 WAYS: tuple[Callable[[str, Path, Path], Result], ...] = (
     plainly,
     from_predictions,
@@ -306,6 +380,10 @@ WAYS: tuple[Callable[[str, Path, Path], Result], ...] = (
     compared,
     held_out,
     calibrated,
+    measured,
+    promised,
+    checked,
+    left_out,
 )
 
 

@@ -11,7 +11,7 @@ import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console, ConsoleOptions, OutputOptions, figure, usage_error
-from hardmine.cli.option_flags import expand_options
+from hardmine.cli.option_flags import expand_options, pool_spec, pool_specs
 from hardmine.data.data_options import InspectOptions, Pictures, SplitOptions
 from hardmine.data.formats.format_table import WRITTEN, LabelFormat, written_format
 from hardmine.errors import ConfigError, DataError, GateError
@@ -35,23 +35,23 @@ _MoreData = Annotated[
     ),
 ]
 _Against = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
         "--against",
         metavar="DATA|DIR",
-        exists=True,
-        help="Images that must not repeat images of DATA, such as a pool. May be given "
-        "several times.",
+        callback=pool_specs,
+        help="Images that must not repeat images of DATA, such as a pool: anything that --pool of "
+        "'loop' takes, or labelled data. May be given several times.",
     ),
 ]
 _ShortcutNegatives = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--negatives",
         metavar="DIR",
-        exists=True,
+        callback=pool_spec,
         help="Images without objects, to test whether they differ from the images of DATA in "
-        "more than the objects.",
+        "more than the objects. A folder, or anything else that --pool of 'loop' takes.",
     ),
 ]
 

@@ -137,9 +137,12 @@ class DiagnoseOptions:
     data: Path | None = data_option(
         "The labelled training images. If not given: those that the run names."
     )
-    negatives: Path | None = data_option(
-        "The images without objects that were trained on. If not given: those that the run names.",
+    negatives: str | None = option(
+        None,
+        "The images without objects that were trained on: a folder, or anything else that --pool of "
+        "'loop' takes. If not given: those that the run names.",
         metavar="DIR",
+        path="pool",
     )
     out: Path | None = option(
         None,

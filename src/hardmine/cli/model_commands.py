@@ -11,7 +11,7 @@ import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console, ConsoleOptions, OutputOptions, usage_error
-from hardmine.cli.option_flags import expand_options
+from hardmine.cli.option_flags import expand_options, pool_spec, pool_specs
 from hardmine.errors import DataError, GateError
 from hardmine.option_fields import Given
 from hardmine.workflows.train_options import (
@@ -43,7 +43,7 @@ def train(
         typer.Option(
             "--train-negatives",
             metavar="DIR",
-            callback=options.pool_spec,
+            callback=pool_spec,
             help="Images to train on that hold no object; Hardmine does not check this.",
         ),
     ] = None,
@@ -122,7 +122,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="IMAGE|VIDEO|DIR…",
-            callback=options.pool_specs,
+            callback=pool_specs,
             help="Images, videos, folders of these, globs, .txt lists, tar or zip archives, or URLs.",
         ),
     ],
@@ -429,7 +429,7 @@ def check_detector(
         str,
         typer.Argument(
             metavar="IMAGES",
-            callback=options.pool_spec,
+            callback=pool_spec,
             help="A folder of images, a glob, a .txt list, a tar or zip archive, or a URL.",
         ),
     ],

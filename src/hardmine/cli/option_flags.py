@@ -245,6 +245,20 @@ def _is_written(context: typer.Context, name: str) -> bool:
     return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
+def pool_spec(text: str | None) -> str | None:
+    """Return what names a pool; a path that does not exist is a usage error."""
+    if text is None or "://" in text or any(mark in text for mark in "*?["):
+        return text
+    if Path(text.partition("#every=")[0]).exists():
+        return text
+    raise typer.BadParameter(f"path {text!r} does not exist")
+
+
+def pool_specs(texts: list[str] | None) -> list[str]:
+    """Check each by :func:`pool_spec`."""
+    return [pool_spec(text) or "" for text in texts or ()]
+
+
 class _Flag:
     """One field as a parameter that typer understands."""
 
@@ -266,9 +280,13 @@ class _Flag:
         elif info.negated:
             default = False
         elif self._many:
-            each = Path if info.path is not None else get_args(without_none(hint))[0]
+            named = str if info.path == "pool" else Path
+            each = named if info.path is not None else get_args(without_none(hint))[0]
             hint, default = list[each] | None, None  # type: ignore[valid-type]
-        if info.path is not None:
+        if info.path == "pool":
+            extra["callback"] = pool_specs if self._many else pool_spec
+            hint = hint if self._many else str | None
+        elif info.path is not None:
             extra |= {"exists": info.path != "new file", "file_okay": info.path != "folder"}
             extra |= {"dir_okay": info.path in ("folder", "any")}
             hint = hint if self._many else Path | None

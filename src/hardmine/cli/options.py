@@ -14,6 +14,7 @@ from hardmine.cli.console import usage_error
 from hardmine.cli.option_flags import (
     detector_words,
     listed,
+    pool_spec,
     recipe_names,
     setting_words,
     starting_with,
@@ -74,20 +75,6 @@ def _detector_spec(text: str) -> str:
     if path is not None and not path.exists():
         raise typer.BadParameter(f"path {str(path)!r} does not exist")
     return text
-
-
-def pool_spec(text: str | None) -> str | None:
-    """Return what names a pool; a path that does not exist is a usage error."""
-    if text is None or "://" in text or any(mark in text for mark in "*?["):
-        return text
-    if Path(text.partition("#every=")[0]).exists():
-        return text
-    raise typer.BadParameter(f"path {text!r} does not exist")
-
-
-def pool_specs(texts: list[str]) -> list[str]:
-    """Check each by :func:`pool_spec`."""
-    return [pool_spec(text) or "" for text in texts]
 
 
 Pool = Annotated[

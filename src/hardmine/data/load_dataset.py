@@ -311,6 +311,7 @@ _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "image_2", "data", "jpegimag
 """Names of folders of images, lower case, in the order of looking; else any that holds images."""
 _LABEL_FOLDERS = ("labels", "annotations", "xmls", "label_2")
 """Names of folders of labels, lower case; others must hold a label for one of the images."""
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _REASONS = 2
 """Files of a folder that an error gives a reason for."""
 _LABELS_LOOKED_AT = 50
@@ -343,6 +344,11 @@ def find_sources(path: Path, images: Path | None = None) -> Sources:
     return dict(sorted(found.items(), key=lambda item: order.index(item[0])))
 
 
+def is_label_file(path: Path) -> bool:
+    """Return whether a file's suffix is that of a file with the labels of many images."""
+    return any(path.suffix.lower() in files.suffixes for _, files in _label_files())
+
+
 def _why_none(path: Path) -> str:
     """Return what is wrong with the first files of a folder that might have been its labels."""
     reasons: list[str] = []
@@ -360,7 +366,8 @@ def _from_file(path: Path, images: Path | None) -> Sources:
     if not rows:
         wanted = ", ".join(dict.fromkeys(s for _, files in _label_files() for s in files.suffixes))
         got = f"got a {suffix or 'suffixless'} file"
-        raise DataError(f"{path}: {got}, wanted {wanted} or a folder")
+        way = "; unpack it and name its folder" if suffix in _ARCHIVES else ""
+        raise DataError(f"{path}: {got}, wanted {wanted} or a folder{way}")
     # Where none fits, the reader of the commonest format with that suffix says what is wrong.
     usual = rows.get(suffix[1:], next(iter(rows.values())))
     fitting = next((files for files in rows.values() if files.looks_right(path)), usual)

@@ -266,11 +266,12 @@ class MineOptions:
     )
     exclude: tuple[Any, ...] = option(
         (),
-        "Images that are not handed out, and neither are near-duplicates of them: a folder, or a "
-        "file of a dataset, such as the training and test data. May be given several times.",
+        "Images that are not handed out, and neither are near-duplicates of them: a file of a "
+        "dataset, such as the training and test data, a folder, or anything else that may be a pool. "
+        "May be given several times.",
         metavar="DATA",
         panel="Pool",
-        path="any",
+        path="pool",
     )
     """Each a ``Dataset``, or the path of a dataset's file or of a folder of images."""
     every: str | None = every_option()

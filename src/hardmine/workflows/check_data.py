@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image
@@ -19,6 +20,7 @@ from hardmine.data.images import read_image
 from hardmine.data.load_dataset import (
     build_splits,
     find_sources,
+    is_label_file,
     load_splits,
     passed_over,
     read_splits,
@@ -26,10 +28,12 @@ from hardmine.data.load_dataset import (
 from hardmine.data.quality.check_dataset import CheckReport, ModelInput, check_dataset
 from hardmine.data.quality.findings import Finding, by_severity
 from hardmine.data.quality.repair import Repair, repair
+from hardmine.data.video import holds_videos
 from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.source_shortcut import MIN_GROUPS, ShortcutReport, find_shortcut
 from hardmine.files import write_text
 from hardmine.finding_kinds import FindingKind, Severity
+from hardmine.mining.sources.local_files import load_pool
 from hardmine.option_fields import takes_options
 from hardmine.reports.drawing import QUALITY, Budget, Thumbnail, strip, with_margin
 from hardmine.reports.html_page import jpeg_uri, render_page
@@ -85,10 +89,11 @@ def check(
     Args:
         data: labelled data in any format that is read.
         val: labelled data with the same classes, looked at as a further split.
-        against: labelled data or folders of images that must not share pictures with it; by the name
-            that findings use, or a list.
-        negatives: images without objects. They must not share pictures either, and the shortcut test
-            compares them with the positives.
+        against: labelled data or images that must not share pictures with it (whatever may be a pool);
+            by the name that findings use, or a list.
+        negatives: images without objects, as anything that may be a pool. They must not share pictures
+            either, and the shortcut test compares them with the positives. Images of archives and
+            URLs lie in a temporary folder while it runs.
         progress: called with (what, done, total).
         options: how to look, and what to write: a page (``html``), a repaired copy (``fix``); each of
             its fields is also a keyword.
@@ -107,14 +112,28 @@ def check(
         images/00.png[0]: the same box in 6 images
         boxes.csv: 1 file looks like CSV labels and is not read
     """
-    options = options or CheckOptions()
-    step = progress or _silent
+    with TemporaryDirectory() as unpacked:  # images of archives and URLs lie there while it runs
+        parts = (val, against, negatives)
+        return _check(data, *parts, progress or _silent, options or CheckOptions(), Path(unpacked))
+
+
+def _check(
+    data: Path | str,
+    val: Path | str | None,
+    against: Mapping[str, Path | str] | Sequence[Path | str],
+    negatives: Path | str | None,
+    step: Step,
+    options: CheckOptions,
+    unpacked: Path,
+) -> CheckResult:
     model_input = None if options.model is None else input_of(options.model)
     more = _validation(data, val, options.reading)
     named = against if isinstance(against, Mapping) else {str(path): path for path in against}
-    apart = {name: _images_of(Path(path)) for name, path in named.items()}
+    apart = {name: _images_of(path, unpacked) for name, path in named.items()}
     if negatives is not None:
-        apart["negatives"] = load_images(negatives, state=ImageState.VERIFIED_EMPTY)
+        found = _images_of(negatives, unpacked)
+        empty = [record.with_state(ImageState.VERIFIED_EMPTY) for record in found.records]
+        apart["negatives"] = found.with_records(empty)
     report = check_dataset(
         data,
         **options.reading.keywords(),
@@ -167,13 +186,16 @@ def _validation(
     return {f"val: {name}": raw for name, raw in found.items()}
 
 
-def _images_of(path: Path) -> Dataset:
-    """Return all images of a folder or dataset, labels forgotten."""
-    if path.is_dir():
+def _images_of(given: Path | str, unpacked: Path) -> Dataset:
+    """Return all images of a folder, a dataset or whatever may be a pool, labels forgotten."""
+    path = Path(given)
+    if path.is_dir() and not holds_videos(path):
         return load_images(path)
-    splits = load_splits(path)
-    first = next(iter(splits.values()))
-    return first.with_records([record for ds in splits.values() for record in ds.records])
+    if path.is_file() and is_label_file(path):
+        splits = load_splits(path)
+        first = next(iter(splits.values()))
+        return first.with_records([record for ds in splits.values() for record in ds.records])
+    return load_pool(given, unpacked)
 
 
 def _with_shortcut(

@@ -365,12 +365,12 @@ class ExportOptions:
         "Compute convolutions in 8 bits, in LiteRT the whole network; needs --calibrate.",
         flags=("--int8",),
     )
-    calibrate: Path | None = option(
+    calibrate: Path | str | None = option(
         None,
-        "Pictures like those that the model will see, for --int8; at most 128 are used: a folder, a "
-        ".txt list, or a tar or zip archive.",
+        "Pictures like those that the model will see, for --int8; at most 128 are used: a folder, or "
+        "anything else that --pool of 'loop' takes.",
         metavar="DIR",
-        path="any",
+        path="pool",
     )
     data: Path | None = data_option(
         "Labelled data to measure the AP of torch and of the export on."

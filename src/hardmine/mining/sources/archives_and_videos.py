@@ -9,6 +9,7 @@ import io
 import os
 import struct
 import tarfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -34,7 +35,13 @@ from hardmine.data.video import (
 from hardmine.errors import DataError, MissingExtraError
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import ImageItem
-from hardmine.mining.sources.remote import is_url, list_remote, open_remote, read_remote
+from hardmine.mining.sources.remote import (
+    fetch_remote,
+    is_url,
+    list_remote,
+    open_remote,
+    read_remote,
+)
 from hardmine.types import Problem
 
 INSIDE = "!/"
@@ -212,7 +219,15 @@ def _zip(name: str) -> zipfile.ZipFile:
 
 @lru_cache(_KEPT_OPEN)
 def _open_zip(name: str, version: tuple[int, int] | None) -> zipfile.ZipFile:
-    return zipfile.ZipFile(open_remote(name) if is_url(name) else name)
+    if not is_url(name):
+        return zipfile.ZipFile(name)
+    try:
+        return zipfile.ZipFile(open_remote(name))
+    except (ValueError, OSError):  # a server that sends whole files only; a zip begins at its end
+        copy = fetch_remote(name)
+        archive = zipfile.ZipFile(copy)
+        weakref.finalize(archive, copy.close)
+        return archive
 
 
 @contextmanager

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, Any, cast
 
 from hardmine.errors import DataError, MissingExtraError
+from hardmine.files import clear_disk_errors
 from hardmine.inference.image_loading import ImageItem, UnreachableError
 from hardmine.types import Problem
 
@@ -18,6 +22,9 @@ _ATTEMPTS = 3
 _PAUSE_S = 0.2
 _READERS = 16
 _AHEAD = 64
+_CHUNK = 1 << 20
+_IN_MEMORY = 1 << 26
+"""Bytes of a copied file that are held in memory; larger ones lie in a temporary file."""
 _KEPT = 16
 """File systems of Arrow's that stay connected."""
 
@@ -39,6 +46,28 @@ def open_remote(url: str) -> IO[bytes]:
     except Exception as error:  # noqa: BLE001  (each driver has exceptions of its own)
         raise _unreachable(url, error) from None
     return stream
+
+
+def fetch_remote(url: str) -> IO[bytes]:
+    """Return a copy of a file behind a URL, which was read from beginning to end.
+
+    Raises:
+        DataError: it cannot be reached.
+    """
+    system, path, _ = _connect(url)
+    copy = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  (open as long as it is kept)
+    try:
+        with (
+            clear_disk_errors(Path(tempfile.gettempdir())),
+            system.open(path, "rb", block_size=0) as stream,
+        ):
+            shutil.copyfileobj(stream, copy, _CHUNK)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        raise _unreachable(url, error) from None
+    copy.seek(0)
+    return cast(IO[bytes], copy)
 
 
 def read_remote(url: str) -> bytes:
