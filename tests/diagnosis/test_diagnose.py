@@ -287,6 +287,23 @@ def test_images_of_the_run_that_are_gone_do_not_hide_the_others(
     assert alone.evidence.train.images == 8  # none is split off from those that were trained on
 
 
+def test_a_training_of_a_loop_is_looked_at_with_the_data_of_the_loop(
+    trained: Trained, tmp_path: Path
+) -> None:
+    run = trained(without_floor, steps=4)
+    inside = tmp_path / "loop/models/abc"
+    inside.parent.mkdir(parents=True)
+    (run / "train.json").rename(tmp_path / "loop/loop.json")
+    (run / "metrics.json").rename(run / "train.step.json")
+    run.rename(inside)
+    found = gather(inside)
+    assert found.train is not None
+    assert found.val is not None
+    assert found.is_finished
+    assert any("those that its rounds added" in line for line in found.limits)
+    assert not any("Give --data" in line for line in found.limits)
+
+
 def test_fewer_images_may_be_looked_at_and_the_levels_of_objects_are_those_of_coverage(
     trained: Trained,
 ) -> None:

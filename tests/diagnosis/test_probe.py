@@ -108,17 +108,25 @@ def losses(model: SSD, recipe: Recipe, data: Dataset) -> tuple[RawOutput, Loss]:
     return output, MultiBoxLoss(recipe.loss, model.priors)(output, batch, 1, 1)
 
 
+def of_two_classes(data: Dataset) -> Dataset:
+    """Call every other object one of a second class."""
+    records = [
+        replace(record, labels=record.labels + index % 2) for index, record in enumerate(data)
+    ]
+    return Dataset(("square", "other"), tuple(records), data.root)
+
+
 def test_probabilities_and_losses_are_those_of_a_slow_loop(
     squares: Dataset, tiny_recipe: Recipe
 ) -> None:
-    data = squares.subset(range(8))
+    data = of_two_classes(squares.subset(range(8)))
     model = network(tiny_recipe, data)
     with torch.no_grad():
         output, loss = losses(model, tiny_recipe, data)
     assert loss.assignment is not None
     own, hard, least = [], [], []
     for logits, labels in zip(output.class_logits, loss.assignment.labels, strict=True):
-        own += logits.softmax(-1)[labels > 0, 1].tolist()
+        own += [float(row.softmax(-1)[k]) for row, k in zip(logits, labels, strict=True) if k > 0]
         background = logits[labels == 0]
         costs = cross_entropy(
             background, torch.zeros(len(background), dtype=torch.long), reduction="none"

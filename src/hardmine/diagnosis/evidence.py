@@ -287,7 +287,7 @@ def _load_sets(
     inputs, reading, seed = _recorded(run)
     source = data if data is not None else _named(inputs, "data")
     if source is None:
-        said = f"labels and pictures were not looked at. {_give_data(run)}"
+        said = "labels and pictures were not looked at. Give --data."
         return None, None, [f"The run names no data that can be read again: {said}"]
     limits: list[str] = []
     try:
@@ -295,7 +295,7 @@ def _load_sets(
     except DataError as error:
         if data is not None:
             raise
-        said = f"labels and pictures were not looked at. {_give_data(run)}"
+        said = "labels and pictures were not looked at. Give --data."
         return None, None, [f"The run's data cannot be read again ({error}): {said}"]
     train, val = both
     if train.categories != categories:
@@ -313,15 +313,12 @@ def _load_sets(
             f"The run's images without objects cannot be read again ({error}), so no picture of them "
             "is shown. Give --negatives."
         )
+    if data is None and not (run / "train.json").exists():
+        limits.append(
+            "The images are those that the loop was given; those that its rounds added, which hold no "
+            "object, were not looked at."
+        )
     return train, val, limits + _missing_sets(train, val, cropped)
-
-
-def _give_data(run: Path) -> str:
-    """Return what to give as ``--data``: of a loop's training, the file that its round wrote."""
-    rounds = run.parent.parent / "rounds"
-    if (run / "train.step.json").exists() and rounds.is_dir():
-        return f"Give --data; the images of each round are in {rounds}/*/train.coco.json."
-    return "Give --data."
 
 
 def _train_and_val(
@@ -368,12 +365,14 @@ def _missing_sets(train: Dataset, val: Dataset | None, cropped: bool) -> list[st
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """Return what a run was asked for; nothing where it has no record.
+    """Return what a run, or the loop that it is a training of, was asked for; nothing if not recorded.
 
     Raises:
         DataError: the record is no JSON object, or a part of it has another form.
     """
-    path = run / "train.json"
+    path, loop = run / "train.json", run.parent.parent / "loop.json"
+    if not path.exists() and run.parent.name == "models" and loop.exists():
+        path = loop
     if not path.exists():
         return {}
     values = _a_record(read_json(path), str(path))
