@@ -172,6 +172,14 @@ def test_a_checkpoint_of_a_framework_that_is_not_run_says_the_way_on(
         hardmine.load_detector(tmp_path / "cut.pt")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript_is_named_with_the_way_on(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(path))
+    with pytest.raises(CheckpointError, match=r"best\.pt: TorchScript, .* Export it to ONNX"):
+        hardmine.load_detector(path)
+
+
 def test_a_folder_without_its_image_processor_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -314,6 +314,14 @@ def test_a_video_without_a_frame_is_named(tmp_path: Path) -> None:
     (problem,) = open_source(path).items()
     assert isinstance(problem, Problem)
     assert "holds no frame" in problem.reason or "holds no video" in problem.reason
+    header = tmp_path / "header.mkv"  # which FFmpeg cannot even open: the end comes too early
+    with av.open(str(header), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        container.start_encoding()
+    (problem,) = open_source(header).items()
+    assert isinstance(problem, Problem)
+    assert "cannot be read as a video" in problem.reason
     sound = tmp_path / "sound.mp4"
     with av.open(str(sound), "w") as container:
         audio = container.add_stream("aac", rate=8000)

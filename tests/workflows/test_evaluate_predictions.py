@@ -10,6 +10,7 @@ import pytest
 
 from data_files import coco, coco_box, coco_image, put_image, put_text
 from hardmine.errors import DataError
+from hardmine.workflows.choose_threshold import threshold
 from hardmine.workflows.train_and_evaluate import evaluate
 
 SIZE = (40, 30)
@@ -67,3 +68,29 @@ def test_nothing_is_measured_where_all_is_ignored(tmp_path: Path) -> None:
     data, found = write(tmp_path, iscrowd=1), predict(tmp_path, 100)
     with pytest.raises(DataError, match="validation images: all 10 boxes are to be ignored"):
         evaluate(found, data, out=tmp_path / "out", draws=10)
+
+
+def test_an_image_that_failed_is_neither_missed_nor_quiet(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of ten labelled images and one of two empty ones failed; the rest is found, and fires."""
+    data = write(tmp_path)
+    for index in range(2):
+        put_image(tmp_path / "empty" / f"e{index}.png", 50 + index, SIZE)
+    row = {"category": "1", "conf": 0.9, "bbox": [5 / 40, 6 / 30, 20 / 40, 15 / 30]}
+    entries = [{"file": f"{i}.png", "detections": [row]} for i in range(9)]
+    entries += [{"file": "9.png", "detections": None, "failure": "access"}]
+    entries += [{"file": "empty/e0.png", "detections": [row]}]
+    entries += [{"file": "empty/e1.png", "failure": "access"}]
+    found = {"detection_categories": {"1": "cat"}, "images": entries}
+    file = put_text(tmp_path / "md.json", json.dumps(found))
+    empty, out = tmp_path / "empty", tmp_path / "out"
+    measured = evaluate(file, data, negatives=empty, out=out, draws=10)
+    assert measured.ap.ap == pytest.approx(1.0)
+    assert measured.to_dict()["images"] == 9
+    assert measured.to_dict()["negatives"]["held_out"]["images"] == 1
+    assert "2 of the images failed when they were predicted" in caplog.text
+    assert len(json.loads((out / "metrics.json").read_text())["problems"]) == 2
+    result = threshold(file, data, negatives=empty, out=tmp_path / "t", max_alarms=0.99)
+    assert any("2 images are left out" in note for note in result.notes)
+    assert result.tables[0][0].to_dict()["firing"]["images"] == 1

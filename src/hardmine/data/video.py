@@ -230,9 +230,16 @@ def _sought(container: Any, stream: Any, time: float) -> bool:
     """Go to the key frame at or before a time; return whether the file can (a bare stream cannot)."""
     try:
         container.seek(int(time / stream.time_base), stream=stream, backward=True)
-    except (OSError, ValueError):
+    except _faults():
         return False
     return True
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """Return what PyAV raises: OSError, ValueError, EOFError (no frames) or LookupError (no decoder)."""
+    from av import FFmpegError
+
+    return (FFmpegError, OSError, ValueError)
 
 
 @contextmanager
@@ -245,7 +252,7 @@ def _opened(path: Path | str) -> Iterator[tuple[Any, Any]]:
         ) from None
     try:
         container = av.open(str(path))
-    except (OSError, ValueError) as error:  # PyAV's errors are both
+    except _faults() as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: cannot be read as a video ({reason})") from None
     with container:
@@ -267,7 +274,7 @@ def _decoded(container: Any, stream: Any, path: Path | str) -> Iterator[tuple[fl
     while True:
         try:
             frame = next(decode, None)
-        except (OSError, ValueError) as error:
+        except _faults() as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"{path}: breaks off after {index} frames ({reason})") from None
         if frame is None:

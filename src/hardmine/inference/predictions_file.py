@@ -22,6 +22,7 @@ from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
 from hardmine.errors import MALFORMED, ConfigError, DataError
 from hardmine.files import iter_lines, peek_text, read_json
+from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
     ImageItem,
@@ -44,13 +45,14 @@ from hardmine.inference.prediction_programs import (
     read_texts,
     rows_of_tree,
 )
-from hardmine.types import F64, Problem
+from hardmine.types import F64, Dataset, Problem
 
 _log = logging.getLogger(__name__)
 _NO_CANVAS = Resize(1, 1)
 _CHUNK = 16
 _HELD = ("annotations", "predictions", "detections", "results")
 """Keys of a mapping that may hold the list of detections."""
+_FAILED = "failed when it was predicted"
 _JUDGED = 64
 """Images whose detections are looked at to see in which form their boxes are."""
 _SOUND = 0.5
@@ -156,7 +158,7 @@ class Predictions(PredictMixin):
         if failed:
             _log.warning(
                 "%s: %d of the images failed when they were predicted (%s: %s); they count as unread, "
-                "not as empty",
+                "not as images without detections",
                 self.path,
                 len(failed),
                 failed[0],
@@ -164,6 +166,13 @@ class Predictions(PredictMixin):
             )
         self._require_form(found.name_of)
         return replace(self, name_of=found.name_of)
+
+    def failed_among(self, images: Iterable[Path]) -> dict[Path, str]:
+        """Return which of the images the program could not read, and why: nothing is known of them."""
+        paths = list(images)
+        names = self._names_of(paths)
+        found = {path: names.get(path) for path in paths}
+        return {path: self.failed[name] for path, name in found.items() if name in self.failed}
 
     def _require_form(self, name_of: Mapping[Path, str]) -> None:
         """Refuse boxes that make sense only in another form than the file's, judged on some images."""
@@ -243,7 +252,7 @@ class Predictions(PredictMixin):
         name = self._names_of([path]).get(path)
         try:
             if name is not None and name in self.failed:
-                raise DataError(f"failed when it was predicted: {self.failed[name]}")
+                raise DataError(f"{_FAILED}: {self.failed[name]}")
             data = read_item(item)
             phash = hash_encoded(data, item.name)
             found = self._found(name, partial(encoded_size, data, item.name))
@@ -261,6 +270,22 @@ def bind(detector: Any, images: Sequence[Path]) -> Any:
         DataError: the file is about other images.
     """
     return detector.bound_to(images) if isinstance(detector, Predictions) else detector
+
+
+def leave_out_failed(detector: Any, part: Dataset) -> tuple[Dataset, tuple[Problem, ...]]:
+    """Return the images of which something is known, and a problem for each other one.
+
+    An image that the program behind a predictions file could not read is neither missed nor quiet.
+    """
+    if not isinstance(detector, Predictions):
+        return part, ()
+    failed = detector.failed_among(record.path for record in part.records)
+    kept = [record for record in part.records if record.path not in failed]
+    problems = (
+        Problem(FindingKind.IMAGE_UNREADABLE, str(path), -1, f"{_FAILED}: {why}")
+        for path, why in failed.items()
+    )
+    return part.with_records(kept), tuple(problems)
 
 
 def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) -> Predictions:

@@ -58,8 +58,13 @@ def load_plain(path: Path, what: str) -> Any:
         what: the kind of file, for the error.
 
     Raises:
-        CheckpointError: missing, truncated, or a file that wants to run code (which is named).
+        CheckpointError: missing, truncated, TorchScript, or a file that wants to run code (which is
+            named).
     """
+    if _is_torchscript(path):
+        raise CheckpointError(
+            f"{path}: TorchScript, which does not say what its outputs mean. {_EXPORT}"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -71,7 +76,7 @@ def load_plain(path: Path, what: str) -> Any:
             raise CheckpointError(refuse_code(path, names)) from None
         # Torch begins with advice to load the file without protection; its reason comes after that.
         lines = text.rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
-        reason = lines[0][:120] if lines else type(error).__name__
+        reason = lines[0][:120] if lines and not lines[0].isdecimal() else type(error).__name__
         raise CheckpointError(f"{path}: not a readable {what} ({reason})") from None
 
 
@@ -103,6 +108,14 @@ def is_pytorch_file(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return False
 

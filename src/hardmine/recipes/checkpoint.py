@@ -25,7 +25,8 @@ _FORMAT = "hardmine-1"
 _IDENTITY, _OPERATING_POINT = "identity", "operating_point"
 _NOT_A_DETECTOR = (
     "{}: a PyTorch file with plain weights, which do not say what network they belong to; name the "
-    "network too (torchvision:NAME:FILE), or train from them with --weights"
+    "network too (torchvision:NAME:FILE), train from them with --weights, or export the model to ONNX "
+    "with its own framework and name the .onnx file"
 )
 
 

@@ -126,8 +126,11 @@ def threshold(
             ),
         }
         sets, notes = _independent(parts, steps)
+        detector = _bound(detector, sets)
+        sets, failed = _without_failed(detector, sets)
+        notes += failed
         known = {name: part for name, part in sets.items() if len(part)}
-        scored = _detect_once(_bound(detector, known), known, backend, steps)
+        scored = _detect_once(detector, known, backend, steps)
         tables = _tables(scored, sets, options)
         point = _point(tables, options)
         result = ThresholdResult(tables, point, notes, root / "threshold.html")
@@ -189,6 +192,18 @@ def _bound(detector: Detector, parts: Mapping[str, Dataset]) -> Detector:
 
     bound: Detector = bind(detector, [r.path for part in parts.values() for r in part.records])
     return bound
+
+
+def _without_failed(
+    detector: Detector, sets: Mapping[str, Dataset]
+) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    """Leave out the images that a predictions file knows nothing of, and say how many there are."""
+    from hardmine.inference.predictions_file import leave_out_failed
+
+    parts = {name: leave_out_failed(detector, part) for name, part in sets.items()}
+    problems = [problem for _, found in parts.values() for problem in found]
+    note = f"{len(problems)} images are left out, such as {problems[0]}" if problems else ""
+    return {name: part for name, (part, _) in parts.items()}, (note,) if note else ()
 
 
 def _detect_once(

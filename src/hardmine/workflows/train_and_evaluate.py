@@ -375,12 +375,16 @@ class Measuring:
         from hardmine.evaluation import measurement as measurements
         from hardmine.evaluation.scored_images import save_detections
         from hardmine.inference.detector import level_of_prior
-        from hardmine.inference.predictions_file import Predictions, bind
+        from hardmine.inference.predictions_file import Predictions, bind, leave_out_failed
         from hardmine.reports.loop_report import write_report
 
         again = None if self.known is None else self._detect_known(detector, self.known)
         images = [record.path for part in (data.val, data.held_out) for record in part.records]
         detector = bind(detector, images)
+        val, failed = leave_out_failed(detector, data.val)
+        held_out, also = leave_out_failed(detector, data.held_out)
+        problems = (*data.problems, *failed, *also)
+        data = replace(data, val=val, held_out=held_out, problems=problems)
         parts = {"val": data.val, "held_out": data.held_out}
         if not isinstance(detector, Predictions):  # a file says nothing of crops
             parts["crops"] = crop_set(data.val, self.steps, seed=self.seed)
