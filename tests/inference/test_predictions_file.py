@@ -229,3 +229,17 @@ def test_scores_may_pass_one_by_rounding_and_boxes_may_not_turn_over(tmp_path: P
     write(tmp_path, [{**coco("a", 1, 0.5), "bbox": [9, 9, -3, 4]}], ["cat"])
     with pytest.raises(DataError, match="a side below 0"):
         load_predictions(path, ["cat"])
+
+
+@pytest.mark.parametrize(
+    ("tree", "kind"),
+    [
+        ({"version": "5.5.0", "shapes": [], "imagePath": "a.jpg"}, "labels of LabelMe"),
+        ([{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}], "labels of COCO"),
+        ({**TABLE, "annotations": [{"image_id": 7, "category_id": 1, "bbox": A}]}, "of COCO"),
+    ],
+)
+def test_labels_are_no_predictions(tmp_path: Path, tree: Any, kind: str) -> None:
+    path, _ = write(tmp_path, tree, None)
+    with pytest.raises(DataError, match=f"{kind}, without scores; wanted a predictions file"):
+        load_predictions(path, ["cat", "dog"])

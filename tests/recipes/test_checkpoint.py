@@ -139,3 +139,25 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "shape.pth")
     with pytest.raises(CheckpointError, match=r"has shape \(2, 3, 3, 3\), wanted \(32, 3, 3, 3\)"):
         taps.load_weights(tmp_path / "shape.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("keras.h5", b"\x89HDF\r\n\x1a\n" + b"x" * 99, "an HDF5 file, such as Keras writes"),
+        ("model.engine", b"ftrt" + b"x" * 99, "an engine of TensorRT.*export it to ONNX"),
+        ("yolov4.weights", bytes(99), "weights of Darknet"),
+        ("film.mp4", b"\0\0\0\x18ftypmp42" + b"x" * 99, "a video"),
+        ("a.jpg", b"\xff\xd8\xff" + b"x" * 99, "a picture"),
+        ("a.pkl", b"\x80\x04" + b"x" * 99, "a Python pickle, which can run code"),
+        ("empty.safetensors", b"", "an empty file"),
+        ("text.safetensors", b"hello world, no weights", r"readable checkpoint \(Error"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_what_it_looks_like(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(path)

@@ -326,6 +326,7 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
         images, numbers = {**images, **more}, {**own, **numbers}
         names = names or tuple(own[number] for number in sorted(own)) or None
         tree = tree[held]
+    _refuse_labels(tree, path)
     rows = _Reader(path, images).read(tree)
     categories, number_of = _categories(rows, names, numbers, path)
     if isinstance(tree, list) and names is not None and not numbers:
@@ -542,6 +543,24 @@ def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int], path: P
         np.array([score for score, _, _ in ordered], np.float32),
         np.array([label_of[kind] for _, kind, _ in ordered], np.int64),
     )
+
+
+def _refuse_labels(tree: Any, path: Path) -> None:
+    """Raise ``DataError`` where a file holds labels, which have no scores, in place of predictions."""
+    kind = ""
+    if isinstance(tree, Mapping) and isinstance(tree.get("shapes"), list):
+        kind = "labels of LabelMe"
+    elif isinstance(tree, list) and tree and not any(_has(row, "score") for row in tree):
+        kind = "labels of COCO" if all(_has(row, "image_id", "bbox") for row in tree) else ""
+    if kind:
+        raise DataError(
+            f"{path}: holds {kind}, without scores; wanted a predictions file. Labels are the data to "
+            "measure on: give them as DATA"
+        )
+
+
+def _has(row: Any, *keys: str) -> bool:
+    return isinstance(row, Mapping) and all(key in row for key in keys)
 
 
 def _are_rows(value: Any) -> bool:

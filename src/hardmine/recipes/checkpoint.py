@@ -203,4 +203,43 @@ def _metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from None
+        looks = foreign_kind(path)
+        why = f"; it looks like {looks}" if looks else f" ({error})"
+        raise CheckpointError(f"{path}: not a readable checkpoint{why}") from None
+
+
+def foreign_kind(path: Path) -> str:
+    """Return what a file that is no checkpoint of ours looks like, in words; empty where unknown."""
+    if path.is_dir():
+        return "a folder"
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        return "an empty file"
+    suffix = path.suffix.lower()
+    found = _BY_SUFFIX.get(suffix, "")
+    found = found or next((kind for start, kind in _BY_START if head.startswith(start)), "")
+    return "a video" if head[4:8] == b"ftyp" else found
+
+
+_EXPORT = "export it to ONNX in its framework and give the .onnx file"
+_BY_SUFFIX = {
+    ".pb": f"a TensorFlow graph: {_EXPORT}",
+    ".keras": f"a Keras model: {_EXPORT}",
+    ".engine": f"an engine of TensorRT, which runs on one kind of GPU only: {_EXPORT}",
+    ".plan": f"an engine of TensorRT, which runs on one kind of GPU only: {_EXPORT}",
+    ".weights": f"weights of Darknet: {_EXPORT}",
+    ".torchscript": f"a TorchScript file: {_EXPORT}",
+    ".pdmodel": f"a model of Paddle: {_EXPORT}",
+    ".pdparams": f"weights of Paddle: {_EXPORT}",
+    ".mlmodel": f"a model of Core ML: {_EXPORT}",
+}
+_BY_START = (
+    (b"\x89HDF", f"an HDF5 file, such as Keras writes: {_EXPORT}"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\xff\xd8\xff", "a picture; a detector was wanted here"),
+    (b"\x89PNG", "a picture; a detector was wanted here"),
+    (b"RIFF", "a picture or a film; a detector was wanted here"),
+    (b"\x80", "a Python pickle, which can run code and is not opened"),
+)
+"""First bytes of files, and what such a file is."""
