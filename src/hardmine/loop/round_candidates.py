@@ -195,7 +195,7 @@ class CandidateSearch:
         chosen = choose_amount(amount, self._open_scores(detector.model_id, state))
         options = replace(options, top=chosen.count)
         if chosen.why:
-            _log.log(NOTICE, "%s: adds %s", label, chosen.why)
+            _log.log(NOTICE, "%s: adds at most %s", label, chosen.why)
         before = Rejection(Reason.HANDED_OUT_BEFORE, "handed out before")
         selector = ImageSelector(
             scanned,
