@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.smear import SMEAR_CLASSES, draw_smear
+from benchmarks.drawn.smear import SMEAR_CLASSES, draw_smear
 from hardmine import load_dataset
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.splits.split import split_dataset

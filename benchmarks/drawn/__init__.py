@@ -1,0 +1,1 @@
+"""Drawn sets that the benchmarks use besides the demo's."""
