@@ -259,7 +259,7 @@ def test_module_and_exit_status_of_the_process() -> None:
         ("mine weights.safetensors pool --rank sums", "; did you mean 'sum'?"),
         (
             "loop data --pool pool --arms mined,lucky",
-            "arms: got ['mined', 'lucky'], wanted some",
+            "arms: got 'lucky', wanted one of mined, random, none",
         ),
         ("loop data --pool pool --arms mined,mined", "each once"),
         ("loop data --pool pool --rounds 0", "'--rounds': Input should be greater"),
