@@ -171,8 +171,12 @@ class Predictions(PredictMixin):
         """Return which of the images the program could not read, and why: nothing is known of them."""
         paths = list(images)
         names = self._names_of(paths)
-        found = {path: names.get(path) for path in paths}
-        return {path: self.failed[name] for path, name in found.items() if name in self.failed}
+        named = ((path, names.get(path)) for path in paths)
+        return {
+            path: self.failed[name]
+            for path, name in named
+            if name is not None and name in self.failed
+        }
 
     def _require_form(self, name_of: Mapping[Path, str]) -> None:
         """Refuse boxes that make sense only in another form than the file's, judged on some images."""
