@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from data_files import picture
+from hardmine.data.cut_tiles import Tiles
 from hardmine.data.images import read_image
-from hardmine.inference.tiles import Tiles, WindowedPicture, open_windows
+from hardmine.data.picture_windows import WindowedPicture, _PngRows, open_windows
 
 SIZE = (300, 230)
 WINDOWS = Tiles(64, 0.25).windows(*SIZE)
@@ -72,16 +73,86 @@ def test_a_jpeg_is_decoded_once(tmp_path: Path, mode: str) -> None:
     same(path)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA"])
+def test_bands_of_a_png(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hardmine.data.picture_windows._PNG_BAND", 48)
+    monkeypatch.setattr("hardmine.data.picture_windows._FEED", 1000)
+    path = tmp_path / "a.png"
+    image = picture(0, SIZE)
+    if mode in {"RGBA", "LA"}:
+        image.putalpha(picture(1, SIZE).convert("L"))
+    image = image.convert(mode)
+    clear = {"transparency": 3} if mode == "P" else {}
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", "a camera")
+    image.save(path, pnginfo=info, **clear)
+    found = same(path)
+    assert found.sides == (300, 48)
+    last, first = (found.crop((0, y, 300, y + 10)) for y in (220, 0))  # back: it begins again
+    whole = read_image(path)
+    np.testing.assert_array_equal(first, whole.crop((0, 0, 300, 10)))
+    np.testing.assert_array_equal(last, whole.crop((0, 220, 300, 230)))
+
+
+def test_a_png_is_decompressed_once_for_all_windows_of_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    picture(0, SIZE).save(path)
+    monkeypatch.setattr("hardmine.data.picture_windows._PNG_BAND", 16)
+    begun = []
+    restart = _PngRows._restart
+    monkeypatch.setattr(_PngRows, "_restart", lambda rows: begun.append(1) or restart(rows))
+    found = open_windows(path, str(path), least=1)
+    assert found is not None
+    for window in WINDOWS:
+        found.crop(window)
+        assert len(found._held) <= 5, "bands of 16 rows that a window of 64 touches"
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "checksum"])
+def test_a_damaged_png_is_told_of(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.png"
+    picture(0, (300, 300)).save(path)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"IDAT")
+    if damage == "cut":
+        del data[len(data) // 2 :]
+    elif damage == "changed":
+        data[len(data) // 2] ^= 0xFF
+    else:
+        end = place + 4 + int.from_bytes(data[place - 4 : place], "big")
+        data[end] ^= 0xFF
+    path.write_bytes(bytes(data))
+    found = open_windows(path, str(path), least=1)
+    assert found is not None
+    with pytest.raises(OSError, match=r"PNG|unrecognized data stream"):
+        for row in range(0, 300, 50):
+            found.crop((0, row, 300, row + 50))
+        found.reduced()
+
+
 def test_small_ones_turned_ones_and_other_formats_are_read_whole(tmp_path: Path) -> None:
     image = picture(0, SIZE)
-    image.save(tmp_path / "a.png")
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=turn)
+    image.save(tmp_path / "interlaced.png")
+    data = bytearray((tmp_path / "interlaced.png").read_bytes())
+    data[28] = 1  # says that it is; only the header is looked at
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    (tmp_path / "interlaced.png").write_bytes(data)
+    Image.fromarray(np.zeros((230, 300), np.uint16)).save(tmp_path / "deep.png")
+    image.save(tmp_path / "a.webp")
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
     Image.fromarray(np.zeros((230, 300), np.uint16)).save(tmp_path / "deep.tif")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     image.save(tmp_path / "small.jpg")
-    for name in ("a.png", "turned.jpg", "deep.tif", "broken.jpg", "none.tif"):
+    names = ("a.webp", "turned.png", "interlaced.png", "deep.png")
+    for name in (*names, "turned.jpg", "deep.tif", "broken.jpg", "none.tif"):
         assert open_windows(tmp_path / name, name, least=1) is None
     assert open_windows(tmp_path / "small.jpg", "small.jpg") is None
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
+from hardmine.data.cut_tiles import Tiles
 from hardmine.data.resize import Resize
 from hardmine.detections import Detections
 from hardmine.errors import CheckpointError, ConfigError, HardmineError
@@ -24,7 +25,6 @@ from hardmine.inference.graph import graph_detector
 from hardmine.inference.graph.graph_config import PRESETS, JoinedOutput, graph_config
 from hardmine.inference.graph.graph_detector import GraphDetector
 from hardmine.inference.load_detector import load_detector
-from hardmine.inference.tiles import Tiles
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import scan, scan_exactly
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hardmine.data.cut_tiles import Tiles
+from hardmine.data.picture_windows import WindowedPicture, open_windows
 from hardmine.data.resize import Resize
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError
@@ -20,9 +21,7 @@ from hardmine.inference.detector import BatchScores, top_scores
 from hardmine.inference.predict import ScoredImage, detect_images, score_images
 from hardmine.inference.tiles import (
     TiledDetector,
-    WindowedPicture,
     merge_tiles,
-    open_windows,
 )
 from hardmine.types import Problem
 
@@ -187,7 +186,7 @@ def test_a_large_picture_in_windows_gives_what_the_whole_one_does(
     image.save(tmp_path / "a.tif", compression="tiff_lzw", tiffinfo={278: 16})
     image.save(tmp_path / "a.jpg", quality=95, subsampling=0)
     detector = TiledDetector(Red(), Tiles(100, 0.5))
-    paths = [tmp_path / "a.tif", tmp_path / "a.jpg"]
+    paths = [tmp_path / "a.tif", tmp_path / "a.jpg", tmp_path / "a.png"]
     whole = list(score_images(detector, paths))
     opened = []
 
@@ -197,7 +196,7 @@ def test_a_large_picture_in_windows_gives_what_the_whole_one_does(
 
     monkeypatch.setattr("hardmine.inference.tiles.open_windows", windows)
     parts = list(score_images(detector, paths))
-    assert len(opened) == 2
+    assert len(opened) == 3
     assert all(opened)
     for one, other in zip(whole, parts, strict=True):
         assert isinstance(one, ScoredImage)

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hardmine.data.images import read_picture
-from hardmine.errors import ConfigError
+from hardmine.data.images import READ_ERRORS, read_picture
+from hardmine.data.picture_windows import Window, open_windows
+from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_atomic
 from hardmine.types import F32, Dataset, ImageRecord, ImageState
 
@@ -26,9 +27,6 @@ LEAST_SIDE = 1.0
 """Parts of boxes that are narrower, px, are left out."""
 QUALITY = 95
 """JPEG quality of the tiles of a JPEG; the tiles of other images are PNG."""
-
-Window = tuple[int, int, int, int]
-"""xyxy, whole pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +93,15 @@ def cut_into_tiles(
 def _cut(record: ImageRecord, tiles: Tiles, folder: Path) -> list[ImageRecord]:
     if max(record.width, record.height) <= tiles.size:
         return [record]
-    picture = read_picture(record.path)
+    picture = open_windows(record.path, str(record.path)) or read_picture(record.path).pixels
     cut = []
-    for window in tiles.windows(*picture.pixels.size):
+    for window in tiles.windows(*picture.size):
         path = folder / f"{record.path.stem}_{window[0]}_{window[1]}{_suffix(record.path)}"
-        _save(picture.pixels.crop(window), path)
+        try:
+            tile = picture.crop(window)
+        except READ_ERRORS as error:  # a part of a large picture
+            raise DataError(f"{record.path}: broken image ({error})") from None
+        _save(tile, path)
         cut.append(_record(record, window, path))
     return cut
 
