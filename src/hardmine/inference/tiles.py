@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hardmine.data.cut_tiles import DEFAULT_OVERLAP, Tiles, Window
+from hardmine.data.cut_tiles import DEFAULT_OVERLAP, Tiles
 from hardmine.data.images import (
     READ_ERRORS,
     Picture,
 )
-from hardmine.data.picture_windows import WindowedPicture, open_windows
+from hardmine.data.picture_windows import Window, WindowedPicture, open_windows
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
