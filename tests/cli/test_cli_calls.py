@@ -213,7 +213,7 @@ def test_mine_tells_a_floor_of_zero_from_none_given(
     assert "0 handed out: 3 scanned" in out
     assert loaded.arguments == {"path": Path("weights.safetensors"), "device": None}
     assert called.arguments["options"] == MineOptions(
-        fraction=0.5, exclude=(Path("data"),), rank=RankOptions(min_score=wanted)
+        fraction=0.5, exclude=("data",), rank=RankOptions(min_score=wanted)
     )
     assert called.arguments["out"] == Path("runs/mine")
 
