@@ -9,6 +9,7 @@ there, so that texts stay true as files move.
 
 from __future__ import annotations
 
+import argparse
 import html
 import inspect
 import os
@@ -346,6 +347,9 @@ def main(out: Path, data: Path | None = None) -> int:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Render the documentation as HTML.")
+    parser.add_argument("out", type=Path, nargs="?", default=Path("build/docs"))
+    given = parser.parse_args()
     write_tables()
     real = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "build/docs"), real))
+    sys.exit(main(given.out, real))

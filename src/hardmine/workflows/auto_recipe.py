@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardmine.errors import NOTICE, ConfigError
-from hardmine.types import F32, Dataset, ImageState
+from hardmine.types import F32, Dataset, ImageRecord, ImageState
 from hardmine.workflows.cached_models import lay_over
 from hardmine.workflows.image_sets import count_labelled
 from hardmine.workflows.train_options import AUTO, NetworkOptions
@@ -184,7 +184,7 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
         config = ssd_config(recipe)
     except ConfigError:
         return None
-    labelled = [r for r in data.records if r.state is ImageState.LABELLED and len(r.boxes) > 0]
+    labelled = _with_boxes(data)
     labelled = labelled[:: -(-len(labelled) // MOST_IMAGES) or 1]
     boxes = boxes_on_canvas(data.with_records(labelled), recipe.resize)
     own = [np.zeros(0, np.float32), *(_sides(r.boxes[~r.ignore]) for r in labelled)]
@@ -255,9 +255,13 @@ def choose_for(data: Dataset) -> AutoChoice:
     return AutoChoice(recipe, model, settings, _lines(fit, model, settings, tried[0][0]))
 
 
+def _with_boxes(data: Dataset) -> list[ImageRecord]:
+    return [r for r in data.records if r.state is ImageState.LABELLED and len(r.boxes) > 0]
+
+
 def _median_shape(data: Dataset) -> float:
     """Return width over height of the labelled images, the median."""
-    labelled = [r for r in data.records if r.state is ImageState.LABELLED and len(r.boxes) > 0]
+    labelled = _with_boxes(data)
     return float(np.median([r.width / r.height for r in labelled])) if labelled else 1.0
 
 
