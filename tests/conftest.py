@@ -25,9 +25,17 @@ def usual_numbers() -> None:
 
 @pytest.fixture(autouse=True)
 def audible_logs() -> Iterator[None]:
-    """The command line takes the package's log for itself; afterwards ``caplog`` must hear it."""
-    logger = logging.getLogger("hardmine")
-    before = (logger.level, logger.propagate, list(logger.handlers))
+    """The command line takes the package's log for itself; ``caplog`` must hear it in every test.
+
+    Given back before the test as well as after it: a fixture of a whole module that runs a command
+    comes before this one and is not undone by it.
+    """
+    _give_back_the_log()
     yield
-    logger.setLevel(before[0])
-    logger.propagate, logger.handlers = before[1], before[2]
+    _give_back_the_log()
+
+
+def _give_back_the_log() -> None:
+    logger = logging.getLogger("hardmine")
+    logger.setLevel(logging.NOTSET)
+    logger.propagate, logger.handlers = True, []
