@@ -468,6 +468,8 @@ def read_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | DataError]:
         except DataError as error:
             return error
 
+    if len(paths) <= THREADS:  # to start threads takes longer than to read a few headers
+        return [size(path) for path in paths]
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(size, paths))
 
