@@ -8,8 +8,9 @@
 A contrast is a comparison as ``hardmine compare`` makes it: the first variant is the reference, and all
 are trained on the same images in the same order with the same seeds. Cells are kept in the folder under
 the hash of what they depend on, so that the driver can be stopped and goes on, and contrasts share
-cells. Where ``--train-negatives`` is given, all variants train on them. The table holds every contrast
-that was ever finished in the folder.
+cells. A cell that fails is named and tried again by the next call, and the other cells and contrasts
+go on. Where ``--train-negatives`` is given, all variants train on them. The table holds every contrast
+that was ever finished in the folder; the page is made if it is not there.
 ``--quick`` draws a world of a few images and trains five contrasts for a moment: it shows that this
 driver runs, not which choice is better.
 """
@@ -43,6 +44,7 @@ from hardmine.data.images import read_image
 from hardmine.data.load_dataset import load_dataset
 from hardmine.demo.run_demo import fridge160
 from hardmine.demo.world import WorldSizes, draw_world
+from hardmine.errors import HardmineError
 from hardmine.files import write_json, write_text
 from hardmine.models.priors import ExplicitPriors
 from hardmine.prior_design.fit_priors import fit_priors
@@ -54,6 +56,7 @@ from hardmine.workflows.step_cache import Steps, silent
 
 TABLE = Path(__file__).parents[1] / "docs" / "ablation.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+NEW_PAGE = f"# Ablation\n\n{BEGIN}\n{END}\n"
 QUICK = ("normaliser", "decoding", "resize, turned by 90°", "priors", "alarm-paste")
 
 PASTED = 0.5
@@ -198,6 +201,7 @@ def measure_turned(setup: Setup, upright: Comparison) -> Comparison:
     for item in upright.variants:
         for cell in item.cells:
             if cell.error is not None:
+                results.append(cell)
                 continue
             place = cell.folder / "turned"
             if not (place / "metrics.json").exists():
@@ -304,7 +308,9 @@ def table_rows(row: AblationRow, found: Comparison) -> list[str]:
             each.figure: f"{_text(each.low)} to {_text(each.high)} ({each.verdict})"
             for each in item.contrasts
         }
-        shown = [row.name, item.name, str(len(cells))]
+        failed = len(item.cells) - len(cells)
+        seeds = f"{len(cells)} ({failed} failed)" if failed else str(len(cells))
+        shown = [row.name, item.name, seeds]
         nothing = "reference" if item is found.variants[0] else "not measured"
         for figure in ("AP50", "alarms_at_0.8"):
             shown += [_text(item.means.get(figure)), limits.get(figure, nothing)]
@@ -317,14 +323,14 @@ def _text(value: float | None) -> str:
 
 
 def write_table(path: Path, lines: Sequence[str], command: str) -> None:
-    """Put the table between the two marks of the page; what was not run is said so."""
+    """Put the table between the two marks of the page, or into a new page; say what was not run."""
     head = (
         "| contrast | variant | seeds | AP50 | less that of the first, 95 % | "
         "alarms per image at recall .8 | over those of the first, 95 % |"
     )
     day = datetime.date.today().isoformat()
     text = "\n".join([f"`{command}`, {day}", "", head, "|---|---|---|---|---|---|---|", *lines])
-    page = path.read_text(encoding="utf-8")
+    page = path.read_text(encoding="utf-8") if path.exists() else NEW_PAGE
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     write_text(path, f"{before}{BEGIN}\n{text}\n{END}{after}")
@@ -371,10 +377,17 @@ def main(argv: list[str] | None = None) -> int:
         given, only = quick(options.out), QUICK
         how = CompareOptions(seeds=1, draws=20)
     setup = Setup(out=options.out, how=how, weights=options.weights, **given)
-    options.out.mkdir(parents=True, exist_ok=True)
-    for row in CONTRASTS:
-        if row.name in only and (setup.train_negatives or not row.negatives):
-            run_contrast(row, setup, options.variants)
+    try:
+        setup.recipe()
+        setup.training_images()  # a wrong name ends it before any contrast
+    except HardmineError as error:
+        parser.error(str(error))
+    chosen = [
+        row
+        for row in CONTRASTS
+        if row.name in only and (setup.train_negatives or not row.negatives)
+    ]
+    is_whole = [run_contrast(row, setup, options.variants) for row in chosen]
     lines = [line for row in CONTRASTS for line in _stored(row, options.out)]
     print("\n".join(lines))
     if not options.quick:
@@ -382,11 +395,29 @@ def main(argv: list[str] | None = None) -> int:
             f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value
         )
         write_table(options.table, lines, f"python -m benchmarks.ablation {shown}")
-    return 0
+    return 0 if all(is_whole) else 1
 
 
-def run_contrast(row: AblationRow, setup: Setup, only: Sequence[str] | None) -> None:
-    """Train the cells of a contrast, print what was found and keep its lines in the folder."""
+def run_contrast(row: AblationRow, setup: Setup, only: Sequence[str] | None) -> bool:
+    """Train the cells of a contrast, print what was found and keep its lines in the folder.
+
+    Returns whether every cell was trained. A contrast that cannot be run at all is named, and what an
+    earlier call kept of it stays.
+    """
+    try:
+        found = _compare(row, setup, only)
+    except HardmineError as error:
+        print(f"{row.name} failed: {error}", flush=True)
+        return False
+    write_json(setup.out / f"{row.name}.json", found.to_dict())
+    lines = table_rows(row, found)
+    write_json(setup.out / f"{row.name}.rows.json", lines)
+    print("\n".join([*found.statements, *lines]), flush=True)
+    return all(cell.error is None for item in found.variants for cell in item.cells)
+
+
+def _compare(row: AblationRow, setup: Setup, only: Sequence[str] | None) -> Comparison:
+    """Train and measure the cells of a contrast, of the first variant and of those named."""
     chosen = variants_of(row, setup)
     if only:
         chosen = [chosen[0], *(variant for variant in chosen[1:] if variant.name in only)]
@@ -398,12 +429,7 @@ def run_contrast(row: AblationRow, setup: Setup, only: Sequence[str] | None) -> 
         out=setup.out,
         progress=_tell,
     )
-    if row.turned:
-        found = measure_turned(setup, found)
-    write_json(setup.out / f"{row.name}.json", found.to_dict())
-    lines = table_rows(row, found)
-    write_json(setup.out / f"{row.name}.rows.json", lines)
-    print("\n".join([*found.statements, *lines]), flush=True)
+    return measure_turned(setup, found) if row.turned else found
 
 
 def _tell(what: str, done: int, total: int) -> None:

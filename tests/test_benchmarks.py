@@ -89,6 +89,71 @@ def test_the_quick_ablation_runs_to_its_end(capsys) -> None:
     assert out.count("not run") >= 6
 
 
+def test_a_table_is_put_between_the_marks_of_a_page_or_into_a_new_one(tmp_path: Path) -> None:
+    ablation = import_module("benchmarks.ablation")
+    page = tmp_path / "new" / "table.md"
+    ablation.write_table(page, ["| one |"], "make it")
+    first = page.read_text()
+    assert first.startswith("# Ablation\n")
+    assert first.count("| one |") == 1
+    page.write_text(f"before\n{first}after\n")
+    ablation.write_table(page, ["| two |"], "make it")
+    again = page.read_text()
+    assert again.startswith("before\n# Ablation\n")
+    assert again.endswith("after\n")
+    assert "| one |" not in again
+    assert again.count("| two |") == again.count(ablation.BEGIN) == again.count(ablation.END) == 1
+
+
+def test_an_ablation_goes_on_after_a_failed_cell_and_after_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Two cells: the second fails, then the command is killed in it, then it is trained alone."""
+    ablation = import_module("benchmarks.ablation")
+    module = import_module("hardmine.workflows.train_and_evaluate")
+    given = ablation.quick(tmp_path)
+    line = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    line += ["--only", "normaliser", "--variants", "batch", "--seeds", "1", "--epochs", "0.5"]
+    line += ["--out", str(tmp_path / "out"), "--table", str(tmp_path / "table.md")]
+    train, trained = module.train, []
+
+    def stopped_by(error: BaseException | None):
+        def run(*args: object, **options: object) -> object:
+            kind = options["recipe"].loss.normaliser.kind
+            if kind == "batch" and error is not None:
+                raise error
+            trained.append(kind)
+            return train(*args, **options)
+
+        return run
+
+    monkeypatch.setattr(module, "train", stopped_by(RuntimeError("no memory")))
+    assert ablation.main(line) == 1
+    assert "batch: 1 of 1 trainings failed: RuntimeError: no memory" in capsys.readouterr().out
+    assert "| normaliser | batch | 0 (1 failed) | – |" in (tmp_path / "table.md").read_text()
+    monkeypatch.setattr(module, "train", stopped_by(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        ablation.main(line)
+    monkeypatch.setattr(module, "train", stopped_by(None))
+    assert ablation.main(line) == 0
+    assert trained == ["image", "batch"]
+    assert "| normaliser | batch | 1 | 0." in (tmp_path / "table.md").read_text()
+
+
+def test_a_contrast_that_cannot_be_run_does_not_end_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    ablation = import_module("benchmarks.ablation")
+    setup = ablation.Setup("data", "ssd320_mobilenet_v2_fpnlite", tmp_path, CompareOptions())
+    row = ablation.AblationRow("odd", "a claim", ("a:model.init.kind=strange", "b:epochs=1"))
+    assert ablation.run_contrast(row, setup, None) is False
+    assert "odd failed: " in capsys.readouterr().out
+    assert not list(tmp_path.glob("odd*"))
+    with pytest.raises(SystemExit):
+        ablation.main(["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_turned_boxes_lie_on_the_turned_picture(tmp_path: Path) -> None:
     """A white box of 10 × 6 px in a black picture of 40 × 30 px is found again where its box says."""
     ablation = import_module("benchmarks.ablation")
