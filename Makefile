@@ -12,6 +12,9 @@ FRAMEWORKS := ultralytics transformers rfdetr libreyolo labelme \
 # litert-torch and all that it needs beside what is there; it asks for an older torch, so pip must not decide.
 LITERT := litert-torch ai-edge-quantizer litert-converter litert-lm-builder xdsl jax jaxlib jaxtyping wadler_lindig \
 	opt_einsum torchao multipledispatch tabulate immutabledict lark ordered_set kagglehub
+# Let an environment see the packages of .venv and hardmine (a .pth file does not read those of the folder that it names).
+lend = printf '%s\n' $(CURDIR)/$(VENV)/lib/python3*/site-packages $(CURDIR)/src \
+	> $$(ls -d $(1)/lib/python3*/site-packages)/hardmine.pth
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS := runs
@@ -47,11 +50,11 @@ test-browser: setup ## the review page in Chromium, as a person uses it; install
 
 test-clients: setup ## tests against other frameworks' own packages, in an environment of their own (one is AGPL)
 	$(PYTHON) -m venv $(CLIENTS)
-	@ls -d $(CURDIR)/$(VENV)/lib/python3*/site-packages > $$(ls -d $(CLIENTS)/lib/python3*/site-packages)/hardmine.pth
+	@$(call lend,$(CLIENTS))
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(FRAMEWORKS)
 	HARDMINE_CLIENTS=1 OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest tests/clients
 	$(PYTHON) -m venv $(CONVERTER)
-	@ls -d $(CURDIR)/$(VENV)/lib/python3*/site-packages > $$(ls -d $(CONVERTER)/lib/python3*/site-packages)/hardmine.pth
+	@$(call lend,$(CONVERTER))
 	$(CONVERTER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt $(LITERT)
 	HARDMINE_CLIENTS=1 OMP_NUM_THREADS=1 $(CONVERTER)/bin/python -m pytest tests/clients/test_litert_export.py
 

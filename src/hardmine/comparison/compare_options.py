@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from hardmine.errors import ConfigError
 from hardmine.option_fields import option
-from hardmine.workflows.train_options import device_option, weights_option
+from hardmine.workflows.train_options import DataOptions, device_option, weights_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,7 @@ class CompareOptions:
         flags=("--compile",),
         panel="Advanced",
     )
+    reading: DataOptions = option(DataOptions, "How labelled data is read.")
     jobs: int = option(
         1,
         "Train N models at a time, each in a process of its own.",

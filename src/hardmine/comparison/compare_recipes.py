@@ -36,6 +36,7 @@ from hardmine.option_fields import takes_options
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import DataLike
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint, silent
+from hardmine.workflows.train_options import DataOptions
 
 FEW_DRAWS = 10
 """Bootstrap draws of a cell by itself; the intervals of a comparison are its own."""
@@ -101,7 +102,7 @@ def compare_recipes(
     root, notify = Path(out).resolve(), progress or silent
     for variant in variants:
         _recipe_values(variant, how)  # a wrong name or choice ends it before anything is read
-    sets = _prepare(data, root, notify)
+    sets = _prepare(data, root, how.reading, notify)
     recipes = {variant.name: _recipe_values(variant, how, sets.train) for variant in variants}
     cells = [
         _Cell(
@@ -189,12 +190,12 @@ def _key(
     return fingerprint(values)
 
 
-def _prepare(data: ComparedData, root: Path, notify: Notify) -> Sets:
+def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notify) -> Sets:
     """Split once and leave out what cannot be read or lies in two sets."""
     from hardmine.workflows.image_sets import load_negatives, load_train_val, separate_sets
 
     steps = Steps(root / "prepare", notify)
-    parts = load_train_val(data.data, data.val, steps, seed=0)
+    parts = load_train_val(data.data, data.val, steps, seed=0, options=reading)
     classes, files = parts.train.categories, root / "negatives"
     empty = load_negatives(data.negatives, classes, "negatives", files)
     more = load_negatives(data.train_negatives, classes, "train_negatives", files)

@@ -147,9 +147,10 @@ def _compare_all(evidence: Evidence, data: Path | str | None) -> str:
     """Return the command that compares every way of selecting negatives on the run's data."""
     run = evidence.run
     source, rest = _inputs(run, data)
+    images, reading = _reading(run, data)
     recipe = run / "recipe.yaml"
     base = str(recipe) if recipe.exists() else evidence.recipe.model.name
-    words = ["hardmine", "compare", "--preset", "mining", base, source, *rest]
+    words = ["hardmine", "compare", "--preset", "mining", base, source, *images, *reading, *rest]
     return shlex.join([*words, "--out", str(run.parent / f"{run.name}-compare")])
 
 

@@ -209,7 +209,7 @@ def _scanned(
     """Scan what is not scored yet; give what selects from it, and the folder of its store."""
     loaded = _load(detector, device) if isinstance(detector, (str, Path)) else detector
     notify = progress or silent
-    excluded = list_excluded(options.exclude)
+    excluded = list_excluded(options.exclude, options.images)
     with ExitStack() as stack:
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(clear_disk_errors(folder))

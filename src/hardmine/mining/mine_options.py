@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.device import RuntimeName
 from hardmine.errors import ConfigError, not_one_of
-from hardmine.option_fields import check_options, option
+from hardmine.option_fields import check_options, images_option, option
 
 if TYPE_CHECKING:
     from hardmine.detections import Detections
@@ -278,6 +279,7 @@ class MineOptions:
     pool_from_labelled: bool = from_labelled_option(
         "POOL is labelled data: mine the parts of its training images"
     )
+    images: Path | None = images_option()
     rank: RankOptions = option(RankOptions, "How the pool is ranked.")
     runtime: RuntimeName = option(
         "auto",
@@ -301,6 +303,11 @@ class MineOptions:
                 f"top {top} and fraction {fraction} exclude each other: give one of them"
             )
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        if self.images is not None and not (self.pool_from_labelled or self.exclude):
+            raise ConfigError(
+                f"images {self.images} is for labels, and none are given: it goes with "
+                "pool_from_labelled (--pool-from-labelled) or exclude (--exclude)"
+            )
 
     def count(self, scanned: int) -> int | None:
         """Return how many images to hand out of ``scanned``; ``None`` for all that fire."""

@@ -43,11 +43,12 @@ def find_leaks(rows: Iterable[PoolScore], excluded: Sequence[str]) -> tuple[tupl
     return tuple(sorted(pairs))
 
 
-def list_excluded(exclude: Iterable[Dataset | Path | str]) -> list[str]:
+def list_excluded(exclude: Iterable[Dataset | Path | str], images: Path | None = None) -> list[str]:
     """Return the names of the images that must not be mined.
 
     Args:
         exclude: each a dataset, or what names one, or a folder, glob, list, archive or URL of images.
+        images: the folder of the images that label files among them name, where it is elsewhere.
 
     Raises:
         DataError: one of them holds no image.
@@ -55,13 +56,13 @@ def list_excluded(exclude: Iterable[Dataset | Path | str]) -> list[str]:
     names: list[str] = []
     for data in exclude:
         before = len(names)
-        names += _names(data)
+        names += _names(data, images)
         if len(names) == before:
             raise DataError(f"{data}: no image in it, wanted images to exclude")
     return names
 
 
-def _names(data: Dataset | Path | str) -> Iterator[str]:
+def _names(data: Dataset | Path | str, images: Path | None) -> Iterator[str]:
     if isinstance(data, Dataset) or not _is_label_file(str(data)):
         for item in open_source(data).items():
             if not isinstance(item, Problem):
@@ -69,7 +70,7 @@ def _names(data: Dataset | Path | str) -> Iterator[str]:
         return
     from hardmine.data.load_dataset import load_splits
 
-    for part in load_splits(Path(data).resolve()).values():
+    for part in load_splits(Path(data).resolve(), images=images).values():
         yield from (str(record.path) for record in part.records)
 
 

@@ -28,7 +28,7 @@ from hardmine.errors import DataError
 from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_scorers import ExactScorer, FastScorer, PoolScorer, Row
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.sources.pool_source import Source, open_source
+from hardmine.mining.sources.pool_source import Source, open_labelled, open_source
 from hardmine.types import Dataset, Problem
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def scan(
     """
     request = options or MineOptions()
     notify = progress or silent
-    source = open_source(pool, request.every, from_labelled=request.pool_from_labelled)
+    source = _open(pool, request)
     detector = _bound(detector, source)
     notify("prepare", 0, 1)
     scorer = make_pool_scorer(detector, request, cache)
@@ -126,6 +126,12 @@ def scan(
     summary = scan_source(source, store, scorer, detector.model_id, progress=report)
     _require_images(source, summary)
     return ScannedPool(detector, source, store, summary, scorer.score_exactly)
+
+
+def _open(pool: Dataset | Path | str, request: MineOptions) -> Source:
+    if request.pool_from_labelled:
+        return open_labelled(pool, images=request.images)
+    return open_source(pool, request.every)
 
 
 def scan_exactly(detector: Detector, pool: Dataset | Path | str, store: PoolStore) -> ScannedPool:
@@ -373,7 +379,7 @@ def estimate_scan(
         DataError: there is no such pool, or no image in it.
     """
     request = options or MineOptions()
-    source = open_source(pool, request.every, from_labelled=request.pool_from_labelled)
+    source = _open(pool, request)
     images, counts = source.count(), ScanCounts()
     with ExitStack() as stack:
         left: Iterator[ImageItem | Problem] = source.items()

@@ -128,10 +128,11 @@ def _check(
 ) -> CheckResult:
     model_input = None if options.model is None else input_of(options.model)
     more = _validation(data, val, options.reading)
+    images = options.reading.keywords()["images"]
     named = against if isinstance(against, Mapping) else {str(path): path for path in against}
-    apart = {name: _images_of(path, unpacked) for name, path in named.items()}
+    apart = {name: _images_of(path, unpacked, images) for name, path in named.items()}
     if negatives is not None:
-        found = _images_of(negatives, unpacked)
+        found = _images_of(negatives, unpacked, images)
         empty = [record.with_state(ImageState.VERIFIED_EMPTY) for record in found.records]
         apart["negatives"] = found.with_records(empty)
     report = check_dataset(
@@ -179,20 +180,20 @@ def _validation(
     if val is None:
         return {}
     known = find_sources(plain_path(data), reading.keywords()["images"])
-    found = read_splits(val, empty_is_verified=reading.empty_is_verified)
+    found = read_splits(val, **reading.keywords())
     next(iter(found.values())).problems += passed_over(val, found)
     if len(found) == 1:
         return {"val" if "val" not in known else f"val of {val}": next(iter(found.values()))}
     return {f"val: {name}": raw for name, raw in found.items()}
 
 
-def _images_of(given: Path | str, unpacked: Path) -> Dataset:
+def _images_of(given: Path | str, unpacked: Path, images: Path | None) -> Dataset:
     """Return all images of a folder, a dataset or whatever may be a pool, labels forgotten."""
     path = Path(given)
     if path.is_dir() and not holds_videos(path):
         return load_images(path)
     if path.is_file() and is_label_file(path):
-        splits = load_splits(path)
+        splits = load_splits(path, images=images)
         first = next(iter(splits.values()))
         return first.with_records([record for ds in splits.values() for record in ds.records])
     return load_pool(given, unpacked)

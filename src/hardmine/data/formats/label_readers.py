@@ -411,6 +411,6 @@ def none_found(file: Path, bases: Iterable[Path], problems: list[Problem]) -> st
     first = f" (first: {problems[0].reason})" if problems else ""
     looked = ", ".join(str(base) for base in bases)
     return (
-        f"{file}: none of its {number} can be used{first}; looked in {looked}; "
-        "name their folder with images= (--images), where they are found by their base names too"
+        f"{file}: none of its {number} can be used{first}; name their folder with images= "
+        f"(--images), where they are found by their base names too; looked in {looked}"
     )

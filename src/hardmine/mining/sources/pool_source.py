@@ -98,9 +98,7 @@ def find_image(source: Source, text: str) -> str:
     raise DataError(f"{text}: not in the pool {source.name}")
 
 
-def open_source(
-    pool: Dataset | Path | str, every: str | None = None, *, from_labelled: bool = False
-) -> Source:
+def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
     """Return the source that a pool's description stands for.
 
     Args:
@@ -108,15 +106,11 @@ def open_source(
             folder of videos (with ``#every=2s`` at its end: which frames are taken), a tar or zip
             archive, a URL that fsspec or Arrow reads, or a dataset.
         every: which frames of videos are taken (``1s``, ``25``, ``key``), where the pool does not say.
-        from_labelled: ``pool`` is labelled data, of whose training images the parts without an object
-            are taken.
 
     Raises:
         ConfigError: ``every`` is none of these.
         DataError: no such file or folder, or a URL that cannot be reached.
     """
-    if from_labelled:
-        return open_labelled(pool)
     if isinstance(pool, Dataset):
         return DatasetSource(pool)
     text = str(pool)
@@ -489,8 +483,13 @@ class LabelledCrops:
         return image in self._known
 
 
-def open_labelled(data: Dataset | Path | str, seed: int = 0) -> LabelledCrops:
+def open_labelled(
+    data: Dataset | Path | str, seed: int = 0, images: Path | None = None
+) -> LabelledCrops:
     """Return the object-free parts of the training images of a dataset, or of what names one.
+
+    Args:
+        images: the folder of the images, where it is not beside the labels.
 
     Raises:
         DataError: unreadable data, or the objects leave no room for any.
@@ -499,5 +498,5 @@ def open_labelled(data: Dataset | Path | str, seed: int = 0) -> LabelledCrops:
 
     if isinstance(data, Dataset):
         return LabelledCrops(usable(data), seed)
-    parts = load_usable(Path(data).resolve())
+    parts = load_usable(Path(data).resolve(), images=images)
     return LabelledCrops(parts.get("train") or parts.get("all") or next(iter(parts.values())), seed)
