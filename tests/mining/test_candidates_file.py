@@ -44,14 +44,15 @@ def candidates(tmp_path: Path) -> Path:
 def test_what_the_model_saw_is_read_back(candidates: Path, tmp_path: Path) -> None:
     for path in (candidates, candidates.with_suffix(".csv")):
         assert is_candidates_file(path)
-        seen, scores = read_candidates(path, tmp_path / "copies")
+        read = read_candidates(path, tmp_path / "copies")
+        seen = read.images
         assert seen.categories == ("cat", "dog")
         assert [record.path.name for record in seen.records] == ["a.png", "b.png"]
         first = seen.records[0]
         assert (first.width, first.height) == (40, 20)
         np.testing.assert_array_equal(first.boxes, [[4, 2, 14, 12], [0, 0, 40, 20]])
         assert first.labels.tolist() == [2, 1]
-        np.testing.assert_allclose(scores[first.path], [0.9, 0.5])
+        np.testing.assert_allclose(read.scores[first.path], [0.9, 0.5])
 
 
 @pytest.mark.parametrize("to", ["labelstudio", "cvat", "fiftyone"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import io
 import json
 import shutil
 import tarfile
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 from hardmine import mine
 from hardmine.cli.main import app
+from hardmine.data.formats.format_table import FORMATS
 from hardmine.errors import DataError
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.tiles import tiled
@@ -33,13 +35,16 @@ from hardmine.mining.sources.local_files import load_pool
 from hardmine.review.apply_decisions import apply_decisions
 from hardmine.review.review_pictures import ReviewPictures
 from hardmine.review.run_review import export_to_label, open_listed
-from hardmine.review.verdicts import read_verdicts
+from hardmine.review.verdicts import KnownImages, read_copies, read_verdicts
 from hardmine.types import Decision, Verdict
 from hardmine.workflows.export_model import calibration_pictures
 from hardmine.workflows.image_sets import load_negatives
+from review_world import serve
+from shelf_world import make_world
 from tiny_models import tiny_detector
 
 KINDS = ("folder", "glob", "list", "tar", "tar.gz", "zip", "url", "url of a tar", "url of a zip")
+PROGRAMS = tuple(row.name for row in FORMATS if row.for_labelling)
 ROCK = (40, 40, 88, 88)
 
 
@@ -194,11 +199,29 @@ def estimated(pool: str, predictions: Path, out: Path) -> Result:
 
 
 def labelled(pool: str, predictions: Path, out: Path) -> Result:
+    """``hardmine convert`` of candidates to each labelling program: pictures, boxes and scores."""
     mine(predictions, pool, out=out, group=r"cam\d", repeats=False)
-    done = hand_over(out / "candidates.csv", out / "cvat", "cvat")
-    images = {path.name: path.read_bytes() for path in (out / "cvat" / "images").iterdir()}
-    boxes = (out / "cvat" / "annotations.xml").read_text().count("<box ")
-    return done.images, done.predictions, boxes, images
+    items = open_listed(out).items
+    saw = {text: item.path for item in items for text in (item.name, item.path)}
+    written: dict[str, str] = {}
+    pictures: list[dict[str, bytes]] = []
+    for program in PROGRAMS:
+        to = out / program
+        command("convert", out / "candidates.csv", to, "--to", program)
+        for path in filter(Path.is_file, to.rglob("*")):
+            if path.suffix in (".json", ".xml"):
+                text = path.read_text()
+                if path.name == "image_names.json":
+                    assert set(json.loads(text)["copies"].values()) == set(saw.values())
+                else:
+                    written[f"{program}/{path.name}"] = text
+        folder = to / ("data" if program == "fiftyone" else "images")
+        pictures.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert [len(found) for found in pictures] == [7, 7, 7]
+    assert '"score": 0.8999' in written["labelstudio/tasks.json"]
+    known = KnownImages(saw, read_copies(out / "cvat" / "annotations.xml"))
+    assert {known.find(name, "") for name in pictures[0]} == set(saw.values())
+    return written, pictures
 
 
 def unpacked(pool: str, predictions: Path, out: Path) -> Result:
@@ -240,6 +263,53 @@ def reviewed(pool: str, predictions: Path, out: Path) -> Result:
     applied = apply_decisions(out, data)
     added = [p.read_bytes() for p in sorted(data_image.parent.iterdir()) if p != data_image]
     return shown, boxes, done.images, done.predictions, len(applied.empty), added
+
+
+def served(pool: str, predictions: Path, out: Path) -> Result:
+    """``hardmine review``: what a browser is sent, and the decisions that it sends back."""
+    mine(predictions, pool, out=out, repeats=False)
+    page = serve(out, "--who", "ann")
+    try:
+        names = [one["name"] for one in json.loads(page.get("/api/images?ids=0,1,2,3,4,5,6")[1])]
+        sizes = []
+        for at in range(len(names)):
+            for size in ("thumbnail/{}", "picture/{}", "picture/{}?side=400", "picture/{}/full"):
+                status, data, headers = page.get("/" + size.format(at))
+                assert (status, headers["x-image-width"]) == (200, "128"), data
+                sizes.append(Image.open(io.BytesIO(data)).size)
+        jar = {"id": names.index("a.png"), "boxes": [[1, 2, 30, 40, "jar"]]}
+        said = [
+            page.post("/api/decide", {"images": [{"id": 0}, {"id": 1}], "verdict": "empty"}),
+            page.post("/api/decide", {"images": [jar], "verdict": "contains_object"}),
+            page.post("/api/decide", {"images": [{"id": 2}], "verdict": "unsure"}),
+            page.post("/api/undo", {"who": "ann"}),
+        ]
+        assert [status for status, _ in said] == [200] * 4, said
+        verdicts = json.loads(page.get("/api/list")[1])["verdict"]
+        (drawn,) = json.loads(page.get(f"/api/images?ids={jar['id']}")[1])
+    finally:
+        page.kill()
+    with PoolStore(out / "pool.sqlite", read_only=True) as store:
+        kept = [one.verdict for one in store.decisions().values()]
+    return names, sizes, verdicts, drawn["drawn"], drawn["fault"], drawn["history"][0]["who"], kept
+
+
+def looped(pool: str, predictions: Path, out: Path) -> Result:
+    """``hardmine loop --pool``: what is mined and trained on, and what is measured."""
+    world = predictions.parent / "world"
+    if not world.exists():
+        make_world(world)
+    how = ("--recipe", world / "tiny.yaml", "--rounds", 1, "--arms", "mined", "--add", 2)
+    where = ("--val", 0.4, "--min-score", 0.001, "--draws", 5, "--device", "cpu", "--out", out)
+    command("loop", world / "shelf", "--pool", pool, *how, *where)
+    rows = (out / "rounds" / "mined-1" / "candidates.csv").read_text().splitlines()
+    trained = json.loads((out / "rounds" / "mined-1" / "train.coco.json").read_text())
+    assert len(rows) == 3
+    return (
+        [row.split(",")[:3] for row in rows],
+        sorted(Path(image["file_name"]).name for image in trained["images"]),
+        (out / "metrics.csv").read_text(),
+    )
 
 
 def _made(folder: Path) -> Path:
@@ -374,6 +444,7 @@ WAYS: tuple[Callable[[str, Path, Path], Result], ...] = (
     estimated,
     labelled,
     reviewed,
+    served,
     told,
     unpacked,
     predicted,
@@ -398,6 +469,16 @@ def test_every_kind_of_pool_gives_the_same(
     found = {kind: way(pools[kind], predictions, tmp_path / kind) for kind in KINDS}
     for kind in KINDS:
         assert found[kind] == found["folder"], kind
+
+
+@pytest.mark.slow
+def test_a_loop_takes_every_kind_of_pool(
+    pools: dict[str, str], predictions: Path, tmp_path: Path
+) -> None:
+    """Where the pictures lie makes no difference to a training; ``unpacked`` goes over all kinds."""
+    found = looped(pools["folder"], predictions, tmp_path / "folder")
+    for kind in ("glob", "zip", "url of a tar"):
+        assert looped(pools[kind], predictions, tmp_path / kind) == found, kind
 
 
 def test_an_image_that_is_gone_from_its_archive_is_named(

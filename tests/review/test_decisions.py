@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,19 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
+from hardmine.errors import DataError, HardmineError
 from hardmine.mining.pool_store import LABELS, PoolStore, StoredDecision
 from hardmine.review.candidate_list import CANDIDATES, FIRES, Item
 from hardmine.review.decisions import (
     RUN_OF_EMPTY,
     Asked,
     DecisionDesk,
+    DiskFullError,
     StoreBusyError,
     advise_on_emptiness,
     advise_on_scores,
     pace,
     who_decided,
 )
+from hardmine.review.server import _fault
 from hardmine.types import Decision, Verdict
 
 
@@ -107,6 +113,31 @@ def test_a_store_that_is_held_is_told_and_can_be_tried_again(desk: DecisionDesk)
     holder.close()
     desk.decide([Asked(item("a"))], Verdict.EMPTY, "ann")
     assert on_disk(desk) == {"a": "empty"}
+
+
+def test_a_full_disk_is_told_and_the_decision_is_taken_once_there_is_room(
+    desk: DecisionDesk,
+) -> None:
+    desk.decide([Asked(item("a"))], Verdict.EMPTY, "ann")
+    pages = desk.read(lambda store: store._database.execute("PRAGMA page_count").fetchone()[0])
+    desk.read(lambda store: store._database.execute(f"PRAGMA max_page_count = {pages}"))
+    many = [Asked(item(f"{i:0200}")) for i in range(200)]  # more than fits the pages there are
+    with pytest.raises(DiskFullError, match="not saved yet, those before are: free some space"):
+        desk.decide(many, Verdict.IGNORE, "ann")
+    assert on_disk(desk) == {"a": "empty"}
+    desk.read(lambda store: store._database.execute("PRAGMA max_page_count = 100000"))
+    desk.decide(many, Verdict.IGNORE, "ann")
+    assert len(on_disk(desk)) == 201
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(StoreBusyError, 503), (DiskFullError, 507), (DataError, 422)]
+)
+def test_the_page_learns_whether_it_may_send_a_decision_again(
+    error: type[HardmineError], status: int
+) -> None:
+    answer = asyncio.run(_fault(Request({"type": "http"}), error("why")))
+    assert (answer.status_code, json.loads(bytes(answer.body))) == (status, {"error": "why"})
 
 
 def test_what_is_said_of_labels_is_kept_apart(desk: DecisionDesk) -> None:

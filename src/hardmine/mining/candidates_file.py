@@ -196,7 +196,22 @@ def is_candidates_file(path: Path) -> bool:
     return any(key in head for key in _KEYS)
 
 
-def read_candidates(path: Path, copies: Path) -> tuple[Dataset, dict[Path, F32]]:
+@dataclass(frozen=True, slots=True)
+class CandidateImages:
+    """Candidates as images: the boxes are what a model saw, their classes its sorted names.
+
+    Attributes:
+        scores: f32[N] of the boxes, by image.
+        origins: by image, its name in the pool, which is not its path where the pool is an archive or
+            behind a URL.
+    """
+
+    images: Dataset
+    scores: dict[Path, F32]
+    origins: dict[Path, str]
+
+
+def read_candidates(path: Path, copies: Path) -> CandidateImages:
     """Return the candidates as images, hardest first, with what the model saw as their boxes.
 
     Images that cannot be read are left out, and named in a warning.
@@ -205,10 +220,6 @@ def read_candidates(path: Path, copies: Path) -> tuple[Dataset, dict[Path, F32]]
         path: ``candidates.json``, or the ``candidates.csv`` beside it.
         copies: folder for the images that are in archives or behind URLs.
 
-    Returns:
-        The images (their classes are the sorted names of the boxes), and the scores f32[N] of the
-        boxes by image.
-
     Raises:
         DataError: broken, or none of the images is there.
     """
@@ -216,10 +227,13 @@ def read_candidates(path: Path, copies: Path) -> tuple[Dataset, dict[Path, F32]]
     try:
         entries = read_json(file)["candidates"]
         files = local_files([str(entry["path"]) for entry in entries], copies)
-        found = [_seen_image(entry, file) for entry, file in zip(entries, files, strict=True)]
+        found = [
+            (str(entry["path"]), _seen_image(entry, file))
+            for entry, file in zip(entries, files, strict=True)
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: not a list of candidates ({error!r})") from None
-    kept = [item for item in found if item is not None]
+    kept = [item for _, item in found if item is not None]
     if entries and not kept:
         raise DataError(f"{file}: none of its {len(entries)} images can be read")
     classes = tuple(sorted({name for _, names, _ in kept for name in names}))
@@ -228,7 +242,8 @@ def read_candidates(path: Path, copies: Path) -> tuple[Dataset, dict[Path, F32]]
         record.labels[:] = [label_of[name] for name in names]
     records = tuple(record for record, _, _ in kept)
     scores = {record.path: seen for record, _, seen in kept}
-    return Dataset(classes, records, file.parent), scores
+    origins = {item[0].path: origin for origin, item in found if item is not None}
+    return CandidateImages(Dataset(classes, records, file.parent), scores, origins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +276,10 @@ def hand_over(
     """
     if is_candidates_file(data):
         with tempfile.TemporaryDirectory(prefix="hardmine-images-") as copies:
-            seen, scores = read_candidates(data, Path(copies))
-            done = convert(seen, out, to, link=link, scores=scores)
+            seen = read_candidates(data, Path(copies))
+            done = convert(
+                seen.images, out, to, link=link, scores=seen.scores, origins=seen.origins
+            )
     else:
         splits = load_usable(data, images=images, empty_is_verified=empty_is_verified)
         done = convert(splits, out, to, link=link)

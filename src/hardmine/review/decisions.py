@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from hardmine.errors import HardmineError
+from hardmine.errors import DataError, HardmineError
+from hardmine.files import means_full_disk
 from hardmine.mining.pool_store import LABELS, PoolStore, StoredDecision
 from hardmine.review.candidate_list import CANDIDATES, Item
 from hardmine.types import Decision, NamedBox, Verdict
@@ -38,6 +39,10 @@ _CONFIDENCE = 0.95
 
 class StoreBusyError(HardmineError):
     """Another process holds the store for longer than a decision can wait; it was not written."""
+
+
+class DiskFullError(DataError):
+    """There is no room for a decision; it was not written, and what was written before is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +159,16 @@ class DecisionDesk:
 
         Raises:
             StoreBusyError: another process holds the store; nothing was written.
-            DataError: the disk is full.
+            DiskFullError: the disk is full; nothing was written.
         """
         return self._do(lambda: self._decide(asked, verdict, who, queue, overrule))
 
     def take_back(self, who: str) -> Outcome:
-        """Take back the latest action of a person, and say what it was; ``action`` 0: there is none."""
+        """Take back the latest action of a person, and say what it was; ``action`` 0: there is none.
+
+        Raises:
+            StoreBusyError, DiskFullError: as for :meth:`decide`.
+        """
         return self._do(lambda: self._take_back(who))
 
     def history(self, image: str) -> list[StoredDecision]:
@@ -212,6 +221,14 @@ class DecisionDesk:
                 raise StoreBusyError(
                     f"{self._store.path}: another process is writing to the store; "
                     "this decision is not saved yet"
+                ) from error
+            raise
+        except DataError as error:
+            why = error.__cause__
+            if isinstance(why, Exception) and means_full_disk(why, self._store.path):
+                raise DiskFullError(
+                    f"{self._store.path}: no space left on the disk; this decision is not saved yet, "
+                    "those before are: free some space"
                 ) from error
             raise
 

@@ -24,13 +24,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hardmine.errors import DataError, HardmineError
+from hardmine.errors import HardmineError
 from hardmine.mining.pool_store import LABELS, MAX_STORED_ALARMS, PoolStore, StoredDecision
 from hardmine.review.candidate_list import QUEUES, CandidateList, Item
 from hardmine.review.decisions import (
     Asked,
     Change,
     DecisionDesk,
+    DiskFullError,
     StoreBusyError,
     advise_on_emptiness,
     advise_on_scores,
@@ -539,8 +540,6 @@ async def _http_fault(request: Request, error: HTTPException) -> Response:
 
 
 async def _fault(request: Request, error: HardmineError) -> Response:
-    """A store that is busy may be asked again; an image or a disk that fails says what is wrong."""
-    status = 503 if isinstance(error, StoreBusyError) else 422
-    if isinstance(error, DataError) and "no space left" in str(error):
-        status = 507
+    """A store that is busy and a disk that is full may be asked again; others say what is wrong."""
+    status = {StoreBusyError: 503, DiskFullError: 507}.get(type(error), 422)
     return _json({"error": str(error)}, status)

@@ -568,7 +568,7 @@ async function send(body) {
         say("The list has changed since the server was started again: please decide once more.", "warning");
         return null;
       }
-      if (error instanceof Refused && error.status !== 503) {
+      if (error instanceof Refused && ![503, 507].includes(error.status)) {
         say(`Not saved: ${error.message}`, "warning");
         return null;
       }
