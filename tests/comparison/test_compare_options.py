@@ -67,6 +67,17 @@ def test_the_preset_has_every_way_of_selecting_negatives_once() -> None:
     }  # fmt: skip
 
 
+def test_the_preset_over_a_recipe_without_a_floor_gives_every_rule_but_the_first_one() -> None:
+    """A run without a floor is what the preset is asked about; its recipe is the base then."""
+    base = apply_settings(ssd320_mobilenet_v2_fpnlite(), ["loss.selection.floor=0"])
+    made = mining_variants(Variant("base"), with_negatives=False)
+    rules = [apply_settings(base, variant.settings).loss for variant in made]
+    chosen = [(loss.selection, loss.classification) for loss in rules]
+    assert all(chosen.count(each) == 1 for each in chosen)
+    floors = [getattr(loss.selection, "floor", None) for loss in rules]
+    assert floors == [0, None, 32, 32, 32, 32, 32, 32, None]
+
+
 def test_with_negatives_each_is_there_twice() -> None:
     made = mining_variants(Variant("default"), with_negatives=True)
     assert len({variant.name for variant in made}) == 2 * len(MINING)

@@ -14,11 +14,15 @@ from hardmine.cli.main import run as run_line
 from hardmine.comparison.compare_options import CompareOptions, Variant, mining_variants
 from hardmine.comparison.compare_recipes import ComparedData, compare_recipes
 from hardmine.comparison.compare_summary import (
+    CellResult,
+    Comparison,
     Contrast,
     VariantSummary,
+    chance_note,
     conclusion,
     contrasts_of,
     figures_of,
+    write_compare_report,
 )
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
@@ -251,6 +255,52 @@ def test_what_is_worth_it_is_better_somewhere_and_worse_nowhere() -> None:
     )
     bare = [replace(item, means={}) for item in (first, better)]
     assert conclusion(bare) == "Worth it on these data: best, against stock."
+
+
+def page_of(out: Path, *summaries: VariantSummary, preset: bool = True) -> str:
+    """Return the text of the page of a comparison."""
+    options = CompareOptions(seeds=1, preset="mining" if preset else None)
+    said = (conclusion(summaries), "a sentence") if preset else ("a sentence",)
+    counts = {"train_images": 9, "val_images": 8, "negative_images": 7, "train_negatives": 6}
+    write_compare_report(
+        out / "c.html", Comparison(out, summaries, options, {**counts, "left_out": []}, said)
+    )
+    return " ".join((out / "c.html").read_text().split())
+
+
+def test_the_page_of_the_preset_says_what_to_change_or_to_keep(tmp_path: Path) -> None:
+    first, same = judged("stock", 1.0), judged("same", 1.0, "no difference shown")
+    best = replace(judged("best", 0.5, "better"), settings=("a.b=1", "c=2"), with_negatives=True)
+    page = page_of(tmp_path, first, same, best)
+    assert "Worth it on these data: best (AP50 0.500" in page
+    assert "<pre>--set a.b=1 --set c=2 </pre>" in page
+    assert "trained on the 6 images without objects too" in page
+    assert '<td class="better">better (+0.000 to +0.000)</td>' in page
+    page = page_of(tmp_path, first, same)
+    assert "None of the 1 others" in page
+    assert "Keep what you have" in page
+    page = page_of(tmp_path, first, same, preset=False)
+    assert "What to change:" not in page
+    assert "Keep what you have" not in page
+
+
+def test_a_reference_that_was_not_trained_is_no_reason_to_keep_it(tmp_path: Path) -> None:
+    bad = CellResult("odd", 0, tmp_path, error="no memory")
+    first, odd = judged("stock", 1.0), replace(judged("odd", 0.5), cells=(bad, bad))
+    page = page_of(tmp_path, first, odd)
+    assert "Nothing could be compared with stock." in page
+    assert "Keep what you have" not in page
+    assert "odd: 2 of 2 trainings failed" in page
+
+
+def test_what_chance_alone_calls_better_is_said() -> None:
+    """A twentieth of the intervals of 95 % exclude what is true, half of them on the good side."""
+    first = judged("stock", 1.0)
+    many = [judged(str(i), 1.0, "better", *["no difference shown"] * 4) for i in range(16)]
+    assert chance_note([first, *many]).startswith(
+        "80 intervals of 95 % are compared, 16 of which say better and 0 worse; about 2 would say better"
+    )
+    assert chance_note([first, *many[:3], judged("odd", 1.0, *["not measured"] * 9)]) == ""
 
 
 def test_the_command_trains_every_recipe_on_images_without_objects(

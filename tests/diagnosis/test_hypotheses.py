@@ -267,6 +267,9 @@ def test_figures_in_the_sentences_are_those_of_the_evidence() -> None:
     val = replace(probed(), hard_loss=0.6, random_loss=0.01)
     said = " ".join(TESTS["capacity"](evidence(val=val)).reasons)
     assert "validation image is 3.00 times, that of random negatives 0.50 times as high" in said
+    for odd in (None, 0.0, float("nan")):
+        said = TESTS["capacity"](evidence(val=replace(val, hard_loss=odd))).reasons
+        assert not any("times as high" in line for line in said)
     bins = {f"iou_{name}": 0.1 for name in ("0", "0+", "0.1+")}
     bins |= {"iou_0.2+": 0.2, "iou_0.3+": 0.05, "iou_0.4+": 0.03, "iou_0.5+": 0.02}
     bins |= {"iou_0.2+.gradient": 0.3, "iou_0.3+.gradient": 0.2, "iou_0.4+.gradient": 0.05}

@@ -36,16 +36,17 @@ STOCK = "ratio 3, floor 0"
 MINING: Mapping[str, tuple[str, ...]] = {
     STOCK: ("kind=ratio", "neg_to_pos_ratio=3", "floor=0"),
     "no mining": ("kind=all",),
-    "random": ("kind=random",),
-    "ratio 3": ("kind=ratio", "neg_to_pos_ratio=3"),
-    "ratio 1": ("kind=ratio", "neg_to_pos_ratio=1"),
-    "IoU band .2-.7": ("kind=band", "low=0.2", "high=0.7"),
-    "quota per level": ("kind=level_quota",),
-    "mixed with ramp": ("kind=mixed",),
+    "random": ("kind=random", "floor=32"),
+    "ratio 3": ("kind=ratio", "neg_to_pos_ratio=3", "floor=32"),
+    "ratio 1": ("kind=ratio", "neg_to_pos_ratio=1", "floor=32"),
+    "IoU band .2-.7": ("kind=band", "low=0.2", "high=0.7", "floor=32"),
+    "quota per level": ("kind=level_quota", "floor=32"),
+    "mixed with ramp": ("kind=mixed", "floor=32"),
     "focal loss": ("kind=all",),
 }
 """The preset ``mining``: the ways of selecting negatives, each as choices of ``loss.selection``. The
-first, which most frameworks have, is the reference."""
+first, which most frameworks have, is the reference. The floor is the same for all others, whatever the
+recipe has that they are laid over."""
 
 
 def mining_variants(base: Variant, *, with_negatives: bool) -> list[Variant]:

@@ -106,6 +106,10 @@ class VariantSummary:
     contrasts: tuple[Contrast, ...]
     curve: tuple[tuple[float, float], ...] = ()
     """(alarms per image, recall), the mean over the seeds."""
+    settings: tuple[str, ...] = ()
+    """What is laid over the base recipe, as ``--set`` takes it."""
+    with_negatives: bool = False
+    """It trained on the images of ``train_negatives`` too."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ class Comparison:
             "variants": [
                 {
                     "name": item.name,
+                    "settings": list(item.settings),
+                    "with_negatives": item.with_negatives,
                     "means": item.means,
                     "contrasts": [asdict(contrast) for contrast in item.contrasts],
                     "cells": [{**asdict(cell), "folder": str(cell.folder)} for cell in item.cells],
@@ -193,7 +199,14 @@ def summarise(
         curve = mean_curve([scored[variant.name, cell.seed] for cell in done])
         summaries.append(
             VariantSummary(
-                variant.name, recipes[variant.name], cells, _means(rows), contrasts, curve
+                variant.name,
+                recipes[variant.name],
+                cells,
+                _means(rows),
+                contrasts,
+                curve,
+                variant.settings,
+                variant.with_negatives,
             )
         )
     statements = tuple(_statements(summaries))
@@ -312,9 +325,10 @@ def _statements(summaries: Sequence[VariantSummary]) -> list[str]:
     first = summaries[0]
     said = []
     if len(first.cells) < ENOUGH_SEEDS:
+        count = "1 seed" if len(first.cells) == 1 else f"{len(first.cells)} seeds"
         said.append(
-            f"{len(first.cells)} seed(s) only: the intervals cover the choice of images, not the luck "
-            f"of a training; {ENOUGH_SEEDS} or more seeds are needed for a claim."
+            f"{count} only: the intervals cover the choice of images, not the luck of a training; "
+            f"{ENOUGH_SEEDS} or more seeds are needed for a claim."
         )
     for item in summaries[1:]:
         failed = [cell for cell in item.cells if cell.error is not None]
@@ -333,20 +347,48 @@ def conclusion(summaries: Sequence[VariantSummary]) -> str:
     Of several, the one with the fewest alarms at recall .8 against the reference, or, without images
     to count alarms on, the highest AP50.
     """
+    good, first = worth_it(summaries), summaries[0]
+    if not _measured(summaries):
+        return f"Nothing could be compared with {first.name}."
+    if not good:
+        return (
+            f"None of the {len(summaries) - 1} others is shown to be worth it against {first.name}."
+        )
+    best = good[0]
+    others = ", ".join(_with_figures(item) for item in good if item is not best)
+    more = f" Also better in some figure and worse in none: {others}." if others else ""
+    return f"Worth it on these data: {_with_figures(best)}, against {_with_figures(first)}.{more}"
+
+
+def worth_it(summaries: Sequence[VariantSummary]) -> list[VariantSummary]:
+    """Return the variants that are better than the first in a figure and worse in none, best first."""
     good = []
     for item in summaries[1:]:
         answers = {contrast.verdict for contrast in item.contrasts}
         if "better" in answers and "worse" not in answers:
             good.append(item)
-    first = summaries[0]
-    if not good:
-        return (
-            f"None of the {len(summaries) - 1} others is shown to be worth it against {first.name}."
-        )
-    best = min(good, key=_worth)
-    others = ", ".join(_with_figures(item) for item in good if item is not best)
-    more = f" Also better in some figure and worse in none: {others}." if others else ""
-    return f"Worth it on these data: {_with_figures(best)}, against {_with_figures(first)}.{more}"
+    return sorted(good, key=_worth)
+
+
+def chance_note(summaries: Sequence[VariantSummary]) -> str:
+    """Return how many of the intervals name something better by chance alone; "" where hardly one."""
+    answers = _measured(summaries)
+    count = len(answers)
+    by_chance = round(count * 0.025)
+    if not by_chance:
+        return ""
+    return (
+        f"{count} intervals of 95 % are compared, {answers.count('better')} of which say better and "
+        f"{answers.count('worse')} worse; about {by_chance} would say better, and as many worse, if all "
+        "recipes were equal. Compare what you choose with the first recipe alone and with more seeds "
+        "before you rely on it."
+    )
+
+
+def _measured(summaries: Sequence[VariantSummary]) -> list[str]:
+    """Return the verdicts of all contrasts that could be measured."""
+    found = [each.verdict for item in summaries for each in item.contrasts]
+    return [verdict for verdict in found if verdict != "not measured"]
 
 
 def _with_figures(item: VariantSummary) -> str:
@@ -396,7 +438,9 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
         "compare.html",
         title="Comparison of recipes",
         sets=comparison.sets,
-        statements=comparison.statements,
+        **_answer(comparison),
+        changes=[(v.name, " ".join(v.settings), v.with_negatives) for v in variants],
+        verdicts=_verdicts(variants),
         heads=[head for _, head in shown],
         rows=[(v.name, [_text(v.means.get(key)) for key, _ in shown]) for v in variants],
         class_heads=[key.removeprefix("AP50 of ") for key in classes] if len(classes) > 1 else [],
@@ -406,6 +450,41 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
         seeds=comparison.options.seeds,
     )
     write_text(path, page)
+
+
+def _answer(comparison: Comparison) -> dict[str, Any]:
+    """Return what stands at the top of the page: of a preset the conclusion and what to change."""
+    statements, variants = list(comparison.statements), comparison.variants
+    found: dict[str, Any] = {"conclusion": "", "best": None, "caution": chance_note(variants)}
+    if comparison.options.preset is not None:
+        found["conclusion"] = statements.pop(0)
+        found["best"] = next(iter(worth_it(variants)), None)
+        found["is_measured"] = bool(_measured(variants))
+    if statements and len(variants[0].cells) < ENOUGH_SEEDS:
+        found["caution"] = f"{statements.pop(0)} {found['caution']}".strip()
+    return {**found, "statements": statements}
+
+
+def _verdicts(variants: Sequence[VariantSummary]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return for each variant but the first what is said of AP50 and of the alarms at recall .8."""
+    rows = []
+    for item in variants[1:]:
+        known = {each.figure: each for each in item.contrasts}
+        shown = []
+        for figure in ("AP50", "alarms_at_0.8"):
+            each = known.get(figure)
+            if each is None or each.verdict == "not measured":
+                shown.append(("not measured", ""))
+                continue
+            form = "× {:.3f}" if each.kind == "ratio" else "{:+.3f}"
+            low, high = ("unknown" if v is None else form.format(v) for v in (each.low, each.high))
+            shown.append((f"{each.verdict} ({low} to {high})", each.verdict))
+        failed = sum(cell.error is not None for cell in item.cells)
+        name = (
+            f"{item.name}: {failed} of {len(item.cells)} trainings failed" if failed else item.name
+        )
+        rows.append((name, shown))
+    return rows
 
 
 def _cells(comparison: Comparison, keys: list[str]) -> list[dict[str, Any]]:

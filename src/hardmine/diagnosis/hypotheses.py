@@ -598,7 +598,7 @@ def test_capacity(evidence: Evidence) -> Verdict:
 
 def _loss_gap(train: SetProbe, val: SetProbe) -> list[str]:
     pairs = (train.hard_loss, val.hard_loss), (train.random_loss, val.random_loss)
-    if any(value is None or value <= 0 for pair in pairs for value in pair):
+    if not all(value and value > 0 for pair in pairs for value in pair):  # None, 0 or no number
         return []
     hard, random = ((b or 0.0) / (a or 1.0) for a, b in pairs)
     return [
