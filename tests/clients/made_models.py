@@ -110,7 +110,9 @@ def drawn_pictures(data: Path) -> list[Path]:
     return sorted((data.parent / "drawn").iterdir())
 
 
-def train(text: str, data: Path, steps: int, start: Path | None = None) -> str:
+def train(
+    text: str, data: Path, steps: int, start: Path | None = None, batch: int = 8
+) -> str:
     """Train as ``loop --trainer`` does and return the text that names the detector."""
     named = FrameworkTrainer.parse(text)
     folder = data.parent / f"trained-{'first' if start is None else 'again'}"
@@ -118,7 +120,7 @@ def train(text: str, data: Path, steps: int, start: Path | None = None) -> str:
     weights = folder / named.trainer.weights_name
     side = [] if named.side is None else ["--side", str(named.side)]
     begin = [] if start is None else ["--init-weights", str(start)]
-    how = ["--steps", str(steps), "--batch", "8", "--seed", "3", "--device", "cpu"]
+    how = ["--steps", str(steps), "--batch", str(batch), "--seed", "3", "--device", "cpu"]
     files = ["--train-json", str(data), "--val-json", str(data), "--weights-out", str(weights)]
     assert main([named.trainer.name, named.model, *side, *begin, *how, *files]) == 0
     return named.detector.replace("{weights_out}", str(weights))

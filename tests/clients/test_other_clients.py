@@ -64,15 +64,19 @@ def compare_rfdetr(detector: Any, model: Any, images: list[Path], score: float) 
     return total
 
 
+@pytest.mark.timeout(600)
 def test_rfdetr_trains_from_a_checkpoint(tmp_path: Path) -> None:
-    """Two rounds by ``--trainer``; the second one's weights find what its own predict finds."""
+    """Two rounds by ``--trainer``; the second one's weights find what its own predict finds.
+
+    The package draws five batches from data that has fewer, so batches are small.
+    """
     rfdetr = pytest.importorskip("rfdetr")
     pytest.importorskip("pytorch_lightning")
     torch.manual_seed(0)
     path = random_rfdetr(rfdetr, tmp_path)
     data = drawn_data(tmp_path, 4)
-    first = Path(train(f"rfdetr:{path}", data, 1).removeprefix("rfdetr:"))
-    spec = train(f"rfdetr:{path}", data, 1, first)
+    first = Path(train(f"rfdetr:{path}", data, 1, batch=1).removeprefix("rfdetr:"))
+    spec = train(f"rfdetr:{path}", data, 1, first, batch=1)
     detector = hardmine.load_detector(spec, "cpu")
     assert detector.categories == tuple(NAMES)
     model = rfdetr.RFDETR.from_checkpoint(spec.removeprefix("rfdetr:"), device="cpu")
