@@ -110,9 +110,7 @@ def drawn_pictures(data: Path) -> list[Path]:
     return sorted((data.parent / "drawn").iterdir())
 
 
-def train(
-    text: str, data: Path, steps: int, start: Path | None = None, batch: int = 8
-) -> str:
+def train(text: str, data: Path, steps: int, start: Path | None = None, batch: int = 8) -> str:
     """Train as ``loop --trainer`` does and return the text that names the detector."""
     named = FrameworkTrainer.parse(text)
     folder = data.parent / f"trained-{'first' if start is None else 'again'}"

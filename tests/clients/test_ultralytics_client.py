@@ -31,14 +31,20 @@ ultralytics = pytest.importorskip("ultralytics")
 SIDE, SCORE = 160, 0.3
 
 
-def checkpoint(folder: Path, config: str, *, to_train: bool = False) -> Path:
+def checkpoint(
+    folder: Path,
+    config: str,
+    *,
+    to_train: bool = False,
+    names: tuple[str, str] = ("cat", "dog"),
+) -> Path:
     """Write a checkpoint of two classes as the trainer does: in half precision.
 
     Args:
         to_train: scores are still spread after a few steps of training.
     """
     torch.manual_seed(0)
-    data = {"nc": 2, "names": {0: "cat", 1: "dog"}}
+    data = {"nc": 2, "names": dict(enumerate(names))}
     model = ultralytics.YOLO(config)
     made = type(model.model)(model.model.yaml | {"nc": 2}, ch=3, nc=2, verbose=False)
     made.names = data["names"]

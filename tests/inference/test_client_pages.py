@@ -1,14 +1,11 @@
 """The commands of docs/clients run, each page with a stand-in of its framework.
 
-The packages themselves are held to ours in tests/clients; torchvision, LiteRT, the predictions files
-and the videos are real here.
+The packages themselves are held to ours in tests/clients, where these commands run once more;
+torchvision, LiteRT, the predictions files and the videos are real here. Loops are left to those tests.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 from pathlib import Path
 
 import framework_stand_ins
@@ -17,11 +14,9 @@ import torch
 from framework_stand_ins import install
 from torchvision.models import get_model
 
-from hardmine.cli.main import run as cli
-from shelf_world import CLASSES, make_world
+from client_pages import PAGES, commands_of, make_client_world, run_page, write_recording
+from shelf_world import CLASSES
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs" / "clients").glob("*.md"))
 STAND_IN = {
     "ultralytics": "ultralytics",
     "camera_videos": "ultralytics",
@@ -31,33 +26,16 @@ STAND_IN = {
 NAMED = {"rf_detr": "checkpoint_best_total.pth"}
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the pages speak of: data, pools, predictions, weights of torchvision's SSDLite."""
-    make_world(tmp_path)
-    (tmp_path / "classes.txt").write_text("\n".join(CLASSES) + "\n")
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "p1.txt").write_text("0 0.5 0.5 0.25 0.25 0.75\n")
-    row = {"category": "1", "conf": 0.75, "bbox": [0.1, 0.1, 0.5, 0.5]}
-    images = [{"file": f"pool\\p{i}.png", "detections": [row] if i == 1 else []} for i in range(6)]
-    categories = {"1": "animal", "2": "person"}
-    found = {"detection_categories": categories, "images": images}
-    (tmp_path / "md.json").write_text(json.dumps(found))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(framework_stand_ins, "CLASSES", CLASSES)
-    return tmp_path
-
-
 def prepare(page: str, world: Path, patch: pytest.MonkeyPatch) -> None:
+    """Make what the page speaks of, besides the data."""
     kind = STAND_IN.get(page)
     if kind is not None:
+        patch.setattr(framework_stand_ins, "CLASSES", CLASSES)
         made = Path(install(kind, world, patch))
         if page in NAMED:
             made.rename(world / NAMED[page])
     if page == "torchvision":
-        torch.manual_seed(0)
-        network = get_model("ssdlite320_mobilenet_v3_large", weights_backbone=None, num_classes=3)
-        torch.save(network.state_dict(), world / "model.pth")
+        write_torchvision(world)
     if page == "small_devices":
         pytest.importorskip("ai_edge_litert", reason="needs the extra litert")
         from tflite_files import Written, write_tflite
@@ -65,31 +43,22 @@ def prepare(page: str, world: Path, patch: pytest.MonkeyPatch) -> None:
         write_tflite(world / "detect.tflite", Written())
         (world / "labels.txt").write_text("\n".join(CLASSES) + "\n")
     if page == "camera_videos":
-        av = pytest.importorskip("av")
-        (world / "cams").mkdir()
-        with av.open(str(world / "cams" / "front.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=2)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            for path in sorted((world / "pool").glob("*.png")):
-                with framework_stand_ins.Image.open(path) as image:
-                    frame = av.VideoFrame.from_image(image.convert("RGB"))
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+        write_recording(world)
 
 
-@pytest.mark.parametrize("page", [path.stem for path in PAGES])
+def write_torchvision(world: Path) -> None:
+    """Write weights of an SSDLite with two classes, ``model.pth``."""
+    torch.manual_seed(0)
+    network = get_model("ssdlite320_mobilenet_v3_large", weights_backbone=None, num_classes=3)
+    torch.save(network.state_dict(), world / "model.pth")
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(
-    page: str, world: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    prepare(page, world, monkeypatch)
-    text = (ROOT / "docs" / "clients" / f"{page}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    commands = [line.split() for block in blocks for line in block.splitlines()]
-    assert len(commands) >= 3
-    for words in commands:
-        assert words[0] == "hardmine"
-        shutil.rmtree(world / "runs", ignore_errors=True)
-        code = cli(words[1:])
-        said = capfd.readouterr()
-        assert code == 0, f"{' '.join(words)}: {said.err}"
-        assert said.out.strip()
+    make_client_world(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    prepare(page, tmp_path, monkeypatch)
+    commands = [words for words in commands_of(page) if words[1] != "loop"]
+    run_page(commands, monkeypatch, capfd)

@@ -194,6 +194,27 @@ def test_numbers_without_names_ask_for_them(tmp_path: Path) -> None:
         hardmine.load_detector(written(tmp_path, "YOLO text"))
 
 
+def test_names_that_supervision_carries(pool: Path) -> None:
+    """The first image has no detection; id 0 has no name anywhere."""
+    sv = pytest.importorskip("supervision")
+
+    def one(number: int, name: str) -> Any:
+        return sv.Detections(
+            xyxy=np.array([BOX], np.float32),
+            confidence=np.array([0.75]),
+            class_id=np.array([number]),
+            data={"class_name": np.array([name])},
+        )
+
+    found = {"cam1/a.png": sv.Detections.empty(), "cam2/a.png": one(1, "animal")}
+    detector = Predictions.from_supervision(found)
+    assert detector.categories == ("class 0", "animal")
+    (mined,) = hardmine.mine(detector, pool).detections.values()
+    assert [each.category for each in mined] == ["animal"]
+    with pytest.raises(DataError, match="class_id 1 is 'person' here and 'animal' before"):
+        Predictions.from_supervision({**found, "cam3/a.png": one(1, "person")})
+
+
 def test_detections_of_supervision_and_fiftyone(tmp_path: Path, pool: Path) -> None:
     sv = pytest.importorskip("supervision")
     found = sv.Detections(
@@ -214,8 +235,11 @@ def test_detections_of_supervision_and_fiftyone(tmp_path: Path, pool: Path) -> N
             return self._fields[name]
 
     samples = [Sample(pool / "cam2" / "a.png", 0.75)]
-    (one,) = Predictions.from_fiftyone(samples, "model").predict(pool / "cam2" / "a.png")
+    detector = Predictions.from_fiftyone(samples, "model")
+    (one,) = detector.predict(pool / "cam2" / "a.png")
     assert (one.category, one.box.tolist()) == ("animal", BOX)
+    (mined,) = hardmine.mine(detector, pool).detections.values()
+    assert mined.boxes.tolist() == [BOX]
     assert len(Predictions.from_fiftyone(samples, "empty").by_name) == 1
     with pytest.raises(DataError, match="no such field"):
         Predictions.from_fiftyone(samples, "other")

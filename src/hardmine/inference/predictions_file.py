@@ -86,11 +86,11 @@ class Predictions(PredictMixin):
 
         Args:
             found: file names (or paths) and what was found in them.
-            categories: class names in the order of ``class_id``; those in the detections' ``data``
-                when not given.
+            categories: class names in the order of ``class_id``; when not given, those that the
+                detections carry (``data["class_name"]``), and ``class N`` for ids that none has.
 
         Raises:
-            DataError: there is no ``class_id``, or one outside the class names.
+            DataError: there is no ``class_id``, one outside the class names, or one with two names.
 
         Example:
             >>> answers = hardmine.Predictions.from_supervision(
@@ -99,12 +99,10 @@ class Predictions(PredictMixin):
             >>> answers.predict("shelf/images/00.png", score_threshold=0.5)
             Detections(1: bottle 0.90)
         """
+        names = tuple(categories) or _carried_names(found)
         by_name = {
-            str(name): Detections.from_supervision(one, categories) for name, one in found.items()
+            str(name): Detections.from_supervision(one, names) for name, one in found.items()
         }
-        names = tuple(categories) or next(
-            (d.categories for d in by_name.values() if d.categories), ()
-        )
         return _in_memory(by_name, names, shares=False)
 
     @staticmethod
@@ -384,6 +382,24 @@ def _of_program(found: ProgramRows, path: Path, names: tuple[str, ...] | None) -
     )
 
 
+def _carried_names(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the class names that ``supervision.Detections`` carry, in the order of their ids."""
+    by_id: dict[int, str] = {}
+    for image, one in found.items():
+        names = one.data.get("class_name", ())
+        numbers = () if one.class_id is None else one.class_id
+        for number, name in zip(numbers, names, strict=False):
+            if by_id.setdefault(int(number), str(name)) != str(name):
+                raise DataError(
+                    f"supervision.Detections of {image}: class_id {number} is {str(name)!r} here and "
+                    f"{by_id[int(number)]!r} before; give the class names"
+                )
+    last = max(
+        (int(n) for d in found.values() if d.class_id is not None for n in d.class_id), default=-1
+    )
+    return tuple(by_id.get(number, f"class {number}") for number in range(last + 1))
+
+
 def _in_memory(
     by_name: Mapping[str, Detections], names: tuple[str, ...], *, shares: bool
 ) -> Predictions:
@@ -393,7 +409,9 @@ def _in_memory(
         digest.update(name.encode() + one.boxes.tobytes() + one.scores.tobytes())
         digest.update(one.labels.tobytes())
     where = Path("predictions in memory")
-    return Predictions(where, names, digest.hexdigest()[:16], by_name, shares=shares)
+    # Corners from supervision; x, y, width and height as shares from FiftyOne.
+    form = "xywh_shares" if shares else "xyxy"
+    return Predictions(where, names, digest.hexdigest()[:16], by_name, shares=shares, form=form)
 
 
 @dataclass

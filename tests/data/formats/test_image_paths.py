@@ -48,6 +48,14 @@ def test_absolute_names_outside_are_refused(tree: Path) -> None:
         ImageFinder(tree / "root").find(str(tree / "secret.jpg"))
 
 
+def test_absolute_names_that_are_right_are_taken_from_the_root_of_all(tree: Path) -> None:
+    """As of the COCO files that a loop gives to a trainer; the refusal says how."""
+    name = str(tree / "secret.jpg")
+    with pytest.raises(OutsideRootError, match=r"\(--images\), or / to take absolute names"):
+        ImageFinder(tree / "root").find(name)
+    assert ImageFinder(Path("/"), by_base_name=True).find(name) == Path(name)
+
+
 def test_a_sibling_whose_name_starts_alike_is_outside(tree: Path) -> None:
     put_text(tree / "root2" / "x.jpg", "x")
     with pytest.raises(OutsideRootError):

@@ -205,9 +205,11 @@ class ImageFinder:
         if self._by_tail and (found := self._find_by_tail(name)) is not None:
             return found
         if outside and not self._by_base_name:
+            is_there = os.path.isabs(name) and os.path.exists(name)  # noqa: PTH110, PTH117
+            absolute = f", or {Path(name).anchor} to take absolute names as they are" * is_there
             raise OutsideRootError(
                 f"{name!r} names {outside}, outside {self.root}; name the folder of the images "
-                "with images= (--images)"
+                f"with images= (--images){absolute}"
             )
         return None
 
