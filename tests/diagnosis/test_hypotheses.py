@@ -479,6 +479,14 @@ def test_levels_say_recall_and_alarms_by_the_size_of_objects() -> None:
         in said
     )
     assert "of 32 to 96 px" not in said
+    sides = np.repeat([31.9, 32.0, 95.9, 96.0], [10, 20, 30, 40])
+    said = " ".join(TESTS["levels"](evidence(val=replace(val, object_area=sides**2))).reasons)
+    for part in (
+        "10 validation objects below 32",
+        "50 validation objects of 32 to 96",
+        "40 validation",
+    ):
+        assert f"Of the {part}" in said
 
 
 @pytest.mark.parametrize(
