@@ -236,7 +236,8 @@ def test_the_preset_says_what_is_worth_it_and_trains_with_and_without_negatives(
 
 def judged(name: str, alarms: float, *verdicts: str) -> VariantSummary:
     contrasts = tuple(Contrast("AP50", 0.5, 0.5, 0.0, 0.0, "difference", v) for v in verdicts)
-    return VariantSummary(name, {}, (), {"alarms_at_0.8": alarms, "AP50": 0.5}, contrasts)
+    cells = tuple(CellResult(name, seed, Path()) for seed in range(3))
+    return VariantSummary(name, {}, cells, {"alarms_at_0.8": alarms, "AP50": 0.5}, contrasts)
 
 
 def test_what_is_worth_it_is_better_somewhere_and_worse_nowhere() -> None:
@@ -255,6 +256,8 @@ def test_what_is_worth_it_is_better_somewhere_and_worse_nowhere() -> None:
     )
     bare = [replace(item, means={}) for item in (first, better)]
     assert conclusion(bare) == "Worth it on these data: best, against stock."
+    few = [replace(item, cells=item.cells[:2]) for item in (first, better)]
+    assert conclusion(few).startswith("Perhaps worth it on these data: best (AP50")
 
 
 def page_of(out: Path, *summaries: VariantSummary, preset: bool = True) -> str:
@@ -284,6 +287,17 @@ def test_the_page_of_the_preset_says_what_to_change_or_to_keep(tmp_path: Path) -
     assert "Keep what you have" not in page
 
 
+def test_networks_that_have_hardly_learned_recommend_nothing(tmp_path: Path) -> None:
+    first, best = judged("stock", 1.0), judged("best", 0.5, "better")
+    low = [replace(item, means={**item.means, "AP50": 0.09}) for item in (first, best)]
+    page = page_of(tmp_path, *low)
+    assert "no recipe reaches an AP50 of 0.1" in page
+    assert "What to change" not in page
+    assert "Keep what you have" not in page
+    low[0] = replace(first, means={"AP50": 0.1})
+    assert "What to change" in page_of(tmp_path, *low)
+
+
 def test_a_reference_that_was_not_trained_is_no_reason_to_keep_it(tmp_path: Path) -> None:
     bad = CellResult("odd", 0, tmp_path, error="no memory")
     first, odd = judged("stock", 1.0), replace(judged("odd", 0.5), cells=(bad, bad))
@@ -297,10 +311,14 @@ def test_what_chance_alone_calls_better_is_said() -> None:
     """A twentieth of the intervals of 95 % exclude what is true, half of them on the good side."""
     first = judged("stock", 1.0)
     many = [judged(str(i), 1.0, "better", *["no difference shown"] * 4) for i in range(16)]
-    assert chance_note([first, *many]).startswith(
-        "80 intervals of 95 % are compared, 16 of which say better and 0 worse; about 2 would say better"
+    said = chance_note([first, *many])
+    assert said.startswith(
+        "80 intervals of 95 % are compared, 16 of which say better and 0 worse; "
     )
-    assert chance_note([first, *many[:3], judged("odd", 1.0, *["not measured"] * 9)]) == ""
+    assert "; on average 2 would say better" in said
+    assert "25 intervals of 95 % are compared, 5 of which" in chance_note(many[:5])
+    assert "on average .6 would" in chance_note(many[:5])
+    assert chance_note([first, many[0], judged("odd", 1.0, *["not measured"] * 9)]) == ""
 
 
 def test_the_command_trains_every_recipe_on_images_without_objects(

@@ -381,6 +381,14 @@ def test_negatives_of_the_floor_do_not_starve_a_level() -> None:
     assert not any("per positive" in reason for reason in found.reasons)
 
 
+def test_a_network_that_knows_no_level_accuses_none() -> None:
+    """(50 × .2 + 30 × .02) / 80 = .13 over both levels is too little to compare a level with."""
+    little = rows(**starved | {"level0.own.a": 0.2, "level1.own.a": 0.02})
+    assert TESTS["levels"](evidence(telemetry=little)).answer is Answer.NOT_SUPPORTED
+    more = rows(**starved | {"level0.own.a": 0.4, "level1.own.a": 0.02})
+    assert TESTS["levels"](evidence(telemetry=more)).answer is Answer.SUPPORTED
+
+
 def test_a_rare_class_starves_on_the_level_of_a_frequent_one() -> None:
     """On level 0 class b has 4 of 100 positives: (300 + 96) / 4 = 99 against each, where 2 classes ×
     (450 / 150 + 1) = 8 are usual. Its ten objects are not found.
@@ -418,6 +426,45 @@ def test_missing_labels_are_judged_by_what_is_sure_of_their_number() -> None:
     assert found.effect == (
         "11.0 places without a label for 100 labels, 5.5 or more with 95 % confidence (limit: 5)"
     )
+
+
+def test_fewer_than_twenty_labels_say_nothing_of_labels_and_their_overlap() -> None:
+    for key in ("ambiguity", "labels"):
+        few, enough = probed(found=19, missed=0), probed(found=20, missed=0)
+        assert TESTS[key](evidence(train=few, val=few)).answer is Answer.UNKNOWN
+        assert TESTS[key](evidence(train=enough, val=enough)).answer is Answer.NOT_SUPPORTED
+
+
+def test_what_tries_a_remedy_depends_on_what_is_wrong() -> None:
+    """Too many negatives are made fewer, spikes are clipped; a network that is too small and also
+    overfits is trained longer, one that only overfits gets fewer hard negatives; a floor is doubled.
+    """
+
+    def with_loss(selection: RatioConfig, **changes: Any) -> Evidence:
+        loss = replace(RECIPE.loss, selection=selection)
+        return replace(evidence(**changes), recipe=replace(RECIPE, loss=loss))
+
+    many = {"telemetry": rows(**{"level0.negatives": 3000.0})}
+    ratio = {
+        value: TESTS["gradient"](
+            with_loss(RatioConfig(neg_to_pos_ratio=value, floor=0), **many)
+        ).settings
+        for value in (3.0, 20.0)
+    }
+    assert ratio[20.0] == ("loss.selection.neg_to_pos_ratio=3",)
+    assert ratio[3.0] == ("loss.selection.neg_to_pos_ratio=1",)
+    spikes = TESTS["gradient"](evidence(telemetry=rows(class_gradient_max=0.5)))
+    assert spikes.settings == ("optim.clip_norm=1",)
+    small = TESTS["capacity"](evidence(train=met(59), val=met(20)))
+    assert small.settings == (f"epochs={2 * RECIPE.epochs:g}",)
+    assert TESTS["capacity"](evidence(val=met(20))).settings[0] == "loss.selection.kind=mixed"
+    dead = {"telemetry": rows(gradient_share_without_objects=0.001)}
+    for floor, wanted in ((0, 32), (100, 200)):
+        found = TESTS["floor"](with_loss(RatioConfig(floor=floor), **dead))
+        assert found.settings == (f"loss.selection.floor={wanted}",)
+    unfit, bent = TESTS["priors"](evidence(side=4.0)), TESTS["priors"](evidence(**wide(1700)))
+    assert (unfit.settings, unfit.fits_priors) == ((), True)
+    assert (bent.settings, bent.fits_priors) == (("resize_mode=letterbox",), False)
 
 
 def test_levels_without_any_positive_are_not_enough_data() -> None:

@@ -58,6 +58,8 @@ COLUMNS = (
 
 
 ENOUGH_SEEDS = 3
+LEAST_AP50 = 0.1
+"""Where no recipe reaches it, the networks have hardly learned, and their differences say little."""
 
 
 _CURVE_POINTS = np.geomspace(1e-3, 10.0, 60)
@@ -350,6 +352,11 @@ def conclusion(summaries: Sequence[VariantSummary]) -> str:
     good, first = worth_it(summaries), summaries[0]
     if not _measured(summaries):
         return f"Nothing could be compared with {first.name}."
+    if _hardly_learned(summaries):
+        return (
+            f"Nothing is shown to be worth it: no recipe reaches an AP50 of {LEAST_AP50:g}, so the "
+            "networks have hardly learned. Train longer (--epochs), then ask again."
+        )
     if not good:
         return (
             f"None of the {len(summaries) - 1} others is shown to be worth it against {first.name}."
@@ -357,11 +364,17 @@ def conclusion(summaries: Sequence[VariantSummary]) -> str:
     best = good[0]
     others = ", ".join(_with_figures(item) for item in good if item is not best)
     more = f" Also better in some figure and worse in none: {others}." if others else ""
-    return f"Worth it on these data: {_with_figures(best)}, against {_with_figures(first)}.{more}"
+    sure = "Worth it" if len(first.cells) >= ENOUGH_SEEDS else "Perhaps worth it"
+    return f"{sure} on these data: {_with_figures(best)}, against {_with_figures(first)}.{more}"
 
 
 def worth_it(summaries: Sequence[VariantSummary]) -> list[VariantSummary]:
-    """Return the variants that are better than the first in a figure and worse in none, best first."""
+    """Return the variants that are better than the first in a figure and worse in none, best first.
+
+    None is where no variant has learned much.
+    """
+    if _hardly_learned(summaries):
+        return []
     good = []
     for item in summaries[1:]:
         answers = {contrast.verdict for contrast in item.contrasts}
@@ -374,14 +387,14 @@ def chance_note(summaries: Sequence[VariantSummary]) -> str:
     """Return how many of the intervals name something better by chance alone; "" where hardly one."""
     answers = _measured(summaries)
     count = len(answers)
-    by_chance = round(count * 0.025)
-    if not by_chance:
+    if count < 10:
         return ""
+    by_chance = f"{count * 0.025:.1f}".lstrip("0").removesuffix(".0")
     return (
         f"{count} intervals of 95 % are compared, {answers.count('better')} of which say better and "
-        f"{answers.count('worse')} worse; about {by_chance} would say better, and as many worse, if all "
-        "recipes were equal. Compare what you choose with the first recipe alone and with more seeds "
-        "before you rely on it."
+        f"{answers.count('worse')} worse; on average {by_chance} would say better, and as many worse, "
+        "if all recipes were equal. Compare what you choose with the first recipe alone and with more "
+        "seeds before you rely on it."
     )
 
 
@@ -389,6 +402,11 @@ def _measured(summaries: Sequence[VariantSummary]) -> list[str]:
     """Return the verdicts of all contrasts that could be measured."""
     found = [each.verdict for item in summaries for each in item.contrasts]
     return [verdict for verdict in found if verdict != "not measured"]
+
+
+def _hardly_learned(summaries: Sequence[VariantSummary]) -> bool:
+    known = [value for item in summaries if (value := item.means.get("AP50")) is not None]
+    return bool(known) and max(known) < LEAST_AP50
 
 
 def _with_figures(item: VariantSummary) -> str:
@@ -436,7 +454,9 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
     page = render_page(
         "hardmine.comparison",
         "compare.html",
-        title="Comparison of recipes",
+        title="Which way of selecting negatives is worth it here"
+        if comparison.options.preset
+        else "Comparison of recipes",
         sets=comparison.sets,
         **_answer(comparison),
         changes=[(v.name, " ".join(v.settings), v.with_negatives) for v in variants],
@@ -459,7 +479,7 @@ def _answer(comparison: Comparison) -> dict[str, Any]:
     if comparison.options.preset is not None:
         found["conclusion"] = statements.pop(0)
         found["best"] = next(iter(worth_it(variants)), None)
-        found["is_measured"] = bool(_measured(variants))
+        found["keep"] = bool(_measured(variants)) and not _hardly_learned(variants)
     if statements and len(variants[0].cells) < ENOUGH_SEEDS:
         found["caution"] = f"{statements.pop(0)} {found['caution']}".strip()
     return {**found, "statements": statements}
@@ -474,7 +494,8 @@ def _verdicts(variants: Sequence[VariantSummary]) -> list[tuple[str, list[tuple[
         for figure in ("AP50", "alarms_at_0.8"):
             each = known.get(figure)
             if each is None or each.verdict == "not measured":
-                shown.append(("not measured", ""))
+                why = f": {each.note}" if each is not None and each.note else ""
+                shown.append((f"not measured{why}", ""))
                 continue
             form = "× {:.3f}" if each.kind == "ratio" else "{:+.3f}"
             low, high = ("unknown" if v is None else form.format(v) for v in (each.low, each.high))
