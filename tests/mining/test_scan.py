@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,20 @@ def test_what_this_model_has_seen_is_not_looked_at_again(tmp_path: Path) -> None
         assert (summary.scored, summary.skipped, summary.scanned) == (1, 2, 2)
         assert detector.asked == ["1", "bad", "3"]
         assert scan(Numbers("other"), pool_of("1"), store).summary.scored == 1
+
+
+def test_what_could_not_be_listed_is_counted_once_however_often_it_is_scanned(
+    tmp_path: Path,
+) -> None:
+    """Such as a video that cannot be opened; alone in a pool it is the same error every time."""
+    broken = Problem(FindingKind.IMAGE_UNREADABLE, "/pool/cut.mkv", -1, "broken")
+    pool = replace(pool_of("1", "2"), problems=(broken,))
+    alone = replace(pool_of(), problems=(broken,))
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        assert [scan(Numbers(), pool, store).num_images for _ in range(3)] == [2, 2, 2]
+        for _ in range(2):
+            with pytest.raises(DataError, match="none of the pool's 1 images can be read"):
+                scan(Numbers(), alone, store)
 
 
 def test_it_commits_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,16 @@ def test_cvat_counts_what_a_person_drew_and_tags(tmp_path: Path, known: dict[str
     assert found["c.jpg"].boxes == CAT
 
 
+def test_boxes_of_unknown_origin_in_cvat_s_form_are_said(
+    tmp_path: Path, known: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Datumaro and FiftyOne write CVAT's XML without the sources of boxes."""
+    bare = shape("auto").replace(' source="auto"', "")
+    found = read(tmp_path, cvat("", bare, shape("manual")), known, "said.xml")
+    assert verdicts(found) == {"b.jpg": HOLDS, "c.jpg": HOLDS}
+    assert "does not say of 1 images whether a person or a model drew" in caplog.text
+
+
 def test_an_image_with_a_point_holds_an_object_and_has_no_boxes(
     tmp_path: Path, known: dict[str, str]
 ) -> None:

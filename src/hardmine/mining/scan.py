@@ -252,7 +252,8 @@ def iter_unscored(
         names = [item.file if isinstance(item, Problem) else item.name for item in chunk]
         fresh = set(store.pending(model_id, names, exact=exact))
         if any_bad and len(fresh) < len(names):
-            counts.skipped_bad += store.count_problems(model_id, sorted(set(names) - fresh))
+            images = {item.name for item in chunk if not isinstance(item, Problem)}
+            counts.skipped_bad += store.count_problems(model_id, sorted(images - fresh))
         for item, name in zip(chunk, names, strict=True):
             if name in fresh or isinstance(item, Problem):
                 yield item

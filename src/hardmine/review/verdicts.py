@@ -325,18 +325,27 @@ def _verdict_of_result(result: Iterable[Mapping[str, Any]]) -> Verdict | None:
 
 def _cvat(path: Path) -> Iterator[FileEntry]:
     labels_of = list(read_cvat(path))
-    images = parse_xml(path, "annotations").iter("image")
+    images = list(parse_xml(path, "annotations").iter("image"))
+    unknown = 0
     for image, labels in zip(images, labels_of, strict=True):
         entry = FileEntry(labels.image, labels.place)
         tags = (_word(tag.get("label")) for tag in image.iter("tag"))
         entry.verdict = next((word for word in tags if word), None)
         if entry.verdict is None and _holds_shapes(labels):
             shapes = [shape for shape in image if shape.tag != "tag"]
+            unknown += all(shape.get("source") is None for shape in shapes)
             if any(shape.get("source") != "auto" for shape in shapes):
                 entry.verdict = Verdict.CONTAINS_OBJECT
         if entry.verdict is Verdict.CONTAINS_OBJECT:
             entry.boxes = _boxes_of(labels)
         yield entry
+    if unknown:
+        _log.warning(
+            "%s: does not say of %d images whether a person or a model drew their boxes (no 'source', "
+            "which CVAT's own export has): all of these count as drawn by a person",
+            path,
+            unknown,
+        )
 
 
 def _fiftyone_labels(path: Path) -> Iterator[FileEntry]:

@@ -108,7 +108,8 @@ def _require_known(data: Dataset, categories: tuple[str, ...]) -> None:
     if unknown:
         raise DataError(
             f"{data.root}: the detector does not know a class of the data: {', '.join(unknown[:6])}; "
-            f"it knows {', '.join(categories[:6])}"
+            f"it knows {', '.join(categories[:6])}; where only the names differ, give the detector's "
+            "classes the names of the data with --classes FILE"
         )
 
 
