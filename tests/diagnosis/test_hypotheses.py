@@ -12,7 +12,7 @@ from PIL import Image
 
 from hardmine.data.resize import Resize
 from hardmine.diagnosis.diagnosis_page import example_pictures
-from hardmine.diagnosis.diagnosis_result import Answer
+from hardmine.diagnosis.diagnosis_result import Answer, Verdict
 from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.hypotheses import HYPOTHESES, judge, missing_labels
 from hardmine.diagnosis.probe import GradientProbe, SetProbe, Suspect, chosen_images
@@ -408,6 +408,7 @@ def test_a_rare_class_starves_on_the_level_of_a_frequent_one() -> None:
         in found.reasons
     )
     assert found.settings == ("loss.selection.kind=level_quota",)
+    assert found.effect.endswith(", 1 level with poorly known classes (above all 'b')")
     met = replace(train, object_iou=np.full(100, 0.8))
     assert TESTS["levels"](replace(given, train=met)).answer is Answer.NOT_SUPPORTED
 
@@ -426,6 +427,27 @@ def test_missing_labels_are_judged_by_what_is_sure_of_their_number() -> None:
     assert found.effect == (
         "11.0 places without a label for 100 labels, 5.5 or more with 95 % confidence (limit: 5)"
     )
+
+
+def test_a_class_that_the_priors_do_not_reach_is_named() -> None:
+    """Of two classes of 60 objects one has 60 px, the other 4 px, but for 20 of its objects."""
+    sides = np.array([60.0] * 80 + [4.0] * 40)
+    boxes = np.stack([80 - sides / 2, 80 - sides / 2, 80 + sides / 2, 80 + sides / 2], 1)
+    labels = np.repeat([1, 2], 60)
+
+    def said(labels: np.ndarray, names: tuple[str, ...]) -> Verdict:
+        canvas = CanvasBoxes(boxes, labels, np.zeros(120, np.int64), names)
+        return TESTS["priors"](
+            evidence(coverage=measure_coverage(canvas, layout_of_recipe(RECIPE)))
+        )
+
+    found = said(labels, ("a", "b"))
+    assert found.answer is Answer.NOT_SUPPORTED
+    (named,) = [reason for reason in found.reasons if "of class" in reason]
+    assert named.startswith("Of the 60 objects of class 'b' a prior reaches 33%")
+    few = np.concatenate([np.ones(101, np.int64), np.full(19, 2, np.int64)])
+    for other, names in ((np.ones(120, np.int64), ("a",)), (few, ("a", "b"))):
+        assert not any("of class" in reason for reason in said(other, names).reasons)
 
 
 def test_fewer_than_twenty_labels_say_nothing_of_labels_and_their_overlap() -> None:

@@ -11,6 +11,7 @@ Limits were set on drawn worlds in which each cause was planted (docs/diagnosis.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.probe import FOUND, SetProbe, Suspect
 from hardmine.evaluation.intervals import poisson_limits
 from hardmine.evaluation.operating_promise import share_limits
+from hardmine.prior_design.coverage import Coverage
 
 LEAST_GRADIENT = 0.05
 """Gradient of an image without objects over that of one with objects: below it, such images teach
@@ -130,6 +132,7 @@ def test_priors(evidence: Evidence) -> Verdict:
         f"A prior reaches {total.reach:.0%} of the objects by the matcher's threshold of "
         f"{coverage.threshold:g}; "
         f"the median object overlaps its best prior by {total.median:.2f}.",
+        *_classes_out_of_reach(coverage),
         f"The resize changes the aspect ratio of the median image by a factor of {bent:.2f}.",
         _swing(evidence),
     ]
@@ -157,6 +160,17 @@ def test_priors(evidence: Evidence) -> Verdict:
         ticks=tuple(f"{edge:.1f}" for edge in edges[:-1]),
         bars={"objects by IoU with their best prior": tuple(float(count) for count in counts)},
     )
+
+
+def _classes_out_of_reach(coverage: Coverage) -> list[str]:
+    """Return a sentence for each class of which the priors reach less than half, where others differ."""
+    classes = [row for row in coverage.rows() if row.size == "all" and row.category != "all"]
+    return [
+        f"Of the {row.boxes} objects of class {row.category!r} a prior reaches {row.reach:.0%}; "
+        "each of the others is trained through one forced match."
+        for row in classes
+        if len(classes) > 1 and row.boxes >= _FEW_OBJECTS and row.reach < LEAST_REACH
+    ]
 
 
 def _swing(evidence: Evidence) -> str:
@@ -200,14 +214,14 @@ def test_levels(evidence: Evidence) -> Verdict:
         if value < 0.5 and columns["priors"][level]
     ]
     starved, spared = _starved(evidence)
-    reasons += [*starved, *spared, *_by_size(evidence)]
+    reasons += [*starved.values(), *spared, *_by_size(evidence)]
     settings = ("loss.selection.kind=level_quota",) if not alone else ()
     if not alone and evidence.train is None:
         reasons.append("Whether a level starves is seen on the training images; give --data.")
     return Verdict(
         _answer(alone or bool(starved)) if alone or evidence.train is not None else Answer.UNKNOWN,
         f"{shares['positives'][top]:.0%} of the positives on one level (limit: {ONE_LEVEL:.0%}), "
-        f"{len(starved)} level{'' if len(starved) == 1 else 's'} with poorly known classes",
+        + _counted(starved, evidence.categories),
         tuple(reasons),
         "model.priors: spread the sizes over the levels"
         if alone
@@ -263,7 +277,17 @@ def _parts_of_levels(evidence: Evidence) -> list[_Part]:
     return parts
 
 
-def _starved(evidence: Evidence) -> tuple[list[str], list[str]]:
+def _counted(starved: Iterable[_Part], categories: Sequence[str]) -> str:
+    """Return how many levels starve, and which classes on a level do."""
+    levels = {part.level for part in starved}
+    names = [
+        repr(categories[label - 1]) for label in sorted({part.label for part in starved} - {0})
+    ]
+    which = f" (above all {', '.join(names)})" if names else ""
+    return f"{len(levels)} level{'' if len(levels) == 1 else 's'} with poorly known classes{which}"
+
+
+def _starved(evidence: Evidence) -> tuple[dict[_Part, str], list[str]]:
     """Return a sentence for each level, or class on a level, that starves, and for each that seems to.
 
     It seems to where its classes are known half as well as on all levels together while it has more than
@@ -274,11 +298,11 @@ def _starved(evidence: Evidence) -> tuple[list[str], list[str]]:
     whole = [part for part in parts if not part.label]
     total = sum(part.positives for part in whole)
     if probe is None or not total:
-        return [], []
+        return {}, []
     mean = sum(part.own * part.positives for part in whole) / total
     against = sum(part.against * part.positives for part in whole) / total
     classes = len({part.label for part in parts if part.label})
-    starved, spared = [], []
+    starved, spared = {}, []
     for part in parts:
         usual = classes * (against + 1.0) if part.label else against
         if mean < 0.2 or part.own >= 0.5 * mean or part.against <= 2.0 * usual:
@@ -294,7 +318,7 @@ def _starved(evidence: Evidence) -> tuple[list[str], list[str]]:
         )
         harm, is_harmed = _less_found(probe, part)
         if is_harmed:
-            starved.append(f"{said}. {harm}")
+            starved[part] = f"{said}. {harm}"
         elif not part.label:
             spared.append(f"{said}. {harm}")
     return starved, spared
