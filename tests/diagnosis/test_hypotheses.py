@@ -16,7 +16,7 @@ from hardmine.diagnosis.diagnosis_result import Answer, Verdict
 from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.hypotheses import HYPOTHESES, judge, missing_labels
 from hardmine.diagnosis.probe import GradientProbe, SetProbe, Suspect, chosen_images
-from hardmine.losses.negative_mining import RatioConfig
+from hardmine.losses.negative_mining import LevelQuotaConfig, RatioConfig
 from hardmine.prior_design.coverage import CanvasBoxes, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.named_recipes import small160
@@ -484,6 +484,12 @@ def test_what_tries_a_remedy_depends_on_what_is_wrong() -> None:
     for floor, wanted in ((0, 32), (100, 200)):
         found = TESTS["floor"](with_loss(RatioConfig(floor=floor), **dead))
         assert found.settings == (f"loss.selection.floor={wanted}",)
+    quota = replace(RECIPE, loss=replace(RECIPE.loss, selection=LevelQuotaConfig()))
+    level = evidence(telemetry=rows(**starved))
+    assert TESTS["levels"](level).settings == ("loss.selection.kind=level_quota",)
+    still = TESTS["levels"](replace(level, recipe=quota))
+    assert still.answer is Answer.SUPPORTED
+    assert still.settings == (f"epochs={2 * RECIPE.epochs:g}",)
     unfit, bent = TESTS["priors"](evidence(side=4.0)), TESTS["priors"](evidence(**wide(1700)))
     assert (unfit.settings, unfit.fits_priors) == ((), True)
     assert (bent.settings, bent.fits_priors) == (("resize_mode=letterbox",), False)

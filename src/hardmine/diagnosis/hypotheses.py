@@ -21,6 +21,7 @@ from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.probe import FOUND, SetProbe, Suspect
 from hardmine.evaluation.intervals import poisson_limits
 from hardmine.evaluation.operating_promise import share_limits
+from hardmine.losses.negative_mining import LevelQuotaConfig
 from hardmine.prior_design.coverage import Coverage
 
 LEAST_GRADIENT = 0.05
@@ -215,7 +216,7 @@ def test_levels(evidence: Evidence) -> Verdict:
     ]
     starved, spared = _starved(evidence)
     reasons += [*starved.values(), *spared, *_by_size(evidence)]
-    settings = ("loss.selection.kind=level_quota",) if not alone else ()
+    option, settings = _share_the_work(evidence, alone)
     if not alone and evidence.train is None:
         reasons.append("Whether a level starves is seen on the training images; give --data.")
     return Verdict(
@@ -223,15 +224,28 @@ def test_levels(evidence: Evidence) -> Verdict:
         f"{shares['positives'][top]:.0%} of the positives on one level (limit: {ONE_LEVEL:.0%}), "
         + _counted(starved, evidence.categories),
         tuple(reasons),
-        "model.priors: spread the sizes over the levels"
-        if alone
-        else "loss.selection: a quota of negatives for each level; or a model whose levels share one "
-        "head (ssd320_mobilenet_v2_fpnlite)",
+        option,
         settings,
         alone,
         reads_weights=not alone,
         ticks=tuple(f"level {level}" for level in range(evidence.num_levels)),
         bars={f"share of {name}": tuple(values) for name, values in shares.items()},
+    )
+
+
+def _share_the_work(evidence: Evidence, alone: bool) -> tuple[str, tuple[str, ...]]:
+    """Return the option and the settings that spread the work over the levels."""
+    if alone:
+        return "model.priors: spread the sizes over the levels", ()
+    if isinstance(evidence.recipe.loss.selection, LevelQuotaConfig):
+        return (
+            "epochs, and more images with these classes: each level has a quota of its own already",
+            (f"epochs={2 * evidence.recipe.epochs:g}",),
+        )
+    return (
+        "loss.selection: a quota of negatives for each level; or a model whose levels share one head "
+        "(ssd320_mobilenet_v2_fpnlite)",
+        ("loss.selection.kind=level_quota",),
     )
 
 
