@@ -36,6 +36,7 @@ PAGES = sorted(
 ALWAYS = {"--help", "--debug", "--version", "--install-completion"}
 OTHER_PROGRAMS = {"--cpu", "--multi_gpu", "--labels", "--no-deps", "--decode_in_inference"} | {
     "--only",
+    "--table",
     "--variants",
     "--base",
     "--quick",
