@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from hardmine.data import images as image_io
 from hardmine.data.images import (
     allow_pixels,
+    as_picture,
     decode_image,
+    encoded_size,
     has_picture_name,
     image_size,
+    read_header,
     read_image,
     read_picture,
 )
@@ -36,6 +39,42 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     upright = read_image(tmp_path / "a.png")
     assert upright.size == image_size(tmp_path / "a.png") == (20, 30)
     assert upright.getpixel((15, 5)) == (255, 0, 0)
+
+
+UPRIGHT = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),  # clockwise
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
+"""By EXIF orientation, how the stored picture u8[H, W, 3] is turned (EXIF 2.3, table 4.6.4)."""
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".avif"])
+@pytest.mark.parametrize("turn", UPRIGHT)
+def test_a_picture_is_turned_once_whoever_turns_it(tmp_path: Path, turn: int, suffix: str) -> None:
+    """Pillow turns TIFFs itself while it loads them, and leaves the others to the reader."""
+    if not features.check(suffix[1:].replace("png", "zlib").replace("tif", "libtiff")):
+        pytest.skip(f"this Pillow has no {suffix}")
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:8, :8], stored[8:, 24:] = 255, 128
+    image = Image.fromarray(stored)
+    exif = image.getexif()
+    exif[0x0112] = turn
+    path = tmp_path / f"a{suffix}"
+    image.save(path, exif=exif, **({"quality": 100} if suffix == ".avif" else {"lossless": True}))
+    wanted = UPRIGHT[turn](stored)
+    got = np.asarray(read_image(path)).astype(int)
+    assert got.shape == wanted.shape
+    assert abs(got - wanted).max() < 30
+    assert image_size(path) == encoded_size(path.read_bytes(), "a") == wanted.shape[1::-1]
+    assert read_header(path) == (wanted.shape[1::-1], turn)
+    with Image.open(path) as opened:
+        assert abs(np.asarray(as_picture(opened).pixels).astype(int) - wanted).max() < 30
 
 
 def test_cmyk(tmp_path: Path) -> None:

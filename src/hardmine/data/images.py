@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from hardmine.errors import ConfigError, DataError, MissingExtraError
 from hardmine.types import F64
@@ -274,7 +275,7 @@ def decode_image(data: bytes, name: str, cover: Cover | None = None) -> Picture:
 
 def as_picture(image: Image.Image) -> Picture:
     """Return an image that somebody else has opened as :func:`decode_image` would: upright, RGB."""
-    turn = orientation(image)
+    turn = _left_to_turn(image)
     pixels = _to_rgb(image, str(getattr(image, "filename", "")))
     return Picture.of(pixels.transpose(_TURNS[turn]) if turn in _TURNS else pixels)
 
@@ -332,7 +333,7 @@ def encoded_size(data: bytes, name: str) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_picture(io.BytesIO(data), name) as image:
-                return _displayed(image.size, orientation(image))
+                return _displayed(image.size, _left_to_turn(image))
     except READ_ERRORS as error:
         raise DataError(f"{name}: {_reason(len(data), error)}") from None
 
@@ -347,8 +348,7 @@ def read_header(path: Path) -> tuple[tuple[int, int], int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_picture(path) as image:
-                turn = orientation(image)
-                return _displayed(image.size, turn), turn
+                return _displayed(image.size, _left_to_turn(image)), orientation(image)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise DataError(f"{path}: {_missing(error)}") from None
     except READ_ERRORS as error:
@@ -366,7 +366,7 @@ def _heif_plugin() -> bool:
 
 
 def _decode(image: Image.Image, data: bytes, name: str, cover: Cover | None) -> Picture:
-    turn = orientation(image)
+    turn = _left_to_turn(image)
     width, height = _displayed(image.size, turn)
     jpeg = image.format in {"JPEG", "MPO"}
     factor = _factor(width, height, cover) if jpeg and cover is not None else 1
@@ -409,8 +409,16 @@ def _factor(width: int, height: int, cover: Cover) -> int:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none."""
+    """Return the EXIF orientation as it is stored, 1 to 8; 1 where there is none."""
     return int(image.getexif().get(_ORIENTATION, 1) or 1)
+
+
+def _left_to_turn(image: Image.Image) -> int:
+    """Return the orientation by which an image is still to be turned.
+
+    Pillow turns TIFFs itself while it loads them, and gives their upright size before that.
+    """
+    return 1 if isinstance(image, TiffImageFile) else orientation(image)
 
 
 def _displayed(size: tuple[int, int], turn: int) -> tuple[int, int]:

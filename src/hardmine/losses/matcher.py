@@ -242,5 +242,5 @@ def _propose(packed: Tensor, tops: Tensor, priors: Tensor, table: _Table) -> Ten
 
 def _rank(iou: Tensor, position: Tensor) -> Tensor:
     """Return i64 that orders pairs: the larger IoU first, of equal ones the lower box."""
-    bits = iou.float().view(torch.int32).long()  # order-preserving for values >= 0
+    bits = iou.to(torch.float32).view(torch.int32).long()  # order-preserving for values >= 0
     return (bits << _SLOT_BITS) + ((1 << _SLOT_BITS) - 1 - position)

@@ -463,3 +463,12 @@ def test_ids_that_count_from_another_number_are_told_of(
     told = [p.reason for p in data.problems if "all classes would be wrong" in p.reason]
     assert len(told) == bool(said)
     assert not said or said in told[0]
+
+
+def test_lvis_names_its_images_by_url_alone(tmp_path: Path) -> None:
+    put_image(tmp_path / "val" / "000000397133.jpg")
+    url = "http://images.cocodataset.org/val2017/000000397133.jpg"
+    entry = {"id": 397133, "coco_url": url, "width": 40, "height": 30, "neg_category_ids": []}
+    put_text(tmp_path / "lvis.json", coco([entry], [coco_box(397133, [1, 2, 10, 10])]))
+    dataset = load_dataset(tmp_path / "lvis.json", images=tmp_path / "val")
+    assert dataset.records[0].boxes.tolist() == [[1, 2, 11, 12]]

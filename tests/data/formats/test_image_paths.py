@@ -152,3 +152,18 @@ def test_accents_and_capital_letters_of_a_name(tmp_path: Path) -> None:
     assert finder.find("img.jpg") == tmp_path / "IMG.JPG"
     assert "another case of letters" in finder.remarks("c")[0].reason
     assert finder.find("x.JPG") is None  # two fit
+
+
+def test_a_name_may_be_the_part_of_a_url(tree: Path) -> None:
+    put_text(tree / "root" / "50%20off.jpg", "as it is written")
+    finder = ImageFinder(tree / "root")
+    assert finder.find("cam%201/b.jpg") == tree / "root" / "cam 1" / "b.jpg"
+    assert finder.find("cam%201%5Cb.jpg") is None  # an escaped \\ is a letter of the name
+    assert finder.find("50%20off.jpg") == tree / "root" / "50%20off.jpg"
+    (said,) = finder.remarks("c.json")
+    assert "1 images were found with %20 and the like read" in said.reason
+    for name in ("..%2Fsecret.jpg", "%2e%2e/secret.jpg"):
+        with pytest.raises(OutsideRootError):
+            finder.find(name)
+    assert finder.find("a%00.jpg") is None
+    assert finder.find("cam%00/b.jpg") is None

@@ -127,3 +127,11 @@ def test_spaces_in_class_names_survive(tmp_path: Path) -> None:
     assert after.categories == ("fire truck", "a person")
     assert kinds(after) == []
     assert states(after)["000001.png"] is ImageState.VERIFIED_EMPTY
+
+
+def test_labels_may_keep_the_ending_of_the_picture(tmp_path: Path) -> None:
+    put(tmp_path, None)
+    put_text(tmp_path / "label_2" / "000000.png.txt", CAR.format(1, 2, 11, 12))
+    dataset = load_dataset(tmp_path)
+    assert dataset.records[0].boxes.tolist() == [[1, 2, 11, 12]]
+    assert dataset.problems == ()

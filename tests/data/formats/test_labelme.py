@@ -201,3 +201,20 @@ def test_sizes_as_text_count_and_scores_are_told_of(tmp_path: Path) -> None:
     found = load_dataset(tmp_path)
     assert (found.records[0].width, found.records[0].height) == (80, 60)
     assert kinds(found) == ["columns_left_out"]
+
+
+def test_a_region_to_ignore_counts_for_every_class_and_background_is_no_object(
+    tmp_path: Path,
+) -> None:
+    region = shape("__ignore__", [[20, 2], [30, 12]])
+    nothing = shape("_background_", [[0, 0], [40, 30]])
+    beside(tmp_path, a=labelme(CAT, region, nothing), b=labelme(shape("dog", [[1, 2], [11, 12]])))
+    dataset = load_dataset(tmp_path)
+    assert dataset.categories == ("cat", "dog")
+    first = by_name(dataset)["a.jpg"]
+    assert first.labels.tolist() == [1, 1, 2]
+    assert first.ignore.tolist() == [False, True, True]
+    assert first.boxes[1:].tolist() == [[20, 2, 30, 12]] * 2
+    assert [problem.reason for problem in dataset.problems] == [
+        "a shape that is labelled _background_ is no object, left out"
+    ]

@@ -326,3 +326,25 @@ def test_what_was_deleted_in_labelmes_web_version_is_no_object(
 ) -> None:
     item = f"<deleted>{deleted}</deleted>{BOX.format(1)}"
     assert only(tmp_path, item) == (boxes, [])
+
+
+@pytest.mark.parametrize(
+    "line", ["a", "a  1", "a.jpg", "./JPEGImages/a.jpg", "JPEGImages\\a.jpg -1"]
+)
+def test_a_list_may_name_endings_and_folders(tmp_path: Path, line: str) -> None:
+    for seed, stem in enumerate("ab"):
+        put_image(tmp_path / "JPEGImages" / f"{stem}.jpg", seed)
+        put_text(tmp_path / "Annotations" / f"{stem}.xml", voc_xml([cat(1, 2, 30, 20)]))
+    put_text(tmp_path / "ImageSets" / "Main" / "train.txt", f"{line}\n")
+    train = load_splits(tmp_path)["train"]
+    assert states(train) == {"a.jpg": ImageState.LABELLED}
+    assert train.problems == ()
+
+
+def test_labels_may_keep_the_ending_of_the_picture(tmp_path: Path) -> None:
+    put_image(tmp_path / "JPEGImages" / "x" / "a.jpg")
+    put_text(tmp_path / "Annotations" / "x" / "a.jpg.xml", voc_xml([cat(1, 2, 30, 20)]))
+    (tmp_path / "JPEGImages" / "a").mkdir()  # no image
+    dataset = load_dataset(tmp_path)
+    assert states(dataset) == {"a.jpg": ImageState.LABELLED}
+    assert dataset.problems == ()

@@ -469,3 +469,13 @@ def test_names_without_their_ending_are_found_where_one_file_fits(tmp_path: Path
     put_image(tmp_path / "images" / "a.jpg")
     with pytest.raises(DataError, match="no image images/a"):
         load_dataset(tmp_path)
+
+
+def test_labels_may_keep_the_ending_of_the_picture(tmp_path: Path) -> None:
+    put(tmp_path, "", {"a": None, "b": None})
+    for name, width in (("a.jpg.txt", 0.2), ("b.jpg.txt", 0.4), ("b.txt", 0.6)):
+        put_text(tmp_path / "labels" / name, f"0 0.5 0.5 {width} 0.5\n")
+    dataset = load_dataset(tmp_path)
+    widths = {p: r.boxes[0, 2] - r.boxes[0, 0] for p, r in by_name(dataset).items()}
+    assert widths == pytest.approx({"a.jpg": 8, "b.jpg": 24})  # .2 and .6 of 40 px
+    assert [problem.file for problem in dataset.problems] == ["labels/b.jpg.txt"]  # left out, named

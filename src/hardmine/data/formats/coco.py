@@ -33,6 +33,7 @@ from hardmine.data.formats.coco_writing import (
     entry_name,
     write_splits,
 )
+from hardmine.data.formats.foreign_json import whose_json
 from hardmine.data.formats.image_files import ImageFinder, OutsideRootError, measure, relative_name
 from hardmine.data.formats.image_states import parse_state
 from hardmine.data.formats.label_format import (
@@ -498,6 +499,9 @@ def _said(value: Any) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     data = read_json(path, object_hook=_without_bulk)
+    is_coco = isinstance(data, dict) and "images" in data and "annotations" in data
+    if not is_coco and (whose := whose_json(data)):
+        raise DataError(f"{path}: not a COCO file: it {whose}")
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         found = f"keys {', '.join(data)}" if isinstance(data, dict) else type(data).__name__
         raise DataError(f"{path}: not a COCO file (got {found}, wanted a list under 'images')")

@@ -176,6 +176,13 @@ def _whole_number(value: Any) -> int | None:
 
 
 def entry_name(entry: Any) -> str:
-    """Return the ``file_name`` of an image's entry, or nothing where it has none."""
-    name = entry.get("file_name") if isinstance(entry, dict) else None
+    """Return the ``file_name`` of an image's entry, or nothing where it has none.
+
+    LVIS has a ``coco_url`` alone, whose last part is the name of the file.
+    """
+    if not isinstance(entry, dict):
+        return ""
+    name, url = entry.get("file_name"), entry.get("coco_url")
+    if name is None and isinstance(url, str):
+        return url.rpartition("/")[2]
     return name if isinstance(name, str) else ""

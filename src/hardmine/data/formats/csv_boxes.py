@@ -48,7 +48,8 @@ from hardmine.types import Dataset, ImageState
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _PLAIN = ("image", *_BOX, "label")
 _NAMES = {
-    "image": "image filename file_name file filepath file_path path image_path img img_path image_name",
+    "image": "image filename file_name file filepath file_path path image_path img img_path image_name "
+    "imagename",
     "image_id": "imageid image_id",
     "xmin": "xmin x_min x1 left bbox_x1",
     "ymin": "ymin y_min y1 top bbox_y1",

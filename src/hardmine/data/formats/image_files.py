@@ -131,6 +131,7 @@ _BY_BASE_NAME = "by the base name"
 _BY_CASE = "in another case of letters"
 _BY_STEM = "by the name without its ending"
 _BY_TAIL = "by the last parts of the name"
+_BY_ESCAPE = "with %20 and the like read as the signs that they stand for"
 
 
 class OutsideRootError(DataError):
@@ -140,8 +141,8 @@ class OutsideRootError(DataError):
 class ImageFinder:
     """Finds named files below a root; lists each folder once instead of asking for each file.
 
-    A name is looked up as it is written, with ``\\`` as ``/``, with accents spelled the other way and,
-    where that is unique, in another case of letters.
+    A name is looked up as it is written, with ``\\`` as ``/``, with the signs that ``%20`` and the like
+    stand for, with accents spelled the other way and, where that is unique, in another case of letters.
 
     Args:
         root: the folder that no name may leave, symbolic links included.
@@ -189,7 +190,7 @@ class ImageFinder:
         if _PLAIN.fullmatch(name) and (found := self._find_plain(name)) is not None:
             return found
         outside = ""
-        for spelling in [name, name.replace("\\", "/")] if "\\" in name else [name]:
+        for spelling in _spellings(name):
             for base in self.bases:
                 path = _join(base, spelling)
                 if not any(_is_within(path, root) for root in self._roots):
@@ -199,6 +200,8 @@ class ImageFinder:
                     continue
                 found = self._look_up(path, name)
                 if found is not None:
+                    if "%" in name and "%" not in spelling:
+                        self._note(_BY_ESCAPE, name)
                     return found
         if self._by_base_name and (found := self._find_by_base_name(name)) is not None:
             return found
@@ -378,6 +381,12 @@ def relative_name(path: Path, root: Path) -> str:
         return path.relative_to(root).as_posix()
     except ValueError:
         return path.as_posix()
+
+
+def _spellings(name: str) -> list[str]:
+    """Return a name as it is written, with ``\\`` as ``/``, and as the part of a URL that it may be."""
+    plain = name.replace("\\", "/")
+    return list(dict.fromkeys((name, plain, unquote(plain))))
 
 
 def _base_names(name: str) -> list[str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -37,7 +36,6 @@ from hardmine.data.formats.label_format import (
     class_names,
 )
 from hardmine.data.formats.label_readers import PerImageSource
-from hardmine.data.formats.label_validation import RawObject, RawSplit
 from hardmine.errors import ConfigError
 from hardmine.files import peek_text, read_lines
 from hardmine.finding_kinds import FindingKind
@@ -86,25 +84,6 @@ def parse_kitti(path: Path, names: Mapping[str, str] | None = None) -> ImageLabe
     return labels
 
 
-class KittiSource(PerImageSource):
-    """A split in which a region to ignore counts for every class."""
-
-    def read(self, *, empty_is_verified: bool = False) -> RawSplit:
-        """Read the split; ``empty_is_verified``: an image without label file is a negative."""
-        raw = PerImageSource.read(self, empty_is_verified=empty_is_verified)
-        if _DONT_CARE not in raw.names:
-            return raw
-        region = raw.names.index(_DONT_CARE)
-        names = [name for name in raw.names if name != _DONT_CARE]
-        for image in raw.images:
-            objects: list[RawObject] = []
-            for x0, y0, x1, y1, number, ignore, place in image.objects:
-                classes = range(len(names)) if number == region else [number - (number > region)]
-                objects += [(x0, y0, x1, y1, one, ignore, place) for one in classes]
-            image.objects = objects
-        return replace(raw, names=names)
-
-
 def _looks_like_kitti(path: Path) -> bool:
     """Return whether the first written line of a text file has a word and 14 or 15 numbers."""
     words = next((line.split() for line in peek_text(path).split("\n") if line.strip()), [])
@@ -121,9 +100,9 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _source(root: Path, images: Path, labels: Path) -> KittiSource:
+def _source(root: Path, images: Path, labels: Path) -> PerImageSource:
     names = class_names(root) or class_names(root.parent)
-    return KittiSource(
+    return PerImageSource(
         "kitti",
         root,
         images,
@@ -132,10 +111,11 @@ def _source(root: Path, images: Path, labels: Path) -> KittiSource:
         partial(parse_kitti, names={_word(name): name for name in names or ()}),
         names=names,
         by_base_name=root == images != labels,
+        region=_DONT_CARE,
     )
 
 
-def _layout(path: Path) -> dict[str, KittiSource]:
+def _layout(path: Path) -> dict[str, PerImageSource]:
     images, labels = path / "image_2", path / "label_2"
     return {ALL: _source(path, images, labels)} if images.is_dir() and labels.is_dir() else {}
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hardmine.data.formats.image_files import (
     ImageFinder,
@@ -34,9 +34,16 @@ from hardmine.data.formats.label_format import (
     fill_image,
     split_of,
 )
-from hardmine.data.formats.label_validation import Form, LabelError, RawImage, RawSplit
+from hardmine.data.formats.label_validation import (
+    Form,
+    LabelError,
+    RawImage,
+    RawObject,
+    RawSplit,
+)
+from hardmine.data.images import has_picture_name
 from hardmine.errors import DataError
-from hardmine.files import TextError, read_lines
+from hardmine.files import TextError, read_lines, same_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageState, Problem
 
@@ -58,6 +65,7 @@ class PerImageSource:
         names: the class list, where the data come with one; classes that it lacks are added to it.
         by_base_name: the user named the folder of images, see `ImageFinder`.
         is_label: whether a file with the suffix is a label file; the others are left alone.
+        region: the name by which the format marks a region that is to be ignored, for every class.
     """
 
     format: str
@@ -70,10 +78,27 @@ class PerImageSource:
     names: tuple[str, ...] | None = None
     by_base_name: bool = False
     is_label: Callable[[Path], bool] | None = None
+    region: str = ""
 
     def read(self, *, empty_is_verified: bool = False) -> RawSplit:
         """Read the split; ``empty_is_verified``: an image without label file is a negative."""
-        return _PerImageReader(self, empty_is_verified).read()
+        return _for_every_class(_PerImageReader(self, empty_is_verified).read(), self.region)
+
+
+def _for_every_class(raw: RawSplit, region: str) -> RawSplit:
+    """Put an object of each class in place of a region, which is then no class any more."""
+    if region not in raw.names:
+        return raw
+    number_of_region = raw.names.index(region)
+    names = [name for name in raw.names if name != region]
+    for image in raw.images:
+        objects: list[RawObject] = []
+        for x0, y0, x1, y1, number, ignore, place in image.objects:
+            is_region = number == number_of_region
+            classes = range(len(names)) if is_region else [number - (number > number_of_region)]
+            objects += [(x0, y0, x1, y1, one, ignore, place) for one in classes]
+        image.objects = objects
+    return replace(raw, names=names)
 
 
 class _PerImageReader:
@@ -141,7 +166,7 @@ class _PerImageReader:
             lines = [line.strip() for line in read_lines(self.source.list_file) if line.strip()]
         except (OSError, TextError) as error:
             raise DataError(f"{self.source.list_file}: {error}") from None
-        return list(dict.fromkeys(line if line in present else line.split()[0] for line in lines))
+        return list(dict.fromkeys(_listed_name(line, present) for line in lines))
 
     def _choose(self, found: list[Path], label: Path) -> Path:
         """Return which of several images of one name a label file belongs to."""
@@ -157,8 +182,11 @@ class _PerImageReader:
     def _follow(self, label: Path, pairs: dict[Path, Path | None]) -> None:
         """Pair a label file whose name fits no image by the name that it holds."""
         written = self._written_name(label)
+        full = label.with_suffix("")  # 0001.jpg.xml is of 0001.jpg
         try:
             image = self.finder.find(written) if written else None
+            if image is None and has_picture_name(full.name):
+                image = self.finder.find(relative_name(full, self.source.labels))
         except OutsideRootError as error:
             self._report(FindingKind.PATH_OUTSIDE, label, f"the image's name {error}")
             return
@@ -206,6 +234,18 @@ class _PerImageReader:
 
     def _report(self, kind: FindingKind, file: Path, reason: str) -> None:
         self.problems.append(Problem(kind, self._name(file), -1, reason))
+
+
+def _listed_name(line: str, present: set[str]) -> str:
+    """Return the image that a line of a list names: without its ending, as `pair_name` has it.
+
+    A mark may stand behind it (``0001 -1``), an ending, and folders before it (``JPEGImages/0001.jpg``).
+    """
+    words = [line, line.split(maxsplit=1)[0]]
+    shorter = [str(PurePosixPath(word).with_suffix("")) for word in words if has_picture_name(word)]
+    whole = [same_text(word.replace("\\", "/")) for word in (*words, *shorter)]
+    tried = [*whole, *(word.rpartition("/")[2] for word in whole)]
+    return next((name for name in tried if name in present), words[1])
 
 
 def _in_another_case(images: dict[str, list[Path]], labels: dict[str, Path]) -> dict[str, str]:

@@ -50,8 +50,9 @@ _NO_BOX = frozenset({"point", "points", "line", "linestrip", "cuboid3d"})
 _SHAPES = re.compile(r'"shapes"\s*:\s*\[')
 _IMAGE_PATH = re.compile(r'"imagePath"\s*:')
 _CLASSES = "labels.txt"
-_NO_CLASSES = ("__ignore__", "_background_")
-"""What LabelMe writes at the beginning of its list of classes."""
+_IGNORE, _BACKGROUND = "__ignore__", "_background_"
+_NO_CLASSES = (_IGNORE, _BACKGROUND)
+"""What LabelMe writes at the beginning of its list of classes: a region to ignore, and no object."""
 _VERSION = "5.5.0"
 """The version of LabelMe whose files these are."""
 
@@ -115,6 +116,10 @@ def _add_shape(labels: ImageLabels, shape: Any, place: int) -> None:
         reason = f"label {name!r}, wanted a class name"
         labels.rejected.append(Fault(FindingKind.CLASS_UNKNOWN, place, reason))
         return
+    if name == _BACKGROUND:
+        reason = f"a shape that is labelled {name} is no object, left out"
+        labels.remarks.append(Fault(FindingKind.SHAPES_LEFT_OUT, place, reason))
+        return
     if kind == "circle":  # its centre, and a point on it
         (x, y), (rim_x, rim_y) = points[:2]
         radius = ((rim_x - x) ** 2 + (rim_y - y) ** 2) ** 0.5
@@ -122,7 +127,7 @@ def _add_shape(labels: ImageLabels, shape: Any, place: int) -> None:
     xs, ys = [x for x, _ in points], [y for _, y in points]
     flags = shape.get("flags")
     difficult = shape.get("difficult", flags.get("difficult") if isinstance(flags, dict) else None)
-    ignore = labels.flag(difficult, "difficult", place)
+    ignore = labels.flag(difficult, "difficult", place) or name == _IGNORE
     labels.remarks += score_left_out(shape.get("score"), place)
     labels.objects.append(LabelledBox(name, min(xs), min(ys), max(xs), max(ys), place, ignore))
 
@@ -151,6 +156,7 @@ def _source(root: Path, images: Path, labels: Path) -> PerImageSource:
         names=_classes(labels),
         by_base_name=root == images != labels,
         is_label=_looks_like_labelme,
+        region=_IGNORE,
     )
 
 

@@ -325,15 +325,19 @@ class _LabelFolders:
         self._listed: dict[Path, dict[str, list[Path]]] = {}
 
     def label_of(self, image: Path) -> Path | None:
-        """Return an image's label file; capital letters and the spelling of accents may differ."""
+        """Return an image's label file: ``a.txt`` or ``a.jpg.txt`` of ``a.jpg``.
+
+        Capital letters and the spelling of accents may differ.
+        """
         places = self.places(image.parent)
         for place in places:
-            alike = self._labels_in(place).get(same_text(image.stem).casefold(), [])
-            exact = [path for path in alike if same_text(path.stem) == same_text(image.stem)]
-            found = exact or (alike if len(alike) == 1 else [])
             beside = len(places) > 1 and place == image.parent
-            if found and (not beside or looks_like_labels(found[0])):
-                return found[0]
+            for name in (image.stem, image.name):  # some programs write a.jpg.txt
+                alike = self._labels_in(place).get(same_text(name).casefold(), [])
+                exact = [path for path in alike if same_text(path.stem) == same_text(name)]
+                found = exact or (alike if len(alike) == 1 else [])
+                if found and (not beside or looks_like_labels(found[0])):
+                    return found[0]
         return None
 
     def places(self, folder: Path) -> tuple[Path, ...]:
