@@ -41,7 +41,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert upright.getpixel((15, 5)) == (255, 0, 0)
 
 
-UPRIGHT = {
+UPRIGHT: dict[int, Any] = {
     1: lambda a: a,
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
@@ -66,7 +66,8 @@ def test_a_picture_is_turned_once_whoever_turns_it(tmp_path: Path, turn: int, su
     exif = image.getexif()
     exif[0x0112] = turn
     path = tmp_path / f"a{suffix}"
-    image.save(path, exif=exif, **({"quality": 100} if suffix == ".avif" else {"lossless": True}))
+    how: dict[str, Any] = {"quality": 100} if suffix == ".avif" else {"lossless": True}
+    image.save(path, exif=exif, **how)
     wanted = UPRIGHT[turn](stored)
     got = np.asarray(read_image(path)).astype(int)
     assert got.shape == wanted.shape
