@@ -2,7 +2,7 @@
 
     python -m benchmarks.trial_sets OUT [--seed N] [--only NAME …]
 
-A default that was tuned on one set often fails on the next, so there are nine of different kinds:
+A default that was tuned on one set often fails on the next, so there are ten of different kinds:
 
 - ``raccoon``, ``cards``: the real sets, all labelled images;
 - ``raccoon40``: 40 labelled raccoon images;
@@ -12,7 +12,9 @@ A default that was tuned on one set often fails on the next, so there are nine o
 - ``fridge_small``: the drawn world with items a third as large;
 - ``fridge_rare``: the drawn world with one class ten times rarer, and smaller, than the others;
 - ``smear``: drawn blood smears of 640 x 480: many overlapping red cells, one large white cell and about
-  one platelet per image, which is small and rare; pool and negatives show bubbles, stain and folds.
+  one platelet per image, which is small and rare; pool and negatives show bubbles, stain and folds;
+- ``crowd``: two to five half-hidden raccoons per image, cut from photographs, between other cut-outs on
+  other photographs; pool and negatives are such images without raccoons.
 
 Each is a folder with ``train.coco.json``, ``val.coco.json``, ``pool/`` and ``negatives/``. The real ones
 need the data named by HARDMINE_DATA; their images are copied, ``--longest`` pixels on the longer side.
@@ -29,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.drawn.crowd import CROWD_CLASSES, CutOuts, draw_crowd, raccoons_of
 from benchmarks.drawn.smear import SMEAR_CLASSES, draw_smear
 from hardmine import load_dataset
 from hardmine.data.formats.coco_writing import write_coco
@@ -235,6 +238,23 @@ def _smear(made: TrialSet, seed: int, longest: int) -> None:
         _save_all(folder, (draw_smear(r, cells=False)[0] for r in rng))
 
 
+def _crowd(made: TrialSet, seed: int, longest: int) -> None:
+    """Crowds; each part of the set has raccoons and photographs of its own."""
+    del longest
+    parts = split_dataset(load_dataset(DATA / "raccoon"), {"train": 0.7, "val": 0.3}, seed=seed)
+    photographs = _pick("negatives/pool", 1000, seed)
+    order = np.random.default_rng((seed, len(photographs))).permutation(len(photographs)).tolist()
+    shares = np.array_split([photographs[index] for index in order], [300, 400, 700])
+    for number, (name, size) in enumerate((("train", 115), ("val", 80))):
+        cut = CutOuts(raccoons_of(parts[name].records), shares[number].tolist())
+        shots = (draw_crowd(np.random.default_rng((seed, number, i)), cut) for i in range(size))
+        _write(made, name, CROWD_CLASSES, shots)
+    for number, (folder, size) in enumerate(((made.pool, POOL), (made.negatives, HELD_OUT)), 2):
+        cut = CutOuts((), shares[number].tolist())
+        rng = (np.random.default_rng((seed, number, index)) for index in range(size))
+        _save_all(folder, (draw_crowd(r, cut)[0] for r in rng))
+
+
 def _write_drawn(
     made: TrialSet, seed: int, labelled: SceneKind, pool: SceneKind, held: SceneKind, count: int
 ) -> None:
@@ -297,6 +317,7 @@ MAKERS: dict[str, Callable[[TrialSet, int, int], None]] = {
     "fridge_small": _fridge_small,
     "fridge_rare": _fridge_rare,
     "smear": _smear,
+    "crowd": _crowd,
 }
 
 
