@@ -21,10 +21,11 @@ from hardmine.cli.console import (
     show_mining,
     show_rounds,
 )
-from hardmine.cli.model_commands import ListedImages, describe, result_rows
+from hardmine.cli.model_commands import describe, result_rows
 from hardmine.detections import Detections
 from hardmine.evaluation.measurement import Measurement
 from hardmine.mining.mine import MiningResult
+from hardmine.mining.sources.listed_images import ListedImages
 from hardmine.types import PoolScore, Problem
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from hardmine.detections import Detections
     from hardmine.inference.detector import Detector
     from hardmine.inference.export import Parity
-    from hardmine.inference.image_loading import ImageItem
     from hardmine.types import Problem
     from hardmine.workflows.choose_threshold import ThresholdResult
 
@@ -170,6 +169,7 @@ def predict_images(
         DataError: no image in the sources; or some could not be read, after all others were done.
     """
     from hardmine.inference.predict import chosen_point, score_items
+    from hardmine.mining.sources.listed_images import ListedImages
     from hardmine.types import Problem
 
     listed = ListedImages(sources, every)
@@ -198,82 +198,6 @@ def predict_images(
     if save is not None:
         console.note(f"pictures with boxes: {save}")
     _report(console, problems)
-
-
-class ListedImages:
-    """The images of files, folders and whatever else may be a pool, each once.
-
-    Attributes:
-        targets: of each image that was listed, the relative path to save its picture at, which no two
-            images share.
-        problems: what could not be listed.
-    """
-
-    def __init__(self, sources: Sequence[str], every: str | None = None) -> None:
-        """Open the sources.
-
-        Raises:
-            DataError: no such file or folder.
-        """
-        from hardmine.mining.sources.pool_source import open_source
-
-        self._parts = [s if _is_picture(s) else open_source(s, every) for s in sources]
-        self._given = [*sources]
-        self._taken: set[Path] = set()
-        self.targets: dict[str, Path] = {}
-        self.problems: list[Problem] = []
-
-    def count(self) -> int | None:
-        """Return how many images there are, each source counted by itself; ``None`` if not known."""
-        counts = [1 if isinstance(part, str) else part.count() for part in self._parts]
-        return None if None in counts else sum(count or 0 for count in counts)
-
-    def items(self) -> Iterator[ImageItem]:
-        """Yield the images; of a folder that was given by a relative path by relative names."""
-        from hardmine.inference.image_loading import ImageItem
-        from hardmine.mining.sources.pool_source import name_inside
-        from hardmine.types import Problem
-
-        for given, part in zip(self._given, self._parts, strict=True):
-            if isinstance(part, str):
-                if self._is_new(part, Path(part).name):
-                    yield ImageItem(part)
-                continue
-            for item in part.items():
-                if isinstance(item, Problem):
-                    self.problems.append(item)
-                    continue
-                inside = name_inside(part, item.name)
-                of_folder = item.read is None and Path(given).is_dir()
-                name = str(Path(given) / inside) if of_folder else item.name
-                if self._is_new(name, inside):
-                    yield replace(item, name=name)
-
-    def _is_new(self, name: str, inside: str) -> bool:
-        from hardmine.data.video import split_frame
-
-        if name in self.targets:
-            return False
-        parts = PurePosixPath(inside.replace("!/", "/")).parts
-        place = Path(*(part for part in parts if part not in ("/", "..")))
-        is_frame = split_frame(name) is not None
-        target = place.with_name(f"{place.name}.jpg") if is_frame else place.with_suffix(".jpg")
-        number = 2
-        while target in self._taken:
-            target = place.with_name(f"{place.stem}-{number}.jpg")
-            number += 1
-        self._taken.add(target)
-        self.targets[name] = target
-        return True
-
-
-def _is_picture(source: str) -> bool:
-    """Say whether a source is one file that holds one image."""
-    from hardmine.data.video import is_video
-    from hardmine.mining.sources.archives_and_videos import is_archive
-
-    of_many = source.lower().endswith(".txt") or is_video(source) or is_archive(source)
-    return not of_many and Path(source).is_file()
 
 
 def result_rows(
