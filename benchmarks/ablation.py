@@ -283,7 +283,7 @@ CONTRASTS = (
             "0 %:batch.negative_share=0",
             "10 %:batch.negative_share=0.1",
             "20 %:batch.negative_share=0.2",
-            "50 %:batch.negative_share=0.5",
+            "50 %:batch.negative_share=0.5+batch.min_object_share=0.5",
         ),
         negatives=True,
     ),

@@ -58,6 +58,10 @@ def test_round_trip_through_json(name: str) -> None:
             r"model\.backbone: .*'taps', 'timm', 'vgg16', 'small'",
         ),
         ("batch: {min_object_share: 2}", r"min_object_share: got 2\.0, wanted 0\.\.1"),
+        (
+            "batch: {min_object_share: 0.75, negative_share: 0.5}",
+            r"negative_share: got 0\.5, but batch\.min_object_share 0\.75 leaves 0\.25 at most",
+        ),
         ("augment: {max_expand: 0.5}", "max_expand >= 1"),
         ("- 1", "wanted a mapping of recipe keys, got list"),
         ("a: [", "not a readable recipe"),

@@ -68,6 +68,12 @@ class BatchConfig:
             raise ConfigError(f"batch.min_object_share: got {self.min_object_share}, wanted 0..1")
         if self.negative_share is not None and not 0.0 <= self.negative_share <= 1.0:
             raise ConfigError(f"batch.negative_share: got {self.negative_share}, wanted 0..1")
+        left = 1.0 - self.min_object_share
+        if self.negative_share is not None and self.negative_share > left + 1e-9:
+            raise ConfigError(
+                f"batch.negative_share: got {self.negative_share}, but batch.min_object_share "
+                f"{self.min_object_share} leaves {left:g} at most; lower that too"
+            )
 
 
 @dataclass(frozen=True, slots=True)
