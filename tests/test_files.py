@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import sqlite3
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 
 from hardmine import files
 from hardmine.errors import DataError
-from hardmine.files import write_atomic, write_json, write_text
+from hardmine.files import read_json, write_atomic, write_json, write_text
 
 
 def full_disk(*_: object) -> None:
@@ -121,3 +122,12 @@ def test_kill_9_while_writing(tmp_path: Path) -> None:
         values = json.loads(target.read_text())
         assert len(values) == 20000
         assert len(set(values)) == 1
+
+
+def test_half_of_an_emoji_stays_as_it_is_written(tmp_path: Path) -> None:
+    whole, half = json.dumps("\U0001f600"), '"cat \\ud83d"'
+    file = tmp_path / "names.json"
+    file.write_text(f"{{{half}: [{whole}, {half}, 1]}}", encoding="utf-8")
+    read = read_json(file)
+    assert read == {"cat \\ud83d": ["\U0001f600", "cat \\ud83d", 1]}
+    json.dumps(read, ensure_ascii=False).encode("utf-8")

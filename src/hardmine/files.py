@@ -252,16 +252,40 @@ def _peek(path: Path, size: int, changed: int) -> bytes:
 
 
 def read_json(path: Path, **options: Any) -> Any:
-    """Return the value in a JSON file; ``options`` go to `json.loads`.
+    """Return the value in a JSON file; ``options`` go to `json_value`.
 
     Raises:
         DataError: not readable, not UTF-8, or not JSON; the message names the file.
     """
     try:
-        return json.loads(read_text(path), **options)
+        return json_value(read_text(path), **options)
     except (OSError, ValueError, RecursionError, TextError) as error:
         reason = str(error) if isinstance(error, TextError) else f"cannot be read as JSON ({error})"
         raise DataError(f"{path}: {reason}") from None
+
+
+def json_value(text: str, **options: Any) -> Any:
+    """Return what a text of JSON holds; ``options`` go to `json.loads`.
+
+    Programs that cut a text in the middle of an emoji write one half of it, such as ``\\ud83d`` alone.
+    No file in UTF-8 can hold that, so it stays as it is written: six signs.
+    """
+    value = json.loads(text, **options)
+    return _halves_as_written(value) if _HALF.search(text) else value
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""What the escape of one half of a sign begins with."""
+
+
+def _halves_as_written(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, list):
+        return [_halves_as_written(item) for item in value]
+    if isinstance(value, dict):
+        return {_halves_as_written(key): _halves_as_written(item) for key, item in value.items()}
+    return value
 
 
 def same_text(text: str) -> str:

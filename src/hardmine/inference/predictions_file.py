@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
 from hardmine.errors import MALFORMED, ConfigError, DataError
-from hardmine.files import iter_lines, peek_text, read_json
+from hardmine.files import iter_lines, json_value, peek_text, read_json
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
@@ -602,7 +601,7 @@ def _json(path: Path) -> Any:
         lines = [line for line in iter_lines(path) if line.strip()] if _is_lines(path) else []
         try:
             if lines:
-                return [json.loads(line) for line in lines]
+                return [json_value(line) for line in lines]
         except ValueError:
             pass
         raise DataError(f"{error}; wanted a predictions file") from None

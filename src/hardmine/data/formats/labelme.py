@@ -40,7 +40,7 @@ from hardmine.data.formats.label_format import (
 from hardmine.data.formats.label_readers import PerImageSource
 from hardmine.data.formats.label_validation import LabelError
 from hardmine.errors import MALFORMED, DataError
-from hardmine.files import TextError, decode_text, peek_text, read_lines
+from hardmine.files import TextError, decode_text, json_value, peek_text, read_lines
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageRecord
 
@@ -67,7 +67,7 @@ def parse_labelme(path: Path) -> ImageLabels:
     """
     text = decode_text(path.read_bytes())
     try:
-        data = json.loads(text, object_hook=_without_pixels)
+        data = json_value(text, object_hook=_without_pixels)
     except (ValueError, RecursionError) as error:
         reason = f"cannot be read as JSON ({error})"
         raise LabelError(FindingKind.LABEL_BROKEN, reason) from None

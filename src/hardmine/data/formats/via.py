@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ from hardmine.data.formats.label_format import (
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import MALFORMED, DataError
-from hardmine.files import TextError, peek_text, read_json, read_text
+from hardmine.files import TextError, json_value, peek_text, read_json, read_text
 from hardmine.finding_kinds import FindingKind
 
 _JSON = re.compile(
@@ -140,7 +139,7 @@ def _read_csv(path: Path) -> Iterator[ImageLabels]:
 def _region_of(row: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the region of a line, None where it has none; an empty one where it is broken."""
     try:
-        shape, attributes = (json.loads(row.get(key) or "{}") for key in _COLUMNS[1:])
+        shape, attributes = (json_value(row.get(key) or "{}") for key in _COLUMNS[1:])
     except ValueError:
         return {}
     return {"shape_attributes": shape, "region_attributes": attributes} if shape else None
