@@ -48,6 +48,16 @@ def write_recording(root: Path) -> None:
         container.mux(stream.encode(None))
 
 
+def write_torchvision(world: Path) -> None:
+    """Write weights of an SSDLite with two classes, ``model.pth``."""
+    import torch
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    network = get_model("ssdlite320_mobilenet_v3_large", weights_backbone=None, num_classes=3)
+    torch.save(network.state_dict(), world / "model.pth")
+
+
 def commands_of(page: str) -> list[list[str]]:
     """Return the words of every command in the page's plain code blocks."""
     text = (ROOT / "docs" / "clients" / f"{page}.md").read_text(encoding="utf-8")

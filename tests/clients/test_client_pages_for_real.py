@@ -13,9 +13,14 @@ import test_other_clients
 from test_huggingface_client import saved, yolos
 from test_other_clients import random_rfdetr
 from test_ultralytics_client import checkpoint
-from torchvision.models import get_model
 
-from client_pages import commands_of, make_client_world, run_page, write_recording
+from client_pages import (
+    commands_of,
+    make_client_world,
+    run_page,
+    write_recording,
+    write_torchvision,
+)
 from shelf_world import CLASSES
 
 SMALL = {"@640": "@64", "@320": "@64"}
@@ -40,14 +45,6 @@ def prepare(page: str, world: Path, patch: pytest.MonkeyPatch) -> None:
             write_torchvision(world)
     if page == "camera_videos":
         write_recording(world)
-
-
-def write_torchvision(world: Path) -> None:
-    import torch
-
-    torch.manual_seed(0)
-    network = get_model("ssdlite320_mobilenet_v3_large", weights_backbone=None, num_classes=3)
-    torch.save(network.state_dict(), world / "model.pth")
 
 
 def reduced(words: list[str]) -> list[str]:

@@ -10,11 +10,16 @@ from pathlib import Path
 
 import framework_stand_ins
 import pytest
-import torch
 from framework_stand_ins import install
-from torchvision.models import get_model
 
-from client_pages import PAGES, commands_of, make_client_world, run_page, write_recording
+from client_pages import (
+    PAGES,
+    commands_of,
+    make_client_world,
+    run_page,
+    write_recording,
+    write_torchvision,
+)
 from shelf_world import CLASSES
 
 STAND_IN = {
@@ -44,13 +49,6 @@ def prepare(page: str, world: Path, patch: pytest.MonkeyPatch) -> None:
         (world / "labels.txt").write_text("\n".join(CLASSES) + "\n")
     if page == "camera_videos":
         write_recording(world)
-
-
-def write_torchvision(world: Path) -> None:
-    """Write weights of an SSDLite with two classes, ``model.pth``."""
-    torch.manual_seed(0)
-    network = get_model("ssdlite320_mobilenet_v3_large", weights_backbone=None, num_classes=3)
-    torch.save(network.state_dict(), world / "model.pth")
 
 
 @pytest.mark.parametrize("page", PAGES)
