@@ -133,3 +133,16 @@ def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
     """Return the supported first, then what could not be answered, then the others."""
     ranks = {Answer.SUPPORTED: 0, Answer.UNKNOWN: 1, Answer.NOT_SUPPORTED: 2}
     return tuple(sorted(findings, key=lambda each: ranks[each.verdict.answer]))
+
+
+NO_TELEMETRY = "There is no telemetry; train the run again with this version to see this."
+
+
+def unknown(reason: str) -> Verdict:
+    """Return the verdict where nothing could be measured."""
+    return Verdict(Answer.UNKNOWN, "not measured", (reason,))
+
+
+def answer_of(is_so: bool) -> Answer:
+    """Return the answer to what was measured."""
+    return Answer.SUPPORTED if is_so else Answer.NOT_SUPPORTED

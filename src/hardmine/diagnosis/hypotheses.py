@@ -11,17 +11,22 @@ Limits were set on drawn worlds in which each cause was planted (docs/diagnosis.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from hardmine.diagnosis.diagnosis_result import Answer, Hypothesis, Verdict
+from hardmine.diagnosis.diagnosis_result import (
+    NO_TELEMETRY,
+    Answer,
+    Hypothesis,
+    Verdict,
+    answer_of,
+    unknown,
+)
 from hardmine.diagnosis.evidence import Evidence, distortions
-from hardmine.diagnosis.probe import FOUND, SetProbe, Suspect
+from hardmine.diagnosis.level_hypothesis import test_levels
+from hardmine.diagnosis.probe import SetProbe, Suspect
 from hardmine.evaluation.intervals import poisson_limits
-from hardmine.evaluation.operating_promise import share_limits
-from hardmine.losses.negative_mining import LevelQuotaConfig
 from hardmine.prior_design.coverage import Coverage
 
 LEAST_GRADIENT = 0.05
@@ -30,8 +35,6 @@ nothing."""
 LEAST_REACH = 0.5
 """Share of objects that a prior reaches by the matcher's threshold."""
 MOST_DISTORTION = 1.6
-ONE_LEVEL = 0.95
-"""Share of the positives on one level."""
 BOX_SHARE = (0.125, 4.0)
 """Gradient of boxes over that of classes, at the weights that both share."""
 MOST_NEGATIVES = 10.0
@@ -47,24 +50,6 @@ LEAST_RECALL = 0.6
 MOST_GAP = 0.25
 """Recall on the training images less that on the validation images."""
 _FEW_OBJECTS = 20
-LESS_FOUND = 0.1
-"""By how much recall on a starved level lies below that of the other objects, with 95 % confidence."""
-_FEW_ON_A_LEVEL = 8
-_CONFIDENCE = 0.95
-SIZES = (
-    ("below 32 px in the network's input", 0.0, 32.0**2),
-    ("of 32 to 96 px in the network's input", 32.0**2, 96.0**2),
-    ("of 96 px and more in the network's input", 96.0**2, np.inf),
-)
-"""Sizes of objects: name, lowest area and the area from which the next size begins, px²."""
-
-
-def _unknown(reason: str) -> Verdict:
-    return Verdict(Answer.UNKNOWN, "not measured", (reason,))
-
-
-def _answer(is_so: bool) -> Answer:
-    return Answer.SUPPORTED if is_so else Answer.NOT_SUPPORTED
 
 
 def judge(hypothesis: Hypothesis, evidence: Evidence) -> Verdict:
@@ -75,7 +60,6 @@ def judge(hypothesis: Hypothesis, evidence: Evidence) -> Verdict:
     return found
 
 
-NO_TELEMETRY = "There is no telemetry; train the run again with this version to see this."
 DIVERGED = "The gradients are no numbers: the training has diverged."
 UNFINISHED = (
     "The training has not come to its end, and more steps alone may change this. Let it go on with "
@@ -90,7 +74,7 @@ def test_floor(evidence: Evidence) -> Verdict:
     images, empty = evidence.last("images"), evidence.last("images_without_objects")
     share = evidence.last("gradient_share_without_objects")
     if images is None or empty is None or share is None:
-        return _unknown(NO_TELEMETRY)
+        return unknown(NO_TELEMETRY)
     if not empty:
         said = "No image without objects was trained on, so the run cannot show it."
         if floor == 0:
@@ -113,7 +97,7 @@ def test_floor(evidence: Evidence) -> Verdict:
         ),
     }
     return Verdict(
-        _answer(ratio < LEAST_GRADIENT),
+        answer_of(ratio < LEAST_GRADIENT),
         f"{ratio:.2f} times the gradient of an image with objects (limit: below {LEAST_GRADIENT:g})",
         tuple(reasons),
         "loss.selection.floor: how many negatives an image gives that has no object",
@@ -126,7 +110,7 @@ def test_priors(evidence: Evidence) -> Verdict:
     """Priors against the labels, the resize, and a loss that depends on how a batch is composed."""
     coverage = evidence.coverage
     if coverage is None or evidence.data is None or not len(coverage.boxes):
-        return _unknown(NO_IMAGES)
+        return unknown(NO_IMAGES)
     total = coverage.total()
     bent = float(np.median(distortions(evidence.data, evidence.recipe.resize)))
     reasons = [
@@ -149,7 +133,7 @@ def test_priors(evidence: Evidence) -> Verdict:
             "resize_mode: keep the aspect ratio of images",
         )
     return Verdict(
-        _answer(unfit or bends),
+        answer_of(unfit or bends),
         f"{total.reach:.0%} of the objects are reached by a prior (limit: {LEAST_REACH:.0%}), "
         "distortion "
         f"{bent:.2f} (limit: {MOST_DISTORTION:g})",
@@ -189,207 +173,6 @@ def _swing(evidence: Evidence) -> str:
     )
 
 
-def test_levels(evidence: Evidence) -> Verdict:
-    """Positives, negatives and priors of each level, and how well each level knows its classes."""
-    if not evidence.telemetry:
-        return _unknown(NO_TELEMETRY)
-    if evidence.num_levels < 2:
-        return Verdict(Answer.NOT_SUPPORTED, "one level", ("The network has one level.",))
-    columns = {name: evidence.by_level(name) for name in ("priors", "positives", "negatives")}
-    shares = {
-        name: [value / max(1e-9, sum(values)) for value in values]
-        for name, values in columns.items()
-    }
-    if not sum(columns["positives"]):
-        return _unknown("No positive was trained on.")
-    top = int(np.argmax(shares["positives"]))
-    alone = shares["positives"][top] >= ONE_LEVEL
-    reasons = [
-        f"Level {top} has {shares['positives'][top]:.0%} of the positives, "
-        f"{shares['negatives'][top]:.0%} of the "
-        f"selected negatives and {shares['priors'][top]:.0%} of the priors (level 0 is the finest)."
-    ]
-    reasons += [
-        f"Level {level} has priors but no positive, so it learns only background."
-        for level, value in enumerate(columns["positives"])
-        if value < 0.5 and columns["priors"][level]
-    ]
-    starved, spared = _starved(evidence)
-    reasons += [*starved.values(), *spared, *_by_size(evidence)]
-    option, settings = _share_the_work(evidence, alone)
-    if not alone and evidence.train is None:
-        reasons.append("Whether a level starves is seen on the training images; give --data.")
-    return Verdict(
-        _answer(alone or bool(starved)) if alone or evidence.train is not None else Answer.UNKNOWN,
-        f"{shares['positives'][top]:.0%} of the positives on one level (limit: {ONE_LEVEL:.0%}), "
-        + _counted(starved, evidence.categories),
-        tuple(reasons),
-        option,
-        settings,
-        alone,
-        reads_weights=not alone,
-        ticks=tuple(f"level {level}" for level in range(evidence.num_levels)),
-        bars={f"share of {name}": tuple(values) for name, values in shares.items()},
-    )
-
-
-def _share_the_work(evidence: Evidence, alone: bool) -> tuple[str, tuple[str, ...]]:
-    """Return the option and the settings that spread the work over the levels."""
-    if alone:
-        return "model.priors: spread the sizes over the levels", ()
-    if isinstance(evidence.recipe.loss.selection, LevelQuotaConfig):
-        return (
-            "epochs, and more images with these classes: each level has a quota of its own already",
-            (f"epochs={2 * evidence.recipe.epochs:g}",),
-        )
-    return (
-        "loss.selection: a quota of negatives for each level; or a model whose levels share one head "
-        "(ssd320_mobilenet_v2_fpnlite)",
-        ("loss.selection.kind=level_quota",),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What a level is trained with for all classes, or for one of them (``label``; 0 for all).
-
-    ``against`` counts the negatives, and for one class the positives of the others, per positive.
-    """
-
-    level: int
-    label: int
-    positives: float
-    own: float
-    against: float
-
-
-def _parts_of_levels(evidence: Evidence) -> list[_Part]:
-    """Return what telemetry knows of each level, and of each class on it where there are several.
-
-    Negatives that fill an image up to the floor are left out: they come from images with few objects,
-    stand against no positive of these, and most lie on the level with the most priors.
-    """
-    counted = [evidence.by_level(name) for name in ("negatives", "floor_negatives")]
-    negatives = [max(0.0, value - filled) for value, filled in zip(*counted, strict=True)]
-    parts = []
-    for level, against in enumerate(negatives):
-        pairs = {}
-        for label, name in enumerate(evidence.categories, 1):
-            count = evidence.last(f"level{level}.own.{name}.positives")
-            own = evidence.last(f"level{level}.own.{name}")
-            if count and own is not None:
-                pairs[label] = (count, own)
-        total = sum(count for count, _ in pairs.values())
-        if total:
-            own = sum(count * own for count, own in pairs.values()) / total
-            parts.append(_Part(level, 0, total, own, against / total))
-        if len(pairs) > 1:
-            parts += [
-                _Part(level, label, count, own, (against + total - count) / count)
-                for label, (count, own) in pairs.items()
-            ]
-    return parts
-
-
-def _counted(starved: Iterable[_Part], categories: Sequence[str]) -> str:
-    """Return how many levels starve, and which classes on a level do."""
-    levels = {part.level for part in starved}
-    names = [
-        repr(categories[label - 1]) for label in sorted({part.label for part in starved} - {0})
-    ]
-    which = f" (above all {', '.join(names)})" if names else ""
-    return f"{len(levels)} level{'' if len(levels) == 1 else 's'} with poorly known classes{which}"
-
-
-def _starved(evidence: Evidence) -> tuple[dict[_Part, str], list[str]]:
-    """Return a sentence for each level, or class on a level, that starves, and for each that seems to.
-
-    It seems to where its classes are known half as well as on all levels together while it has more than
-    twice as much against each positive. It does starve when the training images show the harm: those of
-    its objects that no other level's priors reach better are found less often than the others.
-    """
-    probe, parts = evidence.train, _parts_of_levels(evidence)
-    whole = [part for part in parts if not part.label]
-    total = sum(part.positives for part in whole)
-    if probe is None or not total:
-        return {}, []
-    mean = sum(part.own * part.positives for part in whole) / total
-    against = sum(part.against * part.positives for part in whole) / total
-    classes = len({part.label for part in parts if part.label})
-    starved, spared = {}, []
-    for part in parts:
-        usual = classes * (against + 1.0) if part.label else against
-        if mean < 0.2 or part.own >= 0.5 * mean or part.against <= 2.0 * usual:
-            continue
-        what = f"Level {part.level}"
-        if part.label:
-            what = f"Class {evidence.categories[part.label - 1]!r} on level {part.level}"
-        said = (
-            f"{what}, with {part.positives / total:.0%} of the positives, has a probability of "
-            f"{part.own:.2f} at these ({mean:.2f} over all levels), and has {part.against:.1f} "
-            f"negatives {'and positives of other classes ' if part.label else ''}per positive "
-            f"({usual:.1f})"
-        )
-        harm, is_harmed = _less_found(probe, part)
-        if is_harmed:
-            starved[part] = f"{said}. {harm}"
-        elif not part.label:
-            spared.append(f"{said}. {harm}")
-    return starved, spared
-
-
-def _less_found(probe: SetProbe, part: _Part) -> tuple[str, bool]:
-    """Return how often the objects of a level are found, and whether that is less often than others."""
-    mine = probe.object_level == part.level
-    if part.label:
-        mine &= probe.object_label == part.label
-    found, count = probe.object_iou >= FOUND, int(mine.sum())
-    if count < _FEW_ON_A_LEVEL or mine.all():
-        objects = "object is" if count == 1 else "objects are"
-        return (
-            f"{count or 'No'} {objects} best met by a prior there, too few to say that this does harm.",
-            False,
-        )
-    most = share_limits(int(found[mine].sum()), count, _CONFIDENCE)[1]
-    others = float(found[~mine].mean())
-    said = (
-        f"Of the {count} training objects that its priors meet best {found[mine].mean():.0%} are found, "
-        f"of the others {others:.0%}"
-    )
-    if most < others - LESS_FOUND:
-        return f"{said}.", True
-    return f"{said}: no harm is shown.", False
-
-
-def _by_size(evidence: Evidence) -> list[str]:
-    """Return a sentence on recall and alarms for each size of objects, in the network's input."""
-    probe = evidence.train if evidence.val is None else evidence.val
-    if probe is None:
-        return []
-    where = "training" if evidence.val is None else "validation"
-    alarm_area = np.array([each.area for each in probe.suspects])
-    said = []
-    for name, low, high in SIZES:
-        mine = (probe.object_area >= low) & (probe.object_area < high)
-        alarms = int(((alarm_area >= low) & (alarm_area < high)).sum())
-        if mine.any():
-            said.append(
-                f"Of the {mine.sum()} {where} objects {name} it finds "
-                f"{(probe.object_iou[mine] >= FOUND).mean():.0%}; {_detections(alarms)} of this size "
-                "and explained by no label."
-            )
-        elif alarms:
-            said.append(
-                f"No {where} object is {name.removeprefix('of ')}, and {_detections(alarms)}, all "
-                "explained by no label."
-            )
-    return said
-
-
-def _detections(count: int) -> str:
-    return "1 detection is" if count == 1 else f"{count} detections are"
-
-
 def test_localisation(evidence: Evidence) -> Verdict:
     """The gradients of boxes and of classes at the weights that both share."""
     weight = evidence.recipe.loss.box_weight
@@ -399,10 +182,10 @@ def test_localisation(evidence: Evidence) -> Verdict:
     }
     found = evidence.gradients
     if found is None or not found.classification:
-        return _unknown(NO_IMAGES)
+        return unknown(NO_IMAGES)
     ratio = found.boxes / found.classification
     if not np.isfinite(ratio):
-        return _unknown(DIVERGED)
+        return unknown(DIVERGED)
     low, high = BOX_SHARE
     better = max(0.05, weight / ratio) if ratio > high else min(20.0, max(weight, 0.05) / ratio)
     reasons = (
@@ -411,7 +194,7 @@ def test_localisation(evidence: Evidence) -> Verdict:
         f"classes, with loss.box_weight {weight:g}.",
     )
     return Verdict(
-        _answer(not low <= ratio <= high),
+        answer_of(not low <= ratio <= high),
         f"the gradient of boxes is {ratio:.2f} times that of classes (limits: {low:g} to {high:g})",
         reasons,
         "loss.box_weight: the weight of the localisation loss",
@@ -423,10 +206,10 @@ def test_localisation(evidence: Evidence) -> Verdict:
 def test_gradient(evidence: Evidence) -> Verdict:
     """How many negatives are selected per positive, spikes, and the directions of gradients."""
     if not evidence.telemetry:
-        return _unknown(NO_TELEMETRY)
+        return unknown(NO_TELEMETRY)
     positives, negatives = sum(evidence.by_level("positives")), sum(evidence.by_level("negatives"))
     if not positives:
-        return _unknown("No positive was trained on.")
+        return unknown("No positive was trained on.")
     ratio = max(0.0, negatives - _from_the_floor(evidence)) / positives
     spike = _spike(evidence)
     reasons = [
@@ -454,7 +237,7 @@ def test_gradient(evidence: Evidence) -> Verdict:
         "from selected negatives": _summed(evidence, "negative_gradient"),
     }
     return Verdict(
-        _answer(ratio >= MOST_NEGATIVES or spike >= MOST_SPIKE),
+        answer_of(ratio >= MOST_NEGATIVES or spike >= MOST_SPIKE),
         f"{ratio:.1f} negatives per positive (limit: {MOST_NEGATIVES:g}), spikes of {spike:.1f} "
         f"(limit: {MOST_SPIKE:g})",
         tuple(reasons),
@@ -498,10 +281,10 @@ def test_ambiguity(evidence: Evidence) -> Verdict:
     """Labels that detections overlap only in part, and negatives that overlap an object in part."""
     train, val = evidence.train, evidence.val
     if train is None:
-        return _unknown(NO_IMAGES)
+        return unknown(NO_IMAGES)
     touched = int((train.object_iou > 0).sum())
     if touched < _FEW_OBJECTS:
-        return _unknown(f"Only {touched} labels are touched by a detection of their class.")
+        return unknown(f"Only {touched} labels are touched by a detection of their class.")
     values = {"training": train.half_met, "validation": None if val is None else val.half_met}
     known = {name: value for name, value in values.items() if value is not None}
     where = max(known, key=lambda name: known[name])
@@ -522,7 +305,7 @@ def test_ambiguity(evidence: Evidence) -> Verdict:
         )
         bars = {"negatives": tuple(counts), "their gradient": tuple(norms)}
     return Verdict(
-        _answer(worst >= MOST_HALF_MET),
+        answer_of(worst >= MOST_HALF_MET),
         f"{worst:.0%} of the {where} labels overlap only in part (limit: {MOST_HALF_MET:.0%})",
         tuple(reasons),
         "the labels first (look at the pictures); then loss.assigner.ignore_above: priors that "
@@ -552,13 +335,13 @@ def test_labels(evidence: Evidence) -> Verdict:
     """Confident detections on training images that no label explains."""
     train = evidence.train
     if train is None:
-        return _unknown(NO_IMAGES)
+        return unknown(NO_IMAGES)
     usual = train.usual_score
     objects = len(train.object_iou)
     if usual is None or objects < _FEW_OBJECTS:
-        return _unknown("Too few labels are found to say what a confident detection is.")
+        return unknown("Too few labels are found to say what a confident detection is.")
     if (train.recall or 0.0) < 0.3:
-        return _unknown(
+        return unknown(
             f"The network finds only {train.recall:.0%} of its labels, so its detections say nothing "
             "about missing ones."
         )
@@ -574,7 +357,7 @@ def test_labels(evidence: Evidence) -> Verdict:
         "missing_labels.csv lists the places, the surest first; look at them whatever the answer is.",
     )
     return Verdict(
-        _answer(least >= MOST_UNEXPLAINED),
+        answer_of(least >= MOST_UNEXPLAINED),
         f"{100 * share:.1f} places without a label for 100 labels, {100 * least:.1f} or more with 95 % "
         f"confidence (limit: {100 * MOST_UNEXPLAINED:g})",
         reasons,
@@ -591,7 +374,7 @@ def test_capacity(evidence: Evidence) -> Verdict:
     """What the network knows of its own training images, and of those that it never saw."""
     train, val = evidence.train, evidence.val
     if train is None or train.recall is None:
-        return _unknown(NO_IMAGES)
+        return unknown(NO_IMAGES)
     reasons = [f"It finds {train.recall:.0%} of the labels of its own training images."]
     gap = 0.0
     if val is not None and val.recall is not None:
@@ -621,7 +404,7 @@ def test_capacity(evidence: Evidence) -> Verdict:
     if val is not None and val.recall is not None:
         bars["validation"] = (val.recall, val.own_probability or 0.0)
     return Verdict(
-        _answer(small or by_heart or bool(lost)),
+        answer_of(small or by_heart or bool(lost)),
         f"recall {train.recall:.2f} on the training images (limit: {LEAST_RECALL:g}), "
         f"{round(gap, 2) + 0.0:+.2f} against validation "
         f"(limit: {MOST_GAP:+g})",
