@@ -7,7 +7,7 @@ import pytest
 from eval_worlds import empties, found, one_object_each, random_scored, record, scored
 
 from hardmine.errors import DataError
-from hardmine.evaluation.measurement import Measurement, measure
+from hardmine.evaluation.measurement import Measurement, measure, training_sample
 from hardmine.types import ImageState
 
 KEY = "alarms_per_image_at_recall_0.8"
@@ -45,6 +45,38 @@ def test_the_main_figures_are_those_of_the_held_out_set() -> None:
     val, loud, quiet = one_object_each(0.5), empties([0.9]), empties([])
     assert measure(val, {"stop": loud, "held_out": quiet}, draws=5).to_dict()[KEY] == 0.0
     assert measure(val, {"mine": loud, "stop": quiet}, draws=5).to_dict()[KEY] == 1.0
+
+
+def test_what_is_found_in_training_images_stands_beside() -> None:
+    val = one_object_each(0.9)
+    # One of two objects is found: precision 1 up to recall .5, which is 51 of 101 points.
+    half = scored(
+        [record((1, 5, 5, 40, 40), name="a.jpg"), record((1, 5, 5, 40, 40), name="b.jpg")],
+        [found((0.9, 1, 5, 5, 40, 40)), found()],
+    )
+    assert plain(measure(val, {}, draws=5, training=half))["training"] == {
+        "images": 2,
+        "AP50": pytest.approx(51 / 101),
+    }
+    assert plain(measure(val, {}, draws=5))["training"] is None
+    nothing = half.subset([])
+    assert plain(measure(val, {}, draws=5, training=nothing))["training"] is None
+
+
+def test_the_sample_of_training_images_holds_objects_and_is_the_same_again() -> None:
+    few = [record((1, 5, 5, 40, 40), name=f"{i}.jpg") for i in range(3)]
+    others = [
+        record(name=f"{state}.jpg", state=state)
+        for state in (ImageState.VERIFIED_EMPTY, ImageState.UNREVIEWED)
+    ]
+    small = scored([*others, *few], [found()] * 5).dataset
+    assert [r.path.name for r in training_sample(small).records] == ["0.jpg", "1.jpg", "2.jpg"]
+    many = [record((1, 5, 5, 40, 40), name=f"{i:03}.jpg") for i in range(130)]
+    large = scored(many, [found()] * 130).dataset
+    names = [r.path.name for r in training_sample(large, seed=1).records]
+    assert len(set(names)) == 100
+    assert names == sorted(names) == [r.path.name for r in training_sample(large, seed=1).records]
+    assert names != [r.path.name for r in training_sample(large, seed=2).records]
 
 
 def test_no_detections_at_all() -> None:

@@ -58,6 +58,9 @@ def test_the_figures_of_a_row(inputs: dict[str, Any], tmp_path: Path) -> None:
     assert first["recall_at_first_threshold"] == 0.8
     assert second["alarms_per_image_at_recall_0.8"] == 0
     assert set(first["negatives"]) == {"held_out", "stop"}  # 16 px boxes in 32 px leave no crop
+    # Of the 23 images of round 1 three have no objects.
+    measured = json.loads((tmp_path / "run" / "metrics.json").read_text())["measurements"]
+    assert [measured[f"mined-{n}"]["training"] for n in (0, 1)] == [{"images": 20, "AP50": 1.0}] * 2
 
 
 def test_crops_of_validation_images_are_measured_beside(

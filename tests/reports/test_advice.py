@@ -69,6 +69,33 @@ def test_a_weak_threshold_is_named_with_what_to_do() -> None:
     assert not is_weak(None)
 
 
+def test_what_was_learned_of_the_training_images_decides_whether_to_train_longer() -> None:
+    def said(learned: int, of: int) -> str:
+        rows = [
+            found(image(str(i), (1,)), *([(0.9, 1, 0)] if i < learned else [])) for i in range(of)
+        ]
+        images = tuple(image(str(i), (1,)) for i in range(of))
+        training = Scored(Dataset(CLASSES, images, Path("set")), tuple(rows))
+        figures = measure(
+            scores(20, (0.15, 1, 0), labels=(1,)),
+            {"held_out": scores(30)},
+            draws=5,
+            training=training,
+        ).to_dict()
+        return " | ".join(warning_lines(figures))
+
+    # 96 of 100 found: AP50 is 97 / 101, since recall 0 counts as a point.
+    short = said(96, 100)
+    assert short.startswith("On 100 of the images that it was trained on, AP50 is 0.960")
+    assert "Train twice as long (--epochs)." in short
+    assert "more labelled images" not in short
+    enough = said(97, 100)  # 98 / 101 = .9703
+    assert "trained on, AP50" not in enough
+    assert "which is weak" in enough
+    assert "Give more labelled images (the detector has learned those that it has" in enough
+    assert "Train longer" not in enough
+
+
 def test_a_class_that_is_never_detected_is_named_even_where_recall_is_not_reached() -> None:
     val = scores(20, (0.9, 1, 0), labels=(1, 2))
     said = steps(val, scores(30))

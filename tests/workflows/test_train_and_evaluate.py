@@ -71,6 +71,8 @@ def test_train_negatives_are_trained_on_and_negatives_never(
     assert world.trainings[0]["images"] == 14 + 5
     assert json.loads(result.checkpoint.read_text())["learned"] == ["k0"]
     assert metrics_of(out)["train_negatives"] == 5
+    # Every object is found; the five images without objects have no part in it.
+    assert metrics_of(out)["measurement"]["training"] == {"images": 14, "AP50": 1.0}
     assert metrics_of(out)["measurement"]["negatives"]["held_out"]["alarms"] == 0
 
 

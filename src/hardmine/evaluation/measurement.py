@@ -50,10 +50,28 @@ from hardmine.evaluation.intervals import (
     bootstrap_interval,
 )
 from hardmine.evaluation.scored_images import Scored
-from hardmine.types import I64
+from hardmine.types import I64, Dataset, ImageState
 
 PRIMARY = "held_out"
 """The negative set that the main figures use, when there is one of this name."""
+MOST_TRAINING_IMAGES = 100
+"""A sample of the training images says whether a training was long enough."""
+
+
+def training_sample(train: Dataset, *, seed: int = 0) -> Dataset:
+    """Return up to 100 of the images with objects that a detector was trained on, in their order."""
+    known = [record for record in train.records if record.state is ImageState.LABELLED]
+    count = min(len(known), MOST_TRAINING_IMAGES)
+    chosen = np.random.default_rng(seed).choice(len(known), count, replace=False)
+    return train.with_records([known[index] for index in sorted(chosen)])
+
+
+@dataclass(frozen=True)
+class TrainingFit:
+    """What a detector finds in images that it was trained on: it should find nearly all."""
+
+    images: int
+    ap50: float | None
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,8 @@ class Measurement:
     """Of the alarms that people confirmed, those that fire again; None where none were given."""
     levels: tuple[LevelRow, ...] = ()
     """What each level of the priors does where mistakes are counted; empty where that is not known."""
+    training: TrainingFit | None = None
+    """None where the training images are not known."""
 
     def __repr__(self) -> str:
         parts = [f"AP {_shown(self.ap.ap)}", f"AP50 {_shown(self.ap.ap50)}"]
@@ -169,6 +189,9 @@ class Measurement:
             "negatives": {name: self._set_dict(part) for name, part in self.negatives.items()},
             "known_alarms": None if self.known_alarms is None else self.known_alarms.to_dict(),
             "levels": [asdict(row) for row in self.levels],
+            "training": None
+            if self.training is None
+            else {"images": self.training.images, "AP50": self.training.ap50},
             "bootstrap": {"draws": self.draws, "seed": self.seed},
         }
 
@@ -207,6 +230,7 @@ def measure(
     draws: int = DRAWS,
     seed: int = 0,
     level_of_prior: I64 | None = None,
+    training: Scored | None = None,
 ) -> Measurement:
     """Measure a detector's results on a validation set and on sets of images without objects.
 
@@ -216,6 +240,7 @@ def measure(
         recall: where alarms are counted, IoU .5, classes pooled.
         draws: bootstrap draws. ``seed`` fixes them.
         level_of_prior: i64[A], for the figures per level; detections then know their prior.
+        training: images that the detector was trained on.
 
     Raises:
         ValueError: ``recall`` is outside (0, 1].
@@ -250,6 +275,9 @@ def measure(
         levels=()
         if level_of_prior is None
         else level_rows(known, negatives, counted_from, level_of_prior),
+        training=None
+        if training is None or not len(training)
+        else TrainingFit(len(training), average_precision(training).ap50),
     )
 
 

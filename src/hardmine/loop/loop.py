@@ -231,7 +231,7 @@ def _run_loop(
             sets,
             steps,
             CachedTraining(steps, backend, start, device),
-            CachedMeasurement(steps, backend, sets.val, counted, draws, seed, device),
+            CachedMeasurement(steps, backend, sets.train, sets.val, counted, draws, seed, device),
             CandidateSearch(steps, backend, sets, store, options),
             Acceptance(_accept(options), store, root, sets.mine_from),
         )

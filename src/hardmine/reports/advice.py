@@ -18,6 +18,8 @@ WEAK_SCORE = 0.2
 """Below this a threshold is weak: objects hardly differ from background there."""
 HARDLY_FOUND = 0.1
 """A class of whose objects a smaller share is found is as good as never detected."""
+LEARNED = 0.97
+"""AP50 on the images of its own training that a detector reaches when it was trained long enough."""
 _MANY_ALARMS = 0.05
 _FEW_ALARMS = 10
 _FINDS_MOST = 0.95
@@ -62,6 +64,33 @@ def _advice(figures: Figures) -> list[Advice]:
     return [advice for advice in found if advice is not None]
 
 
+def _training_was_too_short(figures: Figures) -> Advice | None:
+    fit = figures.get("training") or {}
+    ap50 = fit.get("AP50")
+    if ap50 is None or ap50 >= LEARNED:
+        return None
+    return Advice(
+        f"On {fit['images']} of the images that it was trained on, AP50 is {number(ap50)}: training "
+        "ended before the detector had learned them.",
+        "Train twice as long (--epochs). If AP50 there stays below "
+        f"{LEARNED:g}, look at the labels ('hardmine check'), or take a larger model.",
+        warns=True,
+    )
+
+
+def _train_longer_or_label(figures: Figures) -> str:
+    """Return what raises the scores of objects, as far as it is known whether training was too short."""
+    ap50 = (figures.get("training") or {}).get("AP50")
+    if ap50 is None:
+        return "Train longer (--epochs) or give more labelled images"
+    if ap50 < LEARNED:
+        return "Train longer (--epochs)"
+    return (
+        "Give more labelled images (the detector has learned those that it has, so that longer training "
+        "will hardly help)"
+    )
+
+
 def _recall_is_not_reached(figures: Figures) -> Advice | None:
     most = figures.get("max_recall")
     if figures.get("score_threshold") is not None or most is None:
@@ -69,8 +98,8 @@ def _recall_is_not_reached(figures: Figures) -> Advice | None:
     return Advice(
         f"At most {share(most)} of the objects are found at any score, so that alarms cannot be "
         "counted at recall 0.8.",
-        "Train longer (--epochs) or give more labelled images. For a model of Hardmine, 'hardmine "
-        "priors coverage' shows which boxes no prior reaches.",
+        f"{_train_longer_or_label(figures)}. For a model of Hardmine, 'hardmine priors coverage' shows "
+        "which boxes no prior reaches.",
         warns=True,
     )
 
@@ -83,9 +112,9 @@ def _threshold_is_weak(figures: Figures) -> Advice | None:
         f"80 % of the objects are found only from score {number(threshold)} on, which is weak "
         f"(below {WEAK_SCORE:g}): at such scores objects hardly differ from "
         "background, and another training may give quite other alarms.",
-        "Train longer (--epochs) or give more labelled images; for a model of Hardmine, let the recipe "
-        "choose itself (without --model and --recipe). Until then read the alarms at recall 0.5, which "
-        "lie at a higher score.",
+        f"{_train_longer_or_label(figures)}; for a model of Hardmine, let the recipe choose itself "
+        "(without --model and --recipe). Until then read the alarms at recall 0.5, which lie at a "
+        "higher score.",
         warns=True,
     )
 
@@ -177,6 +206,7 @@ def _alarms_are_few(figures: Figures) -> Advice | None:
 
 
 RULES: Sequence[Callable[[Figures], Advice | None]] = (
+    _training_was_too_short,
     _recall_is_not_reached,
     _threshold_is_weak,
     _class_is_hardly_found,

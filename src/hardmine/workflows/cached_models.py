@@ -272,11 +272,13 @@ def detect_sets(
 class CachedMeasurement:
     """Measures models on fixed sets; detections are written once, figures derive from them.
 
-    ``negatives`` are sets without objects by name: ``held_out`` (final), ``stop``, ``crops``.
+    ``negatives`` are sets without objects by name: ``held_out`` (final), ``stop``, ``crops``. Of
+    ``train``, which all models were trained on, a sample says whether that was long enough.
     """
 
     steps: Steps
     backend: Backend
+    train: Dataset
     val: Dataset
     negatives: Mapping[str, Dataset]
     draws: int
@@ -300,19 +302,27 @@ class CachedMeasurement:
         return MeasuredModel(model, self.steps.root / "evaluations" / model.key, figures)
 
     def _measure(self, model: TrainedModel, label: str, folder: Path) -> dict[str, Any]:
-        from hardmine.evaluation.measurement import measure
+        from hardmine.evaluation.measurement import measure, training_sample
         from hardmine.evaluation.scored_images import save_detections
         from hardmine.inference.detector import level_of_prior
 
         detector = self.backend.load_detector(model.checkpoint, self.device)
-        parts = {"val": self.val, **self.negatives}
+        sample = training_sample(self.train, seed=self.seed)
+        parts = {"training": sample, "val": self.val, **self.negatives}
         scored = detect_sets(detector, parts, self.backend, self.steps.progress, label)
+        training = scored.pop("training")
         for name, part in scored.items():
             save_detections(folder / f"{name}.json", part)
         val = scored.pop("val")
         levels = level_of_prior(detector)
         return measure(
-            val, scored, recall=RECALL, draws=self.draws, seed=self.seed, level_of_prior=levels
+            val,
+            scored,
+            recall=RECALL,
+            draws=self.draws,
+            seed=self.seed,
+            level_of_prior=levels,
+            training=training,
         ).to_dict()
 
     def scored(self, measured: MeasuredModel, name: str) -> Scored:

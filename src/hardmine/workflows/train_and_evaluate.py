@@ -388,8 +388,10 @@ class Measuring:
         parts = {"val": data.val, "held_out": data.held_out}
         if not isinstance(detector, Predictions):  # a file says nothing of crops
             parts["crops"] = crop_set(data.val, self.steps, seed=self.seed)
+        parts["training"] = measurements.training_sample(data.train, seed=self.seed)
         known = {name: part for name, part in parts.items() if len(part)}
         scored = detect_sets(detector, known, self.backend, self.steps.progress, "measure")
+        training = scored.pop("training", None)
         root = self.steps.root
         for name, part in scored.items():
             save_detections(root / "detections" / f"{name}.json", part)
@@ -401,6 +403,7 @@ class Measuring:
             draws=self.draws,
             seed=self.seed,
             level_of_prior=level_of_prior(detector),
+            training=training,
         )
         if again is not None and self.known is not None:
             measurement = with_known(measurement, self.known, again, detector)
