@@ -49,6 +49,8 @@ def test_faster_rcnn_through_every_command(cli: Cli, world: Path) -> None:
     assert code == 0, err
     trained, again = read_json("run/metrics.json"), read_json("again/metrics.json")
     assert trained["measurement"]["images"] == 4
+    assert trained["measurement"].pop("training")["images"] == 6
+    assert again["measurement"].pop("training") is None  # val knows no training images
     assert trained["measurement"] == again["measurement"]
 
     code, _, err = cli("mine run world/pool --min-score 0 --out mined -q")

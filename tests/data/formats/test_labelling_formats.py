@@ -195,6 +195,7 @@ def task(name: str, *annotations: dict) -> dict:
     ("item", "box"),
     [
         (drawn(), [4, 2, 14, 12]),
+        ({**drawn(), "image_rotation": 90}, [4, 2, 14, 12]),  # of the picture as it is stored
         (drawn("polygonlabels", points=[[10, 10], [35, 20], [20, 60]]), [4, 2, 14, 12]),
         (drawn("ellipselabels", x=50, y=50, radiusX=25, radiusY=20), [10, 6, 30, 14]),
         (drawn("ellipselabels", x=50, y=50, radiusX=20, radiusY=20, rotation=90), [16, 2, 24, 18]),

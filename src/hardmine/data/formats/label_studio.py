@@ -4,8 +4,10 @@ Boxes of labelled images become annotations; boxes that a model suggests become 
 person accepts, moves or removes. Read are annotations only, of several the one that is the ground
 truth, else the last. Rectangles (turned ones too), ellipses and polygons give the box around them. A
 task with an annotation that holds nothing was looked at; one without, or skipped, is ``unreviewed``.
+``image_rotation`` says how the page showed the picture; shapes are those of the picture as it is stored.
 
-Source: Label Studio, "Import pre-annotated data", "Local storage" and "Export annotations".
+Source: Label Studio, "Import pre-annotated data", "Local storage" and "Export annotations"; of the
+rotation, ``serialize`` of its regions (label-studio-frontend), which takes natural width and height.
 """
 
 from __future__ import annotations
