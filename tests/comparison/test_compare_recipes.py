@@ -22,6 +22,7 @@ from hardmine.comparison.compare_summary import (
     conclusion,
     contrasts_of,
     figures_of,
+    statements_of,
     write_compare_report,
 )
 from hardmine.detections import Detections
@@ -232,6 +233,12 @@ def test_the_preset_says_what_is_worth_it_and_trains_with_and_without_negatives(
         for item in found.variants
     ]
     assert negatives == [0, 0, 2]
+    # One epoch teaches these networks nothing, not even on what they were trained on.
+    learned = [item.means["AP50_training"] for item in found.variants]
+    assert all(value is not None and value < 0.97 for value in learned)
+    said = [line for line in found.statements if line.startswith("AP50 on the training images")]
+    assert len(said) == 1
+    assert f"{found.variants[0].name} ({learned[0]:.3f}), {found.variants[1].name} (" in said[0]
 
 
 def judged(name: str, alarms: float, *verdicts: str) -> VariantSummary:
@@ -296,6 +303,19 @@ def test_networks_that_have_hardly_learned_recommend_nothing(tmp_path: Path) -> 
     assert "Keep what you have" not in page
     low[0] = replace(first, means={"AP50": 0.1})
     assert "What to change" in page_of(tmp_path, *low)
+
+
+def test_recipes_that_have_not_learned_their_own_images_are_named() -> None:
+    def statements(*learned: float | None) -> str:
+        items = [
+            replace(judged(f"r{i}", 1.0), means={"AP50": 0.5, "AP50_training": value})
+            for i, value in enumerate(learned)
+        ]
+        return " ".join(statements_of(items))
+
+    assert "is below 0.97 with r1 (0.969): these trainings ended" in statements(0.98, 0.969, 0.97)
+    assert "training images" not in statements(0.98, 0.97)
+    assert "training images" not in statements(None, None)
 
 
 def test_a_reference_that_was_not_trained_is_no_reason_to_keep_it(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from hardmine.evaluation.alarms import (
 )
 from hardmine.evaluation.average_precision import average_precision
 from hardmine.evaluation.intervals import ArmScores, ap50_statistic
+from hardmine.evaluation.measurement import LEARNED
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_text
@@ -44,6 +45,7 @@ RATES = (0.01, 0.1, 1.0)
 COLUMNS = (
     ("AP", "AP"),
     ("AP50", "AP50"),
+    ("AP50_training", "AP50 on training images"),
     ("AP_small", "AP small"),
     ("AP_medium", "AP medium"),
     ("AP_large", "AP large"),
@@ -191,7 +193,7 @@ def summarise(
             if cell.variant == variant.name
         )
         done = [cell for cell in cells if cell.error is None]
-        rows = [{**figures[variant.name, c.seed], "minutes": c.minutes} for c in done]
+        rows = [_row(cell, figures[cell.variant, cell.seed]) for cell in done]
         pairs = [
             (scored[variant.name, cell.seed], scored[variants[0].name, cell.seed])
             for cell in done
@@ -211,7 +213,7 @@ def summarise(
                 variant.with_negatives,
             )
         )
-    statements = tuple(_statements(summaries))
+    statements = tuple(statements_of(summaries))
     if options.preset is not None:
         statements = (conclusion(summaries), *statements)
     return Comparison(root, tuple(summaries), options, sets.names, statements)
@@ -220,8 +222,13 @@ def summarise(
 def _shown(cell: CellResult, figures: dict[str, float | None] | None) -> CellResult:
     if figures is None:
         return cell
-    shown = {**figures, "minutes": cell.minutes}
-    return replace(cell, figures={**cell.figures, "shown": shown})
+    return replace(cell, figures={**cell.figures, "shown": _row(cell, figures)})
+
+
+def _row(cell: CellResult, figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the figures of a cell's detections with those that only the training knew."""
+    fit = cell.figures.get("measurement", {}).get("training") or {}
+    return {**figures, "AP50_training": fit.get("AP50"), "minutes": cell.minutes}
 
 
 def figures_of(arm: ArmScores) -> dict[str, float | None]:
@@ -322,7 +329,7 @@ def _means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None
     return found
 
 
-def _statements(summaries: Sequence[VariantSummary]) -> list[str]:
+def statements_of(summaries: Sequence[VariantSummary]) -> list[str]:
     """Return a sentence for each recipe and figure: what differs from the reference beyond noise."""
     first = summaries[0]
     said = []
@@ -332,6 +339,7 @@ def _statements(summaries: Sequence[VariantSummary]) -> list[str]:
             f"{count} only: the intervals cover the choice of images, not the luck of a training; "
             f"{ENOUGH_SEEDS} or more seeds are needed for a claim."
         )
+    said += _too_short(summaries)
     for item in summaries[1:]:
         failed = [cell for cell in item.cells if cell.error is not None]
         if failed:
@@ -341,6 +349,21 @@ def _statements(summaries: Sequence[VariantSummary]) -> list[str]:
         for contrast in item.contrasts:
             said.append(_sentence(item.name, first.name, contrast))
     return said
+
+
+def _too_short(summaries: Sequence[VariantSummary]) -> list[str]:
+    """Name the recipes whose detectors have not learned their own training images."""
+    known = [(item.name, item.means.get("AP50_training")) for item in summaries]
+    low = [
+        f"{name} ({value:.3f})" for name, value in known if value is not None and value < LEARNED
+    ]
+    if not low:
+        return []
+    return [
+        f"AP50 on the training images themselves is below {LEARNED:g} with {', '.join(low)}: these "
+        "trainings ended before the detector had learned their images, and with more epochs the "
+        "recipes may compare otherwise (--epochs)."
+    ]
 
 
 def conclusion(summaries: Sequence[VariantSummary]) -> str:

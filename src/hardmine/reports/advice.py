@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hardmine.evaluation.measurement import LEARNED
 from hardmine.reports.round_columns import RoundRow
 from hardmine.reports.wording import number, rate, share
 
@@ -18,8 +19,6 @@ WEAK_SCORE = 0.2
 """Below this a threshold is weak: objects hardly differ from background there."""
 HARDLY_FOUND = 0.1
 """A class of whose objects a smaller share is found is as good as never detected."""
-LEARNED = 0.97
-"""AP50 on the images of its own training that a detector reaches when it was trained long enough."""
 _MANY_ALARMS = 0.05
 _FEW_ALARMS = 10
 _FINDS_MOST = 0.95
