@@ -271,3 +271,77 @@ def test_a_comma_is_a_decimal_point_where_it_separates_nothing(tmp_path: Path) -
     found = load_predictions(path).by_name["a.png"]
     assert found.boxes.tolist() == [[1.5, 2, 30, 20.25]]
     assert found.scores.tolist() == pytest.approx([0.9])
+
+
+def texts(folder: Path, line: str, number: int = 10, suffix: str = ".txt") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(number):
+        (folder / f"{index}{suffix}").write_text(line + "\n")
+    return folder
+
+
+YOLO_LINES = {
+    "confidence last": ("0 0.25 0.25 0.25 0.25 0.75", ".txt"),
+    "confidence behind the class": ("0 0.75 0.25 0.25 0.25 0.25", ".txt"),
+    "all numbers with a point": ("0.0 0.25 0.25 0.25 0.25 0.75 17.0", ".txt"),
+    "capital letters": ("0 0.25 0.25 0.25 0.25 0.75", ".TXT"),
+}
+
+
+@pytest.mark.parametrize("name", YOLO_LINES)
+def test_every_line_of_yolo_gives_the_same_box(tmp_path: Path, name: str) -> None:
+    line, suffix = YOLO_LINES[name]
+    # The boxes of half of the images lie further right: a confidence in the wrong place shows there.
+    texts(tmp_path / "labels", line, suffix=suffix)
+    other = line.replace("0.25 0.25 0.25 0.25", "0.9 0.9 0.2 0.2")
+    for index in range(10, 20):
+        (tmp_path / "labels" / f"{index}{suffix}").write_text(other + "\n")
+    detector = hardmine.load_detector(tmp_path / "labels", classes=["animal"])
+    assert isinstance(detector, Predictions)
+    found = detector.by_name["3"]
+    np.testing.assert_allclose(found.boxes, [[0.125, 0.125, 0.375, 0.375]], atol=1e-6)
+    assert found.scores.tolist() == [0.75]
+
+
+def test_a_few_lines_do_not_show_where_the_confidence_is(tmp_path: Path) -> None:
+    texts(tmp_path / "labels", "0 0.75 0.25 0.25 0.25 0.25", number=3)
+    detector = hardmine.load_detector(tmp_path / "labels", classes=["animal"])
+    assert isinstance(detector, Predictions)
+    assert detector.by_name["1"].scores.tolist() == [0.25]
+
+
+def test_classes_lie_among_the_texts(tmp_path: Path) -> None:
+    texts(tmp_path / "labels", "1 0.25 0.25 0.25 0.25 0.75")
+    (tmp_path / "labels" / "classes.txt").write_text("animal\nperson\n")
+    detector = hardmine.load_detector(tmp_path / "labels")
+    assert detector.categories == ("animal", "person")
+
+
+@pytest.mark.parametrize("inner", ["labels", "preds"])
+def test_the_folder_around_predictions_may_be_named(tmp_path: Path, inner: str) -> None:
+    if inner == "labels":
+        texts(tmp_path / "predict" / inner, "0 0.25 0.25 0.25 0.25 0.75")
+    else:
+        (tmp_path / "predict" / inner).mkdir(parents=True)
+        entry = {"bboxes": [BOX], "scores": [0.75], "labels": [0]}
+        (tmp_path / "predict" / inner / "1.json").write_text(json.dumps(entry))
+    detector = hardmine.load_detector(tmp_path / "predict", classes=["animal"])
+    assert isinstance(detector, Predictions)
+    assert detector.by_name["1"].scores.tolist() == [0.75]
+
+
+def test_texts_that_are_all_empty_say_that_nothing_was_found(tmp_path: Path) -> None:
+    texts(tmp_path / "labels", "")
+    detector = hardmine.load_detector(tmp_path / "labels", classes=["animal"])
+    assert isinstance(detector, Predictions)
+    assert detector.names(Path("3.png"))
+    assert len(detector.by_name["3"]) == 0
+
+
+def test_lines_of_another_shape_are_named_or_shown(tmp_path: Path) -> None:
+    texts(tmp_path / "pose", "0 0.25 0.25 0.25 0.25 0.1 0.1 1 0.75")
+    with pytest.raises(DataError, match=r"0\.txt:1: got '0 0\.25 .* wanted class cx cy w h"):
+        hardmine.load_detector(tmp_path / "pose", classes=["animal"])
+    texts(tmp_path / "commas", "0,0.25,0.25,0.25,0.25,0.75")
+    with pytest.raises(hardmine.HardmineError, match=r"its 0\.txt begins '0,0\.25"):
+        hardmine.load_detector(tmp_path / "commas", classes=["animal"])

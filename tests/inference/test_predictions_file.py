@@ -139,7 +139,10 @@ def test_equal_names_in_two_folders_are_not_confused(tmp_path: Path) -> None:
         ),  # float32 ends at 3.403e38
         ([{**coco(1, 1, CAT), "bbox": [1, 2, 3]}], r"\[0\]: wanted"),
         ([coco(None, 1, CAT)], "no image_id and no file_name"),
-        ([coco(1, 3, CAT)], "class 3, which is none of 2 .cat, dog.; COCO ids count from 1"),
+        (
+            [coco(1, 3, CAT)],
+            "class 3, which is none of 2 .cat, dog.; as a number, 1 is cat, 2 is dog",
+        ),
         ([3], "got int, wanted a detection"),
         ({"a": {"labels": [0], "scores": [], "bboxes": []}}, r"\[a\]: wanted bboxes"),
         ({"a": [{"name": "cat"}]}, r"\[a\]: wanted .* list of name, confidence and box"),

@@ -6,7 +6,7 @@ import pytest
 
 from hardmine.errors import DataError
 from hardmine.mining.pool_store import PoolStore
-from hardmine.review.verdicts import Said, read_verdicts, store_verdicts, undecided
+from hardmine.review.verdicts import Said, has_verdicts, read_verdicts, store_verdicts, undecided
 from hardmine.types import Decision, Verdict
 
 KNOWN = {"a.png": "/pool/a.png", "/pool/a.png": "/pool/a.png", "b, c.png": "/pool/b, c.png"}
@@ -108,3 +108,55 @@ def test_a_half_filled_file_is_a_mistake_and_one_of_an_earlier_round_is_not() ->
     assert undecided(["a", "b"], {"a", "b"}, path, {"a", "b"}) == []
     with pytest.raises(DataError, match=r"said\.csv: 1 of 2 candidates have no verdict: b"):
         undecided(["a", "b"], {"a"}, path, {"a"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Image,Verdict\na.png,Contains Object\n",
+        "image;score;verdict\r\na.png;0,5;contains-object\r\n",
+        "sep=;\nimage;verdict\na.png;CONTAINS_OBJECT\n",
+        "\n# by eve\nimage\tverdict\na.png\tcontains object\n",
+        "file_name,verdict\nC:\\Users\\eve\\pool\\a.png,contains_object\n",
+        "image,verdict\n/home/eve/pool/a.png,contains_object\n",
+        "image,verdict\na,contains_object\n",
+        "image,verdict\na.png,contains_object\nb, c.png,nan\n".replace("b, c.png", '"b, c.png"'),
+    ],
+)
+def test_what_spreadsheets_and_other_machines_make_of_it_is_read(tmp_path: Path, text: str) -> None:
+    found = read(tmp_path, text)
+    assert {image: said.verdict for image, said in found.items()} == {
+        "/pool/a.png": Verdict.CONTAINS_OBJECT
+    }
+
+
+def test_the_states_of_data_are_verdicts_and_yes_and_no_are_none(tmp_path: Path) -> None:
+    assert read(tmp_path, "image,verdict\na.png,verified_empty\n")["/pool/a.png"].verdict is (
+        Verdict.EMPTY
+    )
+    for word in ("yes", "no", "none", "0", "-"):
+        with pytest.raises(DataError, match=f"verdict '{word}', wanted one of"):
+            read(tmp_path, f"image,verdict\na.png,{word}\n")
+
+
+@pytest.mark.parametrize("name", ["cam2/a.png", "/pool/cam2/a.png", "am1/a.png", "A.PNG"])
+def test_a_folder_that_says_otherwise_is_another_image(tmp_path: Path, name: str) -> None:
+    known = {"cam1/a.png": "/pool/cam1/a.png", "/pool/cam1/a.png": "/pool/cam1/a.png"}
+    path = tmp_path / "said.csv"
+    path.write_text(f"image,verdict\n{name},empty\n")
+    with pytest.raises(DataError, match=r"said\.csv:2: image .* was never handed out"):
+        read_verdicts(path, known)
+
+
+def test_two_columns_of_verdicts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="each once"):
+        read(tmp_path, "image,verdict,verdict\na.png,empty,unsure\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [("Image;Verdict\n", True), ("sep=;\nimage;verdict\n", True), ("image,the verdict\n", False)],
+)
+def test_whether_a_sheet_has_verdicts(tmp_path: Path, text: str, there: bool) -> None:
+    (tmp_path / "said.csv").write_text(text)
+    assert has_verdicts(tmp_path / "said.csv") is there

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.errors import NOTICE, CheckpointError, ConfigError
+from hardmine.files import peek_text
 
 if TYPE_CHECKING:
     from hardmine.inference.predict import LoadedDetector
@@ -21,6 +22,7 @@ FORMS = (
 )
 
 _log = logging.getLogger("hardmine")
+PREDICTION_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 _OF_A_RUN = ("last.safetensors", "recipe.yaml", "metrics.json")
 _TORCHVISION = re.compile(r"torchvision:(?P<name>\w+)(:(?P<weights>.+?))?(@(?P<side>\d+))?")
 _FRAMEWORK = re.compile(r"(?P<kind>ultralytics|hf|rfdetr|libreyolo):(?P<path>.+?)(@(?P<side>\d+))?")
@@ -97,7 +99,9 @@ def load_detector(
         raise CheckpointError(f"{text}: no such file; wanted {FORMS}")
     if path.is_dir() and _is_huggingface(path):
         return _framework("hf", text, None, device, classes)
-    if path.suffix.lower() in (".json", ".jsonl", ".ndjson", ".csv") or _holds_predictions(path):
+    if path.is_dir() and (inner := _predictions_inside(path)) is not None:
+        path = inner
+    if path.suffix.lower() in PREDICTION_SUFFIXES or _holds_predictions(path):
         from hardmine.inference.predictions_file import load_predictions
 
         return load_predictions(path, classes or fallback or None)
@@ -260,7 +264,12 @@ def _model_inside(folder: Path) -> Path:
         raise CheckpointError(
             f"{folder}: a folder with {len(found)} models ({names}); name one of them"
         )
-    raise CheckpointError(f"{folder}: a folder without a model or predictions; wanted {FORMS}")
+    text = next(iter(sorted(folder.glob("*.txt"))), None)
+    line = "" if text is None else peek_text(text, 80).partition("\n")[0]
+    said = f" (its {text.name} begins {line!r})" if text is not None else ""
+    raise CheckpointError(
+        f"{folder}: a folder without a model or predictions{said}; wanted {FORMS}"
+    )
 
 
 def _names_model(path: Path) -> bool:
@@ -268,11 +277,23 @@ def _names_model(path: Path) -> bool:
     return path.is_file() and bool(_GRAPH.fullmatch(name) or _PYTORCH.fullmatch(name))
 
 
+def _predictions_inside(folder: Path) -> Path | None:
+    """Return where Ultralytics (``labels/``) or mmdetection (``preds/``) put predictions."""
+    if _is_of_a_run(folder) or _holds_predictions(folder):
+        return None
+    found = [folder / name for name in ("labels", "preds") if (folder / name).is_dir()]
+    return next((place for place in found if _holds_predictions(place)), None)
+
+
 def _holds_predictions(path: Path) -> bool:
-    """True for a folder of predictions as json or text files, without weights in it."""
+    """True for a file of predictions, or a folder of them (json or text) without weights in it."""
     from hardmine.inference.prediction_programs import is_prediction_texts
 
-    if not path.is_dir() or _is_of_a_run(path):
+    if path.is_file():
+        from hardmine.inference.predictions_file import looks_like_predictions
+
+        return looks_like_predictions(path)
+    if _is_of_a_run(path):
         return False
     return any(path.glob("*.json")) or is_prediction_texts(path)
 

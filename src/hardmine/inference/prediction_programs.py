@@ -1,8 +1,8 @@
 """Predictions as other programs write them, and which image each of their entries belongs to.
 
-The programs: MegaDetector, SpeciesNet, YOLO text, VOC files, CSV. Each reader returns the boxes by
-image name. Some programs write shares of the image instead of pixels, and some say of an image that
-they could not read it; both are kept as they are.
+The programs: MegaDetector, SpeciesNet, YOLO text, VOC files; tables are in `prediction_tables`. Each
+reader returns the boxes by image name. Some programs write shares of the image instead of pixels, and
+some say of an image that they could not read it; both are kept as they are.
 
 An entry names its image by an id that a COCO file resolves to a file name, by a file name, or by a
 file's stem. Files come from other machines, so a name fits an image by the longest tail of their
@@ -12,21 +12,26 @@ one name only.
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
+from hardmine.data.formats.label_format import numbered_classes
 from hardmine.data.images import has_picture_name
+from hardmine.data.quality.label_coordinates import MIN_BOXES, SOUND_ENOUGH, WORSE
 from hardmine.errors import MALFORMED, DataError
 from hardmine.files import read_text
+from hardmine.types import F64, Mask
+
+_log = logging.getLogger(__name__)
 
 Box = tuple[float, str | int, tuple[float, float, float, float]]
 """Score, class by name or number, xyxy (pixels of the original image, or shares of it)."""
@@ -34,21 +39,12 @@ Box = tuple[float, str | int, tuple[float, float, float, float]]
 _LARGEST = float(np.finfo(np.float32).max)
 """Boxes are kept in float32; a larger number would become infinite there."""
 
+_EDGE = 0.01
+"""Share of a side by which a box may pass the edge of its image."""
 _ROUNDING = 1e-4
 """Sums of probabilities pass 1 by so much where they are rounded to half precision or averaged."""
 
 _VOC_FILE = re.compile(r"(comp\d_)?det_\w+?_(?P<name>[^_]+(_[^_]+)*)", re.IGNORECASE)
-_COLUMNS = {
-    "image": "image image_id imageid filename file_name file filepath path image_path image_name",
-    "x1": "x1 xmin x_min left",
-    "y1": "y1 ymin y_min top",
-    "x2": "x2 xmax x_max right",
-    "y2": "y2 ymax y_max bottom",
-    "score": "score confidence conf probability",
-    "label": "label class class_name category name labelname",
-}
-_NUMBERS = ("x1", "y1", "x2", "y2", "score")
-_COLUMN = {name: column for column, names in _COLUMNS.items() for name in names.split()}
 
 
 @dataclass
@@ -57,7 +53,8 @@ class ProgramRows:
 
     ``shares``: boxes are shares of the image's sides. ``failed``: images that the program could not
     read, and why. ``names``: the classes that the program knows, in its order; empty where it does not
-    say. ``first``: the number of the first class where classes are numbers. ``form``: how the four
+    say. ``first``: the number of the first class where classes are numbers; ``None`` where the numbers
+    themselves must show it. ``form``: how the four
     numbers of a box are written.
     """
 
@@ -65,7 +62,7 @@ class ProgramRows:
     shares: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
-    first: int = 1
+    first: int | None = 1
     form: str = "xyxy"
 
 
@@ -145,59 +142,110 @@ def _as_number(text: str) -> tuple[int, str]:
 def is_prediction_texts(folder: Path) -> bool:
     """True for a folder of text files with detections: one per image (YOLO) or per class (VOC).
 
-    The first line that is not empty, of whatever file, decides.
+    The first line that is not empty, of whatever file, decides; where all are empty, nothing was found.
     """
-    for path in sorted(folder.glob("*.txt")):
+    files = _texts_in(folder)
+    for path in files:
         try:
             words = read_text(path).strip().split("\n", 1)[0].split()
             [float(word) for word in words[1:]]
         except (DataError, ValueError):
             return False
         if words:
-            return len(words) in (5, 6, 7)
-    return False
+            return len(words) >= 5
+    return bool(files)
+
+
+def names_beside(folder: Path) -> tuple[str, ...] | None:
+    """Return the class names of a list that lies among text files with detections (``classes.txt``)."""
+    names = numbered_classes(folder)
+    if not names or sorted(names) != list(range(len(names))):
+        return None
+    return tuple(names[number] for number in sorted(names))
+
+
+def _texts_in(folder: Path) -> list[Path]:
+    """Return the text files of a folder that are no list of classes."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".txt" and path.name.lower() != "classes.txt"
+    )
 
 
 def read_texts(folder: Path) -> ProgramRows:
     """Read a folder of YOLO text files with confidences, or of VOC detection files.
 
     YOLO (``save_txt=True save_conf=True``): ``class cx cy w h confidence`` in shares, maybe with a track
-    id, one file per image; an empty file says that nothing was found. VOC: ``det_val_CLASS.txt`` with
-    ``image score x1 y1 x2 y2``, pixels from 1 on.
+    id, one file per image; an empty file says that nothing was found. Some programs write the confidence
+    behind the class; it is read so where that alone gives boxes inside the images. VOC:
+    ``det_val_CLASS.txt`` with ``image score x1 y1 x2 y2``, pixels from 1 on.
 
     Raises:
         DataError: a line that is neither, named by file and number.
     """
-    files = sorted(folder.glob("*.txt"))
-    per_class = all(_VOC_FILE.fullmatch(file.stem) for file in files)
-    form = "xyxy" if per_class else "cxcywh_shares"
-    found = ProgramRows(shares=not per_class, first=0, form=form)
+    files = _texts_in(folder)
+    per_class = bool(files) and all(_VOC_FILE.fullmatch(file.stem) for file in files)
+    found = ProgramRows(
+        shares=not per_class, first=0, form="xyxy" if per_class else "cxcywh_shares"
+    )
+    lines: list[tuple[str, str, int, list[float]]] = []
     for file in files:
         if not per_class:
             found.rows.setdefault(file.stem, [])
         for number, line in enumerate(read_text(file).splitlines(), start=1):
-            if not line.strip():
-                continue
             where = f"{file}:{number}"
-            if per_class:
+            if per_class and line.strip():
                 _voc_line(line, file, where, found)
-            else:
-                _yolo_line(line, file, where, found)
+            elif line.strip():
+                lines.append((file.stem, where, *_yolo_line(line, where)))
+    score_at = _score_place(np.array([values for *_, values in lines]).reshape(-1, 5))
+    if score_at == 0:
+        _log.info(
+            "%s: the confidence was read behind the class: the boxes lie inside only so", folder
+        )
+    for image, where, kind, values in lines:
+        score, (cx, cy, w, h) = values[score_at], np.delete(values, score_at).tolist()
+        box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+        found.rows[image].append(checked_box(score, kind, box, where))
     return found
 
 
-def _yolo_line(line: str, file: Path, where: str, found: ProgramRows) -> None:
+def _score_place(values: F64) -> int:
+    """Return in which of the five numbers behind the class (f64[N, 5]) the score is: 4, or 0.
+
+    A wrong place puts boxes over the edge of the image. It is 4 unless that is shown.
+    """
+    last, first = (_are_inside(np.delete(values, place, axis=1)) for place in (4, 0))
+    shown = len(values) >= MIN_BOXES and first.mean() >= SOUND_ENOUGH
+    return (
+        0 if shown and (1 - last.mean()) >= max(WORSE * (1 - first.mean()), 1 - SOUND_ENOUGH) else 4
+    )
+
+
+def _are_inside(boxes: F64) -> Mask:
+    """Return which boxes (cxcywh [N, 4], shares) lie inside the image, with a little tolerance."""
+    half = boxes[:, 2:] / 2
+    near, far = boxes[:, :2] - half, boxes[:, :2] + half
+    found: Mask = ((near >= -_EDGE) & (far <= 1 + _EDGE) & (half > 0)).all(axis=1)
+    return found
+
+
+def _yolo_line(line: str, where: str) -> tuple[int, list[float]]:
+    """Return a line's class and the five numbers behind it."""
     words = line.split()
-    if len(words) == 7 and words[-1].isdecimal():
-        words.pop()  # a track id
+    wanted = "wanted class cx cy w h confidence"
     if len(words) == 5:
         raise DataError(f"{where}: has no confidence; predict with save_txt=True save_conf=True")
     try:
-        kind, (cx, cy, w, h, score) = int(words[0]), (float(word) for word in words[1:])
-    except ValueError:
-        raise DataError(f"{where}: got {line[:60]!r}, wanted class cx cy w h confidence") from None
-    box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
-    found.rows[file.stem].append(checked_box(score, kind, box, where))
+        kind, *values = (float(word) for word in words)
+        if len(words) == 7 and values[-1].is_integer():
+            values.pop()  # a track id
+        if len(values) != 5 or not kind.is_integer():
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise DataError(f"{where}: got {line[:60]!r}, {wanted}") from None
+    return int(kind), values
 
 
 def _voc_line(line: str, file: Path, where: str, found: ProgramRows) -> None:
@@ -212,54 +260,6 @@ def _voc_line(line: str, file: Path, where: str, found: ProgramRows) -> None:
         raise DataError(f"{where}: got {line[:60]!r}, wanted image score x1 y1 x2 y2")
     box = (x1 - 1, y1 - 1, x2, y2)  # VOC's pixels count from 1, and both ends belong to the box
     found.rows[image].append(checked_box(score, match["name"], box, where))
-
-
-def read_csv_rows(path: Path) -> ProgramRows:
-    """Read a CSV file with a header that names image, box (x1 y1 x2 y2 in pixels), score and class.
-
-    A line with an image and nothing else says that the image has no detection.
-
-    Raises:
-        DataError: a column that lacks, or a line that is faulty, named by its number.
-    """
-    text = read_text(path)
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    lines = csv.reader(io.StringIO(text), delimiter=delimiter)
-    columns = [_COLUMN.get(cell.strip().lower().replace(" ", "_"), "") for cell in next(lines, [])]
-    lacking = [name for name in _COLUMNS if name not in columns]
-    if lacking:
-        raise DataError(
-            f"{path}: no column {lacking[0]!r} (under any of the names {_COLUMNS[lacking[0]]}); has "
-            f"{first.strip()[:100]}"
-        )
-    found = ProgramRows()
-    for number, cells in enumerate(lines, start=2):
-        row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
-        if not any(row.values()):
-            continue
-        boxes = found.rows[row.get("image", "").replace("\\", "/")]
-        if not row.get("score") and not row.get("x1"):
-            continue
-        where = f"{path}:{number}"
-        try:
-            if delimiter != ",":  # then a comma in a number is its decimal point
-                row = {
-                    name: text.replace(",", ".") if name in _NUMBERS else text
-                    for name, text in row.items()
-                }
-            corners = tuple(float(row[name]) for name in _NUMBERS[:4])
-            boxes.append(checked_box(float(row["score"]), row["label"], _four(corners), where))
-        except MALFORMED as error:
-            raise DataError(
-                f"{where}: wanted numbers in x1, y1, x2, y2 and score ({error})"
-            ) from None
-    return found
-
-
-def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = values
-    return x1, y1, x2, y2
 
 
 FEW_ROWS, FEW_IMAGES = 0.2, 0.5
@@ -351,6 +351,12 @@ class _Entry:
         stem = plain.stem if has_picture_name(plain.name) else plain.name
         return _Entry(name, tuple(p for p in plain.parts if p != "/"), _number(stem))
 
+    def as_in_url(self) -> _Entry | None:
+        """Return the same entry with its file's name read as URLs write it; None: no other name."""
+        plain = unquote(self.name)
+        read = _Entry.of(plain)
+        return None if read.parts[-1:] == self.parts[-1:] else replace(read, name=self.name)
+
 
 _Index = Mapping[str, Sequence[_Entry]]
 
@@ -359,9 +365,10 @@ def _index(entries: Sequence[_Entry]) -> tuple[_Index, _Index]:
     by_file: dict[str, list[_Entry]] = defaultdict(list)
     by_stem: dict[str, list[_Entry]] = defaultdict(list)
     for entry in entries:
-        if entry.parts:
-            by_file[entry.parts[-1]].append(entry)
-            by_stem[entry.stem.casefold()].append(entry)
+        for spelling in (entry, entry.as_in_url()):
+            if spelling is not None and spelling.parts:
+                by_file[spelling.parts[-1]].append(spelling)
+                by_stem[spelling.stem.casefold()].append(spelling)
     return by_file, by_stem
 
 

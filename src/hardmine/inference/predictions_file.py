@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,8 +18,8 @@ from hardmine.data.quality.label_coordinates import judge_numbers
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
-from hardmine.errors import MALFORMED, ConfigError, DataError
-from hardmine.files import iter_lines, json_value, peek_text, read_json
+from hardmine.errors import ConfigError, DataError
+from hardmine.files import peek_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
@@ -33,6 +32,17 @@ from hardmine.inference.image_loading import (
     run_ordered,
 )
 from hardmine.inference.predict import PredictMixin, ScoredImage
+from hardmine.inference.prediction_json import (
+    JsonReader,
+    are_rows,
+    coco_tables,
+    form_of_json,
+    has_keys,
+    read_json_folder,
+    read_predictions_json,
+    refuse_labels,
+    tables_of,
+)
 from hardmine.inference.prediction_programs import (
     Box,
     NameMatch,
@@ -40,9 +50,14 @@ from hardmine.inference.prediction_programs import (
     checked_box,
     is_prediction_texts,
     match_names,
-    read_csv_rows,
+    names_beside,
     read_texts,
     rows_of_tree,
+)
+from hardmine.inference.prediction_tables import (
+    kind_of,
+    looks_like_table,
+    read_csv_rows,
 )
 from hardmine.types import F64, Dataset, Problem
 
@@ -51,6 +66,7 @@ _NO_CANVAS = Resize(1, 1)
 _CHUNK = 16
 _HELD = ("annotations", "predictions", "detections", "results")
 """Keys of a mapping that may hold the list of detections."""
+TABLES = (".csv", ".tsv")
 _FAILED = "failed when it was predicted"
 _JUDGED = 64
 """Images whose detections are looked at to see in which form their boxes are."""
@@ -139,11 +155,17 @@ class Predictions(PredictMixin):
         rows = {name: len(found) for name, found in self.by_name.items()}
         return match_names({**dict.fromkeys(self.failed, 0), **rows}, images)
 
-    def bound_to(self, images: Sequence[Path]) -> Predictions:
+    def bound_to(
+        self, images: Sequence[Path], sizes: Mapping[Path, tuple[int, int]] | None = None
+    ) -> Predictions:
         """Return the same predictions for these images, and say how many detections belong to them.
 
+        Args:
+            sizes: width and height of images that are no files of their own, as far as they are known.
+
         Raises:
-            DataError: few detections belong to these images: the file is about others.
+            DataError: few detections belong to these images: the file is about others; or their boxes
+                make sense in another form only, or lie outside the images.
         """
         found = self.match(images)
         found.require(self.path, images)
@@ -161,7 +183,8 @@ class Predictions(PredictMixin):
                 failed[0],
                 self.failed[failed[0]],
             )
-        self._require_form(found.name_of)
+        self._warn_of_repeats(found.name_of.values())
+        self._require_form(found.name_of, sizes or {})
         return replace(self, name_of=found.name_of)
 
     def failed_among(self, images: Iterable[Path]) -> dict[Path, str]:
@@ -175,7 +198,25 @@ class Predictions(PredictMixin):
             if name is not None and name in self.failed
         }
 
-    def _require_form(self, name_of: Mapping[Path, str]) -> None:
+    def _warn_of_repeats(self, names: Iterable[str]) -> None:
+        """Say how many detections equal another one in every number: a program gives none twice."""
+        repeats = 0
+        for name in names:
+            found = self.by_name.get(name)
+            if found is not None and len(found) > 1:
+                rows = np.column_stack([found.boxes, found.scores, found.labels])
+                repeats += len(rows) - len(np.unique(rows, axis=0))
+        if repeats:
+            _log.warning(
+                "%s: %d detections are repeated in every number (box, score and class); they count as "
+                "often as they are written",
+                self.path,
+                repeats,
+            )
+
+    def _require_form(
+        self, name_of: Mapping[Path, str], known: Mapping[Path, tuple[int, int]]
+    ) -> None:
         """Refuse boxes that make sense only in another form than the file's, judged on some images."""
         boxes, sizes = [np.zeros((0, 4))], [np.zeros((0, 2))]
         for path, name in name_of.items():
@@ -183,7 +224,7 @@ class Predictions(PredictMixin):
             if found is None or not len(found):
                 continue
             try:
-                size = image_size(path)
+                size = known.get(path) or image_size(path)
             except (DataError, OSError):
                 continue  # a member of an archive, or said where it is read
             boxes.append(found.boxes.astype(np.float64))
@@ -193,8 +234,29 @@ class Predictions(PredictMixin):
         numbers = _as_written(np.concatenate(boxes), self.form)
         telling = ~np.isin(numbers, (0.0, 1.0)).all(axis=1)  # else a pixel, or the whole image
         verdict = judge_numbers(numbers[telling], np.concatenate(sizes)[telling], self.form)
-        if verdict is not None and verdict.best != self.form and verdict.sound[self.form] < _SOUND:
-            raise DataError(f"{self.path}: boxes in another form: {verdict}")
+        if verdict is not None and verdict.doubtful:
+            if verdict.best != self.form and verdict.sound[self.form] < _SOUND:
+                raise DataError(f"{self.path}: boxes in another form: {verdict}")
+            _log.warning("%s: boxes may be in another form: %s", self.path, verdict)
+        self._require_inside(np.concatenate(boxes), np.concatenate(sizes))
+
+    def _require_inside(self, boxes: F64, sizes: F64) -> None:
+        """Refuse boxes (xyxy) of which most lie outside their images, and say how many others do."""
+        sides = np.ones_like(sizes) if self.shares else sizes
+        outside = ((boxes[:, 2:] <= 0) | (boxes[:, :2] >= sides)).any(axis=1)
+        number = int(outside.sum())
+        if not number:
+            return
+        first = int(outside.argmax())
+        said = (
+            f"{self.path}: {number} of {len(boxes)} boxes lie wholly outside their image, such as "
+            f"{' '.join(f'{value:g}' for value in boxes[first])} (xyxy) in an image of "
+            f"{sides[first, 0]:g} x {sides[first, 1]:g}; boxes must be those of the original image, "
+            "not of a resized one"
+        )
+        if number > _SOUND * len(boxes):
+            raise DataError(said)
+        _log.warning("%s", said)
 
     def _names_of(self, images: Sequence[Path]) -> Mapping[Path, str]:
         return self.match(images).name_of if self.name_of is None else self.name_of
@@ -313,44 +375,51 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     numbers: dict[int, str] = {}
     if isinstance(classes, Path):
         names = read_classes(classes)
-        images, numbers = _coco_tables(classes)
+        images, numbers = coco_tables(classes)
     elif classes is not None:
         names = tuple(classes)
     program, tree = _read(path)
     if program is not None:
-        return _of_program(program, path, names)
-    held = next(
-        (key for key in _HELD if isinstance(tree, Mapping) and _are_rows(tree.get(key))), ""
-    )
+        return _of_program(program, path, names, JsonReader(path, images), numbers)
+    held = next((key for key in _HELD if isinstance(tree, Mapping) and are_rows(tree.get(key))), "")
     if held:
-        more, own = _tables(tree, path)
+        more, own = tables_of(tree, path)
         images, numbers = {**images, **more}, {**own, **numbers}
         names = names or tuple(own[number] for number in sorted(own)) or None
         tree = tree[held]
-    _refuse_labels(tree, path)
-    rows = _Reader(path, images).read(tree)
+    refuse_labels(tree, path)
+    rows = JsonReader(path, images).read(tree)
+    if not isinstance(tree, list) and not has_keys(next(iter(tree.values()), None), "boxes"):
+        numbers = {}  # mmdetection and Ultralytics count the classes, whatever ids the data has
+    elif names is not None and not numbers:
+        numbers = _numbered(rows, names, path)
     categories, number_of = _categories(rows, names, numbers, path)
-    if isinstance(tree, list) and names is not None and not numbers:
-        _warn_of_the_count(rows, len(names), path)
     by_name = {name: _detections(boxes, number_of, path) for name, boxes in rows.items()}
     digest = hashlib.sha256(repr((categories, sorted(images.items()))).encode())
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
-    form = "xywh" if isinstance(tree, list) else "xyxy"
-    return Predictions(path, categories, digest.hexdigest()[:16], by_name, form=form)
+    return Predictions(path, categories, digest.hexdigest()[:16], by_name, form=form_of_json(tree))
 
 
 def _read(path: Path) -> tuple[ProgramRows | None, Any]:
     """Return what a known program wrote, or the JSON whose form its entries show."""
     if path.is_dir() and is_prediction_texts(path) and not any(path.glob("*.json")):
         return read_texts(path), None
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLES or (path.is_file() and looks_like_table(path)):
         return read_csv_rows(path), None
-    tree = _folder(path) if path.is_dir() else _json(path)
+    tree = read_json_folder(path) if path.is_dir() else read_predictions_json(path)
     return rows_of_tree(tree, path), tree
 
 
-def _of_program(found: ProgramRows, path: Path, names: tuple[str, ...] | None) -> Predictions:
+def _of_program(
+    found: ProgramRows,
+    path: Path,
+    names: tuple[str, ...] | None,
+    reader: JsonReader,
+    ids: Mapping[int, str],
+) -> Predictions:
+    if names is None and path.is_dir():
+        names = names_beside(path)
     chosen = found.names if names is None else names
     if found.names and not set(found.names) <= set(chosen):
         if len(chosen) != len(found.names):
@@ -363,7 +432,11 @@ def _of_program(found: ProgramRows, path: Path, names: tuple[str, ...] | None) -
             image: [(score, renamed[str(kind)], box) for score, kind, box in boxes]
             for image, boxes in found.rows.items()
         }
-    numbers = dict(enumerate(chosen, start=found.first))
+    if found.first is None:  # a table, in which images and classes may be ids
+        found.rows = reader.named(_with_numbers(found.rows, names))
+        numbers = ids or _numbered(found.rows, chosen, path)
+    else:
+        numbers = dict(enumerate(chosen, start=found.first))
     categories, label_of = _categories(found.rows, chosen or None, numbers, path)
     by_name = {name: _detections(boxes, label_of, path) for name, boxes in found.rows.items()}
     digest = hashlib.sha256(repr(categories).encode())
@@ -379,6 +452,20 @@ def _of_program(found: ProgramRows, path: Path, names: tuple[str, ...] | None) -
         failed=found.failed,
         form=found.form,
     )
+
+
+def _with_numbers(
+    rows: Mapping[str, Sequence[Box]], names: tuple[str, ...] | None
+) -> dict[str, list[Box]]:
+    """Return the boxes with classes as numbers, where names are given and all classes are numbers."""
+    kinds = {kind for boxes in rows.values() for _, kind, _ in boxes}
+    numbers = {kind: kind_of(kind) for kind in kinds}
+    if names is None or kinds <= set(names) or any(isinstance(n, str) for n in numbers.values()):
+        return {image: list(boxes) for image, boxes in rows.items()}
+    return {
+        image: [(score, numbers[kind], box) for score, kind, box in boxes]
+        for image, boxes in rows.items()
+    }
 
 
 def _carried_names(found: Mapping[str, Any]) -> tuple[str, ...]:
@@ -413,47 +500,6 @@ def _in_memory(
     return Predictions(where, names, digest.hexdigest()[:16], by_name, shares=shares, form=form)
 
 
-@dataclass
-class _Reader:
-    path: Path
-    images: Mapping[str, str]
-
-    def read(self, tree: Any) -> dict[str, list[Box]]:
-        """Return the boxes by image name, whichever known form ``tree`` has."""
-        rows: dict[str, list[Box]] = defaultdict(list)
-        if isinstance(tree, list):
-            by_id = self._speaks_of_ids(tree)
-            for index, row in enumerate(tree):
-                where = f"{self.path}[{index}]"
-                rows[self._name(row, where, by_id)].append(_coco_row(row, where))
-        elif isinstance(tree, Mapping):
-            for name, value in tree.items():
-                rows[str(name)] = _of_image(value, f"{self.path}[{name}]")
-        else:
-            raise DataError(f"{self.path}: got {type(tree).__name__}, wanted detections")
-        return dict(rows)
-
-    def _speaks_of_ids(self, rows: Sequence[Any]) -> bool:
-        """Return whether ``image_id`` is an id of the known images, not a file's stem."""
-        plain = (row for row in rows if isinstance(row, Mapping) and not row.get("file_name"))
-        ids = {_text(row.get("image_id")) for row in plain}
-        known = sum(i in self.images or (i.lstrip("0") or "0") in self.images for i in ids)
-        return 2 * known >= max(1, len(ids))
-
-    def _name(self, row: Any, where: str, by_id: bool) -> str:
-        if not isinstance(row, Mapping):
-            raise DataError(f"{where}: got {type(row).__name__}, wanted a detection")
-        if row.get("file_name"):
-            return str(row["file_name"])
-        image_id = row.get("image_id")
-        if image_id is None:
-            raise DataError(f"{where}: has no image_id and no file_name")
-        name = _text(image_id)
-        # Among ids an unknown one is no stem: it must not fit an image by chance.
-        known = self.images.get(name) or self.images.get(name.lstrip("0") or "0")
-        return (known or f"image_id {name}") if by_id else name
-
-
 def _as_written(boxes: F64, form: str) -> F64:
     """Return corners (xyxy [N, 4]) as the numbers that a file of that form has."""
     order = form.removesuffix("_shares")
@@ -462,55 +508,6 @@ def _as_written(boxes: F64, form: str) -> F64:
     extent = boxes[:, 2:] - boxes[:, :2]
     near = boxes[:, :2] if order == "xywh" else boxes[:, :2] + extent / 2
     return np.concatenate([near, extent], axis=1)
-
-
-def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _coco_row(row: Mapping[str, Any], where: str) -> Box:
-    try:
-        x, y, width, height = (float(value) for value in row["bbox"])
-        kind = str(row["category"]) if "category" in row else _kind(row["category_id"])
-        return checked_box(float(row["score"]), kind, (x, y, x + width, y + height), where)
-    except MALFORMED as error:
-        raise DataError(
-            f"{where}: wanted category_id, bbox [x, y, width, height] and score, "
-            f"got {type(error).__name__}: {error}"
-        ) from None
-
-
-def _kind(said: Any) -> str | int:
-    """Return a class as a number where it is one, else its name."""
-    text = _text(said).strip()
-    return int(text) if text.isascii() and text.isdigit() and not isinstance(said, bool) else text
-
-
-def _of_image(value: Any, where: str) -> list[Box]:
-    """Read one image's entry: mmdetection's mapping of lists, or Ultralytics' list of mappings."""
-    try:
-        if isinstance(value, Mapping):
-            columns = value["bboxes"], value["scores"], value["labels"]
-            return [
-                checked_box(float(score), int(label) + 1, _corners(box), f"{where}[{i}]")
-                for i, (box, score, label) in enumerate(zip(*columns, strict=True))
-            ]
-        boxes = []
-        for i, row in enumerate(value):
-            corners = _corners([row["box"][key] for key in ("x1", "y1", "x2", "y2")])
-            kind: str | int = str(row["name"]) if "name" in row else int(row["class"]) + 1
-            boxes.append(checked_box(float(row["confidence"]), kind, corners, f"{where}[{i}]"))
-        return boxes
-    except MALFORMED as error:
-        raise DataError(
-            f"{where}: wanted bboxes, scores and labels, or a list of name, confidence and box, "
-            f"got {type(error).__name__}: {error}"
-        ) from None
-
-
-def _corners(box: Sequence[Any]) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return x1, y1, x2, y2
 
 
 def _categories(
@@ -522,7 +519,11 @@ def _categories(
     """Return the class names and the label of each name and number that the rows hold."""
     kinds = {kind for boxes in rows.values() for _, kind, _ in boxes}
     if names is None:
-        if any(isinstance(kind, int) for kind in kinds) or not kinds:
+        if not kinds:
+            raise DataError(
+                f"{path}: has no detection to show its classes; name them with --classes"
+            )
+        if any(isinstance(kind, int) for kind in kinds):
             raise DataError(
                 f"{path}: names its classes by number only; give --classes with their names "
                 "(a text file, a YOLO data.yaml or a COCO json)"
@@ -536,23 +537,35 @@ def _categories(
     if unknown:
         raise DataError(
             f"{path}: has detections of class {', '.join(unknown[:6])}, which is none of "
-            f"{len(names)} ({', '.join(names[:6])}); COCO ids count from 1"
+            f"{len(names)} ({', '.join(names[:6])}){_ids_said(numbers)}"
         )
     return names, label_of
 
 
-def _warn_of_the_count(rows: Mapping[str, Sequence[Box]], num_classes: int, path: Path) -> None:
-    """Say that class numbers were taken to count from 1, where they may as well count from 0."""
+def _ids_said(numbers: Mapping[int, str]) -> str:
+    """Return which class numbers there are, for an error."""
+    said = ", ".join(f"{number} is {name}" for number, name in sorted(numbers.items())[:6])
+    return f"; as a number, {said}" if said else ""
+
+
+def _numbered(
+    rows: Mapping[str, Sequence[Box]], names: tuple[str, ...], path: Path
+) -> dict[int, str]:
+    """Return the names by number, counted from 1, or from 0 where only that fits; doubt is said."""
     found = {kind for boxes in rows.values() for _, kind, _ in boxes if isinstance(kind, int)}
-    if found and min(found) >= 1 and max(found) < num_classes:
-        shown = ", ".join(str(kind) for kind in sorted(found)[:6])
+    shown = ", ".join(str(kind) for kind in sorted(found)[:6])
+    if 0 in found and max(found) < len(names):
+        _log.info("%s: class numbers (%s) were read as counted from 0", path, shown)
+        return dict(enumerate(names))
+    if found and min(found) >= 1 and max(found) < len(names):
         _log.warning(
-            "%s: category_id (%s) may count from 0 or from 1, which these numbers cannot tell; it was "
+            "%s: class numbers (%s) may count from 0 or from 1, which these numbers cannot tell; it was "
             "assumed to count from 1. If it counts from 0, add 1 to each, or give --classes a COCO "
             "file that has the ids",
             path,
             shown,
         )
+    return dict(enumerate(names, start=1))
 
 
 def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int], path: Path) -> Detections:
@@ -566,73 +579,6 @@ def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int], path: P
     )
 
 
-def _refuse_labels(tree: Any, path: Path) -> None:
-    """Raise ``DataError`` where a file holds labels, which have no scores, in place of predictions."""
-    kind = ""
-    if isinstance(tree, Mapping) and isinstance(tree.get("shapes"), list):
-        kind = "labels of LabelMe"
-    elif isinstance(tree, list) and tree and not any(_has(row, "score") for row in tree):
-        kind = "labels of COCO" if all(_has(row, "image_id", "bbox") for row in tree) else ""
-    if kind:
-        raise DataError(
-            f"{path}: holds {kind}, without scores; wanted a predictions file. Labels are the data to "
-            "measure on: give them as DATA"
-        )
-
-
-def _has(row: Any, *keys: str) -> bool:
-    return isinstance(row, Mapping) and all(key in row for key in keys)
-
-
-def _are_rows(value: Any) -> bool:
-    """Return whether a value is a list of detections as COCO's results have them, maybe empty."""
-    return isinstance(value, list) and all(
-        isinstance(r, Mapping) and "bbox" in r for r in value[:1]
-    )
-
-
-def _json(path: Path) -> Any:
-    """Return what a file of JSON holds; one value per line gives a list."""
-    if not path.stat().st_size:
-        raise DataError(f"{path}: is empty, wanted a predictions file")
-    try:
-        return read_json(path)
-    except DataError as error:
-        lines = [line for line in iter_lines(path) if line.strip()] if _is_lines(path) else []
-        try:
-            if lines:
-                return [json_value(line) for line in lines]
-        except ValueError:
-            pass
-        raise DataError(f"{error}; wanted a predictions file") from None
-
-
-def _is_lines(path: Path) -> bool:
-    """Return whether the first line of a file is a whole object of JSON."""
-    first = peek_text(path).lstrip().split("\n")[0].strip()
-    return first.startswith("{") and first.endswith("}")
-
-
-def _folder(path: Path) -> dict[str, Any]:
-    files = sorted(path.glob("*.json"))
-    if not files:
-        raise DataError(f"{path}: no .json file with predictions in it")
-    return {file.stem: _json(file) for file in files}
-
-
-def _coco_tables(path: Path) -> tuple[dict[str, str], dict[int, str]]:
-    tree = _json(path) if path.suffix.lower() == ".json" else None
-    return _tables(tree, path) if isinstance(tree, Mapping) else ({}, {})
-
-
-def _tables(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, str], dict[int, str]]:
-    """Return a COCO file's image names by id and class names by id."""
-    try:
-        images = {str(entry["id"]): str(entry["file_name"]) for entry in tree.get("images", ())}
-        names = {int(entry["id"]): str(entry["name"]) for entry in tree.get("categories", ())}
-    except MALFORMED as error:
-        raise DataError(
-            f"{path}: wanted images with id and file_name, and categories with id and name, "
-            f"got {type(error).__name__}: {error}"
-        ) from None
-    return images, names
+def looks_like_predictions(path: Path) -> bool:
+    """Return whether a file of whatever name begins like JSON or like a table of detections."""
+    return peek_text(path, 4096).lstrip()[:1] in ("[", "{") or looks_like_table(path)

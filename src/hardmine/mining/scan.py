@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -24,6 +24,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from hardmine.data.images import encoded_size
 from hardmine.errors import DataError
 from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_scorers import ExactScorer, FastScorer, PoolScorer, Row
@@ -292,19 +293,31 @@ def silent(what: str, done: int, total: int) -> None:
     """Tell nobody how the work goes."""
 
 
+_SIZED = 128
+"""Images of archives, videos and URLs whose sizes are read to see in which form a file's boxes are."""
+
+
 def _bound(detector: Detector, source: Source) -> Detector:
     """Return a predictions file bound to the source's images, any other detector as it is.
 
     Raises:
         DataError: the file is about other images.
     """
-    from hardmine.inference.image_loading import path_of
+    from hardmine.inference.image_loading import path_of, read_item
     from hardmine.inference.predictions_file import Predictions
 
     if not isinstance(detector, Predictions):
         return detector
-    items = (item for item in source.items() if not isinstance(item, Problem))
-    return detector.bound_to([path_of(item.name) for item in items])
+    images: list[Path] = []
+    sizes: dict[Path, tuple[int, int]] = {}
+    for item in source.items():
+        if isinstance(item, Problem):
+            continue
+        images.append(path_of(item.name))
+        if item.read is not None and len(sizes) < _SIZED:
+            with suppress(DataError, OSError):  # said where it is scanned
+                sizes[images[-1]] = encoded_size(read_item(item), item.name)
+    return detector.bound_to(images, sizes)
 
 
 def _require_images(source: Source, summary: ScanSummary) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 import hardmine
 from hardmine.detections import OperatingPoint
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.files import write_atomic
+from hardmine.files import peek_text, write_atomic
 from hardmine.models.ssd import Network, make_network
 from hardmine.models.state_dict import code_in, is_pytorch_file, load_plain, refuse_code
 from hardmine.recipes.recipe import Recipe, current_form, recipe_from_dict, recipe_to_dict
@@ -219,7 +219,10 @@ def foreign_kind(path: Path) -> str:
     suffix = path.suffix.lower()
     found = _BY_SUFFIX.get(suffix, "")
     found = found or next((kind for start, kind in _BY_START if head.startswith(start)), "")
-    return "a video" if head[4:8] == b"ftyp" else found
+    if found or head[4:8] == b"ftyp":
+        return found or "a video"
+    start = peek_text(path, 60).strip().partition("\n")[0]
+    return f"a text that begins {start!r}" if start.isprintable() and "\ufffd" not in start else ""
 
 
 _EXPORT = "export it to ONNX in its framework and give the .onnx file"
@@ -238,6 +241,7 @@ _BY_START = (
     (b"\x89HDF", f"an HDF5 file, such as Keras writes: {_EXPORT}"),
     (b"PK\x03\x04", "a zip archive"),
     (b"\xff\xd8\xff", "a picture; a detector was wanted here"),
+    (b"\x1f\x8b", "a file packed by gzip: unpack it and give what is in it"),
     (b"\x89PNG", "a picture; a detector was wanted here"),
     (b"RIFF", "a picture or a film; a detector was wanted here"),
     (b"\x80", "a Python pickle, which can run code and is not opened"),

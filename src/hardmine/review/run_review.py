@@ -18,7 +18,6 @@ import numpy as np
 from hardmine.data.convert import convert
 from hardmine.data.images import image_size
 from hardmine.errors import DataError, MissingExtraError
-from hardmine.files import peek_text
 from hardmine.mining.candidates_file import HandOver
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
@@ -26,7 +25,7 @@ from hardmine.review.candidate_list import CandidateList, Item, open_candidates,
 from hardmine.review.decisions import DecisionDesk
 from hardmine.review.request_guard import Access
 from hardmine.review.review_options import PORT, ReviewOptions
-from hardmine.review.verdicts import is_labelling_file, read_verdicts, store_verdicts
+from hardmine.review.verdicts import has_verdicts, is_labelling_file, read_verdicts, store_verdicts
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, Problem, Verdict
 
 _TRIES = 20
@@ -112,17 +111,13 @@ def open_listed(target: Path) -> CandidateList:
     is_labelled = target.is_file() and is_labelling_file(target)
     listed = open_candidates(run_of(target) if is_labelled else target)
     file = target if is_labelled else listed.csv
-    if file is not None and (is_labelled or _has_verdicts(file)):
+    if file is not None and (is_labelled or has_verdicts(file)):
         known = {text: item.path for item in listed.items for text in (item.name, item.path)}
         verdicts = read_verdicts(file, known)
         models = {item.path: item.model_id for item in listed.items}
         with PoolStore(listed.store, beside_a_run=True) as store:
             store_verdicts(store, verdicts, str(file), next(iter(models.values()), ""))
     return listed
-
-
-def _has_verdicts(path: Path) -> bool:
-    return "verdict" in peek_text(path).partition("\n")[0]
 
 
 @contextmanager

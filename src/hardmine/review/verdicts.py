@@ -25,13 +25,14 @@ from urllib.parse import unquote
 from hardmine.data.convert import NAMES_FILE
 from hardmine.data.formats.coco import looks_like_coco
 from hardmine.data.formats.coco_writing import STATE_KEY
+from hardmine.data.formats.csv_boxes import column_of, csv_body
 from hardmine.data.formats.cvat import READER as CVAT
 from hardmine.data.formats.cvat import read_cvat
 from hardmine.data.formats.fiftyone import READER as FIFTYONE
 from hardmine.data.formats.label_format import ImageLabels, parse_xml
 from hardmine.data.formats.label_studio import READER as LABEL_STUDIO
 from hardmine.data.formats.label_studio import read_label_studio
-from hardmine.data.images import encoded_size
+from hardmine.data.images import encoded_size, has_picture_name
 from hardmine.errors import MALFORMED, DataError
 from hardmine.files import TextError, peek_text, read_json, read_text, same_text
 from hardmine.inference.image_loading import read_item
@@ -72,15 +73,15 @@ def read_verdicts(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
     if path.suffix.lower() in SUFFIXES:
         return _read_labelled(path, known)
     verdicts: dict[str, Said] = {}
+    images = KnownImages(known, read_copies(path))
     for line, row in read_sheet(path, ("image", "verdict")):
-        name, said = (row.get("image") or "").strip(), (row.get("verdict") or "").strip().lower()
+        name, said = (row.get("image") or "").strip(), (row.get("verdict") or "").strip()
         if not name and not said:
             continue
         where = f"{path}:{line}"
-        if name not in known:
-            raise DataError(f"{where}: image {name!r} was never handed out")
-        if said:
-            _add(verdicts, known[name], name, Said(_verdict(said, where), where))
+        image = images.find(name, where, with_folders=True)
+        if said and said.lower() != "nan":  # as pandas writes an empty cell
+            _add(verdicts, image, name, Said(_verdict(said, where), where))
     return verdicts
 
 
@@ -110,25 +111,42 @@ def read_sheet(
 ) -> list[tuple[int, dict[str, str | None]]]:
     """Return the rows of a CSV that a person may have edited, each with the number of its line.
 
+    The columns may be separated by whatever a spreadsheet writes, and their names in any case.
+
     Raises:
-        DataError: it cannot be read, or lacks one of the ``wanted`` columns.
+        DataError: it cannot be read, or lacks one of the ``wanted`` columns or has it twice.
     """
     try:
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        names = [str(name).strip() for name in reader.fieldnames or ()]
-        if not set(wanted) <= set(names):
-            raise DataError(f"{path}:1: got columns {names}, wanted {' and '.join(wanted)}")
+        whole = read_text(path)
+        delimiter, text = csv_body(whole)
+        before = whole.removesuffix(text).count("\n")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        written = [str(name).strip() for name in reader.fieldnames or ()]
+        names = [name.lower().replace(" ", "_") for name in written]
+        if "image" not in names:  # under another of the usual names
+            names = ["image" if column_of(name) == "image" else name for name in names]
+        if not all(names.count(name) == 1 for name in wanted):
+            raise DataError(
+                f"{path}:{before + 1}: got columns {written}, wanted {' and '.join(wanted)}, each once"
+            )
         reader.fieldnames = names
-        return [(reader.line_num, row) for row in reader]
+        return [(before + reader.line_num, row) for row in reader]
     except (OSError, TextError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV: {error}") from error
 
 
+def has_verdicts(path: Path) -> bool:
+    """Return whether a CSV has a column of verdicts."""
+    delimiter, text = csv_body(peek_text(path))
+    cells = next(csv.reader([text.partition("\n")[0]], delimiter=delimiter), [])
+    return "verdict" in {cell.strip().lower() for cell in cells}
+
+
 def _verdict(said: str, where: str) -> Verdict:
-    try:
-        return Verdict(said)
-    except ValueError:
-        raise DataError(f"{where}: verdict {said!r}, wanted one of {_VERDICTS}") from None
+    found = _word(said)
+    if found is None:
+        raise DataError(f"{where}: verdict {said!r}, wanted one of {_VERDICTS}")
+    return found
 
 
 def store_verdicts(store: PoolStore, verdicts: Mapping[str, Said], who: str, model_id: str) -> int:
@@ -439,10 +457,11 @@ def _boxes_of_coco(
 
 
 def _word(text: object) -> Verdict | None:
-    """Return the verdict that a tag or a choice names, in any case, with spaces or hyphens."""
+    """Return the verdict or state that a word names, in any case, with spaces or hyphens."""
     if not isinstance(text, str):
         return None
-    return _WORDS.get(text.strip().lower().replace(" ", "_").replace("-", "_"))
+    plain = text.strip().lower().replace(" ", "_").replace("-", "_")
+    return _WORDS.get(plain) or _OF_STATE.get(plain)
 
 
 def _holds_shapes(labels: ImageLabels) -> bool:
@@ -515,6 +534,9 @@ class KnownImages:
             for text in (name, name.rpartition(".")[0])
             if origin in known
         }
+        self._names: dict[str, set[str]] = {}
+        for name, path in known.items():
+            self._names.setdefault(path, set()).update((same_text(name), same_text(path)))
         self._by_name: dict[str, set[str]] = {}
         for path in set(known.values()):
             base = _base_name(path)
@@ -523,11 +545,13 @@ class KnownImages:
                 for text in (name, name.rpartition(".")[0]):
                     self._by_name.setdefault(same_text(text), set()).add(path)
 
-    def find(self, written: str, where: str) -> str:
+    def find(self, written: str, where: str, *, with_folders: bool = False) -> str:
         """Return the image's path.
 
         Args:
             where: the place in the file, for errors.
+            with_folders: folders that the file names are those of the pool, maybe on another machine;
+                a labelling program has folders of its own.
 
         Raises:
             DataError: no such image was handed out, or several have this name.
@@ -541,6 +565,8 @@ class KnownImages:
                 if text in self._copies:
                     return self._copies[text]
                 found = self._by_name.get(text, set())
+                if with_folders:
+                    found = {path for path in found if self._fits(path, plain)}
                 ending = {path for path in found if _ends_with(path, plain)}
                 if len(found) == 1 or len(ending) == 1:
                     return next(iter(ending or found))
@@ -550,6 +576,16 @@ class KnownImages:
                         f"{where}: image {written!r} may be {some}, wanted a name of one image alone"
                     )
         raise DataError(f"{where}: image {written!r} was never handed out")
+
+    def _fits(self, path: str, name: str) -> bool:
+        """Return whether a name with folders is the end of the image's own name, or ends with it."""
+        name = name.removeprefix("./").rpartition("../")[2]
+        stem = name.rpartition(".")[0] if has_picture_name(name) else name
+        for own in self._names[path]:
+            plain = own.replace("\\", "/").rpartition(".")[0]
+            if f"/{plain}".endswith(f"/{stem}") or f"/{stem}".endswith(f"/{plain}"):
+                return True
+        return False
 
 
 def _base_name(path: str) -> str:

@@ -262,7 +262,9 @@ def read_known(target: Path) -> ConfirmedAlarms:
 
 def _names_in(data: DataLike, given: Detector | Path | str) -> Path | None:
     """Return a COCO file of data to measure predictions on: it names their classes and images."""
-    is_file = isinstance(given, (str, Path)) and str(given).lower().endswith(".json")
+    from hardmine.inference.load_detector import PREDICTION_SUFFIXES
+
+    is_file = isinstance(given, (str, Path)) and str(given).lower().endswith(PREDICTION_SUFFIXES)
     if not is_file or isinstance(data, Dataset) or Path(data).suffix.lower() != ".json":
         return None
     return Path(data)

@@ -51,17 +51,17 @@ _NAMES = {
     "image": "image filename file_name file filepath file_path path image_path img img_path image_name "
     "imagename",
     "image_id": "imageid image_id",
-    "xmin": "xmin x_min x1 left bbox_x1",
-    "ymin": "ymin y_min y1 top bbox_y1",
-    "xmax": "xmax x_max x2 right bbox_x2",
-    "ymax": "ymax y_max y2 bottom bbox_y2",
-    "label": "label class class_name classname category name labels labelname",
+    "xmin": "xmin x_min x1 left bbox_x1 box_x1 bbox_xmin",
+    "ymin": "ymin y_min y1 top bbox_y1 box_y1 bbox_ymin",
+    "xmax": "xmax x_max x2 right bbox_x2 box_x2 bbox_xmax",
+    "ymax": "ymax y_max y2 bottom bbox_y2 box_y2 bbox_ymax",
+    "label": "label class class_name classname category category_name name labels labelname cls",
     "width": "width image_width img_width",
     "height": "height image_height img_height",
     "state": "state hardmine_state",
     "ignore": "ignore difficult iscrowd isgroupof",
     "split": "split subset",
-    "score": "score confidence conf probability",
+    "score": "score confidence conf probability prob detection_score",
     "x": "x bbox_x box_x",
     "y": "y bbox_y box_y",
     "box_width": "w bbox_w bbox_width box_w box_width",
@@ -74,6 +74,8 @@ _SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 """What Excel writes in front of the header."""
 _NOTHING = frozenset({"", "nan", "none", "null", "n/a", "na"})
 _COLUMN = {name: column for column, names in _NAMES.items() for name in names.split()}
+_FROM_0 = {"x0": "xmin", "y0": "ymin", "x1": "xmax", "y1": "ymax"}
+"""What the sides are called where the near corner has the number 0."""
 
 
 def looks_like_boxes(path: Path) -> bool:
@@ -102,7 +104,7 @@ def read_csv(path: Path) -> Iterator[ImageLabels]:
 def _lines(path: Path) -> tuple[dict[str, int], int, list[list[str]], str]:
     """Return the place of each column, how many there are, the cells of each line, the delimiter."""
     try:
-        delimiter, text = _body(read_text(path))
+        delimiter, text = csv_body(read_text(path))
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except TextError as error:
         raise DataError(f"{path}: {error}") from None
@@ -119,7 +121,7 @@ def _lines(path: Path) -> tuple[dict[str, int], int, list[list[str]], str]:
     return columns, len(first), rows[1:] if _header(first) is not None else rows, delimiter
 
 
-def _body(text: str) -> tuple[str, str]:
+def csv_body(text: str) -> tuple[str, str]:
     """Return what separates the columns, and the text from its header on."""
     declared = ""
     while text:
@@ -134,7 +136,7 @@ def _body(text: str) -> tuple[str, str]:
 
 def _first_cells(path: Path) -> list[str]:
     """Return the cells of a file's header, or of its first line of boxes."""
-    delimiter, text = _body(peek_text(path))
+    delimiter, text = csv_body(peek_text(path))
     return next(iter(csv.reader([text.partition("\n")[0]], delimiter=delimiter)), [])
 
 
@@ -167,10 +169,10 @@ def _line(
     sized = _SIZE[0] in columns
     sides = (*_BOX[:2], *_SIZE) if sized else _BOX
     label, written = cell("label"), [cell(name) for name in sides]
-    if label.lower() in _NOTHING and all(text.lower() in _NOTHING for text in written):
+    if all(means_nothing(text) for text in (label, *written)):
         return labels
     try:
-        x0, y0, x1, y1 = (_number(text, decimal_comma=decimal_comma) for text in written)
+        x0, y0, x1, y1 = (csv_number(text, decimal_comma=decimal_comma) for text in written)
         if sized:
             x1, y1 = x0 + x1, y0 + y1
     except ValueError:
@@ -188,20 +190,28 @@ def _line(
     return labels
 
 
-def _number(text: str, *, decimal_comma: bool) -> float:
-    plain = text.replace(",", ".") if decimal_comma and "." not in text else text
-    return float(plain)
-
-
 def _state(text: str) -> ImageState | None:
     return parse_state(text.lower()) if text else None
 
 
 def _header(cells: Sequence[str]) -> dict[str, int] | None:
     """Return the column of each known name; None where an image or a box side is not among them."""
+    found = name_columns(cells)
+    wanted = _SIZED if _SIZE[0] in found else _PLAIN
+    return found if all(name in found for name in wanted) else None
+
+
+def name_columns(cells: Sequence[str]) -> dict[str, int]:
+    """Return the place of each column of a header that has a known name.
+
+    The box is ``xmin ymin xmax ymax``, or ``xmin ymin box_width box_height`` where the header gives
+    sizes.
+    """
     found: dict[str, int] = {}
-    for index, cell in enumerate(cells):
-        column = _COLUMN.get(cell.strip().lower())
+    written = [cell.strip().lower().replace(" ", "_") for cell in cells]
+    columns = {**_COLUMN, **_FROM_0} if "x0" in written else _COLUMN
+    for index, cell in enumerate(written):
+        column = columns.get(cell)
         if column is not None:
             found.setdefault(column, index)
     if "image_id" in found:  # only where no column has the file's name
@@ -210,8 +220,27 @@ def _header(cells: Sequence[str]) -> dict[str, int] | None:
     if "xmax" not in found and all(name in beside for name in _SIZE):
         near = {f"{name}min": beside[name] for name in ("x", "y") if name in beside}
         found = {**near, **found, **{name: beside[name] for name in _SIZE}}
-    wanted = _SIZED if _SIZE[0] in found else _PLAIN
-    return found if all(name in found for name in wanted) else None
+    return found
+
+
+def column_of(name: str) -> str:
+    """Return which column a name stands for (``Confidence``: ``score``); empty where it is unknown."""
+    return _COLUMN.get(name.strip().lower().replace(" ", "_"), "")
+
+
+def means_nothing(cell: str) -> bool:
+    """Return whether a cell is empty, or holds what programs write for nothing (``NaN``)."""
+    return cell.strip().lower() in _NOTHING
+
+
+def csv_number(text: str, *, decimal_comma: bool) -> float:
+    """Return a number; ``decimal_comma`` where commas do not separate the columns.
+
+    Raises:
+        ValueError: it is none.
+    """
+    plain = text.replace(",", ".") if decimal_comma and "." not in text else text
+    return float(plain)
 
 
 def _is_plain(cells: Sequence[str]) -> bool:
