@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hardmine.errors import DataError
-from hardmine.inference.class_names import read_classes
+from hardmine.errors import ConfigError, DataError
+from hardmine.inference.class_names import choose_classes, read_classes
+from hardmine.inference.predictions_file import load_predictions
 
 FILES = {
     "names.txt": "no\n010\nkäse\n",
@@ -63,3 +64,105 @@ def test_an_accent_in_two_spellings_is_one_name(tmp_path: Path) -> None:
         read_classes(tmp_path / "names.txt")
     (tmp_path / "names.txt").write_text("ka\u0308se\n", encoding="utf-8")
     assert read_classes(tmp_path / "names.txt") == ("k\u00e4se",)
+
+
+CAT_DOG = {
+    "numbers.txt": "0 cat\n1: dog\n",
+    "from_1.txt": "2) dog\n1) cat\n",
+    "comments.txt": "# of the first camera\ncat\ndog\n",
+    "quotes.names": '"cat"\n"dog"\n',
+    "labelme.txt": "__ignore__\ncat\ndog\n",
+    "ids.csv": "id,name\n2,dog\n1,cat\n",
+    "keras.csv": "dog,1\ncat,0\n",
+    "spreadsheet.csv": "class_id;class_name\n0;cat\n5;dog\n",
+    "one_column.csv": "name\ncat\ndog\n",
+    "tab.tsv": "0\tcat\n1\tdog\n",
+    "head.txt": "id,name\n1,cat\n2,dog\n",
+    "map.pbtxt": "item {\n  id: 2\n  name: 'dog'\n}\nitem {\n  name: '/m/01'\n  id: 1\n"
+    '  display_name: "cat"\n}\n',
+    "ids.yaml": "names: {cat: 0, dog: 1}\n",
+    "bare.yaml": "0: cat\n1: dog\n",
+    "objects.yaml": "names:\n- {id: 2, name: dog}\n- {id: 1, name: cat}\n",
+    "objects.json": '[{"name": "cat", "attributes": []}, {"name": "dog"}]',
+    "config.json": '{"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}',
+    "classes.json": '{"classes": ["cat", "dog"], "labels": {}}',
+    "megadetector.json": '{"detection_categories": {"1": "cat", "2": "dog"}, "images": []}',
+}
+
+
+@pytest.mark.parametrize("name", CAT_DOG)
+def test_lists_of_other_programs(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(CAT_DOG[name])
+    assert read_classes(tmp_path / name) == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.txt", '["cat", "dog"]\n', r"begins '\[\"cat\", .* wanted one name a line"),
+        ("c.txt", "names:\n  0: cat\n", "begins 'names:'"),
+        ("c.txt", "- cat\n- dog\n", "begins '- cat'"),
+        ("c.txt", "cat,dog\n", "begins 'cat,dog'"),
+        ("obj.data", "classes = 2\nnames = obj.names\n", r"got a \.data file, wanted text"),
+        ("obj.txt", "classes = 2\nnames = obj.names\n", "begins 'classes = 2'"),
+        ("c.csv", "/m/01,Cat\n/m/02,Dog\n", "wanted id,name or name,id"),
+        ("c.csv", "id,name\n1,cat\nx,dog\n", "got 'x,dog', wanted a number and a name"),
+        ("c.csv", "id,name\n1,cat\n1,dog\n", "number 1 is 'cat' and 'dog'"),
+        ("c.json", '["cat", null]', "entry 1 is None, wanted a name"),
+        ("c.json", '[["cat", "dog"]]', "wanted a name"),
+        ("c.json", '{"0": "cat", "1": "dog", "nc": 2}', "has 0, 1, nc; wanted 'names'"),
+        (
+            "c.json",
+            '{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+            "number 1 is",
+        ),
+        ("c.yaml", "nc: 3\n", "has nc; wanted 'names'"),
+        ("c.yaml", "names:\n  0: cat\n  0: dog\n", "has the key '0' twice"),
+        ("c.yaml", "names: obj.names\n", "wanted a list of names, .* got 'obj.names'"),
+    ],
+)
+def test_what_is_no_list_of_names_is_refused(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_classes(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("c.txt", "cat\nCat\n", "differ in capital letters only: cat, Cat"),
+        ("c.txt", "cat\n\ndog\n", "empty lines between the names"),
+        ("c.yaml", "nc: 3\nnames: [cat, dog]\n", "nc is 3, but 2 names are given"),
+    ],
+)
+def test_what_may_be_a_slip_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert len(read_classes(tmp_path / name)) == 2
+    assert said in caplog.text
+
+
+def test_the_background_in_front_is_no_class_of_a_model_with_one_less() -> None:
+    assert choose_classes(["BACKGROUND", "a", "b"], ["x", "y"], "m") == ("a", "b")
+    assert choose_classes(["background", "a"], ["x", "y"], "m") == ("background", "a")
+    with pytest.raises(ConfigError, match="the model has 2"):
+        choose_classes(["other", "a", "b"], ["x", "y"], "m")
+
+
+@pytest.mark.parametrize("kind", ["COCO rows", "YOLO texts"])
+def test_numbers_of_predictions_count_the_background_as_0(tmp_path: Path, kind: str) -> None:
+    """Number 1 is the first class behind the background for torchvision and for YOLO."""
+    path = tmp_path / "found"
+    if kind == "COCO rows":
+        path = path.with_suffix(".json")
+        row = {"image_id": "a", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
+        path.write_text(json.dumps([row]))
+    else:
+        path.mkdir()
+        (path / "a.txt").write_text("1 0.5 0.5 0.1 0.1 0.5\n")
+    found = load_predictions(path, ["__background__", "cat", "dog"])
+    assert found.categories == ("cat", "dog")
+    assert found.by_name["a"].labels.tolist() == [1]

@@ -327,3 +327,50 @@ def test_a_list_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> No
         DataError, match=r"pool\.txt: not a list of files: not UTF-8 text .* line 2"
     ):
         list(open_source(tmp_path / "pool.txt").items())
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['"{}/pool/sub/b.jpg"', "'pool/sub/b.jpg'", '"pool\\sub\\b.jpg"', "pool/sub%2Fb.jpg"],
+)
+def test_quotes_and_signs_of_urls_in_a_list_are_no_part_of_a_name(folder: Path, line: str) -> None:
+    listing = folder.parent / "pool.txt"
+    listing.write_text(line.format(folder.parent) + "\n")
+    assert [str(item.name) for item in images_of(listing)] == [f"{folder}/sub/b.jpg"]
+
+
+def test_a_file_whose_name_has_such_signs_is_itself(tmp_path: Path) -> None:
+    (tmp_path / "a%20b.jpg").write_bytes(picture(15))
+    (tmp_path / "a b.jpg").write_bytes(picture(95))
+    (tmp_path / "pool.txt").write_text("a%20b.jpg\n")
+    assert [item.name for item in images_of(tmp_path / "pool.txt")] == [f"{tmp_path}/a%20b.jpg"]
+
+
+def test_names_of_a_list_may_be_relative_to_the_working_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    listing = folder.parent / "lists" / "pool.txt"
+    listing.parent.mkdir()
+    listing.write_text("pool/nothere.jpg\npool/a.jpg\n./pool/sub/b.jpg\n")
+    monkeypatch.chdir(folder.parent)
+    names = [item.name for item in images_of(listing)]
+    assert names == [f"{folder}/nothere.jpg", f"{folder}/a.jpg", f"{folder}/sub/b.jpg"]
+    assert "names are relative to the working folder" in caplog.text
+    (listing.parent / "pool").mkdir()
+    (listing.parent / "pool" / "a.jpg").write_bytes(picture(15))  # beside the list: that counts
+    assert [item.name for item in images_of(listing)][1] == f"{listing.parent}/pool/a.jpg"
+
+
+def test_a_line_that_gives_nothing_is_named(folder: Path) -> None:
+    (folder.parent / "bare").mkdir()
+    listing = folder.parent / "pool.txt"
+    listing.write_text("pool/*.jpeg\nbare\npool/a.jpg\n")
+    problems = [item for item in open_source(listing).items() if isinstance(item, Problem)]
+    assert [(Path(p.file).name, p.reason) for p in problems] == [
+        ("*.jpeg", "gives no image"),
+        ("bare", "gives no image"),
+    ]
+
+
+def images_of(listing: Path) -> list[ImageItem]:
+    return [item for item in open_source(listing).items() if isinstance(item, ImageItem)]

@@ -21,6 +21,7 @@ from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import peek_text
 from hardmine.finding_kinds import FindingKind
+from hardmine.inference.class_names import is_background, read_classes
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
     ImageItem,
@@ -368,8 +369,6 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     Raises:
         DataError: no such form, an entry that is faulty (named by its index), or no class names.
     """
-    from hardmine.inference.class_names import read_classes
-
     images: dict[str, str] = {}
     names: tuple[str, ...] | None = None
     numbers: dict[int, str] = {}
@@ -378,9 +377,12 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
         images, numbers = coco_tables(classes)
     elif classes is not None:
         names = tuple(classes)
+    counted = names
+    if not numbers:
+        names = _without_background(names, path)
     program, tree = _read(path)
     if program is not None:
-        return _of_program(program, path, names, JsonReader(path, images), numbers)
+        return _of_program(program, path, counted, JsonReader(path, images), numbers)
     held = next((key for key in _HELD if isinstance(tree, Mapping) and are_rows(tree.get(key))), "")
     if held:
         more, own = tables_of(tree, path)
@@ -390,9 +392,10 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     refuse_labels(tree, path)
     rows = JsonReader(path, images).read(tree)
     if not isinstance(tree, list) and not has_keys(next(iter(tree.values()), None), "boxes"):
-        numbers = {}  # mmdetection and Ultralytics count the classes, whatever ids the data has
-    elif names is not None and not numbers:
-        numbers = _numbered(rows, names, path)
+        # mmdetection and Ultralytics count the classes, whatever ids the data has
+        numbers = dict(enumerate(counted or (), start=1))
+    elif counted is not None and not numbers:
+        numbers = _numbered(rows, counted, path)
     categories, number_of = _categories(rows, names, numbers, path)
     by_name = {name: _detections(boxes, number_of, path) for name, boxes in rows.items()}
     digest = hashlib.sha256(repr((categories, sorted(images.items()))).encode())
@@ -437,7 +440,8 @@ def _of_program(
         numbers = ids or _numbered(found.rows, chosen, path)
     else:
         numbers = dict(enumerate(chosen, start=found.first))
-    categories, label_of = _categories(found.rows, chosen or None, numbers, path)
+    known = chosen if names is None or ids else _without_background(chosen, path)
+    categories, label_of = _categories(found.rows, known or None, numbers, path)
     by_name = {name: _detections(boxes, label_of, path) for name, boxes in found.rows.items()}
     digest = hashlib.sha256(repr(categories).encode())
     files = [path] if path.is_file() else [f for f in sorted(path.iterdir()) if f.is_file()]
@@ -452,6 +456,14 @@ def _of_program(
         failed=found.failed,
         form=found.form,
     )
+
+
+def _without_background(names: tuple[str, ...] | None, path: Path) -> tuple[str, ...] | None:
+    """Return the names without the background in front of them, which no detection has."""
+    if names is None or len(names) < 2 or not is_background(names[0]):
+        return names
+    _log.warning("%s: %r in front of the class names is number 0 and no class", path, names[0])
+    return names[1:]
 
 
 def _with_numbers(
@@ -554,7 +566,7 @@ def _numbered(
     """Return the names by number, counted from 1, or from 0 where only that fits; doubt is said."""
     found = {kind for boxes in rows.values() for _, kind, _ in boxes if isinstance(kind, int)}
     shown = ", ".join(str(kind) for kind in sorted(found)[:6])
-    if 0 in found and max(found) < len(names):
+    if (names and is_background(names[0])) or (0 in found and max(found) < len(names)):
         _log.info("%s: class numbers (%s) were read as counted from 0", path, shown)
         return dict(enumerate(names))
     if found and min(found) >= 1 and max(found) < len(names):

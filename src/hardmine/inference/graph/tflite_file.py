@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hardmine.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from hardmine.files import TextError, read_text
-from hardmine.inference.class_names import read_classes
+from hardmine.inference.class_names import is_background, items_of_label_map, read_classes
 
 Array = NDArray[Any]
 
@@ -34,9 +34,8 @@ _FLOAT, _UINT8, _INT8 = 0, 3, 9
 """Values of ``TensorType``."""
 _NORMALIZATION = 1
 """``NormalizationOptions`` of ``ProcessUnitOptions``."""
-_BACKGROUND = frozenset({"???", "background", "__background__", "_background_", "bg", "unlabeled"})
+_NO_CLASS = frozenset({"???", "unlabeled"})
 _NUMBERED = re.compile(r"\s*(\d+)[\s:,]+(\S.*)")
-_ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +171,7 @@ def label_names(text: str) -> tuple[str, ...]:
     Lines are names, or ``number name`` as Coral's files have them; a ``label_map.pbtxt`` of the
     TensorFlow Object Detection API has items with an id (from 1) and a name.
     """
-    if "item" in text and _ITEM.search(text):
+    if items_of_label_map(text):
         return _from_items(text)
     lines = [line.strip() for line in text.splitlines()]
     while lines and not lines[-1]:
@@ -212,7 +211,7 @@ def fit_names(names: Sequence[str], num_classes: int | None, where: str) -> tupl
     """
     kept = list(names)
     first = kept[0].strip().lower() if kept else ""
-    counts_background = first in _BACKGROUND or not first
+    counts_background = is_background(first) or first in _NO_CLASS or not first
     if kept and counts_background and (num_classes is None or len(kept) == num_classes + 1):
         kept = kept[1:]
     if num_classes is not None and len(kept) != num_classes:
@@ -228,13 +227,7 @@ def fit_names(names: Sequence[str], num_classes: int | None, where: str) -> tupl
 
 
 def _from_items(text: str) -> tuple[str, ...]:
-    found: dict[int, str] = {}
-    for item in _ITEM.findall(text):
-        number = re.search(r"\bid\s*:\s*(\d+)", item)
-        name = re.search(r"\b(?:display_name|name)\s*:\s*([\"'])(.*?)\1", item)
-        shown = re.search(r"\bdisplay_name\s*:\s*([\"'])(.*?)\1", item) or name
-        if number and shown:
-            found[int(number[1])] = shown[2]
+    found = items_of_label_map(text)
     return tuple(found.get(i, "") for i in range(1, max(found, default=0) + 1))
 
 

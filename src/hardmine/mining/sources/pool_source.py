@@ -13,12 +13,14 @@ read; a file is made of it when it is handed out.
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PureWindowsPath
 from typing import Protocol
 from urllib.parse import quote, unquote
 
@@ -46,6 +48,7 @@ from hardmine.mining.sources.archives_and_videos import (
 from hardmine.mining.sources.remote import is_url, list_remote, read_remote
 from hardmine.types import Dataset, Problem
 
+_log = logging.getLogger("hardmine")
 WANTED = "a folder, a glob, a .txt list, a video, a tar or zip archive, or a URL"
 _GLOB = frozenset("*?[")
 
@@ -205,8 +208,9 @@ class GlobSource:
 class ListSource:
     """The images that a text file names, a line each; relative names are beside the file.
 
-    A line may also name a folder, a glob, an archive, or an image in an archive or behind a URL; ``#``
-    begins a comment.
+    They are in the working folder where the first of them are there and not beside the file. A line may
+    also name a folder, a glob, an archive, or an image in an archive or behind a URL; ``#`` begins a
+    comment.
     """
 
     path: Path
@@ -225,7 +229,7 @@ class ListSource:
         """Yield the images in the order of the file."""
         for line in self._lines():
             part = _part_of(line)
-            yield from _expand([line]) if part is None else part.items()
+            yield from _expand([line]) if part is None else _any_of(part)
 
     def count(self) -> int | None:
         """Count the images; ``None`` when a line names an archive, a glob or a folder behind a URL."""
@@ -251,32 +255,82 @@ class ListSource:
         parts = (_part_of(line) for line in self._lines())
         return tuple(part for part in parts if part is not None)
 
+    @cached_property
+    def _base(self) -> Path:
+        """Return the folder that relative names begin at: the file's, or the working folder."""
+        names = (_without_quotes(text) for text in self._texts())
+        relative = [name for name in islice(names, _LOOKED_AT) if not _is_whole(name)]
+        beside, working = (
+            any(os.path.lexists(folder / _slashes(name)) for name in relative)
+            for folder in (self.path.parent, Path.cwd())
+        )
+        if beside or not working:
+            return self.path.parent
+        _log.warning("%s: names are relative to the working folder %s", self.path, Path.cwd())
+        return Path.cwd()
+
     def _lines(self) -> Iterator[str]:
+        return (self._full(text) for text in self._texts())
+
+    def _texts(self) -> Iterator[str]:
         try:
             for line in iter_lines(self.path):
                 text = line.strip()
                 if text and not text.startswith("#"):
-                    yield self._full(text)
+                    yield text
         except TextError as error:
             raise DataError(f"{self.path}: not a list of files: {error}") from None
 
     def _full(self, line: str) -> str:
         """Return the name that a line stands for.
 
-        ``\\`` is read as ``/``, and an accent in its other spelling, where that alone fits.
+        Quotes around it, ``\\`` for ``/``, ``%20`` for a space and an accent in its other spelling are
+        read so where that alone fits.
         """
         if is_url(line):
             return line
-        full = os.path.abspath(self.path.parent / line)  # noqa: PTH100
-        if ("\\" not in line and line.isascii()) or os.path.lexists(full):
+        full = os.path.abspath(self._base / line)  # noqa: PTH100
+        if (line.isascii() and not _ODD & set(line)) or os.path.lexists(full):
             return full
-        plain = line.replace("\\", "/")
-        for spelling in (plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))):
-            other = os.path.abspath(self.path.parent / spelling)  # noqa: PTH100
+        bare = _without_quotes(line)
+        plain = _slashes(bare)
+        forms = (unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
+        for spelling in (bare, plain, *forms, unquote(plain)):
+            other = os.path.abspath(self._base / spelling)  # noqa: PTH100
             place = (split_member(other) or (other, ""))[0]
             if os.path.lexists(place) or _is_glob(other):
                 return other
-        return full
+        return os.path.abspath(self._base / bare)  # noqa: PTH100
+
+
+_ODD = frozenset("\\%\"'")
+"""Signs in a line of a list that may stand for others."""
+_LOOKED_AT = 50
+"""Lines of a list that show where its relative names begin."""
+
+
+def _without_quotes(line: str) -> str:
+    quoted = len(line) > 2 and line[0] == line[-1] and line[0] in "\"'"
+    return line[1:-1] if quoted else line
+
+
+def _slashes(line: str) -> str:
+    return line.replace("\\", "/")
+
+
+def _is_whole(name: str) -> bool:
+    """Return whether a name says where it begins (``/data``, ``C:\\data``, a URL)."""
+    return is_url(name) or Path(name).is_absolute() or PureWindowsPath(name).is_absolute()
+
+
+def _any_of(part: Source) -> Iterator[ImageItem | Problem]:
+    """Yield what a line of a list stands for, and a problem where that is nothing."""
+    nothing = True
+    for item in part.items():
+        nothing = False
+        yield item
+    if nothing:
+        yield Problem(FindingKind.IMAGE_MISSING, part.name, -1, "gives no image")
 
 
 @dataclass(frozen=True, slots=True)
