@@ -228,11 +228,11 @@ def _from_tree(tree: Any, path: Path) -> list[str]:
         raise DataError(f"{path}: wanted a list of names, 'names' or 'categories', got {got}")
     if tree and all(isinstance(entry, Mapping) and "id" in entry for entry in tree):
         return _by_number([_entry(entry, path) for entry in tree], path)
-    names = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in tree]
-    for index, name in enumerate(names):
+    found = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in tree]
+    for index, name in enumerate(found):
         if not isinstance(name, str | int | float) or isinstance(name, bool):
             raise DataError(f"{path}: entry {index} is {tree[index]!r}, wanted a name")
-    return [str(name) for name in names]
+    return [str(name) for name in found]
 
 
 def _from_pairs(tree: Mapping[Any, Any], path: Path) -> list[str]:

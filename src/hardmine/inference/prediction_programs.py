@@ -227,8 +227,8 @@ def _are_inside(boxes: F64) -> Mask:
     """Return which boxes (cxcywh [N, 4], shares) lie inside the image, with a little tolerance."""
     half = boxes[:, 2:] / 2
     near, far = boxes[:, :2] - half, boxes[:, :2] + half
-    found: Mask = ((near >= -_EDGE) & (far <= 1 + _EDGE) & (half > 0)).all(axis=1)
-    return found
+    inside = (near >= -_EDGE) & (far <= 1 + _EDGE) & (half > 0)
+    return np.asarray(inside.all(axis=1), np.bool_)
 
 
 def _yolo_line(line: str, where: str) -> tuple[int, list[float]]:
