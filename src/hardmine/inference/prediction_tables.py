@@ -105,6 +105,8 @@ def _corners(values: Sequence[float], sides: Sequence[str]) -> tuple[float, floa
     return (x0, y0, x1, y1) if sides is _CORNERS else (x0, y0, x0 + x1, y0 + y1)
 
 
+_OF_COCO = frozenset({"image_id", "category_id", "bbox", "score", "id", "area", "iscrowd"})
+"""A row with these keys alone says nothing under other names; files hold a million of them."""
 _MODES = {"0": "xyxy", "1": "xywh", "xyxy": "xyxy", "xywh": "xywh"}
 """What detectron2's ``bbox_mode`` says: numbers, or the names in ``BoxMode.XYXY_ABS``."""
 
@@ -115,10 +117,12 @@ def record_form(row: Mapping[str, Any]) -> str:
     Raises:
         ValueError: a ``bbox_mode`` that is not in pixels.
     """
-    if not isinstance(row.get("bbox"), list | tuple):
+    if not isinstance(row.get("bbox"), (list, tuple)):
         named = name_columns(list(_sides_of(row)))
         return "xywh" if "box_width" in named else "xyxy"
-    mode = row.get("bbox_mode", "xywh")
+    if "bbox_mode" not in row:
+        return "xywh"
+    mode = row["bbox_mode"]
     form = _MODES.get(str(mode).lower().rpartition(".")[2].removesuffix("_abs"))
     if form is None:
         raise ValueError(
@@ -134,7 +138,7 @@ def record_box(row: Mapping[str, Any]) -> tuple[float, float, float, float]:
         KeyError, TypeError, ValueError: there is no such box.
     """
     form = record_form(row)
-    if isinstance(row.get("bbox"), list | tuple):
+    if isinstance(row.get("bbox"), (list, tuple)):
         values = [float(value) for value in row["bbox"]]
     else:
         keys = _sides_of(row)
@@ -160,7 +164,7 @@ def record_score(row: Mapping[str, Any]) -> Any:
     Raises:
         KeyError: it has none.
     """
-    return _first(row, "score")
+    return row["score"] if "score" in row else _first(row, "score")
 
 
 def record_class(row: Mapping[str, Any]) -> str | int:
@@ -169,6 +173,9 @@ def record_class(row: Mapping[str, Any]) -> str | int:
     Raises:
         KeyError, TypeError: it has none.
     """
+    if row.keys() <= _OF_COCO:
+        said = row["category_id"]
+        return said if type(said) is int else kind_of(said)
     for key in ("category", *_NAMED):
         if isinstance(row.get(key), str):
             return str(row[key])
@@ -177,6 +184,8 @@ def record_class(row: Mapping[str, Any]) -> str | int:
 
 def record_image(row: Mapping[str, Any]) -> str | None:
     """Return the file name that a JSON object gives, under any of its names."""
+    if row.keys() <= _OF_COCO:
+        return None
     for key, value in row.items():
         if column_of(key) == "image" and value:
             return str(value)
