@@ -185,9 +185,11 @@ def refuse_labels(tree: Any, path: Path) -> None:
 
 
 def _has_score(row: Any) -> bool:
+    if not isinstance(row, Mapping):
+        return False
     try:
         return is_of_columns(row) or record_score(row) is not None
-    except (KeyError, AttributeError):
+    except KeyError:
         return False
 
 
