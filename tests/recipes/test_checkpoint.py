@@ -151,7 +151,8 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
         ("a.jpg", b"\xff\xd8\xff" + b"x" * 99, "a picture"),
         ("a.pkl", b"\x80\x04" + b"x" * 99, "a Python pickle, which can run code"),
         ("empty.safetensors", b"", "an empty file"),
-        ("text.safetensors", b"hello world, no weights", r"readable checkpoint \(Error"),
+        ("text.safetensors", b"hello world, no weights", "a text that begins 'hello world, no"),
+        ("odd.safetensors", b"\x01\x02\xff\xfe" * 9, r"readable checkpoint \(Error"),
     ],
 )
 def test_a_file_of_another_kind_is_called_what_it_looks_like(
