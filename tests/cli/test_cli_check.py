@@ -51,7 +51,7 @@ def test_strict_is_a_gate_for_warnings_and_errors(cli: Cli, here: Path) -> None:
     code, out, err = cli("check data --strict")
     assert code == failures.GATE
     assert "duplicate_images" in out
-    assert "0 errors and 1 warnings, wanted none" in err
+    assert "0 errors and 1 warning, wanted none" in err
     put(Path("data"), "bad", 9, "30 10 10 25")
     assert cli("check data")[0] == failures.FAILURE
     assert cli("check data --strict")[0] == failures.GATE

@@ -118,7 +118,7 @@ def show_check(console: Console, result: CheckResult) -> None:
 def _show_sizes(console: Console, split: str, mixture: SizeMixture) -> None:
     common = ", ".join(f"{w} x {h} ({number})" for w, h, number in mixture.common)
     console.result(
-        f"\n{split}: {mixture.distinct} image sizes, most often {common}; "
+        f"\n{split}: {_count(mixture.distinct, 'image size')}, most often {common}; "
         f"{mixture.landscape:.0%} landscape, {mixture.portrait:.0%} portrait"
     )
     console.table(
@@ -168,9 +168,14 @@ def _judge(result: CheckResult, data: str, strict: bool) -> None:
     errors = result.report.count(Severity.ERROR)
     warnings = result.report.count(Severity.WARNING)
     if strict and errors + warnings:
-        raise GateError(f"{data}: {errors} errors and {warnings} warnings, wanted none")
+        both = f"{_count(errors, 'error')} and {_count(warnings, 'warning')}"
+        raise GateError(f"{data}: {both}, wanted none")
     if errors:
-        raise DataError(f"{data}: {errors} errors (see the report above)")
+        raise DataError(f"{data}: {_count(errors, 'error')} (see the report above)")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 _Image = Annotated[
