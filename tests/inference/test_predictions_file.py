@@ -14,7 +14,11 @@ from data_files import put_image
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.predict import ScoredImage, detect_images, score_images
-from hardmine.inference.predictions_file import Predictions, load_predictions
+from hardmine.inference.predictions_file import (
+    Predictions,
+    load_predictions,
+    looks_like_predictions,
+)
 from hardmine.types import Problem
 
 A, B = [10.0, 20.0, 40.0, 60.0], [1.0, 2.0, 3.0, 4.0]  # xyxy; as xywh 10 20 30 40 and 1 2 2 2
@@ -246,3 +250,13 @@ def test_labels_are_no_predictions(tmp_path: Path, tree: Any, kind: str) -> None
     path, _ = write(tmp_path, tree, None)
     with pytest.raises(DataError, match=f"{kind}, without scores; wanted a predictions file"):
         load_predictions(path, ["cat", "dog"])
+
+
+def test_weights_whose_first_bytes_read_like_json_are_no_predictions(tmp_path: Path) -> None:
+    """Safetensors begin with the length of their header: 0x7b20 reads as a space and a brace."""
+    weights = tmp_path / "last.safetensors"
+    weights.write_bytes((0x7B20).to_bytes(8, "little") + b'{"__metadata__":{}}'.ljust(0x7B20))
+    assert not looks_like_predictions(weights)
+    text = tmp_path / "found"
+    text.write_text(' {"a.jpg": []}')
+    assert looks_like_predictions(text)

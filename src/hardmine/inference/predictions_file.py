@@ -593,4 +593,7 @@ def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int], path: P
 
 def looks_like_predictions(path: Path) -> bool:
     """Return whether a file of whatever name begins like JSON or like a table of detections."""
-    return peek_text(path, 4096).lstrip()[:1] in ("[", "{") or looks_like_table(path)
+    head = peek_text(path, 4096)
+    if "\0" in head:  # the length that safetensors begin with may read " {"
+        return False
+    return head.lstrip()[:1] in ("[", "{") or looks_like_table(path)
