@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tracking,openvino,onnx,litert,ray,supervision,heif,video,review]'
 	@touch $@
 
-test: setup lint types ## lint, strict types, layers and all tests (under 8 minutes on two cores)
+test: setup lint types ## lint, strict types, layers and all tests (about 13 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not browser'
 
 test-browser: setup ## the review page in Chromium, as a person uses it; installs what is missing
