@@ -86,6 +86,12 @@ CAT_DOG = {
     "objects.json": '[{"name": "cat", "attributes": []}, {"name": "dog"}]',
     "config.json": '{"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}',
     "classes.json": '{"classes": ["cat", "dog"], "labels": {}}',
+    "quoted.csv": '"cat"\n"dog"\n',
+    "label_is_number.csv": "label,name\n1,dog\n0,cat\n",
+    "class_is_number.csv": "class,label\n1,dog\n0,cat\n",
+    "floats.json": '{"categories": [{"id": 2.0, "name": "dog"}, {"id": 1.0, "name": "cat"}]}',
+    "comment.pbtxt": "# item { id: 0 name: 'owl' }\nitem { id: 1 name: 'cat' }\n"
+    "item { id: 2 name: 'dog' }\n",
     "megadetector.json": '{"detection_categories": {"1": "cat", "2": "dog"}, "images": []}',
 }
 
@@ -97,8 +103,36 @@ def test_lists_of_other_programs(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "names"),
+    [
+        ("c.csv", '"cat, big"\ndog\n', ("cat, big", "dog")),
+        ("c.txt", "1 Euro\n2 Euro\n", ("1 Euro", "2 Euro")),
+        ("c.json", '{"label2id": {"7": "0", "8": "1"}}', ("7", "8")),
+        ("c.json", '{"id2label": {"0": "7", "1": "8"}}', ("7", "8")),
+        ("c.json", '[{"id": 0, "name": 7}]', ("7",)),
+        ("c.yaml", "classes: {names: 0, cat: 1}\n", ("names", "cat")),
+    ],
+)
+def test_names_that_look_like_something_else_are_names(
+    tmp_path: Path, name: str, text: str, names: tuple[str, ...]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_classes(tmp_path / name) == names
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("c.txt", "0 0.5 0.5 0.2 0.2\n1 0.5 0.5 0.2 0.2\n", "numbers of boxes"),
+        ("c.txt", "images/a.jpg\nimages/b.jpg\n", "a list of images"),
+        ("c.csv", "image,xmin,ymin,xmax,ymax,label\na.png,1,2,3,4,cat\n", "a table of boxes"),
+        ("c.csv", "a.png,1,2,3,4,cat\n", "wanted id,name or name,id"),
+        ("c.csv", "7,0\n8,1\n", "the number may be either column"),
+        ("c.yaml", "names: {7: 0, 8: 1}\n", "either may be the number"),
+        ("c.yaml", "names: {0: cat, 1: }\n", "place 1 of 2 has no name"),
+        ("c.json", '[{"id": 1, "name": "dog"}, {"name": "cat"}]', "wanted a category"),
+        ("c.pbtxt", "item { id: 1 name: 'a' }\nitem { name: 'b' }\n", "wanted an id and a name"),
+        ("c.pbtxt", "item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }\n", "have the id 1"),
         ("c.txt", '["cat", "dog"]\n', r"begins '\[\"cat\", .* wanted one name a line"),
         ("c.txt", "names:\n  0: cat\n", "begins 'names:'"),
         ("c.txt", "- cat\n- dog\n", "begins '- cat'"),
@@ -135,6 +169,7 @@ def test_what_is_no_list_of_names_is_refused(
         ("c.txt", "cat\nCat\n", "differ in capital letters only: cat, Cat"),
         ("c.txt", "cat\n\ndog\n", "empty lines between the names"),
         ("c.yaml", "nc: 3\nnames: [cat, dog]\n", "nc is 3, but 2 names are given"),
+        ("c.txt", "# by me\ncat\ndog\n", "lines that begin with # are comments and no classes"),
     ],
 )
 def test_what_may_be_a_slip_is_said(

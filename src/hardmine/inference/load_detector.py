@@ -233,8 +233,23 @@ def _graph(
             session = LiteRtSession(path)
             names = read_label_map(classes) if isinstance(classes, Path) else classes
         case _:
+            _refuse_other_xml(path)
             session = OpenVinoSession(path)
     return open_graph(session, path, how, _names(names), fallback, side=side)
+
+
+def _refuse_other_xml(path: Path) -> None:
+    """Refuse an XML file that is no model of OpenVINO, and say what it looks like."""
+    head = peek_text(path, 4096)
+    if not head or re.search(r"<net[\s>]", head):
+        return
+    labels = re.search(r"<annotation(s?)[\s/>]", head)
+    start = re.sub(r"<\?.*?\?>", "", head, flags=re.DOTALL).strip().partition("\n")[0][:60]
+    looks = f"a text that begins {start!r}"
+    if labels:
+        looks = "labels of CVAT" if labels[1] else "a label of Pascal VOC"
+        looks += ", which belong to the images (DATA) and are no detector"
+    raise CheckpointError(f"{path}: no model of OpenVINO; it looks like {looks}")
 
 
 def _names(classes: Path | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -8,16 +8,21 @@ lists, or Ultralytics' list with ``box``. Those of MegaDetector and SpeciesNet a
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from hardmine.data.formats.foreign_json import whose_json
+from hardmine.data.formats.format_table import READ
 from hardmine.errors import MALFORMED, DataError
 from hardmine.files import iter_lines, json_value, peek_text, read_json
 from hardmine.inference.prediction_programs import Box, checked_box
 from hardmine.inference.prediction_tables import (
+    as_numbers,
+    has_score,
     kind_of,
     plain_id,
     plain_number,
@@ -29,6 +34,9 @@ from hardmine.inference.prediction_tables import (
 )
 from hardmine.recipes.checkpoint import foreign_kind
 
+LINES = (".jsonl", ".ndjson")
+"""Endings of files with one value per line."""
+_log = logging.getLogger(__name__)
 _SHOWN = 6
 _KNOWN = (
     "a list of detections (image_id or file_name, category_id, bbox, score), or what was found by image "
@@ -63,10 +71,11 @@ class JsonReader:
                     _of_image(row, where) if is_of_columns(row) else [_coco_row(row, where)]
                 )
         elif isinstance(tree, Mapping):
-            if tree and not any(_is_of_image(value) for value in tree.values()):
+            if tree and not any(may_be_of_image(value) for value in tree.values()):
+                keys = ", ".join(list(map(str, tree))[:_SHOWN])
                 raise DataError(
-                    f"{self.path}: an object with {', '.join(list(map(str, tree))[:_SHOWN])}, "
-                    f"which is no form of predictions that is known; wanted {_KNOWN}"
+                    f"{self.path}: an object with {keys}, which is no form of predictions that is "
+                    f"known{_looks(tree, self.path)}; wanted {_KNOWN}"
                 )
             for name, value in tree.items():
                 rows[str(name)] = _of_image(value, f"{self.path}[{name}]")
@@ -89,19 +98,37 @@ class JsonReader:
         as_stems = sum(plain_number(name) in stems for name in ids)
         # Predictions may be of more images than the data, which then is a part of what they speak of.
         half = min(len(ids), len(self.images)) if self.images else len(ids)
-        return 2 * known >= max(1, half) and known >= as_stems
+        by_id = 2 * known >= max(1, half) and known >= as_stems
+        if by_id and known == as_stems:
+            self._say_doubt(ids)
+        return by_id
+
+    def _say_doubt(self, ids: set[str]) -> None:
+        """Say where names may be ids of some images and stems of others, as Ultralytics writes them."""
+        stem_of = {name: plain_number(PurePath(self._known(name) or name).stem) for name in ids}
+        other = next((n for n in sorted(ids) if plain_number(n) != stem_of[n]), None)
+        if other is not None:
+            _log.warning(
+                "%s: image_id %s is the id of %s and the name of another image's file; it was taken as "
+                "the id. If it is the name, as Ultralytics writes it, give file_name in its place",
+                self.path,
+                other,
+                self._known(other),
+            )
 
     def _known(self, name: str) -> str | None:
         return self.images.get(name) or self.images.get(plain_number(name))
 
     def _name(self, row: Any, where: str, by_id: bool) -> str:
-        if not isinstance(row, Mapping):
+        if not isinstance(row, dict):
             raise DataError(f"{where}: got {type(row).__name__}, wanted a detection")
         name = record_image(row)
         if name is not None:
             return name
-        if row.get("image_id") is None:
-            raise DataError(f"{where}: has no image_id and no file_name")
+        said = row.get("image_id")
+        if said is None or said is True or said is False:
+            what = "no image_id and no file_name" if said is None else f"the image_id {said}"
+            raise DataError(f"{where}: has {what}{_looks([row], self.path)}; wanted {_KNOWN}")
         return self._resolved(plain_id(row["image_id"]), by_id)
 
     def _resolved(self, name: str, by_id: bool) -> str:
@@ -110,14 +137,12 @@ class JsonReader:
 
 
 def _only_id(row: Any) -> bool:
-    return (
-        isinstance(row, Mapping) and record_image(row) is None and row.get("image_id") is not None
-    )
+    return isinstance(row, dict) and record_image(row) is None and row.get("image_id") is not None
 
 
 def _coco_row(row: Mapping[str, Any], where: str) -> Box:
     try:
-        return checked_box(float(record_score(row)), record_class(row), record_box(row), where)
+        return checked_box(record_score(row), record_class(row), record_box(row), where)
     except MALFORMED as error:
         raise DataError(
             f"{where}: wanted category_id, bbox [x, y, width, height] and score, "
@@ -131,18 +156,14 @@ def _of_image(value: Any, where: str) -> list[Box]:
         boxes = []
         if isinstance(value, Mapping):
             key = "boxes" if "boxes" in value else "bboxes"
-            first = 0 if key == "boxes" else 1  # torchvision's label 0 is the background
-            columns = value[key], value["scores"], value["labels"]
+            columns = value[key], as_numbers(value["scores"]), value["labels"]
             for i, (box, score, label) in enumerate(zip(*columns, strict=True)):
-                said = kind_of(label)
-                kind = said if isinstance(said, str) else said + first
-                boxes.append(checked_box(float(score), kind, _corners(box), f"{where}[{i}]"))
+                x0, y0, x1, y1 = as_numbers(box)
+                boxes.append(checked_box(score, kind_of(label), (x0, y0, x1, y1), f"{where}[{i}]"))
             return boxes
         for i, row in enumerate(value):
-            said = record_class(row)
-            kind = said if isinstance(said, str) else said + 1
-            score = float(record_score(row))
-            boxes.append(checked_box(score, kind, record_box({"box": row["box"]}), f"{where}[{i}]"))
+            box = record_box({"box": row["box"]})
+            boxes.append(checked_box(record_score(row), record_class(row), box, f"{where}[{i}]"))
         return boxes
     except MALFORMED as error:
         raise DataError(
@@ -151,23 +172,28 @@ def _of_image(value: Any, where: str) -> list[Box]:
         ) from None
 
 
+def counts_from_0(tree: Any) -> bool:
+    """Return whether a file is mmdetection's or Ultralytics', which count classes from 0.
+
+    Where boxes, scores and labels stand in lists, torchvision counts from 1, Hugging Face from 0.
+    """
+    found = tree if isinstance(tree, list) else list(tree.values())
+    first = next((value for value in found if value), None)
+    return has_keys(first, "bboxes") or (isinstance(tree, Mapping) and not is_of_columns(first))
+
+
 def is_of_columns(value: Any) -> bool:
     """Return whether a value is an image's boxes, scores and labels, each as a list."""
-    return isinstance(value, Mapping) and ("bboxes" in value or "boxes" in value)
+    return isinstance(value, dict) and ("bboxes" in value or "boxes" in value)
 
 
-def _is_of_image(value: Any) -> bool:
+def may_be_of_image(value: Any) -> bool:
     """Return whether a value may be what was found in one image."""
     keys = {"box", "name", "confidence"}
     of_rows = isinstance(value, list) and all(
-        isinstance(row, Mapping) and keys & set(row) for row in value
+        isinstance(row, dict) and keys & set(row) for row in value
     )
     return of_rows or is_of_columns(value)
-
-
-def _corners(box: Sequence[Any]) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return x1, y1, x2, y2
 
 
 def refuse_labels(tree: Any, path: Path) -> None:
@@ -185,17 +211,12 @@ def refuse_labels(tree: Any, path: Path) -> None:
 
 
 def _has_score(row: Any) -> bool:
-    if not isinstance(row, Mapping):
-        return False
-    try:
-        return is_of_columns(row) or record_score(row) is not None
-    except KeyError:
-        return False
+    return isinstance(row, dict) and (is_of_columns(row) or has_score(row))
 
 
 def has_keys(row: Any, *keys: str) -> bool:
     """Return whether a value is an object with all of these keys."""
-    return isinstance(row, Mapping) and all(key in row for key in keys)
+    return isinstance(row, dict) and all(key in row for key in keys)
 
 
 def are_rows(value: Any) -> bool:
@@ -212,7 +233,9 @@ def read_predictions_json(path: Path) -> Any:
     if (kind := foreign_kind(path)) and not kind.startswith("a text"):
         raise DataError(f"{path}: got {kind}; wanted a predictions file")
     try:
-        return read_json(path)
+        tree = read_json(path)
+        one_line = isinstance(tree, Mapping) and path.suffix.lower() in LINES
+        return [tree] if one_line else tree
     except DataError as error:
         if _is_lines(path):
             return [
@@ -221,6 +244,17 @@ def read_predictions_json(path: Path) -> Any:
                 if line.strip()
             ]
         raise DataError(f"{error}; wanted a predictions file") from None
+
+
+def _looks(tree: Any, path: Path) -> str:
+    """Return what a file that holds no detections looks like, as a part of a sentence."""
+    said = whose_json(tree).partition(";")[0]
+    for row in () if said or not path.is_file() else READ:
+        files = row.reader.files
+        if files is not None and path.suffix.lower() in files.suffixes and files.looks_right(path):
+            said = f"looks like labels of {row.words}, which are the data to measure on"
+            break
+    return f" (it {said})" if said else ""
 
 
 def _line(path: Path, number: int, line: str) -> Any:
@@ -248,16 +282,21 @@ def read_json_folder(path: Path) -> dict[str, Any]:
     return {file.stem: read_predictions_json(file) for file in files}
 
 
-def coco_tables(path: Path) -> tuple[dict[str, str], dict[int, str]]:
-    """Return the image names and class names by id, of a file of classes where it is a COCO file."""
-    tree = read_predictions_json(path) if path.suffix.lower() == ".json" else None
-    return tables_of(tree, path) if isinstance(tree, Mapping) else ({}, {})
+def coco_images(path: Path) -> dict[str, str]:
+    """Return the image names by id of a file of classes, where it is a COCO file with images."""
+    tree = read_json(path) if path.suffix.lower() == ".json" else None
+    entries = tree.get("images") if isinstance(tree, Mapping) else None
+    if not isinstance(entries, list) or not all(has_keys(e, "id", "file_name") for e in entries):
+        return {}
+    return tables_of({"images": entries}, path)[0]
 
 
 def tables_of(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, str], dict[int, str]]:
     """Return a COCO file's image names by id and class names by id."""
     try:
-        images = {str(entry["id"]): str(entry["file_name"]) for entry in tree.get("images", ())}
+        images = {
+            plain_id(entry["id"]): str(entry["file_name"]) for entry in tree.get("images", ())
+        }
         names = {int(entry["id"]): str(entry["name"]) for entry in tree.get("categories", ())}
     except MALFORMED as error:
         raise DataError(

@@ -75,6 +75,9 @@ def checked_box(
         DataError: a number that is not finite, a score that is no probability (by more than rounding),
             or a box whose far corner comes first.
     """
+    x0, y0, x1, y1 = box
+    if 0 <= score <= 1 and -_LARGEST <= x0 <= x1 <= _LARGEST and -_LARGEST <= y0 <= y1 <= _LARGEST:
+        return score, kind, box
     if not all(abs(value) <= _LARGEST for value in (score, *box)):  # false for NaN, too
         raise DataError(f"{where}: score or box is not finite")
     if not -_ROUNDING <= score <= 1 + _ROUNDING:
@@ -97,8 +100,10 @@ def rows_of_tree(tree: Any, path: Path) -> ProgramRows | None:
         names = {str(key): str(name) for key, name in tree["detection_categories"].items()}
         return _camera_traps(tree["images"], names, "file", f"{path}: images", path)
     entries = tree.get("predictions")
-    if isinstance(entries, list) and all(
-        isinstance(e, Mapping) and "filepath" in e for e in entries
+    if (
+        isinstance(entries, list)
+        and entries
+        and all(isinstance(e, Mapping) and "filepath" in e for e in entries)
     ):
         return _camera_traps(entries, {}, "filepath", f"{path}: predictions", path)
     return None
@@ -125,6 +130,8 @@ def _camera_traps(
                 known.setdefault(kind)
                 x, y, w, h = (float(value) for value in row["bbox"])
                 spot = f"{where}[{index}].detections[{i}]"
+                if isinstance(row["conf"], bool):
+                    raise TypeError(f"conf {row['conf']}")
                 boxes.append(checked_box(float(row["conf"]), kind, (x, y, x + w, y + h), spot))
         except MALFORMED as error:
             raise DataError(
@@ -185,7 +192,7 @@ def read_texts(folder: Path) -> ProgramRows:
         DataError: a line that is neither, named by file and number.
     """
     files = _texts_in(folder)
-    per_class = bool(files) and all(_VOC_FILE.fullmatch(file.stem) for file in files)
+    per_class = bool(files) and all(map(_is_of_voc, files))
     found = ProgramRows(
         shares=not per_class, first=0, form="xyxy" if per_class else "cxcywh_shares"
     )
@@ -204,11 +211,24 @@ def read_texts(folder: Path) -> ProgramRows:
         _log.info(
             "%s: the confidence was read behind the class: the boxes lie inside only so", folder
         )
+    elif 0 < len(lines) < MIN_BOXES:
+        _say_doubt(np.array([values for *_, values in lines]), folder)
     for image, where, kind, values in lines:
         score, (cx, cy, w, h) = values[score_at], np.delete(values, score_at).tolist()
         box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
         found.rows[image].append(checked_box(score, kind, box, where))
     return found
+
+
+def _is_of_voc(file: Path) -> bool:
+    """Return whether a file is VOC's by its name and holds pixels, unlike YOLO's ``det_cam_1.txt``."""
+    if _VOC_FILE.fullmatch(file.stem) is None:
+        return False
+    words = read_text(file).strip().split("\n", 1)[0].split()[-4:]
+    try:
+        return not words or max(float(word) for word in words) > 1
+    except ValueError:
+        return True  # which names the line
 
 
 def _score_place(values: F64) -> int:
@@ -221,6 +241,19 @@ def _score_place(values: F64) -> int:
     return (
         0 if shown and (1 - last.mean()) >= max(WORSE * (1 - first.mean()), 1 - SOUND_ENOUGH) else 4
     )
+
+
+def _say_doubt(values: F64, folder: Path) -> None:
+    last, first = (_are_inside(np.delete(values, place, axis=1)) for place in (4, 0))
+    if not last.all() and first.all():
+        _log.warning(
+            "%s: %d of %d boxes reach beyond their image; with the confidence behind the class all "
+            "would lie inside; these are too few boxes to tell, and the last number was taken as the "
+            "confidence",
+            folder,
+            int((~last).sum()),
+            len(last),
+        )
 
 
 def _are_inside(boxes: F64) -> Mask:
@@ -241,6 +274,11 @@ def _yolo_line(line: str, where: str) -> tuple[int, list[float]]:
         kind, *values = (float(word) for word in words)
         if len(words) == 7 and values[-1].is_integer():
             values.pop()  # a track id
+        elif len(words) == 6 and values[-1] > 1 and values[-1].is_integer():
+            raise DataError(
+                f"{where}: ends with {words[-1]}, wanted a confidence from 0 to 1; where it is the "
+                "number of a track, predict with save_conf=True"
+            )
         if len(values) != 5 or not kind.is_integer():
             raise ValueError
     except (ValueError, OverflowError):
@@ -407,4 +445,4 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
 
 def _number(stem: str) -> str:
     """Return a stem without the zeros before a number: ids of images are often written so."""
-    return str(int(stem)) if stem.isdecimal() else stem
+    return str(int(stem)) if stem.isascii() and stem.isdecimal() else stem

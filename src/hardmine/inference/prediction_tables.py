@@ -54,15 +54,21 @@ def read_csv_rows(path: Path) -> ProgramRows:
     header = next(reader, [])
     columns = _columns(header, f"{path}", text.partition("\n")[0])
     sides = _CORNERS if "xmax" in columns else _SIZED
+    width = len(header)
     found = ProgramRows(first=None, form="xyxy" if sides is _CORNERS else "xywh")
     for cells in reader:
         row = {name: cells[at].strip() if at < len(cells) else "" for name, at in columns.items()}
         if not any(cell.strip() for cell in cells):
             continue
+        where = f"{path}:{before + reader.line_num}"
+        if any(cell.strip() for cell in cells[width:]) or not row["image"]:
+            what = (
+                f"{len(cells)} cells, wanted {width}" if row["image"] else "a line without an image"
+            )
+            raise DataError(f"{where}: {what}: {delimiter.join(cells)[:80]!r}")
         boxes = found.rows[row["image"].replace("\\", "/")]
         if means_nothing(row["score"]) and means_nothing(row["xmin"]):
             continue
-        where = f"{path}:{before + reader.line_num}"
         if not row["label"]:
             raise DataError(
                 f"{where}: a detection without a class, got {delimiter.join(cells)[:80]!r}"
@@ -90,6 +96,11 @@ def _columns(header: Sequence[str], where: str, line: str) -> dict[str, int]:
     named = [written.index(name) for name in _NAMED if name in written]
     if named:
         columns["label"] = named[0]
+    scores = [cell.strip() for cell in header if column_of(cell) == "score"]
+    if len(scores) > 1:
+        raise DataError(
+            f"{where}: the columns {', '.join(scores)} may all be the score; rename those that are not"
+        )
     sides = _SIZED if "box_width" in columns else _CORNERS
     lacking = [name for name in ("image", *sides, "score", "label") if name not in columns]
     if lacking:
@@ -139,16 +150,27 @@ def record_box(row: Mapping[str, Any]) -> tuple[float, float, float, float]:
     """
     form = record_form(row)
     if isinstance(row.get("bbox"), (list, tuple)):
-        values = [float(value) for value in row["bbox"]]
+        values = row["bbox"]
     else:
         keys = _sides_of(row)
         named, texts = name_columns(list(keys)), list(keys.values())
         names = _CORNERS if form == "xyxy" else _SIZED
         if any(name not in named for name in names):
             raise KeyError("bbox")
-        values = [float(texts[named[name]]) for name in names]
-    x0, y0, x1, y1 = values
+        values = [texts[named[name]] for name in names]
+    x0, y0, x1, y1 = as_numbers(values)
     return (x0, y0, x1, y1) if form == "xyxy" else (x0, y0, x0 + x1, y0 + y1)
+
+
+def as_numbers(values: Sequence[Any]) -> list[float]:
+    """Return numbers, of which text may be one and ``true`` is none.
+
+    Raises:
+        TypeError, ValueError: one is none.
+    """
+    if bool in map(type, values):
+        raise TypeError(f"true or false where a number belongs: {values!r}")
+    return [*map(float, values)]
 
 
 def _sides_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,13 +180,22 @@ def _sides_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in held.items() if str(key).lower() not in ("x", "y")}
 
 
-def record_score(row: Mapping[str, Any]) -> Any:
+def record_score(row: Mapping[str, Any]) -> float:
     """Return the score of a JSON object under any of its names.
 
     Raises:
-        KeyError: it has none.
+        KeyError, TypeError, ValueError: it has none, or one that is no number.
     """
-    return row["score"] if "score" in row else _first(row, "score")
+    score = row["score"] if "score" in row else _first(row, "score")
+    return score if type(score) is float else as_numbers([score])[0]
+
+
+def has_score(row: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object says a score, whatever it is."""
+    try:
+        return (row["score"] if "score" in row else _first(row, "score")) is not None
+    except KeyError:
+        return False
 
 
 def record_class(row: Mapping[str, Any]) -> str | int:
@@ -175,11 +206,13 @@ def record_class(row: Mapping[str, Any]) -> str | int:
     """
     if row.keys() <= _OF_COCO:
         said = row["category_id"]
-        return said if type(said) is int else kind_of(said)
+        return said if type(said) is int else number_of(kind_of(said))
     for key in ("category", *_NAMED):
         if isinstance(row.get(key), str):
             return str(row[key])
-    return kind_of(row["category_id"] if "category_id" in row else _first(row, "label"))
+    if "category_id" in row:
+        return number_of(kind_of(row["category_id"]))
+    return kind_of(_first(row, "label"))
 
 
 def record_image(row: Mapping[str, Any]) -> str | None:
@@ -200,11 +233,16 @@ def _first(row: Mapping[str, Any], column: str) -> Any:
 
 
 def kind_of(said: Any) -> str | int:
-    """Return a class as a number where it is one, else its name."""
+    """Return a class as a number where it is one; text stays text, since a name may be ``7``."""
     if isinstance(said, list | dict | bool | None):
         raise TypeError(f"the class {said!r}")
-    text = plain_number(plain_id(said).strip())
-    return int(text) if text.isascii() and text.isdigit() else text
+    return said.strip() if isinstance(said, str) else number_of(plain_id(said))
+
+
+def number_of(kind: str | int) -> str | int:
+    """Return the number that a class written as text is, where it is one; else the text."""
+    text = plain_number(str(kind))
+    return int(text) if text.isascii() and text.isdigit() else kind
 
 
 def plain_id(value: Any) -> str:

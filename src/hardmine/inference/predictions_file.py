@@ -14,14 +14,13 @@ import numpy as np
 from torch import Tensor
 
 from hardmine.data.images import encoded_size, image_size
-from hardmine.data.quality.label_coordinates import judge_numbers
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import peek_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.inference.class_names import is_background, read_classes
+from hardmine.inference.class_names import is_background, read_class_file
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.image_loading import (
     ImageItem,
@@ -33,12 +32,18 @@ from hardmine.inference.image_loading import (
     run_ordered,
 )
 from hardmine.inference.predict import PredictMixin, ScoredImage
+from hardmine.inference.prediction_checks import (
+    require_form,
+    say_other_folders,
+    warn_of_oddities,
+)
 from hardmine.inference.prediction_json import (
     JsonReader,
     are_rows,
-    coco_tables,
+    coco_images,
+    counts_from_0,
     form_of_json,
-    has_keys,
+    may_be_of_image,
     read_json_folder,
     read_predictions_json,
     refuse_labels,
@@ -56,8 +61,8 @@ from hardmine.inference.prediction_programs import (
     rows_of_tree,
 )
 from hardmine.inference.prediction_tables import (
-    kind_of,
     looks_like_table,
+    number_of,
     read_csv_rows,
 )
 from hardmine.types import F64, Dataset, Problem
@@ -71,8 +76,6 @@ TABLES = (".csv", ".tsv")
 _FAILED = "failed when it was predicted"
 _JUDGED = 64
 """Images whose detections are looked at to see in which form their boxes are."""
-_SOUND = 0.5
-"""Detections may pass the edge of their image; with fewer inside, another form that fits is right."""
 
 
 @dataclass
@@ -184,8 +187,9 @@ class Predictions(PredictMixin):
                 failed[0],
                 self.failed[failed[0]],
             )
-        self._warn_of_repeats(found.name_of.values())
-        self._require_form(found.name_of, sizes or {})
+        say_other_folders(found.name_of, self.path)
+        warn_of_oddities((self.by_name.get(name) for name in found.name_of.values()), self.path)
+        require_form(*self._boxes_of(found.name_of, sizes or {}), self.form, self.path)
         return replace(self, name_of=found.name_of)
 
     def failed_among(self, images: Iterable[Path]) -> dict[Path, str]:
@@ -199,65 +203,24 @@ class Predictions(PredictMixin):
             if name is not None and name in self.failed
         }
 
-    def _warn_of_repeats(self, names: Iterable[str]) -> None:
-        """Say how many detections equal another one in every number: a program gives none twice."""
-        repeats = 0
-        for name in names:
-            found = self.by_name.get(name)
-            if found is not None and len(found) > 1:
-                rows = np.column_stack([found.boxes, found.scores, found.labels])
-                repeats += len(rows) - len(np.unique(rows, axis=0))
-        if repeats:
-            _log.warning(
-                "%s: %d detections are repeated in every number (box, score and class); they count as "
-                "often as they are written",
-                self.path,
-                repeats,
-            )
-
-    def _require_form(
+    def _boxes_of(
         self, name_of: Mapping[Path, str], known: Mapping[Path, tuple[int, int]]
-    ) -> None:
-        """Refuse boxes that make sense only in another form than the file's, judged on some images."""
-        boxes, sizes = [np.zeros((0, 4))], [np.zeros((0, 2))]
+    ) -> tuple[F64, F64]:
+        """Return the boxes (xyxy [N, 4]) of some images, and the sizes of these images [N, 2]."""
+        found, sizes = [np.zeros((0, 4))], [np.zeros((0, 2))]
         for path, name in name_of.items():
-            found = self.by_name.get(name)
-            if found is None or not len(found):
+            one = self.by_name.get(name)
+            if one is None or not len(one):
                 continue
             try:
                 size = known.get(path) or image_size(path)
             except (DataError, OSError):
                 continue  # a member of an archive, or said where it is read
-            boxes.append(found.boxes.astype(np.float64))
-            sizes.append(np.tile(np.array(size, np.float64), (len(found), 1)))
-            if len(boxes) > _JUDGED:
+            found.append(one.boxes.astype(np.float64))
+            sizes.append(np.tile(np.array(size, np.float64), (len(one), 1)))
+            if len(found) > _JUDGED:
                 break
-        numbers = _as_written(np.concatenate(boxes), self.form)
-        telling = ~np.isin(numbers, (0.0, 1.0)).all(axis=1)  # else a pixel, or the whole image
-        verdict = judge_numbers(numbers[telling], np.concatenate(sizes)[telling], self.form)
-        if verdict is not None and verdict.doubtful:
-            if verdict.best != self.form and verdict.sound[self.form] < _SOUND:
-                raise DataError(f"{self.path}: boxes in another form: {verdict}")
-            _log.warning("%s: boxes may be in another form: %s", self.path, verdict)
-        self._require_inside(np.concatenate(boxes), np.concatenate(sizes))
-
-    def _require_inside(self, boxes: F64, sizes: F64) -> None:
-        """Refuse boxes (xyxy) of which most lie outside their images, and say how many others do."""
-        sides = np.ones_like(sizes) if self.shares else sizes
-        outside = ((boxes[:, 2:] <= 0) | (boxes[:, :2] >= sides)).any(axis=1)
-        number = int(outside.sum())
-        if not number:
-            return
-        first = int(outside.argmax())
-        said = (
-            f"{self.path}: {number} of {len(boxes)} boxes lie wholly outside their image, such as "
-            f"{' '.join(f'{value:g}' for value in boxes[first])} (xyxy) in an image of "
-            f"{sides[first, 0]:g} x {sides[first, 1]:g}; boxes must be those of the original image, "
-            "not of a resized one"
-        )
-        if number > _SOUND * len(boxes):
-            raise DataError(said)
-        _log.warning("%s", said)
+        return np.concatenate(found), np.concatenate(sizes)
 
     def _names_of(self, images: Sequence[Path]) -> Mapping[Path, str]:
         return self.match(images).name_of if self.name_of is None else self.name_of
@@ -373,35 +336,43 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     names: tuple[str, ...] | None = None
     numbers: dict[int, str] = {}
     if isinstance(classes, Path):
-        names = read_classes(classes)
-        images, numbers = coco_tables(classes)
+        listed = read_class_file(classes)
+        names, images = listed.names, coco_images(classes)
+        numbers = dict(zip(listed.numbers or (), listed.names, strict=False))
     elif classes is not None:
         names = tuple(classes)
-    counted = names
-    if not numbers:
-        names = _without_background(names, path)
+    path = _file_within(path)
     program, tree = _read(path)
     if program is not None:
-        return _of_program(program, path, counted, JsonReader(path, images), numbers)
-    held = next((key for key in _HELD if isinstance(tree, Mapping) and are_rows(tree.get(key))), "")
+        return _of_program(program, path, names, JsonReader(path, images), numbers)
+    held = "" if path.is_dir() else _held(tree)
     if held:
         more, own = tables_of(tree, path)
         images, numbers = {**images, **more}, {**own, **numbers}
         names = names or tuple(own[number] for number in sorted(own)) or None
         tree = tree[held]
     refuse_labels(tree, path)
-    rows = JsonReader(path, images).read(tree)
-    if not isinstance(tree, list) and not has_keys(next(iter(tree.values()), None), "boxes"):
-        # mmdetection and Ultralytics count the classes, whatever ids the data has
-        numbers = dict(enumerate(counted or (), start=1))
-    elif counted is not None and not numbers:
-        numbers = _numbered(rows, counted, path)
-    categories, number_of = _categories(rows, names, numbers, path)
+    rows = _with_numbers(JsonReader(path, images).read(tree), names)
+    if counts_from_0(tree):
+        numbers = dict(enumerate(names or ()))  # places in the list, whatever ids the data have
+    elif names is not None and not numbers:
+        numbers = _numbered(rows, names, path)
+    known = names if images else _without_background(names, rows, path)
+    categories, number_of = _categories(rows, known, numbers, path)
     by_name = {name: _detections(boxes, number_of, path) for name, boxes in rows.items()}
     digest = hashlib.sha256(repr((categories, sorted(images.items()))).encode())
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
     return Predictions(path, categories, digest.hexdigest()[:16], by_name, form=form_of_json(tree))
+
+
+def _file_within(path: Path) -> Path:
+    """Return the one JSON file of a folder where that holds the detections of several images."""
+    files = list(path.glob("*.json")) if path.is_dir() else []
+    if len(files) != 1:
+        return path
+    tree = read_predictions_json(files[0])
+    return files[0] if rows_of_tree(tree, files[0]) or not may_be_of_image(tree) else path
 
 
 def _read(path: Path) -> tuple[ProgramRows | None, Any]:
@@ -410,8 +381,20 @@ def _read(path: Path) -> tuple[ProgramRows | None, Any]:
         return read_texts(path), None
     if path.suffix.lower() in TABLES or (path.is_file() and looks_like_table(path)):
         return read_csv_rows(path), None
-    tree = read_json_folder(path) if path.is_dir() else read_predictions_json(path)
+    if path.is_dir():
+        return None, read_json_folder(path)
+    tree = read_predictions_json(path)
     return rows_of_tree(tree, path), tree
+
+
+def _held(tree: Any) -> str:
+    """Return the key under which an object holds the list of detections; empty where it has none."""
+    if not isinstance(tree, Mapping):
+        return ""
+    found = [key for key in _HELD if are_rows(tree.get(key))]
+    # An empty list may be what was found in an image of that name.
+    by_image = any(may_be_of_image(value) for key, value in tree.items() if key not in _HELD)
+    return next((key for key in found if tree[key] or not by_image), "")
 
 
 def _of_program(
@@ -425,12 +408,7 @@ def _of_program(
         names = names_beside(path)
     chosen = found.names if names is None else names
     if found.names and not set(found.names) <= set(chosen):
-        if len(chosen) != len(found.names):
-            raise DataError(
-                f"{path}: has classes {', '.join(found.names[:6])}, --classes gives "
-                f"{', '.join(chosen[:6])}"
-            )
-        renamed = dict(zip(found.names, chosen, strict=True))
+        renamed = _renamed(found.names, chosen, path, are_of_data=bool(reader.images))
         found.rows = {
             image: [(score, renamed[str(kind)], box) for score, kind, box in boxes]
             for image, boxes in found.rows.items()
@@ -440,7 +418,8 @@ def _of_program(
         numbers = ids or _numbered(found.rows, chosen, path)
     else:
         numbers = dict(enumerate(chosen, start=found.first))
-    known = chosen if names is None or ids else _without_background(chosen, path)
+    whole = names is None or bool(reader.images)
+    known = chosen if whole else _without_background(chosen, found.rows, path)
     categories, label_of = _categories(found.rows, known or None, numbers, path)
     by_name = {name: _detections(boxes, label_of, path) for name, boxes in found.rows.items()}
     digest = hashlib.sha256(repr(categories).encode())
@@ -458,24 +437,54 @@ def _of_program(
     )
 
 
-def _without_background(names: tuple[str, ...] | None, path: Path) -> tuple[str, ...] | None:
-    """Return the names without the background in front of them, which no detection has."""
+def _renamed(
+    own: Sequence[str], given: Sequence[str], path: Path, *, are_of_data: bool
+) -> dict[str, str]:
+    """Return which of the given names a program's class gets: that in the same place, which is said.
+
+    Args:
+        own: the names in the program's file; ``given``: those of ``--classes``.
+        are_of_data: they are those of labelled data, in an order of their own.
+
+    Raises:
+        DataError: places do not tell, since one of the file's names is in another place.
+    """
+    alike = [a.casefold() == b.casefold() for a, b in zip(own, given, strict=False)]
+    shared = {name.casefold() for name in own} & {name.casefold() for name in given}
+    renamed = dict(zip(own, given, strict=False))
+    if len(own) != len(given) or sum(alike) != len(shared) or (are_of_data and not all(alike)):
+        raise DataError(
+            f"{path}: has classes {', '.join(own[:6])}, --classes gives {', '.join(given[:6])}; give "
+            "--classes a list of other names for them, each in its place"
+        )
+    said = ", ".join(f"{name!r} is {new!r}" for name, new in list(renamed.items())[:6])
+    _log.warning("%s: its classes get the names of --classes by their places: %s", path, said)
+    return renamed
+
+
+def _without_background(
+    names: tuple[str, ...] | None, rows: Mapping[str, Sequence[Box]], path: Path
+) -> tuple[str, ...] | None:
+    """Return the names without the background in front of them, unless a detection is called so."""
     if names is None or len(names) < 2 or not is_background(names[0]):
+        return names
+    if any(kind == names[0] for boxes in rows.values() for _, kind, _ in boxes):
         return names
     _log.warning("%s: %r in front of the class names is number 0 and no class", path, names[0])
     return names[1:]
 
 
 def _with_numbers(
-    rows: Mapping[str, Sequence[Box]], names: tuple[str, ...] | None
+    rows: Mapping[str, list[Box]], names: tuple[str, ...] | None
 ) -> dict[str, list[Box]]:
     """Return the boxes with classes as numbers, where names are given and all classes are numbers."""
-    kinds = {kind for boxes in rows.values() for _, kind, _ in boxes}
-    numbers = {kind: kind_of(kind) for kind in kinds}
-    if names is None or kinds <= set(names) or any(isinstance(n, str) for n in numbers.values()):
-        return {image: list(boxes) for image, boxes in rows.items()}
+    kinds = {kind for boxes in rows.values() for _, kind, _ in boxes if isinstance(kind, str)}
+    numbers = {kind: number_of(kind) for kind in kinds}
+    texts = any(isinstance(number, str) for number in numbers.values())
+    if names is None or texts or kinds <= set(names):
+        return dict(rows)
     return {
-        image: [(score, numbers[kind], box) for score, kind, box in boxes]
+        image: [(score, numbers.get(str(kind), kind), box) for score, kind, box in boxes]
         for image, boxes in rows.items()
     }
 
@@ -510,16 +519,6 @@ def _in_memory(
     # Corners from supervision; x, y, width and height as shares from FiftyOne.
     form = "xywh_shares" if shares else "xyxy"
     return Predictions(where, names, digest.hexdigest()[:16], by_name, shares=shares, form=form)
-
-
-def _as_written(boxes: F64, form: str) -> F64:
-    """Return corners (xyxy [N, 4]) as the numbers that a file of that form has."""
-    order = form.removesuffix("_shares")
-    if order == "xyxy":
-        return boxes
-    extent = boxes[:, 2:] - boxes[:, :2]
-    near = boxes[:, :2] if order == "xywh" else boxes[:, :2] + extent / 2
-    return np.concatenate([near, extent], axis=1)
 
 
 def _categories(

@@ -229,7 +229,39 @@ def whose_weights(path: Path) -> Maker | TorchvisionWeights | None:
         return "libreyolo"
     if any(keys >= wanted for wanted in _RFDETR):
         return "rfdetr"
-    return _torchvision(plain_state(tree), path)
+    found = _torchvision(plain_state(tree), path)
+    if found is None:
+        _refuse_framework(tree, path)
+    return found
+
+
+_FRAMEWORKS = (
+    ("roi_heads.", "detectron2"),
+    ("proposal_generator.", "detectron2"),
+    ("backbone.bottom_up.", "detectron2"),
+    ("bbox_head.", "mmdetection"),
+    ("rpn_head.", "mmdetection"),
+    ("roi_head.", "mmdetection"),
+)
+"""How a tensor's name begins in the weights of frameworks that cannot be run here, and whose it is."""
+
+
+def _refuse_framework(tree: Mapping[Any, Any], path: Path) -> None:
+    """Refuse weights whose names show a framework that is not run here, and say what to do.
+
+    Raises:
+        CheckpointError: they are those of detectron2, mmdetection or Lightning.
+    """
+    names = list(map(str, plain_state(tree)))
+    found = next((f for start, f in _FRAMEWORKS if any(n.startswith(start) for n in names)), "")
+    if not found and "pytorch-lightning_version" in tree:
+        found = "Lightning"
+    if found:
+        raise CheckpointError(
+            f"{path}: looks like weights of {found}, which do not hold the network itself; predict "
+            f"with {found} and name the file of detections (COCO results) here, or export the model to "
+            "ONNX and name the .onnx file"
+        )
 
 
 def _torchvision(state: Mapping[str, Tensor], path: Path) -> TorchvisionWeights | None:

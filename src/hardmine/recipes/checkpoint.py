@@ -244,6 +244,10 @@ _BY_START = (
     (b"\x1f\x8b", "a file packed by gzip: unpack it and give what is in it"),
     (b"\x89PNG", "a picture; a detector was wanted here"),
     (b"RIFF", "a picture or a film; a detector was wanted here"),
-    (b"\x80", "a Python pickle, which can run code and is not opened"),
+    (
+        b"\x80",
+        "a Python pickle, which can run code and is not opened: predict with the framework that wrote it "
+        "(such as detectron2) and name the file of detections here",
+    ),
 )
 """First bytes of files, and what such a file is."""

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hardmine.data.formats.coco import looks_like_coco
 from hardmine.device import describe_machine
 from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
 from hardmine.files import clear_disk_errors, write_json
@@ -267,7 +268,7 @@ def _names_in(data: DataLike, given: Detector | Path | str) -> Path | None:
     is_file = isinstance(given, (str, Path)) and str(given).lower().endswith(PREDICTION_SUFFIXES)
     if not is_file or isinstance(data, Dataset) or Path(data).suffix.lower() != ".json":
         return None
-    return Path(data)
+    return Path(data) if looks_like_coco(Path(data)) else None
 
 
 def _detector(

@@ -8,6 +8,7 @@ into `RawImage` values.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -26,6 +27,8 @@ from hardmine.errors import DataError
 from hardmine.files import TextError, decode_xml, parse_flag, plain_name, read_lines
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, Problem
+
+_log = logging.getLogger(__name__)
 
 ALL = "all"
 """The name of the only split of data without splits."""
@@ -501,7 +504,7 @@ def read_class_list(path: Path) -> Mapping[int, str]:
         LabelError: it is not UTF-8 text.
     """
     try:
-        lines = read_lines(path)
+        lines = without_comments(read_lines(path), path)
     except TextError as error:
         raise LabelError(FindingKind.LABEL_ENCODING, f"{path}: {error}") from None
     names = {number: plain_name(line) for number, line in enumerate(lines) if line.strip()}
@@ -509,6 +512,18 @@ def read_class_list(path: Path) -> Mapping[int, str]:
     if len(names) > 1 and all(m and int(m[1]) == number for number, m in found.items()):
         return {number: plain_name(m[2]) for number, m in found.items() if m}
     return names
+
+
+def without_comments(lines: Sequence[str], path: Path) -> list[str]:
+    """Return the lines of a list of classes that are no comments (``#``), which are said."""
+    comments = [line for line in lines if line.lstrip().startswith("#")]
+    if comments:
+        _log.warning(
+            "%s: lines that begin with # are comments and no classes, such as %r",
+            path,
+            comments[0].strip()[:60],
+        )
+    return [line for line in lines if not line.lstrip().startswith("#")]
 
 
 def _in_any_case(path: Path) -> Path:
