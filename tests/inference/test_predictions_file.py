@@ -145,7 +145,7 @@ def test_equal_names_in_two_folders_are_not_confused(tmp_path: Path) -> None:
         ([coco(None, 1, CAT)], "no image_id and no file_name"),
         (
             [coco(1, 3, CAT)],
-            "class 3, which is none of 2 .cat, dog.; as a number, 1 is cat, 2 is dog",
+            r"has detections of class 3; the classes are 'cat' \(number 1\), 'dog' \(number 2\)",
         ),
         ([3], "got int, wanted a detection"),
         ({"a": {"labels": [0], "scores": [], "bboxes": []}}, r"\[a\]: wanted bboxes"),

@@ -546,17 +546,17 @@ def _categories(
             label_of[number] = label_of[name]
     unknown = sorted(str(kind) for kind in kinds if kind not in label_of)
     if unknown:
+        known = ", ".join(_with_number(name, numbers) for name in names[:6])
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
         raise DataError(
-            f"{path}: has detections of class {', '.join(unknown[:6])}, which is none of "
-            f"{len(names)} ({', '.join(names[:6])}){_ids_said(numbers)}"
+            f"{path}: has detections of class {', '.join(unknown[:6])}; the classes are {known}{more}"
         )
     return names, label_of
 
 
-def _ids_said(numbers: Mapping[int, str]) -> str:
-    """Return which class numbers there are, for an error."""
-    said = ", ".join(f"{number} is {name}" for number, name in sorted(numbers.items())[:6])
-    return f"; as a number, {said}" if said else ""
+def _with_number(name: str, numbers: Mapping[int, str]) -> str:
+    number = next((number for number, known in numbers.items() if known == name), None)
+    return repr(name) if number is None else f"{name!r} (number {number})"
 
 
 def _numbered(

@@ -246,8 +246,8 @@ _BY_START = (
     (b"RIFF", "a picture or a film; a detector was wanted here"),
     (
         b"\x80",
-        "a Python pickle, which can run code and is not opened: predict with the framework that wrote it "
-        "(such as detectron2) and name the file of detections here",
+        "a Python pickle, which can run code and is not opened: predict with the framework that "
+        "wrote it (such as detectron2) and name the file of detections here",
     ),
 )
 """First bytes of files, and what such a file is."""
