@@ -152,7 +152,9 @@ def test_a_file_in_two_splits_is_said_once_with_a_count(tmp_path: Path) -> None:
         assert report.copy_pairs == 0  # a file is no copy of itself
         return repeats(report)
 
-    assert against(0, 4, 5) == [("split_same_files", "1 files are in both all and val")]
+    assert against(0, 4, 5) == [("split_same_files", "0.png is in both all and val")]
+    two = "2 files are in both all and val, the first: 0.png"
+    assert against(0, 1, 5) == [("split_same_files", two)]
     assert against(0, 1) == [("split_same_files", "all 2 files of val are in all too")]
     assert against(0, 1, 2, 3) == [("split_same_files", "all and val are the same 4 files")]
     assert against(0, 1, 2, 3, 4) == [("split_same_files", "all 4 files of all are in val too")]

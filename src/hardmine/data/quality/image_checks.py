@@ -139,16 +139,17 @@ def _same_files(seen: Sequence[Inspected], a: str, b: str) -> tuple[Finding, boo
         return None
     number, (in_a, in_b) = len(shared), (len(files[0]), len(files[1]))
     whole = number in (in_a, in_b)
-    if in_a == in_b == number:
+    first = shared[0]
+    if in_a == in_b == number > 1:
         reason = f"{a} and {b} are the same {number} files"
+    elif number == 1:
+        reason = f"{first.name} is in both {a} and {b}"
+    elif whole:
+        part, other = (b, a) if number == in_b else (a, b)
+        reason = f"all {number} files of {part} are in {other} too"
     else:
-        counts = (
-            f"all {number} files of {b if number == in_b else a}" if whole else f"{number} files"
-        )
-        where = f"in {a if number == in_b else b} too" if whole else f"in both {a} and {b}"
-        reason = f"{counts} are {where}"
-    first = shared[0].record.path
-    return Finding(FindingKind.SPLIT_SAME_FILES, a, -1, reason, a, first), whole
+        reason = f"{number} files are in both {a} and {b}, the first: {first.name}"
+    return Finding(FindingKind.SPLIT_SAME_FILES, a, -1, reason, a, first.record.path), whole
 
 
 def _repeated_split(
