@@ -210,6 +210,15 @@ def test_describe() -> None:
     assert describe(Path("a.jpg"), Detections.none(), ("raccoon",)) == "a.jpg: nothing"
 
 
+def test_of_many_detections_the_best_ten_are_named_and_the_others_counted() -> None:
+    scores = np.linspace(0.9, 0.7, 11, dtype=np.float32)
+    boxes = np.zeros((11, 4), np.float32)
+    found = Detections(boxes, scores, np.ones(11, np.int64))
+    assert describe(Path("a.jpg"), found, ("cat",)).endswith("cat 0.72, and 1 more down to 0.70")
+    ten = Detections(boxes[:10], scores[:10], np.ones(10, np.int64))
+    assert describe(Path("a.jpg"), ten, ("cat",)).endswith("cat 0.74, cat 0.72")
+
+
 def test_each_listed_image_has_a_target_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

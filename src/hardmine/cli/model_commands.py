@@ -218,12 +218,16 @@ def result_rows(
     ]
 
 
+_NAMED = 10
+"""Detections of an image that the terminal names; ``--json`` gives all."""
+
+
 def describe(path: Path | str, found: Detections, categories: Sequence[str]) -> str:
-    """Return one line: the path and each detection's class and score, best first."""
-    names = [
-        f"{categories[label - 1]} {score:.2f}"
-        for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True)
-    ]
+    """Return one line: the path, class and score of the best detections, and how many more there are."""
+    pairs = list(zip(found.labels.tolist(), found.scores.tolist(), strict=True))
+    names = [f"{categories[label - 1]} {score:.2f}" for label, score in pairs[:_NAMED]]
+    if left := pairs[_NAMED:]:
+        names.append(f"and {len(left)} more down to {left[-1][1]:.2f}")
     return f"{path}: {', '.join(names) or 'nothing'}"
 
 
