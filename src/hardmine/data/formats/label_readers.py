@@ -449,8 +449,7 @@ def none_found(file: Path, bases: Iterable[Path], problems: list[Problem]) -> st
     """Return the message for a label file none of whose images can be used."""
     number = f"{len(problems)} images" if problems else "images"
     first = f" (first: {problems[0].reason})" if problems else ""
+    way = "name their folder with images= (--images), where they are found by their base names too"
+    told = f"; {way}" if "--images" not in first else ""
     looked = ", ".join(str(base) for base in bases)
-    return (
-        f"{file}: none of its {number} can be used{first}; name their folder with images= "
-        f"(--images), where they are found by their base names too; looked in {looked}"
-    )
+    return f"{file}: none of its {number} can be used{first}{told}; looked in {looked}"
