@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pool.write_text("".join(f"{path.resolve()}\n" for path in paths))
         detector: Any = load_detector(spec, "cpu")
         torch.set_num_threads(given.threads)  # Ultralytics changes it when it chooses a device
-        own = _own_loop(detector, paths, pool)
+        own = _own_loop(spec, detector, paths, pool)
         ways: dict[str, Callable[[], Any]] = {
             "own": own,
             "mine": lambda: mine(detector, pool, top=30),
@@ -98,20 +98,21 @@ def _in_turns(
     return taken
 
 
-def _own_loop(detector: Any, paths: Sequence[Path], listed: Path) -> Callable[[], Any]:
-    """Return the framework's own way over images, with the model that the detector holds.
+def _own_loop(spec: str, detector: Any, paths: Sequence[Path], listed: Path) -> Callable[[], Any]:
+    """Return the framework's own way over images, with a model of its own.
 
     Args:
         listed: a text file with the same paths.
     """
-    model = detector._model
     if type(detector).__name__ == "UltralyticsDetector":
+        model = import_ultralytics("benchmark").YOLO(spec.partition("@")[0])
         how = {"conf": SCORE_FLOOR, "imgsz": detector.side, "device": "cpu", "verbose": False}
         return lambda: [
             result.boxes.xyxy.numpy()
             for result in model.predict(str(listed), stream=True, batch=1, **how)
         ]
     processor = detector._processor
+    model = type(detector._model).from_pretrained(spec.removeprefix("hf:")).eval()
 
     @torch.inference_mode()
     def loop() -> None:

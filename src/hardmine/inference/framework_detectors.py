@@ -16,7 +16,6 @@ import importlib
 import json
 import logging
 import os
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +55,8 @@ from hardmine.recipes.checkpoint import file_digest
 from hardmine.types import U8, Problem
 
 _NO_CANVAS = Resize(1, 1)
+_READ_TOGETHER = 4
+"""Pictures that a thread reads before it hands them over: one by one, handing over costs more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,13 +93,13 @@ class FrameworkDetector(PredictMixin, ABC):
             pictures: u8[H, W, 3] as :meth:`prepare` gives them, all of one size.
         """
 
-    def prepare(self, picture: U8) -> U8:
-        """Return u8[H, W, 3] RGB as :meth:`run` wants it; called where pictures are read."""
-        return picture
+    def prepare(self, picture: Image.Image) -> U8:
+        """Return an RGB picture as :meth:`run` wants it; called where pictures are read."""
+        return np.asarray(picture)
 
     def detect_pictures(self, pictures: Sequence[U8]) -> list[Detections]:
         """Return the detections of u8[H, W, 3] RGB pictures of any sizes, in order."""
-        return self._detect_prepared([self.prepare(picture) for picture in pictures])
+        return self._detect_prepared([self.prepare(Image.fromarray(p)) for p in pictures])
 
     def _detect_prepared(self, pictures: Sequence[U8]) -> list[Detections]:
         order = sorted(range(len(pictures)), key=lambda i: pictures[i].shape)
@@ -130,7 +131,7 @@ class FrameworkDetector(PredictMixin, ABC):
 
     def detect_picture(self, picture: Picture) -> Detections:
         """Return the detections of one picture, in its pixels."""
-        return self.detect_pictures([np.asarray(picture.pixels)])[0]
+        return self._detect_prepared([self.prepare(picture.pixels)])[0]
 
     def detect_images(
         self, paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
@@ -160,20 +161,22 @@ class FrameworkDetector(PredictMixin, ABC):
             """Read the pictures of a batch and make them ready."""
             return [_read(item, self.prepare, hashed=hashed) for item in batch]
 
-        for batch in run_ordered(batched(items, self._at_once), read, count_workers(count_cores())):
+        together = batched(items, max(_READ_TOGETHER, self._at_once))
+        for batch in run_ordered(together, read, count_workers(count_cores())):
             good = [item for item in batch if isinstance(item, _Read)]
             found = iter(self._detect_prepared([item.pixels for item in good]))
             for item in batch:
                 yield item if isinstance(item, Problem) else _scored_image(item, next(found))
 
 
-def _read(item: ImageItem, prepare: Callable[[U8], U8], *, hashed: bool) -> _Read | Problem:
+def _read(
+    item: ImageItem, prepare: Callable[[Image.Image], U8], *, hashed: bool
+) -> _Read | Problem:
     try:
         image = open_item(item).pixels
     except DataError as error:
         return item_problem(item, error)
-    pixels = prepare(np.asarray(image))
-    return _Read(item.name, pixels, perceptual_hash(image) if hashed else 0)
+    return _Read(item.name, prepare(image), perceptual_hash(image) if hashed else 0)
 
 
 def _scored_image(read: _Read, found: Detections) -> ScoredImage:
@@ -246,13 +249,11 @@ class UltralyticsDetector(FrameworkDetector):
             self._predictor = getattr(self._model, "predictor", None)
         return [_ultralytics_detections(result.boxes, self._classes) for result in results]
 
-    def prepare(self, picture: U8) -> U8:
-        """Return u8[H, W, 3] RGB as BGR, by OpenCV where the framework brought it."""
-        opencv = sys.modules.get("cv2")
-        if opencv is None:
-            return np.ascontiguousarray(picture[..., ::-1])
-        turned: U8 = opencv.cvtColor(picture, opencv.COLOR_RGB2BGR)
-        return turned
+    def prepare(self, picture: Image.Image) -> U8:
+        """Return u8[H, W, 3] BGR, in one copy of the picture's bytes."""
+        width, height = picture.size
+        pixels = np.frombuffer(picture.tobytes("raw", "BGR"), np.uint8)
+        return pixels.reshape(height, width, 3)
 
     @torch.inference_mode()
     def _predict_again(self, bgr: list[U8]) -> Sequence[Any]:
