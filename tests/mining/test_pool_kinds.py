@@ -33,9 +33,10 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import estimate_scan
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.review.apply_decisions import apply_decisions
+from hardmine.review.known_images import KnownImages, read_copies
 from hardmine.review.review_pictures import ReviewPictures
 from hardmine.review.run_review import export_to_label, open_listed
-from hardmine.review.verdicts import KnownImages, read_copies, read_verdicts
+from hardmine.review.verdicts import read_verdicts
 from hardmine.types import Decision, Verdict
 from hardmine.workflows.export_model import calibration_pictures
 from hardmine.workflows.image_sets import load_negatives

@@ -91,7 +91,8 @@ def test_label_studio_tells_finished_untouched_and_skipped_tasks_apart(
     ("annotations", "wanted"),
     [
         ([{"result": [choice("Contains object")]}], HOLDS),
-        ([{"result": [choice("empty"), rectangle()]}], EMPTY),
+        ([{"result": [choice("empty"), rectangle() | {"origin": "prediction"}]}], EMPTY),
+        ([{"result": [choice("empty"), rectangle()]}], UNSURE),
         ([{"result": [choice("night")]}], None),
         ([{"result": []}, {"result": [rectangle()]}], UNSURE),
         ([{"result": [], "ground_truth": True}, {"result": [rectangle()]}], EMPTY),
@@ -192,7 +193,7 @@ def test_fiftyone_samples_are_decided_by_tags_and_by_boxes_of_people(
     assert verdicts(found) == {"a.jpg": EMPTY, "c.jpg": HOLDS}
     assert len(found["c.jpg"].boxes) == 1
     samples[0]["tags"] = ["empty", "ignore"]
-    with pytest.raises(DataError, match=r"said\.json\[0\]: .*empty, ignore, wanted one verdict"):
+    with pytest.raises(DataError, match=r"said\.json\[0\]: got empty, ignore, wanted one verdict"):
         read(tmp_path, {"samples": samples}, known)
 
 

@@ -20,24 +20,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
-from hardmine.data.convert import NAMES_FILE
 from hardmine.data.formats.coco import looks_like_coco
 from hardmine.data.formats.coco_writing import STATE_KEY
+from hardmine.data.formats.createml import READER as CREATEML
 from hardmine.data.formats.csv_boxes import column_of, csv_body
 from hardmine.data.formats.cvat import READER as CVAT
 from hardmine.data.formats.cvat import read_cvat
 from hardmine.data.formats.fiftyone import READER as FIFTYONE
-from hardmine.data.formats.label_format import ImageLabels, parse_xml
+from hardmine.data.formats.format_table import READ
+from hardmine.data.formats.label_format import ImageLabels, parse_xml, read_side
 from hardmine.data.formats.label_studio import READER as LABEL_STUDIO
 from hardmine.data.formats.label_studio import read_label_studio
-from hardmine.data.images import encoded_size, has_picture_name
+from hardmine.data.images import encoded_size
 from hardmine.errors import MALFORMED, DataError
-from hardmine.files import TextError, peek_text, read_json, read_text, same_text
+from hardmine.files import TextError, parse_flag, peek_text, read_json, read_text
 from hardmine.inference.image_loading import read_item
 from hardmine.mining.pool_store import LABELS, PoolStore
 from hardmine.mining.sources.pool_source import open_image
+from hardmine.review.known_images import ROBOFLOW, KnownImages, base_name, read_copies
 from hardmine.types import Decision, ImageState, NamedBox, Verdict
 
 _log = logging.getLogger("hardmine")
@@ -92,6 +93,8 @@ def _read_labelled(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
         where = f"{path}[{entry.place}]"
         image = images.find(entry.name, where)
         if entry.verdict is not None:
+            if ROBOFLOW.match(base_name(entry.name)) and base_name(image) != base_name(entry.name):
+                entry.boxes = ()  # Roboflow has resized, turned and cropped the image
             said = Said(entry.verdict, where, boxes_in_pixels(entry, image))
             _add(verdicts, image, entry.name, said)
     return verdicts
@@ -231,13 +234,18 @@ _OF_STATE = {
     ImageState.IGNORED.value: Verdict.IGNORE,
 }
 _SAMPLES = re.compile(r'"samples"\s*:\s*\[')
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
-"""What Label Studio puts before the name of an uploaded file."""
-_ROBOFLOW = re.compile(r"^(?P<stem>.+)_(?P<suffix>[A-Za-z]+)\.rf\.\w+\.\w+$")
+_CHOICES = ("choice", "choices", "verdict")
+"""Under which keys JSON-MIN has a choice; columns of the task stand beside them."""
+_BY_MODEL = ("auto", "file")
+"""CVAT's sources of shapes that no person has touched."""
 _WANTED = (
     "a CSV with the columns image,verdict, Label Studio's JSON, CVAT for images 1.1, FiftyOne's "
     "labels.json or samples.json, or COCO"
 )
+
+
+class _EntryError(ValueError):
+    """An entry that leaves open what is meant; the message says what."""
 
 
 @dataclass(slots=True)
@@ -248,9 +256,11 @@ class FileEntry:
         name: the image, as the file names it.
         place: of the entry in the file, from 0.
         verdict: None where the file does not say that a person decided.
+        drawn: a person drew or changed an object.
         boxes: the objects that a person drew or accepted; pixels, or shares of the image where
             ``is_share``. Empty where any of them is unknown, since an image with a part of its labels
             must not be trained on.
+        size: width and height of the image that the boxes are of; 0 where the file does not say.
     """
 
     name: str
@@ -258,6 +268,8 @@ class FileEntry:
     verdict: Verdict | None = None
     boxes: tuple[NamedBox, ...] = ()
     is_share: bool = False
+    drawn: bool = False
+    size: tuple[int, int] = (0, 0)
 
 
 def is_labelling_file(path: Path) -> bool:
@@ -273,25 +285,55 @@ def read_labelling_file(path: Path) -> list[FileEntry]:
     """
     reader = _reader_of(path)
     if reader is None:
-        start = peek_text(path, 40).strip().partition("\n")[0]
-        raise DataError(
-            f"{path}: got {f'a file that begins {start!r}' if start else 'nothing'}, wanted {_WANTED}"
-        )
+        raise DataError(f"{path}: got {_other_file(path)}, wanted {_WANTED}")
     entries: list[FileEntry] = []
     try:
         entries.extend(reader(path))
+    except _EntryError as error:
+        raise DataError(f"{path}[{len(entries)}]: {error}") from None
     except (*MALFORMED, TextError) as error:
         raise DataError(
             f"{path}[{len(entries)}]: got a broken entry ({error!r}), wanted {_WANTED}"
         ) from None
     if not entries:
         raise DataError(f"{path}: got no image, wanted {_WANTED}")
+    _doubt_empty(entries, path)
     return entries
+
+
+def _doubt_empty(entries: Sequence[FileEntry], path: Path) -> None:
+    """Count images that are called empty and in which a person drew an object as `unsure`."""
+    both = [each for each in entries if each.verdict is Verdict.EMPTY and each.drawn]
+    for each in both:
+        each.verdict = Verdict.UNSURE
+    if both:
+        _log.warning(
+            "%s: %d images are called empty, though a person drew objects in them: they count as unsure "
+            "(%s)",
+            path,
+            len(both),
+            ", ".join(each.name for each in both[:3]),
+        )
+
+
+def _other_file(path: Path) -> str:
+    """Return what a file that holds no verdicts looks like, and what to do where it holds labels."""
+    for row in READ:
+        files = row.reader.files or row.reader.per_image
+        if files is not None and path.suffix.lower() in files.suffixes and files.looks_right(path):
+            return (
+                f"labels of {row.words}; turn them into COCO (hardmine convert FOLDER OUT --to coco) "
+                "and give the file that this writes"
+            )
+    start = peek_text(path, 40).strip().partition("\n")[0]
+    return f"a file that begins {start!r}" if start else "nothing"
 
 
 def _reader_of(path: Path) -> Callable[[Path], Iterator[FileEntry]] | None:
     if path.suffix.lower() == ".xml":
         return _cvat if CVAT.files is not None and CVAT.files.looks_right(path) else None
+    if CREATEML.files is not None and CREATEML.files.looks_right(path):
+        return None
     if LABEL_STUDIO.files is not None and LABEL_STUDIO.files.looks_right(path):
         return _label_studio
     if FIFTYONE.files is not None and FIFTYONE.files.looks_right(path):
@@ -303,42 +345,60 @@ def _reader_of(path: Path) -> Callable[[Path], Iterator[FileEntry]] | None:
 
 
 def _label_studio(path: Path) -> Iterator[FileEntry]:
+    unread = ""
     for task, labels in zip(read_json(path), read_label_studio(path), strict=True):
-        entry = FileEntry(labels.image, labels.place)
+        entry = FileEntry(labels.image, labels.place, size=(labels.width, labels.height))
         if "data" not in task:  # JSON-MIN says nothing of a task without a result
-            said = (_word(value) for key, value in task.items() if key != "state")
-            entry.verdict = next((word for word in said if word), None)
-            if entry.verdict is None and _holds_shapes(labels):
+            entry.verdict = next((w for key in _CHOICES if (w := _word(task.get(key)))), None)
+            entry.drawn = _holds_shapes(labels)
+            if entry.verdict is None and entry.drawn:
                 entry.verdict = Verdict.CONTAINS_OBJECT
+            elif entry.verdict is None:
+                words = (key for key in task if key != "state" and _word(task[key]))
+                unread = unread or next(words, "")
         else:
-            entry.verdict = _verdict_of_task(task)
+            entry.verdict, entry.drawn = _verdict_of_task(task)
         if entry.verdict is Verdict.CONTAINS_OBJECT:
             entry.boxes = _boxes_of(labels)
         yield entry
+    if unread:
+        _log.warning(
+            "%s: %r may be a choice or a column of the tasks, which JSON-MIN does not tell; it was not "
+            "read: export as JSON",
+            path,
+            unread,
+        )
 
 
-def _verdict_of_task(task: Mapping[str, Any]) -> Verdict | None:
-    """Return the verdict; `unsure` where several people differ and none is the ground truth."""
+def _verdict_of_task(task: Mapping[str, Any]) -> tuple[Verdict | None, bool]:
+    """Return the verdict, and whether a person drew something.
+
+    It is `unsure` where several people differ and none is the ground truth.
+    """
     annotations = list(task.get("annotations") or ())
     done = [each for each in annotations if not each.get("was_cancelled")]
     if not done:
         skipped = bool(annotations) or bool(task.get("cancelled_annotations"))
-        return Verdict.IGNORE if skipped else None
+        return (Verdict.IGNORE if skipped else None), False
     truth = [each for each in done if each.get("ground_truth")]
-    said = {_verdict_of_result(each.get("result") or ()) for each in truth[:1] or done}
-    return said.pop() if len(said) == 1 else Verdict.UNSURE
+    results = [list(each.get("result") or ()) for each in truth[:1] or done]
+    said = {_verdict_of_result(result) for result in results}
+    drawn = any(i.get("origin") != "prediction" and _is_drawn(i) for r in results for i in r)
+    return (said.pop() if len(said) == 1 else Verdict.UNSURE), drawn
 
 
-def _verdict_of_result(result: Iterable[Mapping[str, Any]]) -> Verdict | None:
-    found = list(result)
-    for item in found:
-        for choice in item.get("value", {}).get("choices", ()):
-            if _word(choice) is not None:
-                return _word(choice)
-    if not found:
+def _verdict_of_result(result: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    chosen = [word for item in result for word in item.get("value", {}).get("choices", ())]
+    if (word := _one_word(chosen)) is not None:
+        return word
+    if not result:
         return Verdict.EMPTY
-    drawn = any({"x", "points", "rle"} & set(item.get("value", {})) for item in found)
-    return Verdict.CONTAINS_OBJECT if drawn else None
+    return Verdict.CONTAINS_OBJECT if any(map(_is_drawn, result)) else None
+
+
+def _is_drawn(item: Mapping[str, Any]) -> bool:
+    """Return whether a result of Label Studio is a shape."""
+    return bool({"x", "points", "rle"} & set(item.get("value", {})))
 
 
 def _cvat(path: Path) -> Iterator[FileEntry]:
@@ -346,14 +406,14 @@ def _cvat(path: Path) -> Iterator[FileEntry]:
     images = list(parse_xml(path, "annotations").iter("image"))
     unknown = 0
     for image, labels in zip(images, labels_of, strict=True):
-        entry = FileEntry(labels.image, labels.place)
-        tags = (_word(tag.get("label")) for tag in image.iter("tag"))
-        entry.verdict = next((word for word in tags if word), None)
-        if entry.verdict is None and _holds_shapes(labels):
-            shapes = [shape for shape in image if shape.tag != "tag"]
-            unknown += all(shape.get("source") is None for shape in shapes)
-            if any(shape.get("source") != "auto" for shape in shapes):
-                entry.verdict = Verdict.CONTAINS_OBJECT
+        entry = FileEntry(labels.image, labels.place, size=(labels.width, labels.height))
+        tags = [tag for tag in image.iter("tag") if tag.get("source") not in _BY_MODEL]
+        entry.verdict = _one_word(tag.get("label") for tag in tags)
+        shapes = [shape for shape in image if shape.tag != "tag"] if _holds_shapes(labels) else []
+        entry.drawn = any(shape.get("source") not in _BY_MODEL for shape in shapes)
+        unknown += bool(shapes) and all(shape.get("source") is None for shape in shapes)
+        if entry.verdict is None and entry.drawn:
+            entry.verdict = Verdict.CONTAINS_OBJECT
         if entry.verdict is Verdict.CONTAINS_OBJECT:
             entry.boxes = _boxes_of(labels)
         yield entry
@@ -381,15 +441,13 @@ def _fiftyone_labels(path: Path) -> Iterator[FileEntry]:
 def _fiftyone_samples(path: Path) -> Iterator[FileEntry]:
     for place, sample in enumerate(read_json(path)["samples"]):
         entry = FileEntry(sample["filepath"], place)
-        words = [word for tag in sample.get("tags") or () if (word := _word(tag))]
-        if len(set(words)) > 1:
-            raise ValueError(f"{entry.name} has the tags {', '.join(words)}, wanted one verdict")
+        word = _one_word(sample.get("tags") or ())
         fields = [value["detections"] for value in sample.values() if _is_detections(value)]
         for found in fields:
             if entry.verdict is None and found:
                 _add_shares(entry, found, None)
-        if words:
-            entry.verdict = words[0]
+        if word is not None:
+            entry.verdict = word
         if entry.verdict is not Verdict.CONTAINS_OBJECT:
             entry.boxes = ()
         yield entry
@@ -403,37 +461,46 @@ def _add_shares(entry: FileEntry, found: list[Any], classes: Any) -> None:
     """Take FiftyOne's boxes of an image, unless all of them are still a model's."""
     if all(item.get("confidence") is not None for item in found):
         return
-    entry.verdict, entry.is_share = Verdict.CONTAINS_OBJECT, True
+    entry.verdict, entry.is_share, entry.drawn = Verdict.CONTAINS_OBJECT, True, True
     boxes = []
     for item in found:
         label = item["label"]
         x, y, width, height = (float(value) for value in item["bounding_box"])
-        name = classes[label] if isinstance(label, int) and classes else str(label)
+        if isinstance(label, int) and classes:
+            if isinstance(label, bool) or not 0 <= label < len(classes):
+                raise _EntryError(f"label {label}, wanted 0 to {len(classes) - 1}")
+            label = classes[label]
+        name = str(label)
         boxes.append(NamedBox((x, y, x + width, y + height), name))
     entry.boxes = tuple(boxes)
 
 
 def _coco(path: Path) -> Iterator[FileEntry]:
     data = read_json(path)
-    names = {each["id"]: str(each["name"]) for each in data.get("categories") or ()}
-    by_image: dict[Any, list[Mapping[str, Any]]] = {}
+    names = {str(each["id"]): str(each["name"]) for each in data.get("categories") or ()}
+    by_image: dict[str, list[Mapping[str, Any]]] = {
+        str(image["id"]): [] for image in data["images"]
+    }
     for each in data.get("annotations") or ():
-        by_image.setdefault(each["image_id"], []).append(each)
+        number = str(each["image_id"])
+        if number not in by_image:
+            raise _EntryError(f"an annotation has the image_id {number}, which no image has")
+        by_image[number].append(each)
     silent = 0
     for place, image in enumerate(data["images"]):
-        written = str(image["file_name"])
-        renamed = _ROBOFLOW.match(_base_name(written))
-        extra = image.get("extra")
-        original = str(extra.get("name") or "") if isinstance(extra, dict) else ""
-        if renamed is not None:
-            written = original or f"{renamed['stem']}.{renamed['suffix']}"
-        entry = FileEntry(written, place, _OF_STATE.get(image.get(STATE_KEY)))
-        found = [each for each in by_image.get(image["id"], ()) if each.get("score") is None]
+        name, extra, state = str(image["file_name"]), image.get("extra"), image.get(STATE_KEY)
+        if isinstance(extra, dict) and extra.get("name") and ROBOFLOW.match(base_name(name)):
+            name = str(extra["name"])
+        entry = FileEntry(name, place, _OF_STATE.get(state))
+        entry.size = read_side(image.get("width")), read_side(image.get("height"))
+        if state and entry.verdict is None and state not in set(ImageState):
+            raise _EntryError(f"{STATE_KEY} {state!r}, wanted one of {', '.join(ImageState)}")
+        found = [each for each in by_image[str(image["id"])] if each.get("score") is None]
+        entry.drawn = bool(found)
         if entry.verdict is None and found:
             entry.verdict = Verdict.CONTAINS_OBJECT
         silent += entry.verdict is None
-        # Roboflow has resized, turned and cropped the image: its boxes are of another picture.
-        if entry.verdict is Verdict.CONTAINS_OBJECT and renamed is None:
+        if entry.verdict is Verdict.CONTAINS_OBJECT and name == str(image["file_name"]):
             entry.boxes = _boxes_of_coco(found, names)
         yield entry
     if silent:
@@ -445,15 +512,29 @@ def _coco(path: Path) -> Iterator[FileEntry]:
 
 
 def _boxes_of_coco(
-    found: Iterable[Mapping[str, Any]], names: Mapping[Any, str]
+    found: Iterable[Mapping[str, Any]], names: Mapping[str, str]
 ) -> tuple[NamedBox, ...]:
+    """Return the boxes; none where one of the objects is a crowd or has no box."""
     boxes = []
     for each in found:
-        x, y, width, height = (float(value) for value in each["bbox"])
-        if each.get("iscrowd"):
+        if parse_flag(each.get("iscrowd")) is not False or not each.get("bbox"):
             return ()
-        boxes.append(NamedBox((x, y, x + width, y + height), names[each["category_id"]]))
+        x, y, width, height = (float(value) for value in each["bbox"])
+        boxes.append(NamedBox((x, y, x + width, y + height), names[str(each["category_id"])]))
     return tuple(boxes)
+
+
+def _one_word(texts: Iterable[object]) -> Verdict | None:
+    """Return the verdict that some of the words name.
+
+    Raises:
+        _EntryError: they name several.
+    """
+    words = {word for text in texts if (word := _word(text)) is not None}
+    if len(words) > 1:
+        said = ", ".join(sorted(word.value for word in words))
+        raise _EntryError(f"got {said}, wanted one verdict on an image")
+    return next(iter(words), None)
 
 
 def _word(text: object) -> Verdict | None:
@@ -488,11 +569,23 @@ def boxes_in_pixels(entry: FileEntry, path: str) -> tuple[NamedBox, ...]:
         if entry.is_share:
             return ()
         width = height = 0
+    scale = _scale_to(entry.size, (width, height))
+    if scale is None:
+        _log.warning(
+            "%s: is %d x %d, and %d x %d where it was labelled: its boxes are left out",
+            path,
+            width,
+            height,
+            *entry.size,
+        )
+        return ()
     found = []
     for each in entry.boxes:
         x0, y0, x1, y1 = each.box
         if entry.is_share:
             x0, y0, x1, y1 = x0 * width, y0 * height, x1 * width, y1 * height
+        else:
+            x0, y0, x1, y1 = (value * scale for value in (x0, y0, x1, y1))
         if width and height:
             x0, x1 = (min(max(x, 0.0), float(width)) for x in (x0, x1))
             y0, y1 = (min(max(y, 0.0), float(height)) for y in (y0, y1))
@@ -502,95 +595,10 @@ def boxes_in_pixels(entry: FileEntry, path: str) -> tuple[NamedBox, ...]:
     return tuple(found)
 
 
-def read_copies(path: Path) -> dict[str, str]:
-    """Return what the pictures are copies of, where the file still lies in the folder that was written.
-
-    Raises:
-        DataError: the list of names beside the file is broken.
-    """
-    names = path.with_name(NAMES_FILE)
-    if not names.is_file():
-        return {}
-    value = read_json(names)
-    copies = value.get("copies") if isinstance(value, dict) else None
-    if not isinstance(copies, dict) or not all(isinstance(each, str) for each in copies.values()):
-        raise DataError(f"{names}: got {str(value)[:80]}, wanted 'copies': names, each with a path")
-    return copies
-
-
-class KnownImages:
-    """Finds the pool's image that a labelling program's file names.
-
-    Args:
-        known: every image handed out, by its name in the pool and by its path, each to its path.
-        copies: by the name of a picture that was written for the program, what it is a copy of.
-    """
-
-    def __init__(self, known: Mapping[str, str], copies: Mapping[str, str]) -> None:
-        self._exact = {same_text(name): path for name, path in known.items()}
-        self._copies = {
-            same_text(text): known[origin]
-            for name, origin in copies.items()
-            for text in (name, name.rpartition(".")[0])
-            if origin in known
-        }
-        self._names: dict[str, set[str]] = {}
-        for name, path in known.items():
-            self._names.setdefault(path, set()).update((same_text(name), same_text(path)))
-        self._by_name: dict[str, set[str]] = {}
-        for path in set(known.values()):
-            base = _base_name(path)
-            folder = _base_name(path.replace("\\", "/").rpartition("/")[0])
-            for name in (base, f"{folder}_{base}"):  # the second where convert had to rename
-                for text in (name, name.rpartition(".")[0]):
-                    self._by_name.setdefault(same_text(text), set()).add(path)
-
-    def find(self, written: str, where: str, *, with_folders: bool = False) -> str:
-        """Return the image's path.
-
-        Args:
-            where: the place in the file, for errors.
-            with_folders: folders that the file names are those of the pool, maybe on another machine;
-                a labelling program has folders of its own.
-
-        Raises:
-            DataError: no such image was handed out, or several have this name.
-        """
-        for name in dict.fromkeys((written, unquote(written))):
-            plain = same_text(name.strip().replace("\\", "/"))
-            if plain in self._exact:
-                return self._exact[plain]
-            base = _base_name(plain)
-            for text in dict.fromkeys((base, _UPLOADED.sub("", base))):
-                if text in self._copies:
-                    return self._copies[text]
-                found = self._by_name.get(text, set())
-                if with_folders:
-                    found = {path for path in found if self._fits(path, plain)}
-                ending = {path for path in found if _ends_with(path, plain)}
-                if len(found) == 1 or len(ending) == 1:
-                    return next(iter(ending or found))
-                if found:
-                    some = ", ".join(sorted(found)[:3])
-                    raise DataError(
-                        f"{where}: image {written!r} may be {some}, wanted a name of one image alone"
-                    )
-        raise DataError(f"{where}: image {written!r} was never handed out")
-
-    def _fits(self, path: str, name: str) -> bool:
-        """Return whether a name with folders is the end of the image's own name, or ends with it."""
-        name = name.removeprefix("./").rpartition("../")[2]
-        stem = name.rpartition(".")[0] if has_picture_name(name) else name
-        for own in self._names[path]:
-            plain = own.replace("\\", "/").rpartition(".")[0]
-            if f"/{plain}".endswith(f"/{stem}") or f"/{stem}".endswith(f"/{plain}"):
-                return True
-        return False
-
-
-def _base_name(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
-
-
-def _ends_with(path: str, name: str) -> bool:
-    return "/" in name and f"/{same_text(path)}".endswith(f"/{name}")
+def _scale_to(labelled: tuple[int, int], own: tuple[int, int]) -> float | None:
+    """Return by what boxes of an image of another size are scaled; None where its shape differs."""
+    if 0 in (*labelled, *own) or labelled in (own, own[::-1]):  # swapped: turned by its orientation
+        return 1.0
+    across, down = own[0] / labelled[0], own[1] / labelled[1]
+    # Each side may have been rounded to a whole pixel.
+    return across if abs(across - down) * min(labelled) <= max(across, down) else None

@@ -36,13 +36,14 @@ from hardmine.data.formats.label_format import (
     turned_radii,
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
+from hardmine.data.images import has_picture_name
 from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, read_json, write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageRecord
 
 _TASKS = re.compile(
-    r'"(annotations|predictions)"\s*:\s*\[|"data"\s*:\s*\{|"rectanglelabels"\s*:\s*\['
+    r'"(annotations|predictions|rectanglelabels)"\s*:\s*\[|"data"\s*:\s*\{|"annotation_id"\s*:'
 )
 _IMAGE = re.compile(r"[/\\.]")
 _NOT_DRAWN = ("choices", "rating", "textarea", "taxonomy", "number", "relation", "labels")
@@ -101,7 +102,11 @@ def _objects(value: Any, labels: ImageLabels, what: str) -> list[dict[str, Any]]
 
 def _image_name(data: Mapping[str, Any]) -> str:
     texts = [data.get("image"), *data.values()]
-    name = next((t for t in texts if isinstance(t, str) and _IMAGE.search(t)), "")
+    found = [text for text in texts if isinstance(text, str) and _IMAGE.search(text)]
+    pictures = (text for text in found[1:] if has_picture_name(text.partition("?")[0]))
+    name = found[0] if found else ""
+    if data.get("image") != name and not has_picture_name(name.partition("?")[0]):
+        name = next(pictures, name)
     try:
         local = parse_qs(urlsplit(name).query).get("d")
     except ValueError:  # it only looks like a URL
