@@ -235,6 +235,12 @@ def test_texts_with_few_lines_say_where_the_confidence_may_be(
     assert "with the confidence behind the class all would lie inside" in caplog.text
 
 
+def test_texts_have_the_numbers_of_a_data_yaml_with_gaps(tmp_path: Path) -> None:
+    put(tmp_path, "found/a.txt", TEXT.replace("1 ", "2 ", 1))
+    classes = put(tmp_path, "data.yaml", "names: {0: cat, 2: dog, 3: owl}\n")
+    assert seen(tmp_path, "found", classes) == [right("dog")]
+
+
 def test_the_number_of_a_track_is_no_confidence(tmp_path: Path) -> None:
     put(tmp_path, "found/a.txt", "1 0.25 0.5 0.3 0.5 7\n")
     with pytest.raises(DataError, match=r"a\.txt:1: ends with 7, .* the number of a track"):

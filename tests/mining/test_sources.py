@@ -346,6 +346,14 @@ def test_a_file_whose_name_has_such_signs_is_itself(tmp_path: Path) -> None:
     assert [item.name for item in images_of(tmp_path / "pool.txt")] == [f"{tmp_path}/a%20b.jpg"]
 
 
+def test_a_file_whose_name_begins_like_a_comment_is_an_image(tmp_path: Path) -> None:
+    (tmp_path / "#1.jpg").write_bytes(picture(15))
+    (tmp_path / "a.jpg").write_bytes(picture(95))
+    (tmp_path / "pool.txt").write_text("#1.jpg\n#a.jpg\n# all\na.jpg\n")
+    names = [item.name for item in images_of(tmp_path / "pool.txt")]
+    assert names == [f"{tmp_path}/#1.jpg", f"{tmp_path}/a.jpg"]
+
+
 def test_names_of_a_list_may_be_relative_to_the_working_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,8 +14,9 @@ from hardmine.cli.main import run as run_command
 from hardmine.data.convert import convert
 from hardmine.errors import DataError
 from hardmine.mining.pool_store import PoolStore
+from hardmine.review.labelling_files import is_labelling_file
 from hardmine.review.run_review import open_listed
-from hardmine.review.verdicts import Said, is_labelling_file, read_verdicts, store_verdicts
+from hardmine.review.verdicts import Said, read_verdicts, store_verdicts
 from hardmine.types import Dataset, Decision, ImageRecord, ImageState, NamedBox, Verdict
 from review_world import MODEL, draw, mined
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from data_files import put_image
+from hardmine.cli.main import run as run_command
 from hardmine.errors import DataError
 from hardmine.review.verdicts import Said, read_verdicts
 from hardmine.types import Verdict
@@ -220,6 +221,19 @@ def test_the_image_of_a_task_is_what_looks_like_a_picture(tmp_path: Path) -> Non
     entry = task("", [])
     entry["data"] = {"text": "See ticket 3.5", "pic": "/data/upload/1/1a2b3c4d-a.png"}
     assert read(tmp_path, [entry], "a.png") == {"a.png": (EMPTY, ())}
+
+
+@pytest.mark.parametrize("name", ["said.json", "said.xml"])
+def test_labels_of_another_program_are_called_so_by_apply(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    texts = {"said.json": '{"shapes": [], "imagePath": "a.png"}', "said.xml": "<annotation/>"}
+    (tmp_path / name).write_text(texts[name])
+    put_image(tmp_path / "a.png", 0, SIZE)
+    (tmp_path / "data.json").write_text(json.dumps(coco("a.png", [OBJECT])))
+    assert run_command(["apply", str(tmp_path / name), str(tmp_path / "data.json")]) != 0
+    whose = {"said.json": "LabelMe", "said.xml": "Pascal VOC"}[name]
+    assert f"holds labels of {whose}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_column_of_json_min_is_no_verdict(

@@ -417,7 +417,10 @@ def _of_program(
         found.rows = reader.named(_with_numbers(found.rows, names))
         numbers = ids or _numbered(found.rows, chosen, path)
     else:
-        numbers = dict(enumerate(chosen, start=found.first))
+        used = {kind for boxes in found.rows.values() for _, kind, _ in boxes}
+        # Where a data.yaml leaves numbers out, its texts do so, too.
+        own = found.first == 0 and 0 in ids and used <= ids.keys()
+        numbers = dict(ids) if own else dict(enumerate(chosen, start=found.first))
     whole = names is None or bool(reader.images)
     known = chosen if whole else _without_background(chosen, found.rows, path)
     categories, label_of = _categories(found.rows, known or None, numbers, path)

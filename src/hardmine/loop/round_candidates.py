@@ -43,7 +43,8 @@ from hardmine.mining.ranking import wide_margin
 from hardmine.mining.scan import scan, scan_exactly
 from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.option_fields import changed_options
-from hardmine.review.verdicts import SUFFIXES, read_verdicts, store_verdicts, undecided
+from hardmine.review.labelling_files import SUFFIXES
+from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
 from hardmine.types import Dataset, ImageRecord, ImageState, NamedBox, PoolScore
 from hardmine.workflows.cached_models import Backend, MeasuredModel, TrainedModel
 from hardmine.workflows.image_sets import LoopSets

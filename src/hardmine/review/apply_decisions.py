@@ -40,7 +40,7 @@ from hardmine.files import plain_name, write_bytes, write_json
 from hardmine.inference.image_loading import path_of, read_item
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
-from hardmine.review.verdicts import is_labelling_file
+from hardmine.review.labelling_files import SUFFIXES
 from hardmine.types import F32, Dataset, Decision, ImageState
 
 How = Literal["copy", "link", "reference"]
@@ -214,7 +214,7 @@ def undo_apply(data: Path | str) -> int:
 
 def _decided(target: Path) -> tuple[dict[str, Decision], dict[str, int]]:
     """Return the latest decision on each image, and the hash that mining saw."""
-    if target.suffix.lower() == ".csv" or (target.is_file() and is_labelling_file(target)):
+    if target.is_file() and target.suffix.lower() in (".csv", *SUFFIXES):
         from hardmine.review.run_review import open_listed
 
         target = open_listed(target).store

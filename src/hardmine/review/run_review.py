@@ -23,9 +23,10 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
 from hardmine.review.candidate_list import CandidateList, Item, open_candidates, run_of
 from hardmine.review.decisions import DecisionDesk
+from hardmine.review.labelling_files import is_labelling_file
 from hardmine.review.request_guard import Access
 from hardmine.review.review_options import PORT, ReviewOptions
-from hardmine.review.verdicts import has_verdicts, is_labelling_file, read_verdicts, store_verdicts
+from hardmine.review.verdicts import has_verdicts, read_verdicts, store_verdicts
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, Problem, Verdict
 
 _TRIES = 20

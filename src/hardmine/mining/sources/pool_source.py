@@ -210,7 +210,7 @@ class ListSource:
 
     They are in the working folder where the first of them are there and not beside the file. A line may
     also name a folder, a glob, an archive, or an image in an archive or behind a URL; ``#`` begins a
-    comment.
+    comment, unless a file is called so.
     """
 
     path: Path
@@ -276,10 +276,14 @@ class ListSource:
         try:
             for line in iter_lines(self.path):
                 text = line.strip()
-                if text and not text.startswith("#"):
+                if text and not (text.startswith("#") and self._is_comment(text)):
                     yield text
         except TextError as error:
             raise DataError(f"{self.path}: not a list of files: {error}") from None
+
+    def _is_comment(self, text: str) -> bool:
+        """Return whether no file is called as a line that begins with ``#``."""
+        return not any(os.path.lexists(folder / text) for folder in (self.path.parent, Path.cwd()))
 
     def _full(self, line: str) -> str:
         """Return the name that a line stands for.
