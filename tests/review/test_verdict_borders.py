@@ -13,6 +13,7 @@ from hardmine.cli.main import run as run_command
 from hardmine.errors import DataError
 from hardmine.review.verdicts import Said, read_verdicts
 from hardmine.types import Verdict
+from review_world import mined
 
 BOX = (10.0, 20.0, 40.0, 60.0)
 SIZE = (100, 80)
@@ -228,10 +229,11 @@ def test_labels_of_another_program_are_called_so_by_apply(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     texts = {"said.json": '{"shapes": [], "imagePath": "a.png"}', "said.xml": "<annotation/>"}
-    (tmp_path / name).write_text(texts[name])
+    run = mined(tmp_path, 2)
+    (run / name).write_text(texts[name])
     put_image(tmp_path / "a.png", 0, SIZE)
     (tmp_path / "data.json").write_text(json.dumps(coco("a.png", [OBJECT])))
-    assert run_command(["apply", str(tmp_path / name), str(tmp_path / "data.json")]) != 0
+    assert run_command(["apply", str(run / name), str(tmp_path / "data.json")]) != 0
     whose = {"said.json": "LabelMe", "said.xml": "Pascal VOC"}[name]
     assert f"holds labels of {whose}" in " ".join(capsys.readouterr().err.split())
 
