@@ -113,6 +113,12 @@ def test_a_name_that_is_a_number_stays_a_name(tmp_path: Path, value: Any) -> Non
     assert seen(tmp_path, "found.json", ["2", "1"]) == [right("1")]
 
 
+@pytest.mark.parametrize("name", [" k\u00e4se ", "ka\u0308se"])
+def test_names_are_compared_as_those_of_the_list(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "found.json", [row(category_id=None, category=name)])
+    assert seen(tmp_path, "found.json", ["k\u00e4se"]) == [right("k\u00e4se")]
+
+
 def test_labels_in_lists_count_from_0_where_a_0_occurs(tmp_path: Path) -> None:
     """Hugging Face's count from 0, torchvision's from 1; 1 of 3 may be either, which is said."""
     entry = {"boxes": [CORNERS], "scores": [0.5]}
@@ -177,6 +183,10 @@ def test_true_is_no_number(tmp_path: Path, rows: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "image,x1,y1,x2,y2,x3,y3,x4,y4,score,class\na.png,20,20,40,30,30,50,10,40,.5,cat\n",
+            "no column 'xmin'",
+        ),
         (f"{HEAD},10,20,40,60,.5,cat\n", "csv:2: a line without an image"),
         (f"{HEAD}a.png,10,20,40,60,.5,cat, small\n", "csv:2: 8 cells, wanted 7"),
         (

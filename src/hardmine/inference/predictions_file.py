@@ -18,7 +18,7 @@ from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import hash_encoded
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
-from hardmine.files import peek_text
+from hardmine.files import peek_text, plain_name
 from hardmine.finding_kinds import FindingKind
 from hardmine.inference.class_names import is_background, read_class_file
 from hardmine.inference.detector import BatchScores
@@ -547,6 +547,9 @@ def _categories(
     for number, name in (numbers or dict(enumerate(names, start=1))).items():
         if name in label_of:
             label_of[number] = label_of[name]
+    for kind in kinds - label_of.keys():
+        if isinstance(kind, str) and (plain := plain_name(kind)) in label_of:
+            label_of[kind] = label_of[plain]
     unknown = sorted(str(kind) for kind in kinds if kind not in label_of)
     if unknown:
         known = ", ".join(_with_number(name, numbers) for name in names[:6])

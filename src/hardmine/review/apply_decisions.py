@@ -220,7 +220,10 @@ def _decided(target: Path) -> tuple[dict[str, Decision], dict[str, int]]:
         target = open_listed(target).store
     path = target / "pool.sqlite" if target.is_dir() else target
     if not path.is_file():
-        raise DataError(f"{path}: no such pool store")
+        raise DataError(
+            f"{path}: no such pool store; wanted the folder of mine or of a loop, or a file in it "
+            "(hardmine convert FOLDER OUT --to coco makes one of a folder of labels)"
+        )
     with PoolStore(path, read_only=True) as store:
         decisions = store.decisions()
         seen = {

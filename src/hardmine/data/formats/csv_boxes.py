@@ -210,6 +210,8 @@ def name_columns(cells: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     written = [cell.strip().lower().replace(" ", "_") for cell in cells]
     columns = {**_COLUMN, **_FROM_0} if "x0" in written else _COLUMN
+    if "x3" in written:  # the corners of a turned box
+        columns = {name: column for name, column in columns.items() if column not in _BOX}
     for index, cell in enumerate(written):
         column = columns.get(cell)
         if column is not None:
