@@ -176,10 +176,14 @@ def test_ids_as_text_and_flags_in_coco_are_read(
     ],
 )
 def test_boxes_of_an_image_of_another_size_are_scaled_or_left_out(
-    tmp_path: Path, size: tuple[int, int], boxes: tuple[Any, ...]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    size: tuple[int, int],
+    boxes: tuple[Any, ...],
 ) -> None:
     found = read(tmp_path, cvat(shape("manual"), size), "a.png", suffix=".xml")
     assert found == {"a.png": (HOLDS, boxes)}
+    assert ("the boxes of 1 images are left out" in caplog.text) is (not boxes)
 
 
 @pytest.mark.parametrize(

@@ -380,7 +380,8 @@ def _boxes_of(labels: ImageLabels) -> tuple[NamedBox, ...]:
 
 
 def boxes_in_pixels(entry: FileEntry, path: str) -> tuple[NamedBox, ...]:
-    """Return the boxes clipped to the image; none where one has no area in it, or no size is known.
+    """Return the boxes clipped to the image; none where one has no area in it, no size is known, or the
+    image that was labelled has another shape.
 
     Args:
         path: the image's path in the pool.
@@ -395,13 +396,6 @@ def boxes_in_pixels(entry: FileEntry, path: str) -> tuple[NamedBox, ...]:
         width = height = 0
     scale = _scale_to(entry.size, (width, height))
     if scale is None:
-        _log.warning(
-            "%s: is %d x %d, and %d x %d where it was labelled: its boxes are left out",
-            path,
-            width,
-            height,
-            *entry.size,
-        )
         return ()
     found = []
     for each in entry.boxes:

@@ -74,14 +74,26 @@ def read_verdicts(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
 def _read_labelled(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
     images = KnownImages(known, read_copies(path))
     verdicts: dict[str, Said] = {}
+    bare: list[str] = []
     for entry in read_labelling_file(path):
         where = f"{path}[{entry.place}]"
         image = images.find(entry.name, where)
         if entry.verdict is not None:
-            if ROBOFLOW.match(base_name(entry.name)) and base_name(image) != base_name(entry.name):
-                entry.boxes = ()  # Roboflow has resized, turned and cropped the image
-            said = Said(entry.verdict, where, boxes_in_pixels(entry, image))
+            resized = ROBOFLOW.match(base_name(entry.name)) is not None
+            own = base_name(image) == base_name(entry.name)
+            boxes = () if resized and not own else boxes_in_pixels(entry, image)
+            if entry.boxes and not boxes:
+                bare.append(entry.name)
+            said = Said(entry.verdict, where, boxes)
             _add(verdicts, image, entry.name, said)
+    if bare:
+        _log.warning(
+            "%s: the boxes of %d images are left out: the image that was labelled has another shape "
+            "than that of the pool, or a box lies outside (%s)",
+            path,
+            len(bare),
+            ", ".join(bare[:3]),
+        )
     return verdicts
 
 
