@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,33 @@ def test_large_objects_get_the_quickest_model() -> None:
     assert choice.settings == ()
     assert len(choice.lines) == 3
     assert choice.recipe == named_recipe("ssdlite320_mobilenet_v2")
+
+
+@pytest.mark.parametrize(
+    ("sides", "factor", "said"),
+    [
+        ((28.0, 150.0), 2, "'class1' has 56 px in the images"),
+        ((33.0, 150.0), 2, ""),  # large enough on the canvas
+        ((28.0, 150.0), 1, ""),  # the images hold no more
+        ((28.0,), 2, ""),  # one class cannot be confused
+        ((12.0, 150.0), 2, ""),  # that model is taken already
+    ],
+)
+def test_small_objects_of_several_classes_get_a_word_on_a_larger_canvas(
+    sides: tuple[float, ...], factor: int, said: str
+) -> None:
+    data = dataset(*sides)
+    larger = [
+        replace(r, width=r.width * factor, height=r.height * factor, boxes=r.boxes * factor)
+        for r in data.records
+    ]
+    lines = choose_for(data.with_records(larger)).lines
+    assert len(lines) == (4 if said else 3)
+    assert said in lines[-1]
+    if said:
+        assert lines[-1].endswith(
+            "(--model ssd640_mobilenet_v2_fpnlite --set loss.selection.kind=level_quota)"
+        )
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ _BY_KIND = {
     ),
     "classification": (
         "objects with the class of another",
-        "Give more labelled images of the classes that are confused; the table of classes names them.",
+        "Give more labelled images of the classes that are confused; the table of classes names them. "
+        "If their objects are small on the model's canvas, a larger one shows more of them.",
     ),
     "both": (
         "boxes that touch an object badly and have another class",

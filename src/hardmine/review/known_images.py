@@ -1,8 +1,8 @@
 """Which image of the pool a file names that comes back from a labelling program or another machine.
 
-A name is that of the pool, or its end; or what an upload has made of it: Label Studio puts eight signs
-before it and leaves signs out, Roboflow writes ``name_jpg.rf.HASH.jpg``. Nothing is given to an image in
-doubt.
+A name is that of the pool, or its end; or what an upload has made of it: Label Studio puts eight
+characters before it and leaves others out, Roboflow writes ``name_jpg.rf.HASH.jpg``. Nothing is given to
+an image in doubt.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _as_uploaded(name: str) -> str:
 
 
 def _as_in_roboflow(name: str) -> str:
-    """Return a file's name as Roboflow keeps it before ``_jpg.rf.``: other signs become ``-``."""
+    """Return a file's name as Roboflow keeps it before ``_jpg.rf.``: other characters become ``-``."""
     return re.sub(r"[^-\w.]+", "-", name)
 
 

@@ -51,6 +51,9 @@ STEPS_PER_CLASS, MOST_EPOCHS = 65, 100
 """A training has at least so many steps for each class, but is not made longer than so many epochs."""
 SMALLEST_SIDE = 24
 """Objects of fewer px on the canvas are too small for most of the models."""
+SMALL, FINER = 32, 1.5
+"""Classes of fewer px on the canvas are easily confused; a larger canvas helps from so many times the
+px in the images on."""
 MOST_IMAGES = 2000
 """Images with objects that are measured; of a larger dataset, so many spread over it evenly."""
 
@@ -350,11 +353,26 @@ def _lines(
         why = f"the priors of {first.model} reach {worst.reach:.0%} of the boxes of {worst.name!r}"
     if any(text.startswith("model.height") for text in settings):
         why += ", on a canvas of the images' shape"
+    larger = _larger_canvas(fit, model, smallest)
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
         f"{fit.boxes} boxes, {fit.objects_per_image:.1f} per image; on its {fit.width} x {fit.height} "
         f"px canvas the smallest class, {smallest.name!r}, has a median side of {side:.0f} px",
         f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
+        *larger,
+    )
+
+
+def _larger_canvas(fit: RecipeFit, model: str, smallest: ClassFit) -> tuple[str, ...]:
+    """Return what a larger canvas would show of several classes of small objects; nothing otherwise."""
+    name, settings = CANDIDATES[-1]
+    finer = smallest.side_in_images >= FINER * smallest.median_side
+    if model == name or len(fit.classes) < 2 or smallest.median_side >= SMALL or not finer:
+        return ()
+    return (
+        f"{smallest.name!r} has {smallest.side_in_images:.0f} px in the images: if classes are confused "
+        f"with each other, a larger canvas may tell them apart, in four times the time (--model {name} "
+        f"--set {settings[0]})",
     )
 
 

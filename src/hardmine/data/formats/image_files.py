@@ -131,7 +131,7 @@ _BY_BASE_NAME = "by the base name"
 _BY_CASE = "in another case of letters"
 _BY_STEM = "by the name without its ending"
 _BY_TAIL = "by the last parts of the name"
-_BY_ESCAPE = "with %20 and the like read as the signs that they stand for"
+_BY_ESCAPE = "with %20 and the like read as the characters that they stand for"
 
 
 class OutsideRootError(DataError):
@@ -141,8 +141,9 @@ class OutsideRootError(DataError):
 class ImageFinder:
     """Finds named files below a root; lists each folder once instead of asking for each file.
 
-    A name is looked up as it is written, with ``\\`` as ``/``, with the signs that ``%20`` and the like
-    stand for, with accents spelled the other way and, where that is unique, in another case of letters.
+    A name is looked up as it is written, with ``\\`` as ``/``, with the characters that ``%20`` and the
+    like stand for, with accents spelled the other way and, where that is unique, in another case of
+    letters.
 
     Args:
         root: the folder that no name may leave, symbolic links included.
