@@ -166,12 +166,13 @@ def test_an_image_with_a_point_holds_an_object_and_has_no_boxes(
 
 
 def test_fiftyone_labels_tell_null_from_an_empty_list(
-    tmp_path: Path, known: dict[str, str]
+    tmp_path: Path, known: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = {"label": 0, "bounding_box": [0.1, 0.25, 0.2, 0.5]}
     labels = {"a": [], "b": None, "c": [mine], "d": [mine | {"confidence": 0.9}]}
     found = read(tmp_path, {"classes": ["cat"], "labels": labels}, known)
     assert verdicts(found) == {"a.jpg": EMPTY, "c.jpg": HOLDS}
+    assert "looked at and empty (images: 1)" in caplog.text
     assert np.allclose(found["c.jpg"].boxes[0].box, CAT[0].box)
 
 

@@ -270,7 +270,9 @@ def test_a_keypoint_alone_makes_no_negative(tmp_path: Path) -> None:
     assert states(dataset) == {"a.png": ImageState.UNREVIEWED, "b.png": ImageState.VERIFIED_EMPTY}
 
 
-def test_fiftyones_boxes_in_pixels_are_told_of(tmp_path: Path) -> None:
+def test_fiftyones_boxes_in_pixels_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for seed, stem in enumerate("ab"):
         put_image(tmp_path / "data" / f"{stem}.png", seed, (40, 20))
     box = {"label": "cat", "bounding_box": [4, 2, 10, 8]}
@@ -280,6 +282,7 @@ def test_fiftyones_boxes_in_pixels_are_told_of(tmp_path: Path) -> None:
     verdict = judge_form(read_splits(tmp_path)["all"])
     assert verdict is not None
     assert (verdict.declared, verdict.best) == ("xywh_shares", "xywh")
+    assert "looked at and empty (images: 1)" in caplog.text
 
 
 def test_tracks_of_a_video_say_what_to_export_instead(tmp_path: Path) -> None:
