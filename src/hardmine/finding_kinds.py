@@ -425,6 +425,14 @@ class FindingKind(StrEnum):
         'The id is a number in one place and text in another; 7 and "7" are taken as the same.',
         "ids matched",
     )
+    EMPTY_LIST = (
+        "empty_list",
+        _INFO,
+        "Images with an empty list of labels",
+        "FiftyOne writes one for an image that a person found empty, and for images that came from COCO "
+        "without annotations.",
+        "counted as looked at and empty",
+    )
     IMAGE_FOUND_OTHERWISE = (
         "image_found_otherwise",
         _INFO,

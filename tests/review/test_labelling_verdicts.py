@@ -172,7 +172,7 @@ def test_fiftyone_labels_tell_null_from_an_empty_list(
     labels = {"a": [], "b": None, "c": [mine], "d": [mine | {"confidence": 0.9}]}
     found = read(tmp_path, {"classes": ["cat"], "labels": labels}, known)
     assert verdicts(found) == {"a.jpg": EMPTY, "c.jpg": HOLDS}
-    assert "looked at and empty (images: 1)" in caplog.text
+    assert "1 images: an empty list of labels counts as looked at" in caplog.text
     assert np.allclose(found["c.jpg"].boxes[0].box, CAT[0].box)
 
 

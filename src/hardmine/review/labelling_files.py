@@ -23,8 +23,8 @@ from hardmine.data.formats.coco_writing import STATE_KEY
 from hardmine.data.formats.createml import READER as CREATEML
 from hardmine.data.formats.cvat import READER as CVAT
 from hardmine.data.formats.cvat import read_cvat
+from hardmine.data.formats.fiftyone import EMPTY_LIST
 from hardmine.data.formats.fiftyone import READER as FIFTYONE
-from hardmine.data.formats.fiftyone import warn_of_empty_lists
 from hardmine.data.formats.format_table import READ
 from hardmine.data.formats.label_format import ImageLabels, parse_xml, read_side
 from hardmine.data.formats.label_studio import READER as LABEL_STUDIO
@@ -254,7 +254,8 @@ def _cvat(path: Path) -> Iterator[FileEntry]:
 def _fiftyone_labels(path: Path) -> Iterator[FileEntry]:
     data = read_json(path)
     classes = data.get("classes")
-    warn_of_empty_lists(data["labels"], path)
+    if number := sum(found == [] for found in data["labels"].values()):
+        _log.warning("%s: %d images: %s", path, number, EMPTY_LIST)
     for place, (name, found) in enumerate(data["labels"].items()):
         entry = FileEntry(name, place)
         if found is not None and not found:

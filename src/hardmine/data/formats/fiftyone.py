@@ -1,7 +1,7 @@
 """FiftyOne's image detection dataset: ``labels.json`` beside ``data/``, read and written.
 
 Boxes that a model suggests have a confidence, which is not read. An image whose labels are ``null`` is
-``unreviewed``, one with an empty list was looked at; a warning counts these. (FiftyOne's COCO export has
+``unreviewed``, one with an empty list was looked at, with a remark. (FiftyOne's COCO export has
 its files in the same places; `coco` reads it.)
 
 Source: FiftyOne, "Importing data", ``FiftyOneImageDetectionDataset``.
@@ -10,7 +10,6 @@ Source: FiftyOne, "Importing data", ``FiftyOneImageDetectionDataset``.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +34,10 @@ from hardmine.files import peek_text, read_json, same_text, write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import ImageRecord
 
-_log = logging.getLogger(__name__)
+EMPTY_LIST = (
+    "an empty list of labels counts as looked at and empty; FiftyOne also writes it for images that "
+    "came from COCO without annotations, whether or not a person looked"
+)
 _LABELS = re.compile(r'"labels"\s*:\s*\{')
 _CLASSES = re.compile(r'"classes"\s*:\s*(\[|null)')
 
@@ -50,7 +52,6 @@ def read_fiftyone(path: Path, folder: Path) -> Iterator[ImageLabels]:
     labels = data.get("labels") if isinstance(data, dict) else None
     if not isinstance(labels, dict):
         raise DataError(f"{path}: wanted an object with 'classes' and 'labels'")
-    warn_of_empty_lists(labels, path)
     classes = data.get("classes")
     by_stem = {pair_name(image, folder): image for image in list_images(folder)}
     sizes = read_sizes(list(by_stem.values()))
@@ -59,6 +60,8 @@ def read_fiftyone(path: Path, folder: Path) -> Iterator[ImageLabels]:
     for index, (name, found) in enumerate(labels.items()):
         image = by_stem.get(same_text(name)) or by_stem.get(same_text(Path(name).stem))
         entry = ImageLabels(name, index, looked_at=found is not None)
+        if found == []:
+            entry.remarks.append(Fault(FindingKind.EMPTY_LIST, index, EMPTY_LIST))
         size = size_of.get(image) if image is not None else None
         if image is not None and isinstance(size, tuple):
             entry.image = relative_name(image, folder)
@@ -67,22 +70,6 @@ def read_fiftyone(path: Path, folder: Path) -> Iterator[ImageLabels]:
             _add_object(entry, item, place, classes)
             place += 1
         yield entry
-
-
-def warn_of_empty_lists(labels: Mapping[str, Any], path: Path) -> None:
-    """Say how many images have an empty list, which counts as looked at.
-
-    FiftyOne's import of COCO makes one for each image without annotations too.
-    """
-    number = sum(found == [] for found in labels.values())
-    if number:
-        _log.warning(
-            "%s: an empty list of labels counts as looked at and empty (images: %d); FiftyOne also "
-            "writes it for images that came from COCO without annotations, whether or not a person "
-            "looked",
-            path,
-            number,
-        )
 
 
 def _add_object(entry: ImageLabels, item: Any, place: int, classes: Any) -> None:
