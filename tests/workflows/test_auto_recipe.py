@@ -83,6 +83,8 @@ def test_small_objects_of_several_classes_get_a_word_on_a_larger_canvas(
     lines = choose_for(data.with_records(larger)).lines
     assert len(lines) == (4 if said else 3)
     assert said in lines[-1]
+    wide = [replace(r, width=3 * r.width) for r in larger]
+    assert len(choose_for(data.with_records(wide)).lines) == 3  # on a canvas of their shape
     if said:
         assert lines[-1].endswith(
             "(--model ssd640_mobilenet_v2_fpnlite --set loss.selection.kind=level_quota)"

@@ -364,10 +364,15 @@ def _lines(
 
 
 def _larger_canvas(fit: RecipeFit, model: str, smallest: ClassFit) -> tuple[str, ...]:
-    """Return what a larger canvas would show of several classes of small objects; nothing otherwise."""
+    """Return what a larger canvas would show of several classes of small objects; nothing otherwise.
+
+    Nothing where the canvas has the images' shape either: the larger model's is a square.
+    """
     name, settings = CANDIDATES[-1]
+    if model == name or len(fit.classes) < 2 or fit.width != fit.height:
+        return ()
     finer = smallest.side_in_images >= FINER * smallest.median_side
-    if model == name or len(fit.classes) < 2 or smallest.median_side >= SMALL or not finer:
+    if smallest.median_side >= SMALL or not finer:
         return ()
     return (
         f"{smallest.name!r} has {smallest.side_in_images:.0f} px in the images: if classes are confused "

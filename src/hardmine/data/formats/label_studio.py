@@ -103,10 +103,12 @@ def _objects(value: Any, labels: ImageLabels, what: str) -> list[dict[str, Any]]
 def _image_name(data: Mapping[str, Any]) -> str:
     texts = [data.get("image"), *data.values()]
     found = [text for text in texts if isinstance(text, str) and _IMAGE.search(text)]
-    pictures = (text for text in found[1:] if has_picture_name(text.partition("?")[0]))
-    name = found[0] if found else ""
-    if data.get("image") != name and not has_picture_name(name.partition("?")[0]):
-        name = next(pictures, name)
+    pictures = (
+        text
+        for text in found
+        if text == data.get("image") or has_picture_name(text.partition("?")[0])
+    )
+    name = next(pictures, found[0] if found else "")
     try:
         local = parse_qs(urlsplit(name).query).get("d")
     except ValueError:  # it only looks like a URL
