@@ -41,7 +41,7 @@ class OptimConfig:
     warmup_steps: int = 30
     ema_decay: float = 0.99
     """Of the averaged weights, which are what is saved; 0 saves the raw weights. The first hundreds
-    of steps average over fewer: see ``training.optimizer.AveragedWeights``."""
+    of steps average over fewer: see ``training.optimization.AveragedWeights``."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.clip_norm <= 0 or not 0.0 <= self.ema_decay < 1.0:

@@ -4,7 +4,8 @@ Measured on the training boxes as the model sees them (on its canvas): how many 
 prior reaches, how large and how long they are, and how many objects an image holds. A class whose boxes
 no prior reaches is hardly learned, and nothing later in a training says so. Wide or tall images get a
 canvas of their shape, since on a square one every object is squeezed. Few images of several classes get
-more epochs, because the usual number would be too few steps.
+more epochs, because the usual number would be too few steps. With many boxes more of the backbone is
+trained, and where objects of one class overlap, decoding keeps detections that overlap as much.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardmine.errors import NOTICE, ConfigError
+from hardmine.numpy_boxes import box_iou
 from hardmine.types import F32, Dataset, ImageRecord, ImageState
 from hardmine.workflows.cached_models import lay_over
 from hardmine.workflows.image_sets import count_labelled
@@ -43,6 +45,14 @@ LONG = 3.0
 """A box is long from this ratio of its longer to its shorter side on."""
 WIDE, WIDEST, STRIDE = 2.0, 4.0, 32
 """The canvas takes the images' shape from the first ratio on, up to the second, in steps of px."""
+MANY_BOXES = 300
+"""From so many labelled boxes on, more of the backbone is trained."""
+FREER = {"ssdlite320_mobilenet_v2": "model.backbone.frozen_to=features.7"}
+"""By model: how it is frozen with many boxes, where that differs."""
+CROWDED, OVERLAP = 0.05, 0.3
+"""Data are crowded when so many of the boxes overlap another of their class by this IoU or more."""
+KEEP_OVERLAPPING = "decode.nms_iou=0.55"
+"""Detections of objects that overlap by .3 often overlap by .45, where suppression would remove one."""
 LEAST_REACH = 0.9
 """Share of a class's boxes that some prior must reach."""
 FEW_BOXES = 5
@@ -107,7 +117,7 @@ class RecipeFit:
 
 @dataclass(frozen=True, slots=True)
 class AutoChoice:
-    """The recipe that was chosen, and why in three lines."""
+    """The recipe that was chosen, and why in three lines or a few more."""
 
     recipe: Recipe
     model: str
@@ -187,8 +197,7 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
         config = ssd_config(recipe)
     except ConfigError:
         return None
-    labelled = _with_boxes(data)
-    labelled = labelled[:: -(-len(labelled) // MOST_IMAGES) or 1]
+    labelled = _measured(_with_boxes(data))
     boxes = boxes_on_canvas(data.with_records(labelled), recipe.resize)
     own = [np.zeros(0, np.float32), *(_sides(r.boxes[~r.ignore]) for r in labelled)]
     own_sides = np.concatenate(own)
@@ -230,7 +239,8 @@ def choose_for(data: Dataset) -> AutoChoice:
     Raises:
         DataError: no labelled box.
     """
-    shape = _median_shape(data)
+    shape, overlapping = _median_shape(data), overlapping_share(data)
+    kept = (KEEP_OVERLAPPING,) if overlapping >= CROWDED else ()
     tried: list[tuple[RecipeFit, str, tuple[str, ...], Recipe]] = []
 
     def fits(model: str, settings: tuple[str, ...]) -> bool:
@@ -243,6 +253,7 @@ def choose_for(data: Dataset) -> AutoChoice:
 
     for model, settings in CANDIDATES:
         settings = (*settings, *_canvas_of(shape, _recipe(model, settings)))
+        settings = (*settings, *_freer_backbone(model, data), *kept)
         if fits(model, settings):
             break
         if all(item.long >= 0.5 for item in tried[-1][0].missed):
@@ -252,10 +263,35 @@ def choose_for(data: Dataset) -> AutoChoice:
     else:
         best = max(tried, key=lambda item: (item[0].worst_reach, item[0].reach))
         fit, model, settings, recipe = best
-        lines = _lines(fit, model, settings, tried[0][0])
+        lines = _lines(fit, model, settings, tried[0][0], overlapping)
         return AutoChoice(recipe, model, settings, lines, (_out_of_reach(fit),))
     fit, model, settings, recipe = tried[-1]
-    return AutoChoice(recipe, model, settings, _lines(fit, model, settings, tried[0][0]))
+    lines = _lines(fit, model, settings, tried[0][0], overlapping)
+    return AutoChoice(recipe, model, settings, lines)
+
+
+def overlapping_share(data: Dataset) -> float:
+    """Return the share of the labelled boxes that overlap another of their class by IoU .3 or more.
+
+    Of many images some are measured, spread evenly over all (``MOST_IMAGES``).
+    """
+    boxes, overlapping = 0, 0
+    for record in _measured(_with_boxes(data)):
+        mine, labels = record.boxes[~record.ignore], record.labels[~record.ignore]
+        other = (labels[:, None] == labels) & ~np.eye(len(mine), dtype=bool)
+        boxes += len(mine)
+        overlapping += int(((box_iou(mine, mine) >= OVERLAP) & other).any(axis=1).sum())
+    return overlapping / max(1, boxes)
+
+
+def _measured(labelled: list[ImageRecord]) -> list[ImageRecord]:
+    return labelled[:: -(-len(labelled) // MOST_IMAGES) or 1]
+
+
+def _freer_backbone(model: str, data: Dataset) -> tuple[str, ...]:
+    """Return the setting that trains more of a model's backbone, where there are boxes enough for it."""
+    boxes = sum(int((~record.ignore).sum()) for record in data.records)
+    return (FREER[model],) if model in FREER and boxes >= MANY_BOXES else ()
 
 
 def _with_boxes(data: Dataset) -> list[ImageRecord]:
@@ -339,7 +375,7 @@ def _recipe(model: str, settings: tuple[str, ...]) -> Recipe:
 
 
 def _lines(
-    fit: RecipeFit, model: str, settings: tuple[str, ...], first: RecipeFit
+    fit: RecipeFit, model: str, settings: tuple[str, ...], first: RecipeFit, overlapping: float
 ) -> tuple[str, ...]:
     smallest = min(fit.classes, key=lambda item: item.median_side)
     side, share, least = smallest.median_side, fit.reach, fit.worst_reach
@@ -353,6 +389,13 @@ def _lines(
         why = f"the priors of {first.model} reach {worst.reach:.0%} of the boxes of {worst.name!r}"
     if any(text.startswith("model.height") for text in settings):
         why += ", on a canvas of the images' shape"
+    if FREER.get(model) in settings:
+        why += f", and {MANY_BOXES} boxes or more are enough to train more of the backbone"
+    if KEEP_OVERLAPPING in settings:
+        why += (
+            f"; {overlapping:.0%} of the boxes overlap another of their class (IoU {OVERLAP:g} or "
+            "more), so detections may overlap more"
+        )
     larger = _larger_canvas(fit, model, smallest)
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
