@@ -20,6 +20,7 @@ from hardmine.workflows.auto_recipe import (
     fit_to_data,
     is_automatic,
     measure_fit,
+    overlapping_share,
     warnings_of,
 )
 from hardmine.workflows.cached_models import choose_recipe, why_chosen, write_recipe
@@ -110,7 +111,7 @@ def test_few_images_of_several_classes_get_more_epochs(
     options, data = NetworkOptions(), dataset(*[150] * classes, images=images)
     recipe, lines = fit_to_data(choose_recipe(options), options, None, data)
     assert recipe.epochs == epochs
-    assert lines[3] == (
+    assert lines[-1] == (
         f"{epochs:g} epochs (--epochs N sets them): 40 epochs of {images} images are "
         f"{images * 40 // 8} steps, and {classes * 65} are wanted for {classes} classes"
     )
@@ -120,8 +121,8 @@ def test_few_images_of_several_classes_get_more_epochs(
 def test_other_data_keep_the_epochs_of_the_model(classes: int, images: int) -> None:
     options, data = NetworkOptions(), dataset(*[150] * classes, images=images)
     recipe, lines = fit_to_data(choose_recipe(options), options, None, data)
-    assert recipe == named_recipe("ssdlite320_mobilenet_v2")
-    assert len(lines) == 3
+    assert recipe.epochs == 40.0
+    assert not any("epochs" in line for line in lines)
 
 
 def test_images_without_objects_do_not_make_few_images_many() -> None:
@@ -211,7 +212,7 @@ def test_the_model_of_a_wide_canvas_runs() -> None:
 def test_long_boxes_get_long_priors() -> None:
     # 210 x 35 px, 6 : 1: with a prior of 3 : 1 and the same area IoU (1/√2) / (2 - 1/√2) = .55 at best
     long = choose_for(shaped(SIDE, SIDE, (210, 35)))
-    assert long.settings == ("model.priors.aspect_ratios=[[2, 3, 6]]",)
+    assert "model.priors.aspect_ratios=[[2, 3, 6]]" in long.settings
     # 1 : 5 and 64 px long is too small for the first model, and too long for the second as it is
     small = choose_for(shaped(SIDE, SIDE, (13, 64)))
     assert small.model == "ssd320_mobilenet_v2_fpnlite"
@@ -241,6 +242,65 @@ def test_few_boxes_in_all_are_judged_all_the_same() -> None:
 
 def test_many_objects_per_image_alone_change_nothing() -> None:
     assert choose_for(dataset(100, per_image=6)).model == "ssdlite320_mobilenet_v2"
+
+
+@pytest.mark.parametrize(("images", "frozen_to"), [(299, "features.13"), (300, "features.7")])
+def test_many_boxes_train_more_of_the_backbone(images: int, frozen_to: str) -> None:
+    data = dataset(150, images=images)
+    ignored = np.array([True])
+    ignoring = [replace(record, ignore=ignored) for record in data.records[:9]]
+    choice = choose_for(
+        data.with_records([*data.records, *ignoring])
+    )  # nine more that do not count
+    assert choice.recipe.model.backbone.frozen_to == frozen_to  # type: ignore[union-attr]
+    said = [line for line in choice.lines if "train more of the backbone" in line]
+    assert said == (["300 boxes are enough to train more of the backbone"] if images == 300 else [])
+
+
+def neighbours(shift: float, labels: tuple[int, int] = (1, 1)) -> ImageRecord:
+    """Return an image with two boxes of 100 px, the second so many px to the right."""
+    boxes = np.array([[0, 0, 100, 100], [shift, 0, 100 + shift, 100]], np.float32)
+    return replace(
+        dataset(100, 100, images=1).records[0], boxes=boxes, labels=np.array(labels, np.int64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "share"),
+    [
+        (neighbours(50), 1.0),  # 50 x 100 px of 150 x 100: IoU 1/3
+        (neighbours(60), 0.0),  # 40 of 160: 1/4
+        (neighbours(50, (1, 2)), 0.0),
+        (replace(neighbours(50), ignore=np.array([False, True])), 0.0),
+    ],
+)
+def test_overlapping_boxes_of_a_class_are_counted(record: ImageRecord, share: float) -> None:
+    lonely = dataset(100, 100, images=0).with_records([record])
+    assert overlapping_share(lonely) == share
+
+
+@pytest.mark.parametrize(("others", "nms_iou"), [(38, 0.55), (39, 0.45)])
+def test_crowded_data_keep_detections_that_overlap(others: int, nms_iou: float) -> None:
+    data = dataset(150, images=others)
+    choice = choose_for(data.with_records([neighbours(50), *data.records]))  # 2 of 40, 2 of 41
+    assert choice.recipe.decode.nms_iou == nms_iou  # type: ignore[union-attr]
+    said = [line for line in choice.lines if "overlap" in line]
+    assert said == (
+        []
+        if nms_iou == 0.45
+        else [
+            "5% of the boxes overlap another of their class by IoU 0.3 or more: only detections that "
+            "overlap by more than 0.55 are taken for one object"
+        ]
+    )
+
+
+def test_the_users_suppression_stays_on_crowded_data() -> None:
+    data = dataset(150, images=1).with_records([neighbours(50)])
+    options = NetworkOptions(set=("decode.nms_iou=0.4",))
+    recipe, lines = fit_to_data(choose_recipe(options), options, None, data)
+    assert recipe.decode.nms_iou == 0.4  # type: ignore[union-attr]
+    assert not any("overlap" in line for line in lines)
 
 
 def test_a_rare_class_with_few_boxes_does_not_decide() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,7 +174,7 @@ def fit_to_data(
         for line in warnings_of(train, recipe):
             _log.warning("%s", line)
         return recipe, ()
-    choice = choose_for(train)
+    choice = choose_for(train, options.set)
     recipe, more = with_enough_epochs(lay_over(choice.recipe, options), options, train)
     for line in (lines := (*choice.lines, *more)):
         _log.log(NOTICE, "%s", line)
@@ -230,17 +231,21 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
     )
 
 
-def choose_for(data: Dataset) -> AutoChoice:
+def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
     """Choose the quickest model whose priors reach the boxes of every class.
 
     The number of objects per image decides nothing: of a crowded set whose boxes the plain model's
     priors reach, it was reported that that model is better than a shared head (docs/log.md).
 
+    Args:
+        given: the user's own choices, ``key=value``; how detections are decoded is left to them.
+
     Raises:
         DataError: no labelled box.
     """
     shape, overlapping = _median_shape(data), overlapping_share(data)
-    kept = (KEEP_OVERLAPPING,) if overlapping >= CROWDED else ()
+    decoding = any(text.startswith("decode.") for text in given)
+    kept = (KEEP_OVERLAPPING,) if overlapping >= CROWDED and not decoding else ()
     tried: list[tuple[RecipeFit, str, tuple[str, ...], Recipe]] = []
 
     def fits(model: str, settings: tuple[str, ...]) -> bool:
@@ -389,21 +394,30 @@ def _lines(
         why = f"the priors of {first.model} reach {worst.reach:.0%} of the boxes of {worst.name!r}"
     if any(text.startswith("model.height") for text in settings):
         why += ", on a canvas of the images' shape"
-    if FREER.get(model) in settings:
-        why += f", and {MANY_BOXES} boxes or more are enough to train more of the backbone"
-    if KEEP_OVERLAPPING in settings:
-        why += (
-            f"; {overlapping:.0%} of the boxes overlap another of their class (IoU {OVERLAP:g} or "
-            "more), so detections may overlap more"
-        )
-    larger = _larger_canvas(fit, model, smallest)
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
         f"{fit.boxes} boxes, {fit.objects_per_image:.1f} per image; on its {fit.width} x {fit.height} "
         f"px canvas the smallest class, {smallest.name!r}, has a median side of {side:.0f} px",
         f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
-        *larger,
+        *_other_reasons(fit, model, settings, overlapping),
+        *_larger_canvas(fit, model, smallest),
     )
+
+
+def _other_reasons(
+    fit: RecipeFit, model: str, settings: tuple[str, ...], overlapping: float
+) -> tuple[str, ...]:
+    """Return why settings that are not for the priors' reach were chosen."""
+    lines = []
+    if FREER.get(model) in settings:
+        lines.append(f"{fit.boxes} boxes are enough to train more of the backbone")
+    if KEEP_OVERLAPPING in settings:
+        kept = KEEP_OVERLAPPING.rpartition("=")[2]
+        lines.append(
+            f"{overlapping:.0%} of the boxes overlap another of their class by IoU {OVERLAP:g} or more: "
+            f"only detections that overlap by more than {kept} are taken for one object"
+        )
+    return tuple(lines)
 
 
 def _larger_canvas(fit: RecipeFit, model: str, smallest: ClassFit) -> tuple[str, ...]:
