@@ -303,6 +303,27 @@ def test_the_users_suppression_stays_on_crowded_data() -> None:
     assert not any("overlap" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("setting", "warned"),
+    [
+        ("decode.nms_iou=0.45", True),
+        ("decode.nms_iou=0.49", True),
+        ("decode.nms_iou=0.5", False),
+        ("decode.kind=soft_nms", False),
+    ],
+)
+def test_a_pinned_suppression_that_removes_neighbours_is_warned_of(
+    setting: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = dataset(150, images=1).with_records([neighbours(50)])
+    options = NetworkOptions(model="ssdlite320_mobilenet_v2", set=(setting,))
+    pinned = choose_recipe(options)
+    assert fit_to_data(pinned, options, None, data) == (pinned, ())
+    said = "overlap" in caplog.text and "--set decode.nms_iou=0.55 keeps more" in caplog.text
+    assert said is warned
+    assert warnings_of(dataset(150, images=1), pinned) == ()
+
+
 def test_a_rare_class_with_few_boxes_does_not_decide() -> None:
     rare = dataset(20, images=1)
     many = dataset(150)

@@ -52,6 +52,8 @@ FREER = {"ssdlite320_mobilenet_v2": "model.backbone.frozen_to=features.7"}
 """By model: how it is frozen with many boxes, where that differs."""
 CROWDED, OVERLAP = 0.05, 0.3
 """Data are crowded when so many of the boxes overlap another of their class by this IoU or more."""
+ENOUGH_NMS_IOU = 0.5
+"""A pinned recipe that suppresses from this IoU on is not warned of."""
 KEEP_OVERLAPPING = "decode.nms_iou=0.55"
 """Detections of objects that overlap by .3 often overlap by .45, where suppression would remove one."""
 LEAST_REACH = 0.9
@@ -414,10 +416,14 @@ def _other_reasons(
     if KEEP_OVERLAPPING in settings:
         kept = KEEP_OVERLAPPING.rpartition("=")[2]
         lines.append(
-            f"{overlapping:.0%} of the boxes overlap another of their class by IoU {OVERLAP:g} or more: "
-            f"only detections that overlap by more than {kept} are taken for one object"
+            f"{_much_overlap(overlapping)}: only detections that overlap by more than {kept} are taken "
+            "for one object"
         )
     return tuple(lines)
+
+
+def _much_overlap(share: float) -> str:
+    return f"{share:.0%} of the boxes overlap another of their class by IoU {OVERLAP:g} or more"
 
 
 def _larger_canvas(fit: RecipeFit, model: str, smallest: ClassFit) -> tuple[str, ...]:
@@ -440,6 +446,10 @@ def _larger_canvas(fit: RecipeFit, model: str, smallest: ClassFit) -> tuple[str,
 
 def warnings_of(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     """Return what is likely to go wrong with a recipe that the user pinned, with the way out."""
+    return (*_of_missed_boxes(data, recipe), *_of_suppression(data, recipe))
+
+
+def _of_missed_boxes(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     fit = measure_fit(data, recipe)
     if fit is None or not fit.missed:
         return ()
@@ -455,6 +465,19 @@ def warnings_of(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
         f"no prior of {fit.model} reaches {1 - worst.reach:.0%} of the {worst.boxes} boxes of class "
         f"{worst.name!r}{others}, median side {worst.median_side:.0f} px on the canvas: that class will "
         f"hardly be learned. {way}",
+    )
+
+
+def _of_suppression(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
+    """Return what to say where suppression would remove detections of real objects."""
+    decode = recipe.decode
+    if decode.kind != "per_class" or decode.nms_iou >= ENOUGH_NMS_IOU:
+        return ()
+    if (overlapping := overlapping_share(data)) < CROWDED:
+        return ()
+    return (
+        f"{_much_overlap(overlapping)}: of detections that overlap by more than {decode.nms_iou:g} only "
+        f"the best is kept, and objects will be missed. --set {KEEP_OVERLAPPING} keeps more",
     )
 
 
