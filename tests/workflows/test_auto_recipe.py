@@ -82,10 +82,11 @@ def test_small_objects_of_several_classes_get_a_word_on_a_larger_canvas(
         for r in data.records
     ]
     lines = choose_for(data.with_records(larger)).lines
-    assert len(lines) == (4 if said else 3)
+    assert any("a larger canvas" in line for line in lines) is bool(said)
     assert said in lines[-1]
     wide = [replace(r, width=3 * r.width) for r in larger]
-    assert len(choose_for(data.with_records(wide)).lines) == 3  # on a canvas of their shape
+    on_their_shape = choose_for(data.with_records(wide)).lines
+    assert not any("a larger canvas" in line for line in on_their_shape)
     if said:
         assert lines[-1].endswith(
             "(--model ssd640_mobilenet_v2_fpnlite --set loss.selection.kind=level_quota)"
@@ -142,7 +143,7 @@ def test_epochs_of_the_user_stay(options: NetworkOptions) -> None:
     data = dataset(*[150] * 6, images=20)
     recipe, lines = fit_to_data(choose_recipe(options), options, None, data)
     assert recipe.epochs == 3.0
-    assert len(lines) == 3
+    assert not any("epochs" in line for line in lines)
 
 
 def test_a_class_that_no_prior_reaches_decides() -> None:
@@ -253,8 +254,21 @@ def test_many_boxes_train_more_of_the_backbone(images: int, frozen_to: str) -> N
         data.with_records([*data.records, *ignoring])
     )  # nine more that do not count
     assert choice.recipe.model.backbone.frozen_to == frozen_to  # type: ignore[union-attr]
-    said = [line for line in choice.lines if "train more of the backbone" in line]
-    assert said == (["300 boxes are enough to train more of the backbone"] if images == 300 else [])
+    said = [line for line in choice.lines if "more of the backbone" in line]
+    enough = ["300 boxes are enough: more of the backbone is trained"]
+    assert said == (enough if images == 300 else [])
+
+
+def test_several_classes_train_more_of_the_backbone() -> None:
+    choice = choose_for(dataset(150, 150, images=4))
+    assert choice.recipe.model.backbone.frozen_to == "features.7"  # type: ignore[union-attr]
+    assert "2 classes are told apart: more of the backbone is trained" in choice.lines
+    records = dataset(150, 150, images=4).records
+    one = [
+        replace(r, ignore=np.array([False, True])) for r in records
+    ]  # the second class is ignored
+    choice = choose_for(dataset(150, 150, images=0).with_records(one))
+    assert choice.recipe.model.backbone.frozen_to == "features.13"  # type: ignore[union-attr]
 
 
 def neighbours(shift: float, labels: tuple[int, int] = (1, 1)) -> ImageRecord:

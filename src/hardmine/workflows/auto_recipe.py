@@ -4,8 +4,8 @@ Measured on the training boxes as the model sees them (on its canvas): how many 
 prior reaches, how large and how long they are, and how many objects an image holds. A class whose boxes
 no prior reaches is hardly learned, and nothing later in a training says so. Wide or tall images get a
 canvas of their shape, since on a square one every object is squeezed. Few images of several classes get
-more epochs, because the usual number would be too few steps. With many boxes more of the backbone is
-trained, and where objects of one class overlap, decoding keeps detections that overlap as much.
+more epochs, because the usual number would be too few steps. With many boxes or several classes more of
+the backbone is trained; where objects of one class overlap, decoding keeps detections that overlap.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ LONG = 3.0
 WIDE, WIDEST, STRIDE = 2.0, 4.0, 32
 """The canvas takes the images' shape from the first ratio on, up to the second, in steps of px."""
 MANY_BOXES = 300
-"""From so many labelled boxes on, more of the backbone is trained."""
+"""From so many labelled boxes on, also of a single class, more of the backbone is trained."""
 FREER = {"ssdlite320_mobilenet_v2": "model.backbone.frozen_to=features.7"}
-"""By model: how it is frozen with many boxes, where that differs."""
+"""By model: how it is frozen with many boxes or several classes, where that differs."""
 CROWDED, OVERLAP = 0.05, 0.3
 """Data are crowded when so many of the boxes overlap another of their class by this IoU or more."""
 ENOUGH_NMS_IOU = 0.5
@@ -296,9 +296,10 @@ def _measured(labelled: list[ImageRecord]) -> list[ImageRecord]:
 
 
 def _freer_backbone(model: str, data: Dataset) -> tuple[str, ...]:
-    """Return the setting that trains more of a model's backbone, where there are boxes enough for it."""
-    boxes = sum(int((~record.ignore).sum()) for record in data.records)
-    return (FREER[model],) if model in FREER and boxes >= MANY_BOXES else ()
+    """Return the setting that trains more of a model's backbone, with many boxes or several classes."""
+    labels = np.concatenate([np.zeros(0, np.int64), *(r.labels[~r.ignore] for r in data.records)])
+    wanted = len(labels) >= MANY_BOXES or len(np.unique(labels)) > 1
+    return (FREER[model],) if model in FREER and wanted else ()
 
 
 def _with_boxes(data: Dataset) -> list[ImageRecord]:
@@ -412,7 +413,13 @@ def _other_reasons(
     """Return why settings that are not for the priors' reach were chosen."""
     lines = []
     if FREER.get(model) in settings:
-        lines.append(f"{fit.boxes} boxes are enough to train more of the backbone")
+        much, several = (
+            f"{fit.boxes} boxes are enough",
+            f"{len(fit.classes)} classes are told apart",
+        )
+        lines.append(
+            f"{much if fit.boxes >= MANY_BOXES else several}: more of the backbone is trained"
+        )
     if KEEP_OVERLAPPING in settings:
         kept = KEEP_OVERLAPPING.rpartition("=")[2]
         lines.append(
