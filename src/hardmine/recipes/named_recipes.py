@@ -35,8 +35,9 @@ _HALF, _VALID = (3, 2, 1), (3, 1, 0)
 def ssdlite320_mobilenet_v2() -> Recipe:
     """SSDLite on MobileNetV2, 320 px: the default for photographs, tuned on sets of 150–300 images.
 
-    Frozen up to stride 16: half the training time and far fewer alarms after mining. Classes that differ
-    in fine detail want more of the backbone trained (``frozen_to: features.7``), see docs/log.md.
+    Frozen up to stride 16: quicker, and right for few boxes of one class. Many boxes, or classes that
+    differ in fine detail, want more of the backbone trained (``frozen_to: features.7``, which
+    ``--model auto`` takes for them), see docs/log.md.
     """
     backbone = TapsConfig(
         name="mobilenet_v2",
