@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def run_one(
         name = "round 0" if row["round"] == 0 else row["arm"]
         if row["round"] not in (0, max(r["round"] for r in result.rows)):
             continue
-        scores[name] = _scores(out / "evaluations" / row["model"], val, empty)
+        scores[name] = scores_in(out / "evaluations" / row["model"], val, empty)
         added = row["train_images"] - result.rows[0]["train_images"]
         rows[name] = {"images_added": added, "minutes": minutes, **figures_of(scores[name])}
     return scores, rows
@@ -99,7 +100,18 @@ def _share_models(out: Path) -> None:
             shutil.copytree(first / part, out / part, dirs_exist_ok=True)
 
 
-def _scores(folder: Path, val: Dataset, empty: Dataset) -> ArmScores:
+def compare_over_seeds(
+    name: str, arm: str, other: str, by_seed: Sequence[Mapping[str, ArmScores]]
+) -> dict[str, Any]:
+    """Print and return how an arm differs from another one in alarms and AP50, paired."""
+    pairs = [(scores[arm], scores[other]) for scores in by_seed]
+    ratio = asdict(paired_ratio_over_seeds(pairs))
+    gain = asdict(paired_difference_over_seeds(pairs, ap50_statistic))
+    print(f"{name}: {arm} against {other}: alarms {ratio}, AP50 {gain}", flush=True)
+    return {"set": name, "arm": arm, "other": other, "alarms": ratio, "AP50": gain}
+
+
+def scores_in(folder: Path, val: Dataset, empty: Dataset) -> ArmScores:
     return ArmScores(
         load_detections(folder / "val.json", val), load_detections(folder / "held_out.json", empty)
     )
@@ -141,11 +153,7 @@ def main(argv: list[str] | None = None) -> int:
         for other in [label for label in by_seed[0] if label != "mined"]:
             if "mined" not in by_seed[0]:
                 break
-            pairs = [(scores["mined"], scores[other]) for scores in by_seed]
-            ratio = asdict(paired_ratio_over_seeds(pairs))
-            gain = asdict(paired_difference_over_seeds(pairs, ap50_statistic))
-            found["against"].append({"set": name, "other": other, "alarms": ratio, "AP50": gain})
-            print(f"{name}: mined against {other}: alarms {ratio}, AP50 {gain}", flush=True)
+            found["against"].append(compare_over_seeds(name, "mined", other, by_seed))
         write_json(given.results, found)
     return 0
 

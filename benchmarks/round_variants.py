@@ -3,7 +3,7 @@
     python -m benchmarks.round_variants [--sets NAME …] [--seeds N …] [--variants V …] [--add A]
 
 A loop of one round trains round 0, mines, and trains with the mined images as by default (``default``).
-Then the same round is trained again with one thing changed: ``whole_batch``, as many negatives as
+Then the same round is trained again with one thing changed: ``half_batch``, as many negatives as
 images with objects in each batch; ``paste``, what fired is also pasted beside objects; ``crops``, a
 cut-out around the highest alarm of each mined image instead of the image; ``both``, image and
 cut-out; ``longer``, twice the steps; ``fresh``, a whole training from the backbone's weights, as long as
@@ -17,10 +17,11 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.loops import compare_over_seeds, scores_in
 from benchmarks.peer import RESULTS, asdict_machine, negatives_of
 from benchmarks.trial_sets import DATA, MAKERS, TrialSet, make_set
 from hardmine import evaluate, load_dataset, run_loop
@@ -28,18 +29,15 @@ from hardmine.augment.paste import Alarm, write_alarms
 from hardmine.comparison.compare_summary import figures_of
 from hardmine.data.formats.image_files import load_images
 from hardmine.data.images import read_image
-from hardmine.evaluation.intervals import ArmScores, ap50_statistic
-from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
-from hardmine.evaluation.scored_images import load_detections
+from hardmine.evaluation.intervals import ArmScores
 from hardmine.files import write_json
+from hardmine.loop.loop import BRANCH_SEED
 from hardmine.loop.loop_options import read_add, steps_factor
 from hardmine.recipes.recipe import Recipe, load_recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows.cached_models import TrainingRequest, own_backend
 
 SHOWN = ("AP", "AP50", "alarms_at_0.5", "alarms_at_0.8", "alarms_at_0.9", "recall_at_0.1")
-BRANCH_SEED = 7919
-"""The loop's own: the batches of round 0 are not met again in the same order."""
 PAD = 1.0
 """A cut-out shows so much around an alarm on each side, in sides of the alarm."""
 
@@ -71,7 +69,7 @@ class Round:
         return replace(request, **changed)
 
 
-def whole_batch(given: Round) -> TrainingRequest:
+def half_batch(given: Round) -> TrainingRequest:
     recipe = given.recipe.for_branch()
     batch = replace(recipe.batch, negative_share=0.5, min_object_share=0.5)
     return given.on(given.negatives, recipe=replace(recipe, batch=batch))
@@ -126,7 +124,7 @@ def fresh(given: Round) -> TrainingRequest:
 VARIANTS: dict[str, Callable[[Round], TrainingRequest]] = {
     "default": lambda given: given.on(given.negatives),
     "none": lambda given: given.on(()),
-    "whole_batch": whole_batch,
+    "half_batch": half_batch,
     "paste": paste,
     "crops": crops,
     "both": lambda given: given.on((*given.negatives, *cut_out(given))),
@@ -176,9 +174,7 @@ def scores_of(checkpoint: Path, made: TrialSet) -> ArmScores:
     places = checkpoint.parent / "scores" / "detections"
     if not (places / "held_out.json").exists():
         evaluate(checkpoint, val, negatives=empty, out=places.parent, draws=10)
-    return ArmScores(
-        load_detections(places / "val.json", val), load_detections(places / "held_out.json", empty)
-    )
+    return scores_in(places, val, empty)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -220,11 +216,7 @@ def main(argv: list[str] | None = None) -> int:
         for other in by_seed[0]:
             if other == "default":
                 continue
-            pairs = [(scores[other], scores["default"]) for scores in by_seed]
-            ratio = asdict(paired_ratio_over_seeds(pairs))
-            gain = asdict(paired_difference_over_seeds(pairs, ap50_statistic))
-            found["against"].append({"set": name, "other": other, "alarms": ratio, "AP50": gain})
-            print(f"{name}: {other} against default: alarms {ratio}, AP50 {gain}", flush=True)
+            found["against"].append(compare_over_seeds(name, other, "default", by_seed))
         write_json(given.results, found)
     return 0
 

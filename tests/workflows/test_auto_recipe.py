@@ -249,10 +249,9 @@ def test_many_objects_per_image_alone_change_nothing() -> None:
 def test_many_boxes_train_more_of_the_backbone(images: int, frozen_to: str) -> None:
     data = dataset(150, images=images)
     ignored = np.array([True])
+    # nine more that do not count
     ignoring = [replace(record, ignore=ignored) for record in data.records[:9]]
-    choice = choose_for(
-        data.with_records([*data.records, *ignoring])
-    )  # nine more that do not count
+    choice = choose_for(data.with_records([*data.records, *ignoring]))
     assert choice.recipe.model.backbone.frozen_to == frozen_to  # type: ignore[union-attr]
     said = [line for line in choice.lines if "more of the backbone" in line]
     enough = ["300 boxes are enough: more of the backbone is trained"]
@@ -264,9 +263,8 @@ def test_several_classes_train_more_of_the_backbone() -> None:
     assert choice.recipe.model.backbone.frozen_to == "features.7"  # type: ignore[union-attr]
     assert "2 classes are told apart: more of the backbone is trained" in choice.lines
     records = dataset(150, 150, images=4).records
-    one = [
-        replace(r, ignore=np.array([False, True])) for r in records
-    ]  # the second class is ignored
+    second_ignored = np.array([False, True])
+    one = [replace(record, ignore=second_ignored) for record in records]
     choice = choose_for(dataset(150, 150, images=0).with_records(one))
     assert choice.recipe.model.backbone.frozen_to == "features.13"  # type: ignore[union-attr]
 

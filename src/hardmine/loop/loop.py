@@ -97,7 +97,7 @@ if TYPE_CHECKING:
 RECORD = "loop.json"
 """The file of a run directory that holds what the loop was asked for."""
 NEEDED = {"data": "labelled images", "pool": "images to mine from"}
-_BRANCH_SEED = 7919
+BRANCH_SEED = 7919
 """Added to the seed when training goes on from trained weights, so that the batches of the first
 training are not met again in the same order."""
 
@@ -442,7 +442,7 @@ class Loop:
             recipe.for_branch(),
             role,
             num_steps=round(recipe.branch_steps(labelled) * steps_factor),
-            seed=seed + _BRANCH_SEED * (1 if branch else number),
+            seed=seed + BRANCH_SEED * (1 if branch else number),
             init=state.results[0].model if branch else state.model,
         )
 

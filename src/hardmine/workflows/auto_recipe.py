@@ -413,13 +413,10 @@ def _other_reasons(
     """Return why settings that are not for the priors' reach were chosen."""
     lines = []
     if FREER.get(model) in settings:
-        much, several = (
-            f"{fit.boxes} boxes are enough",
-            f"{len(fit.classes)} classes are told apart",
-        )
-        lines.append(
-            f"{much if fit.boxes >= MANY_BOXES else several}: more of the backbone is trained"
-        )
+        why = f"{len(fit.classes)} classes are told apart"
+        if fit.boxes >= MANY_BOXES:
+            why = f"{fit.boxes} boxes are enough"
+        lines.append(f"{why}: more of the backbone is trained")
     if KEEP_OVERLAPPING in settings:
         kept = KEEP_OVERLAPPING.rpartition("=")[2]
         lines.append(
