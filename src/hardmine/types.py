@@ -468,6 +468,11 @@ class PoolScore:
     """False: ``score`` is a first cut in low precision and nothing was decoded yet."""
 
 
+def reaches(score: float, limit: float) -> bool:
+    """Return whether a score is ``limit`` or more, in the float32 of scores: .7 reaches .7."""
+    return bool(np.float32(score) >= np.float32(limit))
+
+
 class Verdict(StrEnum):
     """What a person says of a candidate."""
 

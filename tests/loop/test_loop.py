@@ -3,16 +3,29 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hardmine.data.load_dataset import load_dataset
+from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_atomic
 from hardmine.types import ImageState
-from loop_fakes import World, draw, labelled, pool_of, rows_of, run, sheet_of, trained_on
+from loop_fakes import (
+    FakeDetector,
+    World,
+    draw,
+    labelled,
+    pool_of,
+    rows_of,
+    run,
+    sheet_of,
+    trained_on,
+)
 
 pytestmark = pytest.mark.usefixtures("no_page")
 
@@ -204,8 +217,6 @@ def test_what_still_fires_after_training_comes_back_for_a_second_look(
     real = world.load_detector
 
     def stubborn(checkpoint: Path, device: str | None = None) -> Any:
-        from dataclasses import replace
-
         return replace(real(checkpoint, device), learned=frozenset())
 
     world.load_detector = stubborn  # type: ignore[method-assign]
@@ -235,6 +246,50 @@ def test_quarantine_sets_aside_what_scores_too_high(inputs: dict[str, Any], tmp_
     aside = json.loads((out / "rounds" / "mined-1" / "quarantine.json").read_text())["candidates"]
     assert all(row["score"] >= 0.86 for row in aside)
     assert rows_of(out)[1]["mining"]["quarantined"] == len(aside) > 0
+
+
+def test_quarantine_takes_a_score_that_is_written_alike(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    """.9 in float32, as scores are kept, is a little less than .9 in float64."""
+    pool = tmp_path / "ninety"
+    for number in range(12):
+        draw(pool / f"k{number}-{90 if number < 6 else 40}-{number}.png", 5000 + number)
+    out = tmp_path / "run"
+    run({**inputs, "pool": pool}, out, World(), rounds=1, quarantine=0.9)
+    aside = json.loads((out / "rounds/mined-1/quarantine.json").read_text())["candidates"]
+    assert {Path(row["path"]).stem.split("-")[1] for row in aside} == {"90"}
+    handed_out = sheet_of(out, "mined", 1)
+    assert handed_out
+    assert all("-40-" in name for name in handed_out)
+
+
+def test_what_was_trained_on_as_empty_is_not_set_aside_later(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    """A later model that fires at .97 on everything says nothing new of what the arm has."""
+    world = World()
+    real = world.load_detector
+
+    class Rising(FakeDetector):
+        def look(self, path: Path) -> Detections:
+            found = super().look(path)
+            rises = self.learned and path.stem.startswith("k")
+            return replace(found, scores=np.full(1, 0.97, np.float32)) if rises else found
+
+    def rising(checkpoint: Path, device: str | None = None) -> Any:
+        detector = real(checkpoint, device)
+        return Rising(detector.learned, detector.model_id)
+
+    world.load_detector = rising  # type: ignore[method-assign]
+    out = tmp_path / "run"
+    run(inputs, out, world, rounds=2, quarantine=0.96)
+    had = set(sheet_of(out, "mined", 1))
+    assert len(had) == 3
+    aside = json.loads((out / "rounds/mined-2/quarantine.json").read_text())["candidates"]
+    names = {Path(row["path"]).name for row in aside}
+    assert names
+    assert not names & {Path(name).name for name in had}
 
 
 def test_a_pool_on_which_nothing_fires_any_more_ends_the_loop(

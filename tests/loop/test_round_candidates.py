@@ -149,8 +149,9 @@ class Dying:
             raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("amount", [Amount(20), Amount(2, limit=1000, threshold=0.5)])
 def test_killed_in_the_first_cut_or_after_it(
-    tmp_path: Path, pool: Dataset, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pool: Dataset, monkeypatch: pytest.MonkeyPatch, amount: Amount
 ) -> None:
     monkeypatch.setattr("hardmine.mining.scan.COMMIT_SECONDS", 0.0)
     monkeypatch.setattr("hardmine.mining.ranking._COMMIT", 4)
@@ -160,7 +161,7 @@ def test_killed_in_the_first_cut_or_after_it(
             dying = Dying(patch, n)
             search = search_of(root, pool, store, LoopOptions(rank=RankOptions(min_score=0.2)))
             try:
-                search.find(state_of(root), 1, Amount(20))
+                search.find(state_of(root), 1, amount)
             except KeyboardInterrupt:
                 deaths.append(dying.scorer.seen)
                 return ""

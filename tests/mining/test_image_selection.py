@@ -493,7 +493,70 @@ def test_variety_looks_at_a_few_times_as_many_as_are_wanted_and_keeps_quotas() -
     assert got.rejections["2"].reason is Reason.QUOTA_OF_GROUP
 
 
+def test_variety_looks_into_as_many_groups_as_the_quota_needs() -> None:
+    """A group's images alone fill the places that are looked at, unless its quota counts there too."""
+    entries = [
+        simple(f"{g}-{i}", 0.9 - (12 * g + i) / 200, name=f"cam{g}/{i}")
+        for g in range(10)
+        for i in range(12)
+    ]
+
+    def features(images: Sequence[str]) -> NDArray[np.float32]:
+        return np.eye(len(images), dtype=np.float32)
+
+    quotas = {"group": "folder", "quota_group": 1, "repeats": False}
+    got = choose(entries, 10, diverse=True, features=features, **quotas)
+    assert sorted(image.split("-")[0] for image in got.images) == [str(g) for g in range(10)]
+
+
+def test_variety_leaves_no_near_duplicate_of_what_is_not_handed_out() -> None:
+    entries = [simple("hard", 0.95), simple("other", 0.6), simple("like_other", 0.5)]
+    groups = {"hard": 0, "other": 1, "like_other": 1}
+
+    def features(images: Sequence[str]) -> NDArray[np.float32]:
+        return np.eye(len(images), dtype=np.float32)
+
+    got = choose(entries, 1, diverse=True, features=features, groups=groups)
+    assert got.images == ("hard",)
+    assert {k: v.reason for k, v in got.rejections.items()} == {
+        "other": Reason.LESS_DIVERSE,
+        "like_other": Reason.LESS_DIVERSE,
+    }
+    assert got.num_represented == 0
+    got = choose(entries, 2, diverse=True, features=features, groups=groups)
+    assert got.similar == {"hard": (), "other": ("like_other",)}
+
+
+def test_no_image_stands_for_one_that_another_class_hands_out(tmp_path: Path) -> None:
+    far = (40.0, 30.0, 60.0, 46.0)
+    pictures = [("a", 1), ("b", 1), ("d", 9)]
+    for name, seed in pictures:
+        noise = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{name}.png")
+    a, b, d = (str(tmp_path / f"{name}.png") for name, _ in pictures)
+    entries = [
+        entry(a, [(0.9, 1, BOX)], "cam/a"),
+        entry(d, [(0.85, 2, (1.0, 1.0, 9.0, 9.0))], "cam/d"),
+        entry(b, [(0.8, 1, BOX), (0.7, 2, far)], "cam/b"),
+    ]
+    alone = choose(entries, group="folder")
+    assert alone.similar == {a: (b,), d: ()}  # class 1 of b repeats a
+    both = choose(entries, group="folder", per_class=True)
+    assert both.similar == {a: (), d: (), b: ()}  # class 2 of b is new
+    assert both.num_represented == 0
+
+
 # The shortlist.
+
+
+def test_a_score_reaches_a_limit_that_is_written_alike() -> None:
+    """Scores are kept in float32, in which .7 is a little less and .6 a little more than in float64."""
+    for written in (0.6, 0.7, 0.9, 0.95):
+        row = PoolScore("image", float(np.float32(written)), 1, 1, 0, 0, "m")
+        below = float(np.nextafter(np.float32(written), np.float32(0)))
+        rows = [row, replace(row, image="below", score=below)]
+        found = take_shortlist(rows, RankOptions(min_score=written), size=None)
+        assert [one.image for one in found.rows] == ["image"]
 
 
 def test_the_shortlist_stops_reading_when_it_is_full() -> None:

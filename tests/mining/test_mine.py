@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine import mine
+from hardmine import load_detector, mine
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
@@ -109,6 +109,18 @@ def test_the_hardest_are_handed_out_near_duplicates_once(pool: Path) -> None:
 )
 def test_limits(pool: Path, limits: dict[str, Any], expected: list[str]) -> None:
     assert names(run(pool, **limits)) == expected
+
+
+def test_scores_of_a_predictions_file_reach_the_same_min_score(tmp_path: Path) -> None:
+    rows = []
+    for number, score in enumerate((0.7, 0.69, 0.95)):
+        draw(tmp_path / "pool" / f"{number}.png", 100, number)
+        box = {"bbox": [1, 1, 20, 20], "category_id": 1, "score": score}
+        rows.append({"file_name": f"{number}.png", **box})
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    detector = load_detector(tmp_path / "found.json", classes=["jar"])
+    assert names(mine(detector, tmp_path / "pool", min_score=0.7)) == ["2", "0"]
+    assert names(mine(detector, tmp_path / "pool", min_score=0.95)) == ["2"]
 
 
 def test_min_score_zero_is_zero_and_not_the_default(tmp_path: Path) -> None:

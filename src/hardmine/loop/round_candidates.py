@@ -13,7 +13,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -26,7 +26,7 @@ from hardmine.errors import NOTICE
 from hardmine.evaluation.alarms import KnownAlarms, RepeatedAlarms, count_repeated
 from hardmine.files import read_json, write_text
 from hardmine.loop.control_arms import ARMS, Arm
-from hardmine.loop.loop_options import Accept, Amount, LoopOptions, choose_amount
+from hardmine.loop.loop_options import Accept, Amount, ChosenAmount, LoopOptions, choose_amount
 from hardmine.loop.stopping import RoundPoint
 from hardmine.mining.candidates_file import (
     Candidate,
@@ -45,7 +45,7 @@ from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.option_fields import changed_options
 from hardmine.review.labelling_files import SUFFIXES
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
-from hardmine.types import Dataset, ImageRecord, ImageState, NamedBox, PoolScore
+from hardmine.types import Dataset, ImageRecord, ImageState, NamedBox, PoolScore, reaches
 from hardmine.workflows.cached_models import Backend, MeasuredModel, TrainedModel
 from hardmine.workflows.image_sets import LoopSets
 from hardmine.workflows.step_cache import Steps, fingerprint
@@ -144,7 +144,7 @@ class CandidateSearch:
                     "quarantine": self.options.quarantine,
                     **self._ranking_inputs(),
                 }
-                compute = partial(self._take_hardest, state, amount, label)
+                compute = partial(self._take_hardest, state, amount, inputs, label)
             case "random":
                 inputs["seed"] = self.options.seed
                 compute = partial(self._take_random, state, amount.count)
@@ -183,7 +183,12 @@ class CandidateSearch:
         return self._write(folder, candidates, drawn.num_represented, model_id="")
 
     def _take_hardest(
-        self, state: ArmState, amount: Amount, label: str, folder: Path
+        self,
+        state: ArmState,
+        amount: Amount,
+        inputs: Mapping[str, Any],
+        label: str,
+        folder: Path,
     ) -> dict[str, Any]:
         detector = self.backend.load_detector(state.model.checkpoint, self.options.device)
 
@@ -193,7 +198,7 @@ class CandidateSearch:
 
         options = MineOptions(top=amount.count, rank=self.options.rank)
         scanned = scan(detector, self.sets.mine_from, self.store, options, progress=progress)
-        chosen = choose_amount(amount, self._open_scores(detector.model_id, state))
+        chosen = self._choose_amount(amount, detector.model_id, state, inputs, folder)
         options = replace(options, top=chosen.count)
         if chosen.why:
             _log.log(NOTICE, "%s: adds at most %s", label, chosen.why)
@@ -227,22 +232,45 @@ class CandidateSearch:
             why=chosen.why,
         )
 
+    def _choose_amount(
+        self,
+        amount: Amount,
+        model_id: str,
+        state: ArmState,
+        inputs: Mapping[str, Any],
+        folder: Path,
+    ) -> ChosenAmount:
+        """Choose how many to add before any image is scored again, and keep it if this is killed."""
+
+        def compute(folder: Path) -> dict[str, Any]:
+            """Choose from the scores as the scan left them."""
+            return asdict(choose_amount(amount, self._open_scores(model_id, state)))
+
+        key = (folder / "amount").relative_to(self.steps.root).as_posix()
+        return ChosenAmount(**self.steps.run(key, inputs, compute))
+
     def _open_scores(self, model_id: str, state: ArmState) -> Iterator[float]:
         """Yield the scores of the images that an arm may still be handed, each group once."""
-        group_of, limit = self.sets.group_of, self.options.quarantine
+        group_of = self.sets.group_of
         seen = {group_of[image] for image in state.handed_out if image in group_of}
         for row in self.store.iter_ranked(model_id):
             group = group_of.get(row.image)
-            if group is None or group in seen or (limit is not None and row.score >= limit):
+            if group is None or group in seen or self._scores_too_high(row):
                 continue
             seen.add(group)
             yield row.score
 
     def _quarantined(self, selector: ImageSelector) -> list[PoolScore]:
+        """Return what scores too high to be trained on as empty, without what was handed out."""
         limit = self.options.quarantine
         if limit is None:
             return []
-        return list(takewhile(lambda row: row.score >= limit, selector.exact_ranking(limit)))
+        rows = takewhile(self._scores_too_high, selector.exact_ranking(limit))
+        return [row for row in rows if row.image not in selector.taken]
+
+    def _scores_too_high(self, row: PoolScore) -> bool:
+        limit = self.options.quarantine
+        return limit is not None and reaches(row.score, limit)
 
     def second_look(
         self, state: ArmState, round_number: int, threshold: float | None

@@ -295,11 +295,15 @@ class RankingWalk:
                 )
         taken = self._select_diverse() if self.options.diverse else self._walk(self.count)
         images = tuple(image.image for image, _ in taken)
-        similar = {image: tuple(self._similar.get(image, ())) for image in images}
-        rejections = {k: v for k, v in self._rejections.items() if k not in similar}
+        names = set(images)
+        similar = {
+            image: tuple(other for other in self._similar.get(image, ()) if other not in names)
+            for image in images
+        }
+        rejections = {k: v for k, v in self._rejections.items() if k not in names}
         return Selected(images, similar, rejections)
 
-    def _walk(self, count: int | None, *, quotas: bool = True) -> list[tuple[RankedImage, int]]:
+    def _walk(self, count: int | None, quota_times: int = 1) -> list[tuple[RankedImage, int]]:
         """Take from the queues in turn; after the last one, go on to find what it stands for."""
         taken: list[tuple[RankedImage, int]] = []
         waiting = deque(self._queues())
@@ -309,7 +313,7 @@ class RankingWalk:
                 image = queue.popleft()
                 counted_as = label or int(image.alarms.labels[0])
                 full = count is not None and len(taken) >= count
-                if self._may_take(image, counted_as, full=full, quotas=quotas):
+                if self._may_take(image, counted_as, full=full, quota_times=quota_times):
                     taken.append((image, counted_as))
                     break
             if queue:
@@ -323,7 +327,7 @@ class RankingWalk:
         labels = sorted({int(label) for image in self.images for label in image.alarms.labels})
         return [(label, deque(rank_images(self.images, self.options, label))) for label in labels]
 
-    def _may_take(self, image: RankedImage, label: int, *, full: bool, quotas: bool) -> bool:
+    def _may_take(self, image: RankedImage, label: int, *, full: bool, quota_times: int) -> bool:
         """Decide on one image; remember it as taken, or why it is not."""
         name = image.image
         if name in self._taken:
@@ -332,8 +336,8 @@ class RankingWalk:
         rejection = self.barred.get(name) or self._repetition(image, group, label)
         if rejection is None and full:
             rejection = Rejection(Reason.BEYOND_COUNT, f"beyond the {self.count} asked for")
-        if rejection is None and quotas:
-            rejection = self._over_quota(label, group)
+        if rejection is None:
+            rejection = self._over_quota(label, group, quota_times)
         if rejection is not None:
             self._rejections.setdefault(name, rejection)
             return False
@@ -342,8 +346,7 @@ class RankingWalk:
         self._owner_of_group[self.group_of[name]] = name
         if self._watches_places and group:
             self._places.add(image, group, label)
-        if quotas:
-            self._count(label, group)
+        self._count(label, group)
         return True
 
     @property
@@ -365,14 +368,14 @@ class RankingWalk:
             self._similar[owner].append(image.image)
         return rejection
 
-    def _over_quota(self, label: int, group: str) -> Rejection | None:
+    def _over_quota(self, label: int, group: str, times: int = 1) -> Rejection | None:
         options = self.options
         quota = options.quota_class
-        if quota is not None and self._used_of_class[label] >= quota:
+        if quota is not None and self._used_of_class[label] >= times * quota:
             text = f"the quota of {quota} for its class is used up"
             return Rejection(Reason.QUOTA_OF_CLASS, text)
         quota = options.quota_group
-        if quota is not None and group and self._used_of_group[group] >= quota:
+        if quota is not None and group and self._used_of_group[group] >= times * quota:
             text = f"the quota of {quota} for group {group!r} is used up"
             return Rejection(Reason.QUOTA_OF_GROUP, text)
         return None
@@ -384,7 +387,9 @@ class RankingWalk:
     def _select_diverse(self) -> list[tuple[RankedImage, int]]:
         """Take those that look least alike of several times as many hard images."""
         wide = None if self.count is None else DIVERSE_TIMES * self.count
-        rows = self._walk(wide, quotas=False)
+        rows = self._walk(wide, len(self.images) if wide is None else DIVERSE_TIMES)
+        self._used_of_class.clear()
+        self._used_of_group.clear()
         assert self.features is not None
         features = self.features([image.image for image, _ in rows])
 
@@ -403,9 +408,12 @@ class RankingWalk:
         kept = [rows[index] for index in picked]
         names = {image.image for image, _ in kept}
         text = "others that are as hard look less like what is selected"
+        less_diverse = Rejection(Reason.LESS_DIVERSE, text)
         for image, _ in rows:
             if image.image not in names:
-                self._rejections.setdefault(image.image, Rejection(Reason.LESS_DIVERSE, text))
+                self._rejections.setdefault(image.image, less_diverse)
+                for other in self._similar.get(image.image, ()):
+                    self._rejections[other] = less_diverse  # what stood for it is not handed out
         return kept
 
 

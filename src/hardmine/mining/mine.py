@@ -25,7 +25,7 @@ from hardmine.mining.ranking import RankedImage, rank_images
 from hardmine.mining.scan import Notify, scan, silent
 from hardmine.mining.sources.pool_source import find_image, name_inside
 from hardmine.option_fields import takes_options
-from hardmine.types import Dataset, PoolScore, Problem
+from hardmine.types import Dataset, PoolScore, Problem, reaches
 
 if TYPE_CHECKING:
     from hardmine.inference.detector import Detector
@@ -107,7 +107,7 @@ class MiningResult:
         line = f"0 handed out: {self.scanned} scanned"
         if self.best_score is not None:
             line += f", best score {_figure(self.best_score, self.min_score)}"
-            if self.best_score < self.min_score:
+            if not reaches(self.best_score, self.min_score):
                 return f"{line}, below --min-score {self.min_score:g}".replace(" 0.", " .")
         counts = Counter(self.reasons).most_common()
         return line + "".join(f"; {number} {reason.value}" for reason, number in counts)
@@ -288,7 +288,7 @@ def _video_figures(selector: ImageSelector, handed_out: Sequence[str]) -> tuple[
             is_here[found[0]] = scanned.source.holds(row.image)
         if is_here[found[0]]:
             frames.append(row.image)
-            firing += row.score >= selector.rank.min_score
+            firing += selector.rank.reaches(row.score)
     return hours_of_videos(frames), firing
 
 
@@ -417,6 +417,6 @@ def _verdict(selector: ImageSelector, selected: Selected, row: PoolScore) -> str
     rejection = selector.barred.get(image) or selected.rejections.get(image)
     if rejection is not None:
         return f"not handed out: {rejection}"
-    if row.score < selector.rank.min_score:
+    if not selector.rank.reaches(row.score):
         return f"not handed out: its score is below {selector.rank.min_score:g}"
     return "not handed out: too many others score higher for it to be looked at"

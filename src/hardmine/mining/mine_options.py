@@ -225,6 +225,12 @@ class RankOptions:
         """
         return found.at_least(self.min_score)
 
+    def reaches(self, score: float) -> bool:
+        """Return whether an image with this score has an alarm, as :meth:`alarms` decides it."""
+        from hardmine.types import reaches
+
+        return reaches(score, self.min_score)
+
     def group_of(self, name: str) -> str:
         """Return the group of an image by its name inside the pool; "" when it has none.
 

@@ -104,7 +104,7 @@ def take_shortlist(
     dropped = False
     around = RULES[options.rule].around_threshold
     for row in rows:
-        if row.score < options.min_score:
+        if not options.reaches(row.score):
             break
         counts[row.label] += 1
         if around and row.score >= options.threshold:
@@ -176,7 +176,7 @@ class ExactRanking:
         self._store = store
         self._model_id = model_id
         self._score_exactly = score_exactly
-        self._min_score = part.min_score
+        self._min_score = min(part.min_score, float(np.float32(part.min_score)))
         self._expect = part.expect or _CHUNK
         self._holds = part.holds
         self._progress = progress
