@@ -41,6 +41,7 @@ def test_each_round_mines_what_the_last_model_still_fires_on(
     result = run(inputs, out, World())
     rows = rows_of(out)
     assert list(result.rows) == rows
+    assert result.checkpoint == out / "models" / rows[-1]["model"] / "last.safetensors"
     # .15 * 20 labelled = 3 a round
     assert [row["negatives_added"] for row in rows] == [0, 3, 3, 3]
     assert [row["negatives_total"] for row in rows] == [0, 3, 6, 9]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 import types
@@ -16,6 +17,7 @@ from hardmine.models.backbones import Taps, TapsConfig
 from hardmine.models.ssd import SSD
 from hardmine.models.state_dict import read_state_dict
 from hardmine.recipes.checkpoint import (
+    find_checkpoint,
     load_checkpoint,
     load_state,
     load_weights_into,
@@ -55,6 +57,25 @@ def test_weights_are_not_loaded_into_classes_in_another_order(
     path = make(tmp_path / "x.safetensors", tiny_recipe, ("a", "b"))
     with pytest.raises(CheckpointError, match=r"has classes \['a', 'b'\], wanted \['b', 'a'\]"):
         load_weights_into(SSD(tiny_recipe.model, ("b", "a")), path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "key"),
+    [
+        ([("mined", 0, "a"), ("random", 1, "b"), ("mined", 1, "c"), ("random", 2, "d")], "c"),
+        ([("none", 0, "a"), ("random", 1, "b"), ("none", 1, "c"), ("random", 2, "d")], "c"),
+        ([], None),
+    ],
+)
+def test_the_folder_of_a_loop_names_the_weights_of_its_last_round(
+    tmp_path: Path, rows: list[tuple[str, int, str]], key: str | None
+) -> None:
+    named = [{"arm": arm, "round": number, "model": model} for arm, number, model in rows]
+    (tmp_path / "rounds.json").write_text(json.dumps(named))
+    expected = tmp_path if key is None else tmp_path / "models" / key
+    assert find_checkpoint(tmp_path) == expected / "last.safetensors"
+    (tmp_path / "last.safetensors").touch()  # an external trainer may write its own
+    assert find_checkpoint(tmp_path) == tmp_path / "last.safetensors"
 
 
 def test_missing_truncated_foreign(tmp_path: Path, tiny_recipe: Recipe) -> None:

@@ -87,7 +87,9 @@ def test_what_was_learned_of_the_training_images_decides_whether_to_train_longer
     # 96 of 100 found: AP50 is 97 / 101, since recall 0 counts as a point.
     short = said(96, 100)
     assert short.startswith("On 100 of the images that it was trained on, AP50 is 0.960")
-    assert "Train twice as long (--epochs), or more of the backbone" in short
+    assert (
+        "Train twice as long (--epochs; rounds of a loop: --set branch.epochs=…), or more" in short
+    )
     assert "more labelled images" not in short
     enough = said(97, 100)  # 98 / 101 = .9703
     assert "trained on, AP50" not in enough

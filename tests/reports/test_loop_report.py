@@ -166,7 +166,7 @@ def test_holds_every_row_and_figure(whole: str) -> None:
         "mined 0 60 71 – – – – 0.987 0.035 0.068",
         "Arm mined has 0.124 false alarms per image and arm random has 0.412 at recall 0.8 on the 500 "
         "held-out images (after round 1).",
-        "does not explain this difference. Ratio of the false alarms: 0.301 (95 % interval 0.123 to",
+        "chance in the test images explains. Ratio of the false alarms: 0.301 (95 % interval 0.123 to",
         "The number of false alarms is 62, against 206.",
         "No claim is made: too few.",
         "The difference of AP50 is 0.018 (95 % interval −0.021 to 0.057).",
@@ -362,9 +362,36 @@ def test_lines_for_the_terminal_speak_of_the_first_arm_on_the_first_set(tmp_path
     assert first.startswith(
         "False alarms fell from 0.412 to 0.124 per image at recall 0.8 on the 12 "
     )
-    assert "does not explain this fall. Ratio of the false alarms: 0.301 (95 % interval" in first
+    assert (
+        "chance in the test images explains. Ratio of the false alarms: 0.301 (95 % interval"
+        in first
+    )
     assert second.startswith("Arm mined has 0.124 false alarms per image and arm random has 0.412")
     assert verdict_lines(replace(full(tmp_path), comparisons=())) == []
+
+
+@pytest.mark.parametrize(
+    ("arms", "words"),
+    [
+        (("none",), "No difference between arm mined and arm none is shown."),
+        (
+            ("random", "none"),
+            "No difference between arm mined and the arms random and none is shown.",
+        ),
+    ],
+)
+def test_the_terminal_says_when_a_control_arm_did_as_well(
+    tmp_path: Path, arms: tuple[str, ...], words: str
+) -> None:
+    open_ratio = {"low": 0.5, "high": 2.0}
+    shown = (
+        Comparison("mined", 2, "mined", 0, "held_out", ratio(), images=12),
+        *(Comparison("mined", 2, arm, 2, "held_out", ratio(**open_ratio)) for arm in arms),
+        Comparison("mined", 2, "random", 2, "crops", ratio(**open_ratio)),
+    )
+    lines = verdict_lines(replace(full(tmp_path), comparisons=shown))
+    assert len(lines) == 2
+    assert lines[1] == words
 
 
 def test_each_candidate_of_a_round_is_listed_with_what_was_said_of_it() -> None:

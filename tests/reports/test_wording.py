@@ -108,11 +108,11 @@ def test_ap50_is_said_too() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "verdict", "words"),
     [
-        (0.2, 0.99, "better", "The choice of images does not explain this fall."),
-        (1.01, 3.0, "worse", "The choice of images does not explain this rise."),
-        (0.2, 1.0, "open", "The choice of images alone may explain this."),
-        (0.2, None, "open", "The choice of images alone may explain this."),
-        (None, None, "open", "The choice of images alone may explain this."),
+        (0.2, 0.99, "better", "This fall is larger than chance in the test images explains."),
+        (1.01, 3.0, "worse", "This rise is larger than chance in the test images explains."),
+        (0.2, 1.0, "open", "Chance in the test images alone may explain this."),
+        (0.2, None, "open", "Chance in the test images alone may explain this."),
+        (None, None, "open", "Chance in the test images alone may explain this."),
     ],
 )
 def test_no_claim_beyond_the_interval(
@@ -130,8 +130,8 @@ def test_the_ratio_its_interval_and_its_note() -> None:
     )
     few = compared(with_itself=False, ratio=None, note="fewer than 10 alarms")
     assert how_sure(few) == (
-        "The choice of images does not explain this difference. For the ratio of the false alarms: 95 % "
-        "interval 0.200 to 0.900. Fewer than 10 alarms."
+        "This difference is larger than chance in the test images explains. For the ratio of the "
+        "false alarms: 95 % interval 0.200 to 0.900. Fewer than 10 alarms."
     )
     none = compared(ratio=None, low=None, high=None, note="too few")
     assert how_sure(none) == "No claim is made: too few."

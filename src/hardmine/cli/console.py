@@ -429,6 +429,8 @@ def show_loop(console: Console, result: LoopResult) -> None:
         console.result(f"stopped: {result.stopped}")
     if result.waiting is not None:
         console.result(str(result.waiting))
+    if result.checkpoint is not None:
+        console.result(f"checkpoint: {result.checkpoint}")
     console.result(f"report: {result.report}" if result.report else f"written: {result.out}")
 
 

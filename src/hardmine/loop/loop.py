@@ -122,6 +122,14 @@ class LoopResult:
     verdicts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def checkpoint(self) -> Path | None:
+        """The weights of the last round, of the arm that mines; ``None`` for an external trainer's."""
+        from hardmine.recipes.checkpoint import last_of_loop
+
+        found = last_of_loop(self.out)
+        return found if found is not None and found.is_file() else None
+
     def __repr__(self) -> str:
         arms = list(dict.fromkeys(row["arm"] for row in self.rows))
         last_round = max((row["round"] for row in self.rows), default=0)

@@ -47,8 +47,28 @@ def save_checkpoint(
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the weights file that a path names: itself, or a run directory's last weights."""
-    return path / "last.safetensors" if path.is_dir() else path
+    """Return the weights file that a path names: itself, or a run directory's last weights.
+
+    A loop's are those of its last round: of the arm that mines, or else of its first arm.
+    """
+    if not path.is_dir():
+        return path
+    return last_of_loop(path) or path / "last.safetensors"
+
+
+def last_of_loop(folder: Path) -> Path | None:
+    """Return the weights of a loop's last round; ``None`` where the folder holds no loop's rounds."""
+    rounds = folder / "rounds.json"
+    if not rounds.is_file() or (folder / "last.safetensors").exists():
+        return None
+    try:
+        rows = json.loads(rounds.read_text(encoding="utf-8"))
+        arms = [row["arm"] for row in rows]
+        arm = "mined" if "mined" in arms else arms[0]
+        last = next(row for row in reversed(rows) if row["arm"] == arm)
+        return folder / "models" / str(last["model"]) / "last.safetensors"
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def is_checkpoint(path: Path) -> bool:

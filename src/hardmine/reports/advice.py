@@ -71,7 +71,8 @@ def _training_was_too_short(figures: Figures) -> Advice | None:
     return Advice(
         f"On {fit['images']} of the images that it was trained on, AP50 is {number(ap50)}: training "
         "ended before the detector had learned them.",
-        "Train twice as long (--epochs), or more of the backbone (--set model.backbone.frozen_to=…). "
+        "Train twice as long (--epochs; rounds of a loop: --set branch.epochs=…), or more of the "
+        "backbone (--set model.backbone.frozen_to=…). "
         f"If AP50 there stays below {LEARNED:g}, look at the labels ('hardmine check'), or "
         "take a larger model.",
         warns=True,

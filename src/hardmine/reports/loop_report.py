@@ -222,12 +222,21 @@ def sort_verdicts(data: ReportData) -> Verdicts:
 
 def verdict_lines(data: ReportData) -> list[str]:
     """Return what the open verdicts on the first arm and the first negative set say, a line for each."""
-    shown = sort_verdicts(data).shown
-    return [
-        f"{wording.what_happened(c)} {wording.claim(c)}"
-        for c in shown
-        if (c.arm, c.negatives) == (shown[0].arm, shown[0].negatives)
-    ]
+    verdicts = sort_verdicts(data)
+    shown = [c for c in verdicts.shown if _with_the_same(c, verdicts.shown[0])]
+    lines = [f"{wording.what_happened(c)} {wording.claim(c)}" for c in shown]
+    open_ = [c for c in verdicts.without_claim if shown and _with_the_same(c, shown[0])]
+    against = [c.against_arm for c in open_ if not c.with_itself and c.against_arm]
+    if against:
+        lines.append(
+            f"No difference between arm {shown[0].arm} and {wording.arms_phrase(against)} is shown."
+        )
+    return lines
+
+
+def _with_the_same(comparison: Comparison, other: Comparison) -> bool:
+    """Return whether both are of one arm on one set of negatives."""
+    return (comparison.arm, comparison.negatives) == (other.arm, other.negatives)
 
 
 def _arms(data: ReportData) -> list[str]:

@@ -109,6 +109,13 @@ def _change(now: float, before: float) -> str:
     return f"False alarms {verb} from {rate(before)} to {rate(now)} per image"
 
 
+def arms_phrase(names: Sequence[str]) -> str:
+    """Return arms by name: "arm none", "the arms random and none"."""
+    if len(names) == 1:
+        return f"arm {names[0]}"
+    return f"the arms {', '.join(names[:-1])} and {names[-1]}"
+
+
 def _sides(comparison: Comparison) -> str:
     if comparison.with_itself:
         rounds = f"rounds {comparison.against_round} and {comparison.round}"
@@ -154,11 +161,11 @@ def claim(comparison: Comparison) -> str:
         return f"No claim is made: {ratio.get('note') or 'the ratio is not defined'}."
     verdict = verdict_class(ratio)
     change = {"better": "fall", "worse": "rise"}.get(verdict, "")
-    difference = f"this {change}" if comparison.with_itself else "this difference"
+    difference = f"This {change}" if comparison.with_itself else "This difference"
     certainty = (
-        "The choice of images alone may explain this."
+        "Chance in the test images alone may explain this."
         if verdict == "open"
-        else f"The choice of images does not explain {difference}."
+        else f"{difference} is larger than chance in the test images explains."
     )
     interval = f"95 % interval {limits([ratio.get('low'), ratio.get('high')])}"
     if ratio.get("ratio") is None:

@@ -113,7 +113,8 @@ class NetworkOptions:
     )
     epochs: float | None = option(
         None,
-        "How many times training passes over the images with objects. If not given: as the recipe says.",
+        "How many times training passes over the images with objects. If not given: as the recipe says. "
+        "In a loop this is round 0; the length of later rounds is --set branch.epochs=N.",
         metavar="N",
         minimum=1,
         panel="Training",
