@@ -155,11 +155,32 @@ def test_no_ratio_from_few_rare_alarms(
     assert ("fewer than 10 alarms" in ratio.note) is (alarms < 10)
     if not claimed:
         assert {ratio.alarms_a, ratio.alarms_b} == {alarms, images}
-        # Few can still be told from many: the limits stand, unless one would divide by nothing.
+        # Few can still be told from many: the limits stand, but for one that would divide by nothing.
         assert (ratio.high is None) is (turned and alarms == 0)
-        if not turned:
+        if turned:
+            assert ratio.low is not None
+            assert ratio.low > 1
+        else:
             assert ratio.high is not None
             assert ratio.high < 1
+
+
+def test_many_alarms_against_none_are_more_though_no_ratio_exists() -> None:
+    ratio = paired_ratio(arm_with(60, 100), arm_with(0, 100), draws=50)
+    # 60 of 60 alarms are arm a's: the share s with s^60 = .025 is .9404, as a ratio 15.77
+    assert (ratio.ratio, ratio.high) == (None, None)
+    assert ratio.low == pytest.approx(15.77, abs=0.01)
+    assert "Poisson" in ratio.note
+    # One alarm against none is no more than chance: the share .025, as a ratio .0256.
+    one = paired_ratio(arm_with(1, 100), arm_with(0, 100), draws=50)
+    assert (one.ratio, one.high) == (None, None)
+    assert one.low == pytest.approx(0.0256, abs=1e-4)
+
+
+def test_none_against_none_has_no_limits() -> None:
+    ratio = paired_ratio(arm_with(0, 100), arm_with(0, 100), draws=50)
+    assert (ratio.ratio, ratio.low, ratio.high) == (None, None, None)
+    assert ratio.note == "with fewer than 10 alarms no ratio is given"
 
 
 def test_few_alarms_widen_the_ratio() -> None:

@@ -133,6 +133,11 @@ def test_the_ratio_its_interval_and_its_note() -> None:
         "This difference is larger than chance in the test images explains. For the ratio of the "
         "false alarms: 95 % interval 0.200 to 0.900. Fewer than 10 alarms."
     )
+    against_none = compared(ratio=None, low=15.77, high=None, note="fewer than 10 alarms")
+    assert how_sure(against_none) == (
+        "The choice of images does not explain this rise. For the ratio of the false alarms: 95 % "
+        "interval 15.8 to ?. Fewer than 10 alarms."
+    )
     none = compared(ratio=None, low=None, high=None, note="too few")
     assert how_sure(none) == "No claim is made: too few."
     assert verdict_class(none.ratio) == "open"

@@ -47,8 +47,9 @@ class RatioInterval:
     """Alarms per image of arm a over those of arm b at one recall, paired.
 
     ``ratio`` is None where none may be claimed, and ``note`` says why. The limits are given all the
-    same unless a rate is undefined, so that few alarms can still be distinguished from many. Counts
-    and rates are means over the seeds; ``seeds`` holds each of them.
+    same unless a rate is undefined or neither arm has an alarm, so that few alarms can still be
+    distinguished from many; against an arm without any alarm there is a lower limit only. Counts and
+    rates are means over the seeds; ``seeds`` holds each of them.
     """
 
     ratio: float | None
@@ -110,14 +111,14 @@ def paired_ratio_over_seeds(
     alarms_a, alarms_b = (_mean([pair[side] for pair in counts]) for side in (0, 1))
     value_a, value_b = (finite(float(values[0])) for values in rates.point)
     note = _why_undefined(alarms_a, alarms_b, value_a, value_b, recall)
-    if note or alarms_a is None or not alarms_b or value_a is None or not value_b:
+    if note or alarms_a is None or alarms_b is None or value_a is None or value_b is None:
         return RatioInterval(None, None, None, alarms_a, alarms_b, value_a, value_b, note, seeds)
     drawn = _ratios(rates.drawn[0], rates.drawn[1])
     low, high = percentile_limits(drawn)
     differ = bool((rates.drawn[0] != rates.drawn[1]).any())
     if differ and min(alarms_a, alarms_b) < FEW_ALARMS:
         low, high, note = _widen(low, high, alarms_a, alarms_b)
-    ratio: float | None = value_a / value_b
+    ratio = value_a / value_b if value_b else None
     if _too_few(alarms_a, value_a) or _too_few(alarms_b, value_b):
         ratio = None
         note = (
@@ -317,7 +318,7 @@ def _why_undefined(
         return f"recall {recall:g} is not reached"
     if rate_a is None or rate_b is None:
         return "there are no negative images"
-    return "" if rate_b else f"with fewer than {FEW_ALARMS} alarms no ratio is given"
+    return "" if rate_a or rate_b else f"with fewer than {FEW_ALARMS} alarms no ratio is given"
 
 
 def _widen(
@@ -330,4 +331,5 @@ def _widen(
         f"with fewer than {FEW_ALARMS} alarms, the limits are the wider ones of the bootstrap and of "
         "the Poisson distribution"
     )
-    return min(low or 0.0, exact_low), upper, note
+    # Where nearly all draws hold no alarm of b, theirs is infinite.
+    return exact_low if low is None else min(low, exact_low), upper, note

@@ -157,7 +157,7 @@ def trainings(comparisons: Sequence[Comparison]) -> str:
 def claim(comparison: Comparison) -> str:
     """Return whether chance explains the difference, and the ratio with its interval."""
     ratio = comparison.ratio
-    if ratio.get("ratio") is None and ratio.get("high") is None:
+    if all(ratio.get(name) is None for name in ("ratio", "low", "high")):
         return f"No claim is made: {ratio.get('note') or 'the ratio is not defined'}."
     verdict = verdict_class(ratio)
     change = {"better": "fall", "worse": "rise"}.get(verdict, "")
