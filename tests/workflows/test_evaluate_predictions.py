@@ -94,3 +94,12 @@ def test_an_image_that_failed_is_neither_missed_nor_quiet(
     result = threshold(file, data, negatives=empty, out=tmp_path / "t", max_alarms=0.99)
     assert any("2 images are left out" in note for note in result.notes)
     assert result.tables[0][0].to_dict()["firing"]["images"] == 1
+
+
+def test_images_that_all_failed_measure_nothing(tmp_path: Path) -> None:
+    data = write(tmp_path)
+    entries = [{"file": f"{i}.png", "failure": "access"} for i in range(10)]
+    found = {"detection_categories": {"1": "cat"}, "images": entries}
+    file = put_text(tmp_path / "md.json", json.dumps(found))
+    with pytest.raises(DataError, match="no image is left to validate on: .* 10 .* was predicted"):
+        evaluate(file, data, out=tmp_path / "out", draws=10)

@@ -102,6 +102,28 @@ def test_a_picture_that_does_not_decode_is_not_trained_on_and_is_named(
     assert metrics_of(out)["problems"] == [f"{bad}: the image does not decode"]
 
 
+def cut(data: Dataset) -> Dataset:
+    """Leave only the heads of all pictures, which still tell their sizes."""
+    for record in data.records:
+        record.path.write_bytes(record.path.read_bytes()[:200])
+    return data
+
+
+@pytest.mark.usefixtures("no_page")
+def test_sets_of_which_no_picture_decodes_are_refused_before_training(
+    data: Dataset, tmp_path: Path
+) -> None:
+    val, world = cut(labelled(tmp_path / "val", 4, 2000, "val")), World()
+    with pytest.raises(DataError, match=r"val: no image is left to validate on: .* 4 images .*val-000"):
+        world.call(train, data, val=val, out=tmp_path / "run", **SMALL)
+    assert world.trainings == []
+    with pytest.raises(DataError, match=r"val: no image is left to validate on"):
+        world.call(evaluate, checkpoint(tmp_path / "w"), val, out=tmp_path / "v", draws=5)
+    good = labelled(tmp_path / "good", 4, 3000, "val")
+    with pytest.raises(DataError, match=r"data: no image is left to train on: .* 20 images .*object-000"):
+        world.call(train, cut(data), val=good, out=tmp_path / "run", **SMALL)
+
+
 @pytest.mark.usefixtures("no_page")
 def test_a_run_directory_is_not_written_over(data: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -510,10 +510,33 @@ class SeparateSets:
 def separate_sets(
     parts: Mapping[str, Dataset], steps: Steps, train_val_leaks: tuple[tuple[str, str], ...] = ()
 ) -> SeparateSets:
-    """Read every image of ``train``, ``val`` and ``held_out`` once and leave out unreadable ones."""
+    """Read every image of ``train``, ``val`` and ``held_out`` once and leave out unreadable ones.
+
+    Raises:
+        DataError: none of the images to train on or to validate on can be read.
+    """
     good, group_of, problems = read_all(parts, steps)
+    for name, purpose in (("train", "train on"), ("val", "validate on")):
+        require_left(good[name], parts[name], purpose, "can be read")
     records, leaks = set_apart(good, "held_out", ("train", "val"), group_of)
     held_out = good["held_out"].with_records(records)
     return SeparateSets(
         good["train"], good["val"], held_out, problems, tuple(leaks), train_val_leaks
     )
+
+
+def require_left(left: Dataset, before: Dataset, purpose: str, wanted: str) -> None:
+    """Refuse a set of which every image was left out; one that was empty before is let be.
+
+    Args:
+        purpose: what the images are for, such as "validate on".
+        wanted: what none of them is, such as "can be read".
+
+    Raises:
+        DataError: no image is left.
+    """
+    if len(before) and not len(left):
+        raise DataError(
+            f"{before.root}: no image is left to {purpose}: none of the {len(before)} images {wanted} "
+            f"(the first: {before.records[0].path})"
+        )

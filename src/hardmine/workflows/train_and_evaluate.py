@@ -37,6 +37,7 @@ from hardmine.workflows.image_sets import (
     load_negatives,
     load_train_val,
     load_val,
+    require_left,
     separate_sets,
 )
 from hardmine.workflows.run_record import (
@@ -385,6 +386,7 @@ class Measuring:
         images = [record.path for part in (data.val, data.held_out) for record in part.records]
         detector = bind(detector, images)
         val, failed = leave_out_failed(detector, data.val)
+        require_left(val, data.val, "validate on", "was predicted")
         held_out, also = leave_out_failed(detector, data.held_out)
         problems = (*data.problems, *failed, *also)
         data = replace(data, val=val, held_out=held_out, problems=problems)
