@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from PIL import Image
 
 import hardmine
 from hardmine.cli.main import run
-from hardmine.detections import Detections
+from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import DataError, GateError
 from hardmine.evaluation.alarms import KnownAlarms, count_repeated
 from hardmine.inference.load_detector import load_detector
+from hardmine.inference.predict import predict
 from hardmine.mining.confirmed_alarms import detect_again, read_confirmed
 from hardmine.mining.pool_store import PoolStore
 from hardmine.types import Decision, NamedBox, Verdict
@@ -41,14 +43,15 @@ def test_an_alarm_fires_again_at_the_same_place_only() -> None:
         "b": found((0.3, 0)),
         "c": found((0.95, 0), (0.9, 1)),
     }
-    again = count_repeated(known, now, 0.5, ["gone: no such file"])
+    again = count_repeated(known, now, OperatingPoint(0.5), ["gone: no such file"])
     assert (again.alarms, again.images, again.again) == (4, 3, 2)
     assert again.again_images == ("c", "a")  # hardest first
     assert str(again) == ("2 of 4 known alarms fire again, on 2 of 3 images, from score 0.500 on")
-    assert count_repeated(known, now, 0.3).again == 3
+    assert count_repeated(known, now, OperatingPoint(0.3)).again == 3
     assert count_repeated(known, now, None).again is None
     assert again.to_dict() == {
         "score_threshold": 0.5,
+        "per_class": {},
         "alarms": 4,
         "images": 3,
         "again": 2,
@@ -65,7 +68,7 @@ def test_each_known_alarm_of_an_image_counts_and_only_what_lies_there_ranks_it()
         "b": found((0.95, 200), (0.7, 0)),
         "c": found((0.8, 0)),
     }
-    again = count_repeated(known, now, 0.5)
+    again = count_repeated(known, now, OperatingPoint(0.5))
     assert (again.again, again.again_images) == (4, ("a", "c", "b"))
 
 
@@ -158,6 +161,99 @@ def test_val_counts_the_known_alarms_and_gates_on_them(
     assert run([*words, "--max-known-alarms", "1"]) == 0
 
 
+def said_of(*names: str, file: str = "some.json") -> str:
+    """Write the rows of the predictions file that name some images, and return the new file."""
+    rows = json.loads(Path("shelf/predictions.json").read_text(encoding="utf-8"))
+    Path(file).write_text(json.dumps([r for r in rows if r["file_name"] in names]))
+    return file
+
+
+def test_images_that_a_predictions_file_does_not_name_are_not_silent(world: Path) -> None:
+    options = {"known_alarms": Path("mined"), "draws": 5, "out": "v"}
+    with pytest.raises(DataError, match=r"looked at, such as .*: some\.json does not name it"):
+        hardmine.evaluate(said_of("00.png", "02.png", "08.png"), "shelf", **options)
+    measured = hardmine.evaluate(
+        said_of("00.png", "02.png", "08.png", "p3.png"), "shelf", max_known_alarms=None, **options
+    )
+    known = measured.known_alarms
+    assert known is not None
+    assert (known.alarms, known.images) == (1, 1)
+    assert known.unreadable == (
+        f"{Path('pool/p1.png').resolve()}: some.json does not name it, so it may not have been "
+        "looked at",
+    )
+
+
+def test_an_image_that_a_coco_file_lists_was_looked_at(world: Path) -> None:
+    images = [{"id": i, "file_name": name} for i, name in enumerate(["00.png", "p1.png", "p3.png"])]
+    box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [40, 10, 12, 32], "score": 0.9}
+    classes = [{"id": 1, "name": "bottle"}, {"id": 2, "name": "can"}]
+    tree = {"images": images, "annotations": [box], "categories": classes}
+    Path("listed.json").write_text(json.dumps(tree))
+    seen_now, unlooked = detect_again(load_detector("listed.json"), read_confirmed("mined"))
+    assert unlooked == ()
+    assert [len(one) for one in seen_now.values()] == [0, 0]
+
+
+def test_an_entry_for_a_labelled_image_says_nothing_of_one_with_its_name(world: Path) -> None:
+    confirmed = read_confirmed("mined")
+    image = str(Path("pool/p3.png").resolve())
+    detector = load_detector(said_of("p3.png"))
+    labelled = [Path("shelf/images/p3.png").resolve()]
+    seen_now, _ = detect_again(detector, confirmed)
+    assert list(seen_now) == [image]
+    seen_now, unlooked = detect_again(detector, confirmed, beside=labelled)
+    assert seen_now == {}
+    assert len(unlooked) == 2
+
+
+class WithPoint:
+    """A detector that holds an operating point."""
+
+    def __init__(self, detector: Any, point: OperatingPoint) -> None:
+        self._detector, self.operating_point = detector, point
+        self.categories, self.model_id, self.resize = detector.categories, "with point", None
+
+    def score(self, images: Any) -> Any:
+        raise NotImplementedError
+
+    def detect(self, images: Any) -> Any:
+        raise NotImplementedError
+
+    def detect_images(self, paths: Any, progress: Any = None) -> Any:
+        return self._detector.detect_images(paths, progress)
+
+    def score_items(self, items: Any) -> Any:
+        return self._detector.score_items(items)
+
+
+@pytest.mark.parametrize(
+    ("point", "again", "at"),
+    [
+        (OperatingPoint(0.7), ["p3.png", "p1.png"], "from score 0.700 on"),
+        # p1's can has .7, p3's bottle .95
+        (OperatingPoint(0.4, {"can": 0.8}), ["p3.png"], "from the score of each class on"),
+        (OperatingPoint(0.96, {"can": 0.7}), ["p1.png"], "from the score of each class on"),
+    ],
+)
+def test_known_alarms_count_from_the_scores_of_the_model(
+    world: Path, point: OperatingPoint, again: list[str], at: str
+) -> None:
+    detector = WithPoint(load_detector("shelf/predictions.json"), point)
+    shown = [name for name in ("p3.png", "p1.png") if len(predict(detector, f"pool/{name}"))]
+    assert shown == again  # what `predict` shows
+    measured = hardmine.evaluate(
+        detector, "shelf", known_alarms=Path("mined"), max_known_alarms=9, draws=5, out="v"
+    )
+    known = measured.known_alarms
+    assert known is not None
+    assert [Path(name).name for name in known.again_images] == again
+    assert str(known).endswith(at)
+    assert (known.score_threshold, dict(known.per_class)) == (point.score, dict(point.per_class))
+    page = Path("v/report.html").read_text(encoding="utf-8")
+    assert "Known alarms that fire again" in page
+
+
 def test_images_that_are_gone_or_changed_are_named(world: Path) -> None:
     confirmed = read_confirmed("mined/pool.sqlite")
     detector = load_detector("shelf/predictions.json")
@@ -168,7 +264,7 @@ def test_images_that_are_gone_or_changed_are_named(world: Path) -> None:
     assert seen_now == {}
     assert len(unreadable) == 2
     assert any("has changed since it was mined" in line for line in unreadable)
-    with pytest.raises(DataError, match="none of their images can be read"):
+    with pytest.raises(DataError, match="none of their images can be looked at"):
         hardmine.evaluate(detector, "shelf", known_alarms=Path("mined"), draws=5, out="v")
 
 

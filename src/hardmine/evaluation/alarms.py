@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from hardmine.detections import Detections
+from hardmine.detections import Detections, OperatingPoint
 from hardmine.evaluation.detection_matching import Matches
 from hardmine.evaluation.scored_images import Scored
 from hardmine.numpy_boxes import box_iou
@@ -340,11 +340,13 @@ class RepeatedAlarms:
     """How many known alarms fire again.
 
     Attributes:
-        score_threshold: where detections count; None when the detector has no threshold.
+        score_threshold: where detections count, inclusive; None when the detector has no threshold.
         alarms, images: of the set, as far as its images can be read.
         again: alarms that fire again; None without a threshold.
         again_images: the images on which one does, hardest first.
-        unreadable: images that are gone or have changed, each with the reason.
+        unreadable: images that could not be looked at, such as those that are gone or have changed,
+            each with the reason.
+        per_class: thresholds of single classes, in place of ``score_threshold`` for these.
     """
 
     score_threshold: float | None
@@ -353,21 +355,24 @@ class RepeatedAlarms:
     again: int | None
     again_images: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = field(default=())
+    per_class: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if self.again is None:
             return (
                 f"{self.alarms} known alarms cannot be counted: recall is not reached at any score"
             )
+        score = "the score of each class" if self.per_class else f"score {self.score_threshold:.3f}"
         return (
             f"{self.again} of {self.alarms} known alarms fire again, on {len(self.again_images)} of "
-            f"{self.images} images, from score {self.score_threshold:.3f} on"
+            f"{self.images} images, from {score} on"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON holds them."""
         return {
             "score_threshold": self.score_threshold,
+            "per_class": dict(self.per_class),
             "alarms": self.alarms,
             "images": self.images,
             "again": self.again,
@@ -379,22 +384,26 @@ class RepeatedAlarms:
 def count_repeated(
     known: KnownAlarms,
     found: Mapping[str, Detections],
-    score_threshold: float | None,
+    point: OperatingPoint | None,
     unreadable: Sequence[str] = (),
+    categories: Sequence[str] = (),
 ) -> RepeatedAlarms:
     """Count the known alarms that fire again.
 
     Args:
-        found: the detections on each image of the set that can be read.
+        found: the detections on each image of the set that could be looked at.
+        point: from which scores they count.
+        unreadable: why the other images could not be looked at.
+        categories: the classes of the detections, for a point with scores of single classes.
     """
     boxes = {image: known.boxes[image] for image in found}
     alarms = sum(map(len, boxes.values()))
-    if score_threshold is None:
+    if point is None:
         return RepeatedAlarms(None, alarms, len(boxes), None, (), tuple(unreadable))
     again = 0
     firing: list[tuple[float, str]] = []
     for image, seen in boxes.items():
-        now = found[image].at_least(score_threshold)
+        now = point.keep(found[image], categories)
         places = np.array([box.box for box in seen], np.float32).reshape(-1, 4)
         overlap = box_iou(places, now.boxes) >= SAME_PLACE  # [N, K]
         count = int(overlap.any(axis=1).sum())
@@ -402,4 +411,6 @@ def count_repeated(
         if count:
             firing.append((-float(now.scores[overlap.any(axis=0)].max()), image))
     images = tuple(image for _, image in sorted(firing))
-    return RepeatedAlarms(score_threshold, alarms, len(boxes), again, images, tuple(unreadable))
+    return RepeatedAlarms(
+        point.score, alarms, len(boxes), again, images, tuple(unreadable), point.per_class
+    )

@@ -346,13 +346,16 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
     if program is not None:
         return _of_program(program, path, names, JsonReader(path, images), numbers)
     held = "" if path.is_dir() else _held(tree)
+    more: Mapping[str, str] = {}
     if held:
         more, own = tables_of(tree, path)
         images, numbers = {**images, **more}, {**own, **numbers}
         names = names or tuple(own[number] for number in sorted(own)) or None
         tree = tree[held]
     refuse_labels(tree, path)
-    rows = _with_numbers(JsonReader(path, images).read(tree), names)
+    # What the file's own list of images names was looked at, detections or not.
+    rows = {**{name: [] for name in more.values()}, **JsonReader(path, images).read(tree)}
+    rows = _with_numbers(rows, names)
     if counts_from_0(tree):
         numbers = dict(enumerate(names or ()))  # places in the list, whatever ids the data have
     elif names is not None and not numbers:

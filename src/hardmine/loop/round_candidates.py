@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from hardmine.augment.paste import Alarm, write_alarms
 from hardmine.data.formats.image_files import relative_name
-from hardmine.detections import Detections
+from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import NOTICE
 from hardmine.evaluation.alarms import KnownAlarms, RepeatedAlarms, count_repeated
 from hardmine.files import read_json, write_text
@@ -338,7 +338,8 @@ class CandidateSearch:
             return None
         model_id = self._listed(state, round_number, "second_look")["model_id"]
         found = {image: self.store.alarms(model_id, image) for image in boxes}
-        return count_repeated(KnownAlarms(boxes), found, threshold)
+        point = None if threshold is None else OperatingPoint(threshold)
+        return count_repeated(KnownAlarms(boxes), found, point)
 
     def _listed(self, state: ArmState, number: int, name: str) -> dict[str, Any]:
         path = self.steps.root / "rounds" / f"{state.name}-{number}" / f"{name}.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hardmine.data.splits.near_duplicates import MAX_DISTANCE
@@ -11,7 +11,9 @@ from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.evaluation.alarms import KnownAlarms
 from hardmine.inference.detector import Detector
+from hardmine.inference.image_loading import path_of
 from hardmine.inference.predict import score_items
+from hardmine.inference.predictions_file import Predictions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
 from hardmine.types import Decision, NamedBox, Problem, Verdict
@@ -87,12 +89,21 @@ def detect_again(
     detector: Detector,
     confirmed: ConfirmedAlarms,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    beside: Sequence[Path] = (),
 ) -> tuple[dict[str, Detections], tuple[str, ...]]:
     """Return a detector's detections on the images of the set, and why some could not be looked at.
 
-    Images are read through their source: files, archives and URLs alike.
+    Images are read through their source: files, archives and URLs alike. Of a predictions file those
+    that it does not name were perhaps never looked at.
+
+    Args:
+        beside: the other images that a predictions file is about, which may have the same names.
     """
     names = list(confirmed.known.boxes)
+    if isinstance(detector, Predictions):
+        found_by = detector.match([*beside, *map(path_of, names)])
+        detector = replace(detector, name_of=found_by.name_of)
     found: dict[str, Detections] = {}
     unreadable: list[str] = []
     items = (open_image(name) for name in names)
@@ -104,6 +115,9 @@ def detect_again(
             unreadable.append(str(seen))
         elif before and seen.phash and _distance(before, seen.phash) > MAX_DISTANCE:
             unreadable.append(f"{name}: has changed since it was mined")
+        elif isinstance(detector, Predictions) and not detector.names(seen.path):
+            file = detector.path.name
+            unreadable.append(f"{name}: {file} does not name it, so it may not have been looked at")
         else:
             found[name] = seen.detections
         if progress is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
-    from hardmine.detections import Detections, OperatingPoint
+    from hardmine.detections import Detections
     from hardmine.evaluation.alarms import RepeatedAlarms
     from hardmine.evaluation.measurement import Measurement
     from hardmine.evaluation.scored_images import Scored
@@ -382,8 +382,8 @@ class Measuring:
         from hardmine.inference.predictions_file import Predictions, bind, leave_out_failed
         from hardmine.reports.loop_report import write_report
 
-        again = None if self.known is None else self._detect_known(detector, self.known)
         images = [record.path for part in (data.val, data.held_out) for record in part.records]
+        again = None if self.known is None else self._detect_known(detector, self.known, images)
         detector = bind(detector, images)
         val, failed = leave_out_failed(detector, data.val)
         require_left(val, data.val, "validate on", "was predicted")
@@ -421,12 +421,12 @@ class Measuring:
         return measurement
 
     def _detect_known(
-        self, detector: Detector, known: ConfirmedAlarms
+        self, detector: Detector, known: ConfirmedAlarms, images: Sequence[Path]
     ) -> tuple[dict[str, Detections], tuple[str, ...]]:
         from hardmine.mining.confirmed_alarms import detect_again
 
         tell = partial(self.steps.progress, "known alarms")
-        return detect_again(detector, known, tell)
+        return detect_again(detector, known, tell, beside=images)
 
     def _metrics(
         self,
@@ -459,26 +459,30 @@ def with_known(
 ) -> Measurement:
     """Return a measurement with the known alarms that fire again.
 
-    They are counted at the threshold that the model holds, where it holds one, else at that of the
+    They are counted at the thresholds that the model holds, where it holds some, else at that of the
     measurement.
 
     Raises:
-        DataError: none of their images can be read.
+        DataError: none of their images can be looked at.
     """
+    from hardmine.detections import OperatingPoint
     from hardmine.evaluation.alarms import count_repeated
 
     found, unreadable = again
     if not found:
-        raise DataError(f"known alarms: none of their images can be read, such as {unreadable[0]}")
+        first = unreadable[0]
+        raise DataError(f"known alarms: none of their images can be looked at, such as {first}")
     point: OperatingPoint | None = getattr(detector, "operating_point", None)
-    threshold = measurement.score_threshold if point is None else point.score
-    counted = count_repeated(confirmed.known, found, threshold, unreadable)
+    if point is None and measurement.score_threshold is not None:
+        point = OperatingPoint(measurement.score_threshold)
+    counted = count_repeated(confirmed.known, found, point, unreadable, detector.categories)
     return replace(measurement, known_alarms=counted)
 
 
 def _with_known(
     page: ReportData, counted: RepeatedAlarms, found: Mapping[str, Detections]
 ) -> ReportData:
+    from hardmine.detections import OperatingPoint
     from hardmine.reports.content import Gallery, Picture
 
     said = [str(counted) + "."]
@@ -487,9 +491,9 @@ def _with_known(
             f"{len(counted.unreadable)} images with known alarms cannot be looked at, such as "
             f"{counted.unreadable[0]}."
         )
-    least = counted.score_threshold or 0.0
+    point = OperatingPoint(counted.score_threshold or 0.0, counted.per_class)
     pictures = tuple(
-        Picture(Path(image), found[image].at_least(least), Path(image).name)
+        Picture(Path(image), point.keep(found[image], page.categories), Path(image).name)
         for image in counted.again_images
         if Path(image).is_file()
     )
