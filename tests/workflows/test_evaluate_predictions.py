@@ -101,5 +101,5 @@ def test_images_that_all_failed_measure_nothing(tmp_path: Path) -> None:
     entries = [{"file": f"{i}.png", "failure": "access"} for i in range(10)]
     found = {"detection_categories": {"1": "cat"}, "images": entries}
     file = put_text(tmp_path / "md.json", json.dumps(found))
-    with pytest.raises(DataError, match="no image is left to validate on: .* 10 .* was predicted"):
+    with pytest.raises(DataError, match=r"validate on: none of the 10 images was predicted"):
         evaluate(file, data, out=tmp_path / "out", draws=10)

@@ -114,13 +114,15 @@ def test_sets_of_which_no_picture_decodes_are_refused_before_training(
     data: Dataset, tmp_path: Path
 ) -> None:
     val, world = cut(labelled(tmp_path / "val", 4, 2000, "val")), World()
-    with pytest.raises(DataError, match=r"val: no image is left to validate on: .* 4 images .*val-000"):
+    with pytest.raises(
+        DataError, match=r"val: no image is left to validate on: .* 4 images .*val-000"
+    ):
         world.call(train, data, val=val, out=tmp_path / "run", **SMALL)
     assert world.trainings == []
     with pytest.raises(DataError, match=r"val: no image is left to validate on"):
         world.call(evaluate, checkpoint(tmp_path / "w"), val, out=tmp_path / "v", draws=5)
     good = labelled(tmp_path / "good", 4, 3000, "val")
-    with pytest.raises(DataError, match=r"data: no image is left to train on: .* 20 images .*object-000"):
+    with pytest.raises(DataError, match=r"no image is left to train on: .* 20 images .*object-000"):
         world.call(train, cut(data), val=good, out=tmp_path / "run", **SMALL)
 
 
