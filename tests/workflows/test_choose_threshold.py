@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import hardmine
 from hardmine.cli.main import run
 from hardmine.detections import Detections, OperatingPoint
 from hardmine.recipes.checkpoint import read_operating_point, write_operating_point
+from hardmine.types import ImageRecord, ImageState
+from loop_fakes import draw
 from shelf_world import make_world
 
 
@@ -109,6 +112,67 @@ def test_classes_can_have_thresholds_of_their_own(world: Path) -> None:
     )
     assert point.keep(found, ("bottle", "can")).scores.tolist() == pytest.approx([0.99, 0.8])
     assert OperatingPoint.from_dict(point.to_dict()) == point
+
+
+class ByName:
+    """Finds class 1 in pictures named a… with .9 and class 2 in those named b… with .3."""
+
+    categories, model_id, resize = ("a", "b"), "by name", None
+
+    def score(self, images: Any) -> Any:
+        raise NotImplementedError
+
+    def detect(self, images: Any) -> Any:
+        raise NotImplementedError
+
+    def score_items(self, items: Any) -> Any:
+        raise NotImplementedError
+
+    def detect_images(self, paths: Any, progress: Any = None) -> list[Detections]:
+        of = {"a": (0.9, 1), "b": (0.3, 2)}
+        return [found(*of[path.name[0]]) for path in paths]
+
+
+def found(score: float, label: int) -> Detections:
+    box = np.array([[8, 8, 24, 24]], np.float32)
+    return Detections(box, np.array([score], np.float32), np.array([label]))
+
+
+def two_classes(folder: Path, images_of_b: int) -> hardmine.Dataset:
+    """60 pictures of noise with an object each, so many of class b and the others of class a."""
+    records = []
+    for index in range(60):
+        label = 2 if index >= 60 - images_of_b else 1
+        path = draw(folder / f"{'ab'[label - 1]}{index}.png", index)
+        box, marks = np.array([[8, 8, 24, 24]], np.float32), (np.array([label]), np.zeros(1, bool))
+        records.append(ImageRecord(path, 32, 32, box, *marks, ImageState.LABELLED))
+    return hardmine.Dataset(("a", "b"), tuple(records), folder)
+
+
+def test_a_class_without_a_promise_of_its_own_is_named(tmp_path: Path) -> None:
+    # All classes: 57 of 60 images are found at .9, P(Bin(60, .85) >= 57) = .014. Class a: 57 of 57.
+    # Class b: all 3 are found at .3, but .85^3 = .61 is more than .05: no score has the promise.
+    options = {"min_recall": 0.85, "per": "image", "per_class": True, "out": tmp_path / "t"}
+    result = hardmine.threshold(ByName(), two_classes(tmp_path / "v", 3), **options)
+    point = result.point
+    assert point is not None
+    assert sorted(point.per_class) == ["a"]
+    said = (
+        "No promise can be given for these classes alone, which keep the score of all classes, "
+        "0.8999: b."
+    )
+    assert point.promise.endswith(
+        f"Each class with a promise of its own has the score of that promise instead. {said}"
+    )
+    assert result.notes == (said,)
+    page = (tmp_path / "t" / "threshold.html").read_text(encoding="utf-8")
+    assert said in page
+    # 30 of b: .85^30 = .008; and 30 of a. Both have one, at .3 where all are found.
+    result = hardmine.threshold(ByName(), two_classes(tmp_path / "w", 30), **options)
+    assert result.point is not None
+    assert sorted(result.point.per_class) == ["a", "b"]
+    assert result.point.promise.endswith("Each class has the score of its own promise instead.")
+    assert result.notes == ()
 
 
 def test_groups_have_lines_of_their_own(world: Path) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hardmine.reports.threshold_page import ThresholdRow
 
 ALL = "all classes"
+_NAMED = 6
+"""How many classes without a promise of their own are named."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,8 +134,8 @@ def threshold(
         known = {name: part for name, part in sets.items() if len(part)}
         scored = _detect_once(detector, known, backend, steps)
         tables = _tables(scored, sets, options)
-        point = _point(tables, options)
-        result = ThresholdResult(tables, point, notes, root / "threshold.html")
+        point, lacking = _point(tables, options)
+        result = ThresholdResult(tables, point, notes + lacking, root / "threshold.html")
         _write_files(root, result)
         if options.write:
             result = replace(result, written=_write_into_model(checkpoint, point, tables))
@@ -366,18 +368,35 @@ def _promise(
 
 def _point(
     tables: Sequence[Sequence[ThresholdRow]], options: ThresholdOptions
-) -> OperatingPoint | None:
+) -> tuple[OperatingPoint | None, tuple[str, ...]]:
+    """Return what a detector is to use, and which classes have no promise of their own in it."""
     from hardmine.reports.threshold_page import promise_sentence
 
     first = tables[0][0]
     if len(tables) > 1 or first.score is None:
-        return None
+        return None, ()
+    said = promise_sentence(first.promise)
     if not options.per_class:
-        return OperatingPoint(first.score, promise=promise_sentence(first.promise))
+        return OperatingPoint(first.score, promise=said), ()
     each = {row.name: row.score for row in tables[0] if row.kind == "class"}
     known = {name: score for name, score in each.items() if score is not None}
-    said = f"{promise_sentence(first.promise)} Each class has the score of its own promise instead."
-    return OperatingPoint(first.score, known, said if known else promise_sentence(first.promise))
+    lacking = _lacking(first, [name for name, score in each.items() if score is None])
+    if known:
+        some = " with a promise of its own" if lacking else ""
+        its = "that" if lacking else "its own"
+        said += f" Each class{some} has the score of {its} promise instead."
+    return OperatingPoint(first.score, known, " ".join((said, *lacking))), lacking
+
+
+def _lacking(common: ThresholdRow, names: Sequence[str]) -> tuple[str, ...]:
+    from hardmine.reports.threshold_page import shown_score
+
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    line = (
+        "No promise can be given for these classes alone, which keep the score of all classes, "
+        f"{shown_score(common.promise)}: {', '.join(names[:_NAMED])}{more}."
+    )
+    return (line,) if names else ()
 
 
 def _write_files(root: Path, result: ThresholdResult) -> None:
