@@ -15,7 +15,7 @@ from PIL import Image
 from hardmine.data.cut_tiles import Tiles
 from hardmine.data.picture_windows import WindowedPicture, open_windows
 from hardmine.data.resize import Resize
-from hardmine.detections import Detections
+from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import ConfigError
 from hardmine.inference.detector import BatchScores, top_scores
 from hardmine.inference.predict import ScoredImage, detect_images, score_images
@@ -128,6 +128,21 @@ def test_pools_are_scored_in_tiles_and_the_unreadable_are_problems(tmp_path: Pat
     assert isinstance(second, Problem)
     other = TiledDetector(Red(), Tiles(128, 0.3))
     assert len({detector.model_id, other.model_id, Red.model_id}) == 3
+
+
+def test_a_promise_is_said_to_be_made_without_tiles() -> None:
+    class Promised(Red):
+        operating_point = OperatingPoint(0.5, {"red": 0.6}, "At score 0.5 much is found.")
+
+    point = TiledDetector(Promised(), Tiles(128)).operating_point
+    assert point is not None
+    assert (point.score, point.per_class) == (0.5, {"red": 0.6})
+    assert point.promise == (
+        "At score 0.5 much is found. That was promised without tiles; nothing is promised with them."
+    )
+    assert TiledDetector(Red(), Tiles(128)).operating_point is None
+    Promised.operating_point = OperatingPoint(0.5)
+    assert TiledDetector(Promised(), Tiles(128)).operating_point == OperatingPoint(0.5)
 
 
 def one(box: list[float], score: float, label: int = 1) -> Detections:

@@ -18,7 +18,7 @@ from hardmine.data.images import (
 )
 from hardmine.data.picture_windows import Window, WindowedPicture, open_windows
 from hardmine.data.splits.near_duplicates import perceptual_hash
-from hardmine.detections import Detections
+from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores, Detector, make_model_id
 from hardmine.inference.framework_detectors import FrameworkDetector, placed
@@ -44,7 +44,7 @@ class TiledDetector(PredictMixin):
         self.categories = detector.categories
         self.resize = detector.resize
         self.model_id = make_model_id(detector.model_id, tiles, SAME_IOU, INSIDE)
-        self.operating_point = getattr(detector, "operating_point", None)
+        self.operating_point = _made_without_tiles(getattr(detector, "operating_point", None))
 
     def score(self, images: Tensor) -> BatchScores:
         """Score canvases, whole: tiles exist for files only."""
@@ -130,6 +130,14 @@ class TiledDetector(PredictMixin):
         for found, (_, placement), (x, y, _, _) in rows:
             results.append(placed(replace(found, boxes=placement.inverse(found.boxes)), x, y))
         return results
+
+
+def _made_without_tiles(point: OperatingPoint | None) -> OperatingPoint | None:
+    """Return a point that says of its promise, if it has one, that it was made without tiles."""
+    if point is None or not point.promise:
+        return point
+    said = "That was promised without tiles; nothing is promised with them."
+    return replace(point, promise=f"{point.promise} {said}")
 
 
 def _open(item: ImageItem) -> Image.Image | WindowedPicture:
