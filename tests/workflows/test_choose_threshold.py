@@ -70,6 +70,19 @@ def test_a_threshold_is_written_into_a_checkpoint_and_predict_goes_by_it(
     assert result.point.promise in err
 
 
+def test_of_the_data_of_a_training_what_it_split_off_is_measured(
+    built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # .25 of the 12 images are split off; none of the others may count.
+    result = hardmine.threshold(
+        built / "first", built / "shelf", min_recall=0.05, out=tmp_path / "t", device="cpu"
+    )
+    assert f"9 of 12 images were trained on in {built / 'first'}" in caplog.text
+    stamp = json.loads((built / "first/prepare/split.step.json").read_text(encoding="utf-8"))
+    kept = [hardmine.load_dataset(built / "shelf")[row] for row in stamp["result"]["val"]]
+    assert result.tables[0][0].recall.objects == sum(len(record.boxes) for record in kept)
+
+
 def test_a_measurement_of_our_own_network_has_its_levels(world: Path) -> None:
     measured = hardmine.evaluate("first", "shelf", negatives="pool", draws=5, out="v", device="cpu")
     assert [row.level for row in measured.levels] == list(range(len(measured.levels)))

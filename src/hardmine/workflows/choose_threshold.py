@@ -95,7 +95,8 @@ def threshold(
     Args:
         checkpoint: a detector, or what names one (``hardmine.load_detector``).
         data: labelled images that the detector was not trained on: of data with splits the validation
-            part. Recall is measured on them.
+            part, of data that it was trained on those that the training split off. Recall is measured on
+            them.
         negatives: images without objects that it was not trained on. Of images that are near-copies of
             each other one counts, since they are no independent draws.
         out: gets ``threshold.json``, ``threshold.html`` and the detections, so that another promise
@@ -122,7 +123,7 @@ def threshold(
     with clear_disk_errors(root):
         detector = _detector(checkpoint, options)
         parts = {
-            "val": load_val(data, detector.categories, options.reading),
+            "val": load_val(data, detector.categories, options.reading, checkpoint),
             "held_out": load_negatives(
                 negatives, detector.categories, "negatives", root / "negatives"
             ),

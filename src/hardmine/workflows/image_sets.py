@@ -20,6 +20,7 @@ from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 from hardmine.workflows.step_cache import Steps
 from hardmine.workflows.train_options import DataOptions
+from hardmine.workflows.trained_images import not_trained_on
 
 DataLike = Dataset | Path | str
 DEFAULT_VAL_FRACTION = 0.3
@@ -83,8 +84,17 @@ def load_labelled(
     return _trainable(train, "training"), None if not held else _trainable(held, "validation")
 
 
-def load_val(data: DataLike, categories: tuple[str, ...], options: DataOptions) -> Dataset:
+def load_val(
+    data: DataLike,
+    categories: tuple[str, ...],
+    options: DataOptions,
+    checkpoint: object = None,
+) -> Dataset:
     """Return the images to measure on: the data's part "val", or "test", or all of it.
+
+    Args:
+        checkpoint: what is measured. Of data that its training divided, only the images that it split
+            off are measured.
 
     Raises:
         DataError: unreadable data, other classes, or no labelled image.
@@ -98,7 +108,7 @@ def load_val(data: DataLike, categories: tuple[str, ...], options: DataOptions) 
         raise DataError(
             f"{chosen.root}: classes {list(chosen.categories)}, wanted {list(categories)}"
         )
-    return _trainable(chosen, "validation")
+    return _trainable(not_trained_on(chosen, checkpoint), "validation")
 
 
 def _require_known(data: Dataset, categories: tuple[str, ...]) -> None:

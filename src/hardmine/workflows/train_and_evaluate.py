@@ -215,7 +215,8 @@ def evaluate(
 
     Args:
         checkpoint: a detector, or what names one (``hardmine.load_detector``).
-        data: labelled images; of data with splits, the validation part (or the test part).
+        data: labelled images; of data with splits, the validation part (or the test part). Of data that
+            ``checkpoint`` was trained on, those that the training split off.
         negatives: images without objects to count alarms on.
         out: gets ``metrics.json``, detections and ``report.html``.
         progress: called with (what, done, total).
@@ -238,7 +239,7 @@ def evaluate(
         detector = _detector(checkpoint, options.device, classes, backend)
         parts = {
             "train": Dataset(detector.categories, (), root),
-            "val": load_val(data, detector.categories, options.reading),
+            "val": load_val(data, detector.categories, options.reading, checkpoint),
             "held_out": load_negatives(
                 negatives, detector.categories, "negatives", root / "negatives"
             ),

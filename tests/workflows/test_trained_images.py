@@ -1,0 +1,99 @@
+"""What is measured on the data of a training: the images that it split off, or all with a warning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardmine import Dataset, evaluate, train
+from hardmine.types import ImageState
+from hardmine.workflows.trained_images import not_trained_on
+from loop_fakes import World, labelled, run
+
+SMALL: dict[str, Any] = {"draws": 5, "model": "small160"}
+pytestmark = pytest.mark.usefixtures("no_page")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Dataset:
+    return labelled(tmp_path / "data", 20, 1000)
+
+
+def names(data: Dataset) -> set[str]:
+    return {record.path.name for record in data.records}
+
+
+def test_of_data_that_a_training_divided_its_validation_images_are_measured(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, world = tmp_path / "run", World()
+    # An image that nobody reviewed is in one of the parts and takes no part in either.
+    data = data.with_records([data.records[0].with_state(ImageState.UNREVIEWED), *data.records[1:]])
+    trained = world.call(train, data, val=0.2, out=folder, **SMALL)
+    caplog.clear()
+    measured = world.call(evaluate, trained.checkpoint, data, out=tmp_path / "val", draws=5)
+    assert measured.images == trained.measurement.images
+    assert f"of 20 images were trained on in {folder}; the other" in caplog.text
+    caplog.clear()
+    apart = not_trained_on(data, str(folder))  # the folder names its weights
+    assert apart.fingerprint == not_trained_on(data, folder / "best.safetensors").fingerprint
+    assert 3 <= len(apart) <= 5
+    assert names(not_trained_on(data.subset(range(1, 20)), folder)) == names(
+        data.subset(range(1, 20))
+    )
+
+
+def test_data_of_another_run_or_of_no_run_is_measured_whole(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    World().call(train, data, val=0.2, out=tmp_path / "run", **SMALL)
+    caplog.clear()
+    other = labelled(tmp_path / "other", 5, 3000)
+    assert not_trained_on(other, tmp_path / "run") is other
+    assert not_trained_on(data, tmp_path / "elsewhere.safetensors") is data
+    assert not_trained_on(data, tmp_path / "run" / "predictions.json") is data
+    assert not_trained_on(data, object()) is data
+    assert not_trained_on(data, "torchvision:ssd300_vgg16") is data
+    assert caplog.text == ""
+
+
+def test_data_that_was_trained_on_as_a_whole_is_measured_with_a_warning(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    val = tmp_path / "val.json"
+    labelled(tmp_path / "val", 4, 2000, "val").to_coco(val)
+    folder, world = tmp_path / "run", World()
+    trained = world.call(train, data, val=val, out=folder, **SMALL)
+    caplog.clear()
+    measured = world.call(evaluate, trained.checkpoint, data, out=tmp_path / "v", draws=5)
+    assert measured.images == 20
+    assert f"all 20 images were trained on in {folder}" in caplog.text
+    assert caplog.text.rstrip().endswith(f"validated on: {val}")
+    caplog.clear()
+    world.call(evaluate, trained.checkpoint, val, out=tmp_path / "w", draws=5)
+    assert "trained on" not in caplog.text
+
+
+def test_a_division_that_the_run_gave_up_says_nothing(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, world = tmp_path / "run", World()
+    world.call(train, data, val=0.2, out=folder, **SMALL)
+    val = labelled(tmp_path / "val", 4, 2000, "val")
+    world.call(train, data, val=val, out=folder, resume=True, **SMALL)
+    caplog.clear()
+    assert not_trained_on(data, folder) is data
+    assert caplog.text.count("all 20 images were trained on") == 1
+    assert caplog.text.rstrip().endswith("validated on")
+
+
+def test_the_models_of_a_loop_go_by_what_the_loop_split_off(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    data, out = labelled(tmp_path / "all", 20, 5000), tmp_path / "loop"
+    run({**inputs, "data": data, "val": 0.2}, out, World(), arms=("mined",), rounds=1)
+    (weights, *_) = sorted(out.glob("models/*/last.safetensors"))
+    assert not_trained_on(data, weights).fingerprint == not_trained_on(data, out).fingerprint
+    assert len(not_trained_on(data, weights)) == 4
