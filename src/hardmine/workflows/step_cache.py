@@ -65,7 +65,7 @@ class Steps:
         stamp_file = self.root / f"{key}.step.json"
         place = stamp_file.parent
         stamp = fingerprint(dict(inputs))
-        found = _of_inputs(read_step(self.root, key), stamp)
+        found = _read(stamp_file, stamp)
         if found is None or not all((place / output).is_file() for output in outputs):
             self.progress(label or key, 0, 1)
             place.mkdir(parents=True, exist_ok=True)
@@ -78,19 +78,24 @@ class Steps:
         return found["result"]
 
 
+def _read(path: Path, stamp: str) -> dict[str, Any] | None:
+    """Return the record of a finished step; None when it is absent, broken or of other inputs."""
+    record = _load(path)
+    return None if record is None or record["fingerprint"] != stamp else record
+
+
 def read_step(root: Path, key: str) -> dict[str, Any] | None:
     """Return ``inputs``, ``fingerprint`` and ``result`` of a step that a run directory finished.
 
     None where it was not done, or cannot be read.
     """
+    return _load(root / f"{key}.step.json")
+
+
+def _load(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((root / f"{key}.step.json").read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     whole = isinstance(record, dict) and {"inputs", "fingerprint", "result"} <= record.keys()
     return record if whole else None
-
-
-def _of_inputs(record: dict[str, Any] | None, stamp: str) -> dict[str, Any] | None:
-    """Return the record of a finished step; None when it is of other inputs."""
-    return None if record is None or record["fingerprint"] != stamp else record
