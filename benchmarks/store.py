@@ -73,11 +73,11 @@ def fill(path: Path, rows: int) -> float:
             scores = rng.beta(1, 8, size).tolist()
             hashes = rng.integers(-(2**63), 2**63, size).tolist()
             values = [
-                (MODEL, name_of(first + i), scores[i], 1, -1, 0, hashes[i], b"", 0, scores[i])
+                (MODEL, name_of(first + i), scores[i], 1, -1, 0, hashes[i], b"", 0, scores[i], "")
                 for i in range(size)
             ]
             with store._transaction() as database:
-                database.executemany("INSERT INTO scores VALUES (?,?,?,?,?,?,?,?,?,?)", values)
+                database.executemany("INSERT INTO scores VALUES (?,?,?,?,?,?,?,?,?,?,?)", values)
         store._database.executescript(INDEXES)
     return time.perf_counter() - start
 

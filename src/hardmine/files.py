@@ -71,6 +71,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def file_stamp(path: Path | str) -> str:
+    """Return size and date of a file, which change when it is written anew; "" where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  (for each image of a pool: a Path costs more than this)
+    except (OSError, ValueError):
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
 def _dump(part: Path, text: str) -> None:
     part.write_text(text, encoding="utf-8")
 

@@ -102,6 +102,31 @@ def test_what_could_not_be_reached_is_looked_for_again(tmp_path: Path) -> None:
         assert store.count_problems("other", [fault.file for fault in faults]) == 0
 
 
+def test_what_was_written_anew_is_looked_at_again(tmp_path: Path) -> None:
+    cut_off = Problem("image_truncated", "bad", -1, "r")
+    before, after = {"a": "9 1", "bad": "5 1"}, {"a": "9 2", "bad": "6 2", "b": "7 7"}
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        scored = [(score_of("a", 0.5), found(0.5))]
+        store.add_scores(scored, [cut_off], model_id="m", stamps=before)
+        fill(store, ("b", 0.5))  # without a stamp, as in a store of an earlier version
+        assert store.pending("m", ["a", "bad"], stamps=before) == []
+        assert store.pending("m", ["bad", "b", "a"], stamps=after) == ["bad", "a"]
+        fill(store, ("a", 0.25))  # scored again at full precision: of the same file
+        assert store.pending("m", ["a"], stamps=before) == []
+        assert store.pending("m", ["a"], stamps=after) == ["a"]
+
+
+def test_the_fast_score_of_a_replaced_picture_is_forgotten(tmp_path: Path) -> None:
+    fast = PoolScore("a", 0.25, 1, -1, 0, 0, "m", exact=False), Detections.none()
+    exact = score_of("a", 0.75), found(0.75)
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_scores([fast], stamps={"a": "9 1"})
+        store.add_scores([exact], stamps={"a": "9 1"})
+        assert store.score_pairs("m").tolist() == [[0.75, 0.25]]
+        store.add_scores([exact], stamps={"a": "9 2"})
+        assert store.score_pairs("m").tolist() == []
+
+
 def test_an_image_has_a_score_or_a_problem_whichever_came_last(tmp_path: Path) -> None:
     with PoolStore(tmp_path / "pool.sqlite") as store:
         fill(store, ("a", 0.5), ("b", 0.5))
@@ -324,7 +349,7 @@ def test_a_file_of_another_kind_or_version_is_refused(tmp_path: Path) -> None:
     database = sqlite3.connect(newer)
     database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(DataError, match="pool store of version 99, this release reads 3"):
+    with pytest.raises(DataError, match="pool store of version 99, this release reads 4"):
         PoolStore(newer)
     PoolStore(tmp_path / "fresh.sqlite").close()  # the lock of a refused file is given back
     with pytest.raises(DataError, match="version 99"):
@@ -451,10 +476,32 @@ def test_a_store_of_version_1_is_brought_up_with_all_that_it_holds(version_1: Pa
             assert store.decisions() == {"a": Decision("a", last, "bob", "2026-01-02", "m")}
             assert store.mined("mine") == {"b": "m"}
             assert store.score_pairs("m").shape == (0, 2)
-            assert store._database.execute("PRAGMA user_version").fetchone()[0] == 3
+            assert store._database.execute("PRAGMA user_version").fetchone()[0] == 4
+            # Scores without stamps stay; what could not be read then is looked at once more.
+            now = {"a": "9 1", "bad": "5 1"}
+            assert store.pending("m", ["a", "bad"], stamps=now) == ["bad"]
     with PoolStore(path) as store:  # what is written then is as in a new store
         store.add_scores([(PoolScore("c", 0.7, 1, -1, 0, 5, "m", exact=False), Detections.none())])
         assert [s.image for s in store.ranked_after("m", None, 9, exact=True)] == ["b", "a"]
         assert [s.image for s in store.ranked_after("m", None, 9, exact=False)] == ["c"]
         with pytest.raises(sqlite3.DatabaseError, match="only appended"):
             store._database.execute("DELETE FROM decisions")
+
+
+def test_a_store_of_version_3_is_read_as_it_is_and_brought_up(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    with PoolStore(path) as store:
+        fill(store, ("a", 0.5))
+        store.add_scores([], [Problem("image_truncated", "bad", -1, "r")], model_id="m")
+    old = sqlite3.connect(path)
+    old.executescript(
+        "ALTER TABLE scores DROP COLUMN stamp; ALTER TABLE problems DROP COLUMN stamp;"
+        "PRAGMA user_version = 3;"
+    )
+    old.close()
+    for read_only in (True, False, True):
+        with PoolStore(path, read_only=read_only) as store:
+            now = {"a": "9 1", "bad": "5 1"}
+            assert store.pending("m", ["a", "bad", "c"], stamps=now) == ["bad", "c"]
+            assert store.find("m", "a") == score_of("a", 0.5)
+            assert [problem.file for problem in store.problems("m")] == ["bad"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -261,6 +262,44 @@ def test_a_foreign_network_sees_each_image_once(
     assert detector.seen == 20
     assert mine(detector, colours, out=tmp_path / "out", min_score=0.1).scanned == 20
     assert detector.seen == 20
+
+
+def paint(path: Path, red: int) -> None:
+    """Write a noise picture of a redness; two of one name differ in size too."""
+    pixels = np.random.default_rng(red).integers(0, 256, (16, 16 + red, 3), np.uint8)
+    pixels[..., 0] = red
+    Image.fromarray(pixels).save(path)
+
+
+def test_a_picture_that_was_replaced_is_scored_anew(colours: Path, tmp_path: Path) -> None:
+    detector = OnePassReds()
+    mine(detector, colours, out=tmp_path / "out", min_score=0.9)
+    paint(colours / "03.png", 255)
+    result = mine(detector, colours, out=tmp_path / "out", min_score=0.9)
+    assert [(Path(s.image).stem, s.score) for s in result.candidates] == [("03", 1.0)]
+    assert detector.seen == 21
+
+
+def test_a_picture_that_was_repaired_is_read_again(colours: Path, tmp_path: Path) -> None:
+    whole = (colours / "19.png").read_bytes()
+    (colours / "19.png").write_bytes(whole[:40])
+    assert len(mine(OnePassReds(), colours, out=tmp_path / "out").problems) == 1
+    (colours / "19.png").write_bytes(whole)
+    result = mine(OnePassReds(), colours, out=tmp_path / "out")
+    assert not result.problems
+    assert result.scanned == 20
+
+
+def test_an_archive_that_was_packed_anew_is_scored_anew(tmp_path: Path) -> None:
+    for red in (10, 20):
+        paint(tmp_path / "a.png", red)
+        with zipfile.ZipFile(tmp_path / "pool.zip", "w") as archive:
+            archive.write(tmp_path / "a.png", "a.png")
+        detector = OnePassReds()
+        result = mine(detector, tmp_path / "pool.zip", out=tmp_path / "out", min_score=0)
+        assert [round(s.score * 255) for s in result.candidates] == [red]
+        mine(detector, tmp_path / "pool.zip", out=tmp_path / "out")
+        assert detector.seen == 1
 
 
 def test_an_exact_scan_scores_what_has_a_fast_score_only(tmp_path: Path, colours: Path) -> None:

@@ -280,9 +280,9 @@ class RayScorer:
             try:
                 for table in self._execute(list(left), runtime):
                     rows = read_rows(table, self._model_id, exact=runtime is None)
-                    fresh = [row for row in rows if _image(row) in left]
+                    fresh = [row for row in rows if image_of(row) in left]
                     for row in fresh:
-                        del left[_image(row)]
+                        del left[image_of(row)]
                     yield fresh
             except ray.exceptions.RayTaskError as error:
                 raise DataError(f"a Ray worker failed: {error.cause or error}") from error
@@ -322,7 +322,8 @@ def _name_of(item: ImageItem) -> str:
     return item.name
 
 
-def _image(row: Row | Problem) -> str:
+def image_of(row: Row | Problem) -> str:
+    """Return the image that a result is about."""
     return row.file if isinstance(row, Problem) else row[0].image
 
 

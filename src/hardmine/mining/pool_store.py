@@ -11,7 +11,7 @@ import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from hardmine.errors import DataError
 from hardmine.files import clear_disk_errors, means_full_disk
 from hardmine.types import F32, Decision, NamedBox, PoolScore, Problem, Verdict
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 INDEXES = """
 CREATE INDEX scores_by_score ON scores (model_id, score DESC, image);
@@ -47,13 +47,13 @@ _TABLES = f"""
 CREATE TABLE scores (
     model_id TEXT NOT NULL, image TEXT NOT NULL, score REAL NOT NULL, label INTEGER NOT NULL,
     num_alarms INTEGER NOT NULL, level INTEGER NOT NULL, phash INTEGER NOT NULL,
-    alarms BLOB NOT NULL, exact INTEGER NOT NULL DEFAULT 1, first_cut REAL,
+    alarms BLOB NOT NULL, exact INTEGER NOT NULL DEFAULT 1, first_cut REAL, stamp TEXT,
     PRIMARY KEY (model_id, image)
 ) WITHOUT ROWID;
 {INDEXES}
 CREATE TABLE problems (
     model_id TEXT NOT NULL, image TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (model_id, image)
+    stamp TEXT NOT NULL DEFAULT '', PRIMARY KEY (model_id, image)
 ) WITHOUT ROWID;
 CREATE TABLE decisions (
     id INTEGER PRIMARY KEY AUTOINCREMENT, image TEXT NOT NULL, verdict TEXT NOT NULL,
@@ -75,7 +75,8 @@ CREATE TABLE mined (
 
 
 _VIEW_OF_VERSION_1 = """
-CREATE TEMP VIEW scores AS SELECT *, 1 AS exact, NULL AS first_cut FROM main.scores;
+CREATE TEMP VIEW scores AS
+    SELECT *, 1 AS exact, NULL AS first_cut, NULL AS stamp FROM main.scores;
 """
 """Stands before the table in every query, so that what may only be read can be read as it is."""
 
@@ -83,6 +84,14 @@ _VIEW_OF_VERSION_2 = """
 CREATE TEMP VIEW decisions AS
     SELECT *, '[]' AS shown, '[]' AS boxes, NULL AS action, '' AS queue FROM main.decisions;
 CREATE TEMP TABLE taken_back (id INTEGER, decision INTEGER, who TEXT, at TEXT);
+"""
+
+_VIEW_OF_PROBLEMS = """
+CREATE TEMP VIEW problems AS SELECT *, '' AS stamp FROM main.problems;
+"""
+_VIEW_OF_VERSION_3 = f"""
+CREATE TEMP VIEW scores AS SELECT *, NULL AS stamp FROM main.scores;
+{_VIEW_OF_PROBLEMS}
 """
 
 _FROM_VERSION_1 = f"""
@@ -100,8 +109,21 @@ ALTER TABLE decisions ADD COLUMN queue TEXT NOT NULL DEFAULT '';
 {_TAKEN_BACK}
 """
 
-_VIEWS = {1: _VIEW_OF_VERSION_1 + _VIEW_OF_VERSION_2, 2: _VIEW_OF_VERSION_2}
-_CHANGES = {1: _FROM_VERSION_1 + _FROM_VERSION_2, 2: _FROM_VERSION_2}
+_FROM_VERSION_3 = """
+ALTER TABLE scores ADD COLUMN stamp TEXT;
+ALTER TABLE problems ADD COLUMN stamp TEXT NOT NULL DEFAULT '';
+"""
+
+_VIEWS = {
+    1: _VIEW_OF_VERSION_1 + _VIEW_OF_VERSION_2 + _VIEW_OF_PROBLEMS,
+    2: _VIEW_OF_VERSION_2 + _VIEW_OF_VERSION_3,
+    3: _VIEW_OF_VERSION_3,
+}
+_CHANGES = {
+    1: _FROM_VERSION_1 + _FROM_VERSION_2 + _FROM_VERSION_3,
+    2: _FROM_VERSION_2 + _FROM_VERSION_3,
+    3: _FROM_VERSION_3,
+}
 
 
 _PATIENCE = 30.0
@@ -208,7 +230,8 @@ class StoredDecision:
 class PoolStore:
     """Scores and decisions about a pool; use it as a context manager.
 
-    Images are named by the string that the caller gives (an absolute path).
+    Images are named by the string that the caller gives (an absolute path). Beside a score or a problem
+    stands the stamp of the image's file, so that a picture that was replaced is scored anew.
 
     Args:
         path: the SQLite file, made with its folder when absent.
@@ -274,40 +297,57 @@ class PoolStore:
         problems: Sequence[Problem] = (),
         *,
         model_id: str = "",
+        stamps: Mapping[str, str] | None = None,
     ) -> None:
         """Write one batch in one transaction; an image scored again by the same model is replaced.
 
         Args:
             scores: each image with the boxes that fired (the best ``MAX_STORED_ALARMS`` are kept).
             problems: images that could not be read; ``model_id`` names the scan that met them.
+            stamps: the ``file_stamp`` of each image's file before it was read; one that is scored again
+                without it keeps what is known.
         """
-        rows = [_to_row(score, found) for score, found in scores]
-        faults = [(model_id, p.file, p.kind, p.reason) for p in problems]
+        known = stamps or {}
+        rows = [(*_to_row(score, found), known.get(score.image)) for score, found in scores]
+        faults = [(model_id, p.file, p.kind, p.reason, known.get(p.file, "")) for p in problems]
         gone = [(model_id, p.file) for p in problems]
         with self._transaction() as database:
             database.executemany(_WRITE_SCORE, rows)
             database.executemany(_FORGET_PROBLEM, [row[:2] for row in rows])
             if problems:  # an image that could be read before is no candidate any more
                 database.executemany("DELETE FROM scores WHERE model_id = ? AND image = ?", gone)
-            database.executemany("INSERT OR REPLACE INTO problems VALUES (?,?,?,?)", faults)
+            database.executemany("INSERT OR REPLACE INTO problems VALUES (?,?,?,?,?)", faults)
 
-    def pending(self, model_id: str, images: Sequence[str], *, exact: bool = False) -> list[str]:
+    def pending(
+        self,
+        model_id: str,
+        images: Sequence[str],
+        *,
+        stamps: Mapping[str, str] | None = None,
+        exact: bool = False,
+    ) -> list[str]:
         """Return those images, in order, that this model has neither scored nor failed to read.
 
-        What could not be reached is looked for again. Meant for some thousands at once.
+        What could not be reached is looked for again, and so is what was written anew since then. Scores
+        of earlier versions of the store, which noted no stamps, are taken as they are. Meant for some
+        thousands at once.
 
         Args:
+            stamps: the ``file_stamp`` of each image's file as it is now; "" where none is given.
             exact: a score of the fast pass does not count as scored.
         """
         query = (
-            "SELECT key FROM json_each(?2) WHERE "
-            "NOT EXISTS (SELECT 1 FROM scores WHERE model_id = ?1 AND image = value "
-            f"{'AND exact' if exact else ''}) AND "
-            "NOT EXISTS (SELECT 1 FROM problems "
-            "WHERE model_id = ?1 AND image = value AND kind != 'image_unreachable')"
+            "WITH asked AS (SELECT key, json_extract(value, '$[0]') AS name, "
+            "json_extract(value, '$[1]') AS now FROM json_each(?2)) "
+            "SELECT key FROM asked WHERE "
+            "NOT EXISTS (SELECT 1 FROM scores WHERE model_id = ?1 AND image = name "
+            f"AND COALESCE(stamp, now) = now {'AND exact' if exact else ''}) AND "
+            "NOT EXISTS (SELECT 1 FROM problems WHERE model_id = ?1 AND image = name "
+            "AND stamp = now AND kind != 'image_unreachable')"
         )
-        rows = self._database.execute(query, (model_id, json.dumps(images)))
-        return [images[key] for (key,) in rows]
+        known = stamps or {}
+        asked = json.dumps([(image, known.get(image, "")) for image in images])
+        return [images[key] for (key,) in self._database.execute(query, (model_id, asked))]
 
     def count_problems(self, model_id: str, images: Sequence[str]) -> int:
         """Return how many of those images this model failed to read."""
@@ -469,12 +509,14 @@ class PoolStore:
 
 
 _WRITE_SCORE = """
-INSERT INTO scores VALUES (?,?,?,?,?,?,?,?,?,?)
+INSERT INTO scores VALUES (?,?,?,?,?,?,?,?,?,?,?)
 ON CONFLICT (model_id, image) DO UPDATE SET
     score = excluded.score, label = excluded.label, num_alarms = excluded.num_alarms,
     level = excluded.level, phash = excluded.phash, alarms = excluded.alarms,
     exact = excluded.exact,
-    first_cut = CASE WHEN excluded.exact THEN scores.first_cut ELSE excluded.first_cut END
+    first_cut = CASE WHEN excluded.exact AND COALESCE(excluded.stamp, scores.stamp) IS scores.stamp
+        THEN scores.first_cut ELSE excluded.first_cut END,
+    stamp = COALESCE(excluded.stamp, scores.stamp)
 """
 _FORGET_PROBLEM = "DELETE FROM problems WHERE model_id = ? AND image = ?"
 

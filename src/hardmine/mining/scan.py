@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING
 
 from hardmine.data.images import encoded_size
 from hardmine.errors import DataError
+from hardmine.files import file_stamp
 from hardmine.mining.mine_options import MineOptions
-from hardmine.mining.pool_scorers import ExactScorer, FastScorer, PoolScorer, Row
+from hardmine.mining.pool_scorers import ExactScorer, FastScorer, PoolScorer, Row, image_of
 from hardmine.mining.pool_store import PoolStore
-from hardmine.mining.sources.pool_source import Source, open_labelled, open_source
+from hardmine.mining.sources.pool_source import Source, file_of, open_labelled, open_source
 from hardmine.types import Dataset, Problem
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def scan_source(
     exact: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScanSummary:
-    """Score every image of a source that this model has not scored before.
+    """Score every image of a source that this model has not scored before as it is now.
 
     Memory does not grow with the source. Killed at any moment, the next call goes on from the last
     commit, which is about half a second back.
@@ -214,7 +215,8 @@ def scan_source(
     """
     counts = ScanCounts()
     _count_in_background(source, counts)
-    unscored = iter_unscored(source, store, model_id, counts, exact=exact)
+    stamps: dict[str, str] = {}  # of the images on their way
+    unscored = iter_unscored(source, store, model_id, counts, exact=exact, stamps=stamps)
     problems: list[Problem] = []
     waiting: list[Row | Problem] = []
     last = time.monotonic()
@@ -223,7 +225,9 @@ def scan_source(
         """Write what was scored since the last commit, and report progress."""
         good = [item for item in waiting if not isinstance(item, Problem)]
         bad = [item for item in waiting if isinstance(item, Problem)]
-        store.add_scores(good, bad, model_id=model_id)
+        store.add_scores(good, bad, model_id=model_id, stamps=stamps)
+        for item in waiting:
+            stamps.pop(image_of(item), None)
         counts.scored += len(good)
         counts.bad += len(bad)
         problems.extend(bad[: max(0, _SHOWN_PROBLEMS - len(problems))])
@@ -241,17 +245,27 @@ def scan_source(
 
 
 def iter_unscored(
-    source: Source, store: PoolStore, model_id: str, counts: ScanCounts, *, exact: bool = False
+    source: Source,
+    store: PoolStore,
+    model_id: str,
+    counts: ScanCounts,
+    *,
+    exact: bool = False,
+    stamps: dict[str, str] | None = None,
 ) -> Iterator[ImageItem | Problem]:
-    """Yield the items that this model has not seen, counting the others as skipped.
+    """Yield the items that this model has not seen as they are now, counting the others as skipped.
 
     Args:
         exact: a score of the fast pass does not count as seen.
+        stamps: gets the stamp of the file of each image that is yielded.
     """
     any_bad = bool(store.problems(model_id))
     for chunk in _chunks(source.items()):
         names = [item.file if isinstance(item, Problem) else item.name for item in chunk]
-        fresh = set(store.pending(model_id, names, exact=exact))
+        now = _stamps_of(names)
+        fresh = set(store.pending(model_id, names, stamps=now, exact=exact))
+        if stamps is not None:
+            stamps |= {name: now[name] for name in fresh}
         if any_bad and len(fresh) < len(names):
             images = {item.name for item in chunk if not isinstance(item, Problem)}
             counts.skipped_bad += store.count_problems(model_id, sorted(images - fresh))
@@ -260,6 +274,13 @@ def iter_unscored(
                 yield item
             else:
                 counts.skipped += 1
+
+
+def _stamps_of(names: Sequence[str]) -> dict[str, str]:
+    """Return the stamp of each image's file; an archive or a video is looked at once."""
+    files = {name: file_of(name) for name in names}
+    found = {file: file_stamp(file) for file in set(files.values())}
+    return {name: found[file] for name, file in files.items()}
 
 
 def _chunks(items: Iterator[ImageItem | Problem]) -> Iterator[list[ImageItem | Problem]]:
