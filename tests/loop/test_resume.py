@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from hardmine import files
-from loop_fakes import World, run
+from hardmine.types import Dataset
+from hardmine.workflows.step_cache import Steps
+from loop_fakes import World, draw, run
 
 pytestmark = pytest.mark.usefixtures("no_page")
 
@@ -124,3 +127,58 @@ def test_another_seed_in_the_same_directory_mixes_nothing(
     run(inputs, tmp_path / "run", World(), resume=True, seed=1, **OPTIONS)
     run(inputs, tmp_path / "other", World(), seed=1, **OPTIONS)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "other")
+
+
+def redraw(folder: Path) -> None:
+    """Draw other pictures of the same size under the same names."""
+    for number, path in enumerate(sorted(folder.iterdir())):
+        draw(path, sum(map(ord, folder.name)) * 1000 + number)
+
+
+@pytest.mark.parametrize(
+    ("folder", "trained", "measured"),
+    [
+        ("data", 5, 5),  # round 0, then two rounds of two arms
+        ("val", 0, 5),
+        ("held", 0, 5),
+        ("pool", 4, 5),  # round 0 has seen none of it; its last part is for the stop rules
+    ],
+)
+def test_what_was_made_of_replaced_pictures_is_made_anew(
+    inputs: dict[str, Any], tmp_path: Path, folder: str, trained: int, measured: int
+) -> None:
+    run(inputs, tmp_path / "run", World(), **OPTIONS)
+    redraw(tmp_path / folder)
+    world = World()
+    run(inputs, tmp_path / "run", world, resume=True, **OPTIONS)
+    assert world.calls.count("fit") == trained
+    sets = world.calls.count("detect") // measured
+    assert world.calls.count("detect") == sets * measured > 0
+    run(inputs, tmp_path / "other", World(), **OPTIONS)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "other")
+
+
+def test_new_dates_alone_make_nothing_anew(inputs: dict[str, Any], tmp_path: Path) -> None:
+    """Such as those of a copy, or of what a version control wrote."""
+    run(inputs, tmp_path / "run", World(), **OPTIONS)
+    for path in [*tmp_path.rglob("*.png")]:
+        os.utime(path, (1, 1))
+    world = World()
+    run(inputs, tmp_path / "run", world, resume=True, **OPTIONS)
+    assert world.calls == []
+
+
+def test_a_run_that_did_not_note_its_pictures_keeps_its_models(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_labels_alone(steps: Steps, data: Dataset) -> str:
+        return data.fingerprint
+
+    with monkeypatch.context() as former:
+        former.setattr(Steps, "identity", by_labels_alone)
+        run(inputs, tmp_path / "run", World(), **OPTIONS)
+    before = outcome(tmp_path / "run")
+    world = World()
+    run(inputs, tmp_path / "run", world, resume=True, **OPTIONS)
+    assert "fit" not in world.calls
+    assert outcome(tmp_path / "run") == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,45 @@ def test_groups_have_lines_of_their_own(world: Path) -> None:
     # One image with 80 %: .1 is not at most .2 where nothing may fire, so .9 is promised above .95.
     assert rows["3"].score == float(np.nextafter(np.float32(0.95), np.float32(1)))
     assert rows["0"].score == 0.0
+
+
+class Brightness:
+    """A detector whose score is the mean of a picture's channel of blue."""
+
+    categories = ("bottle", "can")
+    model_id = "brightness"
+    resize = None
+
+    def score(self, images: object) -> Any:
+        raise NotImplementedError
+
+    def detect(self, images: object) -> Any:
+        raise NotImplementedError
+
+    def score_items(self, items: object) -> Any:
+        raise NotImplementedError
+
+    def detect_images(self, paths: Sequence[Path], progress: object = None) -> list[Detections]:
+        box, one = np.array([[0, 0, 8, 8]], np.float32), np.ones(1, np.int64)
+        means = (np.asarray(Image.open(path).convert("RGB"))[..., 2].mean() for path in paths)
+        return [Detections(box, np.array([mean / 255], np.float32), one) for mean in means]
+
+
+def test_pictures_that_were_replaced_are_looked_at_anew(world: Path) -> None:
+    def choose() -> float | None:
+        found = hardmine.threshold(Brightness(), "shelf", negatives="pool", max_alarms=0.5, out="t")
+        return found.score_threshold
+
+    before = choose()
+    for path in Path("pool").iterdir():
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB")).copy()
+        pixels[..., 2] //= 2
+        Image.fromarray(pixels).save(path)
+    after = choose()
+    assert before is not None
+    assert after is not None
+    assert after < 0.6 * before
 
 
 def test_near_copies_count_once(world: Path) -> None:

@@ -118,13 +118,13 @@ def test_images_are_hashed_once_until_a_file_changes(
     from hardmine.data.splits import near_duplicates as phash
 
     calls: list[int] = []
-    real = phash.hash_images
+    real = phash.hash_contents
 
-    def counted(paths: Any) -> list[int | None]:
+    def counted(paths: Any) -> list[tuple[int | None, str]]:
         calls.append(len(paths))
         return real(paths)
 
-    monkeypatch.setattr(phash, "hash_images", counted)
+    monkeypatch.setattr(phash, "hash_contents", counted)
     train = labelled(tmp_path / "train", 4, 100)
     val = labelled(tmp_path / "val", 3, 200, "val")
     pool = load_images(pool_of(tmp_path / "pool", 4, 10, 1000))

@@ -60,6 +60,16 @@ def test_a_missing_output_or_a_broken_stamp_is_made_anew(tmp_path: Path) -> None
     assert work.times == 4
 
 
+def test_outputs_may_be_named_by_the_result(tmp_path: Path) -> None:
+    work, steps = Work(["file.txt"]), Steps(tmp_path)
+    for _ in range(2):
+        assert steps.run("a/step", {}, work, list) == ["file.txt"]
+    assert work.times == 1
+    (tmp_path / "a" / "file.txt").unlink()
+    steps.run("a/step", {}, work, list)
+    assert work.times == 2
+
+
 def test_a_first_run_sees_the_same_values_as_a_resumed_one(tmp_path: Path) -> None:
     # JSON has no tuples and no integer keys: without reading back the two would differ.
     first = Steps(tmp_path).run("s", {}, lambda _: {1: (2, 3)})

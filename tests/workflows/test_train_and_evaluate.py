@@ -12,7 +12,13 @@ import pytest
 from hardmine import evaluate, train
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.types import Dataset, ImageState
-from hardmine.workflows.image_sets import count_labelled, describe_leaks, load_train_val
+from hardmine.workflows.image_sets import (
+    count_labelled,
+    crop_set,
+    describe_leaks,
+    hash_once,
+    load_train_val,
+)
 from hardmine.workflows.step_cache import Steps
 from loop_fakes import World, draw, labelled, pool_of
 
@@ -295,3 +301,22 @@ def test_crops_stand_beside_when_objects_leave_room(data: Dataset, tmp_path: Pat
     )
     assert set(measurement.negatives) == {"crops"}
     assert measurement.negatives["crops"].images >= 20
+
+
+@pytest.mark.parametrize("lost", ["pictures", "crops"])
+def test_crops_are_cut_anew_when_pictures_were_replaced_or_crops_removed(
+    data: Dataset, tmp_path: Path, lost: str
+) -> None:
+    small = [replace(r, boxes=np.array([[0, 0, 6, 6]], np.float32)) for r in data.records]
+    given = data.with_records(small)
+    run_of = Steps(tmp_path / "val")
+    hash_once([given], run_of)
+    before = [record.path.read_bytes() for record in crop_set(given, run_of, seed=0)]
+    if lost == "pictures":
+        for number, record in enumerate(given):
+            draw(record.path, 7000 + number)
+    else:
+        crop_set(given, run_of, seed=0)[0].path.unlink()
+    hash_once([given], run_of)
+    after = [record.path.read_bytes() for record in crop_set(given, run_of, seed=0)]
+    assert (after == before) == (lost == "crops")

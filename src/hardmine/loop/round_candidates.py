@@ -130,7 +130,7 @@ class CandidateSearch:
     def find(self, state: ArmState, round_number: int, amount: Amount) -> ArmCandidates:
         """Return as many images as wanted for an arm, or fewer, chosen as the arm draws them."""
         inputs: dict[str, Any] = {
-            "pool": self.sets.mine_from.fingerprint,
+            "pool": self.steps.identity(self.sets.mine_from),
             "groups": fingerprint(dict(self.sets.group_of)),
             **amount.inputs(),
             "taken": fingerprint(state.handed_out),

@@ -181,7 +181,7 @@ class CachedTraining:
 
         weights = None if init is not None else self.weights
         inputs = {
-            "data": dataset.fingerprint,
+            "data": self.steps.identity(dataset),
             "recipe": _training_part(recipe),
             "steps": num_steps,
             "seed": seed,
@@ -190,7 +190,7 @@ class CachedTraining:
         }
         if self.backend.identity is not None:
             inputs["trainer"] = list(self.backend.identity)
-        key = self._key(inputs, recipe)
+        key = self._key(inputs, dataset, recipe)
 
         def compute(folder: Path) -> str:
             """Train and return the name of the weights."""
@@ -213,11 +213,15 @@ class CachedTraining:
         name = self.steps.run(f"models/{key}/train", inputs, compute, outputs, role.label)
         return TrainedModel(key, self.steps.root / "models" / key / name)
 
-    def _key(self, inputs: dict[str, Any], recipe: Recipe) -> str:
-        """Return the key of a training; a run whose keys held the whole recipe keeps them."""
-        former = {**inputs, "recipe": _whole_training_part(recipe)}
-        if (self.steps.root / "models" / fingerprint(former) / "train.step.json").exists():
-            inputs["recipe"] = former["recipe"]
+    def _key(self, inputs: dict[str, Any], dataset: Dataset, recipe: Recipe) -> str:
+        """Return the key of a training; what a run trained under a key of an earlier form keeps it."""
+        without_pictures = {"data": dataset.fingerprint}
+        whole_recipe = {**without_pictures, "recipe": _whole_training_part(recipe)}
+        for form in (without_pictures, whole_recipe):
+            former = fingerprint({**inputs, **form})
+            if (self.steps.root / "models" / former / "train.step.json").exists():
+                inputs.update(form)
+                break
         return fingerprint(inputs)
 
 
@@ -289,8 +293,8 @@ class CachedMeasurement:
         """Return the model's figures, from its finished step when there is one."""
         inputs = {
             "model": model.key,
-            "val": self.val.fingerprint,
-            "negatives": {name: part.fingerprint for name, part in self.negatives.items()},
+            "val": self.steps.identity(self.val),
+            "negatives": {name: self.steps.identity(part) for name, part in self.negatives.items()},
             "recall": RECALL,
             "draws": self.draws,
             "seed": self.seed,
@@ -350,8 +354,8 @@ class CachedMeasurement:
 
         inputs = {
             "models": [a.model.key, b.model.key],
-            "val": self.val.fingerprint,
-            "negatives": self.negatives[name].fingerprint,
+            "val": self.steps.identity(self.val),
+            "negatives": self.steps.identity(self.negatives[name]),
             "draws": self.draws,
             "seed": self.seed,
         }
@@ -375,8 +379,8 @@ class CachedMeasurement:
         inputs = {
             "change": [after.model.key, before.model.key],
             "recalls": list(CHANGE_RECALLS),
-            "val": self.val.fingerprint,
-            "negatives": self.negatives[name].fingerprint,
+            "val": self.steps.identity(self.val),
+            "negatives": self.steps.identity(self.negatives[name]),
             "draws": self.draws,
             "seed": self.seed,
         }

@@ -222,7 +222,7 @@ def _detect_once(
 
     scored = {}
     for name, part in parts.items():
-        inputs = {"model": detector.model_id, "data": part.fingerprint}
+        inputs = {"model": detector.model_id, "data": steps.identity(part)}
         outputs = [f"{name}.json"]
         steps.run(f"detections/{name}", inputs, partial(compute, name=name), outputs)
         scored[name] = load_detections(steps.root / "detections" / f"{name}.json", part)

@@ -16,6 +16,7 @@ from typing import Any
 
 from hardmine.data.formats.image_files import relative_name
 from hardmine.errors import ConfigError, DataError
+from hardmine.files import file_stamp
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 from hardmine.workflows.step_cache import Steps
@@ -259,7 +260,12 @@ def _leaks(train: Dataset, val: Dataset, steps: Steps) -> tuple[tuple[str, str],
             for i, j in find_leaks(train, val)
         ]
 
-    inputs = {"train": train.fingerprint, "val": val.fingerprint}
+    paths = [record.path for part in (train, val) for record in part.records]
+    inputs = {
+        "train": train.fingerprint,
+        "val": val.fingerprint,
+        "files": _digest_files(paths),
+    }
     pairs = steps.run("prepare/leaks", inputs, compute)
     same = sum(a == b for a, b in pairs)
     if same:
@@ -283,21 +289,26 @@ Hashes = Mapping[str, int | None]
 
 
 def hash_once(parts: Iterable[Dataset], steps: Steps) -> Hashes:
-    """Hash all images of the datasets; done again only when a file's size or date changes."""
-    from hardmine.data.splits.near_duplicates import hash_images
+    """Hash all images of the datasets; done again only when a file's size or date changes.
+
+    From then on the steps know the pictures' content (``Steps.identity``).
+    """
+    from hardmine.data.splits.near_duplicates import hash_contents
 
     paths = list(dict.fromkeys(record.path for part in parts for record in part.records))
-    stats = [_stat(path) for path in paths]
-    digest = hashlib.sha256(repr([str(path) for path in paths] + stats).encode()).hexdigest()
-    values = steps.run(
-        "prepare/hashes", {"files": digest}, lambda _: list(hash_images(paths)), label="hash images"
+    names = [str(path) for path in paths]
+    inputs = {"files": _digest_files(paths), "with": "contents"}
+    found = steps.run(
+        "prepare/hashes", inputs, lambda _: list(hash_contents(paths)), label="hash images"
     )
-    return dict(zip([str(path) for path in paths], values, strict=True))
+    steps.contents.update({name: content for name, (_, content) in zip(names, found, strict=True)})
+    return {name: value for name, (value, _) in zip(names, found, strict=True)}
 
 
-def _stat(path: Path) -> str:
-    found = path.stat() if path.exists() else None
-    return "" if found is None else f"{found.st_size} {found.st_mtime_ns}"
+def _digest_files(paths: Sequence[Path]) -> str:
+    """Return what changes when one of the files is written anew; none is read."""
+    stamps = [file_stamp(path) for path in paths]
+    return hashlib.sha256(repr([str(path) for path in paths] + stamps).encode()).hexdigest()
 
 
 def drop_unreadable(part: Dataset, hashes: Hashes) -> tuple[Dataset, tuple[Problem, ...]]:
@@ -324,8 +335,14 @@ def crop_set(val: Dataset, steps: Steps, *, seed: int) -> Dataset:
         return [[r.path.name, r.width, r.height] for r in crops.records]
 
     folder = steps.root / "prepare" / "crops"
-    inputs = {"val": val.fingerprint, "seed": seed}
-    found = steps.run("prepare/crops/cut", inputs, compute, label="cut object-free crops")
+    inputs = {"val": steps.identity(val), "seed": seed}
+    found = steps.run(
+        "prepare/crops/cut",
+        inputs,
+        compute,
+        lambda crops: [name for name, *_ in crops],
+        "cut object-free crops",
+    )
     records = [
         ImageRecord.empty(folder / name, width, height, ImageState.VERIFIED_EMPTY, SOURCE)
         for name, width, height in found

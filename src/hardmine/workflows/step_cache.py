@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.files import write_json
+from hardmine.types import Dataset
 
 FORMAT = 1
 """Raise it when what a step writes changes its meaning; older results are then made anew."""
@@ -44,13 +45,23 @@ class Steps:
     def __init__(self, root: Path, progress: Notify = silent) -> None:
         self.root = root
         self.progress = progress
+        self.contents: dict[str, str] = {}
+        """Digests of the pictures' files by path, as far as they were read in this call."""
+
+    def identity(self, data: Dataset) -> str:
+        """Return what a dataset is known by in the inputs of a step: its labels and its pictures.
+
+        A picture counts by its content, not by its date, so that a copy of the data does nothing again.
+        """
+        contents = [self.contents.get(str(record.path)) for record in data.records]
+        return fingerprint([data.fingerprint, contents])
 
     def run(
         self,
         key: str,
         inputs: Mapping[str, Any],
         compute: Callable[[Path], Any],
-        outputs: Sequence[str] = (),
+        outputs: Sequence[str] | Callable[[Any], Sequence[str]] = (),
         label: str = "",
     ) -> Any:
         """Return the step's result, computing it only when it is not there yet.
@@ -59,14 +70,15 @@ class Steps:
             key: folder and name below the root, such as ``rounds/mined-1/mine``; one step a key.
             inputs: plain values that determine the result.
             compute: does the work in the folder it is given and returns plain values.
-            outputs: files in the folder without which the step counts as not done.
+            outputs: files in the folder without which the step counts as not done; or what names them
+                from the result.
             label: what progress lines call it; the key if not given.
         """
         stamp_file = self.root / f"{key}.step.json"
         place = stamp_file.parent
         stamp = fingerprint(dict(inputs))
         found = _read(stamp_file, stamp)
-        if found is None or not all((place / output).is_file() for output in outputs):
+        if found is None or not _are_there(place, outputs, found["result"]):
             self.progress(label or key, 0, 1)
             place.mkdir(parents=True, exist_ok=True)
             result = compute(place)
@@ -76,6 +88,13 @@ class Steps:
             found = json.loads(stamp_file.read_text(encoding="utf-8"))
             self.progress(label or key, 1, 1)
         return found["result"]
+
+
+def _are_there(
+    place: Path, outputs: Sequence[str] | Callable[[Any], Sequence[str]], result: Any
+) -> bool:
+    names = outputs(result) if callable(outputs) else outputs
+    return all((place / name).is_file() for name in names)
 
 
 def _read(path: Path, stamp: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ functions" (2010): 32 x 32 grey, the 8 x 8 lowest frequencies, each compared wit
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,11 @@ def perceptual_hash(image: Image.Image) -> int:
 
 def hash_images(paths: Sequence[Path]) -> list[int | None]:
     """Return each image's hash, None where it cannot be read."""
+    return [value for value, _ in hash_contents(paths)]
+
+
+def hash_contents(paths: Sequence[Path]) -> list[tuple[int | None, str]]:
+    """Return what :func:`hash_images` does, each with 16 hex digits of the SHA-256 of its file."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(_hash_file, paths))
 
@@ -169,11 +175,14 @@ def hash_encoded(data: bytes, name: str) -> int:
     return perceptual_hash(decode_image(data, name).pixels)
 
 
-def _hash_file(path: Path) -> int | None:
+def _hash_file(path: Path) -> tuple[int | None, str]:
+    digest = ""
     try:
-        return hash_encoded(path.read_bytes(), str(path))
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()[:16]
+        return hash_encoded(data, str(path)), digest
     except (DataError, OSError):
-        return None
+        return None, digest
 
 
 @cache
