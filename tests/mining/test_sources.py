@@ -5,6 +5,7 @@ import os
 import sys
 import tarfile
 import time
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,9 @@ from PIL import Image
 
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError, MissingExtraError
-from hardmine.inference.image_loading import UNREACHABLE, ImageItem, Loaded, load_item
+from hardmine.inference.image_loading import UNREACHABLE, ImageItem, Loaded, load_item, read_item
 from hardmine.mining.sources import remote as sources_remote
+from hardmine.mining.sources.local_files import load_pool
 from hardmine.mining.sources.pool_source import ListSource, Source, open_image, open_source
 from hardmine.types import Problem
 
@@ -121,6 +123,89 @@ def test_shards_by_glob(tmp_path: Path) -> None:
         write_tar(tmp_path / f"shard-{i}.tar", files={f"{i}.jpg": picture(40 * i)})
     names = list(reds(open_source(f"{tmp_path}/shard-*.tar")))
     assert sorted(names) == [f"{tmp_path}/shard-{i}.tar!/{i}.jpg" for i in range(3)]
+
+
+@pytest.mark.parametrize("pattern", ["*.jpg", "**", "**/*.jpg"])
+def test_a_glob_holds_images_whose_names_look_like_patterns(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("img[1].jpg", "what?.jpg", "a*.jpg"):
+        (tmp_path / name).write_bytes(picture(50))
+    source = open_source(f"{tmp_path}/{pattern}")
+    assert len(reds(source)) == 3
+    assert all(source.holds(name) for name in reds(source))
+    assert not source.holds(f"{tmp_path}/img1.jpg")
+
+
+def test_a_glob_of_a_whole_tree_holds_what_is_deep_in_it(folder: Path) -> None:
+    source = open_source(f"{folder}/**")
+    assert all(source.holds(name) for name in reds(source))
+
+
+def test_a_list_may_name_members_whose_names_look_like_patterns(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "s.tar", files={"img[1].jpg": picture(50)})
+    listing = tmp_path / "pool.txt"
+    listing.write_text("s.tar!/img[1].jpg\n")
+    assert list(reds(open_source(listing))) == [f"{shard}!/img[1].jpg"]
+
+
+@pytest.mark.parametrize("name", ["s.tar", "s.tar.gz", "s.zip"])
+def test_an_archive_in_a_folder_whose_name_ends_in_an_exclamation_mark(
+    tmp_path: Path, name: str
+) -> None:
+    root = tmp_path / "wow!"
+    root.mkdir()
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(root / name, "w") as archive:
+            for member, data in FILES.items():
+                archive.writestr(member, data)
+    else:
+        write_tar(root / name, "w:gz" if name.endswith(".gz") else "w")
+    check(open_source(root / name), f"{root / name}!/")
+
+
+@pytest.mark.parametrize("name", ["s.tar", "s.zip"])
+def test_of_members_of_one_name_the_last_one_counts(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for red in (50, 120):
+        if name.endswith(".zip"):
+            with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
+                warnings.simplefilter("ignore")
+                archive.writestr("a.jpg", picture(red))
+        else:
+            write_tar(path, "a", {"a.jpg": picture(red)})
+    items = [item for item in open_source(path).items() if isinstance(item, ImageItem)]
+    assert [item.name for item in items] == [f"{path}!/a.jpg"]
+    assert reds(open_source(path)) == {f"{path}!/a.jpg": pytest.approx(120, abs=3)}
+
+
+def test_members_of_one_name_in_a_stream_are_one_image(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for red in (50, 120):
+            entry = tarfile.TarInfo("a.jpg")
+            entry.size = len(picture(red))
+            archive.addfile(entry, io.BytesIO(picture(red)))
+    items = [item for item in open_source(path).items() if isinstance(item, ImageItem)]
+    assert [item.name for item in items] == [f"{path}!/a.jpg"]
+    assert read_item(items[0]) == read_item(open_image(items[0].name)) == picture(50)
+
+
+def test_an_image_that_a_list_names_twice_is_one_image(folder: Path, tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "s.tar", files={"t.jpg": picture(120)})
+    listing = tmp_path / "pool.txt"
+    listing.write_text(
+        "pool/a.jpg\npool\npool/sub/b.jpg\ns.tar!/t.jpg\ns.tar\npool/sub\npool/a.jpg\n"
+    )
+    names = [item.name for item in images_of(listing)]
+    assert sorted(names) == [
+        f"{folder}/a.jpg",
+        f"{folder}/sub/b.jpg",
+        f"{folder}/sub/c.JPG",
+        f"{shard}!/t.jpg",
+    ]
+    listing.write_text("pool/a.jpg\npool/a.jpg\n")
+    assert open_source(listing).count() == 1
+    assert len(load_pool(listing)) == 1
 
 
 def test_list(folder: Path, tmp_path: Path) -> None:

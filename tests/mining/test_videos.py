@@ -226,6 +226,41 @@ def test_a_video_is_a_group(tmp_path: Path) -> None:
     assert len(every.candidates) > 1
 
 
+@pytest.mark.parametrize("pool", ["cams", "cams/*.mp4", "videos.txt", "folder.txt", "glob.txt"])
+def test_every_kind_of_pool_of_videos_gives_the_frames_that_are_asked_for(
+    tmp_path: Path, pool: str
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "cams").mkdir(exist_ok=True)
+        write_video(tmp_path / "cams" / name)
+    (tmp_path / "videos.txt").write_text("cams/a.mp4\ncams/b.mp4\n")
+    (tmp_path / "folder.txt").write_text("cams\n")
+    (tmp_path / "glob.txt").write_text("cams/*.mp4\n")
+    source = open_source(tmp_path / pool, "2s")
+    found = [item.name for item in source.items() if isinstance(item, ImageItem)]
+    assert sorted(Path(name).name for name in found) == [
+        f"{video}.mp4#t={second}.000" for video in "ab" for second in (0, 2)
+    ]
+    assert all(source.holds(name) for name in found)
+    assert not source.holds(f"{tmp_path}/cams/c.mp4#t=0.000")
+    assert sorted(names(f"{tmp_path / pool}#every=2s", "1s")) == sorted(Path(n).name for n in found)
+
+
+def test_a_line_of_a_list_may_say_which_frames_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "cams").mkdir()
+    write_video(tmp_path / "cams" / "a.mp4")
+    listing = tmp_path / "pool.txt"
+    for line in ("cams/a.mp4", "cams", "cams/*.mp4"):
+        listing.write_text(f"{line}#every=2s\n")
+        assert names(listing) == ["a.mp4#t=0.000", "a.mp4#t=2.000"], line
+
+
+def test_a_glob_of_videos_is_mined(tmp_path: Path) -> None:
+    write_video(tmp_path / "cam.mp4")
+    result = hardmine.mine(GreenSquare(), f"{tmp_path}/*.mp4", repeats=False)
+    assert len(result.candidates) > 0
+
+
 def test_training_gets_frames_as_files_with_the_same_pixels(tmp_path: Path) -> None:
     video = write_video(tmp_path / "cam.mp4")
     data = load_pool(video, tmp_path / "unpacked", "2s")

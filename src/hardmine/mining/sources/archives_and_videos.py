@@ -73,8 +73,10 @@ def is_archive(name: str) -> bool:
 
 def split_member(name: str) -> tuple[str, str] | None:
     """Return the archive and the member of ``archive!/member``; ``None`` for any other name."""
-    archive, inside, member = name.partition(INSIDE)
-    return (archive, member) if inside and is_archive(archive) else None
+    end = name.find(INSIDE)
+    while end >= 0 and not is_archive(name[:end]):  # a folder's name may end in "!" too
+        end = name.find(INSIDE, end + 1)
+    return None if end < 0 else (name[:end], name[end + len(INSIDE) :])
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,10 @@ class Archive:
         return self.name.lower().endswith(".zip")
 
     def members(self) -> Iterator[ImageItem]:
-        """Yield the images, in the archive's order.
+        """Yield the images, in the archive's order; of members of one name the one that counts.
+
+        That is the last one, as for tar and unzip themselves, or where the archive can only be read from
+        front to back the first one.
 
         Raises:
             tarfile.TarError, zipfile.BadZipFile, OSError: it ends early, or is none.
@@ -120,8 +125,7 @@ class Archive:
                 return _zip(self.name).read(member)
             if self.random:
                 if member not in self._offsets:
-                    for _ in self._tar_members():
-                        pass
+                    self._find_members()
                 return self._read_at(*self._offsets[member])
             wanted = f"{self.name}{INSIDE}{member}"
             return next(_bytes(item) for item in self._stream_members() if item.name == wanted)
@@ -131,23 +135,34 @@ class Archive:
             raise DataError(f"{self.name}{INSIDE}{member}: broken archive ({error})") from None
 
     def _zip_members(self) -> Iterator[ImageItem]:
-        for entry in _zip(self.name).infolist():
-            if not entry.is_dir() and _is_image(entry.filename):
-                yield self._item(entry.filename)
+        for member in dict.fromkeys(_zip(self.name).namelist()):
+            if not member.endswith("/") and _is_image(member):
+                yield self._item(member)
 
     def _tar_members(self) -> Iterator[ImageItem]:
+        broken: Exception | None = None
+        try:
+            self._find_members()
+        except _BROKEN as error:  # of one that ends early those before its end are images
+            broken = error
+        yield from (self._item(member) for member in self._offsets)
+        if broken is not None:
+            raise broken
+
+    def _find_members(self) -> None:
         with tarfile.open(self.name, "r:") as archive:
             while (entry := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # else every header is kept
                 if entry.isreg() and _is_image(entry.name):
                     self._offsets[entry.name] = (entry.offset_data, entry.size)
-                    yield self._item(entry.name)
 
     def _stream_members(self) -> Iterator[ImageItem]:
+        seen: set[str] = set()
         with _open(self.name) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
             while (entry := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]
-                if entry.isreg() and _is_image(entry.name):
+                if entry.isreg() and _is_image(entry.name) and entry.name not in seen:
+                    seen.add(entry.name)
                     data = cast(IO[bytes], archive.extractfile(entry)).read()
                     if len(data) < entry.size:
                         raise tarfile.ReadError("unexpected end of data")
@@ -244,8 +259,9 @@ def _is_image(member: str) -> bool:
 
 def _set_of(name: str) -> str | None:
     """Return the archive of a member, or the folder of a URL: pictures of one set, for `images`."""
-    if INSIDE in name:
-        return name.partition(INSIDE)[0]
+    found = split_member(name)
+    if found is not None:
+        return found[0]
     return name.rpartition("/")[0] if is_url(name) else None
 
 
@@ -277,7 +293,7 @@ def _bytes(item: ImageItem) -> bytes:
 _MARK = "#every="
 
 
-def split_sampling(pool: str, every: str | None = None) -> tuple[str, Sampling]:
+def split_sampling(pool: str, every: str | Sampling = ONE_A_SECOND) -> tuple[str, Sampling]:
     """Return the pool and which frames of its videos are taken: ``cam3.mp4#every=2s``, else ``every``.
 
     Raises:
@@ -285,7 +301,7 @@ def split_sampling(pool: str, every: str | None = None) -> tuple[str, Sampling]:
     """
     place, mark, own = pool.rpartition(_MARK)
     said = own if mark else every
-    return (place if mark else pool), ONE_A_SECOND if said is None else Sampling.parse(said)
+    return (place if mark else pool), Sampling.parse(said) if isinstance(said, str) else said
 
 
 def iter_video(path: str, sampling: Sampling) -> Iterator[ImageItem | Problem]:

@@ -119,18 +119,18 @@ def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
     text = str(pool)
     if is_url(text):
         return RemoteSource(text if text.endswith("://") else text.rstrip("/"))
-    text, sampling = split_sampling(text, every)
+    text, sampling = split_sampling(text, ONE_A_SECOND if every is None else every)
     path = Path(os.path.abspath(text))  # noqa: PTH100  (links stay as the user wrote them)
     if path.is_dir():
         return FolderSource(str(path), sampling)
     if path.is_file() and is_video(path):
         return VideoSource(str(path), sampling)
     if path.is_file() and path.suffix.lower() == ".txt":
-        return ListSource(path)
+        return ListSource(path, sampling)
     if path.is_file() and is_archive(path.name):
         return ArchiveSource(str(path))
     if _GLOB & set(text):
-        return GlobSource(str(path))
+        return GlobSource(str(path), sampling)
     raise DataError(f"{text}: {'not a pool' if path.exists() else 'no such pool'}, wanted {WANTED}")
 
 
@@ -173,9 +173,10 @@ class FolderSource:
 
 @dataclass(frozen=True, slots=True)
 class GlobSource:
-    """All images that a pattern meets, and the members of archives that it meets."""
+    """All images that a pattern meets, members of archives and frames of videos among them."""
 
     name: str
+    sampling: Sampling = ONE_A_SECOND
 
     @property
     def prefix(self) -> str:
@@ -187,21 +188,23 @@ class GlobSource:
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the images in the order of the file system."""
         found = glob.iglob(self.name, recursive=True)  # noqa: PTH207  (lazy, absolute)
-        return _expand(found)
+        return _expand(found, self.sampling)
 
     def count(self) -> int | None:
         """Unknown: an archive may be among the files."""
         return None
 
     def holds(self, image: str) -> bool:
-        """Say whether the pattern meets the image or the archive that it is in."""
-        path = Path((split_member(image) or (image, ""))[0])
+        """Say whether the pattern meets the image, or the archive, video or picture that it is in."""
+        path = Path(file_of(image))
         return path.exists() and str(path) in set(glob.iglob(self._narrowed(path), recursive=True))  # noqa: PTH207
 
     def _narrowed(self, path: Path) -> str:
         """Return the pattern with its last part replaced by the file's name where that matches."""
         folder, last = os.path.split(self.name)
-        return os.path.join(folder, path.name) if path.match(last) else self.name  # noqa: PTH118
+        if last == "**" or not path.match(last):
+            return self.name
+        return os.path.join(folder, glob.escape(path.name))  # noqa: PTH118
 
 
 @dataclass(frozen=True)
@@ -210,10 +213,11 @@ class ListSource:
 
     They are in the working folder where the first of them are there and not beside the file. A line may
     also name a folder, a glob, an archive, or an image in an archive or behind a URL; ``#`` begins a
-    comment, unless a file is called so.
+    comment, unless a file is called so. An image that several lines name is one image.
     """
 
     path: Path
+    sampling: Sampling = ONE_A_SECOND
 
     @property
     def name(self) -> str:
@@ -227,15 +231,20 @@ class ListSource:
 
     def items(self) -> Iterator[ImageItem | Problem]:
         """Yield the images in the order of the file."""
+        seen: set[str] = set()
         for line in self._lines():
-            part = _part_of(line)
-            yield from _expand([line]) if part is None else _any_of(part)
+            part = self._part_of(line)
+            for item in _expand([line]) if part is None else _any_of(part):
+                name = str(item) if isinstance(item, Problem) else item.name
+                if name not in seen:
+                    seen.add(name)
+                    yield item
 
     def count(self) -> int | None:
         """Count the images; ``None`` when a line names an archive, a glob or a folder behind a URL."""
         total = 0
-        for line in self._lines():
-            part = _part_of(line)
+        for line in dict.fromkeys(self._lines()):
+            part = self._part_of(line)
             more = 1 if part is None else part.count()
             if more is None:
                 return None
@@ -248,11 +257,11 @@ class ListSource:
 
     @cached_property
     def _images(self) -> frozenset[str]:
-        return frozenset(line for line in self._lines() if _part_of(line) is None)
+        return frozenset(line for line in self._lines() if self._part_of(line) is None)
 
     @cached_property
     def _parts(self) -> tuple[Source, ...]:
-        parts = (_part_of(line) for line in self._lines())
+        parts = (self._part_of(line) for line in self._lines())
         return tuple(part for part in parts if part is not None)
 
     @cached_property
@@ -268,6 +277,9 @@ class ListSource:
             return self.path.parent
         _log.warning("%s: names are relative to the working folder %s", self.path, Path.cwd())
         return Path.cwd()
+
+    def _part_of(self, line: str) -> Source | None:
+        return _part_of(line, self.sampling)
 
     def _lines(self) -> Iterator[str]:
         return (self._full(text) for text in self._texts())
@@ -466,35 +478,41 @@ def _folder_prefix(folder: str) -> str:
     return os.path.join(folder, "")  # noqa: PTH118  (Path drops the separator)
 
 
-def _part_of(line: str) -> Source | None:
-    """Return the source that a line of a list names; ``None`` for one image (or what is none)."""
-    if split_frame(line) or split_crop(line):
+def _part_of(line: str, sampling: Sampling) -> Source | None:
+    """Return the source that a line of a list names; ``None`` for one image (or what is none).
+
+    Args:
+        sampling: which frames of videos are taken, where the line does not say.
+    """
+    if split_frame(line) or split_crop(line) or split_member(line):
         return None
-    place, sampling = split_sampling(line)
-    if is_video(place) and not _is_glob(place):
+    place, sampling = split_sampling(line, sampling)
+    if _is_glob(place):
+        return GlobSource(place, sampling)
+    if is_video(place):
         return VideoSource(place, sampling)
-    if split_member(line) or has_picture_name(line):
-        return GlobSource(line) if _is_glob(line) else None
+    if has_picture_name(line):
+        return None
     if is_url(line):
         return open_source(line)
-    if os.path.isdir(line):  # noqa: PTH112 (a name may be too long)
-        return FolderSource(line)
-    if is_archive(line) and not _is_glob(line):
-        return ArchiveSource(line)
-    return GlobSource(line) if _is_glob(line) else None
+    if os.path.isdir(place):  # noqa: PTH112 (a name may be too long)
+        return FolderSource(place, sampling)
+    return ArchiveSource(line) if is_archive(line) else None
 
 
 def _is_glob(line: str) -> bool:
     return bool(_GLOB & set(line)) and not is_url(line) and not os.path.exists(line)  # noqa: PTH110
 
 
-def _expand(names: Iterable[str], *, strict: bool = True) -> Iterator[ImageItem | Problem]:
+def _expand(
+    names: Iterable[str], sampling: Sampling = ONE_A_SECOND, *, strict: bool = True
+) -> Iterator[ImageItem | Problem]:
     """Yield the images of names and of archives among them; ``strict``: other names are problems."""
     for name in names:
         if is_archive(name):
             yield from iter_members(name)
         elif is_video(name) and not is_url(name):
-            yield from iter_video(name, ONE_A_SECOND)
+            yield from iter_video(name, sampling)
         elif has_picture_name(name) or split_frame(name) or split_crop(name):
             yield open_image(name)
         elif strict and not os.path.isdir(name):  # noqa: PTH112
