@@ -6,6 +6,7 @@ import functools
 import http.server
 import io
 import json
+import os
 import shutil
 import tarfile
 import threading
@@ -502,3 +503,30 @@ def test_an_archive_that_has_changed_is_unpacked_anew(tmp_path: Path) -> None:
         (record,) = load_pool(tmp_path / "pool.zip", tmp_path / "run" / "pool").records
         assert Image.open(record.path).getpixel((0, 0)) == colour
         assert record.path.is_relative_to(tmp_path / "run" / "pool")  # whatever the archive says
+
+
+@pytest.mark.parametrize("kind", ["glob", "list"])
+def test_an_archive_among_others_that_has_changed_is_unpacked_anew(
+    tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "pool.txt").write_text("first.zip\nsecond.zip\n")
+    pool = {"glob": f"{tmp_path}/*.zip", "list": str(tmp_path / "pool.txt")}[kind]
+    pack(tmp_path / "first.zip", (200, 0, 0))
+    pack(tmp_path / "second.zip", (0, 0, 200))
+    for colour in ((200, 0, 0), (0, 200, 0)):
+        pack(tmp_path / "first.zip", colour)
+        records = load_pool(pool, tmp_path / "run" / "pool").records
+        assert [Image.open(r.path).getpixel((0, 0)) for r in records] == [colour, (0, 0, 200)]
+    seen = {record.path: record.path.stat() for record in records}
+    again = load_pool(pool, tmp_path / "run" / "pool").records
+    assert {record.path: record.path.stat() for record in again} == seen  # none was written again
+
+
+def pack(archive: Path, colour: tuple[int, int, int]) -> None:
+    """Write an archive with one picture, dated anew."""
+    Image.new("RGB", (8, 8), colour).save(archive.with_suffix(".png"))
+    before = archive.stat().st_mtime_ns if archive.exists() else 0
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(archive.with_suffix(".png"), f"{archive.stem}.png")
+    now = max(archive.stat().st_mtime_ns, before + 1)  # clocks of file systems are coarse
+    os.utime(archive, ns=(now, now))

@@ -275,6 +275,18 @@ def test_training_gets_frames_as_files_with_the_same_pixels(tmp_path: Path) -> N
     assert rank.group_of("folder/photo.png") == ""
 
 
+def test_frames_of_a_video_that_was_recorded_anew_are_extracted_anew(tmp_path: Path) -> None:
+    """Also where it is one of several in a folder."""
+    (tmp_path / "cams").mkdir()
+    write_video(tmp_path / "cams" / "b.mp4")
+    for shade in (60, 160):
+        write_video(tmp_path / "cams" / "a.mp4", [np.full((*SIZE[::-1], 3), shade, np.uint8)] * 20)
+        data = load_pool(tmp_path / "cams", tmp_path / "unpacked")
+        first = np.asarray(read_image(data.records[0].path))
+        assert data.records[0].path.name == "a.mp4#t=0.000.png"
+        assert first.mean() == pytest.approx(shade, abs=5)
+
+
 def test_the_commands_take_a_video(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """predict prints a line per frame; its rows are predictions of the same frames again."""
     video = write_video(tmp_path / "cam.mp4")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from hardmine.data.formats.image_files import image_problem, read_sizes
@@ -16,6 +18,7 @@ from hardmine.inference.image_loading import ImageItem, item_problem, path_of, r
 from hardmine.mining.sources.archives_and_videos import INSIDE
 from hardmine.mining.sources.pool_source import (
     Source,
+    file_of,
     name_inside,
     open_image,
     open_source,
@@ -30,7 +33,8 @@ def load_pool(
     """Return a pool's images as a dataset of files.
 
     Images in archives, in videos and behind URLs are written below ``unpack_to``, under their names
-    inside the pool, in a folder for each pool; what is there already is not written again.
+    inside the pool, in a folder for each pool. Each file gets the date of the archive or video that it
+    came from: what is there already is written again when that date is another one.
 
     Args:
         pool, every: as for :func:`~hardmine.mining.sources.pool_source.open_source`.
@@ -88,8 +92,9 @@ def local_files(names: Sequence[str], folder: Path) -> list[Path | Problem]:
 
 
 def _unpacked(source: Source, folder: Path | None) -> Iterator[Path | Problem]:
-    """Yield the files of a source, those written that are not on this machine yet."""
-    for item in read_ahead(_fresh(source, folder)):
+    """Yield the files of a source, those written that are not on this machine as they are now."""
+    date_of = cache(_date_of)  # as it was before anything was read
+    for item in read_ahead(_fresh(source, folder, date_of)):
         if isinstance(item, Problem):
             yield item
         elif item.read is None:
@@ -97,7 +102,15 @@ def _unpacked(source: Source, folder: Path | None) -> Iterator[Path | Problem]:
         elif folder is None:
             raise DataError(f"{source.name}: wanted images that are files on this machine")
         else:
-            yield _write(item, _place(source, item, folder))
+            yield _write(item, _place(source, item, folder), date_of(file_of(item.name)))
+
+
+def _date_of(file: str | Path) -> int | None:
+    """Return when a file was written, ns; ``None`` where there is none on this machine."""
+    try:
+        return Path(file).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _identity(source: Source) -> str:
@@ -108,14 +121,18 @@ def _identity(source: Source) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
-def _fresh(source: Source, folder: Path | None) -> Iterator[ImageItem | Problem]:
+def _fresh(
+    source: Source, folder: Path | None, date_of: Callable[[str], int | None]
+) -> Iterator[ImageItem | Problem]:
     """Yield the items of a source; what was unpacked before as the file that it is now."""
     for item in source.items():
         if isinstance(item, Problem) or item.read is None or folder is None:
             yield item
         else:
             place = _place(source, item, folder)
-            yield ImageItem(str(place)) if place.exists() else item
+            there, wanted = _date_of(place), date_of(file_of(item.name))
+            is_fresh = there is not None and wanted in (None, there)
+            yield ImageItem(str(place)) if is_fresh else item
 
 
 def _place(source: Source, item: ImageItem, folder: Path) -> Path:
@@ -131,11 +148,13 @@ def _safe_path(name: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def _write(item: ImageItem, place: Path) -> Path | Problem:
+def _write(item: ImageItem, place: Path, date: int | None = None) -> Path | Problem:
     try:
         write_bytes(place, read_item(item))
     except DataError as error:
         return item_problem(item, error)
+    if date is not None:
+        os.utime(place, ns=(date, date))
     return place
 
 
