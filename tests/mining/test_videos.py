@@ -261,6 +261,13 @@ def test_a_glob_of_videos_is_mined(tmp_path: Path) -> None:
     assert len(result.candidates) > 0
 
 
+def test_the_frames_of_a_video_can_be_excluded(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "cam.mp4")
+    result = hardmine.mine(GreenSquare(), video, exclude=[video], repeats=False)
+    assert not result.candidates
+    assert {known for _, known in result.leaks} == {one for one, _ in result.leaks} > set()
+
+
 def test_training_gets_frames_as_files_with_the_same_pixels(tmp_path: Path) -> None:
     video = write_video(tmp_path / "cam.mp4")
     data = load_pool(video, tmp_path / "unpacked", "2s")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from hardmine.data.images import has_picture_name
+from hardmine.data.video import is_video
 from hardmine.errors import DataError
 from hardmine.inference.image_loading import (
     ImageItem,
@@ -47,7 +49,7 @@ def list_excluded(exclude: Iterable[Dataset | Path | str], images: Path | None =
     """Return the names of the images that must not be mined.
 
     Args:
-        exclude: each a dataset, or what names one, or a folder, glob, list, archive or URL of images.
+        exclude: each a dataset, or what names one, or a picture, or whatever may be a pool.
         images: the folder of the images that label files among them name, where it is elsewhere.
 
     Raises:
@@ -63,19 +65,22 @@ def list_excluded(exclude: Iterable[Dataset | Path | str], images: Path | None =
 
 
 def _names(data: Dataset | Path | str, images: Path | None) -> Iterator[str]:
-    if isinstance(data, Dataset) or not _is_label_file(str(data)):
+    if not isinstance(data, Dataset) and has_picture_name(data) and Path(data).is_file():
+        yield str(Path(data).absolute())
+    elif isinstance(data, Dataset) or not _is_label_file(Path(data)):
         for item in open_source(data).items():
             if not isinstance(item, Problem):
                 yield item.name
-        return
-    from hardmine.data.load_dataset import load_splits
+    else:
+        from hardmine.data.load_dataset import load_splits
 
-    for part in load_splits(Path(data).resolve(), images=images).values():
-        yield from (str(record.path) for record in part.records)
+        for part in load_splits(Path(data).resolve(), images=images).values():
+            yield from (str(record.path) for record in part.records)
 
 
-def _is_label_file(text: str) -> bool:
-    return Path(text).is_file() and not is_archive(text) and Path(text).suffix.lower() != ".txt"
+def _is_label_file(path: Path) -> bool:
+    of_images = path.suffix.lower() == ".txt" or is_archive(path.name) or is_video(path)
+    return path.is_file() and not of_images
 
 
 def _hash_images(names: Sequence[str]) -> list[int | None]:
