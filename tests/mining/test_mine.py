@@ -180,6 +180,24 @@ def test_an_image_that_was_decided_on_is_not_handed_out_again(pool: Path, tmp_pa
     assert names(run(pool, top=1, out=tmp_path / "out")) == ["b"]
 
 
+def test_an_image_that_was_decided_on_is_known_through_a_link_too(
+    pool: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(pool)
+    first = run(pool, top=1, out=tmp_path / "out")
+    with PoolStore(tmp_path / "out" / "pool.sqlite") as store:
+        image = first.candidates[0].image
+        store.add_decisions([Decision(image, Verdict.EMPTY, "eve", "t", "m")])
+    linked = run(tmp_path / "link", top=1, out=tmp_path / "out")
+    assert names(linked) == ["b"]
+    assert linked.reasons[Reason.DECIDED] == 1
+    with PoolStore(tmp_path / "out" / "pool.sqlite") as store:
+        image = linked.candidates[0].image
+        assert image == str(tmp_path / "link" / "sub" / "b.png")  # as the user wrote it
+        store.add_decisions([Decision(image, Verdict.EMPTY, "eve", "t", "m")])
+    assert names(run(pool, out=tmp_path / "out")) == ["c", "d"]  # nor the copy of "b"
+
+
 def test_what_repeats_an_excluded_image_is_a_leak(pool: Path, tmp_path: Path) -> None:
     draw(tmp_path / "val" / "known.png", 150, 2)
     result = run(pool, exclude=[tmp_path / "val"])
@@ -189,6 +207,16 @@ def test_what_repeats_an_excluded_image_is_a_leak(pool: Path, tmp_path: Path) ->
         ("b", known),
         ("b_copy", known),
     ]
+
+
+def test_one_picture_can_be_excluded(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "known.png", 150, 2)
+    monkeypatch.chdir(tmp_path)
+    result = run(pool, exclude=["known.png"])
+    assert names(result) == ["a", "c", "d"]
+    assert {other for _, other in result.leaks} == {str(tmp_path / "known.png")}
 
 
 def test_unreadable_images_are_counted_and_the_rest_goes_on(pool: Path) -> None:

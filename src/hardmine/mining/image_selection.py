@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,6 +216,16 @@ class ImageSelector:
         return {**self.taken, **leaks}
 
     @cached_property
+    def _taken_really(self) -> Mapping[str, Rejection]:
+        return {os.path.realpath(image): why for image, why in self.taken.items()}
+
+    def _taken_of(self, images: Sequence[RankedImage]) -> Mapping[str, Rejection]:
+        """Return those of the images that were taken, also where a link gives them another name now."""
+        known = self._taken_really
+        real = {image.image: os.path.realpath(image.image) for image in images}
+        return {**self.taken, **{name: known[path] for name, path in real.items() if path in known}}
+
+    @cached_property
     def leaks(self) -> tuple[tuple[str, str], ...]:
         """Pairs (pool image, the excluded image that it repeats), whether it has an alarm or not."""
         return find_leaks(self._stored_ranking(), self.excluded)
@@ -229,8 +240,10 @@ class ImageSelector:
 
     def _walk(self, images: Sequence[RankedImage], count: int | None) -> RankingWalk:
         groups = self._near_duplicate_groups([image.score for image in images])
-        before = {groups[image]: image for image in self.taken if image in groups}
-        return RankingWalk(images, self.rank, count, groups, self.barred, before, self._features)
+        taken = self._taken_of(images)
+        before = {groups[image]: image for image in taken if image in groups}
+        barred = {**taken, **self.barred}
+        return RankingWalk(images, self.rank, count, groups, barred, before, self._features)
 
     def _near_duplicate_groups(self, rows: Sequence[PoolScore]) -> Mapping[str, int]:
         """Return the group of each of those images and of what was taken before."""
