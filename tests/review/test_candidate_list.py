@@ -220,7 +220,7 @@ def test_nothing_there_and_a_newer_store_are_one_clear_error(tmp_path: Path) -> 
     database = sqlite3.connect(run / "pool.sqlite")
     database.execute("PRAGMA user_version = 9")
     database.close()
-    with pytest.raises(DataError, match="pool store of version 9, this release reads 3"):
+    with pytest.raises(DataError, match="pool store of version 9, this release reads 4"):
         open_candidates(run)
 
 

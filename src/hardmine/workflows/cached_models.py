@@ -214,12 +214,12 @@ class CachedTraining:
         return TrainedModel(key, self.steps.root / "models" / key / name)
 
     def _key(self, inputs: dict[str, Any], dataset: Dataset, recipe: Recipe) -> str:
-        """Return the key of a training; what a run trained under a key of an earlier form keeps it."""
+        """Return the key of a training; one that was begun under a key of an earlier form keeps it."""
         without_pictures = {"data": dataset.fingerprint}
         whole_recipe = {**without_pictures, "recipe": _whole_training_part(recipe)}
         for form in (without_pictures, whole_recipe):
             former = fingerprint({**inputs, **form})
-            if (self.steps.root / "models" / former / "train.step.json").exists():
+            if (self.steps.root / "models" / former).exists():
                 inputs.update(form)
                 break
         return fingerprint(inputs)
