@@ -120,7 +120,7 @@ def test_the_fast_score_of_a_replaced_picture_is_forgotten(tmp_path: Path) -> No
     fast = PoolScore("a", 0.25, 1, -1, 0, 0, "m", exact=False), Detections.none()
     exact = score_of("a", 0.75), found(0.75)
     with PoolStore(tmp_path / "pool.sqlite") as store:
-        store.add_scores([fast], stamps={"a": "9 1"})
+        store.add_scores([fast])  # as in a store of an earlier version
         store.add_scores([exact], stamps={"a": "9 1"})
         assert store.score_pairs("m").tolist() == [[0.75, 0.25]]
         store.add_scores([exact], stamps={"a": "9 2"})

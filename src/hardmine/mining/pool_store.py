@@ -514,7 +514,9 @@ ON CONFLICT (model_id, image) DO UPDATE SET
     score = excluded.score, label = excluded.label, num_alarms = excluded.num_alarms,
     level = excluded.level, phash = excluded.phash, alarms = excluded.alarms,
     exact = excluded.exact,
-    first_cut = CASE WHEN excluded.exact AND COALESCE(excluded.stamp, scores.stamp) IS scores.stamp
+    first_cut = CASE
+        WHEN excluded.exact
+            AND COALESCE(excluded.stamp, scores.stamp) IS COALESCE(scores.stamp, excluded.stamp)
         THEN scores.first_cut ELSE excluded.first_cut END,
     stamp = COALESCE(excluded.stamp, scores.stamp)
 """
