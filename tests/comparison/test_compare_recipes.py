@@ -94,6 +94,10 @@ def test_a_finished_cell_is_found_and_not_trained_again(
     monkeypatch.setattr("hardmine.workflows.train_and_evaluate.train", fail)
     again = run(squares, variants, tmp_path / "out")
     assert again.to_dict() == first.to_dict()
+    picture = squares.records[0].path
+    Image.new("RGB", (48, 48), "red").save(picture)  # another picture under the same name
+    with pytest.raises((AssertionError, DataError), match="trained again"):
+        run(squares, variants, tmp_path / "out")
 
 
 def test_equal_recipes_of_other_names_share_their_cells(

@@ -184,7 +184,7 @@ def _key(
         "weights": start,
     }
     if variant.with_negatives and sets.train_negatives is not None:
-        values["train_negatives"] = sets.train_negatives.fingerprint
+        values["train_negatives"] = sets.fingerprint_of_train_negatives
     if sets.pool is not None:
         values["loop"] = {"rounds": options.rounds, **variant.loop}
     return fingerprint(values)
@@ -215,11 +215,17 @@ def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notif
         "categories": list(parts.train.categories),
         "left_out": list(good.leak_lines()),
     }
-    stamp = fingerprint(
-        [train.fingerprint, good.val.fingerprint, good.held_out.fingerprint, str(pool)]
+    measured = (train, good.val, good.held_out)
+    return Sets(
+        train,
+        good.val,
+        good.held_out if len(good.held_out) else None,
+        pool,
+        names,
+        fingerprint([*map(steps.identity, measured), str(pool)]),
+        mined if len(mined) else None,
+        steps.identity(mined),
     )
-    held = good.held_out if len(good.held_out) else None
-    return Sets(train, good.val, held, pool, names, stamp, mined if len(mined) else None)
 
 
 def _run_all(cells: Sequence[_Cell], jobs: int, notify: Notify) -> Iterator[CellResult]:

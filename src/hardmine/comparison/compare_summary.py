@@ -160,6 +160,7 @@ class Sets:
     fingerprint: str
     train_negatives: Dataset | None = None
     """Images without objects for the variants that train on them."""
+    fingerprint_of_train_negatives: str = ""
 
 
 def scores_of(cell: CellResult, sets: Sets) -> ArmScores:
