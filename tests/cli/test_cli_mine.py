@@ -19,6 +19,7 @@ from hardmine.inference.load_detector import load_detector
 from hardmine.mining.scan import Estimate, estimate_scan
 from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import save_checkpoint
+from review_world import decided
 from tiny_models import tiny_recipe
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -190,3 +191,29 @@ def test_ray_takes_an_address_and_never_the_pool(
     monkeypatch.setattr("hardmine.mine", mine)
     assert cli(f"mine tiny.safetensors {words} --out o")[0] == failures.USAGE
     assert asked == [("pool", address)]
+
+
+def test_verdicts_that_are_typed_in_are_taken_into_the_store_first(cli: Cli, work: Path) -> None:
+    words = "mine tiny.safetensors pool --runtime torch --min-score 0 --out o --top"
+    sheet = Path("o/candidates.csv")
+    assert cli(f"{words} 4")[0] == 0
+    first = sheet.read_text().splitlines()
+    sheet.write_text("\n".join([first[0], first[1] + "empty", first[2] + "unsure", *first[3:]]))
+    assert cli(f"{words} 4 --dry-run")[0] == 0
+    assert decided(work / "o") == {}  # a dry run writes nothing
+    code, _, err = cli(f"{words} 6")
+    assert code == 0
+    assert "candidates.csv: 2 verdicts read, 2 of them new" in " ".join(err.split())
+    typed = [line.split(",")[0] for line in first[1:3]]
+    found = decided(work / "o")
+    assert {name: said for name, (said, _) in found.items()} == dict(
+        zip(typed, ("empty", "unsure"), strict=True)
+    )
+    again = [line.split(",")[0] for line in sheet.read_text().splitlines()[1:]]
+    assert len(again) == 6
+    assert not set(typed) & set(again)
+    sheet.write_text(sheet.read_text().replace(",0,\n", ",0,perhaps\n"))
+    code, _, err = cli(f"{words} 6")
+    assert code == failures.FAILURE
+    assert "candidates.csv:2: verdict 'perhaps', wanted one of" in " ".join(err.split())
+    assert "perhaps" in sheet.read_text()

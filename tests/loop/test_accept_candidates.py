@@ -71,6 +71,23 @@ def test_the_loop_waits_for_verdicts_and_goes_on_when_they_are_there(
     assert verdicts.count(Verdict.EMPTY) == 5
 
 
+def test_verdicts_typed_into_the_sheet_itself_stay_there(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    out, said = tmp_path / "run", tmp_path / "said.csv"
+    waiting = run(inputs, out, World(), rounds=1, accept=said).waiting
+    assert waiting is not None
+    fill_in(waiting.candidates, waiting.candidates, "empty")
+    filled = waiting.candidates.read_text()
+    assert run(inputs, out, World(), rounds=1, accept=said, resume=True).waiting is not None
+    assert waiting.candidates.read_text() == filled
+    lines = filled.splitlines()
+    waiting.candidates.write_text("\n".join(lines[:2]))  # a list of other images
+    run(inputs, out, World(), rounds=1, accept=said, resume=True)
+    assert waiting.candidates.read_text().count("\n") == len(lines)
+    assert (out / "candidates-round-1-old.csv").read_text() == "\n".join(lines[:2])
+
+
 def test_the_loop_goes_on_with_the_export_of_a_labelling_program(
     inputs: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -279,3 +279,56 @@ def test_nothing_is_left_to_hand_out_says_why(pool: Path, tmp_path: Path) -> Non
     assert "; 2 handed out before" in line
     assert "; 1 decided on by a person" in line
     assert "; 2 score below --min-score" in line
+
+
+# What a person typed into the list of before.
+
+
+def fill_in(sheet: Path, *verdicts: str) -> str:
+    """Type verdicts into the first rows of a list; return what it says then."""
+    lines = sheet.read_text().splitlines()
+    typed = [line + said for line, said in zip(lines[1:], verdicts, strict=False)]
+    text = "\n".join([lines[0], *typed, *lines[1 + len(typed) :]]) + "\n"
+    sheet.write_text(text)
+    return text
+
+
+def test_a_list_with_verdicts_is_kept_beside_the_one_that_replaces_it(
+    pool: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sheet = tmp_path / "out" / "candidates.csv"
+    for old in ("candidates-old", "candidates-old-2"):
+        run(pool, top=2, out=sheet.parent)
+        caplog.clear()
+        filled, boxes = fill_in(sheet, "empty"), sheet.with_suffix(".json").read_text()
+        run(pool, top=3, out=sheet.parent)
+        assert sheet.read_text().count("\n") == 4
+        assert sheet.with_name(f"{old}.csv").read_text() == filled
+        assert sheet.with_name(f"{old}.json").read_text() == boxes
+        assert caplog.messages == [
+            f"{sheet}: the list of before, with 1 verdict filled in, is kept as {old}.csv"
+        ]
+    run(pool, top=2, out=sheet.parent)  # nothing is filled in: nothing to keep
+    assert len(list(sheet.parent.glob("*.csv"))) == 3
+
+
+def test_a_list_is_not_replaced_by_an_empty_one_without_a_word(
+    pool: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sheet = tmp_path / "out" / "candidates.csv"
+    run(pool, out=sheet.parent)
+    full = sheet.read_text()
+    for _ in range(2):  # the second time there is only an empty list to replace
+        assert names(run(pool, out=sheet.parent, eye=Eye("next"))) == []
+        assert sheet.read_text().count("\n") == 1
+        assert sheet.with_name("candidates-old.csv").read_text() == full
+    assert caplog.messages == [f"{sheet}: the list of before is kept as candidates-old.csv"]
+    assert not sheet.with_name("candidates-old-2.csv").exists()
+
+
+def test_a_list_that_cannot_be_read_is_kept_too(pool: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "out" / "candidates.csv"
+    run(pool, top=2, out=sheet.parent)
+    sheet.write_text("verdict,verdict,something else\nempty,,\n")
+    run(pool, top=2, out=sheet.parent)
+    assert sheet.with_name("candidates-old.csv").is_file()

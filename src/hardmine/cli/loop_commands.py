@@ -47,6 +47,7 @@ def mine(
     import hardmine
     from hardmine.cli.console import show_mining
     from hardmine.mining.mine import explain as explain_one
+    from hardmine.review.run_review import take_in_verdicts
 
     console = talk.console()
     with console.progress() as step:
@@ -58,6 +59,7 @@ def mine(
                 detector, pool, explain, options=request, out=out, progress=step
             )
         else:
+            take_in_verdicts(out)
             result = hardmine.mine(detector, pool, options=request, out=out, progress=step)
     if dry_run:
         console.result(found)

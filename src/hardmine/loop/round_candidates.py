@@ -31,6 +31,8 @@ from hardmine.loop.stopping import RoundPoint
 from hardmine.mining.candidates_file import (
     Candidate,
     candidate_of,
+    keep_list,
+    lists_images,
     read_rows,
     write_candidates,
     write_rows,
@@ -577,7 +579,9 @@ class Acceptance:
             for row in read_rows(part.folder / "candidates.csv"):
                 if row["image"] in wanted:
                     rows.setdefault(row["image"], row)
-        write_rows(sheet, rows.values())
+        if not lists_images(sheet, rows):  # else verdicts that are typed in stay
+            keep_list(sheet)
+            write_rows(sheet, rows.values())
 
     def _states(self, images: Sequence[str]) -> dict[str, ImageState]:
         decided = self.store.decisions()

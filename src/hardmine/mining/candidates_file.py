@@ -8,12 +8,14 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hardmine.data.convert import convert
+from hardmine.data.formats.csv_boxes import column_of, csv_body
 from hardmine.data.images import image_size
 from hardmine.data.quality.usable_data import load_usable
 from hardmine.detections import Detections
@@ -140,6 +142,93 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def read_sheet(
+    path: Path, wanted: Sequence[str] = ("image",)
+) -> list[tuple[int, dict[str, str | None]]]:
+    """Return the rows of a CSV that a person may have edited, each with the number of its line.
+
+    The columns may be separated by whatever a spreadsheet writes, and their names in any case.
+
+    Raises:
+        DataError: it cannot be read, or lacks one of the ``wanted`` columns or has it twice.
+    """
+    try:
+        whole = read_text(path)
+        delimiter, text = csv_body(whole)
+        before = whole.removesuffix(text).count("\n")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        written = [str(name).strip() for name in reader.fieldnames or ()]
+        names = [name.lower().replace(" ", "_") for name in written]
+        if "image" not in names:  # under another of the usual names
+            names = ["image" if column_of(name) == "image" else name for name in names]
+        if not all(names.count(name) == 1 for name in wanted):
+            raise DataError(
+                f"{path}:{before + 1}: got columns {written}, wanted {' and '.join(wanted)}, each once"
+            )
+        reader.fieldnames = names
+        return [(before + reader.line_num, row) for row in reader]
+    except (OSError, TextError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def verdict_in(row: Mapping[str, str | None]) -> str:
+    """Return the verdict of a row of :func:`read_sheet`, as it was typed; "" without one."""
+    typed = (row.get("verdict") or "").strip()
+    return "" if typed.lower() == "nan" else typed  # as pandas writes an empty cell
+
+
+def num_verdicts(path: Path) -> int:
+    """Return how many rows of a CSV have a verdict filled in; 0 for a file that is not there.
+
+    Raises:
+        DataError: as :func:`read_sheet`.
+    """
+    if not path.is_file():
+        return 0
+    return sum(bool(verdict_in(row)) for _, row in read_sheet(path))
+
+
+def lists_images(path: Path, images: Iterable[str]) -> bool:
+    """Return whether a list is there and names exactly these images, in this order."""
+    try:
+        return [row["image"] for _, row in read_sheet(path)] == list(images)
+    except DataError:
+        return False
+
+
+def keep_list(path: Path, *, if_any: bool = False) -> None:
+    """Rename a list that is about to be replaced, where verdicts are filled in, and say so.
+
+    It and the JSON file beside it are then called ``candidates-old.csv`` (or ``-old-2``). One that
+    cannot be read may have verdicts, and is kept too.
+
+    Args:
+        if_any: keep any list that has a row.
+    """
+    if not path.is_file():
+        return
+    try:
+        number = num_verdicts(path)
+        filled = f", with {number} verdict{'' if number == 1 else 's'} filled in," if number else ""
+        is_kept = bool(number) or (if_any and bool(read_sheet(path)))
+    except DataError:
+        filled, is_kept = ", which cannot be read,", True
+    if is_kept:
+        old = _rename(path)
+        _log.warning("%s: the list of before%s is kept as %s", path, filled, old.name)
+
+
+def _rename(path: Path) -> Path:
+    """Give a list and the JSON file beside it a free name; return the new one."""
+    ends = (".csv", ".json")
+    names = (f"{path.stem}-old{'' if n == 1 else f'-{n}'}" for n in count(1))
+    free = next(n for n in names if not any(path.with_name(n + end).exists() for end in ends))
+    for end in reversed(ends):
+        if path.with_suffix(end).is_file():
+            path.with_suffix(end).rename(path.with_name(free + end))
+    return path.with_name(f"{free}.csv")
+
+
 def candidate_of(
     score: PoolScore,
     store: PoolStore,
@@ -166,6 +255,8 @@ def write_candidates(
 ) -> Path:
     """Write ``candidates.csv`` (verdicts to be filled in) and ``candidates.json`` (with boxes).
 
+    Files that are there are replaced; those with verdicts filled in are kept under another name.
+
     Args:
         name: what the two files are called.
         facts: further values for the head of the JSON file.
@@ -173,9 +264,10 @@ def write_candidates(
     Returns:
         Path: the CSV file.
     """
+    path = folder / f"{name}.csv"
+    keep_list(path)
     rows = [candidate.to_dict(categories) for candidate in candidates]
     write_json(folder / f"{name}.json", {**facts, "candidates": rows})
-    path = folder / f"{name}.csv"
     write_rows(
         path, [{column.name: column.value(each) for column in COLUMNS} for each in candidates]
     )

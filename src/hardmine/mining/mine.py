@@ -16,7 +16,7 @@ from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.files import clear_disk_errors
 from hardmine.inference.image_loading import path_of
-from hardmine.mining.candidates_file import candidate_of, write_candidates
+from hardmine.mining.candidates_file import candidate_of, keep_list, write_candidates
 from hardmine.mining.image_selection import ImageSelector, Reason, Rejection, Selected
 from hardmine.mining.mine_options import RULES, MineOptions
 from hardmine.mining.pool_leaks import list_excluded
@@ -156,7 +156,8 @@ def mine(
             :class:`~hardmine.mining.mine_options.MineOptions` and of its ``rank`` is a keyword too,
             such as ``top=30`` or ``min_score=0.2``.
         out: folder for ``candidates.csv``, ``candidates.json`` and the store ``pool.sqlite``, from
-            which a killed scan goes on; nothing is kept when not given.
+            which a killed scan goes on; nothing is kept when not given. A list that is there is kept as
+            ``candidates-old.csv`` where verdicts are filled in, or the new one is empty.
         device: where a detector that is named runs; chosen when not given.
         progress: called with (what, done, total) as the work goes; a total of 0 is unknown.
 
@@ -299,6 +300,7 @@ def _write(selector: ImageSelector, folder: Path, result: MiningResult) -> None:
         candidate_of(score, scanned.store, names, rank, scanned.source, result.similar[score.image])
         for score in result.candidates
     ]
+    keep_list(folder / "candidates.csv", if_any=not rows)
     videos: dict[str, Any] = {}
     if result.video_hours is not None:
         videos = {"video_hours": result.video_hours, "firing_frames": result.firing_frames}

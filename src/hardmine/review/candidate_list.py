@@ -14,10 +14,10 @@ import msgspec
 from hardmine.data.formats.image_files import relative_name
 from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.doubtful_labels import DoubtfulLabels
+from hardmine.mining.candidates_file import read_sheet
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import LABELS, PoolStore, StoredDecision
 from hardmine.mining.sources.remote import is_url
-from hardmine.review.verdicts import read_sheet
 from hardmine.types import F32, I64, Dataset, Verdict
 
 CANDIDATES, SECOND_LOOK, SET_ASIDE, FIRES = "candidates", "second_look", "set_aside", "fires"

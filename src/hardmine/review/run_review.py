@@ -5,20 +5,21 @@ from __future__ import annotations
 import errno
 import gc
 import getpass
+import logging
 import socket
 import sys
 import tempfile
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 
 from hardmine.data.convert import convert
 from hardmine.data.images import image_size
-from hardmine.errors import DataError, MissingExtraError
-from hardmine.mining.candidates_file import HandOver
+from hardmine.errors import NOTICE, DataError, MissingExtraError
+from hardmine.mining.candidates_file import HandOver, num_verdicts
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
 from hardmine.review.candidate_list import CandidateList, Item, open_candidates, run_of
@@ -26,12 +27,13 @@ from hardmine.review.decisions import DecisionDesk
 from hardmine.review.labelling_files import is_labelling_file
 from hardmine.review.request_guard import Access
 from hardmine.review.review_options import PORT, ReviewOptions
-from hardmine.review.verdicts import has_verdicts, read_verdicts, store_verdicts
-from hardmine.types import F32, Dataset, ImageRecord, ImageState, Problem, Verdict
+from hardmine.review.verdicts import has_verdicts, new_decisions, read_verdicts
+from hardmine.types import F32, Dataset, Decision, ImageRecord, ImageState, Problem, Verdict
 
 _TRIES = 20
 """Ports that are tried from :data:`PORT` on."""
 Say = Callable[[str], None]
+_log = logging.getLogger("hardmine")
 
 
 def serve_review(target: Path, options: ReviewOptions, say: Say, note: Say) -> None:
@@ -101,24 +103,65 @@ def _long_lived() -> Iterator[None]:
 
 
 def open_listed(target: Path) -> CandidateList:
-    """Return what there is to look at; verdicts of a given file go into the store.
+    """Return what there is to look at; verdicts of a file go into the store.
 
     Args:
-        target: as for :func:`open_candidates`; or a labelling program's file in a run's folder.
+        target: as for :func:`read_listed`.
+
+    Raises:
+        DataError: as :func:`read_listed`.
+    """
+    listed, fresh = read_listed(target)
+    if fresh:
+        with PoolStore(listed.store, beside_a_run=True) as store:
+            store.add_decisions(fresh)
+    return listed
+
+
+def read_listed(target: Path) -> tuple[CandidateList, list[Decision]]:
+    """Return what there is to look at, and the verdicts of a file that the store lacks; write nothing.
+
+    Args:
+        target: as for :func:`open_candidates`; or a labelling program's file in a run's folder. Of a
+            folder, what is filled in in its ``candidates.csv`` counts.
 
     Raises:
         DataError: as :func:`open_candidates`, and for a verdict that contradicts one of the page.
     """
     is_labelled = target.is_file() and is_labelling_file(target)
     listed = open_candidates(run_of(target) if is_labelled else target)
-    file = target if is_labelled else listed.csv
-    if file is not None and (is_labelled or has_verdicts(file)):
-        known = {text: item.path for item in listed.items for text in (item.name, item.path)}
-        verdicts = read_verdicts(file, known)
-        models = {item.path: item.model_id for item in listed.items}
-        with PoolStore(listed.store, beside_a_run=True) as store:
-            store_verdicts(store, verdicts, str(file), next(iter(models.values()), ""))
-    return listed
+    file = target if is_labelled else _sheet(target, listed)
+    if file is None:
+        return listed, []
+    known = {text: item.path for item in listed.items for text in (item.name, item.path)}
+    verdicts = read_verdicts(file, known)
+    model_id = next((item.model_id for item in listed.items), "")
+    with ExitStack() as stack:
+        store = None
+        if listed.store.is_file():
+            store = stack.enter_context(PoolStore(listed.store, read_only=True))
+        fresh = new_decisions(store, verdicts, str(file), model_id)
+    _log.log(NOTICE, "%s: %d verdicts read, %d of them new", file, len(verdicts), len(fresh))
+    return listed, fresh
+
+
+def _sheet(target: Path, listed: CandidateList) -> Path | None:
+    """Return the CSV whose verdicts count: the one given, or the filled-in one of the folder given."""
+    if listed.csv is not None:
+        return listed.csv if has_verdicts(listed.csv) else None
+    sheet = target.resolve() / "candidates.csv"
+    return sheet if num_verdicts(sheet) else None
+
+
+def take_in_verdicts(run: Path) -> None:
+    """Take what is typed into a run's ``candidates.csv`` into its store, if anything is.
+
+    Raises:
+        DataError: as :func:`open_listed`.
+    """
+    sheet = run / "candidates.csv"
+    if num_verdicts(sheet):
+        open_listed(sheet)
 
 
 @contextmanager

@@ -6,16 +6,16 @@ What the programs' files say is read in `labelling_files`; which image a name me
 from __future__ import annotations
 
 import csv
-import io
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from hardmine.data.formats.csv_boxes import column_of, csv_body
+from hardmine.data.formats.csv_boxes import csv_body
 from hardmine.errors import DataError
-from hardmine.files import TextError, peek_text, read_text
+from hardmine.files import peek_text
+from hardmine.mining.candidates_file import read_sheet, verdict_in
 from hardmine.mining.pool_store import LABELS, PoolStore
 from hardmine.review.known_images import ROBOFLOW, KnownImages, base_name, read_copies
 from hardmine.review.labelling_files import (
@@ -61,12 +61,12 @@ def read_verdicts(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
     verdicts: dict[str, Said] = {}
     images = KnownImages(known, read_copies(path))
     for line, row in read_sheet(path, ("image", "verdict")):
-        name, said = (row.get("image") or "").strip(), (row.get("verdict") or "").strip()
+        name, said = (row.get("image") or "").strip(), verdict_in(row)
         if not name and not said:
             continue
         where = f"{path}:{line}"
         image = images.find(name, where, with_folders=True)
-        if said and said.lower() != "nan":  # as pandas writes an empty cell
+        if said:
             _add(verdicts, image, name, Said(_verdict(said, where), where))
     return verdicts
 
@@ -106,35 +106,6 @@ def _add(verdicts: dict[str, Said], image: str, name: str, said: Said) -> None:
         )
 
 
-def read_sheet(
-    path: Path, wanted: Sequence[str] = ("image",)
-) -> list[tuple[int, dict[str, str | None]]]:
-    """Return the rows of a CSV that a person may have edited, each with the number of its line.
-
-    The columns may be separated by whatever a spreadsheet writes, and their names in any case.
-
-    Raises:
-        DataError: it cannot be read, or lacks one of the ``wanted`` columns or has it twice.
-    """
-    try:
-        whole = read_text(path)
-        delimiter, text = csv_body(whole)
-        before = whole.removesuffix(text).count("\n")
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        written = [str(name).strip() for name in reader.fieldnames or ()]
-        names = [name.lower().replace(" ", "_") for name in written]
-        if "image" not in names:  # under another of the usual names
-            names = ["image" if column_of(name) == "image" else name for name in names]
-        if not all(names.count(name) == 1 for name in wanted):
-            raise DataError(
-                f"{path}:{before + 1}: got columns {written}, wanted {' and '.join(wanted)}, each once"
-            )
-        reader.fieldnames = names
-        return [(before + reader.line_num, row) for row in reader]
-    except (OSError, TextError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {error}") from error
-
-
 def has_verdicts(path: Path) -> bool:
     """Return whether a CSV has a column of verdicts."""
     delimiter, text = csv_body(peek_text(path))
@@ -150,15 +121,31 @@ def _verdict(said: str, where: str) -> Verdict:
 
 
 def store_verdicts(store: PoolStore, verdicts: Mapping[str, Said], who: str, model_id: str) -> int:
-    """Append the verdicts that differ from the latest on file; return how many those were.
+    """Append what :func:`new_decisions` returns; return how many those were.
+
+    Raises:
+        DataError: as :func:`new_decisions`.
+    """
+    fresh = new_decisions(store, verdicts, who, model_id)
+    store.add_decisions(fresh)
+    return len(fresh)
+
+
+def new_decisions(
+    store: PoolStore | None, verdicts: Mapping[str, Said], who: str, model_id: str
+) -> list[Decision]:
+    """Return the verdicts of a file that differ from the latest on file, as decisions.
 
     Boxes are added to a verdict that has none yet. What a person decided on the page after this file's
     verdict was taken in holds, and is named in a warning.
 
+    Args:
+        store: what is on file; ``None``: nothing is.
+
     Raises:
         DataError: the file contradicts a decision of the page, and nothing shows which of them is later.
     """
-    history = _history(store, verdicts)
+    history = {} if store is None else _history(store, verdicts)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     fresh: list[Decision] = []
     overruled: list[str] = []
@@ -180,9 +167,7 @@ def store_verdicts(store: PoolStore, verdicts: Mapping[str, Said], who: str, mod
     if overruled:
         some = ", ".join(overruled[:3]) + (" …" if len(overruled) > 3 else "")
         _log.warning("%s: %d verdicts were changed on the page: %s", who, len(overruled), some)
-    if fresh:
-        store.add_decisions(fresh)
-    return len(fresh)
+    return fresh
 
 
 def _adds_boxes(said: Decision, boxes: tuple[NamedBox, ...]) -> bool:
