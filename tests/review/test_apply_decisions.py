@@ -26,6 +26,7 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.review import apply_decisions as module
 from hardmine.review.apply_decisions import ApplyResult, apply_decisions, undo_apply
 from hardmine.types import Dataset, Decision, ImageRecord, ImageState, NamedBox, Verdict
+from review_world import decided, mined
 
 CLASSES = ("bottle", "can")
 BOX = NamedBox((8.0, 6.0, 40.0, 30.0), "can")
@@ -236,6 +237,50 @@ def test_a_dry_run_writes_nothing_and_says_the_same(data: Path, store: Path) -> 
     assert (planned.empty, planned.labelled) == (done.empty, done.labelled)
     assert "would be added" in str(planned)
     assert "--undo takes this back" in str(done)
+
+
+@pytest.fixture
+def typed(tmp_path: Path) -> Path:
+    """A run whose list has three images: the first is typed in as empty, the second as unsure."""
+    run = mined(tmp_path, 3)
+    lines = (run / "candidates.csv").read_text().splitlines()
+    text = "\n".join([lines[0], lines[1] + "empty", lines[2] + "unsure", lines[3]])
+    (run / "candidates.csv").write_text(text)
+    return run
+
+
+@pytest.mark.parametrize("name", ["", "candidates.csv"])
+def test_verdicts_of_the_list_count_and_those_that_lack_are_said(
+    splits: dict[str, Dataset], typed: Path, tmp_path: Path, name: str
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    result = apply_decisions(typed / name, data)
+    assert (len(result.empty), result.open) == (1, 1)
+    assert f"1 without a decision: hardmine review {typed / name}" in str(result)
+    with PoolStore(typed / "pool.sqlite") as store:
+        assert len(store.decisions()) == 2
+        store.add_decisions([said(tmp_path / "pool" / "pic-002.jpg", Verdict.IGNORE)])
+    assert "without a decision" not in str(apply_decisions(typed / name, data))
+
+
+@pytest.mark.parametrize("name", ["", "candidates.csv"])
+def test_a_dry_run_keeps_no_verdict_of_the_list(
+    splits: dict[str, Dataset], typed: Path, tmp_path: Path, name: str
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    result = apply_decisions(typed / name, data, dry_run=True)
+    assert (len(result.empty), result.open) == (1, 1)
+    assert decided(typed) == {}
+
+
+def test_a_dry_run_with_a_list_makes_no_store(
+    splits: dict[str, Dataset], typed: Path, tmp_path: Path
+) -> None:
+    (typed / "pool.sqlite").unlink()
+    data = write_yolo(splits, tmp_path / "data")
+    result = apply_decisions(typed / "candidates.csv", data, dry_run=True)
+    assert (len(result.empty), result.open) == (1, 1)
+    assert not (typed / "pool.sqlite").exists()
 
 
 def test_applying_again_adds_nothing_twice(data: Path, store: Path) -> None:

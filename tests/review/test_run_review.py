@@ -15,15 +15,16 @@ from PIL import Image
 
 from hardmine.cli.main import run as run_command
 from hardmine.data.splits.near_duplicates import perceptual_hash
-from hardmine.errors import ConfigError, DataError, MissingExtraError
+from hardmine.errors import NOTICE, ConfigError, DataError, MissingExtraError
+from hardmine.mining.candidates_file import write_candidates
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review import review_pictures
 from hardmine.review.candidate_list import open_candidates
 from hardmine.review.review_options import PORT, ReviewOptions
 from hardmine.review.review_pictures import Encoded, ReviewPictures, ThumbnailFile, what_is_wrong
-from hardmine.review.run_review import bind, open_listed, open_page, serve_review
+from hardmine.review.run_review import bind, open_listed, open_page, read_listed, serve_review
 from hardmine.types import Decision, Verdict
-from review_world import MODEL, draw, mined
+from review_world import CLASSES, MODEL, decided, draw, mined
 
 
 def test_a_port_that_is_taken_is_one_clear_error_when_it_was_asked_for() -> None:
@@ -114,6 +115,55 @@ def test_a_csv_that_contradicts_the_page_is_refused_before_the_page_opens(tmp_pa
     open_listed(sheet)
     with PoolStore(run / "pool.sqlite", read_only=True) as store:
         assert [said.who for said in store.decisions().values()] == ["ann", str(sheet)]
+
+
+def fill_in(sheet: Path, *verdicts: str) -> None:
+    """Type verdicts into the first rows of a list."""
+    lines = sheet.read_text().splitlines()
+    typed = [line + said for line, said in zip(lines[1:], verdicts, strict=False)]
+    sheet.write_text("\n".join([lines[0], *typed, *lines[1 + len(typed) :]]) + "\n")
+
+
+def test_what_is_typed_into_the_list_of_a_folder_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(NOTICE, "hardmine")
+    run = mined(tmp_path, 3)
+    open_listed(run)
+    assert caplog.messages == []  # nothing is filled in
+    fill_in(run / "candidates.csv", "empty", "unsure")
+    read_listed(run)
+    assert decided(run) == {}  # only read
+    open_listed(run)
+    who = str(run / "candidates.csv")
+    assert decided(run) == {"pic-000.jpg": ("empty", who), "pic-001.jpg": ("unsure", who)}
+    open_listed(run)
+    fill_in(run / "candidates.csv", "")
+    open_listed(run / "candidates.csv")
+    says = f"{who}: 2 verdicts read, "
+    assert caplog.messages == [
+        *[f"{says}2 of them new"] * 2,
+        *[f"{says}0 of them new"] * 2,
+    ]
+
+
+def test_a_list_that_was_kept_still_brings_its_verdicts(tmp_path: Path) -> None:
+    run = mined(tmp_path, 2)
+    fill_in(run / "candidates.csv", "empty")
+    write_candidates(run, [], CLASSES, model_id=MODEL)
+    open_listed(run / "candidates-old.csv")
+    assert list(decided(run)) == ["pic-000.jpg"]
+
+
+def test_the_page_says_how_many_pictures_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = mined(tmp_path, 3, similar={0: 2})
+    fill_in(run / "candidates.csv", "empty")
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+    told: list[str] = []
+    serve_review(run, ReviewOptions(port=0, open_browser=False), told.append, told.append)
+    assert told[0].startswith("3 pictures to look at, 2 of them without a decision: http://")
 
 
 def test_a_file_that_is_gone_or_became_another_picture_is_said(tmp_path: Path) -> None:

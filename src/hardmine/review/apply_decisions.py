@@ -40,6 +40,7 @@ from hardmine.files import plain_name, write_bytes, write_json
 from hardmine.inference.image_loading import path_of, read_item
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
+from hardmine.review.candidate_list import CANDIDATES
 from hardmine.review.labelling_files import SUFFIXES
 from hardmine.types import F32, Dataset, Decision, ImageState
 
@@ -77,6 +78,8 @@ class ApplyResult:
         skipped: images that were not added, each with the reason.
         undecided: how many images have another verdict (unsure, ignore, an object without a box).
         journal: what :func:`undo_apply` reads; None when nothing was written.
+        store: what the decisions were read from.
+        open: how many candidates there have no decision yet; near-duplicates count once.
     """
 
     data: Path
@@ -87,6 +90,8 @@ class ApplyResult:
     undecided: Mapping[str, int]
     dry_run: bool
     journal: Path | None = None
+    store: Path | None = None
+    open: int = 0
 
     def __str__(self) -> str:
         verb = "would be added" if self.dry_run else "added"
@@ -97,6 +102,8 @@ class ApplyResult:
         reasons = Counter(each.reason.partition(":")[0] for each in self.skipped)
         lines += [f"not added, {count}: {reason}" for reason, count in reasons.items()]
         lines += [f"not added, {count}: {what}" for what, count in self.undecided.items()]
+        if self.open:
+            lines.append(f"{self.open} without a decision: hardmine review {self.store}")
         if self.journal is not None:
             lines.append("hardmine apply … --undo takes this back")
         return "\n".join(lines)
@@ -138,13 +145,14 @@ def apply_decisions(
 
     Args:
         store: the folder of ``mine`` or of a loop, its ``pool.sqlite``, a ``candidates.csv`` with
-            verdicts, or a labelling program's file in that folder (verdicts go into the store first).
+            verdicts, or a labelling program's file in that folder. Verdicts of a file, and of the
+            ``candidates.csv`` of a folder, go into the store first.
         data: the data set.
         how: copy the images, make hard links, or leave them where they are (reference): YOLO and VOC
             get symbolic links, COCO and CSV name them by path, relative where they lie below the data
             set. Images in archives, videos and behind URLs are always copied.
         images: the folder of the data set's images, where it is not found beside the labels.
-        dry_run: write nothing.
+        dry_run: write nothing; verdicts of a file count and do not go into the store.
 
     Returns:
         ApplyResult: what was added and what was not, with reasons.
@@ -164,7 +172,7 @@ def apply_decisions(
     root = _root_of(Path(data))
     if not dry_run:
         _take_back_unfinished(root)
-    decisions, phash_of = _decided(Path(store))
+    decisions, phash_of, waiting = _decided(Path(store), dry_run)
     splits = load_usable(data, images=images)
     plan = _plan(decisions, phash_of, splits, data, images, how)
     undecided = Counter(_why_not(d) for d in decisions.values() if not _is_added(d))
@@ -182,6 +190,8 @@ def apply_decisions(
         dict(undecided),
         dry_run,
         journal,
+        Path(store),
+        waiting,
     )
 
 
@@ -212,24 +222,32 @@ def undo_apply(data: Path | str) -> int:
     return _take_back(root, journals[-1])
 
 
-def _decided(target: Path) -> tuple[dict[str, Decision], dict[str, int]]:
-    """Return the latest decision on each image, and the hash that mining saw."""
-    if target.is_file() and target.suffix.lower() in (".csv", *SUFFIXES):
-        from hardmine.review.run_review import open_listed
+def _decided(target: Path, dry_run: bool) -> tuple[dict[str, Decision], dict[str, int], int]:
+    """Return the latest decision on each image, the hash that mining saw, how many images have none.
 
-        target = open_listed(target).store
+    Verdicts of a file go into the store first; in a dry run they only count.
+    """
+    from hardmine.review.run_review import open_listed, read_listed
+
+    is_file = target.is_file() and target.suffix.lower() in (".csv", *SUFFIXES)
     path = target / "pool.sqlite" if target.is_dir() else target
-    if not path.is_file():
+    if not is_file and not path.is_file():
         raise DataError(
             f"{path}: no such pool store; wanted the folder of mine or of a loop, or a file in it "
             "(hardmine convert FOLDER OUT --to coco makes one of a folder of labels)"
         )
-    with PoolStore(path, read_only=True) as store:
-        decisions = store.decisions()
-        seen = {
-            image: store.find(decision.model_id, image) for image, decision in decisions.items()
-        }
-    return decisions, {image: row.phash for image, row in seen.items() if row is not None}
+    listed, fresh = read_listed(target) if dry_run else (open_listed(target), [])
+    decisions = {each.image: each for each in fresh}
+    phash_of: dict[str, int] = {}
+    if listed.store.is_file():
+        with PoolStore(listed.store, read_only=True) as store:
+            decisions = store.decisions() | decisions
+            for image, decision in decisions.items():
+                row = store.find(decision.model_id, image)
+                if row is not None:
+                    phash_of[image] = row.phash
+    handed_out = {i.path for i in listed.items if i.queue == CANDIDATES and i.leader < 0}
+    return decisions, phash_of, len(handed_out - decisions.keys())
 
 
 def _is_added(decision: Decision) -> bool:

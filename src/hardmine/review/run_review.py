@@ -74,7 +74,12 @@ def serve_review(target: Path, options: ReviewOptions, say: Say, note: Say) -> N
             h11_max_incomplete_event_size=16384,
             timeout_graceful_shutdown=2,
         )
-        say(f"{len(listed)} pictures to look at: {access.url}  (Ctrl+C ends)")
+        items = (item for item in listed.items if item.leader < 0)
+        left = sum(not item.is_settled(desk.latest(item)) for item in items)
+        say(
+            f"{len(listed)} pictures to look at, {left} of them without a decision: {access.url}  "
+            "(Ctrl+C ends)"
+        )
         if access.token is not None:
             note("the page is served beyond this machine: whoever has this address can decide")
         if options.open_browser:
