@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from collections import Counter
@@ -182,7 +183,9 @@ def test_decisions_are_read_back_from_the_data_set(data: Path, store: Path) -> N
         assert load_splits(data)["val"].fingerprint == before["val"]
         assert any("near-copy of an image of val" in each.reason for each in result.skipped)
     assert any("near-copy of one that is added" in each.reason for each in result.skipped)
-    assert result.undecided == {"the verdict is unsure": 1}
+    assert [(Path(each.image).stem, each.reason) for each in result.undecided] == [
+        ("d", "the verdict is unsure")
+    ]
 
 
 def test_pycocotools_reads_what_was_added(
@@ -466,6 +469,31 @@ def test_what_is_measured_on_is_never_added_to(
         apply_decisions(store, data)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("val", ["images/train", "images"])
+def test_where_the_validation_part_holds_the_training_part_it_is_said(
+    splits: dict[str, Dataset],
+    store: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    val: str,
+    dry_run: bool,
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    apply_decisions(store, data, dry_run=True)
+    assert caplog.messages == []
+    data.write_text(data.read_text().replace("val: images/val", f"val: {val}"))
+    result = apply_decisions(store, data, dry_run=dry_run)
+    assert result.empty
+    assert caplog.messages == [
+        f"{data}: val holds every image of train, so that what is added there is measured on too; "
+        "'hardmine split' makes a validation part of its own"
+    ]
+    if not dry_run:
+        added = {record.path.name for record in load_splits(data)["val"].records}
+        assert set(result.empty) <= added
+
+
 def test_other_formats_are_named_with_the_way_on(
     splits: dict[str, Dataset], store: Path, tmp_path: Path
 ) -> None:
@@ -493,9 +521,15 @@ def test_the_command(
     assert "not added, 3: was added before" in out
     assert "near-copy of an image of val" in err
     assert "was added before" not in err  # one line for each only when asked for
-    assert "--verbose names all" in err
+    counted = sum(int(number) for number in re.findall(r"not added, (\d+):", out))
+    assert counted == 6  # three that were added, two near-copies, an unsure one
+    assert "--verbose names all 6 that were not added" in " ".join(err.split())
     assert run(["apply", str(store), str(data), "--verbose"]) == 0
-    assert capsys.readouterr().err.count("was added before") == 3
+    err = " ".join(capsys.readouterr().err.split())
+    assert err.count("was added before") == 3
+    assert err.count("d.png: the verdict is unsure") == 1
+    assert err.count(".png: ") >= counted
+    assert "--verbose" not in err
     monkeypatch.setattr(loop_commands, "MAX_NAMED", 0)
     assert run(["apply", str(store), str(data)]) == 0
     assert "near-copy of" not in capsys.readouterr().err
@@ -506,7 +540,8 @@ def test_the_command(
 
 def test_a_result_counts_its_reasons() -> None:
     skipped = (module.Skipped("a", "is gone: x"), module.Skipped("b", "is gone: y"))
-    result = ApplyResult(Path("d"), "train", ("a",), (), skipped, {"unsure": 2}, dry_run=True)
+    undecided = (module.Skipped("c", "unsure"), module.Skipped("d", "unsure"))
+    result = ApplyResult(Path("d"), "train", ("a",), (), skipped, undecided, dry_run=True)
     assert "not added, 2: is gone" in str(result)
     assert "not added, 2: unsure" in str(result)
 

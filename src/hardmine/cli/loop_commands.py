@@ -216,8 +216,8 @@ def apply(
     result = apply_decisions(store, data, how=how.value, images=images, dry_run=dry_run)
     console.result(str(result))
     new = [each for each in result.skipped if each.reason != ADDED_BEFORE]
-    shown = result.skipped if talk.verbose else new[:MAX_NAMED]
+    shown = result.not_added if talk.verbose else new[:MAX_NAMED]
     for each in shown:
         console.note(f"{each.image}: {each.reason}")
-    if len(shown) < len(result.skipped):
-        console.note(f"--verbose names all {len(result.skipped)} that were not added")
+    if len(shown) < len(result.not_added):
+        console.note(f"--verbose names all {len(result.not_added)} that were not added")

@@ -76,7 +76,7 @@ class ApplyResult:
             they are.
         labelled: names of those that were added with objects.
         skipped: images that were not added, each with the reason.
-        undecided: how many images have another verdict (unsure, ignore, an object without a box).
+        undecided: images with another verdict (unsure, ignore, an object without a box), each with it.
         journal: what :func:`undo_apply` reads; None when nothing was written.
         store: what the decisions were read from.
         open: how many candidates there have no decision yet; near-duplicates count once.
@@ -87,11 +87,16 @@ class ApplyResult:
     empty: tuple[str, ...]
     labelled: tuple[str, ...]
     skipped: tuple[Skipped, ...]
-    undecided: Mapping[str, int]
+    undecided: tuple[Skipped, ...]
     dry_run: bool
     journal: Path | None = None
     store: Path | None = None
     open: int = 0
+
+    @property
+    def not_added(self) -> tuple[Skipped, ...]:
+        """All images with a decision that were not added."""
+        return self.skipped + self.undecided
 
     def __str__(self) -> str:
         verb = "would be added" if self.dry_run else "added"
@@ -99,9 +104,8 @@ class ApplyResult:
             f"{self.data} ({self.split}): {len(self.empty)} verified negatives and "
             f"{len(self.labelled)} labelled images {verb}"
         ]
-        reasons = Counter(each.reason.partition(":")[0] for each in self.skipped)
+        reasons = Counter(each.reason.partition(":")[0] for each in self.not_added)
         lines += [f"not added, {count}: {reason}" for reason, count in reasons.items()]
-        lines += [f"not added, {count}: {what}" for what, count in self.undecided.items()]
         if self.open:
             lines.append(f"{self.open} without a decision: hardmine review {self.store}")
         if self.journal is not None:
@@ -140,8 +144,9 @@ def apply_decisions(
     r"""Write what people decided into a data set: verified negatives, and images with their new labels.
 
     Images go into the training part, in the data set's own format (YOLO, VOC, COCO or CSV); never into
-    the validation or test part. One that is a near-copy of any image of the data set, or of another one
-    that is added, is left out; so is one that has changed since it was mined.
+    the validation or test part, except where the data takes both from the same folder, with a warning.
+    One that is a near-copy of any image of the data set, or of another one that is added, is left out;
+    so is one that has changed since it was mined.
 
     Args:
         store: the folder of ``mine`` or of a loop, its ``pool.sqlite``, a ``candidates.csv`` with
@@ -175,7 +180,9 @@ def apply_decisions(
     decisions, phash_of, waiting = _decided(Path(store), dry_run)
     splits = load_usable(data, images=images)
     plan = _plan(decisions, phash_of, splits, data, images, how)
-    undecided = Counter(_why_not(d) for d in decisions.values() if not _is_added(d))
+    undecided = [Skipped(i, _why_not(d)) for i, d in decisions.items() if not _is_added(d)]
+    if plan.images:
+        _warn_of_shared(data, splits, plan.split)
     empty = [n for n, c in plan.images.items() if c.decision.state is ImageState.VERIFIED_EMPTY]
     labelled = [name for name in plan.images if name not in empty]
     journal = None
@@ -187,7 +194,7 @@ def apply_decisions(
         tuple(empty),
         tuple(labelled),
         tuple(plan.skipped),
-        dict(undecided),
+        tuple(undecided),
         dry_run,
         journal,
         Path(store),
@@ -300,6 +307,20 @@ def _target_split(splits: Mapping[str, Dataset], data: Path | str) -> str:
         f"{data}: has the parts {', '.join(splits)} and no part to train on; nothing is added to those "
         "that are measured on"
     )
+
+
+def _warn_of_shared(data: Path | str, splits: Mapping[str, Dataset], target: str) -> None:
+    """Warn of parts that hold the whole training part: what is added to a shared folder is in both."""
+    trained_on = {record.path for record in splits[target].records}
+    for name, part in splits.items():
+        if name != target and trained_on <= {record.path for record in part.records}:
+            _log.warning(
+                "%s: %s holds every image of %s, so that what is added there is measured on too; "
+                "'hardmine split' makes a validation part of its own",
+                data,
+                name,
+                target,
+            )
 
 
 def _read(decision: Decision, mined: int, stay: bool) -> _Candidate | Skipped:
