@@ -156,3 +156,10 @@ def test_one_long_film_is_cut_with_little_loss() -> None:
     assert sizes["train"] >= 750
     assert sizes["train"] + len(result.left_out) == 800
     assert "numbers in names, 10 frames apart" in result.how
+
+
+def test_a_part_that_the_gap_empties_is_refused() -> None:
+    """Twelve frames, all within 30 of each other: either part lies within the gap of the other."""
+    data = dataset(Path("/d"), [f"frame{n:04d}.jpg" for n in range(12)])
+    with pytest.raises(DataError, match=r"/d: 'train' would be empty: .* give a smaller gap"):
+        split_by_time(data, {"train": 0.8, "val": 0.2}, gap=30)

@@ -104,7 +104,7 @@ def split_by_time(
         gap: seconds where images have times, else frame numbers; default 60 and 30.
 
     Raises:
-        ValueError, DataError: as `split_dataset`; no image order in time.
+        ValueError, DataError: as `split_dataset`; no image order in time; nothing is left of a split.
     """
     _require_shares(fractions)
     records = dataset.records
@@ -123,7 +123,17 @@ def split_by_time(
     keys = [(key, side[i]) for i, key in enumerate(_copy_keys(records)) if i not in out]
     left = tuple(records[index] for index in sorted(out))
     how = f"{what}, {wanted:g} {'frames' if what.startswith('numbers') else 's'} apart"
+    _require_filled(splits, dataset.root, how, len(left))
     return SplitResult(splits, left, len(groups), how, _straddling(keys))
+
+
+def _require_filled(splits: Mapping[str, Dataset], root: Path, how: str, left_out: int) -> None:
+    for name, part in splits.items():
+        if not len(part):
+            raise DataError(
+                f"{root}: {name!r} would be empty: {left_out} images lie too near in time to another part "
+                f"({how}); give a smaller gap (--gap)"
+            )
 
 
 def find_leaks(a: Dataset, b: Dataset, max_distance: int = MAX_DISTANCE) -> list[tuple[int, int]]:
