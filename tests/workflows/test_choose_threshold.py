@@ -265,11 +265,23 @@ def test_an_empty_image_that_repeats_a_labelled_one_is_left_out(world: Path) -> 
 
 
 def test_what_cannot_be_promised_is_said_and_not_written(world: Path) -> None:
-    with pytest.raises(hardmine.DataError, match=r"nothing is written.*293 further empty images"):
+    with pytest.raises(hardmine.GateError, match=r"nothing is written.*293 further empty images"):
         hardmine.threshold(
             "first", "shelf", negatives="pool", max_alarms=0.01, write=True, device="cpu"
         )
     assert read_operating_point(Path("first/last.safetensors")) is None
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--min-recall", "0.01"]])
+def test_a_promise_that_cannot_be_given_ends_like_a_gate(
+    world: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    line = ["threshold", "shelf/predictions.json", "shelf", "--negatives", "pool"]
+    assert run([*line, "--max-alarms", "0.5", *more]) == 0
+    assert run([*line, "--max-alarms", "0.01", *more]) == 3
+    out, err = capsys.readouterr()
+    assert "293 further empty images" in out
+    assert "hardmine: gate not met: a promise cannot be given at any score" in err
 
 
 @pytest.mark.parametrize(

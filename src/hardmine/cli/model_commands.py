@@ -280,8 +280,10 @@ def threshold(
         )
     if output.as_json:
         console.json(result.to_dict())
-        return
-    _show_threshold(console, result)
+    else:
+        _show_threshold(console, result)
+    if not result.is_promised:
+        raise GateError("gate not met: a promise cannot be given at any score")
 
 
 def _show_threshold(console: Console, result: ThresholdResult) -> None:

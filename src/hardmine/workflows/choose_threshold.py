@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardmine.detections import OperatingPoint
-from hardmine.errors import ConfigError, DataError
+from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.files import clear_disk_errors, write_json
 from hardmine.option_fields import takes_options
 from hardmine.types import Dataset, ImageRecord
@@ -62,6 +62,11 @@ class ThresholdResult:
 
         return tuple(line for rows in self.tables for line in statements(rows[0]))
 
+    @property
+    def is_promised(self) -> bool:
+        """True where each promise that was asked for can be given for all classes together."""
+        return all(rows[0].score is not None for rows in self.tables)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
@@ -107,7 +112,8 @@ def threshold(
     Raises:
         ConfigError: nothing is promised, ``max_alarms`` without negatives, or a model that cannot hold
             a threshold with ``write``.
-        DataError: unusable data, or ``write`` where the promise cannot be given.
+        DataError: unusable data.
+        GateError: ``write`` where the promise cannot be given.
 
     Example:
         >>> result = hardmine.threshold(detector, "shelf", negatives="pool", max_alarms=0.5)
@@ -416,7 +422,7 @@ def _write_into_model(
 
     path = _model_file(checkpoint)
     if point is None:
-        raise DataError(f"nothing is written into {path}: {statements(tables[0][0])[0]}")
+        raise GateError(f"nothing is written into {path}: {statements(tables[0][0])[0]}")
     if path.suffix.lower() == ".safetensors":
         from hardmine.recipes.checkpoint import write_operating_point
 
