@@ -15,6 +15,7 @@ from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_atomic
 from hardmine.types import ImageState
+from hardmine.workflows.cached_models import TrainingRequest
 from loop_fakes import (
     FakeDetector,
     World,
@@ -398,6 +399,19 @@ def test_a_directory_with_a_run_needs_resume(inputs: dict[str, Any], tmp_path: P
     run(inputs, tmp_path / "run", World(), rounds=1)
     with pytest.raises(ConfigError, match="holds a run already; go on with --resume"):
         run(inputs, tmp_path / "run", World(), rounds=1)
+
+
+def test_a_loop_whose_first_training_fails_leaves_the_folder_free(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(world: World, request: TrainingRequest) -> Path:
+        raise ConfigError("device: got cuda")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(World, "fit", fail)
+        with pytest.raises(ConfigError, match="device: got cuda"):
+            run(inputs, tmp_path / "run", World(), rounds=1)
+    run(inputs, tmp_path / "run", World(), rounds=1)
 
 
 def test_more_rounds_can_be_added_to_a_finished_run(inputs: dict[str, Any], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,15 @@ def test_data_in_memory_must_be_given_again(inputs: dict[str, Any], tmp_path: Pa
     run(inputs, out, World(), rounds=1)
     with pytest.raises(ConfigError, match="data: the run began with a dataset in memory"):
         World().call(run_loop, out=out, resume=True)
+
+
+@pytest.mark.parametrize("work", [run_loop, train])
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path, work: Callable[..., Any]) -> None:
+    nothing = tmp_path / "nothing"
+    with pytest.raises(ConfigError, match=f"^{nothing}: holds no run to resume; give its folder"):
+        work(None, out=nothing, resume=True)
     with pytest.raises(ConfigError, match="data: not given, wanted labelled images"):
-        World().call(run_loop, out=tmp_path / "nothing", resume=True)
+        work(None, out=nothing)
 
 
 def test_a_record_of_an_earlier_version_is_read(on_disk: dict[str, Any], tmp_path: Path) -> None:

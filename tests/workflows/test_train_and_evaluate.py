@@ -12,6 +12,7 @@ import pytest
 from hardmine import evaluate, train
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows.cached_models import TrainingRequest
 from hardmine.workflows.image_sets import (
     count_labelled,
     crop_set,
@@ -139,6 +140,38 @@ def test_a_run_directory_is_not_written_over(data: Dataset, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="holds a run already"):
         World().call(train, data, out=out, **SMALL)
     World().call(train, data, out=out, resume=True, **SMALL)
+
+
+class Failing(World):
+    """A world whose trainings fail: before the first step, or with weights that were saved."""
+
+    def __init__(self, *, saved: bool) -> None:
+        super().__init__()
+        self.saved = saved
+
+    def fit(self, request: TrainingRequest) -> Path:
+        """Fail."""
+        if self.saved:
+            super().fit(request)
+        raise ConfigError("device: got cuda")
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_training_that_fails_before_its_first_step_leaves_the_folder_free(
+    data: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match="device: got cuda"):
+        Failing(saved=False).call(train, data, out=out, **SMALL)
+    assert not (out / "train.json").exists()
+    World().call(train, data, out=out, **SMALL)
+    with pytest.raises(ConfigError, match="device: got cuda"):
+        Failing(saved=True).call(train, data, out=tmp_path / "saved", **SMALL)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        World().call(train, data, out=tmp_path / "saved", **SMALL)
+    with pytest.raises(ConfigError, match="device: got cuda"):
+        Failing(saved=False).call(train, data, out=out, resume=True, **SMALL)
+    assert (out / "train.json").exists()  # the run that it held before
 
 
 def test_evaluate_measures_and_draws_the_page(data: Dataset, held: Path, tmp_path: Path) -> None:

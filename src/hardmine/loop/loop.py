@@ -58,6 +58,7 @@ from hardmine.review.candidate_list import DOUBTFUL_LABELS, labels_in_doubt
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows.auto_recipe import fit_to_data
 from hardmine.workflows.cached_models import (
+    RECIPE,
     Backend,
     CachedMeasurement,
     CachedTraining,
@@ -80,6 +81,7 @@ from hardmine.workflows.image_sets import (
     load_train_val,
 )
 from hardmine.workflows.run_record import (
+    free_unless_begun,
     note_changes,
     plain_options,
     read_record,
@@ -218,10 +220,12 @@ def _run_loop(
         )
     record = read_record(root / RECORD, LoopOptions) if resume else None
     needed = {"data": NEEDED["data"]} if options.pool_from_labelled else NEEDED
-    inputs = resumed_inputs(given, needed, record)
+    inputs = resumed_inputs(given, needed, record, root if resume else None)
     recipe, start = _start(options)
     steps, seed = Steps(root, progress), options.seed
-    with clear_disk_errors(root), PoolStore(root / "pool.sqlite") as store:
+    files = [root / RECORD, root / RECIPE]
+    begun = free_unless_begun(files, lambda: any(root.glob("models/*/*")))
+    with clear_disk_errors(root), begun, PoolStore(root / "pool.sqlite") as store:
         sets, leaks = _load_sets(inputs, steps, options)
         why: tuple[str, ...] = ()
         if not options.trainer.is_external:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, get_type_hints
@@ -83,13 +84,38 @@ def resumed_options(path: Path, cls: type[T], named: Collection[str]) -> T | Non
     return build(cls, {"network": network}, record.options)
 
 
+@contextmanager
+def free_unless_begun(files: Sequence[Path], begun: Callable[[], bool]) -> Iterator[None]:
+    """Remove what says that a folder holds a run where the run fails before it has saved anything.
+
+    The corrected command can then be given without ``--resume``. A folder that held a run before keeps
+    it.
+
+    Args:
+        files: what is written when a run begins.
+        begun: whether anything was saved that a resumed run would go on from.
+    """
+    new = [path for path in files if not path.exists()]
+    try:
+        yield
+    except Exception:
+        if not begun():
+            for path in new:
+                path.unlink(missing_ok=True)
+        raise
+
+
 def resumed_inputs(
-    given: Mapping[str, Any], needed: Mapping[str, str], record: RunRecord[Any] | None
+    given: Mapping[str, Any],
+    needed: Mapping[str, str],
+    record: RunRecord[Any] | None,
+    resumed: Path | None = None,
 ) -> dict[str, Any]:
     """Return the data of a run: what the call gives, else what the run began with.
 
     Args:
         needed: what must be there, with a description for the message.
+        resumed: the folder of the run that is to go on; ``None`` for a new run.
 
     Raises:
         ConfigError: a needed one is not given; or the run began with a dataset in memory.
@@ -100,6 +126,10 @@ def resumed_inputs(
         if isinstance(value, Mapping):
             raise ConfigError(f"{name}: the run began with a dataset in memory; give it again")
         if value is None and name in needed:
+            if resumed is not None and record is None:
+                raise ConfigError(
+                    f"{resumed}: holds no run to resume; give its folder, or the data for a new run"
+                )
             raise ConfigError(f"{name}: not given, wanted {needed[name]}")
     return found
 

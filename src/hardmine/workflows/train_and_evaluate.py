@@ -41,6 +41,7 @@ from hardmine.workflows.image_sets import (
     separate_sets,
 )
 from hardmine.workflows.run_record import (
+    free_unless_begun,
     note_changes,
     read_record,
     resumed_inputs,
@@ -149,10 +150,12 @@ def _train(
     if (root / RECIPE).exists() and not resume:
         raise ConfigError(f"{root}: holds a run already; give --resume or another --out")
     record = read_record(root / RECORD, TrainOptions) if resume else None
-    inputs = resumed_inputs(given, NEEDED, record)
+    inputs = resumed_inputs(given, NEEDED, record, root if resume else None)
     chosen, start = start_from(options.network.weights, choose_recipe(options.network))
     steps = Steps(root, progress)
-    with clear_disk_errors(root):
+    saved = [root / name for name in ("state.pt", backend.weights_name)]
+    begun = free_unless_begun([root / RECORD, root / RECIPE], lambda: any(map(Path.exists, saved)))
+    with clear_disk_errors(root), begun:
         sets = _training_sets(inputs, steps, options)
         chosen, why = fit_to_data(chosen, options.network, start, sets.train)
         changes = note_changes(record, inputs, options, chosen, root)

@@ -131,8 +131,8 @@ def _require_filled(splits: Mapping[str, Dataset], root: Path, how: str, left_ou
     for name, part in splits.items():
         if not len(part):
             raise DataError(
-                f"{root}: {name!r} would be empty: {left_out} images lie too near in time to another part "
-                f"({how}); give a smaller gap (--gap)"
+                f"{root}: {name!r} would be empty: {left_out} images lie too near in time to another "
+                f"part ({how}); give a smaller gap (--gap)"
             )
 
 
