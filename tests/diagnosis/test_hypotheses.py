@@ -80,6 +80,12 @@ def probed(iou: float = 0.8, found: int = 90, missed: int = 10, suspects: int = 
     )
 
 
+def scored(score: float, **known: Any) -> SetProbe:
+    """Return such a set whose unexplained detections have a score; those of labels have .9."""
+    found = probed(**known)
+    return replace(found, suspects=tuple(replace(each, score=score) for each in found.suspects))
+
+
 def evidence(side: float = 60.0, **changes: Any) -> Evidence:
     """Return the evidence of a healthy run; ``side`` is that of the objects, px."""
     box = np.array([[60.0, 60.0, 60.0 + side, 60.0 + side]])
@@ -503,6 +509,31 @@ def test_levels_without_any_positive_are_not_enough_data() -> None:
 def test_a_network_that_finds_little_says_nothing_of_labels() -> None:
     given = evidence(train=probed(found=25, missed=75, suspects=30))
     assert TESTS["labels"](given).answer is Answer.UNKNOWN
+
+
+def test_a_network_that_fires_everywhere_says_nothing_of_labels() -> None:
+    """90 of 100 labels are found, behind 91 or 60 surer places without a label: precision is 90 / 181 =
+    .497 up to recall .9 (91 of 101 recalls), or 90 / 150 = .6. With half of the labels hidden, as many
+    places as labels are found, and the labels are the surer ones.
+    """
+    wild, less = scored(0.95, suspects=91), scored(0.95, suspects=60)
+    assert wild.precision_at(0.5) == pytest.approx(91 / 101 * 90 / 181)
+    assert less.precision_at(0.5) == pytest.approx(91 / 101 * 90 / 150)
+    found = TESTS["labels"](evidence(train=wild))
+    assert found.answer is Answer.UNKNOWN
+    assert "average precision of 0.45 (wanted: 0.5)" in found.reasons[0]
+    assert TESTS["labels"](evidence(train=less)).answer is Answer.SUPPORTED
+    half = scored(0.6, suspects=100)
+    assert TESTS["labels"](evidence(train=half)).answer is Answer.SUPPORTED
+
+
+def test_a_network_that_fires_everywhere_says_nothing_of_how_boxes_are_drawn() -> None:
+    """90 of 100 labels are met by a third: .9 × 90 / 390 = .21 beside 300 surer places, .9 beside none."""
+    wild, drawn = scored(0.95, iou=0.33, suspects=300), probed(iou=0.33)
+    assert wild.precision_at(0.2) == pytest.approx(91 / 101 * 90 / 390)
+    assert wild.precision_at(0.5) == 0.0
+    assert TESTS["ambiguity"](evidence(train=wild)).answer is Answer.UNKNOWN
+    assert TESTS["ambiguity"](evidence(train=drawn)).answer is Answer.SUPPORTED
 
 
 def test_places_to_look_at_reach_half_of_the_usual_score() -> None:

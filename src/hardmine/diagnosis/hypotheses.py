@@ -25,7 +25,7 @@ from hardmine.diagnosis.diagnosis_result import (
 )
 from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.level_hypothesis import test_levels
-from hardmine.diagnosis.probe import SetProbe, Suspect
+from hardmine.diagnosis.probe import FOUND, TOUCHED, SetProbe, Suspect
 from hardmine.evaluation.intervals import poisson_limits
 from hardmine.prior_design.coverage import Coverage
 
@@ -46,6 +46,12 @@ MOST_UNEXPLAINED = 0.05
 """Places that look like objects without a label, per label. The lower limit of what was counted must
 reach it, so that few labels do not decide by chance. It is .03 at most in runs whose labels are whole,
 and .11 in one with a tenth of the labels hidden (docs/diagnosis.md)."""
+LEAST_LEARNED = 0.5
+"""Average precision on the training images from which a place without a label means something: .66 and
+more with half of the labels hidden, .49 or less in the same training ended after a third of its steps."""
+LEAST_NEAR = 0.3
+"""The same where a detection may overlap its label in part: .5 with boxes moved by half their width, .2
+or less after a twelfth of the steps."""
 LEAST_RECALL = 0.6
 MOST_GAP = 0.25
 """Recall on the training images less that on the validation images."""
@@ -285,6 +291,8 @@ def test_ambiguity(evidence: Evidence) -> Verdict:
     touched = int((train.object_iou > 0).sum())
     if touched < _FEW_OBJECTS:
         return unknown(f"Only {touched} labels are touched by a detection of their class.")
+    if (near := train.precision_at(TOUCHED)) < LEAST_NEAR:
+        return unknown(_not_learned(near, LEAST_NEAR, "how boxes are drawn"))
     values = {"training": train.half_met, "validation": None if val is None else val.half_met}
     known = {name: value for name, value in values.items() if value is not None}
     where = max(known, key=lambda name: known[name])
@@ -319,6 +327,14 @@ def test_ambiguity(evidence: Evidence) -> Verdict:
     )
 
 
+def _not_learned(precision: float, limit: float, what: str) -> str:
+    return (
+        f"On its own training images the network has an average precision of {precision:.2f} (wanted: "
+        f"{limit:g}): it has not learned them yet, so its detections say nothing about {what}. Train "
+        "longer (--epochs), then ask again."
+    )
+
+
 def missing_labels(probe: SetProbe) -> tuple[Suspect, ...]:
     """Return what looks like objects without a label, the surest first.
 
@@ -340,11 +356,8 @@ def test_labels(evidence: Evidence) -> Verdict:
     objects = len(train.object_iou)
     if usual is None or objects < _FEW_OBJECTS:
         return unknown("Too few labels are found to say what a confident detection is.")
-    if (train.recall or 0.0) < 0.3:
-        return unknown(
-            f"The network finds only {train.recall:.0%} of its labels, so its detections say nothing "
-            "about missing ones."
-        )
+    if (learned := train.precision_at(FOUND)) < LEAST_LEARNED:
+        return unknown(_not_learned(learned, LEAST_LEARNED, "missing labels"))
     listed = missing_labels(train)
     share, least = len(listed) / objects, poisson_limits(len(listed))[0] / objects
     sure = sum(each.score >= usual for each in listed)

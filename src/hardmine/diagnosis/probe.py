@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hardmine.boxes import cxcywh_to_xyxy
 from hardmine.data.images import read_picture
+from hardmine.evaluation.error_breakdown import ranked_precision
 from hardmine.losses.loss_functions import class_loss
 from hardmine.losses.multibox_loss import Loss, MultiBoxLoss
 from hardmine.losses.negative_mining import pick_hardest
@@ -103,6 +104,15 @@ class SetProbe:
         """Median score of the detections that meet a label."""
         found = self.object_iou >= FOUND
         return float(np.median(self.object_score[found])) if found.any() else None
+
+    def precision_at(self, iou: float) -> float:
+        """Average precision, over all classes, of the best detections of labels that meet them by
+        ``iou``, against the detections that no label explains. All others count nowhere.
+        """
+        met = self.object_score[self.object_iou >= iou]
+        scores = np.concatenate([met, [each.score for each in self.suspects]])
+        right = np.arange(len(scores)) < len(met)
+        return ranked_precision(right[np.argsort(-scores, kind="stable")], len(self.object_iou))
 
 
 @dataclass(frozen=True, slots=True)

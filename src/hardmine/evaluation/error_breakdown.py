@@ -186,7 +186,7 @@ class _Ap50:
             if not self.has_objects[at] or (not fixed.objects[at] and not len(mine)):
                 values.append(None)
             else:
-                values.append(_average_precision(mine, int(fixed.objects[at])))
+                values.append(ranked_precision(mine, int(fixed.objects[at])))
         return values
 
     @staticmethod
@@ -218,8 +218,13 @@ def _sorted_out(whole: _Ap50) -> _Fixed:
     return _Fixed(start.label, start.right, start.right, start.objects)
 
 
-def _average_precision(right: Mask, objects: int) -> float:
-    """Return AP of detections of one class, best first, at 101 recalls."""
+def ranked_precision(right: Mask, objects: int) -> float:
+    """Return the average precision of detections, best first, at 101 recalls; 0 without objects.
+
+    Args:
+        right (bool[K]): which of them find an object.
+        objects: how many objects there are.
+    """
     if not objects or not len(right):
         return 0.0
     hits = np.cumsum(right)
