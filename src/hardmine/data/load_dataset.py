@@ -34,7 +34,12 @@ from hardmine.data.formats.label_format import (
     split_folder,
     split_of,
 )
-from hardmine.data.formats.label_validation import RawSplit, build_dataset, merge_names
+from hardmine.data.formats.label_validation import (
+    RawSplit,
+    build_dataset,
+    merge_names,
+    object_table,
+)
 from hardmine.data.images import picture_suffixes
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
@@ -82,7 +87,7 @@ def load_splits(
     raws = read_splits(path, images=images, empty_is_verified=empty_is_verified)
     datasets = build_splits(raws, categories)
     for name, dataset in datasets.items():
-        report_loaded(f"{path} ({name})", dataset)
+        report_loaded(f"{path} ({name})", dataset, raws[name])
     for problem in passed_over(path, raws):
         logger.warning("%s: %s", path, problem)
     return datasets
@@ -174,17 +179,13 @@ def recognised_formats(path: Path | str, *, images: Path | str | None = None) ->
     return {source.format for source in sources.values()}
 
 
-def report_loaded(name: str, dataset: Dataset) -> None:
-    """Say what would otherwise be overlooked: unreviewed images, ignored boxes, problems."""
-    unreviewed = dataset.count_states().get(ImageState.UNREVIEWED, 0)
-    if unreviewed:
-        logger.warning(
-            "%s: %d of %d images are not labelled and not verified empty: they are 'unreviewed' "
-            "and will not be trained on (see empty_is_verified)",
-            name,
-            unreviewed,
-            len(dataset),
-        )
+def report_loaded(name: str, dataset: Dataset, raw: RawSplit) -> None:
+    """Say what would otherwise be overlooked: unreviewed images, ignored boxes, problems.
+
+    Args:
+        raw: what the dataset was built from.
+    """
+    _report_unreviewed(name, dataset, raw)
     boxes = sum(len(record.labels) for record in dataset.records)
     ignored = sum(int(record.ignore.sum()) for record in dataset.records)
     if ignored:
@@ -199,6 +200,29 @@ def report_loaded(name: str, dataset: Dataset) -> None:
         logger.warning(
             "%s: %d problems, the first: %s", name, len(dataset.problems), dataset.problems[0]
         )
+
+
+def _report_unreviewed(name: str, dataset: Dataset, raw: RawSplit) -> None:
+    """Count the images that nobody labelled apart from those whose labels were all refused."""
+    labelled = set(object_table(raw).owner.tolist())
+    bare, refused = [], []
+    for index, (record, image) in enumerate(zip(dataset.records, raw.images, strict=True)):
+        if record.state is ImageState.UNREVIEWED:
+            (refused if index in labelled or image.rejected else bare).append(image)
+    way_on = " (--empty-is-verified says that somebody looked and saw no object)"
+    for images, what, hint in (
+        (bare, "are not labelled and not verified empty", way_on),
+        (refused, "have labels none of which can be used", ""),
+    ):
+        if images:
+            logger.warning(
+                "%s: %d of %d images %s: they are 'unreviewed' and will not be trained on%s",
+                name,
+                len(images),
+                len(dataset),
+                what,
+                hint if any(image.state is None for image in images) else "",
+            )
 
 
 _LOOKED_AT = 3

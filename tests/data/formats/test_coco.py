@@ -59,9 +59,26 @@ def test_without_annotations_an_image_is_unreviewed_and_that_is_said(
     with caplog.at_level(logging.WARNING):
         dataset = load(root, text)
     assert states(dataset) == {"a.jpg": ImageState.LABELLED, "b.jpg": ImageState.UNREVIEWED}
-    assert "1 of 2 images" in caplog.text
+    assert "1 of 2 images are not labelled and not verified empty" in caplog.text
+    assert "(--empty-is-verified says" in caplog.text
+    caplog.clear()
     verified = load(root, text, empty_is_verified=True)
     assert states(verified)["b.jpg"] is ImageState.VERIFIED_EMPTY
+    assert "unreviewed" not in caplog.text
+
+
+def test_images_whose_boxes_are_all_refused_are_told_apart(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A box outside its image, an entry that is no box, and an image that says itself: unreviewed."""
+    images = [coco_image(1, "a.jpg"), coco_image(2, "b.jpg")]
+    images.append(coco_image(3, "cam1/c.jpg", hardmine_state="unreviewed"))
+    boxes = [coco_box(1, [900, 900, 3, 4]), coco_box(2, ["x"])]
+    data = load(root, coco(images, boxes), empty_is_verified=True)
+    assert set(states(data).values()) == {ImageState.UNREVIEWED}
+    assert "2 of 3 images have labels none of which can be used: they are" in caplog.text
+    assert "1 of 3 images are not labelled and not verified empty" in caplog.text
+    assert "--empty-is-verified" not in caplog.text
 
 
 def test_a_state_key_decides(root: Path) -> None:

@@ -96,7 +96,7 @@ def load_usable(
         logger.warning("%s: labels and pictures differ in size: %s", path, line)
     datasets = build_splits({name: split.raw for name, split in placed.items()}, categories)
     for name, dataset in datasets.items():
-        report_loaded(f"{path} ({name})", dataset)
+        report_loaded(f"{path} ({name})", dataset, placed[name].raw)
     for problem in passed_over(path, raws):
         logger.warning("%s: %s", path, problem)
     return datasets
