@@ -233,7 +233,7 @@ def test_an_empty_pool_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image"):
         run(tmp_path / "pool")
     (tmp_path / "pool" / "zero.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of the pool's 1 images can be read \(the first: "):
+    with pytest.raises(DataError, match=r"no image of the pool can be read \(1 problem, the f"):
         run(tmp_path / "pool")
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from hardmine.errors import CheckpointError
-from hardmine.models.backbones import Taps, TapsConfig
+from hardmine.models.backbones import Taps, TapsConfig, Vgg16, VggConfig
 from hardmine.models.ssd import SSD
 from hardmine.models.state_dict import read_state_dict
 from hardmine.recipes.checkpoint import (
@@ -153,8 +153,10 @@ def test_plain_weights_are_no_detector(tmp_path: Path) -> None:
 def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
     taps = Taps(TapsConfig())
     torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "few.pth")
-    with pytest.raises(CheckpointError, match="lacks 311 of the backbone's tensors"):
+    with pytest.raises(CheckpointError, match="no weights of mobilenet_v2: lacks 311 of its"):
         taps.load_weights(tmp_path / "few.pth")
+    with pytest.raises(CheckpointError, match="few.pth: no weights of vgg16: lacks 26 of its 26"):
+        Vgg16(VggConfig()).load_weights(tmp_path / "few.pth")
     state = dict(taps.rest.state_dict())
     state["features.0.0.weight"] = torch.zeros(2, 3, 3, 3)
     torch.save(state, tmp_path / "shape.pth")
@@ -167,6 +169,8 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
     [
         ("keras.h5", b"\x89HDF\r\n\x1a\n" + b"x" * 99, "an HDF5 file, such as Keras writes"),
         ("model.engine", b"ftrt" + b"x" * 99, "an engine of TensorRT.*export it to ONNX"),
+        ("last.onnx", b"\x08\x0a" + b"x" * 99, r"ONNX file; a checkpoint \(\.safetensors\) is wanted"),
+        ("last.tflite", b"x" * 99, r"LiteRT model; a checkpoint \(\.safetensors\) is wanted"),
         ("yolov4.weights", bytes(99), "weights of Darknet"),
         ("film.mp4", b"\0\0\0\x18ftypmp42" + b"x" * 99, "a video"),
         ("a.jpg", b"\xff\xd8\xff" + b"x" * 99, "a picture"),

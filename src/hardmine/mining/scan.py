@@ -347,8 +347,9 @@ def _require_images(source: Source, summary: ScanSummary) -> None:
     if not summary.skipped and not summary.problems:
         raise DataError(f"{source.name}: no image in the pool")
     bad = len(summary.problems) + summary.skipped_bad
-    first = f" (the first: {summary.problems[0]})" if summary.problems else ""
-    raise DataError(f"{source.name}: none of the pool's {bad} images can be read{first}")
+    first = f", the first: {summary.problems[0]}" if summary.problems else ""
+    count = "1 problem" if bad == 1 else f"{bad} problems"
+    raise DataError(f"{source.name}: no image of the pool can be read ({count}{first})")
 
 
 SAMPLE = 128

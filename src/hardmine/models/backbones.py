@@ -92,6 +92,7 @@ class Taps(nn.Module):
     def __init__(self, config: TapsConfig | TimmConfig) -> None:
         super().__init__()
         network = make_tapped(config)
+        self._name = config.name
         self.names: tuple[str, ...] = node_names(config, network)
         self.known_channels: tuple[int, ...] = _known_channels(config, network)
         self.trunk, self.rest = _cut_network(config, network, self.names)
@@ -116,7 +117,7 @@ class Taps(nn.Module):
         """
         state = read_state_dict(path)
         for part in (self.trunk, self.rest):
-            copy_state(part, state, path, "backbone")
+            copy_state(part, state, path, self._name)
 
     def own_name(self, name: str) -> str:
         """Return where a tensor of the original network lies in this one (of a frozen part: trunk)."""
@@ -375,7 +376,7 @@ class Vgg16(nn.Module):
         features = {
             k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")
         }
-        copy_state(self.features, features, path, "backbone")
+        copy_state(self.features, features, path, "vgg16")
         self._take_classifier(state)
 
     def _take_classifier(self, state: Mapping[str, Tensor]) -> None:

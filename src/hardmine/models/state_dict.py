@@ -155,18 +155,23 @@ _MAKERS = {
 def copy_state(module: nn.Module, state: Mapping[str, Tensor], path: Path, what: str) -> None:
     """Load into ``module`` the tensors of ``state`` that carry its names; others are left out.
 
+    Args:
+        what: the name of the network whose weights are wanted, for the error.
+
     Raises:
-        CheckpointError: a name is missing or a shape differs; ``what`` says whose.
+        CheckpointError: a name is missing or a shape differs.
     """
     own = module.state_dict()
     missing = [key for key in own if key not in state]
     if missing:
         raise CheckpointError(
-            f"{path}: lacks {len(missing)} of the {what}'s tensors, first {missing[0]!r}"
+            f"{path}: no weights of {what}: lacks {len(missing)} of its {len(own)} tensors, first "
+            f"{missing[0]!r}"
         )
     for key, value in own.items():
         if value.shape != state[key].shape:
             raise CheckpointError(
-                f"{path}: {key} has shape {tuple(state[key].shape)}, wanted {tuple(value.shape)}"
+                f"{path}: no weights of {what}: {key} has shape {tuple(state[key].shape)}, wanted "
+                f"{tuple(value.shape)}"
             )
     module.load_state_dict({key: state[key] for key in own})

@@ -246,7 +246,10 @@ def foreign_kind(path: Path) -> str:
 
 
 _EXPORT = "export it to ONNX in its framework and give the .onnx file"
+_CHECKPOINT = "a checkpoint (.safetensors) is wanted here"
 _BY_SUFFIX = {
+    ".onnx": f"an ONNX file; {_CHECKPOINT}",
+    ".tflite": f"a LiteRT model; {_CHECKPOINT}",
     ".pb": f"a TensorFlow graph: {_EXPORT}",
     ".keras": f"a Keras model: {_EXPORT}",
     ".engine": f"an engine of TensorRT, which runs on one kind of GPU only: {_EXPORT}",

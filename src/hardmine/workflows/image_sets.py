@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -409,7 +409,7 @@ def divide_sets(
         "stop by": len(stop),
         "measure on": len(measured[1]),
     }
-    _require(sizes, pool)
+    _require(sizes, pool, pool_leaks)
     return LoopSets(
         good["train"],
         good["val"],
@@ -509,12 +509,27 @@ def _as_empty(
     return Dataset(categories, tuple(empty), like.root)
 
 
-def _require(sizes: Mapping[str, int], pool: Dataset) -> None:
+def _require(sizes: Mapping[str, int], pool: Dataset, leaks: Sequence[Leak]) -> None:
     for purpose, size in sizes.items():
         if size == 0:
+            found = ", ".join(f"{number} to {use}" for use, number in sizes.items())
             raise DataError(
-                f"{pool.root}: no image is left to {purpose} after the pool's {len(pool)} are "
-                f"divided ({dict(sizes)})"
+                f"{pool.root}: no image is left to {purpose} (there are {found})"
+                f"{''.join(_in_both(leaks, len(pool)))}"
+            )
+
+
+_SETS = {"train": "training images", "val": "validation images", "final": "held-out negatives"}
+
+
+def _in_both(leaks: Sequence[Leak], images: int) -> Iterator[str]:
+    """Say for each other set how many of the pool's images are in it too."""
+    for name, words in _SETS.items():
+        shared = [leak for leak in leaks if leak.sets.endswith(f"/{name}")]
+        if shared:
+            yield (
+                f"; {len(shared)} of the pool's {images} images are among the {words} as well, such as "
+                f"{shared[0].image}: what is mined must be other images"
             )
 
 
