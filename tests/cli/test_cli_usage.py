@@ -23,6 +23,7 @@ from hardmine.cli.main import app, run
 from hardmine.cli.option_flags import PANELS
 from hardmine.device import count_workers
 from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
+from hardmine.workflows.image_sets import DEFAULT_VAL_FRACTION
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -204,6 +205,18 @@ def test_version(cli: Cli) -> None:
     assert cli("--version") == (0, "hardmine 0.1.0\n", "")
 
 
+def test_a_group_of_commands_alone_shows_its_help_and_no_error(cli: Cli) -> None:
+    code, out, err = cli("priors")
+    assert (code, err) == (failures.USAGE, "")
+    assert "Usage: hardmine priors" in out
+
+
+@pytest.mark.parametrize("command", ["train", "loop", "compare"])
+def test_help_says_what_is_held_back_where_val_is_not_given(cli: Cli, command: str) -> None:
+    out = " ".join(cli(f"{command} -h")[1].replace("│", " ").split())
+    assert f"the part 'val' of DATA, or {DEFAULT_VAL_FRACTION:g} of DATA where it has none" in out
+
+
 def test_module_and_exit_status_of_the_process() -> None:
     with process("-m", "hardmine", "train", "nowhere") as started:
         out, err = started.communicate(timeout=60)
@@ -268,6 +281,12 @@ def test_module_and_exit_status_of_the_process() -> None:
         ("predict weights.safetensors nowhere.jpg", "'nowhere.jpg' does not exist"),
         ("convert data out", "Missing option '--to'"),
         ("convert data out --to csv", "got 'csv', wanted one of voc"),
+        ("split data out --copy --link", "copy and link exclude each other: give one of them"),
+        ("check data --link", "link goes with fix"),
+        (
+            "val weights.safetensors data --max-known-alarms 3",
+            "max_known_alarms goes with known_alarms",
+        ),
     ],
 )
 def test_usage_mistakes(cli: Cli, files: Path, line: str, part: str) -> None:
@@ -308,6 +327,8 @@ def test_data_that_is_not_recognised(cli: Cli, files: Path) -> None:
         (OSError("a bare message"), 1, "a bare message"),
         (failures.usage_error("'--a' and '--b'"), 2, "'--a' and '--b'"),
         (DataError("x" * 600), 1, "x" * 498 + " …"),
+        (DataError("words " * 100), 1, "words " * 83 + "…"),
+        (DataError("a" * 498 + " bc"), 1, "a" * 498 + " …"),
         (MemoryError(), 1, "out of memory; a smaller batch or input helps (no detail)"),
     ],
 )

@@ -337,8 +337,12 @@ def _explain_os_error(error: OSError) -> str:
 
 
 def _one_line(text: str) -> str:
+    """Return a text as one line, cut after a whole word where it is too long."""
     line = " ".join(text.split())
-    return line if len(line) <= MAX_LENGTH else line[: MAX_LENGTH - 2] + " …"
+    if len(line) <= MAX_LENGTH:
+        return line
+    whole_words = line[: MAX_LENGTH - 1].rpartition(" ")[0]
+    return (whole_words or line[: MAX_LENGTH - 2]) + " …"
 
 
 MINED_SHOWN = 10

@@ -342,9 +342,13 @@ class WholeDataset:
         panel="Output",
     )
 
+    def __post_init__(self) -> None:
+        if self.copy and self.link:
+            raise ConfigError("copy and link exclude each other: give one of them")
+
     @property
     def pictures(self) -> Pictures:
-        """What the library calls it; ``--link`` wins where both are given."""
+        """What the library calls it."""
         return "link" if self.link else "copy" if self.copy else "none"
 
 

@@ -145,5 +145,7 @@ def _tell(error: BaseException) -> int:
         return DONE  # process 0 says it and fails; an earlier failure here could cut it short
     prefix = "hardmine:" if is_expected(error) else "hardmine: fault:"
     process = f"process {process_index()}: " if process_index() > 0 else ""
-    typer.echo(f"{prefix} {process}{explain(error)}", err=True)
+    said = explain(error)
+    if said:  # nothing where help was shown instead
+        typer.echo(f"{prefix} {process}{said}", err=True)
     return exit_code(error)

@@ -361,11 +361,17 @@ def find_sources(path: Path, images: Path | None = None) -> Sources:
     if not found:
         number = len(list_images(path))
         raise DataError(
-            f"{path}: no labelled data recognised ({number} images below it){_why_none(path)}; "
-            f"looked for {looked_for()}"
+            f"{path}: no labelled data recognised ({number} images below it){_why_none(path)}"
+            f"{_UNLABELLED if number else ''}; looked for {looked_for()}"
         )
     order = [*SPLITS, ALL, *found]
     return dict(sorted(found.items(), key=lambda item: order.index(item[0])))
+
+
+_UNLABELLED = (
+    "; images without labels can be a pool ('hardmine mine CHECKPOINT POOL') or, where they hold no "
+    "object, --negatives and --train-negatives"
+)
 
 
 def is_label_file(path: Path) -> bool:

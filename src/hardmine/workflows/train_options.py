@@ -307,6 +307,8 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.max_known_alarms and self.known_alarms is None:
+            raise ConfigError("max_known_alarms goes with known_alarms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +349,8 @@ class CheckOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.link and self.fix is None:
+            raise ConfigError("link goes with fix")
 
 
 @dataclass(frozen=True, slots=True)

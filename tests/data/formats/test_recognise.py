@@ -27,6 +27,10 @@ def test_nothing_recognised_lists_what_was_looked_for(tmp_path: Path) -> None:
         load_splits(tmp_path)
     assert all(row.recognised_by.replace("`", "") in str(got.value) for row in READ)
     assert "\n" not in str(got.value)
+    assert "below it); images without labels can be a pool ('hardmine mine" in str(got.value)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(DataError, match=r"\(0 images below it\); looked for"):
+        load_splits(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(
