@@ -155,7 +155,7 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
     torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "few.pth")
     with pytest.raises(CheckpointError, match="no weights of mobilenet_v2: lacks 311 of its"):
         taps.load_weights(tmp_path / "few.pth")
-    with pytest.raises(CheckpointError, match="few.pth: no weights of vgg16: lacks 26 of its 26"):
+    with pytest.raises(CheckpointError, match="no weights of vgg16: lacks 26 of its 26 tensors"):
         Vgg16(VggConfig()).load_weights(tmp_path / "few.pth")
     state = dict(taps.rest.state_dict())
     state["features.0.0.weight"] = torch.zeros(2, 3, 3, 3)

@@ -122,6 +122,17 @@ def must_agree(result: ExportResult) -> None:
     assert parity.box < 1e-3
 
 
+def test_the_size_is_that_of_the_files_that_were_written(world: Path, tmp_path: Path) -> None:
+    """Weights of an OpenVINO export beside an ONNX file are none of its own."""
+    (tmp_path / "last.bin").write_bytes(bytes(5_000_000))
+    onnx = export(world / "run", out=tmp_path / "last.onnx")
+    assert onnx.megabytes == (tmp_path / "last.onnx").stat().st_size / 1e6
+    pytest.importorskip("openvino")
+    openvino = export(world / "run", to="openvino", out=tmp_path / "last.xml")
+    both = [(tmp_path / f"last.{ending}").stat().st_size for ending in ("xml", "bin")]
+    assert openvino.megabytes == sum(both) / 1e6
+
+
 def test_the_export_agrees_with_torch_and_has_its_ap(world: Path, onnx_file: ExportResult) -> None:
     must_agree(onnx_file)
     assert onnx_file.ap is not None

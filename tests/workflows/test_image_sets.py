@@ -111,8 +111,8 @@ def test_a_pool_that_is_too_small_or_all_leaks_is_a_clear_error(tmp_path: Path) 
     with pytest.raises(DataError, match="no image is left to mine from") as caught:
         divide(tmp_path, pool=tmp_path / "leaks")
     assert str(caught.value).endswith(
-        "0 to mine from, 0 to stop by, 0 to measure on); 1 of the pool's 1 images are among the training "
-        f"images as well, such as {tmp_path}/leaks/copy.png: what is mined must be other images"
+        "0 to mine from, 0 to stop by, 0 to measure on); 1 of the pool's 1 images are among the "
+        f"training images as well, such as {tmp_path}/leaks/copy.png: what is mined must be other images"
     )
 
 

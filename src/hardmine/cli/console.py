@@ -186,10 +186,13 @@ class _Bars:
 
 
 class _Lines:
-    """Plain lines: a step's first and last one, and between them one in ``PLAIN_SECONDS``."""
+    """Plain lines: a step's first and last one, and between them one in ``PLAIN_SECONDS``; none that
+    repeats the line before.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+        self._said = ""
         self._last: dict[str, float] = {}
         self._paces: dict[str, Pace] = {}
 
@@ -200,7 +203,10 @@ class _Lines:
         if last is not None and done < total and now - last < PLAIN_SECONDS:
             return
         self._last[name] = now
-        self._say(_describe(name, done, total) + (f" ({pace})" if pace and total != 1 else ""))
+        line = _describe(name, done, total) + (f" ({pace})" if pace and total != 1 else "")
+        if line != self._said:
+            self._said = line
+            self._say(line)
 
 
 def _describe(name: str, done: int, total: int) -> str:
@@ -355,10 +361,23 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 def interval(limits: Sequence[float | None] | None) -> str:
     """Return ``low–high``; an open or undefined end is a question mark."""
+    from hardmine.reports.wording import OPEN_END
+
     if limits is None:
         return "–"
-    low, high = ("?" if limit is None else f"{limit:.3f}" for limit in limits)
+    low, high = (OPEN_END if limit is None else f"{limit:.3f}" for limit in limits)
     return f"{low}–{high}"
+
+
+def _table_of_alarms(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Print a table with intervals, and what an end that is not known means where there is one."""
+    from hardmine.reports.wording import OPEN_END, OPEN_END_NOTE
+
+    console.table(columns, rows)
+    if any(OPEN_END in cell for row in rows for cell in row[1:]):
+        console.note(OPEN_END_NOTE)
 
 
 def show_measurement(console: Console, measurement: Measurement, *, as_json: bool = False) -> None:
@@ -381,7 +400,8 @@ def show_measurement(console: Console, measurement: Measurement, *, as_json: boo
             console.result(f"{name}: {part['alarms_per_hour']:.1f} alarms per hour of video")
     if values["negatives"]:
         key = f"alarms_per_image_at_recall_{values['recall_wanted']:g}"
-        console.table(
+        _table_of_alarms(
+            console,
             ("negatives", "images", "alarms/image at recall .8", "95 %", "images that fire"),
             [_negatives_row(name, part, key) for name, part in values["negatives"].items()],
         )
@@ -442,8 +462,7 @@ def show_rounds(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print one row per arm and round, as ``rounds.json`` holds them."""
     from hardmine.reports.round_columns import table_of
 
-    headings, cells = table_of(rows)
-    console.table(headings, cells)
+    _table_of_alarms(console, *table_of(rows))
 
 
 def show_mining(

@@ -132,8 +132,8 @@ Images = Annotated[
 ]
 _VAL_HELP = (
     "Labelled data to measure on, or the share of DATA to hold out for this, such as 0.3. "
-    "Near-duplicates stay on one side. If not given: the part 'val' of DATA, or 0.3 of DATA where it has "
-    "none."
+    "Near-duplicates stay on one side. If not given: the part 'val' of DATA, or 0.3 of DATA where "
+    "it has none."
 )
 Val = Annotated[str | None, typer.Option("--val", metavar="DATA|FRACTION", help=_VAL_HELP)]
 LoopVal = Annotated[

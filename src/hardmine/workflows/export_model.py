@@ -103,7 +103,8 @@ def _export(
     _write(detector, path, to, how, pictures[:_CALIBRATED])
     tell("export", 1, 1)
     exported = load_detector(path, "cpu")
-    size = sum(f.stat().st_size for f in (path, path.with_suffix(".bin")) if f.is_file()) / 1e6
+    files = (path, path.with_suffix(".bin")) if to == "openvino" else (path,)
+    size = sum(file.stat().st_size for file in files) / 1e6
     if data is not None:
         val = load_val(data, detector.categories, DataOptions(how.images))
         return _with_ap(path, size, detector, exported, val, tell)
