@@ -232,6 +232,13 @@ def test_telemetry_that_says_nothing_answers_nothing(
     assert known["priors"] == "not supported"
 
 
+def test_a_network_that_has_learned_nothing_is_called_that(trained: Trained) -> None:
+    found = diagnose(trained(steps=2))
+    assert says(found, "has not learned its own training images (average precision 0.")
+    known = {f.hypothesis.key: f.verdict.answer.value for f in found.findings}
+    assert {known[key] for key in ("ambiguity", "labels")} == {"not enough data"}
+
+
 def test_what_ends_a_training(trained: Trained) -> None:
     """The stamp of a loop's step ends one as its metrics do; a copied checkpoint was not interrupted."""
     run = trained(without_floor, steps=2)

@@ -528,7 +528,7 @@ def test_a_network_that_fires_everywhere_says_nothing_of_labels() -> None:
 
 
 def test_a_network_that_fires_everywhere_says_nothing_of_how_boxes_are_drawn() -> None:
-    """90 of 100 labels are met by a third: .9 × 90 / 390 = .21 beside 300 surer places, .9 beside none."""
+    """90 of 100 labels are met by a third: .9 × 90 / 390 = .21 beside 300 surer places."""
     wild, drawn = scored(0.95, iou=0.33, suspects=300), probed(iou=0.33)
     assert wild.precision_at(0.2) == pytest.approx(91 / 101 * 90 / 390)
     assert wild.precision_at(0.5) == 0.0

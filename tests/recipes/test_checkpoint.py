@@ -153,9 +153,9 @@ def test_plain_weights_are_no_detector(tmp_path: Path) -> None:
 def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
     taps = Taps(TapsConfig())
     torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "few.pth")
-    with pytest.raises(CheckpointError, match="no weights of mobilenet_v2: lacks 311 of its"):
+    with pytest.raises(CheckpointError, match="not the weights of mobilenet_v2: lacks 311 of its"):
         taps.load_weights(tmp_path / "few.pth")
-    with pytest.raises(CheckpointError, match="no weights of vgg16: lacks 26 of its 26 tensors"):
+    with pytest.raises(CheckpointError, match="not the weights of vgg16: lacks 26 of its 26 tensors"):
         Vgg16(VggConfig()).load_weights(tmp_path / "few.pth")
     state = dict(taps.rest.state_dict())
     state["features.0.0.weight"] = torch.zeros(2, 3, 3, 3)

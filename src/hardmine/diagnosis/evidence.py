@@ -16,6 +16,8 @@ from typing import Any, TypeGuard
 import hardmine
 from hardmine.data.resize import Resize
 from hardmine.diagnosis.probe import (
+    FOUND,
+    LEAST_LEARNED,
     MOST_TRAINING_IMAGES,
     GradientProbe,
     SetProbe,
@@ -105,6 +107,18 @@ def _not_all_images(looked_at: int, count: int) -> list[str]:
     ]
 
 
+def _hardly_learned(train: SetProbe) -> list[str]:
+    """Say that a network finds too little for a verdict on labels and boxes."""
+    precision = train.precision_at(FOUND)
+    if not len(train.object_iou) or precision >= LEAST_LEARNED:
+        return []
+    return [
+        f"The network has not learned its own training images (average precision {precision:.2f} "
+        f"there, {LEAST_LEARNED:g} is wanted), so missing labels are not judged. A longer training "
+        "(--epochs) may change what its weights show."
+    ]
+
+
 def gather(
     run: Path,
     data: Path | str | None = None,
@@ -155,7 +169,7 @@ def gather(
         known["train"] = probe_set(
             model, recipe, objects, lambda done, of: notify("training images", done, of), images
         )
-        limits += _not_all_images(images, len(objects))
+        limits += _not_all_images(images, len(objects)) + _hardly_learned(known["train"])
         known["gradients"] = probe_gradients(model, recipe, objects)
         boxes = boxes_on_canvas(objects, recipe.resize)
         threshold = recipe.loss.assigner.iou_threshold

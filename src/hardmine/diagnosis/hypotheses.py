@@ -25,7 +25,7 @@ from hardmine.diagnosis.diagnosis_result import (
 )
 from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.level_hypothesis import test_levels
-from hardmine.diagnosis.probe import FOUND, TOUCHED, SetProbe, Suspect
+from hardmine.diagnosis.probe import FOUND, LEAST_LEARNED, TOUCHED, SetProbe, Suspect
 from hardmine.evaluation.intervals import poisson_limits
 from hardmine.prior_design.coverage import Coverage
 
@@ -46,12 +46,9 @@ MOST_UNEXPLAINED = 0.05
 """Places that look like objects without a label, per label. The lower limit of what was counted must
 reach it, so that few labels do not decide by chance. It is .03 at most in runs whose labels are whole,
 and .11 in one with a tenth of the labels hidden (docs/diagnosis.md)."""
-LEAST_LEARNED = 0.5
-"""Average precision on the training images from which a place without a label means something: .56 and
-more with half of the labels hidden, .46 and less where training ends after a third of its steps."""
 LEAST_NEAR = 0.3
-"""The same where a detection may overlap its label in part: .47 and more with boxes moved by half their
-width, .19 and less after a twelfth of the steps."""
+"""As LEAST_LEARNED, where a detection may overlap its label in part: .47 and more with boxes moved by
+half their width, .19 and less after a twelfth of the steps."""
 LEAST_RECALL = 0.6
 MOST_GAP = 0.25
 """Recall on the training images less that on the validation images."""

@@ -347,9 +347,9 @@ def _require_images(source: Source, summary: ScanSummary) -> None:
     if not summary.skipped and not summary.problems:
         raise DataError(f"{source.name}: no image in the pool")
     bad = len(summary.problems) + summary.skipped_bad
-    first = f", the first: {summary.problems[0]}" if summary.problems else ""
+    first = f"the first: {summary.problems[0]}" if summary.problems else "found by an earlier scan"
     count = "1 problem" if bad == 1 else f"{bad} problems"
-    raise DataError(f"{source.name}: no image of the pool can be read ({count}{first})")
+    raise DataError(f"{source.name}: no image of the pool can be read ({count}, {first})")
 
 
 SAMPLE = 128

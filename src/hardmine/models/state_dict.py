@@ -165,13 +165,13 @@ def copy_state(module: nn.Module, state: Mapping[str, Tensor], path: Path, what:
     missing = [key for key in own if key not in state]
     if missing:
         raise CheckpointError(
-            f"{path}: no weights of {what}: lacks {len(missing)} of its {len(own)} tensors, first "
+            f"{path}: not the weights of {what}: lacks {len(missing)} of its {len(own)} tensors, first "
             f"{missing[0]!r}"
         )
     for key, value in own.items():
         if value.shape != state[key].shape:
             raise CheckpointError(
-                f"{path}: no weights of {what}: {key} has shape {tuple(state[key].shape)}, wanted "
+                f"{path}: not the weights of {what}: {key} has shape {tuple(state[key].shape)}, wanted "
                 f"{tuple(value.shape)}"
             )
     module.load_state_dict({key: state[key] for key in own})
