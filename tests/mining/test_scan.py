@@ -113,7 +113,9 @@ def test_what_could_not_be_listed_is_counted_once_however_often_it_is_scanned(
     with PoolStore(tmp_path / "pool.sqlite") as store:
         assert [scan(Numbers(), pool, store).num_images for _ in range(3)] == [2, 2, 2]
         for _ in range(2):
-            with pytest.raises(DataError, match=r"no image .* be read \(1 problem, the first: /pool/"):
+            with pytest.raises(
+                DataError, match=r"no image .* be read \(1 problem, the first: /pool/"
+            ):
                 scan(Numbers(), alone, store)
 
 

@@ -155,7 +155,9 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
     torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "few.pth")
     with pytest.raises(CheckpointError, match="not the weights of mobilenet_v2: lacks 311 of its"):
         taps.load_weights(tmp_path / "few.pth")
-    with pytest.raises(CheckpointError, match="not the weights of vgg16: lacks 26 of its 26 tensors"):
+    with pytest.raises(
+        CheckpointError, match="not the weights of vgg16: lacks 26 of its 26 tensors"
+    ):
         Vgg16(VggConfig()).load_weights(tmp_path / "few.pth")
     state = dict(taps.rest.state_dict())
     state["features.0.0.weight"] = torch.zeros(2, 3, 3, 3)
@@ -169,7 +171,11 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
     [
         ("keras.h5", b"\x89HDF\r\n\x1a\n" + b"x" * 99, "an HDF5 file, such as Keras writes"),
         ("model.engine", b"ftrt" + b"x" * 99, "an engine of TensorRT.*export it to ONNX"),
-        ("last.onnx", b"\x08\x0a" + b"x" * 99, r"ONNX file; a checkpoint \(\.safetensors\) is wanted"),
+        (
+            "last.onnx",
+            b"\x08\x0a" + b"x" * 99,
+            r"ONNX file; a checkpoint \(\.safetensors\) is wanted",
+        ),
         ("last.tflite", b"x" * 99, r"LiteRT model; a checkpoint \(\.safetensors\) is wanted"),
         ("yolov4.weights", bytes(99), "weights of Darknet"),
         ("film.mp4", b"\0\0\0\x18ftypmp42" + b"x" * 99, "a video"),

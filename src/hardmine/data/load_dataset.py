@@ -35,6 +35,7 @@ from hardmine.data.formats.label_format import (
     split_of,
 )
 from hardmine.data.formats.label_validation import (
+    RawImage,
     RawSplit,
     build_dataset,
     merge_names,
@@ -205,7 +206,8 @@ def report_loaded(name: str, dataset: Dataset, raw: RawSplit) -> None:
 def _report_unreviewed(name: str, dataset: Dataset, raw: RawSplit) -> None:
     """Count the images that nobody labelled apart from those whose labels were all refused."""
     labelled = set(object_table(raw).owner.tolist())
-    bare, refused = [], []
+    bare: list[RawImage] = []
+    refused: list[RawImage] = []
     for index, (record, image) in enumerate(zip(dataset.records, raw.images, strict=True)):
         if record.state is ImageState.UNREVIEWED:
             (refused if index in labelled or image.rejected else bare).append(image)
