@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hardmine.cli.console import GATE
 from hardmine.cli.main import run as cli
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review.run_review import open_listed
@@ -76,7 +77,9 @@ def run_page(
     for words in commands:
         code = cli(words[1:])
         said = capfd.readouterr()
-        assert code == 0, f"{' '.join(words)}: {said.err}"
+        # A detector of random weights cannot be promised anything, which `threshold` ends with.
+        without_promise = code == GATE and "a promise cannot be given" in said.err
+        assert code == 0 or without_promise, f"{' '.join(words)}: {said.err}"
         assert said.out.strip()
 
 

@@ -217,3 +217,8 @@ def test_verdicts_that_are_typed_in_are_taken_into_the_store_first(cli: Cli, wor
     assert code == failures.FAILURE
     assert "candidates.csv:2: verdict 'perhaps', wanted one of" in " ".join(err.split())
     assert "perhaps" in sheet.read_text()
+    sheet.write_text("")  # as a spreadsheet that crashed leaves it
+    code, _, err = cli(f"{words} 6")
+    assert code == 0
+    assert "candidates.csv:1: got columns [], wanted image" in " ".join(err.split())
+    assert list(sheet.parent.glob("candidates-old*.csv"))

@@ -43,6 +43,14 @@ def found(*scored_boxes: tuple[float, tuple[float, float, float, float]]) -> Det
     )
 
 
+def test_a_long_line_ends_after_a_word_unless_its_last_word_is_the_message() -> None:
+    limit = console_module.MAX_LENGTH
+    words = console_module._one_line("word " * limit)
+    assert words.endswith("word …") and len(words) <= limit
+    address = console_module._one_line(f"cannot be read: https://{'x' * 2 * limit}")
+    assert len(address) == limit and address.endswith("xx …")
+
+
 def test_figures_and_intervals() -> None:
     assert figure(0.12345) == "0.123"
     assert figure(0.0) == "0.000"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -367,6 +368,11 @@ def test_a_folder_without_a_run(tmp_path: Path, files: tuple[str, ...], part: st
     with pytest.raises(DataError) as error:
         diagnose(tmp_path)
     assert part in str(error.value)
+    if files[:1] == ("loop.json",):  # the rounds that a loop has finished change nothing
+        rounds = [{"arm": "mined", "round": 0, "model": "abc"}]
+        (tmp_path / "rounds.json").write_text(json.dumps(rounds))
+        with pytest.raises(DataError, match=re.escape(part)):
+            diagnose(tmp_path)
 
 
 @pytest.mark.parametrize(

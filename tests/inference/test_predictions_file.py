@@ -260,3 +260,17 @@ def test_weights_whose_first_bytes_read_like_json_are_no_predictions(tmp_path: P
     text = tmp_path / "found"
     text.write_text(' {"a.jpg": []}')
     assert looks_like_predictions(text)
+
+
+def test_images_of_one_name_in_two_folders_count_where_they_have_detections(tmp_path: Path) -> None:
+    """The pictures may lie in another folder than the file says, where only the name is left."""
+    images = [{"id": 1, "file_name": "train/a.png"}, {"id": 2, "file_name": "val/a.png"}]
+    images.append({"id": 3, "file_name": "val/b.png"})
+    tree = {"images": images, "categories": TABLE["categories"], "annotations": [coco(2, 1, CAT)]}
+    (tmp_path / "found.json").write_text(json.dumps(tree))
+    for name in ("a.png", "b.png"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (100, 100)).save(tmp_path / "images" / name)
+    detector = load_predictions(tmp_path / "found.json")
+    paths = [tmp_path / "images" / name for name in ("a.png", "b.png")]
+    assert [len(found) for found in detector.detect_images(paths)] == [1, 0]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.files import clear_disk_errors
+from hardmine.mining import pool_store
 from hardmine.mining.pool_store import (
     LABELS,
     MAX_STORED_ALARMS,
@@ -114,6 +115,28 @@ def test_what_was_written_anew_is_looked_at_again(tmp_path: Path) -> None:
         fill(store, ("a", 0.25))  # scored again at full precision: of the same file
         assert store.pending("m", ["a"], stamps=before) == []
         assert store.pending("m", ["a"], stamps=after) == ["a"]
+
+
+def test_what_a_person_decided_on_keeps_the_hash_that_was_seen(tmp_path: Path) -> None:
+    """Else ``apply`` could not tell that another picture stands under the name now."""
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_scores([(score_of("a", 0.5), found(0.5))], stamps={"a": "9 1"})
+        assert store.pending("m", ["a"], stamps={"a": "9 2"}) == ["a"]
+        decision = Decision("a", Verdict.EMPTY, "eve", "2026-01-01T00:00:00+00:00", "m")
+        store.add_decisions([decision])
+        assert store.pending("m", ["a"], stamps={"a": "9 2"}) == []
+        assert store.pending("other", ["a"], stamps={"a": "9 2"}) == ["a"]
+
+
+def test_a_store_that_another_process_brought_up_meanwhile_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    with PoolStore(path) as store:
+        fill(store, ("a", 0.5))
+        pool_store._change(store._database, pool_store._CHANGES[3])  # "duplicate column name"
+        assert [row.image for row in store.iter_ranked("m")] == ["a"]
+        with pytest.raises(sqlite3.Error):
+            store._database.execute("PRAGMA user_version = 3")
+            pool_store._change(store._database, pool_store._CHANGES[3])
 
 
 def test_the_fast_score_of_a_replaced_picture_is_forgotten(tmp_path: Path) -> None:

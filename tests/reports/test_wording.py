@@ -135,8 +135,8 @@ def test_the_ratio_its_interval_and_its_note() -> None:
     )
     against_none = compared(ratio=None, low=15.77, high=None, note="fewer than 10 alarms")
     assert how_sure(against_none) == (
-        "The choice of images does not explain this rise. For the ratio of the false alarms: 95 % "
-        "interval 15.8 to ?. Fewer than 10 alarms."
+        "This rise is larger than chance in the test images explains. For the ratio of the false "
+        "alarms: 95 % interval 15.8 to ?. Fewer than 10 alarms."
     )
     none = compared(ratio=None, low=None, high=None, note="too few")
     assert how_sure(none) == "No claim is made: too few."

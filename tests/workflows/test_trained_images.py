@@ -9,6 +9,8 @@ import pytest
 
 from hardmine import Dataset, evaluate, train
 from hardmine.types import ImageState
+from hardmine.workflows.image_sets import load_train_val
+from hardmine.workflows.step_cache import Steps
 from hardmine.workflows.trained_images import not_trained_on
 from loop_fakes import World, labelled, run
 
@@ -97,3 +99,20 @@ def test_the_models_of_a_loop_go_by_what_the_loop_split_off(
     (weights, *_) = sorted(out.glob("models/*/last.safetensors"))
     assert not_trained_on(data, weights).fingerprint == not_trained_on(data, out).fingerprint
     assert len(not_trained_on(data, weights)) == 4
+
+
+def test_later_calls_in_the_folder_of_a_run_change_nothing(data: Dataset, tmp_path: Path) -> None:
+    """As a resumed run that is refused for its data, or a diagnosis of other data, does."""
+    folder = tmp_path / "run"
+    World().call(train, data, val=0.2, out=folder, **SMALL)
+    before = not_trained_on(data, folder).fingerprint
+    other = labelled(tmp_path / "other", 20, 7000)
+    load_train_val(other, 0.2, Steps(folder), seed=0)
+    assert not_trained_on(data, folder).fingerprint == before != data.fingerprint
+    assert not_trained_on(other, folder) is other
+
+
+def test_a_run_in_a_folder_called_models_is_no_loop(data: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "first"
+    World().call(train, data, val=0.2, out=folder, **SMALL)
+    assert len(not_trained_on(data, folder)) == 4

@@ -348,7 +348,8 @@ def _one_line(text: str) -> str:
     if len(line) <= MAX_LENGTH:
         return line
     whole_words = line[: MAX_LENGTH - 1].rpartition(" ")[0]
-    return (whole_words or line[: MAX_LENGTH - 2]) + " …"
+    is_enough = len(whole_words) > MAX_LENGTH // 2  # a path may be one long word
+    return (whole_words if is_enough else line[: MAX_LENGTH - 2]) + " …"
 
 
 MINED_SHOWN = 10

@@ -31,6 +31,7 @@ from hardmine.prior_design.coverage import Coverage, boxes_on_canvas, measure_co
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.checkpoint import (
     find_checkpoint,
+    last_of_loop,
     load_checkpoint,
     read_metadata,
     read_version,
@@ -140,7 +141,7 @@ def gather(
         CheckpointError: its weights cannot be read.
     """
     checkpoint = find_checkpoint(run)
-    if not checkpoint.exists():
+    if last_of_loop(run) is not None or not checkpoint.exists():
         raise DataError(f"{run}: {_why_no_run(run)}")
     recipe, categories = read_metadata(checkpoint)
     model, _ = load_checkpoint(checkpoint)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -353,8 +354,11 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
         names = names or tuple(own[number] for number in sorted(own)) or None
         tree = tree[held]
     refuse_labels(tree, path)
-    # What the file's own list of images names was looked at, detections or not.
-    rows = {**{name: [] for name in more.values()}, **JsonReader(path, images).read(tree)}
+    # What the file's own list of images names was looked at, detections or not; of names that differ
+    # only in the folder, which may not be that of the pictures, those with detections alone count.
+    alike = Counter(PurePosixPath(name).name for name in more.values())
+    looked_at = [name for name in more.values() if alike[PurePosixPath(name).name] == 1]
+    rows = {**{name: [] for name in looked_at}, **JsonReader(path, images).read(tree)}
     rows = _with_numbers(rows, names)
     if counts_from_0(tree):
         numbers = dict(enumerate(names or ()))  # places in the list, whatever ids the data have

@@ -91,6 +91,7 @@ from hardmine.workflows.run_record import (
 )
 from hardmine.workflows.several_processes import run_together
 from hardmine.workflows.step_cache import Notify, Steps, silent
+from hardmine.workflows.trained_images import note_trained_on
 
 if TYPE_CHECKING:
     from hardmine.evaluation.paired import AlarmChange
@@ -355,6 +356,7 @@ class Loop:
             num_steps=self.recipe.steps(self._num_labelled),
             seed=self.options.seed,
         )
+        note_trained_on(self.steps.root)
         result = self.measurement.measure(base, "round 0: measure")
         first = self.measurement.recall_at(result, result.figures["score_threshold"])
         point = stop_point(result)

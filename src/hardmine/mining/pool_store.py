@@ -152,7 +152,7 @@ def _open_checked(path: Path, *, read_only: bool) -> sqlite3.Connection:
     )
     try:
         database.isolation_level = None  # transactions are opened explicitly
-        version = int(database.execute("PRAGMA user_version").fetchone()[0])
+        version = _version_of(database)
         if version == 0 and not read_only:
             database.execute("PRAGMA journal_mode = WAL")
             _change(database, _TABLES)
@@ -175,13 +175,19 @@ def _open_checked(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def _change(database: sqlite3.Connection, script: str) -> None:
-    """Run a script that leads to the present version, whole or not at all."""
+    """Run a script that leads to the present version, whole or not at all; another process may too."""
+    steps = f"BEGIN IMMEDIATE;{script}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"
     try:
-        database.executescript(f"BEGIN;{script}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+        database.executescript(steps)
     except sqlite3.Error:
         if database.in_transaction:
             database.execute("ROLLBACK")
-        raise
+        if _version_of(database) != SCHEMA_VERSION:
+            raise
+
+
+def _version_of(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
 _ATTEMPTS = 4
@@ -329,8 +335,9 @@ class PoolStore:
         """Return those images, in order, that this model has neither scored nor failed to read.
 
         What could not be reached is looked for again, and so is what was written anew since then. Scores
-        of earlier versions of the store, which noted no stamps, are taken as they are. Meant for some
-        thousands at once.
+        of earlier versions of the store, which noted no stamps, are taken as they are, and so is what
+        stands of an image that a person decided on: it shows that the picture is another one now. Meant
+        for some thousands at once.
 
         Args:
             stamps: the ``file_stamp`` of each image's file as it is now; "" where none is given.
@@ -341,7 +348,9 @@ class PoolStore:
             "json_extract(value, '$[1]') AS now FROM json_each(?2)) "
             "SELECT key FROM asked WHERE "
             "NOT EXISTS (SELECT 1 FROM scores WHERE model_id = ?1 AND image = name "
-            f"AND COALESCE(stamp, now) = now {'AND exact' if exact else ''}) AND "
+            "AND (COALESCE(stamp, now) = now "
+            "OR EXISTS (SELECT 1 FROM decisions WHERE decisions.image = name)) "
+            f"{'AND exact' if exact else ''}) AND "
             "NOT EXISTS (SELECT 1 FROM problems WHERE model_id = ?1 AND image = name "
             "AND stamp = now AND kind != 'image_unreachable')"
         )

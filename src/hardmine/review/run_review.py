@@ -154,8 +154,7 @@ def _sheet(target: Path, listed: CandidateList) -> Path | None:
     """Return the CSV whose verdicts count: the one given, or the filled-in one of the folder given."""
     if listed.csv is not None:
         return listed.csv if has_verdicts(listed.csv) else None
-    sheet = target.resolve() / "candidates.csv"
-    return sheet if num_verdicts(sheet) else None
+    return _filled_in(target.resolve())
 
 
 def take_in_verdicts(run: Path) -> None:
@@ -164,9 +163,19 @@ def take_in_verdicts(run: Path) -> None:
     Raises:
         DataError: as :func:`open_listed`.
     """
-    sheet = run / "candidates.csv"
-    if num_verdicts(sheet):
+    sheet = _filled_in(run)
+    if sheet is not None:
         open_listed(sheet)
+
+
+def _filled_in(run: Path) -> Path | None:
+    """Return the run's ``candidates.csv`` if verdicts are filled in; one that cannot be read is said."""
+    sheet = run / "candidates.csv"
+    try:
+        return sheet if num_verdicts(sheet) else None
+    except DataError as error:
+        _log.warning("%s: no verdicts are read", error)
+        return None
 
 
 @contextmanager

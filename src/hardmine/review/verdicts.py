@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,7 +157,7 @@ def new_decisions(
         same = bool(said) and said[-1].verdict is verdict
         if not said or same or said[-1].who == who or _is_file(said[-1].who):
             fresh.append(Decision(image, verdict, who, now, model_id, boxes=boxes))
-        elif any(each.who == who and each.verdict is verdict for each in said):
+        elif any(_same_list(each.who, who) and each.verdict is verdict for each in said):
             overruled.append(f"{image} ({said[-1].verdict.value}, {said[-1].who})")
         else:
             raise DataError(
@@ -183,6 +184,12 @@ def _history(store: PoolStore, images: Collection[str]) -> dict[str, list[Decisi
         if each.queue != LABELS:
             found.setdefault(each.decision.image, []).append(each.decision)
     return found
+
+
+def _same_list(who: str, other: str) -> bool:
+    """Return whether both are one list, also where its folder moved or mining kept it as an old one."""
+    names = (re.sub(r"-old(-\d+)?(?=\.\w+$)", "", Path(each).name) for each in (who, other))
+    return len(set(names)) == 1
 
 
 def _is_file(who: str) -> bool:

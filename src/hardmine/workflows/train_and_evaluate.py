@@ -51,6 +51,7 @@ from hardmine.workflows.run_record import (
 from hardmine.workflows.several_processes import run_together
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
+from hardmine.workflows.trained_images import note_trained_on
 
 if TYPE_CHECKING:
     from hardmine.detections import Detections
@@ -179,6 +180,7 @@ def _train(
         except CheckpointError as error:
             changed = f" ({'; '.join(changes)})" if changes else ""
             raise CheckpointError(f"{error}{changed}") from None
+        note_trained_on(root)
         detector = backend.load_detector(checkpoint, options.device)
         measuring = Measuring(steps, backend, options.draws, options.seed)
         measurement = measuring.measure(detector, sets, chosen)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from hardmine.errors import DataError
-from hardmine.files import read_json
+from hardmine.files import read_json, write_json
 from hardmine.types import Dataset
 from hardmine.workflows.step_cache import read_step
 
+TRAINED_ON = "trained_on.json"
 _RECORDS = ("train.json", "loop.json")
 _log = logging.getLogger(__name__)
+
+
+def note_trained_on(run: Path) -> None:
+    """Write down what a run was trained on, once it was: its other records may be of a later call."""
+    checked, split = (read_step(run, f"prepare/{name}") for name in ("leaks", "split"))
+    write_json(
+        run / TRAINED_ON,
+        {
+            "train": None if checked is None else checked["inputs"].get("train"),
+            "data": None if split is None else split["inputs"].get("data"),
+            "split": None if split is None else split["result"],
+        },
+    )
 
 
 def not_trained_on(data: Dataset, checkpoint: object) -> Dataset:
@@ -25,10 +40,10 @@ def not_trained_on(data: Dataset, checkpoint: object) -> Dataset:
         checkpoint: a detector, or what names one; only a file in the folder of a run says something.
     """
     run = _run_of(checkpoint)
-    checked = None if run is None else read_step(run, "prepare/leaks")
-    if run is None or checked is None:
+    known = None if run is None else _read(run / TRAINED_ON)
+    if run is None or known is None:
         return data
-    trained_on = checked["inputs"].get("train")
+    trained_on = known.get("train")
     if _trainable(data).fingerprint == trained_on:
         _log.warning(
             "%s: all %d images were trained on in %s, so that what is measured on them says little; "
@@ -39,10 +54,9 @@ def not_trained_on(data: Dataset, checkpoint: object) -> Dataset:
             _validated_on(run),
         )
         return data
-    split = read_step(run, "prepare/split")
-    if split is None or split["inputs"].get("data") != data.fingerprint:
+    if known.get("split") is None or known.get("data") != data.fingerprint:
         return data
-    train, val = (data.subset(split["result"][name]) for name in ("train", "val"))
+    train, val = (data.subset(known["split"][name]) for name in ("train", "val"))
     if _trainable(train).fingerprint != trained_on:  # resumed with other validation images
         return data
     _log.warning(
@@ -66,7 +80,8 @@ def _run_of(checkpoint: object) -> Path | None:
     if path is None or path.suffix.lower() in PREDICTION_SUFFIXES:
         return None
     folder = find_checkpoint(path).resolve().parent
-    return folder.parent.parent if folder.parent.name == "models" else folder
+    loop = folder.parent.parent
+    return loop if folder.parent.name == "models" and (loop / "loop.json").is_file() else folder
 
 
 def _trainable(data: Dataset) -> Dataset:
@@ -75,12 +90,15 @@ def _trainable(data: Dataset) -> Dataset:
 
 def _validated_on(run: Path) -> str:
     """Return the path that a run was given to validate on, behind a colon; "" where there is none."""
-    for record in (run / name for name in _RECORDS):
-        try:
-            values = read_json(record) if record.is_file() else {}
-        except DataError:
-            continue
-        given = values.get("inputs", {}).get("val")
+    for name in _RECORDS:
+        given = (_read(run / name) or {}).get("inputs", {}).get("val")
         if isinstance(given, str):
             return f": {given}"
     return ""
+
+
+def _read(record: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(record) if record.is_file() else None
+    except DataError:
+        return None

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -154,7 +155,10 @@ def _write(item: ImageItem, place: Path, date: int | None = None) -> Path | Prob
     except DataError as error:
         return item_problem(item, error)
     if date is not None:
-        os.utime(place, ns=(date, date))
+        with suppress(
+            OSError
+        ):  # a file system may keep no dates: then it is written again next time
+            os.utime(place, ns=(date, date))
     return place
 
 
