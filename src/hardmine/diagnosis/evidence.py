@@ -167,15 +167,8 @@ def gather(
 
         model = model.to(choose_device(device))
         objects = train.subset(lambda record: len(record.labels) > 0)
-        known["train"] = probe_set(
-            model, recipe, objects, lambda done, of: notify("training images", done, of), images
-        )
+        known |= {"data": train, **_probe_objects(model, recipe, objects, notify, images)}
         limits += _not_all_images(images, len(objects)) + _hardly_learned(known["train"])
-        known["gradients"] = probe_gradients(model, recipe, objects)
-        boxes = boxes_on_canvas(objects, recipe.resize)
-        threshold = recipe.loss.assigner.iou_threshold
-        known["coverage"] = measure_coverage(boxes, layout_of_recipe(recipe), threshold)
-        known["data"] = train
     if val is not None:
         known["val"] = probe_set(
             model, recipe, val, lambda done, of: notify("validation images", done, of)
@@ -190,6 +183,21 @@ def gather(
         is_finished=is_finished,
         **known,
     )
+
+
+def _probe_objects(
+    model: SSD, recipe: Recipe, objects: Dataset, notify: Notify, images: int
+) -> dict[str, Any]:
+    """Return what the network, its gradients and its priors say of the training images with objects."""
+    boxes = boxes_on_canvas(objects, recipe.resize)
+    threshold = recipe.loss.assigner.iou_threshold
+    return {
+        "train": probe_set(
+            model, recipe, objects, lambda done, of: notify("training images", done, of), images
+        ),
+        "gradients": probe_gradients(model, recipe, objects),
+        "coverage": measure_coverage(boxes, layout_of_recipe(recipe), threshold),
+    }
 
 
 _FOREIGN = (".pt", ".pth", ".ckpt", ".onnx", ".keras", ".h5", ".tflite")

@@ -213,16 +213,8 @@ class CandidateSearch:
             margin=wide_margin,
             progress=partial(progress, "score again in float32"),
         )
-        quarantined = self._quarantined(selector)
-        too_high = Rejection(Reason.SET_ASIDE, "set aside: it scores too high")
-        aside = dict.fromkeys((row.image for row in quarantined), too_high)
+        aside = self._set_aside(selector, detector.model_id, folder)
         selected = replace(selector, taken={**selector.taken, **aside}).select()
-        if quarantined:
-            candidates = self._candidates(quarantined)
-            model = detector.model_id
-            write_candidates(
-                folder, candidates, self._categories, name="quarantine", model_id=model
-            )
         rows = [selected.shortlist[image].score for image in selected.images]
         return self._write(
             folder,
@@ -262,13 +254,22 @@ class CandidateSearch:
             seen.add(group)
             yield row.score
 
-    def _quarantined(self, selector: ImageSelector) -> list[PoolScore]:
-        """Return what scores too high to be trained on as empty, without what was handed out."""
+    def _set_aside(
+        self, selector: ImageSelector, model_id: str, folder: Path
+    ) -> dict[str, Rejection]:
+        """List what scores too high to be trained on as empty, without what was handed out."""
         limit = self.options.quarantine
         if limit is None:
-            return []
-        rows = takewhile(self._scores_too_high, selector.exact_ranking(limit))
-        return [row for row in rows if row.image not in selector.taken]
+            return {}
+        ranking = takewhile(self._scores_too_high, selector.exact_ranking(limit))
+        rows = [row for row in ranking if row.image not in selector.taken]
+        if rows:
+            candidates = self._candidates(rows)
+            write_candidates(
+                folder, candidates, self._categories, name="quarantine", model_id=model_id
+            )
+        too_high = Rejection(Reason.SET_ASIDE, "set aside: it scores too high")
+        return dict.fromkeys((row.image for row in rows), too_high)
 
     def _scores_too_high(self, row: PoolScore) -> bool:
         limit = self.options.quarantine
