@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from hardmine.cli.main import run as run_line
 from hardmine.comparison.compare_options import CompareOptions, Variant, mining_variants
-from hardmine.comparison.compare_recipes import ComparedData, compare_recipes
+from hardmine.comparison.compare_recipes import ComparedData, compare_recipes, loop_options
 from hardmine.comparison.compare_summary import (
     CellResult,
     Comparison,
@@ -119,19 +120,18 @@ def test_cells_trained_at_the_same_time_give_the_same_figures(
     assert all(cell.error is None for variant in two.variants for cell in variant.cells)
 
 
-def test_with_a_pool_whole_loops_are_compared(
-    squares: Dataset, tiny_yaml: str, tmp_path: Path
-) -> None:
-    pool = tmp_path / "pool"
-    pool.mkdir()
+def fill_pool(pool: Path, seed: int = 100) -> Path:
+    pool.mkdir(exist_ok=True)
     for index in range(12):
-        rng = np.random.default_rng(100 + index)
+        rng = np.random.default_rng(seed + index)
         Image.fromarray(rng.integers(0, 255, (48, 48, 3), np.uint8)).save(pool / f"{index}.png")
-    variants = [
-        Variant("one", tiny_yaml, loop={"add": 0.25, "min_score": 0.0}),
-        Variant("three", tiny_yaml, loop={"add": 3, "min_score": 0.0}),
-    ]
-    found = compare_recipes(
+    return pool
+
+
+def run_loops(
+    squares: Dataset, variants: list[Variant], pool: Path | None, out: Path, arm: str = "mined"
+) -> Comparison:
+    return compare_recipes(
         variants,
         ComparedData(
             squares.subset([0, 1, 2, 3]),
@@ -140,15 +140,81 @@ def test_with_a_pool_whole_loops_are_compared(
             pool,
         ),
         weights="none",
-        options=CompareOptions(seeds=1, epochs=1, rounds=1, draws=20),
-        out=tmp_path / "out",
+        options=CompareOptions(seeds=1, epochs=1, rounds=1, draws=20, arm=arm),
+        out=out,
     )
+
+
+def test_with_a_pool_whole_loops_are_compared(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    variants = [
+        Variant("one", tiny_yaml, loop={"add": 0.25, "min_score": 0.0}),
+        Variant("three", tiny_yaml, loop={"add": 3, "min_score": 0.0}),
+    ]
+    found = run_loops(squares, variants, fill_pool(tmp_path / "pool"), tmp_path / "out")
     added = {}
     for variant in found.variants:
         (cell,) = variant.cells
         assert cell.error is None
         added[variant.name] = json.loads((cell.folder / "cell.json").read_text())["added"]
     assert added == {"one": [1], "three": [3]}  # a quarter of four images; three images
+
+
+def test_a_finished_loop_stands_for_its_own_arm_and_pool_alone(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    variants = [Variant("one", tiny_yaml, loop={"add": 1}), Variant("two", tiny_yaml)]
+    pool, out = fill_pool(tmp_path / "pool"), tmp_path / "out"
+
+    def images_of(arm: str) -> str:
+        found = run_loops(squares, variants, pool, out, arm)
+        folder = found.variants[0].cells[0].folder
+        assert found.variants[0].cells[0].figures["measurement"]["arm"] == arm
+        return (folder / "rounds" / f"{arm}-1" / "candidates.csv").read_text()
+
+    first = images_of("mined")
+    assert images_of("mined") == first
+    images_of("random")
+    fill_pool(pool, seed=900)  # other pictures under the same names
+    assert images_of("mined") != first
+
+
+@pytest.mark.parametrize(
+    ("loop", "with_pool", "said"),
+    [
+        ({"add": 0.5}, False, "changed: got loop.add without a pool to mine from"),
+        ({"ad": 0.5}, True, "changed: LoopOptions: no option 'ad'"),
+        ({"add": "much"}, True, "changed: add: got 'much'"),
+        ({"seed": 3}, True, "changed: got loop.seed, which compare itself sets"),
+        ({"arms": "random,none"}, True, "changed: no arm 'mined' among its arms"),
+    ],
+)
+def test_options_of_a_loop_are_judged_before_anything_is_trained(
+    squares: Dataset, loop: dict[str, Any], with_pool: bool, said: str, tmp_path: Path
+) -> None:
+    pool = fill_pool(tmp_path / "pool") if with_pool else None
+    variants = [Variant("plain"), Variant("changed", loop=loop)]
+    with pytest.raises(ConfigError, match=said):
+        run_loops(squares, variants, pool, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_a_loop_win_over_those_of_the_comparison() -> None:
+    given = Variant("a", loop={"rounds": 2, "arms": "mined,none", "accept": "review"})
+    found = loop_options(given, CompareOptions(rounds=5))
+    assert found == {"rounds": 2, "arms": ("mined", "none"), "stop": "never", "accept": "review"}
+
+
+def test_a_loop_that_waits_for_decisions_is_no_result(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    variants = [
+        Variant("plain", tiny_yaml),
+        Variant("careful", tiny_yaml, loop={"accept": "review", "min_score": 0.0}),
+    ]
+    found = run_loops(squares, variants, fill_pool(tmp_path / "pool"), tmp_path / "out")
+    assert "waits for decisions" in str(found.variants[1].cells[0].error)
 
 
 def test_one_recipe_or_one_name_twice_is_refused(squares: Dataset, tmp_path: Path) -> None:

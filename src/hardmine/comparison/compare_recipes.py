@@ -6,7 +6,8 @@ lies in ``cells/<key>/``, named by the hash of its recipe, data, seed and starti
 that was killed goes on where it stopped, a cell that two comparisons share is trained once, and a cell
 that fails is named while the others stand.
 
-With a pool, a cell is a whole loop, and what is compared is the last round of one of its arms.
+With a pool, a cell is a whole loop, and what is compared is the last round of one of its arms. A
+finished loop is gone through again, since its pool may have changed.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ from hardmine.comparison.compare_summary import (
 )
 from hardmine.errors import ConfigError, DataError, HardmineError
 from hardmine.files import write_json
-from hardmine.option_fields import takes_options
+from hardmine.loop.control_arms import MINED
+from hardmine.option_fields import build, info_of, option_fields, option_names, takes_options
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import DataLike
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint, silent
-from hardmine.workflows.train_options import DataOptions
+from hardmine.workflows.train_options import DataOptions, NetworkOptions
 
 FEW_DRAWS = 10
 """Bootstrap draws of a cell by itself; the intervals of a comparison are its own."""
@@ -91,7 +93,8 @@ def compare_recipes(
         out: gets ``cells/``, ``compare.json`` and ``compare.html``; called again, it goes on.
 
     Raises:
-        ConfigError: fewer than two variants, a name twice, or an unknown recipe or option.
+        ConfigError: fewer than two variants, a name twice, an unknown recipe or option, or options of
+            a loop without a pool.
         DataError: unusable data, or no cell could be trained.
     """
     given = options or CompareOptions()
@@ -100,8 +103,9 @@ def compare_recipes(
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"compare: got {names}, wanted two or more recipes, each once")
     root, notify = Path(out).resolve(), progress or silent
-    for variant in variants:
-        _recipe_values(variant, how)  # a wrong name or choice ends it before anything is read
+    for variant in variants:  # a wrong name or choice ends it before anything is read
+        _recipe_values(variant, how)
+        _check_loop(variant, how, with_pool=data.pool is not None)
     sets = _prepare(data, root, how.reading, notify)
     recipes = {variant.name: _recipe_values(variant, how, sets.train) for variant in variants}
     cells = [
@@ -164,6 +168,39 @@ def recipe_of(variant: Variant, options: CompareOptions, train: Dataset | None =
     return replace(chosen, epochs=recipe.epochs)  # all variants have one budget
 
 
+def _check_loop(variant: Variant, options: CompareOptions, *, with_pool: bool) -> None:
+    """Refuse options of a loop that have no effect, that a loop lacks, or that all variants share."""
+    from hardmine.loop.loop_options import LoopOptions
+
+    given = ", ".join(f"loop.{name}" for name in variant.loop)
+    if given and not with_pool:
+        raise ConfigError(f"{variant.name}: got {given} without a pool to mine from (--pool)")
+    if not with_pool:
+        return
+    own = {"seed", "draws", "device", "network", "reading"}
+    own.update(option_names(NetworkOptions), option_names(DataOptions))
+    if taken := sorted(own & variant.loop.keys()):
+        raise ConfigError(f"{variant.name}: got loop.{taken[0]}, which compare itself sets")
+    try:
+        chosen = build(LoopOptions, loop_options(variant, options))
+    except ConfigError as error:
+        raise ConfigError(f"{variant.name}: {error}") from None
+    if options.arm not in chosen.arms:
+        raise ConfigError(f"{variant.name}: no arm {options.arm!r} among its arms")
+
+
+def loop_options(variant: Variant, options: CompareOptions) -> dict[str, Any]:
+    """Return the options of a variant's loop; texts are read as the command line reads them."""
+    from hardmine.loop.loop_options import LoopOptions
+
+    found = {"rounds": options.rounds, "arms": (options.arm,), "stop": "never", **variant.loop}
+    for item in option_fields(LoopOptions):
+        info, value = info_of(item), found.get(item.name)
+        if info is not None and info.parse is not None and isinstance(value, str):
+            found[item.name] = info.parse(value)
+    return found
+
+
 def _key(
     recipe: dict[str, Any],
     variant: Variant,
@@ -187,6 +224,8 @@ def _key(
         values["train_negatives"] = sets.fingerprint_of_train_negatives
     if sets.pool is not None:
         values["loop"] = {"rounds": options.rounds, **variant.loop}
+        if options.arm != MINED.name:
+            values["arm"] = options.arm
     return fingerprint(values)
 
 
@@ -269,15 +308,17 @@ def _run_alone(cell: _Cell, threads: int) -> CellResult:
 
 
 def _run_cell(cell: _Cell, notify: Notify) -> CellResult:
-    """Train and measure a cell, or find its result; a failure becomes part of the result."""
-    place = cell.folder / "cell.json"
+    """Train and measure a cell, or find its result; a failure becomes part of the result.
+
+    A finished loop is gone through again: it does anew what depends on pool images that changed.
+    """
+    place, is_loop = cell.folder / "cell.json", cell.sets.pool is not None
     known = _read_cell(place)
     name, seed = cell.variant.name, cell.seed
-    if known is None:
+    if known is None or is_loop:
         start = time.perf_counter()
         try:
-            run = _run_loop if cell.sets.pool is not None else _run_training
-            known = run(cell, notify)
+            found = (_run_loop if is_loop else _run_training)(cell, notify)
         except HardmineError as error:
             return CellResult(name, seed, cell.folder, error=str(error))
         except Exception as error:  # noqa: BLE001 - the other cells must stand
@@ -285,8 +326,9 @@ def _run_cell(cell: _Cell, notify: Notify) -> CellResult:
             cell.folder.mkdir(parents=True, exist_ok=True)
             (cell.folder / "error.txt").write_text(trace, encoding="utf-8")
             return CellResult(name, seed, cell.folder, error=f"{type(error).__name__}: {error}")
-        known["minutes"] = round((time.perf_counter() - start) / 60, 3)
-        write_json(place, known)
+        if known is None or {**found, "minutes": known["minutes"]} != known:
+            known = {**found, "minutes": round((time.perf_counter() - start) / 60, 3)}
+            write_json(place, known)
     return CellResult(name, seed, cell.folder, known["minutes"], known)
 
 
@@ -325,26 +367,25 @@ def _run_loop(cell: _Cell, notify: Notify) -> dict[str, Any]:
 
     arm = cell.options.arm
     assert cell.sets.pool is not None
-    run_loop(
+    result = run_loop(
         cell.sets.train,
         val=cell.sets.val,
         negatives=cell.sets.negatives,
         pool=cell.sets.pool,
         recipe=recipe_of(cell.variant, cell.options, cell.sets.train),
         weights=cell.options.weights,
-        rounds=cell.options.rounds,
         out=cell.folder,
         resume=True,
         seed=cell.seed,
         draws=FEW_DRAWS,
         device=cell.options.device,
         progress=notify,
-        **{"arms": (arm,), "stop": "never", **cell.variant.loop},
+        **loop_options(cell.variant, cell.options),
     )
+    if result.waiting is not None:
+        raise ConfigError(f"the loop is not done: {result.waiting}")
     rows = json.loads((cell.folder / "rounds.json").read_text(encoding="utf-8"))
     mine = [row for row in rows if row["arm"] == arm]
-    if not mine:
-        raise ConfigError(f"{cell.variant.name}: no arm {arm!r} among its arms")
     last = max(mine, key=lambda row: int(row["round"]))
     added = [row["negatives_added"] for row in mine if row["round"] > 0]
     first = next(row for row in mine if row["round"] == 0)
