@@ -159,6 +159,9 @@ def test_with_a_pool_whole_loops_are_compared(
         assert cell.error is None
         added[variant.name] = json.loads((cell.folder / "cell.json").read_text())["added"]
     assert added == {"one": [1], "three": [3]}  # a quarter of four images; three images
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert f"<td>three</td><td>{tiny_yaml}</td><td" in page
+    assert "loop.add=3 loop.min_score=0.0" in page
 
 
 def test_a_finished_loop_stands_for_its_own_arm_and_pool_alone(
@@ -340,10 +343,11 @@ def test_what_is_worth_it_is_better_somewhere_and_worse_nowhere() -> None:
 def page_of(out: Path, *summaries: VariantSummary, preset: bool = True) -> str:
     """Return the text of the page of a comparison."""
     options = CompareOptions(seeds=1, preset="mining" if preset else None)
-    said = (conclusion(summaries), "a sentence") if preset else ("a sentence",)
+    said = statements_of(summaries) or ["a sentence"]
+    said = [conclusion(summaries), *said] if preset else said
     counts = {"train_images": 9, "val_images": 8, "negative_images": 7, "train_negatives": 6}
     write_compare_report(
-        out / "c.html", Comparison(out, summaries, options, {**counts, "left_out": []}, said)
+        out / "c.html", Comparison(out, summaries, options, {**counts, "left_out": []}, tuple(said))
     )
     return " ".join((out / "c.html").read_text().split())
 
@@ -395,6 +399,21 @@ def test_a_reference_that_was_not_trained_is_no_reason_to_keep_it(tmp_path: Path
     assert "Nothing could be compared with stock." in page
     assert "Keep what you have" not in page
     assert "odd: 2 of 2 trainings failed" in page
+
+
+def test_failed_trainings_of_the_reference_are_said_and_leave_fewer_seeds(tmp_path: Path) -> None:
+    first, good = judged("stock", 1.0), judged("good", 0.5, "better")
+    failed = replace(first.cells[0], error="no memory")
+    first = replace(first, cells=(failed, *first.cells[1:]))
+    said = statements_of([first, good])
+    assert said[0].startswith("2 seeds only: the intervals")
+    assert said[1] == "stock, the reference: 1 of 3 trainings failed: no memory"
+    assert conclusion([first, good]).startswith("Perhaps worth it")
+    assert "2 seeds only" in page_of(tmp_path, first, good).split("What differs from")[0]
+    none = replace(first, cells=(failed,) * 3)
+    assert statements_of([none, good])[0].startswith(
+        "stock, the reference: 3 of 3 trainings failed"
+    )
 
 
 def test_what_chance_alone_calls_better_is_said() -> None:

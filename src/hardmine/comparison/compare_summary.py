@@ -114,6 +114,10 @@ class VariantSummary:
     """What is laid over the base recipe, as ``--set`` takes it."""
     with_negatives: bool = False
     """It trained on the images of ``train_negatives`` too."""
+    base: str = ""
+    """The recipe that the settings are laid over; "" is the default one."""
+    loop: tuple[str, ...] = ()
+    """Options of its loop, each as ``loop.add=0.5``."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,9 @@ class Comparison:
             "variants": [
                 {
                     "name": item.name,
+                    "base": item.base or "default",
                     "settings": list(item.settings),
+                    "loop": list(item.loop),
                     "with_negatives": item.with_negatives,
                     "means": item.means,
                     "contrasts": [asdict(contrast) for contrast in item.contrasts],
@@ -212,6 +218,8 @@ def summarise(
                 curve,
                 variant.settings,
                 variant.with_negatives,
+                variant.base,
+                tuple(f"loop.{name}={value}" for name, value in variant.loop.items()),
             )
         )
     statements = tuple(statements_of(summaries))
@@ -332,24 +340,32 @@ def _means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None
 
 def statements_of(summaries: Sequence[VariantSummary]) -> list[str]:
     """Return a sentence for each recipe and figure: what differs from the reference beyond noise."""
-    first = summaries[0]
+    first, seeds = summaries[0], _seeds_compared(summaries)
     said = []
-    if len(first.cells) < ENOUGH_SEEDS:
-        count = "1 seed" if len(first.cells) == 1 else f"{len(first.cells)} seeds"
+    if seeds < ENOUGH_SEEDS:
+        count = "1 seed" if seeds == 1 else f"{seeds} seeds"
         said.append(
             f"{count} only: the intervals cover the choice of images, not the luck of a training; "
             f"{ENOUGH_SEEDS} or more seeds are needed for a claim."
         )
     said += _too_short(summaries)
-    for item in summaries[1:]:
+    for item in summaries:
         failed = [cell for cell in item.cells if cell.error is not None]
         if failed:
+            which = f"{item.name}, the reference" if item is first else item.name
             said.append(
-                f"{item.name}: {len(failed)} of {len(item.cells)} trainings failed: {failed[0].error}"
+                f"{which}: {len(failed)} of {len(item.cells)} trainings failed: {failed[0].error}"
             )
         for contrast in item.contrasts:
             said.append(_sentence(item.name, first.name, contrast))
     return said
+
+
+def _seeds_compared(summaries: Sequence[VariantSummary]) -> int:
+    """Return how many seeds stand behind the comparison that has the fewest."""
+    done = [{cell.seed for cell in item.cells if cell.error is None} for item in summaries]
+    shared = [len(done[0] & mine) for mine in done[1:]]
+    return min(filter(None, shared), default=len(summaries[0].cells))
 
 
 def _too_short(summaries: Sequence[VariantSummary]) -> list[str]:
@@ -388,7 +404,7 @@ def conclusion(summaries: Sequence[VariantSummary]) -> str:
     best = good[0]
     others = ", ".join(_with_figures(item) for item in good if item is not best)
     more = f" Also better in some figure and worse in none: {others}." if others else ""
-    sure = "Worth it" if len(first.cells) >= ENOUGH_SEEDS else "Perhaps worth it"
+    sure = "Worth it" if _seeds_compared(summaries) >= ENOUGH_SEEDS else "Perhaps worth it"
     return f"{sure} on these data: {_with_figures(best)}, against {_with_figures(first)}.{more}"
 
 
@@ -483,7 +499,10 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
         else "Comparison of recipes",
         sets=comparison.sets,
         **_answer(comparison),
-        changes=[(v.name, " ".join(v.settings), v.with_negatives) for v in variants],
+        changes=[
+            (v.name, v.base or "default", " ".join((*v.settings, *v.loop)), v.with_negatives)
+            for v in variants
+        ],
         verdicts=_verdicts(variants),
         heads=[head for _, head in shown],
         rows=[(v.name, [_text(v.means.get(key)) for key, _ in shown]) for v in variants],
@@ -504,7 +523,7 @@ def _answer(comparison: Comparison) -> dict[str, Any]:
         found["conclusion"] = statements.pop(0)
         found["best"] = next(iter(worth_it(variants)), None)
         found["keep"] = bool(_measured(variants)) and not _hardly_learned(variants)
-    if statements and len(variants[0].cells) < ENOUGH_SEEDS:
+    if statements and _seeds_compared(variants) < ENOUGH_SEEDS:
         found["caution"] = f"{statements.pop(0)} {found['caution']}".strip()
     return {**found, "statements": statements}
 
