@@ -133,6 +133,22 @@ def test_a_recall_that_is_never_reached_is_told_apart_from_too_few_images() -> N
     assert (never.score_threshold, never.further_images, never.highest) == (None, 0, 0.5)
 
 
+def all_found(*objects: int) -> Hits:
+    counts = np.array(objects)
+    image = np.repeat(np.arange(len(counts)), counts)
+    return Hits(np.full(len(image), 0.9, np.float32), image, counts)
+
+
+@pytest.mark.parametrize("objects", [(1,) * 57 + (2,) * 4, (1, 3) * 20, (2,) * 28, (1,) * 28])
+def test_images_that_are_too_few_are_not_blamed_on_the_detector(objects: tuple[int, ...]) -> None:
+    """All is found, so that more images of this kind are all that is missing."""
+    promise = promise_recall(all_found(*objects), 0.9)
+    assert (promise.score_threshold, promise.highest) == (None, 1.0)
+    assert promise.further_images > 0
+    more = objects + (objects[0], objects[-1]) * math.ceil(promise.further_images / 2)
+    assert promise_recall(all_found(*more), 0.9).score_threshold is not None
+
+
 def test_an_image_is_found_when_one_of_its_objects_is() -> None:
     boxes = [(10, 10, 30, 30), (60, 60, 90, 90)]
     two = record(*((1, *box) for box in boxes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from PIL import Image
 import hardmine
 from hardmine.cli.main import run
 from hardmine.detections import Detections, OperatingPoint
+from hardmine.evaluation.alarms import AlarmScores
+from hardmine.evaluation.operating_promise import Hits, promise_recall, recall_figures
 from hardmine.recipes.checkpoint import read_operating_point, write_operating_point
+from hardmine.reports.threshold_page import ThresholdRow, statements
 from hardmine.types import ImageRecord, ImageState
 from loop_fakes import draw
 from shelf_world import make_world
@@ -333,3 +337,18 @@ def test_exports_carry_the_threshold(world: Path, name: str) -> None:
     assert again.model_id == exported.model_id
     after = again.predict("shelf/images/00.png", score_threshold=0.0)
     assert after.scores.tolist() == before.scores.tolist()
+
+
+@pytest.mark.parametrize(
+    ("highest", "said"),
+    [(0.94, "More images with objects are needed"), (0.87, "A better detector")],
+)
+def test_a_recall_that_the_sample_exceeds_may_only_want_more_images(
+    highest: float, said: str
+) -> None:
+    hits = Hits(np.zeros(0, np.float32), np.zeros(0, np.int64), np.ones(61, np.int64))
+    promise = replace(promise_recall(hits, 0.87), highest=highest, further_images=0)
+    nothing = AlarmScores(np.zeros(0, np.float32), np.zeros(0, np.int64), 0)
+    figures = recall_figures(hits, None, 0.95)
+    row = ThresholdRow("all classes", "all", promise, None, None, figures, nothing, hits)
+    assert said in statements(row)[0]

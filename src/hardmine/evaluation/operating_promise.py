@@ -392,12 +392,26 @@ def _share(hits: Hits, found: I64, unit: RecallUnit) -> float:
 
 
 def _images_for_recall(hits: Hits, limit: float, confidence: float, unit: RecallUnit) -> int:
-    """Return how many images with objects as here are needed at least, when all is found."""
+    """Return how many images with objects as here are needed at least, when all is found.
+
+    Where the images that are there are enough, they are the number.
+    """
     if unit == "image" or not len(hits.objects):
         return images_needed(1.0 - limit, confidence)
-    per_image = float(hits.objects.mean() / hits.objects.max())
-    gain = math.log1p(per_image * (1.0 / limit - 1.0))
-    return math.ceil(-math.log1p(-confidence) / gain)
+    gain = hits.objects / hits.objects.max() * (1.0 / limit - 1.0)
+
+    def promised(images: int) -> bool:
+        """Return whether so many images promise the limit; as :func:`wealth`."""
+        logs = images * np.log1p(_stakes(images, limit, confidence)[:, None] * gain).mean(axis=1)
+        return float(np.logaddexp.reduce(logs)) - math.log(len(logs)) >= -math.log1p(-confidence)
+
+    low = high = len(hits.objects)
+    while not promised(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if promised(middle) else (middle, high)
+    return high
 
 
 def _highest(hits: Hits, holds: Callable[[I64], bool]) -> float | None:

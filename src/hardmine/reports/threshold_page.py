@@ -227,10 +227,13 @@ def _of_recall(promise: RecallPromise) -> list[str]:
             "are needed, and more if an object in them is missed."
         ]
     highest = 0.0 if promise.highest is None else promise.highest
+    way = "A better detector is needed, or a lower recall."
+    if highest > promise.limit:
+        way = "More images with objects are needed, a better detector, or a lower recall."
     return [
         f"The promise cannot be given at any score: even when every detection counts, the detector "
         f"finds {percent(highest)} of the {what}, and {percent(promise.limit)} is asked for with a "
-        f"confidence of {percent(promise.confidence)}. A better detector is needed, or a lower recall."
+        f"confidence of {percent(promise.confidence)}. {way}"
     ]
 
 
