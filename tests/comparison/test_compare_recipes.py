@@ -160,7 +160,7 @@ def test_with_a_pool_whole_loops_are_compared(
         added[variant.name] = json.loads((cell.folder / "cell.json").read_text())["added"]
     assert added == {"one": [1], "three": [3]}  # a quarter of four images; three images
     page = (tmp_path / "out" / "compare.html").read_text()
-    assert f"<td>three</td><td>{tiny_yaml}</td><td" in page
+    assert f'<td>three</td><td class="text">{tiny_yaml}</td><td' in page
     assert "loop.add=3 loop.min_score=0.0" in page
 
 

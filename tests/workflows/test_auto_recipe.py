@@ -126,6 +126,13 @@ def test_other_data_keep_the_epochs_of_the_model(classes: int, images: int) -> N
     assert not any("epochs" in line for line in lines)
 
 
+def test_few_images_of_one_class_get_more_epochs_too() -> None:
+    options = NetworkOptions()
+    recipe, lines = fit_to_data(choose_recipe(options), options, None, dataset(150, images=12))
+    assert recipe.epochs == 44  # 65 steps of 8 images
+    assert lines[-1].endswith("are 60 steps, and 65 are wanted for 1 class")
+
+
 def test_images_without_objects_do_not_make_few_images_many() -> None:
     data = dataset(150, 150, images=20)
     empty = [
@@ -221,6 +228,15 @@ def test_long_boxes_get_long_priors() -> None:
     assert not long.warnings
 
 
+def test_long_boxes_get_long_priors_where_others_are_too_small_for_any_model() -> None:
+    long, tiny = shaped(SIDE, SIDE, (13, 64)), shaped(SIDE, SIDE, (4, 4))
+    others = [replace(r, labels=r.labels + 1) for r in tiny.records]
+    data = Dataset(("long", "tiny"), (*long.records, *others), Path())
+    choice = choose_for(data)
+    assert "model.priors.aspect_ratios=[1, 2, 0.5, 5, 0.2]" in choice.settings
+    assert "reach only 0% of the 36 boxes of class 'tiny': that class" in choice.warnings[0]
+
+
 def test_what_no_model_reaches_is_said_with_the_way_out(caplog: pytest.LogCaptureFixture) -> None:
     data = shaped(4000, 3000, (30, 30))
     options = NetworkOptions()
@@ -228,7 +244,7 @@ def test_what_no_model_reaches_is_said_with_the_way_out(caplog: pytest.LogCaptur
     assert "no model of the list reaches every class" in lines[0]
     assert "its priors fit" not in lines[0]
     (warning,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
-    assert "reaches more than 0% of the 36 boxes of class 'thing'" in warning
+    assert "reach only 0% of the 36 boxes of class 'thing'" in warning
     assert "3 px on the canvas and 30 px in the images" in warning
     # 320 px of canvas for 30 px at 24 px: 400 px, the nearest multiple of 32 is 416 (12.5 rounds to 12)
     assert "--to coco --tile 384" in warning

@@ -263,7 +263,7 @@ def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
         settings = (*settings, *_freer_backbone(model, data), *kept)
         if fits(model, settings):
             break
-        if all(item.long >= 0.5 for item in tried[-1][0].missed):
+        if any(item.long >= 0.5 for item in tried[-1][0].missed):
             kind = getattr(getattr(tried[-1][3].model, "priors", None), "kind", "")
             if fits(model, (*settings, LONG_RATIOS[kind])):
                 break
@@ -335,12 +335,12 @@ def _sides(boxes: F32) -> F32:
 
 
 def _out_of_reach(fit: RecipeFit) -> str:
-    """Return what to do about the class that no model of the list reaches best."""
+    """Return what to do about the class that the best model of the list reaches least."""
     worst = fit.missed[0]
     others = _and_more(len(fit.missed) - 1)
     said = (
-        f"no model of the list reaches more than {worst.reach:.0%} of the {worst.boxes} boxes of class "
-        f"{worst.name!r}{others}: that class will hardly be learned"
+        f"the priors of the best model of the list reach only {worst.reach:.0%} of the {worst.boxes} "
+        f"boxes of class {worst.name!r}{others}: that class will hardly be learned"
     )
     if worst.median_side < SMALLEST_SIDE and worst.side_in_images > worst.median_side:
         tile = round(fit.width * worst.side_in_images / SMALLEST_SIDE / STRIDE) * STRIDE
@@ -370,7 +370,8 @@ def with_enough_epochs(
         return recipe, ()
     line = (
         f"{epochs:g} epochs (--epochs N sets them): {recipe.epochs:g} epochs of {images} images are "
-        f"{recipe.steps(images)} steps, and {steps} are wanted for {classes} classes"
+        f"{recipe.steps(images)} steps, and {steps} are wanted for {classes} "
+        f"class{'' if classes == 1 else 'es'}"
     )
     return replace(recipe, epochs=epochs), (line,)
 
