@@ -52,6 +52,9 @@ def test_what_trains_takes_compile(cli: Cli, command: str) -> None:
     ("line", "code", "part"),
     [
         ("recipe ssd9000", failures.USAGE, "model: got 'ssd9000', wanted one of"),
+        ("recipe auto", failures.USAGE, "model 'auto' is chosen by the data of a training"),
+        ("priors show auto", failures.USAGE, "model 'auto' is chosen by the data of a training"),
+        ("priors coverage data --model auto", failures.USAGE, "model 'auto' is chosen by the data"),
         ("recipe weights.safetensors", failures.FAILURE, "not a readable checkpoint"),
         ("recipe --set batch.sise=1", failures.USAGE, "unknown key 'batch.sise'"),
         ("train data --set batch.size", failures.USAGE, "wanted KEY=VALUE"),

@@ -270,12 +270,18 @@ def any_recipe(name: str | None, changes: RecipeChanges) -> RecipeValue:
     Raises:
         ConfigError: unknown name, unreadable file, unknown key.
         CheckpointError: no Hardmine checkpoint.
+        UsageError: "auto".
     """
     from hardmine.recipes.checkpoint import find_checkpoint, read_metadata
     from hardmine.recipes.recipe import load_recipe
     from hardmine.workflows.cached_models import choose_recipe
-    from hardmine.workflows.train_options import NetworkOptions
+    from hardmine.workflows.train_options import AUTO, NetworkOptions
 
+    if name == AUTO and not Path(AUTO).exists():
+        raise usage_error(
+            f"model {AUTO!r} is chosen by the data of a training, which this command does not do: "
+            "wanted the name of a model, or the folder of a run that was trained with it"
+        )
     if name is None or not Path(name).exists():
         named = NetworkOptions(model=name, recipe=changes.recipe, set=changes.set)
         return choose_recipe(named)
