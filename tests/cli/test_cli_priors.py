@@ -15,11 +15,11 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def planks(tmp_path: Path) -> Path:
-    """VOC: 16 pictures of 160 × 160 with one long box each."""
+    """VOC: 24 pictures of 160 × 160 with one long box each."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "planks"
     folder.mkdir()
-    for index in range(16):
+    for index in range(24):
         coarse = rng.integers(0, 256, (7, 7, 3), np.uint8)
         image = Image.fromarray(coarse).resize((160, 160), Image.Resampling.BICUBIC)
         x, y = (int(v) for v in rng.integers(0, 60, 2))
@@ -61,7 +61,7 @@ def test_coverage_writes_a_page(cli: Cli, planks: Path, tmp_path: Path) -> None:
     code, out, _ = cli(
         "priors coverage", planks, "--model small160 --pictures 0 --json -q --out", out_dir
     )
-    assert code == 0 and json.loads(out)["rows"][-1]["boxes"] == 16
+    assert code == 0 and json.loads(out)["rows"][-1]["boxes"] == 24
 
 
 def test_a_fit_trains(cli: Cli, planks: Path, tmp_path: Path) -> None:

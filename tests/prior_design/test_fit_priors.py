@@ -100,6 +100,17 @@ def test_the_fit_beats_bad_priors_on_held_out_boxes(long_boxes: Path, tiny_recip
     assert found.fitted.count <= 200
 
 
+def test_a_gain_on_a_few_images_is_not_recommended(long_boxes: Path, tiny_recipe: Recipe) -> None:
+    """Whatever a single image gains, its interval of images drawn again has no width."""
+    bad = with_priors(tiny_recipe, ((6, 24), (5, 30)), ((6, 40),))
+    few = load_dataset(long_boxes).subset(list(range(4)))
+    found = fit_priors(few, bad, FitOptions(budget=200))
+    assert found.gain.low > 0
+    assert found.reasons_against == [
+        "1 held-out image with boxes is too few to judge by, wanted 6 or more"
+    ]
+
+
 def test_priors_that_cannot_be_bettered_are_kept(tmp_path: Path, tiny_recipe: Recipe) -> None:
     """Every box is one of the default's priors: IoU 1 and full matches, nothing to gain."""
     recipe = with_priors(tiny_recipe, ((16, 16), (18, 14)), ((20, 20),))

@@ -50,6 +50,9 @@ _CLUSTERS = (4, 8, 16, 32)
 _FIT_BOXES = 6000
 """Boxes that the search looks at; of more, a random sample."""
 _DRAWS = 2000
+LEAST_IMAGES = 6
+"""Held-out images that a fit is judged by, at least: of fewer, all may show a gain by chance alone
+(½⁵ > .025), and an interval of images drawn again says nothing."""
 _AUGMENTED_IMAGES = 1500
 
 
@@ -80,6 +83,11 @@ class FittedPriors:
         """What speaks against the fit; nothing: it is better."""
         was, now = (coverage.total() for coverage in self.plain)
         reasons = []
+        if (images := len(np.unique(self.plain[0].boxes.image))) < LEAST_IMAGES:
+            reasons.append(
+                f"{images} held-out image{'' if images == 1 else 's'} with boxes "
+                f"{'is' if images == 1 else 'are'} too few to judge by, wanted {LEAST_IMAGES} or more"
+            )
         if self.gain.low <= 0:
             reasons.append(
                 f"the gain on held-out boxes is {self.gain.mean:+.3f} "
