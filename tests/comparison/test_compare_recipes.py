@@ -354,10 +354,12 @@ def page_of(out: Path, *summaries: VariantSummary, preset: bool = True) -> str:
 
 def test_the_page_of_the_preset_says_what_to_change_or_to_keep(tmp_path: Path) -> None:
     first, same = judged("stock", 1.0), judged("same", 1.0, "no difference shown")
-    best = replace(judged("best", 0.5, "better"), settings=("a.b=1", "c=2"), with_negatives=True)
+    best = replace(
+        judged("best", 0.5, "better"), settings=("a.b=1", "c=[2, 3]"), with_negatives=True
+    )
     page = page_of(tmp_path, first, same, best)
     assert "Worth it on these data: best (AP50 0.500" in page
-    assert "<pre>--set a.b=1 --set c=2 </pre>" in page
+    assert "<pre>--set a.b=1 --set &#39;c=[2, 3]&#39;</pre>" in page
     assert "trained on the 6 images without objects too" in page
     assert '<td class="better">better (+0.000 to +0.000)</td>' in page
     page = page_of(tmp_path, first, same)

@@ -104,7 +104,9 @@ def test_a_class_that_is_never_detected_is_named_even_where_recall_is_not_reache
     assert "At most 50 % of the objects are found at any score" in said
     assert "From score 0.900 on this class is almost never detected: can (0 of 20)" in said
     assert "For a model of Hardmine, 'hardmine priors coverage'" in said
+    assert "Give more images with it." in said
     assert [each["name"] for each in hardly_found(row(val, scores(30)).figures)] == ["can"]
+    assert "Give more images with them." in steps(scores(20, labels=(1, 2)), scores(30))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ The values of a comparison come first, then what is computed of them, then ``com
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -521,7 +522,9 @@ def _answer(comparison: Comparison) -> dict[str, Any]:
     found: dict[str, Any] = {"conclusion": "", "best": None, "caution": chance_note(variants)}
     if comparison.options.preset is not None:
         found["conclusion"] = statements.pop(0)
-        found["best"] = next(iter(worth_it(variants)), None)
+        found["best"] = best = next(iter(worth_it(variants)), None)
+        words = [word for setting in best.settings for word in ("--set", setting)] if best else []
+        found["change"] = shlex.join(words)
         found["keep"] = bool(_measured(variants)) and not _hardly_learned(variants)
     if statements and _seeds_compared(variants) < ENOUGH_SEEDS:
         found["caution"] = f"{statements.pop(0)} {found['caution']}".strip()

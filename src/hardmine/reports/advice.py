@@ -125,12 +125,14 @@ def _class_is_hardly_found(figures: Figures) -> Advice | None:
     if not rows:
         return None
     names = ", ".join(f"{row['name']} ({row['found']} of {row['objects']})" for row in rows)
-    several = "these classes are" if len(rows) > 1 else "this class is"
+    several, it, its = "this class is", "it", "its"
+    if len(rows) > 1:
+        several, it, its = "these classes are", "them", "their"
     score = number(figures["errors"]["score_threshold"])
     return Advice(
         f"From score {score} on {several} almost never detected: {names}.",
-        "Give more images with it. For a model of Hardmine, 'hardmine priors coverage' shows whether "
-        "priors reach its boxes; if they do, try --set loss.selection.kind=level_quota, which trains "
+        f"Give more images with {it}. For a model of Hardmine, 'hardmine priors coverage' shows whether "
+        f"priors reach {its} boxes; if they do, try --set loss.selection.kind=level_quota, which trains "
         "small objects more evenly.",
         warns=True,
     )
