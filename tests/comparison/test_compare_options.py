@@ -42,13 +42,20 @@ def test_a_recipe_with_changes(text: str, wanted: Variant) -> None:
 
 
 def test_changes_for_all_come_first_so_that_a_recipe_has_the_last_word() -> None:
-    found = parse_variant("default+batch.size=4", "+batch.size=8+epochs=2")
+    found = parse_variant("default+batch.size=4", ["batch.size=8", "epochs=2"])
     assert found.settings == ("batch.size=8", "epochs=2", "batch.size=4")
 
 
+def test_a_change_for_all_may_hold_a_plus() -> None:
+    found = parse_variant("default", ["optim.lr=1e+0", "augment.alarm_paste.source=a+b=c.json"])
+    assert found.settings == ("optim.lr=1e+0", "augment.alarm_paste.source=a+b=c.json")
+
+
 def test_a_change_without_a_value_is_named() -> None:
-    with pytest.raises(ConfigError, match="wanted KEY=VALUE"):
+    with pytest.raises(ConfigError, match=r"after a '\+': got 'batch.size', wanted KEY=VALUE"):
         parse_variant("default+batch.size")
+    with pytest.raises(ConfigError, match=r"--set: got 'batch.size', wanted KEY=VALUE"):
+        parse_variant("default", ["batch.size"])
 
 
 def test_the_preset_has_every_way_of_selecting_negatives_once() -> None:

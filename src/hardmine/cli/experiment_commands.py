@@ -83,7 +83,7 @@ def compare(
     """
     *names, data = recipes
     held_out = shared.data_or_fraction(val)
-    more = "".join(f"+{setting}" for setting in settings or ())
+    more = settings or []
     variants = [parse_variant(name, more) for name in names]
     if train_negatives is not None and pool is not None:
         raise usage_error(

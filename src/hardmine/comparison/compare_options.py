@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -67,7 +67,7 @@ def mining_variants(base: Variant, *, with_negatives: bool) -> list[Variant]:
     return [*made, *more]
 
 
-def parse_variant(text: str, more: str = "") -> Variant:
+def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
     """Read ``BASE[+KEY=VALUE …]``: a recipe and what is laid over it.
 
     ``ssdlite320_mobilenet_v2+loss.selection.kind=level_quota+loop.add=0.5``: keys that begin with
@@ -75,7 +75,7 @@ def parse_variant(text: str, more: str = "") -> Variant:
     default recipe. A label may be put in front: ``quota:default+loss.selection.kind=level_quota``.
 
     Args:
-        more: changes for every variant of a comparison, each after a ``+``; the variant's own win.
+        more: changes for every variant of a comparison; the variant's own win.
 
     Raises:
         ConfigError: a part without ``=``.
@@ -84,13 +84,13 @@ def parse_variant(text: str, more: str = "") -> Variant:
     if not colon or "+" in label or "=" in label or "/" in label or len(label) < 2:
         label, rest = text, text
     base, *own = rest.split("+")
-    choices = [*(choice for choice in more.split("+") if choice), *own]
     settings: list[str] = []
     loop: dict[str, Any] = {}
-    for choice in choices:
+    for choice in (*more, *own):
         key, equals, value = choice.partition("=")
         if not equals:
-            raise ConfigError(f"{text!r}: got {choice!r} after a '+', wanted KEY=VALUE")
+            where = f"{text!r}, after a '+'" if choice in own else "--set"
+            raise ConfigError(f"{where}: got {choice!r}, wanted KEY=VALUE")
         if key.startswith("loop."):
             loop[key.removeprefix("loop.")] = _plain(value)
         else:
