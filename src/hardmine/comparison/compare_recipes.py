@@ -93,8 +93,7 @@ def compare_recipes(
         out: gets ``cells/``, ``compare.json`` and ``compare.html``; called again, it goes on.
 
     Raises:
-        ConfigError: fewer than two variants, a name twice, an unknown recipe or option, or options of
-            a loop without a pool.
+        ConfigError: fewer than two variants, a name twice, or an unknown recipe or option.
         DataError: unusable data, or no cell could be trained.
     """
     given = options or CompareOptions()
@@ -104,8 +103,7 @@ def compare_recipes(
         raise ConfigError(f"compare: got {names}, wanted two or more recipes, each once")
     root, notify = Path(out).resolve(), progress or silent
     for variant in variants:  # a wrong name or choice ends it before anything is read
-        _recipe_values(variant, how)
-        _check_loop(variant, how, with_pool=data.pool is not None)
+        _check_variant(variant, how, with_pool=data.pool is not None)
     sets = _prepare(data, root, how.reading, notify)
     recipes = {variant.name: _recipe_values(variant, how, sets.train) for variant in variants}
     cells = [
@@ -168,10 +166,11 @@ def recipe_of(variant: Variant, options: CompareOptions, train: Dataset | None =
     return replace(chosen, epochs=recipe.epochs)  # all variants have one budget
 
 
-def _check_loop(variant: Variant, options: CompareOptions, *, with_pool: bool) -> None:
-    """Refuse options of a loop that have no effect, that a loop lacks, or that all variants share."""
+def _check_variant(variant: Variant, options: CompareOptions, *, with_pool: bool) -> None:
+    """Refuse an unknown recipe, and options of a loop without effect, unknown, or the same for all."""
     from hardmine.loop.loop_options import LoopOptions
 
+    _recipe_values(variant, options)
     given = ", ".join(f"loop.{name}" for name in variant.loop)
     if given and not with_pool:
         raise ConfigError(f"{variant.name}: got {given} without a pool to mine from (--pool)")

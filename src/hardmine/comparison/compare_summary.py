@@ -208,7 +208,6 @@ def summarise(
             if (variants[0].name, cell.seed) in scored
         ]
         contrasts = () if variant is variants[0] else contrasts_of(pairs, options.draws)
-        curve = mean_curve([scored[variant.name, cell.seed] for cell in done])
         summaries.append(
             VariantSummary(
                 variant.name,
@@ -216,7 +215,7 @@ def summarise(
                 cells,
                 _means(rows),
                 contrasts,
-                curve,
+                mean_curve([scored[variant.name, cell.seed] for cell in done]),
                 variant.settings,
                 variant.with_negatives,
                 variant.base,
