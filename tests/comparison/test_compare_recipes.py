@@ -95,6 +95,12 @@ def test_a_finished_cell_is_found_and_not_trained_again(
     monkeypatch.setattr("hardmine.workflows.train_and_evaluate.train", fail)
     again = run(squares, variants, tmp_path / "out")
     assert again.to_dict() == first.to_dict()
+    kept = first.variants[0].cells[0].folder / "detections" / "val.json"
+    text = kept.read_text()
+    kept.unlink()
+    lost = run(squares, variants, tmp_path / "out")  # one cell is made anew, the other stands
+    assert [v.cells[0].error for v in lost.variants] == ["AssertionError: trained again", None]
+    kept.write_text(text)
     picture = squares.records[0].path
     Image.new("RGB", (48, 48), "red").save(picture)  # another picture under the same name
     with pytest.raises((AssertionError, DataError), match="trained again"):

@@ -332,11 +332,14 @@ def _run_cell(cell: _Cell, notify: Notify) -> CellResult:
 
 
 def _read_cell(path: Path) -> dict[str, Any] | None:
+    """Return what a finished cell wrote; None where it is not finished, or its detections are gone."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return found if (path.parent / found["detections"] / "val.json").is_file() else None
 
 
 def _run_training(cell: _Cell, notify: Notify) -> dict[str, Any]:
