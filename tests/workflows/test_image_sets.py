@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hardmine.data.formats.image_files import load_images
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageState
-from hardmine.workflows.image_sets import LoopSets, divide_sets
+from hardmine.workflows.image_sets import LoopSets, divide_sets, load_train_val
 from hardmine.workflows.step_cache import Steps
 from loop_fakes import draw, labelled, pool_of
 
@@ -139,3 +140,31 @@ def test_images_are_hashed_once_until_a_file_changes(
     train.records[0].path.write_bytes(train.records[1].path.read_bytes() + b"more")
     divide_sets(train, val, pool, final, Steps(tmp_path / "run"), seed=0)
     assert calls == [47, 47]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        ((1, 2, 2), (1,), ["class 'b' has 2 objects in the training images and none in the val"]),
+        ((1,), (1, 2, 2), ["class 'b' has 2 objects in the validation images and none in the tr"]),
+        ((1, 2), (2, 1), []),  # nothing of c is anywhere
+    ],
+)
+def test_a_class_of_one_side_is_named(
+    train: tuple[int, ...],
+    val: tuple[int, ...],
+    said: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def with_classes(name: str, labels: tuple[int, ...], seed: int) -> Dataset:
+        made = labelled(tmp_path / name, len(labels), seed)
+        pairs = zip(made.records, labels, strict=True)
+        records = tuple(replace(r, labels=np.array([label])) for r, label in pairs)
+        return Dataset(("a", "b", "c"), records, made.root)
+
+    data = with_classes("train", train, 100)
+    load_train_val(data, with_classes("val", val, 200), Steps(tmp_path / "run"), seed=0)
+    warned = [r.getMessage() for r in caplog.records if "class" in r.getMessage()]
+    assert len(warned) == len(said)
+    assert all(text in line for text, line in zip(said, warned, strict=True))

@@ -68,6 +68,7 @@ def load_train_val(
         fraction = DEFAULT_VAL_FRACTION if val is None else float(val)
         train, held = _split(train, fraction, steps, seed)
     train, held = _trainable(train, "training"), _trainable(held, "validation")
+    _name_classes_of_one_side(train, held)
     return TrainVal(train, held, _leaks(train, held, steps))
 
 
@@ -230,6 +231,26 @@ def _trainable(data: Dataset, role: str) -> Dataset:
     if reason is not None:
         raise DataError(f"{data.root}: nothing to learn in the {role} images: {reason}")
     return data.with_records(kept)
+
+
+def _name_classes_of_one_side(train: Dataset, val: Dataset) -> None:
+    """Warn of each class that is trained and not measured, or measured and not trained."""
+    measured = val.count_objects()
+    for name, trained in train.count_objects().items():
+        if trained and not measured[name]:
+            _log.warning(
+                "class %r has %d objects in the training images and none in the validation images: "
+                "nothing is measured of it, and AP is the mean of the other classes",
+                name,
+                trained,
+            )
+        if measured[name] and not trained:
+            _log.warning(
+                "class %r has %d objects in the validation images and none in the training images: "
+                "it cannot be learned",
+                name,
+                measured[name],
+            )
 
 
 def count_labelled(records: Any) -> int:
