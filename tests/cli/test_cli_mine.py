@@ -89,6 +89,27 @@ def test_what_is_not_read_is_counted_and_named(cli: Cli, work: Path) -> None:
     assert "1 file without a suffix passed over: the content is a picture" in text
 
 
+def test_predict_names_what_it_passes_over_and_does_not_fail_for_it(cli: Cli, work: Path) -> None:
+    Path("pool/broken.jpg").unlink()
+    Path("pool/a.nef").write_bytes(b"II*")
+    code, out, err = cli("predict tiny.safetensors pool")
+    assert (code, out.count("pool/")) == (0, 20)
+    assert "a.nef: 1 file ending in .nef passed over" in err and "unreadable" not in err
+    Path("raw").mkdir()
+    Path("pool/a.nef").rename("raw/a.nef")
+    code, out, err = cli("predict tiny.safetensors raw")
+    assert (code, out) == (1, "")
+    assert "no image in raw; " in err and "1 file ending in .nef passed over" in err
+
+
+def test_predict_does_not_replace_the_images_that_it_reads(cli: Cli, work: Path) -> None:
+    before = Path("pool/00.jpg").read_bytes()
+    code, out, err = cli("predict tiny.safetensors pool --save --out pool")
+    assert (code, out.splitlines()[1:]) == (2, [])
+    assert "pool/00.jpg: is one of the images that are read" in err
+    assert Path("pool/00.jpg").read_bytes() == before
+
+
 def test_nothing_handed_out_is_explained(cli: Cli, work: Path) -> None:
     code, out, _ = cli("mine tiny.safetensors pool --runtime torch --min-score 1 --out o -q")
     assert code == 0

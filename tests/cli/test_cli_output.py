@@ -23,6 +23,7 @@ from hardmine.cli.console import (
 )
 from hardmine.cli.model_commands import describe, result_rows
 from hardmine.detections import Detections
+from hardmine.errors import ConfigError
 from hardmine.evaluation.measurement import Measurement
 from hardmine.mining.mine import MiningResult
 from hardmine.mining.sources.listed_images import ListedImages
@@ -158,6 +159,18 @@ def test_plain_lines_without_a_terminal(
     assert (out, err) == ("", "\n".join(lines))
 
 
+def test_plain_lines_of_a_step_whose_end_is_not_known(
+    output: Console, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((0.0, 1.0, 11.0, 12.0))
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: next(clock))
+    with output.progress() as step:
+        for done in (1, 2, 3, 4):
+            step("images", done, 0)
+    # The first, and the one that comes 10 s after it (2 in 11 s).
+    assert capsys.readouterr().err == "images: 1\nimages: 3 (0.2/s)\n"
+
+
 def test_plain_lines_of_a_step_without_parts(
     output: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,3 +269,27 @@ def test_each_listed_image_has_a_target_of_its_own(
         inside: "sub/x-2.jpg",
     }
     assert ListedImages(["a", "b/x.jpg"]).count() == 3
+
+
+@pytest.mark.parametrize("source", ["a", "a/x.jpg", "a/*.jpg", "list.txt"])
+def test_no_picture_is_saved_in_place_of_an_image(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Image.new("RGB", (8, 8)).save("a/x.jpg")
+    Path("list.txt").write_text("a/x.jpg\n")
+    Path("link").symlink_to("a")
+    listed = ListedImages([source])
+    (item,) = listed.items()
+    target = listed.targets[item.name]
+    root = Path("a") if target == Path("x.jpg") else Path()
+    assert listed.place(item.name, Path("out")) == Path("out") / target
+    Path("out/a").mkdir(parents=True)
+    (Path("out") / target).write_bytes(b"a picture of an earlier run")
+    assert listed.place(item.name, Path("out")) == Path("out") / target
+    with pytest.raises(ConfigError, match=r"x\.jpg: is one of the images that are read"):
+        listed.place(item.name, root)
+    if root == Path("a"):
+        with pytest.raises(ConfigError, match=r"give another --out than link"):
+            listed.place(item.name, Path("link"))

@@ -187,7 +187,7 @@ class _Bars:
 
 class _Lines:
     """Plain lines: a step's first and last one, and between them one in ``PLAIN_SECONDS``; none that
-    repeats the line before.
+    repeats the line before. Where the total is not known, no line is the last.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -200,7 +200,8 @@ class _Lines:
         now = time.monotonic()
         pace = self._paces.setdefault(name, Pace()).tell(now, done, total)
         last = self._last.get(name)
-        if last is not None and done < total and now - last < PLAIN_SECONDS:
+        is_last = total and done >= total
+        if last is not None and not is_last and now - last < PLAIN_SECONDS:
             return
         self._last[name] = now
         line = _describe(name, done, total) + (f" ({pace})" if pace and total != 1 else "")

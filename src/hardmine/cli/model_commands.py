@@ -13,6 +13,7 @@ from hardmine.cli import options
 from hardmine.cli.console import Console, ConsoleOptions, OutputOptions, usage_error
 from hardmine.cli.option_flags import expand_options, pool_spec, pool_specs
 from hardmine.errors import DataError, GateError
+from hardmine.finding_kinds import FindingKind
 from hardmine.option_fields import Given
 from hardmine.workflows.train_options import (
     AgreementOptions,
@@ -166,6 +167,7 @@ def predict_images(
     """Detect on every image and frame and print the result; pictures with boxes go into ``save``.
 
     Raises:
+        ConfigError: a picture would replace one of the images.
         DataError: no image in the sources; or some could not be read, after all others were done.
     """
     from hardmine.inference.predict import chosen_point, score_items
@@ -190,9 +192,9 @@ def predict_images(
             else:
                 console.result(describe(item.name, found, detector.categories))
             if save is not None:
-                _save(item.name, found, detector.categories, save / listed.targets[item.name])
-    if not listed.targets and not problems:
-        raise DataError(f"no image in {', '.join(sources)}")
+                _save(item.name, found, detector.categories, listed.place(item.name, save))
+    if not listed.targets and all(p.kind == FindingKind.FILES_PASSED_OVER for p in problems):
+        raise DataError("; ".join([f"no image in {', '.join(sources)}", *map(str, problems)]))
     if as_json:
         console.json(rows)
     if save is not None:
@@ -242,12 +244,14 @@ def _save(name: str, found: Detections, categories: Sequence[str], target: Path)
 
 
 def _report(console: Console, problems: Sequence[Problem]) -> None:
+    unreadable = [p for p in problems if p.kind != FindingKind.FILES_PASSED_OVER]
     for problem in problems:
-        console.note(f"unreadable: {problem}")
-    if problems:
+        console.note(f"unreadable: {problem}" if problem in unreadable else str(problem))
+    if unreadable:
+        number = len(unreadable)
         raise DataError(
-            f"{len(problems)} images could not be read (the first: {problems[0]}); "
-            "all others are done"
+            f"{number} image{'' if number == 1 else 's'} could not be read (the first: "
+            f"{unreadable[0]}); all others are done"
         )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from hardmine.data.video import is_video, split_frame
+from hardmine.errors import ConfigError
 from hardmine.inference.image_loading import ImageItem
 from hardmine.mining.sources.archives_and_videos import is_archive
-from hardmine.mining.sources.pool_source import name_inside, open_source
+from hardmine.mining.sources.pool_source import Source, name_inside, open_source
 from hardmine.types import Problem
 
 
@@ -55,6 +57,25 @@ class ListedImages:
                 name = str(Path(given) / inside) if of_folder else item.name
                 if self._is_new(name, inside):
                     yield replace(item, name=name)
+
+    def place(self, name: str, folder: Path) -> Path:
+        """Return where the picture of an image that was listed is saved below a folder.
+
+        Raises:
+            ConfigError: one of the images is there; it would be lost.
+        """
+        path = folder / self.targets[name]
+        if path.exists() and any(self._is_image_of(part, path) for part in self._parts):
+            raise ConfigError(
+                f"{path}: is one of the images that are read, and saving a picture there would "
+                f"replace it; give another --out than {folder}"
+            )
+        return path
+
+    def _is_image_of(self, part: str | Source, path: Path) -> bool:
+        if isinstance(part, str):
+            return path.samefile(part)
+        return any(part.holds(form) for form in (os.path.abspath(path), os.path.realpath(path)))  # noqa: PTH100
 
     def _is_new(self, name: str, inside: str) -> bool:
         if name in self.targets:
