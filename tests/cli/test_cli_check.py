@@ -88,7 +88,7 @@ def test_page_and_repaired_copy(cli: Cli, here: Path) -> None:
     put(Path("data"), "bad", 9, "30 10 10 25")
     code, out, err = cli("check data --html page.html --fix fixed")
     assert code == failures.FAILURE  # of the data as they are
-    assert "1 changes, listed in fixed/changes.csv" in out
+    assert "1 change, listed in fixed/changes.csv" in out
     assert "page: page.html" in err
     assert "Boxes with swapped corners" in Path("page.html").read_text()
     assert cli("check fixed --strict")[0] == failures.DONE

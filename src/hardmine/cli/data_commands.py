@@ -111,7 +111,7 @@ def show_check(console: Console, result: CheckResult) -> None:
         console.result(
             f"repaired copy: {done.out}: {images} images, {done.boxes} boxes "
             f"({done.ignored_boxes} ignored); "
-            f"{len(result.repair.changes)} changes, listed in {done.out / 'changes.csv'}"
+            f"{_count(len(result.repair.changes), 'change')}, listed in {done.out / 'changes.csv'}"
         )
 
 

@@ -159,8 +159,8 @@ def _mend_sizes(split: str, raw: RawSplit, placed: PlacedSplit, changes: list[Ch
 
 def _judged(split: str, dataset: Dataset) -> list[Change]:
     """Turn what reading and judging left out or altered into changes."""
-
-    return [Change(split, p.file, p.index, p.kind.fix, "", "", p.reason) for p in dataset.problems]
+    fixed = (p for p in dataset.problems if p.kind.fix)
+    return [Change(split, p.file, p.index, p.kind.fix, "", "", p.reason) for p in fixed]
 
 
 def _leaks(seen: Sequence[Inspected]) -> dict[tuple[str, Path], Inspected]:
