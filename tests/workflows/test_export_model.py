@@ -29,6 +29,7 @@ from hardmine.models.ssd import SSD
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
+from hardmine.workflows import export_model
 from hardmine.workflows.export_model import ExportResult, export
 from tiny_models import tiny_rectangle
 
@@ -207,8 +208,13 @@ def test_the_script_in_the_documentation_gives_the_same(
     assert script is not None
     (tmp_path / "script.py").write_text(script.group(1))
     matched = 0
-    for i in (0, 2):  # as wide as the canvas, and upright
-        path = pictures(world)[i]
+    turned = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x112] = 6  # to be shown turned by 90 degrees to the right
+    left = Image.open(pictures(world)[0]).transpose(Image.Transpose.ROTATE_90)
+    left.save(turned, exif=exif)
+    # As wide as the canvas, upright, and the first as a telephone stores it.
+    for i, path in ((0, pictures(world)[0]), (2, pictures(world)[2]), (0, turned)):
         words = [sys.executable, "-I", str(tmp_path / "script.py"), str(onnx_file.path), str(path)]
         out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         rows = [line.split() for line in out.splitlines()]
@@ -223,6 +229,19 @@ def test_the_script_in_the_documentation_gives_the_same(
         assert parity.score < 1e-3
         assert parity.box < 0.2
     assert matched > 1
+
+
+def test_pictures_to_calibrate_on_are_evenly_spread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_model, "_CALIBRATED", 4)
+    for i in range(7):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+    found = export_model.calibration_pictures(tmp_path, tmp_path / "unpacked")
+    assert [path.name for path in found] == ["0.png", "1.png", "3.png", "5.png"]  # i * 7 // 4
+    assert len(export_model._spread(found, 2)) == 2 and export_model._spread([], 4) == []
+    monkeypatch.setattr(export_model, "_CALIBRATED", 128)
+    assert len(export_model.calibration_pictures(tmp_path, tmp_path / "unpacked")) == 7
 
 
 def test_the_commands(

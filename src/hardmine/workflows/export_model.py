@@ -100,7 +100,7 @@ def _export(
 
     data = how.data
     tell("export", 0, 1)
-    _write(detector, path, to, how, pictures[:_CALIBRATED])
+    _write(detector, path, to, how, pictures)
     tell("export", 1, 1)
     exported = load_detector(path, "cpu")
     files = (path, path.with_suffix(".bin")) if to == "openvino" else (path,)
@@ -108,7 +108,8 @@ def _export(
     if data is not None:
         val = load_val(data, detector.categories, DataOptions(how.images))
         return _with_ap(path, size, detector, exported, val, tell)
-    parity = _parity(detector, exported, pictures[:_COMPARED], tell) if pictures else None
+    shown = _spread(pictures, _COMPARED)
+    parity = _parity(detector, exported, shown, tell) if shown else None
     return ExportResult(path, size, parity, None, None)
 
 
@@ -153,12 +154,16 @@ def _beside(checkpoint: Path, to: Target, *, int8: bool) -> Path:
 
 
 def calibration_pictures(pool: Path | str, unpack_to: Path) -> list[Path]:
-    """Return images of a folder, or of whatever else may be a pool, evenly spread."""
+    """Return up to 128 images of a folder, or of whatever else may be a pool, evenly spread."""
     from hardmine.mining.sources.local_files import load_pool
 
-    records = load_pool(pool, unpack_to).records
-    stride = max(1, len(records) // _CALIBRATED)
-    return [record.path for record in records[::stride]]
+    return _spread([record.path for record in load_pool(pool, unpack_to).records], _CALIBRATED)
+
+
+def _spread(paths: Sequence[Path], most: int) -> list[Path]:
+    """Return up to so many of the paths, evenly spread."""
+    count = min(most, len(paths))
+    return [paths[i * len(paths) // count] for i in range(count)]
 
 
 def _canvases(detector: TorchDetector, paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
