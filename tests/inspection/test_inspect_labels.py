@@ -72,6 +72,13 @@ def test_rejected_boxes_are_still_shown(blocks: Blocks) -> None:
     assert stage.tables[0].rows[0][2] == "left out: box_inverted"
 
 
+def test_an_image_without_a_class_that_the_model_knows_says_so(blocks: Blocks) -> None:
+    labels = read_labels(blocks("right", right), categories=("raccoon",))
+    warning = as_read(open_image(labels, 0)).warning
+    assert warning.startswith("the image is unreviewed: it is not trained on (class '")
+    assert "wanted one of raccoon" in warning
+
+
 def test_the_table_has_the_line_of_a_yolo_file(blocks: Blocks) -> None:
     subject = open_image(read_labels(blocks("right", right)), 0)
     x0, y0, x1, y1 = subject.record.boxes[0].tolist()

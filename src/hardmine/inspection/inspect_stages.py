@@ -102,7 +102,8 @@ def as_read(subject: InspectedImage) -> Stage:
     dashes = ", dashed: ignored in training" if record.ignore.any() else ""
     warning = ""
     if record.state is not ImageState.LABELLED and len(subject.numbers):
-        warning = f"the image is {record.state.value}: it is not trained on"
+        why = f" ({subject.problems[0].reason})" if subject.problems else ""
+        warning = f"the image is {record.state.value}: it is not trained on{why}"
     elif len(record.boxes) < len(subject.numbers):
         warning = f"written boxes that are left out: {len(subject.numbers) - len(record.boxes)}"
     if subject.picture.size != (record.width, record.height):

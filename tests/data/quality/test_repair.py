@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,9 +78,9 @@ def test_each_fault_is_mended_or_removed_and_listed(tmp_path: Path) -> None:
 def test_what_a_person_must_judge_is_no_change(tmp_path: Path) -> None:
     put_image(tmp_path / "data" / "0.png", 0)
     boxes = [coco_box(0, [1, 2, 10, 10]), coco_box(0, [20, 2, 10, 10], 2)]
-    labels = json.loads(coco([coco_image(0, "0.png")], boxes))
-    labels["categories"] = [{"id": 1, "name": "cat"}, {"id": 2, "name": "Cat"}]
-    path = put_text(tmp_path / "data" / "all.json", json.dumps(labels))
+    names = [{"id": 1, "name": "cat"}, {"id": 2, "name": "Cat"}]
+    labels = coco([coco_image(0, "0.png")], boxes, names)
+    path = put_text(tmp_path / "data" / "all.json", labels)
     assert [str(p.kind) for p in load_splits(path)["all"].problems] == ["class_names_alike"]
     done, splits = fix(path, tmp_path / "out")
     assert (done.changes, listed(tmp_path / "out")) == ((), [])
