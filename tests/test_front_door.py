@@ -363,6 +363,8 @@ def test_predict_with_files_only_and_with_tiles(world: Path, network: LoadedDete
         lookup.predict(Image.new("RGB", (8, 8)))
     with pytest.raises(hardmine.ConfigError, match="score_threshold: got 30, wanted 0 to 1"):
         lookup.predict("shelf/images/00.png", score_threshold=30)
+    with pytest.raises(hardmine.ConfigError, match="batch_size: got 0, wanted 1 or more"):
+        network.predict("shelf/images/00.png", batch_size=0)
     tiles = tiled(network, 32, 0.25)
     path = "shelf/images/00.png"
     with Image.open(path) as picture:

@@ -18,7 +18,7 @@ import pytest
 from typer.main import get_command
 
 from hardmine.cli import console as failures
-from hardmine.cli import options
+from hardmine.cli import main, options
 from hardmine.cli.main import app, run
 from hardmine.cli.option_flags import PANELS
 from hardmine.device import count_workers
@@ -336,6 +336,32 @@ def test_expected_errors(error: Exception, code: int, line: str) -> None:
     assert failures.is_expected(error)
     assert failures.exit_code(error) == code
     assert failures.explain(error) == line
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (
+            "train",
+            "interrupted; what was finished is kept, and the same command with --resume goes on",
+        ),
+        ("mine", "interrupted; what was finished is kept, and the same command goes on"),
+        ("convert", "interrupted"),
+    ],
+)
+def test_an_interruption_says_how_the_command_goes_on(
+    command: str, line: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*words: object, **named: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "app", interrupted)
+    assert cli(command, "a b") == (130, "", f"hardmine: {line}\n")
+
+
+def test_an_interruption_names_resume_only_where_a_command_has_it(cli: Cli) -> None:
+    for command, how in failures._GOES_ON.items():
+        assert ("--resume" in how) == ("--resume" in cli(command, "-h")[1])
 
 
 def test_a_fault_names_the_way_to_its_traceback() -> None:

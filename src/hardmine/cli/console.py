@@ -273,10 +273,21 @@ def is_expected(error: BaseException) -> bool:
     return isinstance(error, expected) or type(error).__name__ == "OutOfMemoryError"
 
 
-def explain(error: BaseException) -> str:
-    """Return the one line that a user sees."""
+_GOES_ON: Final = {
+    "train": "the same command with --resume goes on",
+    "loop": "the same command with --resume goes on",
+    "mine": "the same command goes on",
+    "compare": "the same command goes on",
+    "demo": "the same command goes on",
+}
+"""How a command that was interrupted goes on; the others start again."""
+
+
+def explain(error: BaseException, command: str = "") -> str:
+    """Return the one line that a user sees; ``command`` is the one that failed."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; what was finished is kept, and the same command with --resume goes on"
+        how = _GOES_ON.get(command)
+        return f"interrupted; what was finished is kept, and {how}" if how else "interrupted"
     if isinstance(error, typer.TyperException):
         return _one_line(_explain_usage(error))
     if isinstance(error, HardmineError):

@@ -123,15 +123,16 @@ app.add_typer(recipe_commands.priors, rich_help_panel=_MODELS)
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; a failure is one line on stderr."""
     debug = "--debug" in arguments
+    command = next((item for item in arguments if not item.startswith("-")), "")
     try:
         words = [item for item in fill_in_ray(arguments) if item != "--debug"]
         code = app(words, "hardmine", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        return _tell(error)
+        return _tell(error, command)
     if code == exit_code(KeyboardInterrupt()):
-        return _tell(KeyboardInterrupt())
+        return _tell(KeyboardInterrupt(), command)
     return code if isinstance(code, int) else DONE
 
 
@@ -140,12 +141,12 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def _tell(error: BaseException) -> int:
+def _tell(error: BaseException, command: str) -> int:
     if isinstance(error, ReportedError):
         return DONE  # process 0 says it and fails; an earlier failure here could cut it short
     prefix = "hardmine:" if is_expected(error) else "hardmine: fault:"
     process = f"process {process_index()}: " if process_index() > 0 else ""
-    said = explain(error)
+    said = explain(error, command)
     if said:  # nothing where help was shown instead
         typer.echo(f"{prefix} {process}{said}", err=True)
     return exit_code(error)

@@ -113,7 +113,7 @@ class PredictMixin:
 
         Raises:
             DataError: a file cannot be read, or an array is no image.
-            ConfigError: the detector knows files only and got a picture.
+            ConfigError: the detector knows files only and got a picture; or an impossible number.
 
         Example:
             >>> detector = hardmine.load_detector("shelf/predictions.json")
@@ -169,6 +169,8 @@ def predict(
     """
     if score_threshold is not None and not 0 <= score_threshold <= 1:
         raise ConfigError(f"score_threshold: got {score_threshold}, wanted 0 to 1")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: got {batch_size}, wanted 1 or more")
     many = isinstance(images, list | tuple)
     items = [_as_item(image) for image in (images if many else [images])]  # type: ignore[union-attr]
     point = chosen_point(detector, score_threshold)
