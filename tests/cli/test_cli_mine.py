@@ -110,6 +110,16 @@ def test_predict_does_not_replace_the_images_that_it_reads(cli: Cli, work: Path)
     assert Path("pool/00.jpg").read_bytes() == before
 
 
+def test_predict_saves_a_picture_that_is_longer_than_a_jpeg_can_be(cli: Cli, work: Path) -> None:
+    Path("scans").mkdir()
+    Image.new("RGB", (66_000, 10)).save("scans/a.png")
+    Image.new("RGB", (40, 10)).save("scans/b.png")
+    assert cli("predict tiny.safetensors scans --save --out o -q")[0] == 0
+    for name, size in (("a", (65_500, 10)), ("b", (40, 10))):
+        with Image.open(f"o/{name}.jpg") as picture:
+            assert picture.size == size
+
+
 def test_nothing_handed_out_is_explained(cli: Cli, work: Path) -> None:
     code, out, _ = cli("mine tiny.safetensors pool --runtime torch --min-score 1 --out o -q")
     assert code == 0

@@ -233,6 +233,10 @@ def describe(path: Path | str, found: Detections, categories: Sequence[str]) -> 
     return f"{path}: {', '.join(names) or 'nothing'}"
 
 
+_JPEG_SIDE = 65_500
+"""The longest side that libjpeg writes, px."""
+
+
 def _save(name: str, found: Detections, categories: Sequence[str], target: Path) -> None:
     from hardmine.files import write_atomic
     from hardmine.inference.image_loading import open_item
@@ -240,6 +244,7 @@ def _save(name: str, found: Detections, categories: Sequence[str], target: Path)
     from hardmine.reports.drawing import draw_boxes
 
     picture = draw_boxes(open_item(open_image(name)).pixels, found, categories)
+    picture.thumbnail((_JPEG_SIDE, _JPEG_SIDE))  # only shrinks
     write_atomic(target, lambda part: picture.save(part, format="JPEG", quality=90))
 
 
