@@ -20,7 +20,7 @@ from PIL import Image
 from hardmine.cli.main import run as cli
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.detections import Detections
-from hardmine.errors import ConfigError
+from hardmine.errors import ConfigError, DataError
 from hardmine.inference.export import compare
 from hardmine.inference.load_detector import load_detector
 from hardmine.inference.predict import detect_images
@@ -242,6 +242,21 @@ def test_pictures_to_calibrate_on_are_evenly_spread(
     assert len(export_model._spread(found, 2)) == 2 and export_model._spread([], 4) == []
     monkeypatch.setattr(export_model, "_CALIBRATED", 128)
     assert len(export_model.calibration_pictures(tmp_path, tmp_path / "unpacked")) == 7
+
+
+def test_pictures_to_calibrate_on_that_are_broken_are_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "b.jpg").write_bytes(whole[: len(whole) // 2])  # its header is whole
+    found = export_model.calibration_pictures(tmp_path, tmp_path / "unpacked")
+    assert [path.name for path in found] == ["a.jpg"]
+    assert "left out 1 (the first: " in caplog.text and "b.jpg: broken image" in caplog.text
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"no image in it that can be read \(the first: .*b\.jpg"):
+        export_model.calibration_pictures(tmp_path, tmp_path / "unpacked")
 
 
 def test_the_commands(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml", "litert": ".
 COMPARED_FROM = 0.05
 """Detections below this score may differ: NMS inside a graph has no limit on its candidates."""
 
+_log = logging.getLogger("hardmine")
 _COMPARED = 32
 _CALIBRATED = 128
 
@@ -154,10 +156,30 @@ def _beside(checkpoint: Path, to: Target, *, int8: bool) -> Path:
 
 
 def calibration_pictures(pool: Path | str, unpack_to: Path) -> list[Path]:
-    """Return up to 128 images of a folder, or of whatever else may be a pool, evenly spread."""
+    """Return up to 128 images of a folder, or of whatever else may be a pool, evenly spread.
+
+    Those among them that cannot be read are named and left out.
+
+    Raises:
+        DataError: there is no such pool, or no image in it that can be read.
+    """
+    from hardmine.data.images import read_picture
     from hardmine.mining.sources.local_files import load_pool
 
-    return _spread([record.path for record in load_pool(pool, unpack_to).records], _CALIBRATED)
+    data = load_pool(pool, unpack_to)
+    faults, good = [str(problem) for problem in data.problems], []
+    for path in _spread([record.path for record in data.records], _CALIBRATED):
+        try:
+            read_picture(path)
+        except DataError as error:
+            faults.append(str(error))
+        else:
+            good.append(path)
+    if not good:
+        raise DataError(f"{pool}: no image in it that can be read (the first: {faults[0]})")
+    if faults:
+        _log.warning("%s: left out %d (the first: %s)", pool, len(faults), faults[0])
+    return good
 
 
 def _spread(paths: Sequence[Path], most: int) -> list[Path]:
