@@ -436,6 +436,17 @@ class Dataset:
         return dataset_html(self)
 
 
+def evenly_spread(count: int, most: int) -> list[int]:
+    """Return the positions of ``most`` of ``count`` things, evenly spread, or of all if they are fewer.
+
+    Example:
+        >>> evenly_spread(7, 4)
+        [0, 1, 3, 5]
+    """
+    chosen = min(count, most)
+    return [i * count // chosen for i in range(chosen)]
+
+
 def rows_of(chosen: Sequence[int] | I64 | Mask, size: int) -> I64 | Mask:
     """Return positions or a mask as an array that numpy can index with."""
     given = np.asarray(chosen)

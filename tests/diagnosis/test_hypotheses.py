@@ -15,12 +15,12 @@ from hardmine.diagnosis.diagnosis_page import example_pictures
 from hardmine.diagnosis.diagnosis_result import Answer, Verdict
 from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.hypotheses import HYPOTHESES, judge, missing_labels
-from hardmine.diagnosis.probe import GradientProbe, SetProbe, Suspect, chosen_images
+from hardmine.diagnosis.probe import GradientProbe, SetProbe, Suspect
 from hardmine.losses.negative_mining import LevelQuotaConfig, RatioConfig
 from hardmine.prior_design.coverage import CanvasBoxes, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.named_recipes import small160
-from hardmine.types import Dataset, ImageRecord, ImageState
+from hardmine.types import Dataset, ImageRecord, ImageState, evenly_spread
 
 TESTS = {each.key: each.test for each in HYPOTHESES}
 RECIPE = small160()
@@ -561,10 +561,10 @@ def test_the_resize_of_a_wide_image_distorts_it() -> None:
 
 
 def test_images_that_are_looked_at_are_spread_evenly() -> None:
-    assert chosen_images(3) == [0, 1, 2]
-    some = chosen_images(2400)
+    assert (evenly_spread(0, 4), evenly_spread(3, 240)) == ([], [0, 1, 2])
+    some = evenly_spread(2400, 240)
     assert (len(some), some[0], some[-1]) == (240, 0, 2390)
-    assert chosen_images(2400, 4) == [0, 600, 1200, 1800]
+    assert evenly_spread(7, 4) == [0, 1, 3, 5]  # not the first four, as every (7 // 4)th would be
 
 
 def test_levels_say_recall_and_alarms_by_the_size_of_objects() -> None:

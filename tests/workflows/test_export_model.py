@@ -239,7 +239,6 @@ def test_pictures_to_calibrate_on_are_evenly_spread(
         Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
     found = export_model.calibration_pictures(tmp_path, tmp_path / "unpacked")
     assert [path.name for path in found] == ["0.png", "1.png", "3.png", "5.png"]  # i * 7 // 4
-    assert len(export_model._spread(found, 2)) == 2 and export_model._spread([], 4) == []
     monkeypatch.setattr(export_model, "_CALIBRATED", 128)
     assert len(export_model.calibration_pictures(tmp_path, tmp_path / "unpacked")) == 7
 

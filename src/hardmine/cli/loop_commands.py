@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hardmine.cli import options
-from hardmine.cli.console import ConsoleOptions
+from hardmine.cli.console import Console, ConsoleOptions
 from hardmine.cli.option_flags import expand_options
 from hardmine.loop.loop_options import LoopOptions, read_arms
 from hardmine.mining.mine_options import MineOptions
 from hardmine.option_fields import Given
 from hardmine.review.review_options import ReviewOptions
 from hardmine.workflows.train_options import DetectorOptions
+
+if TYPE_CHECKING:
+    from hardmine.review.apply_decisions import ApplyResult
 
 MAX_NAMED = 20
 """So many images that were not added are named, unless all are asked for."""
@@ -207,7 +210,7 @@ def apply(
 
     Example: hardmine apply runs/mined raccoon/data.yaml --dry-run
     """
-    from hardmine.review.apply_decisions import ADDED_BEFORE, apply_decisions, undo_apply
+    from hardmine.review.apply_decisions import apply_decisions, undo_apply
 
     console = talk.console()
     if undo:
@@ -215,8 +218,14 @@ def apply(
         return
     result = apply_decisions(store, data, how=how.value, images=images, dry_run=dry_run)
     console.result(str(result))
+    _name_not_added(console, result, all_of_them=talk.verbose)
+
+
+def _name_not_added(console: Console, result: ApplyResult, *, all_of_them: bool) -> None:
+    from hardmine.review.apply_decisions import ADDED_BEFORE
+
     new = [each for each in result.skipped if each.reason != ADDED_BEFORE]
-    shown = result.not_added if talk.verbose else new[:MAX_NAMED]
+    shown = result.not_added if all_of_them else new[:MAX_NAMED]
     for each in shown:
         console.note(f"{each.image}: {each.reason}")
     if len(shown) < len(result.not_added):

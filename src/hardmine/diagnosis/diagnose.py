@@ -334,8 +334,7 @@ def _gradient(pipeline: TfPipeline) -> Verdict:
             "focal loss and a miner together",
             (
                 "The focal loss weighs easy priors down already; a miner that drops them as "
-                "well leaves the hardest "
-                "few alone, which label noise dominates.",
+                "well leaves the hardest few alone, which label noise dominates.",
             ),
             "one of the two: all priors with the focal loss, or a miner with the sigmoid loss",
             ("loss.selection.kind=all",),
@@ -346,8 +345,7 @@ def _gradient(pipeline: TfPipeline) -> Verdict:
             f"the {facts.count} hardest priors and no ratio",
             (
                 "Positives and negatives compete for the same places, so easy positives are "
-                "dropped and the hardest "
-                "negatives are not balanced by any ratio.",
+                "dropped and the hardest negatives are not balanced by any ratio.",
             ),
             "hard_example_miner.max_negatives_per_positive; here loss.selection.neg_to_pos_ratio",
             ("loss.selection.neg_to_pos_ratio=3", "loss.selection.floor=32"),

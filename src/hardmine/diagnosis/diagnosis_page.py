@@ -17,7 +17,7 @@ from hardmine.diagnosis.hypotheses import missing_labels
 from hardmine.diagnosis.probe import FOUND, TOUCHED, SetProbe
 from hardmine.errors import DataError
 from hardmine.reports.html_page import draw_chart, jpeg_uri, render_page, series_color
-from hardmine.types import Dataset
+from hardmine.types import Dataset, evenly_spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,7 +139,7 @@ def example_pictures(key: str, evidence: Evidence | None) -> Iterator[Shown]:
 
 
 def _objects(data: Dataset, probe: SetProbe, chosen: np.ndarray, text: str) -> Iterator[Shown]:
-    for row in _spread(np.flatnonzero(chosen)):
+    for row in _shown(np.flatnonzero(chosen)):
         boxes = [(probe.object_box[row].tolist(), _LABEL)]
         if np.isfinite(probe.detected_box[row]).all():
             boxes.append((probe.detected_box[row].tolist(), _DETECTION))
@@ -164,7 +164,7 @@ def _uncovered(data: Dataset, evidence: Evidence) -> Iterator[Shown]:
 
 def _empty_images(data: Dataset) -> Iterator[Shown]:
     rows = [index for index, record in enumerate(data.records) if not len(record.labels)]
-    for row in _spread(np.array(rows, np.int64)):
+    for row in _shown(np.array(rows, np.int64)):
         record = data.records[row]
         whole = [0.0, 0.0, float(record.width), float(record.height)]
         yield from _crop(data, row, whole, [], "trained on, and teaches nothing")
@@ -224,10 +224,9 @@ def _hard_negatives(data: Dataset, evidence: Evidence) -> Iterator[Shown]:
         yield from _crop(data, each.image, each.box, boxes, caption)
 
 
-def _spread(rows: np.ndarray) -> list[int]:
+def _shown(rows: np.ndarray) -> list[int]:
     """Return up to :data:`PICTURES` rows, evenly spread."""
-    step = max(1, len(rows) // PICTURES)
-    return [int(row) for row in rows[::step][:PICTURES]]
+    return [int(rows[place]) for place in evenly_spread(len(rows), PICTURES)]
 
 
 def _crop(

@@ -140,15 +140,7 @@ def gather(
         DataError: there is no run of an SSD in the folder.
         CheckpointError: its weights cannot be read.
     """
-    checkpoint = find_checkpoint(run)
-    if last_of_loop(run) is not None or not checkpoint.exists():
-        raise DataError(f"{run}: {_why_no_run(run)}")
-    recipe, categories = read_metadata(checkpoint)
-    model, _ = load_checkpoint(checkpoint)
-    if not isinstance(model, SSD):
-        raise DataError(
-            f"{run}: {recipe.model.name} is no SSD; telemetry and diagnosis are about priors"
-        )
+    checkpoint, recipe, categories, model = _load_run(run)
     telemetry, limits = _read_telemetry(run, recipe)
     is_finished = _has_ended(run)
     limits += _circumstances(checkpoint, categories, is_finished)
@@ -183,6 +175,24 @@ def gather(
         is_finished=is_finished,
         **known,
     )
+
+
+def _load_run(run: Path) -> tuple[Path, Recipe, tuple[str, ...], SSD]:
+    """Return a run's checkpoint, and what it holds.
+
+    Raises:
+        DataError, CheckpointError: as :func:`gather`.
+    """
+    checkpoint = find_checkpoint(run)
+    if last_of_loop(run) is not None or not checkpoint.exists():
+        raise DataError(f"{run}: {_why_no_run(run)}")
+    recipe, categories = read_metadata(checkpoint)
+    model, _ = load_checkpoint(checkpoint)
+    if not isinstance(model, SSD):
+        raise DataError(
+            f"{run}: {recipe.model.name} is no SSD; telemetry and diagnosis are about priors"
+        )
+    return checkpoint, recipe, categories, model
 
 
 def _probe_objects(

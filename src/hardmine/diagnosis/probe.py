@@ -27,7 +27,7 @@ from hardmine.models.ssd import SSD
 from hardmine.numpy_boxes import box_iou
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch, Priors, RawOutput
-from hardmine.types import F32, F64, Dataset
+from hardmine.types import F32, F64, Dataset, evenly_spread
 
 MOST_IMAGES = 240
 """Validation images that are looked at, at most."""
@@ -140,7 +140,7 @@ def probe_set(
     most: int = MOST_IMAGES,
 ) -> SetProbe:
     """Run a network in evaluation mode over a set of labelled images, ``most`` of them at most."""
-    rows = chosen_images(len(data), most)
+    rows = evenly_spread(len(data), most)
     found = _Collected(model.priors)
     loss_of = MultiBoxLoss(recipe.loss, model.priors)
     done = 0
@@ -159,13 +159,6 @@ def probe_set(
     return found.result(len(rows))
 
 
-def chosen_images(count: int, most: int = MOST_IMAGES) -> list[int]:
-    """Return the positions of the images that are looked at, evenly spread."""
-    if count <= most:
-        return list(range(count))
-    return [int(i * count / most) for i in range(most)]
-
-
 def probe_gradients(model: SSD, recipe: Recipe, data: Dataset) -> GradientProbe | None:
     """Measure the gradients of the parts of the loss at the shared weights, over a few batches.
 
@@ -178,7 +171,7 @@ def probe_gradients(model: SSD, recipe: Recipe, data: Dataset) -> GradientProbe 
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and not name.startswith(heads)
     ]
-    rows = [i for i in chosen_images(len(data)) if len(data.records[i].labels)]
+    rows = [i for i in evenly_spread(len(data), MOST_IMAGES) if len(data.records[i].labels)]
     if not shared or not rows:
         return None
     both = MultiBoxLoss(recipe.loss, model.priors)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hardmine.errors import ConfigError, DataError
 from hardmine.option_fields import takes_options
-from hardmine.types import Dataset
+from hardmine.types import Dataset, evenly_spread
 from hardmine.workflows.image_sets import load_val
 from hardmine.workflows.step_cache import Notify, silent
 from hardmine.workflows.train_options import DataOptions, ExportOptions
@@ -110,7 +110,7 @@ def _export(
     if data is not None:
         val = load_val(data, detector.categories, DataOptions(how.images))
         return _with_ap(path, size, detector, exported, val, tell)
-    shown = _spread(pictures, _COMPARED)
+    shown = [pictures[place] for place in evenly_spread(len(pictures), _COMPARED)]
     parity = _parity(detector, exported, shown, tell) if shown else None
     return ExportResult(path, size, parity, None, None)
 
@@ -168,24 +168,18 @@ def calibration_pictures(pool: Path | str, unpack_to: Path) -> list[Path]:
 
     data = load_pool(pool, unpack_to)
     faults, good = [str(problem) for problem in data.problems], []
-    for path in _spread([record.path for record in data.records], _CALIBRATED):
+    for place in evenly_spread(len(data), _CALIBRATED):
         try:
-            read_picture(path)
+            read_picture(data.records[place].path)
         except DataError as error:
             faults.append(str(error))
         else:
-            good.append(path)
+            good.append(data.records[place].path)
     if not good:
         raise DataError(f"{pool}: no image in it that can be read (the first: {faults[0]})")
     if faults:
         _log.warning("%s: left out %d (the first: %s)", pool, len(faults), faults[0])
     return good
-
-
-def _spread(paths: Sequence[Path], most: int) -> list[Path]:
-    """Return up to so many of the paths, evenly spread."""
-    count = min(most, len(paths))
-    return [paths[i * len(paths) // count] for i in range(count)]
 
 
 def _canvases(detector: TorchDetector, paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:

@@ -155,9 +155,7 @@ def _write(item: ImageItem, place: Path, date: int | None = None) -> Path | Prob
     except DataError as error:
         return item_problem(item, error)
     if date is not None:
-        with suppress(
-            OSError
-        ):  # a file system may keep no dates: then it is written again next time
+        with suppress(OSError):  # without dates it is written again next time
             os.utime(place, ns=(date, date))
     return place
 
