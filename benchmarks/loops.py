@@ -5,7 +5,7 @@
 Per set and seed there is a loop for each way: ``new``, the arms mined, random and none as a user gets
 them; ``old``, mined as it was before (a share of .15, the plain model); ``fresh`` and ``continue``,
 mined with another start of each round's training; ``half``, mined with half as many images added as are
-labelled. Ways with equal rounds 0 train them once. Prints a row per arm: AP50 (small, medium, large),
+labelled; ``alarms``, ``sum`` and ``diverse``, mined with another ranking of the pool. Ways with equal rounds 0 train them once. Prints a row per arm: AP50 (small, medium, large),
 alarms per image at recall .5, .8 and .9, recall at .01, .1 and 1 alarms per image, minutes; then mined
 against the other arms over the seeds, with paired intervals. Goes on where it was stopped.
 """
@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.peer import RESULTS, asdict_machine, negatives_of
 from benchmarks.trial_sets import DATA, MAKERS, TrialSet, make_set
-from hardmine import load_dataset, run_loop
+from hardmine import RankOptions, load_dataset, run_loop
 from hardmine.comparison.compare_summary import figures_of
 from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
@@ -39,6 +39,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "fresh": {"arms": ("mined",), "retrain": "fresh"},
     "continue": {"arms": ("mined",), "retrain": "continue"},
     "half": {"arms": ("mined",), "add": 0.5},
+    "alarms": {"arms": ("mined",), "rank": RankOptions(rule="alarms")},
+    "sum": {"arms": ("mined",), "rank": RankOptions(rule="sum")},
+    "diverse": {"arms": ("mined",), "rank": RankOptions(diverse=True)},
 }
 SHOWN = (
     "AP50",
