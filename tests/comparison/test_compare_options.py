@@ -35,6 +35,11 @@ from hardmine.recipes.recipe import apply_settings
             "mine.yaml+loop.rounds=2",
             Variant("mine.yaml+loop.rounds=2", "mine.yaml", (), {"rounds": 2}),
         ),
+        ("a+b/c.yaml", Variant("a+b/c.yaml", "a+b/c.yaml")),
+        (
+            "low:a+b/c.yaml+optim.lr=1e+0+batch.size=4",
+            Variant("low", "a+b/c.yaml", ("optim.lr=1e+0", "batch.size=4")),
+        ),
     ],
 )
 def test_a_recipe_with_changes(text: str, wanted: Variant) -> None:

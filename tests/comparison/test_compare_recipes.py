@@ -209,6 +209,31 @@ def test_options_of_a_loop_are_judged_before_anything_is_trained(
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_that_are_not_there_are_named_before_anything_is_trained(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"weights: no file .*absent\.pth"):
+        compare_recipes(
+            [Variant("one", tiny_yaml), Variant("two", tiny_yaml, ("batch.size=2",))],
+            ComparedData(squares.subset([0, 1]), squares.subset([4, 5])),
+            weights=tmp_path / "absent.pth",
+            out=tmp_path / "out",
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_negatives_it_is_said_that_alarms_were_not_counted(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    variants = [Variant("one", tiny_yaml), Variant("two", tiny_yaml, ("batch.size=2",))]
+    options = CompareOptions(seeds=1, epochs=1, draws=20, weights="none")
+    without = ComparedData(squares.subset([0, 1, 2, 3]), squares.subset([4, 5]))
+    found = compare_recipes(variants, without, options=options, out=tmp_path / "out")
+    assert "alarms were not counted" in found.statements[-1]
+    assert "alarms were not counted" in (tmp_path / "out" / "compare.html").read_text()
+    assert "not counted" not in " ".join(run(squares, variants, tmp_path / "with").statements)
+
+
 def test_options_of_a_loop_win_over_those_of_the_comparison() -> None:
     given = Variant("a", loop={"rounds": 2, "arms": "mined,none", "accept": "review"})
     found = loop_options(given, CompareOptions(rounds=5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,7 +73,8 @@ def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
 
     ``ssdlite320_mobilenet_v2+loss.selection.kind=level_quota+loop.add=0.5``: keys that begin with
     ``loop.`` are options of the loop, all others are choices of the recipe. ``default`` names the
-    default recipe. A label may be put in front: ``quota:default+loss.selection.kind=level_quota``.
+    default recipe. A label may be put in front: ``quota:default+loss.selection.kind=level_quota``. A
+    ``+`` that no ``KEY=`` follows belongs to the file's name or to the value.
 
     Args:
         more: changes for every variant of a comparison; the variant's own win.
@@ -83,14 +85,16 @@ def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
     label, colon, rest = text.partition(":")
     if not colon or "+" in label or "=" in label or "/" in label or len(label) < 2:
         label, rest = text, text
-    base, *own = rest.split("+")
+    base, *own = re.split(r"\+(?=[\w.]+=)", rest)
+    if "+" in base and len(Path(base).parts) == 1 and Path(base).suffix not in (".yaml", ".yml"):
+        choice = base.partition("+")[2]
+        raise ConfigError(f"{text!r}, after a '+': got {choice!r}, wanted KEY=VALUE")
     settings: list[str] = []
     loop: dict[str, Any] = {}
     for choice in (*more, *own):
         key, equals, value = choice.partition("=")
         if not equals:
-            where = f"{text!r}, after a '+'" if choice in own else "--set"
-            raise ConfigError(f"{where}: got {choice!r}, wanted KEY=VALUE")
+            raise ConfigError(f"--set: got {choice!r}, wanted KEY=VALUE")
         if key.startswith("loop."):
             loop[key.removeprefix("loop.")] = _plain(value)
         else:

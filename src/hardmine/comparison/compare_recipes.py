@@ -102,7 +102,7 @@ def compare_recipes(
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"compare: got {names}, wanted two or more recipes, each once")
     root, notify = Path(out).resolve(), progress or silent
-    for variant in variants:  # a wrong name or choice ends it before anything is read
+    for variant in variants:  # a wrong name, choice or file ends it before anything is read
         _check_variant(variant, how, with_pool=data.pool is not None)
     sets = _prepare(data, root, how.reading, notify)
     recipes = {variant.name: _recipe_values(variant, how, sets.train) for variant in variants}
@@ -167,10 +167,14 @@ def recipe_of(variant: Variant, options: CompareOptions, train: Dataset | None =
 
 
 def _check_variant(variant: Variant, options: CompareOptions, *, with_pool: bool) -> None:
-    """Refuse an unknown recipe, and options of a loop without effect, unknown, or the same for all."""
-    from hardmine.loop.loop_options import LoopOptions
+    """Refuse an unknown recipe, weights that it cannot start from, and wrong options of a loop.
 
-    _recipe_values(variant, options)
+    The latter are those without effect, unknown ones, and those that are the same for all.
+    """
+    from hardmine.loop.loop_options import LoopOptions
+    from hardmine.workflows.cached_models import start_from
+
+    start_from(options.weights, recipe_of(variant, options))
     given = ", ".join(f"loop.{name}" for name in variant.loop)
     if given and not with_pool:
         raise ConfigError(f"{variant.name}: got {given} without a pool to mine from (--pool)")

@@ -170,6 +170,12 @@ class Sets:
     fingerprint_of_train_negatives: str = ""
 
 
+NO_NEGATIVES = (
+    "False alarms were not counted: that needs images without objects that nothing trains on "
+    "(--negatives)."
+)
+
+
 def scores_of(cell: CellResult, sets: Sets) -> ArmScores:
     """Return what a finished cell detected on the validation images and on the negatives."""
 
@@ -225,6 +231,8 @@ def summarise(
     statements = tuple(statements_of(summaries))
     if options.preset is not None:
         statements = (conclusion(summaries), *statements)
+    if sets.negatives is None:
+        statements += (NO_NEGATIVES,)
     return Comparison(root, tuple(summaries), options, sets.names, statements)
 
 
