@@ -5,9 +5,10 @@
 Per set and seed there is a loop for each way: ``new``, the arms mined, random and none as a user gets
 them; ``old``, mined as it was before (a share of .15, the plain model); ``fresh`` and ``continue``,
 mined with another start of each round's training; ``half``, mined with half as many images added as are
-labelled; ``alarms``, ``sum`` and ``diverse``, mined with another ranking of the pool. Ways with equal rounds 0 train them once. Prints a row per arm: AP50 (small, medium, large),
-alarms per image at recall .5, .8 and .9, recall at .01, .1 and 1 alarms per image, minutes; then mined
-against the other arms over the seeds, with paired intervals. Goes on where it was stopped.
+labelled; ``alarms``, ``sum`` and ``diverse``, mined with another ranking of the pool. Ways with equal
+rounds 0 train them once. Prints a row per arm: AP50 (small, medium, large), alarms per image at recall
+.5, .8 and .9, recall at .01, .1 and 1 alarms per image, minutes; then mined against the other arms over
+the seeds, with paired intervals. Goes on where it was stopped.
 """
 
 from __future__ import annotations

@@ -55,6 +55,11 @@ class ImageState(StrEnum):
         return self in (ImageState.VERIFIED_EMPTY, ImageState.ASSUMED_EMPTY)
 
     @property
+    def is_looked_at(self) -> bool:
+        """True when a person's word stands behind the labels, or behind their absence."""
+        return self in (ImageState.LABELLED, ImageState.VERIFIED_EMPTY)
+
+    @property
     def is_trainable(self) -> bool:
         """True when the image's labels (or their absence) can be relied on."""
         return self is ImageState.LABELLED or self.is_negative

@@ -121,6 +121,24 @@ def test_each_state_survives(pictures: Path, tmp_path: Path, state: ImageState, 
     assert states(load_dataset(tmp_path / "out")) == {"im 0.png": state}
 
 
+@pytest.mark.parametrize("state", ImageState)
+@pytest.mark.parametrize("to", ["cvat", "labelstudio", "fiftyone"])
+def test_a_labelling_program_is_told_only_what_a_person_said(
+    pictures: Path, tmp_path: Path, state: ImageState, to: str
+) -> None:
+    objects = [([1.0, 1.0, 9.0, 9.0], 1, False)] if state is ImageState.LABELLED else []
+    dataset = Dataset(("cat",), (record(pictures / "im 0.png", state, objects),), pictures)
+    done = convert(dataset, tmp_path / "out", to)
+    kept = (
+        {ImageState.LABELLED} if to == "cvat" else {ImageState.LABELLED, ImageState.VERIFIED_EMPTY}
+    )
+    back = state if state in kept else ImageState.UNREVIEWED
+    assert states(load_dataset(tmp_path / "out")) == {"im 0.png": back}
+    said = [line for line in done.remarks if "no place for the state" in line]
+    assert len(said) == (back is not state)
+    assert all(f"1 '{state}'" in line for line in said)
+
+
 @pytest.mark.parametrize("to", ["yolo", "voc", "labelme", "kitti"])
 def test_other_programs_see_negatives_only_where_somebody_said_so(
     pictures: Path, tmp_path: Path, to: str

@@ -58,7 +58,7 @@ def test_what_the_model_saw_is_read_back(candidates: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("to", ["labelstudio", "cvat", "fiftyone"])
 def test_candidates_become_predictions(candidates: Path, tmp_path: Path, to: str) -> None:
     done = hand_over(candidates, tmp_path / to, to)
-    assert (done.images, done.annotations, done.predictions) == (2, 0, 3)
+    assert (done.num_images, done.annotated_boxes, done.predicted_boxes) == (2, 0, 3)
     assert (tmp_path / to).is_dir()
 
 

@@ -264,7 +264,7 @@ def reviewed(pool: str, predictions: Path, out: Path) -> Result:
     (_made(data / "Annotations") / "x.xml").write_text("<annotation></annotation>")
     applied = apply_decisions(out, data)
     added = [p.read_bytes() for p in sorted(data_image.parent.iterdir()) if p != data_image]
-    return shown, boxes, done.images, done.predictions, len(applied.empty), added
+    return shown, boxes, done.num_images, done.predicted_boxes, len(applied.empty), added
 
 
 def served(pool: str, predictions: Path, out: Path) -> Result:

@@ -237,7 +237,7 @@ def test_what_holds_an_object_and_has_no_box_goes_to_the_labelling_program(
         store.add_decisions([Decision(image, Verdict.CONTAINS_OBJECT, "a", "t", MODEL, (), boxes)])
     assert [item.name for item, _ in to_label(open_candidates(run))] == ["pic-001.jpg"]
     done = export_to_label(run, tmp_path / "out", to)
-    assert (done.images, done.predictions) == (1, 2)
+    assert (done.num_images, done.predicted_boxes) == (1, 2)
     written = "".join(
         p.read_text(errors="replace") for p in (tmp_path / "out").rglob("*.*") if p.is_file()
     )

@@ -307,18 +307,18 @@ def convert(
 
     console = talk.console()
     if to.for_labelling and tile is None:
-        given = hand_over(data, out, to.name, link=link, **reading.keywords())
+        done = hand_over(data, out, to.name, link=link, **reading.keywords())
         console.result(
-            f"{given.out}: {given.images} images, {given.annotations} boxes as annotations, "
-            f"{given.predictions} as predictions"
+            f"{done.out}: {done.num_images} images, {done.annotated_boxes} boxes as annotations, "
+            f"{done.predicted_boxes} as predictions"
         )
-        return
-    splits = load_usable(data, **reading.keywords())
-    done = convert_splits(splits, out, to.name, link=link, tile=tile)
-    images_of = ", ".join(f"{number} {name}" for name, number in done.images.items())
-    console.result(
-        f"{done.out}: images {images_of}; {done.boxes} boxes ({done.ignored_boxes} ignored)"
-    )
+    else:
+        splits = load_usable(data, **reading.keywords())
+        done = convert_splits(splits, out, to.name, link=link, tile=tile)
+        images_of = ", ".join(f"{number} {name}" for name, number in done.images.items())
+        console.result(
+            f"{done.out}: images {images_of}; {done.boxes} boxes ({done.ignored_boxes} ignored)"
+        )
     if done.renamed:
         console.note(f"{done.renamed} images got a new name, because their name was taken")
     for remark in done.remarks:

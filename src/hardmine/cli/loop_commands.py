@@ -160,7 +160,8 @@ def review(
         serve_review(target, choices, console.result, console.note)
         return
     given = export_to_label(target, choices.out, choices.export)
-    console.result(f"{given.out}: {given.images} images to label, {given.predictions} predictions")
+    images, boxes = given.num_images, given.predicted_boxes
+    console.result(f"{given.out}: {images} images to label, {boxes} predictions")
 
 
 class How(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from hardmine.data.formats.label_format import ALL, SPLITS, LabelSet
 from hardmine.data.quality.usable_data import load_usable
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import clear_disk_errors, write_json
-from hardmine.types import F32, Dataset, ImageRecord
+from hardmine.types import F32, Dataset, ImageRecord, ImageState
 
 TILES = ".tiles"
 """The folder in which tiles lie until they are placed."""
@@ -38,6 +39,16 @@ class Conversion:
     """Images whose name was already taken by one from another folder."""
     remarks: tuple[str, ...] = ()
     """What to know of it before it is used, in whole sentences."""
+
+    @property
+    def num_images(self) -> int:
+        """Images of all splits."""
+        return sum(self.images.values())
+
+    @property
+    def annotated_boxes(self) -> int:
+        """Boxes that a person drew and that are objects."""
+        return self.boxes - self.ignored_boxes - self.predicted_boxes
 
 
 def convert(
@@ -98,6 +109,7 @@ def convert(
                     said = _lost(too_large, tiles)
                 labels, renamed = _place(splits, part, row, link, scores or {})
                 shutil.rmtree(part / TILES, ignore_errors=True)
+                said += _lost_states(row, labels)
                 remarks = [*said, *row.writer.write(replace(labels, model=model), part)]
                 if row.for_labelling:
                     write_json(part / NAMES_FILE, {"copies": _copies(splits, origins or {})})
@@ -117,6 +129,23 @@ def _lost(boxes: int, tiles: Tiles) -> list[str]:
         return []
     ones = "1 object is" if boxes == 1 else f"{boxes} objects are"
     return [f"{ones} too large for tiles of {tiles.size} px: no tile holds half, so all ignore it"]
+
+
+def _lost_states(row: LabelFormat, labels: LabelSet) -> list[str]:
+    """Say what is known of images and has no place in the format; not of those that wait for labels."""
+    counts = Counter(
+        record.state
+        for dataset in labels.splits.values()
+        for record in dataset.records
+        if record.path not in labels.scores
+    )
+    lost = [f"{counts[s]} '{s}'" for s in ImageState if counts[s] and s not in row.writer.states]
+    if not lost:
+        return []
+    return [
+        f"{row.name} has no place for the state of these images: {', '.join(lost)}; read from there, "
+        "they are 'unreviewed'"
+    ]
 
 
 def _copies(splits: Mapping[str, Dataset], origins: Mapping[Path, str]) -> dict[str, str]:

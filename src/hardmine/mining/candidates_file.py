@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hardmine.data.convert import convert
+from hardmine.data.convert import Conversion, convert
 from hardmine.data.formats.csv_boxes import column_of, csv_body
 from hardmine.data.images import image_size
 from hardmine.data.quality.usable_data import load_usable
@@ -338,16 +338,6 @@ def read_candidates(path: Path, copies: Path) -> CandidateImages:
     return CandidateImages(Dataset(classes, records, file.parent), scores, origins)
 
 
-@dataclass(frozen=True, slots=True)
-class HandOver:
-    """What was written for a labelling program: the folder, images, labels and predictions."""
-
-    out: Path
-    images: int
-    annotations: int
-    predictions: int
-
-
 def hand_over(
     data: Path,
     out: Path,
@@ -356,7 +346,7 @@ def hand_over(
     images: Path | None = None,
     empty_is_verified: bool = False,
     link: bool = False,
-) -> HandOver:
+) -> Conversion:
     """Write a dataset, or the candidates of a mining run, for a labelling program.
 
     Args:
@@ -369,14 +359,11 @@ def hand_over(
     if is_candidates_file(data):
         with tempfile.TemporaryDirectory(prefix="hardmine-images-") as copies:
             seen = read_candidates(data, Path(copies))
-            done = convert(
+            return convert(
                 seen.images, out, to, link=link, scores=seen.scores, origins=seen.origins
             )
-    else:
-        splits = load_usable(data, images=images, empty_is_verified=empty_is_verified)
-        done = convert(splits, out, to, link=link)
-    annotations = done.boxes - done.ignored_boxes - done.predicted_boxes
-    return HandOver(done.out, sum(done.images.values()), annotations, done.predicted_boxes)
+    splits = load_usable(data, images=images, empty_is_verified=empty_is_verified)
+    return convert(splits, out, to, link=link)
 
 
 def _seen_image(

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hardmine.data.convert import convert
+from hardmine.data.convert import Conversion, convert
 from hardmine.data.images import image_size
 from hardmine.errors import NOTICE, DataError, MissingExtraError
-from hardmine.mining.candidates_file import HandOver, num_verdicts
+from hardmine.mining.candidates_file import num_verdicts
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
 from hardmine.review.candidate_list import CandidateList, Item, open_candidates, run_of
@@ -233,7 +233,7 @@ def user_name() -> str:
         return "somebody"
 
 
-def export_to_label(target: Path, out: Path, to: str) -> HandOver:
+def export_to_label(target: Path, out: Path, to: str) -> Conversion:
     """Write the images that hold an object and have no box yet, with the alarms as predictions.
 
     Args:
@@ -260,8 +260,7 @@ def export_to_label(target: Path, out: Path, to: str) -> HandOver:
             scores[record.path] = seen
             origins[record.path] = item.path
         dataset = Dataset(listed.categories, tuple(records), out)
-        done = convert(dataset, out, to, scores=scores, origins=origins)
-    return HandOver(done.out, len(records), 0, done.predicted_boxes)
+        return convert(dataset, out, to, scores=scores, origins=origins)
 
 
 def to_label(listed: CandidateList) -> list[tuple[Item, list[list[object]]]]:

@@ -34,7 +34,7 @@ from hardmine.data.formats.label_readers import OneFileSource, by_split, one_fil
 from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, write_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import ImageRecord
+from hardmine.types import ImageRecord, ImageState
 
 _ANNOTATIONS = re.compile(r"<annotations[\s>]")
 
@@ -171,4 +171,9 @@ def _add_image(
 
 
 READER = Reader(files=LabelFiles((".xml",), _looks_like_cvat, _sources))
-WRITER = Writer(write_cvat, lambda split: "images", any_split=True)
+WRITER = Writer(
+    write_cvat,
+    lambda split: "images",
+    any_split=True,
+    states=frozenset({ImageState.LABELLED, ImageState.UNREVIEWED}),
+)

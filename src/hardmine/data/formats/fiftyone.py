@@ -32,7 +32,7 @@ from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, read_json, same_text, write_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import ImageRecord
+from hardmine.types import ImageRecord, ImageState
 
 EMPTY_LIST = (
     "an empty list of labels counts as looked at and empty; FiftyOne also writes it for images that "
@@ -112,7 +112,7 @@ def write_fiftyone(labels: LabelSet, out: Path) -> Sequence[str]:
         for record in dataset.records:
             # An empty list means that a person looked, so a model that saw nothing gives null.
             seen = record.path in labels.scores and len(record.labels) > 0
-            known = seen or record.state.is_trainable
+            known = seen or record.state.is_looked_at
             found = folders.setdefault(record.path.parent.parent, {})
             found[record.path.stem] = _objects(labels, record) if known else None
     for folder, objects in folders.items():
@@ -138,5 +138,8 @@ def _objects(labels: LabelSet, record: ImageRecord) -> list[dict[str, Any]]:
 
 READER = Reader(files=LabelFiles((".json",), _looks_like_fiftyone, _sources))
 WRITER = Writer(
-    write_fiftyone, lambda split: "data" if split == ALL else f"{split}/data", any_split=True
+    write_fiftyone,
+    lambda split: "data" if split == ALL else f"{split}/data",
+    any_split=True,
+    states=frozenset({ImageState.LABELLED, ImageState.VERIFIED_EMPTY, ImageState.UNREVIEWED}),
 )

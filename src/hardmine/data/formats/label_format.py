@@ -158,11 +158,14 @@ class Writer:
             of it, in whole sentences.
         image_folder: where the images of a split lie below that folder; ``""`` is the folder itself.
         any_split: splits may have any name; else only those in `SPLITS` and `ALL`.
+        states: the states that the format can hold; an image in another one is read back as
+            ``unreviewed``.
     """
 
     write: Callable[[LabelSet, Path], Sequence[str]]
     image_folder: Callable[[str], str]
     any_split: bool = False
+    states: frozenset[ImageState] = frozenset(ImageState)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,7 +40,7 @@ from hardmine.data.images import has_picture_name
 from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, read_json, write_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import ImageRecord
+from hardmine.types import ImageRecord, ImageState
 
 _TASKS = re.compile(
     r'"(annotations|predictions|rectanglelabels)"\s*:\s*\[|"data"\s*:\s*\{|"annotation_id"\s*:'
@@ -216,10 +216,15 @@ def _task(labels: LabelSet, split: str, record: ImageRecord, out: Path) -> dict[
     if scores is not None:
         best = float(scores.max(initial=0.0))
         entry["predictions"] = [{"model_version": labels.model, "score": best, "result": result}]
-    elif record.state.is_trainable:
+    elif record.state.is_looked_at:
         entry["annotations"] = [{"result": result}]
     return entry
 
 
 READER = Reader(files=LabelFiles((".json",), _looks_like_label_studio, _sources))
-WRITER = Writer(write_label_studio, lambda split: "images", any_split=True)
+WRITER = Writer(
+    write_label_studio,
+    lambda split: "images",
+    any_split=True,
+    states=frozenset({ImageState.LABELLED, ImageState.VERIFIED_EMPTY, ImageState.UNREVIEWED}),
+)
