@@ -188,6 +188,16 @@ def test_evaluate_measures_and_draws_the_page(data: Dataset, held: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("no_page")
+def test_the_report_of_a_training_is_not_replaced(data: Dataset, tmp_path: Path) -> None:
+    out, world = tmp_path / "run", World()
+    result = world.call(train, data, out=out, **SMALL)
+    before = (out / "metrics.json").read_bytes()
+    with pytest.raises(ConfigError, match="holds a run, whose report this would replace"):
+        world.call(evaluate, result.checkpoint, data, out=out, draws=5)
+    assert (out / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_page")
 @pytest.mark.parametrize(
     ("gates", "missed"),
     [

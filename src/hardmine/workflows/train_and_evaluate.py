@@ -229,6 +229,7 @@ def evaluate(
 
     Raises:
         GateError: a gate is not met; everything is written before.
+        ConfigError: ``out`` holds a training or a loop.
         DataError: unusable data or a full disk.
 
     Example:
@@ -238,6 +239,10 @@ def evaluate(
     """
     options = options or EvaluateOptions()
     root, backend = Path(out).resolve(), own_backend()
+    if (root / RECIPE).exists():
+        raise ConfigError(
+            f"{root}: holds a run, whose report this would replace; give another --out"
+        )
     steps = Steps(root, progress or silent)
     with clear_disk_errors(root):
         classes = options.classes or _names_in(data, checkpoint)
