@@ -2,7 +2,7 @@
 
     python -m benchmarks.trial_sets OUT [--seed N] [--only NAME …]
 
-A default that was tuned on one set often fails on the next, so there are ten of different kinds:
+A default that was tuned on one set often fails on the next, so there are eleven of different kinds:
 
 - ``raccoon``, ``cards``: the real sets, all labelled images;
 - ``raccoon40``: 40 labelled raccoon images;
@@ -14,7 +14,8 @@ A default that was tuned on one set often fails on the next, so there are ten of
 - ``smear``: drawn blood smears of 640 x 480: many overlapping red cells, one large white cell and about
   one platelet per image, which is small and rare; pool and negatives show bubbles, stain and folds;
 - ``crowd``: two to five half-hidden raccoons per image, cut from photographs, between other cut-outs on
-  other photographs; pool and negatives are such images without raccoons.
+  other photographs; pool and negatives are such images without raccoons;
+- ``tiles``: four photographs side by side, most with raccoons, cut off by the edges of their tiles.
 
 Each is a folder with ``train.coco.json``, ``val.coco.json``, ``pool/`` and ``negatives/``. The real ones
 need the data named by HARDMINE_DATA; their images are copied, ``--longest`` pixels on the longer side.
@@ -33,6 +34,7 @@ from PIL import Image
 
 from benchmarks.drawn.crowd import CROWD_CLASSES, CutOuts, draw_crowd, raccoons_of
 from benchmarks.drawn.smear import SMEAR_CLASSES, draw_smear
+from benchmarks.drawn.tiles import draw_tiles
 from hardmine import load_dataset
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.splits.split import split_dataset
@@ -255,6 +257,24 @@ def _crowd(made: TrialSet, seed: int, longest: int) -> None:
         _save_all(folder, (draw_crowd(r, cut)[0] for r in rng))
 
 
+def _tiles(made: TrialSet, seed: int, longest: int) -> None:
+    """Photographs of raccoons and others side by side; each part of the set has its own."""
+    del longest
+    parts = split_dataset(load_dataset(DATA / "raccoon"), {"train": 0.7, "val": 0.3}, seed=seed)
+    photographs = _pick("negatives/pool", 1000, seed)
+    order = np.random.default_rng((seed, len(photographs))).permutation(len(photographs)).tolist()
+    shares = np.array_split([photographs[index] for index in order], [150, 250, 650])
+    for number, (name, size) in enumerate((("train", 115), ("val", 80))):
+        records, empty = parts[name].records, shares[number].tolist()
+        rngs = (np.random.default_rng((seed, number, index)) for index in range(size))
+        shots = (draw_tiles(rng, records, empty) for rng in rngs)
+        _write(made, name, CROWD_CLASSES, shots)
+    for number, (folder, size) in enumerate(((made.pool, POOL), (made.negatives, HELD_OUT)), 2):
+        rngs = (np.random.default_rng((seed, number, index)) for index in range(size))
+        empty = shares[number].tolist()
+        _save_all(folder, (draw_tiles(rng, (), empty)[0] for rng in rngs))
+
+
 def _write_drawn(
     made: TrialSet, seed: int, labelled: SceneKind, pool: SceneKind, held: SceneKind, count: int
 ) -> None:
@@ -318,6 +338,7 @@ MAKERS: dict[str, Callable[[TrialSet, int, int], None]] = {
     "fridge_rare": _fridge_rare,
     "smear": _smear,
     "crowd": _crowd,
+    "tiles": _tiles,
 }
 
 
