@@ -204,6 +204,18 @@ def test_links_share_the_bytes_and_copies_do_not(pictures: Path, tmp_path: Path)
     assert (tmp_path / "copied/images/im 0.png").stat().st_ino != original
 
 
+def test_a_hard_link_is_made_to_the_picture_and_not_to_a_symbolic_link(tmp_path: Path) -> None:
+    put_image(tmp_path / "store" / "a.png", 0, (WIDTH, HEIGHT))
+    linked = tmp_path / "data" / "a.png"
+    linked.parent.mkdir()
+    linked.symlink_to("../store/a.png")
+    dataset = Dataset((), (record(linked, ImageState.UNREVIEWED, []),), linked.parent)
+    convert(dataset, tmp_path / "far" / "out", "coco", link=True)
+    written = tmp_path / "far" / "out" / "images" / "a.png"
+    assert not written.is_symlink()
+    assert written.read_bytes() == linked.read_bytes()
+
+
 def test_a_folder_that_holds_something_is_left_alone(pictures: Path, tmp_path: Path) -> None:
     put_text(tmp_path / "out" / "mine.txt", "x")
     dataset = Dataset((), (record(pictures / "im 0.png", ImageState.UNREVIEWED, []),), pictures)

@@ -225,7 +225,7 @@ def copy_image(source: Path, target: Path, link: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:
         try:
-            os.link(source, target)
+            os.link(source.resolve(), target)  # a link to a symbolic link would lead nowhere
         except OSError:
             pass  # another file system, or one without links
         else:
