@@ -139,6 +139,42 @@ def test_a_labelling_program_is_told_only_what_a_person_said(
     assert all(f"1 '{state}'" in line for line in said)
 
 
+@pytest.mark.parametrize("state", ImageState)
+@pytest.mark.parametrize("to", ["cvat", "labelstudio", "fiftyone"])
+def test_a_labelling_program_gets_the_boxes_of_labelled_images_alone(
+    pictures: Path, tmp_path: Path, state: ImageState, to: str
+) -> None:
+    objects = [] if state.is_negative else [([1.0, 1.0, 9.0, 9.0], 1, False)]
+    dataset = Dataset(("cat",), (record(pictures / "im 0.png", state, objects),), pictures)
+    done = convert(dataset, tmp_path / "out", to)
+    (after,) = load_dataset(tmp_path / "out").records
+    labelled = state is ImageState.LABELLED
+    assert (len(after.labels), done.annotated_boxes) == (labelled, labelled)
+    assert (after.state is ImageState.LABELLED) == labelled
+    said = [line for line in done.remarks if "boxes of images that are not 'labelled'" in line]
+    assert len(said) == (len(objects) > labelled)
+
+
+@pytest.mark.parametrize("to", ["cvat", "labelstudio", "fiftyone"])
+def test_an_image_of_nothing_but_boxes_to_ignore_does_not_become_empty(
+    pictures: Path, tmp_path: Path, to: str
+) -> None:
+    crowd, cat = ([1.0, 1.0, 9.0, 9.0], 1, True), ([5.0, 5.0, 20.0, 20.0], 1, False)
+    rows = [
+        record(pictures / f"im {i}.png", ImageState.LABELLED, objects)
+        for i, objects in enumerate(([crowd], [crowd, cat]))
+    ]
+    done = convert(Dataset(("cat",), tuple(rows), pictures), tmp_path / "out", to)
+    assert states(load_dataset(tmp_path / "out")) == {
+        "im 0.png": ImageState.UNREVIEWED,
+        "im 1.png": ImageState.LABELLED,
+    }
+    assert done.annotated_boxes == 1
+    said = next(line for line in done.remarks if "to be ignored" in line)
+    assert "2 left out" in said
+    assert "1 image with no other box is 'unreviewed'" in said
+
+
 @pytest.mark.parametrize("to", ["yolo", "voc", "labelme", "kitti"])
 def test_other_programs_see_negatives_only_where_somebody_said_so(
     pictures: Path, tmp_path: Path, to: str

@@ -39,6 +39,8 @@ class Conversion:
     """Images whose name was already taken by one from another folder."""
     remarks: tuple[str, ...] = ()
     """What to know of it before it is used, in whole sentences."""
+    left_out_boxes: int = 0
+    """Objects that a labelling program does not get, since their image is not labelled."""
 
     @property
     def num_images(self) -> int:
@@ -48,7 +50,7 @@ class Conversion:
     @property
     def annotated_boxes(self) -> int:
         """Boxes that a person drew and that are objects."""
-        return self.boxes - self.ignored_boxes - self.predicted_boxes
+        return self.boxes - self.ignored_boxes - self.predicted_boxes - self.left_out_boxes
 
 
 def convert(
@@ -109,7 +111,7 @@ def convert(
                     said = _lost(too_large, tiles)
                 labels, renamed = _place(splits, part, row, link, scores or {})
                 shutil.rmtree(part / TILES, ignore_errors=True)
-                said += _lost_states(row, labels)
+                said += [*_lost_states(row, labels), *_lost_boxes(row, labels)]
                 remarks = [*said, *row.writer.write(replace(labels, model=model), part)]
                 if row.for_labelling:
                     write_json(part / NAMES_FILE, {"copies": _copies(splits, origins or {})})
@@ -120,7 +122,8 @@ def convert(
             raise
     except OSError as error:
         raise DataError(f"{target}: not converted ({error})") from error
-    return _summary(labels, target, renamed, tuple(remarks))
+    done = _summary(labels, target, renamed, tuple(remarks))
+    return replace(done, left_out_boxes=_left_out(labels)) if row.for_labelling else done
 
 
 def _lost(boxes: int, tiles: Tiles) -> list[str]:
@@ -133,12 +136,7 @@ def _lost(boxes: int, tiles: Tiles) -> list[str]:
 
 def _lost_states(row: LabelFormat, labels: LabelSet) -> list[str]:
     """Say what is known of images and has no place in the format; not of those that wait for labels."""
-    counts = Counter(
-        record.state
-        for dataset in labels.splits.values()
-        for record in dataset.records
-        if record.path not in labels.scores
-    )
+    counts = Counter(record.state for record in _unscored(labels))
     lost = [f"{counts[s]} '{s}'" for s in ImageState if counts[s] and s not in row.writer.states]
     if not lost:
         return []
@@ -146,6 +144,37 @@ def _lost_states(row: LabelFormat, labels: LabelSet) -> list[str]:
         f"{row.name} has no place for the state of these images: {', '.join(lost)}; read from there, "
         "they are 'unreviewed'"
     ]
+
+
+def _lost_boxes(row: LabelFormat, labels: LabelSet) -> list[str]:
+    """Say which boxes a labelling program does not get."""
+    if not row.for_labelling:
+        return []
+    looked_at = [r for r in _unscored(labels) if r.state.is_looked_at]
+    ignored = sum(int(record.ignore.sum()) for record in looked_at)
+    alone = sum(not labels.is_said(record) for record in looked_at)
+    images = (
+        "1 image with no other box is" if alone == 1 else f"{alone} images with no other box are"
+    )
+    said = []
+    if ignored:
+        rest = f"; read from there, {images} 'unreviewed'" if alone else ""
+        said.append(f"{row.name} has no place for boxes to be ignored: {ignored} left out{rest}")
+    if left_out := _left_out(labels):
+        said.append(f"boxes of images that are not 'labelled' are left out: {left_out}")
+    return said
+
+
+def _unscored(labels: LabelSet) -> list[ImageRecord]:
+    """Return the images whose boxes are not a model's."""
+    records = (record for dataset in labels.splits.values() for record in dataset.records)
+    return [record for record in records if record.path not in labels.scores]
+
+
+def _left_out(labels: LabelSet) -> int:
+    """Return how many objects lie in images that are not labelled."""
+    unsure = (record for record in _unscored(labels) if not record.state.is_looked_at)
+    return sum(int((~record.ignore).sum()) for record in unsure)
 
 
 def _copies(splits: Mapping[str, Dataset], origins: Mapping[Path, str]) -> dict[str, str]:

@@ -162,7 +162,8 @@ def _add_image(
     head |= {"subset": split} if split else {}
     head |= {"width": str(record.width), "height": str(record.height)}
     image = SubElement(root, "image", head)
-    for box, name, score in labels.shown_boxes(record):
+    known = record.path in labels.scores or labels.is_said(record)
+    for box, name, score in labels.shown_boxes(record) if known else ():
         sides = zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)
         corners = {key: f"{value:.2f}" for key, value in sides}
         source = "manual" if score is None else "auto"

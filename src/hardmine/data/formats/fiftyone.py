@@ -112,7 +112,7 @@ def write_fiftyone(labels: LabelSet, out: Path) -> Sequence[str]:
         for record in dataset.records:
             # An empty list means that a person looked, so a model that saw nothing gives null.
             seen = record.path in labels.scores and len(record.labels) > 0
-            known = seen or record.state.is_looked_at
+            known = seen or labels.is_said(record)
             found = folders.setdefault(record.path.parent.parent, {})
             found[record.path.stem] = _objects(labels, record) if known else None
     for folder, objects in folders.items():

@@ -136,6 +136,14 @@ class LabelSet:
         """The class list."""
         return next(iter(self.splits.values())).categories
 
+    def is_said(self, record: ImageRecord) -> bool:
+        """Return whether a labelling program is told what a person said of an image.
+
+        Not where all boxes are to be ignored: without them the image would be called empty.
+        """
+        only_ignored = len(record.ignore) > 0 and bool(record.ignore.all())
+        return record.state.is_looked_at and not only_ignored
+
     def shown_boxes(self, record: ImageRecord) -> Iterator[tuple[list[float], str, float | None]]:
         """Yield (xyxy pixels, class, score) of each box that is not to be ignored.
 

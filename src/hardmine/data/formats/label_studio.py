@@ -216,7 +216,7 @@ def _task(labels: LabelSet, split: str, record: ImageRecord, out: Path) -> dict[
     if scores is not None:
         best = float(scores.max(initial=0.0))
         entry["predictions"] = [{"model_version": labels.model, "score": best, "result": result}]
-    elif record.state.is_looked_at:
+    elif labels.is_said(record):
         entry["annotations"] = [{"result": result}]
     return entry
 
