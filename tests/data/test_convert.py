@@ -190,6 +190,18 @@ def test_other_programs_see_negatives_only_where_somebody_said_so(
     assert labels == trusted
 
 
+@pytest.mark.parametrize("state", ImageState)
+@pytest.mark.parametrize("to", ["yolo", "coco", "rfdetr", "voc"])
+def test_images_that_other_programs_would_take_for_empty_are_named(
+    pictures: Path, tmp_path: Path, state: ImageState, to: str
+) -> None:
+    dataset = Dataset(("cat",), (record(pictures / "im 0.png", state, []),), pictures)
+    done = convert(dataset, tmp_path / "out", to)
+    said = [line for line in done.remarks if "or as empty ones" in line]
+    assert len(said) == (to != "voc" and not state.is_trainable)  # VOC: only images with XML
+    assert all(f"1 '{state}'" in line for line in said)
+
+
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_splits_survive(pictures: Path, tmp_path: Path, first: str, second: str) -> None:
     rows = [

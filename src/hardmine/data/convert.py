@@ -135,9 +135,15 @@ def _lost(boxes: int, tiles: Tiles) -> list[str]:
 
 
 def _lost_states(row: LabelFormat, labels: LabelSet) -> list[str]:
-    """Say what is known of images and has no place in the format; not of those that wait for labels."""
+    """Say what is known of images and what the format, or others that read it, cannot know."""
     counts = Counter(record.state for record in _unscored(labels))
     lost = [f"{counts[s]} '{s}'" for s in ImageState if counts[s] and s not in row.writer.states]
+    unsure = [f"{counts[s]} '{s}'" for s in ImageState if counts[s] and not s.is_trainable]
+    if row.writer.bare_is_empty and unsure:
+        return [
+            "programs that know no states train on these images as they are labelled, or as empty ones: "
+            + ", ".join(unsure)
+        ]
     if not lost:
         return []
     return [

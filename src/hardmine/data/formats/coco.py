@@ -595,7 +595,7 @@ def _is_found(find: Callable[[str], Path | None], name: str) -> bool:
 READER = Reader(
     files=LabelFiles((".json",), looks_like_coco, find_coco, preferred=INSTANCES),
 )
-WRITER = Writer(write_splits, below_images, any_split=True)
+WRITER = Writer(write_splits, below_images, any_split=True, bare_is_empty=True)
 
 
 def _append(source: CocoSource, split: Dataset, images: Sequence[NewImage]) -> Additions:

@@ -127,7 +127,7 @@ def write_rfdetr(labels: LabelSet, out: Path) -> Sequence[str]:
     ]
 
 
-WRITER = Writer(write_rfdetr, lambda split: _FOLDERS[split])
+WRITER = Writer(write_rfdetr, lambda split: _FOLDERS[split], bare_is_empty=True)
 
 
 def append_coco(file: Path, split: Dataset, images: Sequence[NewImage]) -> Additions:

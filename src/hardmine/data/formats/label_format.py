@@ -168,12 +168,14 @@ class Writer:
         any_split: splits may have any name; else only those in `SPLITS` and `ALL`.
         states: the states that the format can hold; an image in another one is read back as
             ``unreviewed``.
+        bare_is_empty: other programs take every image that lies there, one without labels as empty.
     """
 
     write: Callable[[LabelSet, Path], Sequence[str]]
     image_folder: Callable[[str], str]
     any_split: bool = False
     states: frozenset[ImageState] = frozenset(ImageState)
+    bare_is_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

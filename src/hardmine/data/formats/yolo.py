@@ -516,7 +516,7 @@ READER = Reader(
     ),
     per_image=LabelPerImage(".txt", looks_like_labels, _in_folders),
 )
-WRITER = Writer(write_yolo, below_images)
+WRITER = Writer(write_yolo, below_images, bare_is_empty=True)
 
 
 def append_yolo(source: YoloSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
