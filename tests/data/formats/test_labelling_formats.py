@@ -221,6 +221,22 @@ def test_label_studios_annotations(tmp_path: Path) -> None:
     assert truth.categories == ("dog",)
 
 
+def test_label_studios_tasks_without_annotations_are_not_taken_for_createml(tmp_path: Path) -> None:
+    for seed, stem in enumerate("ab"):
+        put_image(tmp_path / "images" / f"{stem}.png", seed, (40, 20))
+    box = {"x": 10, "y": 10, "width": 25, "height": 50, "rectanglelabels": ["cat"]}
+    item = {"type": "rectanglelabels", "original_width": 40, "original_height": 20, "value": box}
+    tasks = [
+        {"id": 1, "annotations": [], "data": {"image": "images/a.png"}},
+        {"id": 2, "annotations": [{"id": 1, "result": [item]}], "data": {"image": "images/b.png"}},
+    ]
+    put_text(tmp_path / "export.json", json.dumps(tasks))
+    assert states(load_dataset(tmp_path)) == {
+        "a.png": ImageState.UNREVIEWED,
+        "b.png": ImageState.LABELLED,
+    }
+
+
 def test_label_studios_short_form_and_faults(tmp_path: Path) -> None:
     short = {"x": 10, "y": 10, "width": 25, "height": 50, "rectanglelabels": ["cat"]}
     short |= {"original_width": 40, "original_height": 20}

@@ -72,9 +72,10 @@ def test_a_project_and_regions_by_number(tmp_path: Path) -> None:
     assert dataset.categories == ("cat", "dog")
 
 
-def test_csv(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", ["", "#"])  # version 1 wrote #filename
+def test_csv(tmp_path: Path, mark: str) -> None:
     lines = [
-        "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes",
+        f"{mark}filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes",
         'a.png,12,"{}",2,0,"{""name"":""rect"",""x"":1,""y"":2,""width"":10,""height"":10}",'
         '"{""type"":""cat""}"',
         'a.png,12,"{}",2,1,"{""name"":""point"",""cx"":1,""cy"":2}","{""type"":""cat""}"',

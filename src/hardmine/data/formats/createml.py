@@ -39,6 +39,8 @@ _ENTRY = re.compile(
     r'^\s*\[\s*\{[^{}\[\]]*"(image|imagefilename|imageURL|filename|file_name|annotations?)"\s*:'
 )
 _OBJECTS = re.compile(r'"annotations?"\s*:\s*\[\s*(\]|\{\s*"(label|coordinates)"\s*:)')
+_TASK = re.compile(r'"data"\s*:\s*\{')
+"""What a task of Label Studio has, whose ``annotations`` may be an empty list too."""
 _IMAGE_KEYS = ("image", "imagefilename", "imageURL", "filename", "file_name")
 _SIZES = ("x", "y", "width", "height")
 
@@ -91,7 +93,7 @@ def _image(entry: Any, index: int, first: int) -> ImageLabels:
 def _looks_like_createml(path: Path) -> bool:
     text = peek_text(path)
     entries = _ENTRY.match(text) is not None and _OBJECTS.search(text) is not None
-    return path.name == _FILE or entries
+    return path.name == _FILE or (entries and _TASK.search(text) is None)
 
 
 def _sources(path: Path, images: Path | None) -> Mapping[str, OneFileSource]:

@@ -122,7 +122,8 @@ def _regions(entry: Mapping[str, Any]) -> list[Any]:
 
 def _read_csv(path: Path) -> Iterator[ImageLabels]:
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+        text = read_text(path).removeprefix("#")  # version 1 wrote #filename
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from None
     except TextError as error:
