@@ -419,14 +419,29 @@ def _from_folder(path: Path) -> Sources:
 
 def _from_labels(path: Path, images: Path) -> Sources:
     """Return the data of a folder of labels whose images lie in another folder."""
-    found = _in_files(path, images, after_pairs=False) or _in_files(path, images, after_pairs=True)
+    found = (
+        _in_files(path, images, after_pairs=False)
+        or _laid_out(path, images)
+        or _labels_below(path, images)
+        or _in_files(path, images, after_pairs=True)
+    )
     row = None if found else _format_of(path)
     return found or ({} if row is None else {ALL: row.source(images, images, path)})
 
 
-def _laid_out(path: Path) -> Sources:
-    layouts = (row.reader.layout for row in READ)
-    return next((found for look in layouts if look is not None and (found := look(path))), {})
+def _laid_out(path: Path, images: Path | None = None) -> Sources:
+    looks = (row.reader.layout for row in READ)
+    return next((found for look in looks if look is not None and (found := look(path, images))), {})
+
+
+def _labels_below(path: Path, images: Path) -> Sources:
+    """Return the data of a folder in which a folder of labels lies, for images elsewhere."""
+    for labels in _called(path, _LABEL_FOLDERS):
+        row = _format_of(labels, empty_counts=True)
+        if row is not None:
+            pairs = _pairs(images, labels)
+            return {name: row.source(place, place, own) for name, (place, own) in pairs.items()}
+    return {}
 
 
 def _in_files(path: Path, images: Path | None, *, after_pairs: bool) -> Sources:

@@ -240,3 +240,37 @@ def test_classes_that_differ_in_capital_letters_only(tmp_path: Path) -> None:
     assert dataset.categories == ("Cat", "cat", "dog")
     assert [p.kind for p in dataset.problems] == ["class_names_alike"]
     assert "'Cat' and 'cat' differ in capital letters only" in dataset.problems[0].reason
+
+
+def test_voc_data_keep_their_splits_and_states_where_the_images_lie_elsewhere(
+    tmp_path: Path,
+) -> None:
+    for seed, stem in enumerate("ab"):
+        put_image(tmp_path / "pictures" / f"{stem}.jpg", seed)
+        put_text(tmp_path / "data" / "Annotations" / f"{stem}.xml", XML)
+    put_text(tmp_path / "data" / "ImageSets" / "Main" / "train.txt", "a\n")
+    put_text(tmp_path / "data" / "ImageSets" / "Main" / "val.txt", "b\n")
+    marks = '{"images": {"b.jpg": {"state": "ignored"}}}'
+    put_text(tmp_path / "data" / "Annotations" / "hardmine.json", marks)
+    found = load_splits(tmp_path / "data", images=tmp_path / "pictures")
+    assert {name: states(dataset) for name, dataset in found.items()} == {
+        "train": {"a.jpg": ImageState.LABELLED},
+        "val": {"b.jpg": ImageState.IGNORED},
+    }
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+@pytest.mark.parametrize(
+    ("folder", "text"),
+    [("labels", LINE), ("label_2", f"cat 0 0 0 1 2 30 20 {'0 ' * 7}\n")],
+)
+def test_the_labels_folder_of_a_data_set_whose_images_lie_elsewhere(
+    tmp_path: Path, split: str, folder: str, text: str
+) -> None:
+    put_image(tmp_path / "pictures" / f"{split}a.jpg")
+    put_text(tmp_path / "data" / folder / f"{split}a.txt", text)
+    put_text(tmp_path / "data" / "classes.txt", "cat\n")
+    ((name, dataset),) = load_splits(tmp_path / "data", images=tmp_path / "pictures").items()
+    assert name == split.strip("/") or name == "all"
+    assert (states(dataset), dataset.problems) == ({"a.jpg": ImageState.LABELLED}, ())
+    assert dataset.categories == ("cat",)

@@ -115,9 +115,10 @@ def _source(root: Path, images: Path, labels: Path) -> PerImageSource:
     )
 
 
-def _layout(path: Path) -> dict[str, PerImageSource]:
+def _layout(path: Path, named: Path | None = None) -> dict[str, PerImageSource]:
     images, labels = path / "image_2", path / "label_2"
-    return {ALL: _source(path, images, labels)} if images.is_dir() and labels.is_dir() else {}
+    found = named is None and images.is_dir() and labels.is_dir()
+    return {ALL: _source(path, images, labels)} if found else {}
 
 
 def _word(name: str) -> str:

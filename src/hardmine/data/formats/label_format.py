@@ -112,9 +112,10 @@ class Reader:
 
     Attributes:
         layout: the splits in a folder that is laid out as only this format is; empty if it is not.
+            Called with the folder of images too where the user named one.
     """
 
-    layout: Callable[[Path], Sources] | None = None
+    layout: Callable[[Path, Path | None], Sources] | None = None
     files: LabelFiles | None = None
     per_image: LabelPerImage | None = None
 

@@ -160,10 +160,15 @@ def _source(root: Path, images: Path, labels: Path) -> PerImageSource:
     )
 
 
-def _layout(path: Path) -> dict[str, PerImageSource]:
+def _layout(path: Path, named: Path | None = None) -> dict[str, PerImageSource]:
     """Return a folder of pictures with LabelMe's own list of classes, labelled or not."""
     file = _class_file(path)
-    if file is None or not peek_text(file).startswith(_NO_CLASSES[0]) or not list_images(path):
+    if (
+        named
+        or file is None
+        or not peek_text(file).startswith(_NO_CLASSES[0])
+        or not list_images(path)
+    ):
         return {}
     if any(split_folder(folder.name) for folder in path.iterdir() if folder.is_dir()):
         return {}

@@ -20,7 +20,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
 
-from hardmine.data.formats.image_files import relative_name, stem_name
+from hardmine.data.formats.image_files import list_files, relative_name, stem_name
 from hardmine.data.formats.image_states import (
     Mark,
     has_label_file,
@@ -150,11 +150,16 @@ def _source(
     )
 
 
-def _layout(path: Path) -> dict[str, PerImageSource]:
-    """Return the splits of a folder laid out as the VOC challenges do."""
-    images, labels = path / "JPEGImages", path / "Annotations"
-    if not (images.is_dir() and labels.is_dir()):
+def _layout(path: Path, named: Path | None = None) -> dict[str, PerImageSource]:
+    """Return the splits of a folder laid out as the VOC challenges do.
+
+    Args:
+        named: the folder of images, where the user named it.
+    """
+    images, labels = named or path / "JPEGImages", path / "Annotations"
+    if not (images.is_dir() and labels.is_dir()) or (named and not list_files(labels, {".xml"})):
         return {}
+    root = named or path
     files = sorted((path / "ImageSets" / "Main").glob("*.txt"))
     lists = {file.stem: file for file in files if "_" not in file.stem}  # not aeroplane_train.txt
     chosen: dict[str, Path] = {name: lists[name] for name in SPLITS if name in lists}
@@ -163,8 +168,8 @@ def _layout(path: Path) -> dict[str, PerImageSource]:
     names = class_names(path)
     lists = chosen or lists
     if not lists:
-        return {ALL: _source(path, images, labels, None, names)}
-    return {name: _source(path, images, labels, file, names) for name, file in lists.items()}
+        return {ALL: _source(root, images, labels, None, names)}
+    return {name: _source(root, images, labels, file, names) for name, file in lists.items()}
 
 
 def _looks_like_voc(path: Path) -> bool:

@@ -46,6 +46,7 @@ from hardmine.data.formats.label_format import (
     Writer,
     below_images,
     numbered_classes,
+    split_folder,
     usual_folder,
     with_lines,
     written_beside,
@@ -457,8 +458,16 @@ def _looks_like_config(path: Path) -> bool:
 
 def _in_folders(root: Path, images: Path, labels: Path) -> YoloSource:
     return YoloSource(
-        root, (images,), numbered_classes(root), labels, by_base_name=root == images != labels
+        root, (images,), _classes(root, labels), labels, by_base_name=root == images != labels
     )
+
+
+def _classes(root: Path, labels: Path) -> Mapping[int, str] | None:
+    """Return the class names in the root, else those beside labels whose images lie elsewhere."""
+    home = labels.parent if split_folder(labels.name) else labels
+    above = [home.parent] if home.name.lower() == "labels" else []
+    found = (numbered_classes(folder) for folder in (root, home, *above))
+    return next((names for names in found if names is not None), None)
 
 
 def write_yolo(labels: LabelSet, out: Path) -> Sequence[str]:
