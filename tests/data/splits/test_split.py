@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_files import put_image, put_text, real_data
+from data_files import coco, coco_box, coco_image, put_image, put_text, real_data
 from hardmine.data.load_dataset import load_dataset
-from hardmine.data.splits.split import find_leaks, split_dataset
+from hardmine.data.splits.split import find_leaks, split, split_dataset
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageRecord, ImageState
 
@@ -112,6 +112,23 @@ def test_unreadable_images_are_split_too(pictures: Path, tmp_path: Path) -> None
     names = [str(pictures / "00-0.png"), str(tmp_path / "bad.png")]
     halves = split_dataset(dataset_of(tmp_path, names, [[1], [1]]), {"a": 0.5, "b": 0.5})
     assert sorted(len(half) for half in halves.values()) == [1, 1]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_image_that_two_parts_label_differently_is_refused(tmp_path: Path, same: bool) -> None:
+    for number in range(4):
+        put_image(tmp_path / "data" / "images" / f"{number}.png", number)
+    for name, box in (("cats", [1, 2, 3, 4]), ("dogs", [1, 2, 3, 4] if same else [5, 6, 7, 8])):
+        images = [coco_image(number, f"{number}.png") for number in range(4)]
+        text = coco(images, [coco_box(0, box)])
+        put_text(tmp_path / "data" / "annotations" / f"{name}.json", text)
+    shares = {"train": 0.5, "val": 0.5}
+    if same:
+        result = split(tmp_path / "data", tmp_path / "out", shares)
+        assert sum(len(part) for part in result.splits.values()) == 4
+        return
+    with pytest.raises(DataError, match=r"images/0\.png: labelled differently in cats and dogs"):
+        split(tmp_path / "data", tmp_path / "out", shares)
 
 
 def test_leaks_are_found_by_look_and_by_path(pictures: Path, tmp_path: Path) -> None:

@@ -346,13 +346,39 @@ def _assign(counts: F64, shares: Sequence[float]) -> list[int]:
 
 
 def _merged(splits: dict[str, Dataset], path: Path, images: Path | None) -> Dataset:
-    """Return all images of all splits as one dataset, each file once, with the common root."""
+    """Return all images of all splits as one dataset, each file once, with the common root.
+
+    Raises:
+        DataError: two splits say different things of one file, so that one would be lost.
+    """
     first = next(iter(splits.values()))
-    seen = {record.path: record for ds in splits.values() for record in ds.records}
     roots = {dataset.root for dataset in splits.values()}
     root = first.root if len(roots) == 1 else images or path
+    seen: dict[Path, ImageRecord] = {}
+    split_of: dict[Path, str] = {}
+    for name, dataset in splits.items():
+        for record in dataset.records:
+            other = seen.setdefault(record.path, record)
+            if not _says_the_same(other, record):
+                where = f"{split_of[record.path]} and {name}"
+                raise DataError(
+                    f"{relative_name(record.path, root)}: labelled differently in {where}; name the "
+                    "file whose labels count"
+                )
+            split_of.setdefault(record.path, name)
     problems = tuple(problem for dataset in splits.values() for problem in dataset.problems)
     return Dataset(first.categories, tuple(seen.values()), root, problems)
+
+
+def _says_the_same(one: ImageRecord, other: ImageRecord) -> bool:
+    """Return whether two records of a file have the same state and the same objects."""
+
+    def said(record: ImageRecord) -> list[tuple[list[float], int, bool]]:
+        """Return the objects, sorted."""
+        columns = record.boxes.tolist(), record.labels.tolist(), record.ignore.tolist()
+        return sorted(zip(*columns, strict=True))
+
+    return one is other or (one.state is other.state and said(one) == said(other))
 
 
 def _list(path: Path, dataset: Dataset) -> None:
