@@ -8,7 +8,7 @@ from xml.etree.ElementTree import parse
 import numpy as np
 import pytest
 
-from data_files import by_name, put_image, put_text, states
+from data_files import by_name, kinds, put_image, put_text, states
 from hardmine.data.convert import convert
 from hardmine.data.load_dataset import load_dataset, load_splits, read_splits
 from hardmine.data.quality.label_coordinates import judge_form
@@ -119,6 +119,14 @@ def test_fiftyone(handed: Handed, tmp_path: Path) -> None:
     assert data["labels"]["x_a"] == []
     assert data["labels"]["c d"] is None
     assert data["labels"]["s"][0]["confidence"] == 0.75
+
+
+def test_boxes_of_a_model_in_fiftyones_files_are_remarked_on(
+    handed: Handed, tmp_path: Path
+) -> None:
+    data = load_dataset(handed.write(tmp_path / "out", "fiftyone"))
+    assert kinds(data) == ["empty_list", "columns_left_out"]
+    assert "an object with a score" in data.problems[1].reason
 
 
 def test_fiftyone_writes_a_folder_per_split(handed: Handed, tmp_path: Path) -> None:

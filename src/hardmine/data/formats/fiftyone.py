@@ -1,8 +1,8 @@
 """FiftyOne's image detection dataset: ``labels.json`` beside ``data/``, read and written.
 
-Boxes that a model suggests have a confidence, which is not read. An image whose labels are ``null`` is
-``unreviewed``, one with an empty list was looked at, with a remark. (FiftyOne's COCO export has
-its files in the same places; `coco` reads it.)
+Boxes that a model suggests have a confidence, which is said and not used. An image whose labels are
+``null`` is ``unreviewed``, one with an empty list was looked at, with a remark. (FiftyOne's COCO export
+has its files in the same places; `coco` reads it.)
 
 Source: FiftyOne, "Importing data", ``FiftyOneImageDetectionDataset``.
 """
@@ -27,6 +27,7 @@ from hardmine.data.formats.label_format import (
     LabelSet,
     Reader,
     Writer,
+    score_left_out,
 )
 from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import MALFORMED, DataError
@@ -83,6 +84,7 @@ def _add_object(entry: ImageLabels, item: Any, place: int, classes: Any) -> None
         return
     wide, high = entry.width, entry.height
     box = (x * wide, y * high, (x + width) * wide, (y + height) * high)
+    entry.remarks += score_left_out(item.get("confidence"), place)
     entry.objects.append(LabelledBox(name, *box, place))
 
 
