@@ -118,6 +118,30 @@ def test_zip(tmp_path: Path) -> None:
     check(open_source(path), f"{path}!/")
 
 
+@pytest.mark.parametrize("name", ["pool.zip", "pool.tar", "pool.tar.gz"])
+def test_films_and_raw_pictures_in_an_archive_are_named(tmp_path: Path, name: str) -> None:
+    files = FILES | {
+        "films/1.mp4": b"x",
+        "films/2.MP4": b"x",
+        "a.cr2": b"x",
+        "__MACOSX/b.cr2": b"x",
+    }
+    path = tmp_path / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, data in files.items():
+                archive.writestr(member, data)
+    else:
+        write_tar(path, "w:gz" if name.endswith(".gz") else "w", files)
+    source = open_source(str(path))
+    for _ in range(2):  # listing it again counts anew
+        found = [str(item) for item in source.items() if isinstance(item, Problem)]
+        assert found == [
+            f"{path}!/films/1.mp4: 2 files ending in .mp4 passed over: not read from an archive",
+            f"{path}!/a.cr2: 1 file ending in .cr2 passed over: not read from an archive",
+        ]
+
+
 def test_shards_by_glob(tmp_path: Path) -> None:
     for i in range(3):
         write_tar(tmp_path / f"shard-{i}.tar", files={f"{i}.jpg": picture(40 * i)})

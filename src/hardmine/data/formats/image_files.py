@@ -84,15 +84,28 @@ def _walk(folder: str, links: list[str], seen: set[str]) -> Iterator[str]:
 
 @dataclass(slots=True)
 class PassedOver:
-    """Files that look like pictures and are not read, by suffix: how many, and the first."""
+    """Files that look like pictures and are not read, by suffix: how many, and the first.
+
+    ``why`` is said of those whose suffix is known not to be read.
+    """
 
     found: dict[str, tuple[int, str]] = field(default_factory=dict)
+    why: str = "not a format that is read"
 
     def look(self, path: str) -> None:
         """Remember a file that is listed and not read, if it looks like a picture or a film."""
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
         if suffix in _TEXT or not (suffix in _NOT_READ or looks_like_picture(Path(path))):
             return
+        self._add(suffix, path)
+
+    def look_at_name(self, name: str) -> None:
+        """Remember a file that cannot be opened by its name, if that is one of a raw picture or film."""
+        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+        if suffix in _NOT_READ:
+            self._add(suffix, name)
+
+    def _add(self, suffix: str, path: str) -> None:
         count, first = self.found.get(suffix, (0, path))
         self.found[suffix] = (count + 1, first)
 
@@ -105,7 +118,7 @@ class PassedOver:
                 -1,
                 f"{count} {'file' if count == 1 else 'files'} "
                 f"{f'ending in {suffix}' if suffix else 'without a suffix'} passed over: "
-                f"{'not a format that is read' if suffix in _NOT_READ else _RENAME}",
+                f"{self.why if suffix in _NOT_READ else _RENAME}",
             )
             for suffix, (count, first) in self.found.items()
         ]

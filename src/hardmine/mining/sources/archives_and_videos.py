@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, cast
 
-from hardmine.data.formats.image_files import NOT_THEIRS
+from hardmine.data.formats.image_files import NOT_THEIRS, PassedOver
 from hardmine.data.images import SAMPLE, Picture, add_set_reader, has_picture_name
 from hardmine.data.video import (
     AT,
@@ -87,6 +87,8 @@ class Archive:
     random: bool
     _offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Of an uncompressed tar archive, member to (first byte, length); filled as it is listed."""
+    passed: PassedOver = field(default_factory=partial(PassedOver, why="not read from an archive"))
+    """Films and raw pictures among its members, filled as they are listed."""
 
     @staticmethod
     def of(name: str) -> Archive:
@@ -107,6 +109,7 @@ class Archive:
         Raises:
             tarfile.TarError, zipfile.BadZipFile, OSError: it ends early, or is none.
         """
+        self.passed.found.clear()
         if self.is_zip:
             yield from self._zip_members()
         elif self.random:
@@ -136,7 +139,7 @@ class Archive:
 
     def _zip_members(self) -> Iterator[ImageItem]:
         for member in dict.fromkeys(_zip(self.name).namelist()):
-            if not member.endswith("/") and _is_image(member):
+            if not member.endswith("/") and self._is_image(member):
                 yield self._item(member)
 
     def _tar_members(self) -> Iterator[ImageItem]:
@@ -153,7 +156,7 @@ class Archive:
         with tarfile.open(self.name, "r:") as archive:
             while (entry := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # else every header is kept
-                if entry.isreg() and _is_image(entry.name):
+                if entry.isreg() and self._is_image(entry.name):
                     self._offsets[entry.name] = (entry.offset_data, entry.size)
 
     def _stream_members(self) -> Iterator[ImageItem]:
@@ -161,7 +164,7 @@ class Archive:
         with _open(self.name) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
             while (entry := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]
-                if entry.isreg() and _is_image(entry.name) and entry.name not in seen:
+                if entry.isreg() and self._is_image(entry.name) and entry.name not in seen:
                     seen.add(entry.name)
                     data = cast(IO[bytes], archive.extractfile(entry)).read()
                     if len(data) < entry.size:
@@ -169,6 +172,16 @@ class Archive:
                     yield ImageItem(
                         f"{self.name}{INSIDE}{entry.name}", partial(_same, data), held=True
                     )
+
+    def _is_image(self, member: str) -> bool:
+        """Return whether a member is read; one that is passed over is remembered."""
+        *folders, base = member.split("/")
+        if base.startswith(".") or not NOT_THEIRS.isdisjoint(folders):
+            return False
+        named = has_picture_name(base)
+        if not named:
+            self.passed.look_at_name(f"{self.name}{INSIDE}{member}")
+        return named
 
     def _item(self, member: str) -> ImageItem:
         return ImageItem(f"{self.name}{INSIDE}{member}", partial(self.read, member))
@@ -188,6 +201,7 @@ def iter_members(name: str) -> Iterator[ImageItem | Problem]:
         for item in Archive.of(name).members():
             count += 1
             yield item
+        yield from Archive.of(name).passed.problems()
     except FileNotFoundError:
         yield Problem(FindingKind.ARCHIVE_MISSING, name, -1, "no such file")
     except _BROKEN as error:
@@ -249,12 +263,6 @@ def _open_zip(name: str, version: tuple[int, int] | None) -> zipfile.ZipFile:
 def _open(name: str) -> Iterator[IO[bytes]]:
     with open_remote(name) if is_url(name) else open(name, "rb") as stream:  # noqa: PTH123
         yield stream
-
-
-def _is_image(member: str) -> bool:
-    *folders, base = member.split("/")
-    theirs = NOT_THEIRS.isdisjoint(folders)
-    return theirs and not base.startswith(".") and has_picture_name(base)
 
 
 def _set_of(name: str) -> str | None:
