@@ -216,6 +216,84 @@ def test_undo_restores_every_byte(data: Path, store: Path) -> None:
         undo_apply(data)
 
 
+def test_a_copy_of_the_data_is_undone_alone(data: Path, store: Path, tmp_path: Path) -> None:
+    root = root_of(data)
+    before = contents(root)
+    apply_decisions(store, data)
+    after = contents(root)
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy, symlinks=True)
+    undo_apply(copy / data.name if data.is_file() else copy)
+    assert contents(copy) == before
+    assert contents(root) == after
+
+
+def test_a_copy_that_lacks_what_was_changed_is_not_undone(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "data.yaml").write_text(f"path: {data.parent}\n{data.read_text()}")
+    apply_decisions(store, folder / "data.yaml")
+    after = contents(data.parent)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    with pytest.raises(DataError, match=r"copy: was copied or moved from .*nothing is undone"):
+        undo_apply(copy / "data.yaml")
+    assert contents(data.parent) == after
+
+
+def test_undo_names_the_path_under_which_something_was_applied(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_coco(splits, tmp_path / "data")
+    (file,) = data.rglob("*train.json")
+    apply_decisions(store, data)
+    with pytest.raises(DataError, match=rf"nothing was applied here.*applied to {data}: name that"):
+        undo_apply(file)
+    undo_apply(data)
+    apply_decisions(store, file)
+    with pytest.raises(DataError, match=rf"nothing was applied here.*applied to {file}: name that"):
+        undo_apply(data)
+    undo_apply(file)
+
+
+def test_links_to_label_files_and_their_permissions_stay(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_yolo_lists(splits, tmp_path / "data")
+    listed, real = data.parent / "train.txt", data.parent / "lists" / "train.txt"
+    real.parent.mkdir()
+    listed.rename(real)
+    listed.symlink_to(real)
+    real.chmod(0o660)
+    before = real.read_bytes()
+    apply_decisions(store, data)
+    assert (listed.is_symlink(), real.stat().st_mode & 0o777) == (True, 0o660)
+    assert real.read_bytes() != before
+    undo_apply(data)
+    assert (listed.is_symlink(), real.stat().st_mode & 0o777) == (True, 0o660)
+    assert real.read_bytes() == before
+
+
+def test_what_cannot_be_written_to_its_end_is_taken_back(
+    data: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, write = contents(root_of(data)), module.write_bytes
+
+    def fails(path: Path, content: bytes) -> None:
+        if path.name.startswith("hardmine_b_"):
+            raise PermissionError(13, "Permission denied", str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_bytes", fails)
+        with pytest.raises(DataError, match=r"nothing was added: .*Permission denied"):
+            apply_decisions(store, data)
+    assert contents(root_of(data)) == before
+
+
 def test_the_last_apply_is_undone_first(
     splits: dict[str, Dataset], store: Path, tmp_path: Path
 ) -> None:
@@ -533,8 +611,10 @@ def test_the_command(
     monkeypatch.setattr(loop_commands, "MAX_NAMED", 0)
     assert run(["apply", str(store), str(data)]) == 0
     assert "near-copy of" not in capsys.readouterr().err
+    assert run(["apply", str(store), str(data), "--undo", "--dry-run"]) == 0
+    counted = re.findall(r"(\d+) files would be removed or restored", capsys.readouterr().out)
     assert run(["apply", str(store), str(data), "--undo"]) == 0
-    assert "files removed or restored" in capsys.readouterr().out
+    assert f"{counted[0]} files removed or restored" in capsys.readouterr().out
     assert run(["apply", str(store), str(data), "--undo"]) == 1
 
 

@@ -195,7 +195,8 @@ def apply(
         ),
     ] = How.COPY,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing; say what would be added.")
+        bool,
+        typer.Option("--dry-run", help="Write nothing; say what would be added, or taken back."),
     ] = False,
     undo: Annotated[
         bool,
@@ -215,7 +216,8 @@ def apply(
 
     console = talk.console()
     if undo:
-        console.result(f"{data}: {undo_apply(data)} files removed or restored")
+        count = undo_apply(data, dry_run=dry_run)
+        console.result(f"{data}: {count} files {'would be ' * dry_run}removed or restored")
         return
     result = apply_decisions(store, data, how=how.value, images=images, dry_run=dry_run)
     console.result(str(result))

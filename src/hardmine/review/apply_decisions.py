@@ -16,6 +16,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -202,16 +203,21 @@ def apply_decisions(
     )
 
 
-def undo_apply(data: Path | str) -> int:
+def undo_apply(data: Path | str, *, dry_run: bool = False) -> int:
     r"""Take the last apply back: remove the files that it made, and restore those that it changed.
 
-    A file that was made and has been changed since stays, with a warning.
+    A file that was made and has been changed since stays, with a warning. In a copy of the data set, the
+    files of the copy are meant.
+
+    Args:
+        dry_run: touch nothing, count only.
 
     Returns:
-        How many files were removed or restored.
+        How many files were removed or restored, or would be.
 
     Raises:
-        DataError: nothing was applied, or a label file has been changed since; then nothing is touched.
+        DataError: nothing was applied, a label file has been changed since, or the data set was copied
+            without all that was changed; then nothing is touched.
 
     Example:
         >>> mined = hardmine.mine(detector, "pool", top=2, out="mined")
@@ -225,8 +231,11 @@ def undo_apply(data: Path | str) -> int:
     root = _root_of(Path(data))
     journals = _journals(root)
     if not journals:
-        raise DataError(f"{data}: nothing was applied here, so that there is nothing to undo")
-    return _take_back(root, journals[-1])
+        raise DataError(
+            f"{data}: nothing was applied here, so that there is nothing to undo"
+            f"{_other_place(Path(data))}"
+        )
+    return _take_back(root, journals[-1], dry_run=dry_run)
 
 
 def _decided(target: Path, dry_run: bool) -> tuple[dict[str, Decision], dict[str, int], int]:
@@ -397,6 +406,48 @@ def _journals(root: Path) -> list[Path]:
     return sorted((root / JOURNALS).glob("*.json"))
 
 
+def _other_place(data: Path) -> str:
+    """Return where the journal lies when the data were named by another path then, in words."""
+    root = _root_of(data)
+    around = (root.parent,) if data.is_file() else sorted(root.iterdir()) if root.is_dir() else ()
+    for folder in around:
+        for journal in _journals(folder):
+            with suppress(DataError):
+                changed = [each["path"] for each in _read_journal(folder, journal)["changed"]]
+                if data.is_dir() and changed:
+                    return f"; something was applied to {changed[0]}: name that"
+                if str(data.resolve()) in changed:
+                    return f"; something was applied to {folder}: name that"
+    return ""
+
+
+def _read_journal(root: Path, journal: Path) -> dict[str, Any]:
+    """Return a journal with the paths that its files have now, also where the data set was moved.
+
+    Raises:
+        DataError: it was moved, and what was written lies outside of it.
+    """
+    record: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))
+    before = Path(record["root"])
+    if before == root:
+        return record
+
+    def place(written: str) -> str:
+        """Return the path of a file of the data set here."""
+        path = Path(written)
+        if not path.is_relative_to(before):
+            raise DataError(
+                f"{root}: was copied or moved from {before}, and {path}, which the apply wrote, lies "
+                "outside of that; nothing is undone"
+            )
+        return str(root / path.relative_to(before))
+
+    record["made"] = {place(path): digest for path, digest in record["made"].items()}
+    record["folders"] = [place(path) for path in record["folders"]]
+    record["changed"] = [{**each, "path": place(each["path"])} for each in record["changed"]]
+    return record
+
+
 def _take_back_unfinished(root: Path) -> None:
     for journal in reversed(_journals(root)):
         if not json.loads(journal.read_text(encoding="utf-8"))["done"]:
@@ -434,12 +485,16 @@ def _write(root: Path, plan: _Plan, how: How, read: Callable[[], Mapping[str, Da
         "changed": changed,
     }
     write_json(journal, record)
-    for name, path in additions.pictures.items():
-        _place(plan.images[name], path, how)
-    for path, text in additions.new_files.items():
-        write_bytes(path, text.encode())
-    for path, content in additions.edits.items():
-        write_bytes(path, content)
+    try:
+        for name, path in additions.pictures.items():
+            _place(plan.images[name], path, how)
+        for path, text in additions.new_files.items():
+            write_bytes(path, text.encode())
+        for path, content in additions.edits.items():
+            _rewrite(path, content)
+    except (DataError, OSError) as error:
+        _take_back(root, journal)
+        raise DataError(f"nothing was added: {error}") from error
     try:
         _check_read_back(plan, read()[plan.split])
     except DataError as error:
@@ -450,6 +505,14 @@ def _write(root: Path, plan: _Plan, how: How, read: Callable[[], Mapping[str, Da
         ) from None
     write_json(journal, {**record, "done": True})
     return journal
+
+
+def _rewrite(path: Path, content: bytes) -> None:
+    """Write a file of the user's anew: a link to it stays one, and so does who may read and write it."""
+    place = path.resolve()
+    mode = place.stat().st_mode & 0o7777
+    write_bytes(place, content)
+    place.chmod(mode)
 
 
 def _check_read_back(plan: _Plan, split: Dataset) -> None:
@@ -499,8 +562,8 @@ def _place(candidate: _Candidate, path: Path, how: How) -> None:
     write_bytes(path, content)
 
 
-def _take_back(root: Path, journal: Path) -> int:
-    record = json.loads(journal.read_text(encoding="utf-8"))
+def _take_back(root: Path, journal: Path, *, dry_run: bool = False) -> int:
+    record = _read_journal(root, journal)
     restore = []
     for entry in record["changed"]:
         path = Path(entry["path"])
@@ -512,12 +575,14 @@ def _take_back(root: Path, journal: Path) -> int:
                 f"{path}: has been changed since it was written; nothing is undone. The file as it was "
                 f"before lies in {root / JOURNALS / entry['backup']}"
             )
-    count = 0
+    made = {Path(name): digest for name, digest in record["made"].items()}
+    going = [path for path, digest in made.items() if _is_as_made(path, digest)]
+    if dry_run:
+        return len(restore) + len(going)
     for path, content in restore:
-        write_bytes(path, content)
-        count += 1
-    for name, digest in record["made"].items():
-        count += _remove(Path(name), digest)
+        _rewrite(path, content)
+    for path in going:
+        path.unlink()
     for folder in map(Path, record["folders"]):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -525,20 +590,18 @@ def _take_back(root: Path, journal: Path) -> int:
     shutil.rmtree(root / JOURNALS / journal.stem, ignore_errors=True)
     if not any((root / JOURNALS).iterdir()):
         (root / JOURNALS).rmdir()
-    return count
+    return len(restore) + len(going)
 
 
-def _remove(path: Path, digest: str) -> bool:
-    """Remove a file that an apply made; a symbolic link goes, whatever became of its target."""
+def _is_as_made(path: Path, digest: str) -> bool:
+    """Return whether a file is as an apply made it; a symbolic link always is."""
     if path.is_symlink():
-        path.unlink()
         return True
     if not path.is_file():
         return False
     if _digest(path.read_bytes()) != digest:
         _log.warning("%s: has been changed since it was written, and stays", path)
         return False
-    path.unlink()
     return True
 
 
