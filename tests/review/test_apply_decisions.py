@@ -618,6 +618,75 @@ def test_the_command(
     assert run(["apply", str(store), str(data), "--undo"]) == 1
 
 
+def test_images_get_names_that_other_programs_read(
+    splits: dict[str, Dataset], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for number, suffix in enumerate((".jfif", ".ppm")):
+        picture = Image.open(draw(tmp_path / "drawn.png", 300 + number))
+        picture.save(pool / f"x{suffix}")
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        found = [said(path, Verdict.EMPTY) for path in sorted(pool.iterdir())]
+        store.add_decisions(found)
+    result = apply_decisions(tmp_path / "pool.sqlite", write_yolo(splits, tmp_path / "data"))
+    assert [Path(name).suffix for name in result.empty] == [".jpg", ".ppm"]
+    assert "1 images that end in .ppm are passed over by Ultralytics" in caplog.text
+
+
+def added_lines(data: Path, result: ApplyResult) -> list[str]:
+    (label,) = data.parent.rglob(f"{Path(result.labelled[0]).stem}.txt")
+    return label.read_text(encoding="utf-8").splitlines()
+
+
+def with_lines(data: Path, line: str, **config: object) -> Path:
+    """Write this line into all label files of YOLO data, and more into its data.yaml."""
+    for label in (data.parent / "labels").rglob("*.txt"):
+        label.write_text(f"{line}\n", encoding="utf-8")
+    more = "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.items())
+    data.write_text(data.read_text(encoding="utf-8") + more, encoding="utf-8")
+    return data
+
+
+def test_boxes_among_outlines_are_outlines(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    """One line that is a box would cost the data set all outlines in Ultralytics."""
+    data = with_lines(write_yolo(splits, tmp_path / "data"), "0 .1 .1 .5 .1 .6 .5 .2 .6 .1 .3")
+    # Corners 8, 6, 40, 30 of 64 x 48 pixels.
+    assert added_lines(data, apply_decisions(store, data)) == [
+        "1 0.125 0.125 0.625 0.125 0.625 0.625 0.125 0.625"
+    ]
+
+
+def test_boxes_among_keypoints_have_unlabelled_ones(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    line = "0 .5 .5 .2 .2 .4 .4 2 .6 .6 2"
+    data = with_lines(write_yolo(splits, tmp_path / "data"), line, kpt_shape=[2, 3])
+    assert added_lines(data, apply_decisions(store, data)) == ["1 0.375 0.375 0.5 0.5 0 0 0 0 0 0"]
+    undo_apply(data)
+    without = "0 .5 .5 .2 .2 .4 .4 .6 .6"
+    bare = with_lines(write_yolo(splits, tmp_path / "bare"), without, kpt_shape=[2, 2])
+    with pytest.raises(DataError, match=r"kpt_shape \[2, 2\] wants the keypoints of each object"):
+        apply_decisions(store, bare)
+
+
+def test_boxes_among_masks_of_coco_have_one(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_coco(splits, tmp_path / "data")
+
+    def add_masks(content: dict[str, Any]) -> None:
+        for entry in content["annotations"]:
+            entry["segmentation"] = [[4, 4, 20, 4, 12, 20]]
+
+    file = coco_with(data, add_masks)
+    apply_decisions(store, data)
+    masks = [e["segmentation"] for e in json.loads(file.read_text())["annotations"]]
+    assert masks[-1] == [[8, 6, 40, 6, 40, 30, 8, 30]]
+
+
 def test_a_result_counts_its_reasons() -> None:
     skipped = (module.Skipped("a", "is gone: x"), module.Skipped("b", "is gone: y"))
     undecided = (module.Skipped("c", "unsure"), module.Skipped("d", "unsure"))

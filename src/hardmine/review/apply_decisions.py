@@ -26,7 +26,7 @@ import numpy as np
 from hardmine.data.formats.format_table import FORMATS
 from hardmine.data.formats.image_files import JOURNALS, plain_path
 from hardmine.data.formats.label_format import ALL, Additions, NewImage
-from hardmine.data.images import decode_image, picture_suffixes
+from hardmine.data.images import decode_image, picture_suffixes, usual_suffix
 from hardmine.data.load_dataset import find_sources
 from hardmine.data.quality.usable_data import load_usable
 from hardmine.data.splits.near_duplicates import (
@@ -351,7 +351,7 @@ def _read(decision: Decision, mined: int, stay: bool) -> _Candidate | Skipped:
 def _file_name(image: str) -> str:
     """Return a name that no other image has: the same for the same image, whenever it is added."""
     path = path_of(image)
-    suffix = path.suffix.lower() if path.suffix.lower() in picture_suffixes() else ".jpg"
+    suffix = usual_suffix(path.suffix) if path.suffix.lower() in picture_suffixes() else ".jpg"
     plain = _PLAIN.sub("_", path.stem).strip("._") or "image"
     return f"hardmine_{plain[:80]}_{hashlib.sha256(image.encode()).hexdigest()[:8]}{suffix}"
 
