@@ -20,7 +20,7 @@ from hardmine.data.convert import Conversion, convert
 from hardmine.data.images import image_size
 from hardmine.errors import NOTICE, DataError, MissingExtraError
 from hardmine.mining.candidates_file import num_verdicts
-from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.pool_store import LABELS, PoolStore
 from hardmine.mining.sources.local_files import local_files
 from hardmine.review.candidate_list import CandidateList, Item, open_candidates, run_of
 from hardmine.review.decisions import DecisionDesk
@@ -138,7 +138,8 @@ def read_listed(target: Path) -> tuple[CandidateList, list[Decision]]:
     file = target if is_labelled else _sheet(target, listed)
     if file is None:
         return listed, []
-    known = {text: item.path for item in listed.items for text in (item.name, item.path)}
+    of_pool = [item for item in listed.items if item.queue != LABELS]
+    known = {text: item.path for item in of_pool for text in (item.name, item.path)}
     verdicts = read_verdicts(file, known)
     model_id = next((item.model_id for item in listed.items), "")
     with ExitStack() as stack:
