@@ -323,7 +323,7 @@ def test_a_dry_run_writes_nothing_and_says_the_same(data: Path, store: Path) -> 
 @pytest.fixture
 def typed(tmp_path: Path) -> Path:
     """A run whose list has three images: the first is typed in as empty, the second as unsure."""
-    run = mined(tmp_path, 3)
+    run = mined(tmp_path, 3).rename(tmp_path / "my run")
     lines = (run / "candidates.csv").read_text().splitlines()
     text = "\n".join([lines[0], lines[1] + "empty", lines[2] + "unsure", lines[3]])
     (run / "candidates.csv").write_text(text)
@@ -337,7 +337,7 @@ def test_verdicts_of_the_list_count_and_those_that_lack_are_said(
     data = write_yolo(splits, tmp_path / "data")
     result = apply_decisions(typed / name, data)
     assert (len(result.empty), result.open) == (1, 1)
-    assert f"1 without a decision: hardmine review {typed / name}" in str(result)
+    assert f"1 without a decision: hardmine review '{typed / name}'" in str(result)
     with PoolStore(typed / "pool.sqlite") as store:
         assert len(store.decisions()) == 2
         store.add_decisions([said(tmp_path / "pool" / "pic-002.jpg", Verdict.IGNORE)])

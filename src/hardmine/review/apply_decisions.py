@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +109,8 @@ class ApplyResult:
         reasons = Counter(each.reason.partition(":")[0] for each in self.not_added)
         lines += [f"not added, {count}: {reason}" for reason, count in reasons.items()]
         if self.open:
-            lines.append(f"{self.open} without a decision: hardmine review {self.store}")
+            where = shlex.quote(str(self.store))
+            lines.append(f"{self.open} without a decision: hardmine review {where}")
         if self.journal is not None:
             lines.append("hardmine apply … --undo takes this back")
         return "\n".join(lines)
