@@ -613,6 +613,9 @@ def test_the_command(
     assert "near-copy of" not in capsys.readouterr().err
     assert run(["apply", str(store), str(data), "--undo", "--dry-run"]) == 0
     counted = re.findall(r"(\d+) files would be removed or restored", capsys.readouterr().out)
+    shutil.rmtree(store.parent)
+    assert run(["apply", str(store), str(data)]) == 2
+    assert f"path '{store}' does not exist" in " ".join(capsys.readouterr().err.split())
     assert run(["apply", str(store), str(data), "--undo"]) == 0
     assert f"{counted[0]} files removed or restored" in capsys.readouterr().out
     assert run(["apply", str(store), str(data), "--undo"]) == 1

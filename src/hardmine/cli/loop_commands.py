@@ -178,9 +178,9 @@ def apply(
         Path,
         typer.Argument(
             metavar="RUN|STORE|FILE",
-            exists=True,
             help="Where the decisions are: the folder of 'mine' or of 'loop', a pool.sqlite, or a "
-            "candidates.csv with verdicts; or a labelling program's file in that folder.",
+            "candidates.csv with verdicts; or a labelling program's file in that folder. With --undo it "
+            "is not read.",
         ),
     ],
     data: options.Data,
@@ -219,6 +219,10 @@ def apply(
         count = undo_apply(data, dry_run=dry_run)
         console.result(f"{data}: {count} files {'would be ' * dry_run}removed or restored")
         return
+    if not store.exists():
+        raise typer.BadParameter(
+            f"path {str(store)!r} does not exist", param_hint="'RUN|STORE|FILE'"
+        )
     result = apply_decisions(store, data, how=how.value, images=images, dry_run=dry_run)
     console.result(str(result))
     _name_not_added(console, result, all_of_them=talk.verbose)
