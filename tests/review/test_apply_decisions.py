@@ -621,6 +621,16 @@ def test_the_command(
     assert run(["apply", str(store), str(data), "--undo"]) == 1
 
 
+def test_a_long_name_of_letters_of_several_bytes_is_shortened(
+    splits: dict[str, Dataset], tmp_path: Path
+) -> None:
+    long = draw(tmp_path / "pool" / f"{'鳥' * 80}.png", 300)  # 240 bytes and the suffix
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_decisions([said(long, Verdict.EMPTY)])
+    (name,) = apply_decisions(tmp_path / "pool.sqlite", write_yolo(splits, tmp_path / "data")).empty
+    assert name.startswith(f"hardmine_{'鳥' * 60}_")
+
+
 def test_images_get_names_that_other_programs_read(
     splits: dict[str, Dataset], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

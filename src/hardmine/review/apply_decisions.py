@@ -55,6 +55,8 @@ ADDED_BEFORE = "was added before"
 _BY_PATH = ("coco", "csv")
 """Formats whose label files can name an image anywhere."""
 _PLAIN = re.compile(r"[^\w.-]+")
+_NAME_BYTES = 180
+"""Bytes of an image's own name that its copy keeps: file systems allow 255 with all that is added."""
 _SAME = 0.1
 """Pixels by which a box may differ when it is read back: label files round."""
 _log = logging.getLogger(__name__)
@@ -355,7 +357,8 @@ def _file_name(image: str) -> str:
     path = path_of(image)
     suffix = usual_suffix(path.suffix) if path.suffix.lower() in picture_suffixes() else ".jpg"
     plain = _PLAIN.sub("_", path.stem).strip("._") or "image"
-    return f"hardmine_{plain[:80]}_{hashlib.sha256(image.encode()).hexdigest()[:8]}{suffix}"
+    short = plain[:80].encode()[:_NAME_BYTES].decode(errors="ignore")
+    return f"hardmine_{short}_{hashlib.sha256(image.encode()).hexdigest()[:8]}{suffix}"
 
 
 def _apart(
