@@ -685,6 +685,21 @@ def test_boxes_among_keypoints_have_unlabelled_ones(
         apply_decisions(store, bare)
 
 
+@pytest.mark.parametrize(("side", "wanted"), [("20", "40"), ("20.5", "40.25")])
+def test_boxes_of_voc_are_whole_pixels_where_all_others_are(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path, side: str, wanted: str
+) -> None:
+    data = write_voc(splits, tmp_path / "data")
+    for file in (data / "Annotations").glob("t*.xml"):
+        file.write_text(file.read_text().replace("<xmax>20</xmax>", f"<xmax>{side}</xmax>"))
+    with PoolStore(store) as opened:
+        drawn = said(tmp_path / "pool" / "c.png", Verdict.CONTAINS_OBJECT)
+        opened.add_decisions([replace(drawn, boxes=(NamedBox((8.0, 6.0, 40.25, 30.0), "can"),))])
+    result = apply_decisions(store, data)
+    text = (data / "Annotations" / f"{Path(result.labelled[0]).stem}.xml").read_text()
+    assert f"<xmax>{wanted}</xmax>" in text
+
+
 def test_boxes_among_masks_of_coco_have_one(
     splits: dict[str, Dataset], store: Path, tmp_path: Path
 ) -> None:

@@ -57,8 +57,8 @@ _BY_PATH = ("coco", "csv")
 _PLAIN = re.compile(r"[^\w.-]+")
 _NAME_BYTES = 180
 """Bytes of an image's own name that its copy keeps: file systems allow 255 with all that is added."""
-_SAME = 0.1
-"""Pixels by which a box may differ when it is read back: label files round."""
+_SAME = 0.51
+"""Pixels by which a box may differ when it is read back: label files round, VOC's to whole pixels."""
 _log = logging.getLogger(__name__)
 
 
