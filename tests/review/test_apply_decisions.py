@@ -419,6 +419,27 @@ def test_killed_half_way_it_can_be_undone_or_repeated(
             assert contents(data.parent) == before
 
 
+def test_two_applies_at_once_do_not_take_each_other_back(
+    data: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = module._place
+    tried: list[int] = []
+
+    def meanwhile(*args: Any) -> None:
+        for other in (lambda: apply_decisions(store, data), lambda: undo_apply(data)):
+            with pytest.raises(DataError, match="another apply is changing this data set"):
+                other()
+            tried.append(1)
+        place(*args)
+
+    monkeypatch.setattr(module, "_place", meanwhile)
+    known = len(train_part(data))
+    result = apply_decisions(store, data)
+    added = len(result.empty) + len(result.labelled)
+    assert len(tried) == 2 * added
+    assert len(train_part(data)) == known + added
+
+
 def test_nothing_is_undone_over_a_label_file_that_was_changed(
     splits: dict[str, Dataset], store: Path, tmp_path: Path
 ) -> None:
@@ -612,12 +633,12 @@ def test_the_command(
     assert run(["apply", str(store), str(data)]) == 0
     assert "near-copy of" not in capsys.readouterr().err
     assert run(["apply", str(store), str(data), "--undo", "--dry-run"]) == 0
-    counted = re.findall(r"(\d+) files would be removed or restored", capsys.readouterr().out)
+    going = re.findall(r"(\d+) files would be removed or restored", capsys.readouterr().out)
     shutil.rmtree(store.parent)
     assert run(["apply", str(store), str(data)]) == 2
     assert f"path '{store}' does not exist" in " ".join(capsys.readouterr().err.split())
     assert run(["apply", str(store), str(data), "--undo"]) == 0
-    assert f"{counted[0]} files removed or restored" in capsys.readouterr().out
+    assert f"{going[0]} files removed or restored" in capsys.readouterr().out
     assert run(["apply", str(store), str(data), "--undo"]) == 1
 
 

@@ -8,6 +8,7 @@ first and marked as done last. So an apply that was killed half way is taken bac
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -16,8 +17,8 @@ import re
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -180,31 +181,11 @@ def apply_decisions(
         shelf (all): 2 verified negatives and 0 labelled images would be added
     """
     root = _root_of(Path(data))
-    if not dry_run:
+    if dry_run:
+        return _apply(root, store, data, how, images, dry_run=True)
+    with _alone(root):
         _take_back_unfinished(root)
-    decisions, phash_of, waiting = _decided(Path(store), dry_run)
-    splits = load_usable(data, images=images)
-    plan = _plan(decisions, phash_of, splits, data, images, how)
-    undecided = [Skipped(i, _why_not(d)) for i, d in decisions.items() if not _is_added(d)]
-    if plan.images:
-        _warn_of_shared(data, splits, plan.split)
-    empty = [n for n, c in plan.images.items() if c.decision.state is ImageState.VERIFIED_EMPTY]
-    labelled = [name for name in plan.images if name not in empty]
-    journal = None
-    if plan.images and not dry_run:
-        journal = _write(root, plan, how, lambda: load_usable(data, images=images))
-    return ApplyResult(
-        Path(data),
-        plan.split,
-        tuple(empty),
-        tuple(labelled),
-        tuple(plan.skipped),
-        tuple(undecided),
-        dry_run,
-        journal,
-        Path(store),
-        waiting,
-    )
+        return _apply(root, store, data, how, images, dry_run=False)
 
 
 def undo_apply(data: Path | str, *, dry_run: bool = False) -> int:
@@ -239,7 +220,44 @@ def undo_apply(data: Path | str, *, dry_run: bool = False) -> int:
             f"{data}: nothing was applied here, so that there is nothing to undo"
             f"{_other_place(Path(data))}"
         )
-    return _take_back(root, journals[-1], dry_run=dry_run)
+    if dry_run:
+        return _take_back(root, journals[-1], dry_run=True)
+    with _alone(root):
+        return _take_back(root, journals[-1])
+
+
+def _apply(
+    root: Path,
+    store: Path | str,
+    data: Path | str,
+    how: How,
+    images: Path | str | None,
+    *,
+    dry_run: bool,
+) -> ApplyResult:
+    decisions, phash_of, waiting = _decided(Path(store), dry_run)
+    splits = load_usable(data, images=images)
+    plan = _plan(decisions, phash_of, splits, data, images, how)
+    undecided = [Skipped(i, _why_not(d)) for i, d in decisions.items() if not _is_added(d)]
+    if plan.images:
+        _warn_of_shared(data, splits, plan.split)
+    empty = [n for n, c in plan.images.items() if c.decision.state is ImageState.VERIFIED_EMPTY]
+    labelled = [name for name in plan.images if name not in empty]
+    journal = None
+    if plan.images and not dry_run:
+        journal = _write(root, plan, how, lambda: load_usable(data, images=images))
+    return ApplyResult(
+        Path(data),
+        plan.split,
+        tuple(empty),
+        tuple(labelled),
+        tuple(plan.skipped),
+        tuple(undecided),
+        dry_run,
+        journal,
+        Path(store),
+        waiting,
+    )
 
 
 def _decided(target: Path, dry_run: bool) -> tuple[dict[str, Decision], dict[str, int], int]:
@@ -405,6 +423,31 @@ def _check_free(additions: Additions) -> None:
 
 def _root_of(data: Path) -> Path:
     return data.resolve() if data.is_dir() else data.resolve().parent
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep other processes off the data set meanwhile: they would take back what is unfinished.
+
+    Raises:
+        DataError: another process is at work.
+    """
+    if not root.is_dir():
+        yield  # what is wrong is said where the data are read
+        return
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{root}: another apply is changing this data set; wait until it is done"
+            ) from None
+        except OSError:  # a network disk that has no locks
+            _log.debug("%s: cannot be locked", root)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _journals(root: Path) -> list[Path]:
