@@ -237,6 +237,8 @@ def user_name() -> str:
 def export_to_label(target: Path, out: Path, to: str) -> Conversion:
     """Write the images that hold an object and have no box yet, with the alarms as predictions.
 
+    Those that cannot be read are left out, and named in a warning.
+
     Args:
         target: as for :func:`~hardmine.review.candidate_list.open_candidates`.
         to: a format that a labelling program takes.
@@ -256,10 +258,16 @@ def export_to_label(target: Path, out: Path, to: str) -> Conversion:
         scores: dict[Path, F32] = {}
         origins: dict[Path, str] = {}
         for (item, boxes), file in zip(items, files, strict=True):
-            record, seen = _record(boxes, file, listed.categories)
+            try:
+                record, seen = _record(boxes, file, listed.categories)
+            except DataError as error:
+                _log.warning("left out: %s", error)
+                continue
             records.append(record)
             scores[record.path] = seen
             origins[record.path] = item.path
+        if not records:
+            raise DataError(f"{target}: none of the {len(items)} images to label can be read")
         dataset = Dataset(listed.categories, tuple(records), out)
         return convert(dataset, out, to, scores=scores, origins=origins)
 
