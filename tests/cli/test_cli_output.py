@@ -114,15 +114,15 @@ def test_mining_summary(output: Console, capsys: pytest.CaptureFixture[str]) -> 
     score = PoolScore("pool/badger.jpg", 0.91, 1, 2, 0, 5, "m")
     problem = Problem("image_truncated", "pool/x.jpg", -1, "truncated after 12 bytes")
     result = MiningResult((score,), 40, (problem,), 3, (("pool/a.jpg", "val/a.jpg"),))
-    show_mining(output, result, ("raccoon",), Path("out"))
+    show_mining(output, result, ("raccoon",), Path("my out"))
     out, err = capsys.readouterr()
     assert row_of(out, "pool/badger.jpg") == ["pool/badger.jpg", "0.910", "raccoon", "2"]
     assert "1 image handed out; 40 scanned, 3 near-duplicates and 1 copy of excluded" in out
     assert "images left out, 1 unreadable" in out
-    assert "out/candidates.csv" in out
+    assert "my out/candidates.csv" in out
     assert err.splitlines() == [
         "unreadable: pool/x.jpg: truncated after 12 bytes",
-        "to decide which of them are really empty: hardmine review out",
+        "to decide which of them are really empty: hardmine review 'my out'",
     ]
 
 

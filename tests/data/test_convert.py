@@ -175,6 +175,14 @@ def test_an_image_of_nothing_but_boxes_to_ignore_does_not_become_empty(
     assert "1 image with no other box is 'unreviewed'" in said
 
 
+def test_images_that_ultralytics_does_not_read_are_counted(tmp_path: Path) -> None:
+    names = ("a.gif", "b.jfif", "c.jpg", "d.gif")
+    records = tuple(record(put_image(tmp_path / n), ImageState.VERIFIED_EMPTY, []) for n in names)
+    remarks = convert(Dataset(("cat",), records, tmp_path), tmp_path / "out", "yolo").remarks
+    (said,) = (line for line in remarks if "passed over" in line)
+    assert said.startswith("3 images that end in .gif, .jfif are passed over by Ultralytics")
+
+
 @pytest.mark.parametrize("to", ["yolo", "voc", "labelme", "kitti"])
 def test_other_programs_see_negatives_only_where_somebody_said_so(
     pictures: Path, tmp_path: Path, to: str

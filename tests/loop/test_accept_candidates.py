@@ -117,12 +117,12 @@ def test_the_loop_waits_for_the_review_page_and_goes_on_with_its_decisions(
 ) -> None:
     pages: list[ReportData] = []
     monkeypatch.setattr(loop_report, "write_report", lambda path, page: pages.append(page))
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     waiting = run(inputs, out, World(), rounds=1, accept="review").waiting
     assert waiting is not None
     assert str(waiting) == (
-        f"round 1 waits for decisions on 3 images: run hardmine review {out}, then: "
-        f"hardmine loop --out {out} --resume"
+        f"round 1 waits for decisions on 3 images: run hardmine review '{out}', then: "
+        f"hardmine loop --out '{out}' --resume"
     )
     listed = open_candidates(out)
     items = [item for item in listed.items if item.leader < 0]

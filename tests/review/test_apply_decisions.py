@@ -216,6 +216,84 @@ def test_undo_restores_every_byte(data: Path, store: Path) -> None:
         undo_apply(data)
 
 
+def test_a_copy_of_the_data_is_undone_alone(data: Path, store: Path, tmp_path: Path) -> None:
+    root = root_of(data)
+    before = contents(root)
+    apply_decisions(store, data)
+    after = contents(root)
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy, symlinks=True)
+    undo_apply(copy / data.name if data.is_file() else copy)
+    assert contents(copy) == before
+    assert contents(root) == after
+
+
+def test_a_copy_that_lacks_what_was_changed_is_not_undone(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_yolo(splits, tmp_path / "data")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "data.yaml").write_text(f"path: {data.parent}\n{data.read_text()}")
+    apply_decisions(store, folder / "data.yaml")
+    after = contents(data.parent)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    with pytest.raises(DataError, match=r"copy: was copied or moved from .*nothing is undone"):
+        undo_apply(copy / "data.yaml")
+    assert contents(data.parent) == after
+
+
+def test_undo_names_the_path_under_which_something_was_applied(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_coco(splits, tmp_path / "data")
+    (file,) = data.rglob("*train.json")
+    apply_decisions(store, data)
+    with pytest.raises(DataError, match=rf"nothing was applied here.*applied to {data}: name that"):
+        undo_apply(file)
+    undo_apply(data)
+    apply_decisions(store, file)
+    with pytest.raises(DataError, match=rf"nothing was applied here.*applied to {file}: name that"):
+        undo_apply(data)
+    undo_apply(file)
+
+
+def test_links_to_label_files_and_their_permissions_stay(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_yolo_lists(splits, tmp_path / "data")
+    listed, real = data.parent / "train.txt", data.parent / "lists" / "train.txt"
+    real.parent.mkdir()
+    listed.rename(real)
+    listed.symlink_to(real)
+    real.chmod(0o660)
+    before = real.read_bytes()
+    apply_decisions(store, data)
+    assert (listed.is_symlink(), real.stat().st_mode & 0o777) == (True, 0o660)
+    assert real.read_bytes() != before
+    undo_apply(data)
+    assert (listed.is_symlink(), real.stat().st_mode & 0o777) == (True, 0o660)
+    assert real.read_bytes() == before
+
+
+def test_what_cannot_be_written_to_its_end_is_taken_back(
+    data: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, write = contents(root_of(data)), module.write_bytes
+
+    def fails(path: Path, content: bytes) -> None:
+        if path.name.startswith("hardmine_b_"):
+            raise PermissionError(13, "Permission denied", str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_bytes", fails)
+        with pytest.raises(DataError, match=r"nothing was added: .*Permission denied"):
+            apply_decisions(store, data)
+    assert contents(root_of(data)) == before
+
+
 def test_the_last_apply_is_undone_first(
     splits: dict[str, Dataset], store: Path, tmp_path: Path
 ) -> None:
@@ -245,7 +323,7 @@ def test_a_dry_run_writes_nothing_and_says_the_same(data: Path, store: Path) -> 
 @pytest.fixture
 def typed(tmp_path: Path) -> Path:
     """A run whose list has three images: the first is typed in as empty, the second as unsure."""
-    run = mined(tmp_path, 3)
+    run = mined(tmp_path, 3).rename(tmp_path / "my run")
     lines = (run / "candidates.csv").read_text().splitlines()
     text = "\n".join([lines[0], lines[1] + "empty", lines[2] + "unsure", lines[3]])
     (run / "candidates.csv").write_text(text)
@@ -259,7 +337,7 @@ def test_verdicts_of_the_list_count_and_those_that_lack_are_said(
     data = write_yolo(splits, tmp_path / "data")
     result = apply_decisions(typed / name, data)
     assert (len(result.empty), result.open) == (1, 1)
-    assert f"1 without a decision: hardmine review {typed / name}" in str(result)
+    assert f"1 without a decision: hardmine review '{typed / name}'" in str(result)
     with PoolStore(typed / "pool.sqlite") as store:
         assert len(store.decisions()) == 2
         store.add_decisions([said(tmp_path / "pool" / "pic-002.jpg", Verdict.IGNORE)])
@@ -339,6 +417,27 @@ def test_killed_half_way_it_can_be_undone_or_repeated(
         elif survives >= 2:  # the backup and the journal are written: there is something to undo
             undo_apply(data)
             assert contents(data.parent) == before
+
+
+def test_two_applies_at_once_do_not_take_each_other_back(
+    data: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = module._place
+    tried: list[int] = []
+
+    def meanwhile(*args: Any) -> None:
+        for other in (lambda: apply_decisions(store, data), lambda: undo_apply(data)):
+            with pytest.raises(DataError, match="another apply is changing this data set"):
+                other()
+            tried.append(1)
+        place(*args)
+
+    monkeypatch.setattr(module, "_place", meanwhile)
+    known = len(train_part(data))
+    result = apply_decisions(store, data)
+    added = len(result.empty) + len(result.labelled)
+    assert len(tried) == 2 * added
+    assert len(train_part(data)) == known + added
 
 
 def test_nothing_is_undone_over_a_label_file_that_was_changed(
@@ -533,9 +632,108 @@ def test_the_command(
     monkeypatch.setattr(loop_commands, "MAX_NAMED", 0)
     assert run(["apply", str(store), str(data)]) == 0
     assert "near-copy of" not in capsys.readouterr().err
+    assert run(["apply", str(store), str(data), "--undo", "--dry-run"]) == 0
+    going = re.findall(r"(\d+) files would be removed or restored", capsys.readouterr().out)
+    shutil.rmtree(store.parent)
+    assert run(["apply", str(store), str(data)]) == 2
+    assert f"path '{store}' does not exist" in " ".join(capsys.readouterr().err.split())
     assert run(["apply", str(store), str(data), "--undo"]) == 0
-    assert "files removed or restored" in capsys.readouterr().out
+    assert f"{going[0]} files removed or restored" in capsys.readouterr().out
     assert run(["apply", str(store), str(data), "--undo"]) == 1
+
+
+def test_a_long_name_of_letters_of_several_bytes_is_shortened(
+    splits: dict[str, Dataset], tmp_path: Path
+) -> None:
+    long = draw(tmp_path / "pool" / f"{'鳥' * 80}.png", 300)  # 240 bytes and the suffix
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        store.add_decisions([said(long, Verdict.EMPTY)])
+    (name,) = apply_decisions(tmp_path / "pool.sqlite", write_yolo(splits, tmp_path / "data")).empty
+    assert name.startswith(f"hardmine_{'鳥' * 60}_")
+
+
+def test_images_get_names_that_other_programs_read(
+    splits: dict[str, Dataset], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for number, suffix in enumerate((".jfif", ".ppm")):
+        picture = Image.open(draw(tmp_path / "drawn.png", 300 + number))
+        picture.save(pool / f"x{suffix}")
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        found = [said(path, Verdict.EMPTY) for path in sorted(pool.iterdir())]
+        store.add_decisions(found)
+    result = apply_decisions(tmp_path / "pool.sqlite", write_yolo(splits, tmp_path / "data"))
+    assert [Path(name).suffix for name in result.empty] == [".jpg", ".ppm"]
+    assert "1 images that end in .ppm are passed over by Ultralytics" in caplog.text
+
+
+def added_lines(data: Path, result: ApplyResult) -> list[str]:
+    (label,) = data.parent.rglob(f"{Path(result.labelled[0]).stem}.txt")
+    return label.read_text(encoding="utf-8").splitlines()
+
+
+def with_lines(data: Path, line: str, **config: object) -> Path:
+    """Write this line into all label files of YOLO data, and more into its data.yaml."""
+    for label in (data.parent / "labels").rglob("*.txt"):
+        label.write_text(f"{line}\n", encoding="utf-8")
+    more = "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.items())
+    data.write_text(data.read_text(encoding="utf-8") + more, encoding="utf-8")
+    return data
+
+
+def test_boxes_among_outlines_are_outlines(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    """One line that is a box would cost the data set all outlines in Ultralytics."""
+    data = with_lines(write_yolo(splits, tmp_path / "data"), "0 .1 .1 .5 .1 .6 .5 .2 .6 .1 .3")
+    # Corners 8, 6, 40, 30 of 64 x 48 pixels.
+    assert added_lines(data, apply_decisions(store, data)) == [
+        "1 0.125 0.125 0.625 0.125 0.625 0.625 0.125 0.625"
+    ]
+
+
+def test_boxes_among_keypoints_have_unlabelled_ones(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    line = "0 .5 .5 .2 .2 .4 .4 2 .6 .6 2"
+    data = with_lines(write_yolo(splits, tmp_path / "data"), line, kpt_shape=[2, 3])
+    assert added_lines(data, apply_decisions(store, data)) == ["1 0.375 0.375 0.5 0.5 0 0 0 0 0 0"]
+    undo_apply(data)
+    without = "0 .5 .5 .2 .2 .4 .4 .6 .6"
+    bare = with_lines(write_yolo(splits, tmp_path / "bare"), without, kpt_shape=[2, 2])
+    with pytest.raises(DataError, match=r"kpt_shape \[2, 2\] wants the keypoints of each object"):
+        apply_decisions(store, bare)
+
+
+@pytest.mark.parametrize(("side", "wanted"), [("20", "40"), ("20.5", "40.25")])
+def test_boxes_of_voc_are_whole_pixels_where_all_others_are(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path, side: str, wanted: str
+) -> None:
+    data = write_voc(splits, tmp_path / "data")
+    for file in (data / "Annotations").glob("t*.xml"):
+        file.write_text(file.read_text().replace("<xmax>20</xmax>", f"<xmax>{side}</xmax>"))
+    with PoolStore(store) as opened:
+        drawn = said(tmp_path / "pool" / "c.png", Verdict.CONTAINS_OBJECT)
+        opened.add_decisions([replace(drawn, boxes=(NamedBox((8.0, 6.0, 40.25, 30.0), "can"),))])
+    result = apply_decisions(store, data)
+    text = (data / "Annotations" / f"{Path(result.labelled[0]).stem}.xml").read_text()
+    assert f"<xmax>{wanted}</xmax>" in text
+
+
+def test_boxes_among_masks_of_coco_have_one(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_coco(splits, tmp_path / "data")
+
+    def add_masks(content: dict[str, Any]) -> None:
+        for entry in content["annotations"]:
+            entry["segmentation"] = [[4, 4, 20, 4, 12, 20]]
+
+    file = coco_with(data, add_masks)
+    apply_decisions(store, data)
+    masks = [e["segmentation"] for e in json.loads(file.read_text())["annotations"]]
+    assert masks[-1] == [[8, 6, 40, 6, 40, 30, 8, 30]]
 
 
 def test_a_result_counts_its_reasons() -> None:

@@ -111,6 +111,18 @@ def loop_run(tmp_path: Path) -> Path:
     return run
 
 
+def test_verdicts_of_a_file_are_on_the_pool_and_not_on_labelled_images_of_the_same_name(
+    loop_run: Path,
+) -> None:
+    text = (loop_run / DOUBTFUL_LABELS).read_text().replace('"image": "x.jpg"', '"image": "a.jpg"')
+    (loop_run / DOUBTFUL_LABELS).write_text(text)
+    file = loop_run / "labels.json"
+    file.write_text(json.dumps({"classes": ["raccoon"], "labels": {"a.jpg": []}}))
+    open_listed(file)
+    with PoolStore(loop_run / "pool.sqlite", read_only=True) as store:
+        assert [Path(image).name for image in store.decisions()] == ["a.jpg"]
+
+
 def test_a_loop_has_its_rounds_and_the_queues_beside_them(loop_run: Path) -> None:
     listed = open_candidates(loop_run)
     found = [(i.name, i.round) for i in listed.items if i.queue == CANDIDATES]

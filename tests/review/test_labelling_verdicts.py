@@ -324,6 +324,19 @@ def exported(tmp_path: Path, to: str) -> tuple[Path, Path]:
     return run, out
 
 
+def test_images_that_cannot_be_read_are_left_out_of_an_export(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = exported(tmp_path, "cvat")
+    for number, code in ((0, 0), (1, 1)):
+        (tmp_path / "pool" / f"pic-00{number}.jpg").unlink()
+        out = str(tmp_path / f"out{number}")
+        assert run_command(["review", str(run), "--export", "cvat", "--out", out]) == code
+        assert f"left out: {tmp_path}/pool/pic-000.jpg: no such file" in capfd.readouterr().err
+    text = (tmp_path / "out0" / "annotations.xml").read_text()
+    assert [image.get("name") for image in ET.fromstring(text).iter("image")] == ["pic-001.jpg"]
+
+
 def boxes_after(run: Path, file: str, content: str) -> dict[str, int]:
     """Put a labelling program's file into the run, take it in; return the boxes by image."""
     (run / file).write_text(content, encoding="utf-8")

@@ -10,6 +10,7 @@ import pytest
 
 from data_files import put_image
 from hardmine.cli.main import run as run_command
+from hardmine.data.convert import NAMES_FILE
 from hardmine.errors import DataError
 from hardmine.review.verdicts import Said, read_verdicts
 from hardmine.types import Verdict
@@ -190,7 +191,6 @@ def test_boxes_of_an_image_of_another_size_are_scaled_or_left_out(
     ("written", "images", "wanted"),
     [
         ("/data/upload/1/1a2b3c4d-my_a.png", ["my a.png", "b.png"], "my a.png"),
-        ("/data/upload/1/1a2b3c4d-my_a.png", ["my a.png", "my_a.png"], "my_a.png"),
         ("/data/upload/1/1a2b3c4d-a_1.png", ["a (1).png"], "a (1).png"),
         ("https://host/x/a.png?X-Signature=ab%2Fcd.png", ["a.png"], "a.png"),
         ("s3://bucket/dir/my%20a.png", ["my a.png"], "my a.png"),
@@ -200,6 +200,28 @@ def test_images_are_found_by_what_an_upload_made_of_their_names(
     tmp_path: Path, written: str, images: list[str], wanted: str
 ) -> None:
     assert read(tmp_path, [task(written, [])], *images) == {wanted: (EMPTY, ())}
+
+
+def test_two_names_of_which_an_upload_makes_one_are_refused(tmp_path: Path) -> None:
+    """Label Studio keeps both as `my_a.png`, with other characters before them."""
+    names = ("my a.png", "my_a.png")
+    assert read(tmp_path, [task("my_a.png", [])], *names) == {"my_a.png": (EMPTY, ())}
+    with pytest.raises(DataError, match=r"may be .*my a.png, .*my_a.png, wanted a name of one"):
+        read(tmp_path, [task("/data/upload/1/1a2b3c4d-my_a.png", [])], *names)
+
+
+def test_an_upload_of_what_was_written_for_the_program_is_found_by_its_list(tmp_path: Path) -> None:
+    """Two images of one name: the second was given as `cam2_my a.png`."""
+    first, second = (str(put_image(tmp_path / cam / "my a.png")) for cam in ("cam1", "cam2"))
+    copies = {"my a.png": first, "cam2_my a.png": second}
+    (tmp_path / NAMES_FILE).write_text(json.dumps({"copies": copies}), encoding="utf-8")
+    names = ("1a2b3c4d-my_a.png", "2b3c4d5e-cam2_my_a.png")
+    tasks = [task(f"/data/upload/1/{name}", []) for name in names]
+    file = tmp_path / "said.json"
+    file.write_text(json.dumps(tasks), encoding="utf-8")
+    found = read_verdicts(file, {first: first, second: second})
+    assert [each.where for each in found.values()] == [f"{file}[0]", f"{file}[1]"]
+    assert list(found) == [first, second]
 
 
 @pytest.mark.parametrize("written", ["my_a.png", "mya.png", "1a2b3c4d-mya.png"])

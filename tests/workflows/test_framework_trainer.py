@@ -150,6 +150,21 @@ def test_the_data_are_written_as_the_trainer_wants_them(tmp_path: Path) -> None:
     assert Image.open(images[1]).getpixel((0, 0)) == (1, 0, 0)
 
 
+def test_yolos_get_images_in_formats_that_ultralytics_reads(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 80), (1, 2, 3)).save(tmp_path / "a.ppm")
+    Image.new("RGB", (100, 80)).save(tmp_path / "b.jfif")
+    records = [
+        ImageRecord.empty(tmp_path / name, 100, 80, ImageState.VERIFIED_EMPTY)
+        for name in ("a.ppm", "b.jfif")
+    ]
+    write_coco(Dataset(("cat",), tuple(records), tmp_path), tmp_path / "t.json")
+    write_yolo(tmp_path / "t.json", tmp_path / "t.json", tmp_path / "yolo")
+    first, second = sorted((tmp_path / "yolo" / "images" / "train").iterdir())
+    assert (first.name, second.name) == ("000000_a.png", "000001_b.jpg")
+    assert Image.open(first).getpixel((0, 0)) == (1, 2, 3)
+    assert second.samefile(tmp_path / "b.jfif")
+
+
 @pytest.mark.parametrize(
     ("images", "steps", "epochs", "batch", "wanted"),
     [

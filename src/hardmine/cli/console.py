@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -516,4 +517,5 @@ def show_mining(
         console.note(str(problem))
     console.result(f"the list: {out / 'candidates.csv'}")
     if shown:
-        console.note(f"to decide which of them are really empty: hardmine review {out}")
+        where = shlex.quote(str(out))
+        console.note(f"to decide which of them are really empty: hardmine review {where}")

@@ -178,9 +178,9 @@ def apply(
         Path,
         typer.Argument(
             metavar="RUN|STORE|FILE",
-            exists=True,
             help="Where the decisions are: the folder of 'mine' or of 'loop', a pool.sqlite, or a "
-            "candidates.csv with verdicts; or a labelling program's file in that folder.",
+            "candidates.csv with verdicts; or a labelling program's file in that folder. With --undo it "
+            "is not read.",
         ),
     ],
     data: options.Data,
@@ -195,7 +195,8 @@ def apply(
         ),
     ] = How.COPY,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing; say what would be added.")
+        bool,
+        typer.Option("--dry-run", help="Write nothing; say what would be added, or taken back."),
     ] = False,
     undo: Annotated[
         bool,
@@ -215,8 +216,13 @@ def apply(
 
     console = talk.console()
     if undo:
-        console.result(f"{data}: {undo_apply(data)} files removed or restored")
+        count = undo_apply(data, dry_run=dry_run)
+        console.result(f"{data}: {count} files {'would be ' * dry_run}removed or restored")
         return
+    if not store.exists():
+        raise typer.BadParameter(
+            f"path {str(store)!r} does not exist", param_hint="'RUN|STORE|FILE'"
+        )
     result = apply_decisions(store, data, how=how.value, images=images, dry_run=dry_run)
     console.result(str(result))
     _name_not_added(console, result, all_of_them=talk.verbose)

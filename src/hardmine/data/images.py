@@ -133,6 +133,12 @@ class Picture:
         return self.pixels.resize(size, resample, box=box)
 
 
+def usual_suffix(suffix: str) -> str:
+    """Return a picture's suffix in lower case, that of a JPEG as all programs know it."""
+    suffix = suffix.lower()
+    return ".jpg" if suffix in (".jfif", ".jpe") else suffix
+
+
 def has_picture_name(name: str | Path) -> bool:
     """Return whether a file's name ends as that of a picture, in any case."""
     return os.path.splitext(name)[1].lower() in picture_suffixes()  # noqa: PTH122

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import logging
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -471,7 +472,7 @@ class Waiting:
     num_images: int
 
     def __str__(self) -> str:
-        out = self.candidates.parent
+        out = shlex.quote(str(self.candidates.parent))
         if self.verdicts is None:
             return (
                 f"round {self.round_number} waits for decisions on {self.num_images} images: run "

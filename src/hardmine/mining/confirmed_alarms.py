@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +59,8 @@ def read_confirmed(target: Path | str) -> ConfirmedAlarms:
                 row = store.find(decision.model_id, image)
                 phash[image] = 0 if row is None else row.phash
     if not boxes:
-        raise DataError(f"{path}: nobody has confirmed an alarm yet (hardmine review {target})")
+        where = shlex.quote(str(target))
+        raise DataError(f"{path}: nobody has confirmed an alarm yet (hardmine review {where})")
     return ConfirmedAlarms(KnownAlarms(boxes), phash)
 
 

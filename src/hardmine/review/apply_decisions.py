@@ -8,14 +8,17 @@ first and marked as done last. So an apply that was killed half way is taken bac
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +28,7 @@ import numpy as np
 from hardmine.data.formats.format_table import FORMATS
 from hardmine.data.formats.image_files import JOURNALS, plain_path
 from hardmine.data.formats.label_format import ALL, Additions, NewImage
-from hardmine.data.images import decode_image, picture_suffixes
+from hardmine.data.images import decode_image, picture_suffixes, usual_suffix
 from hardmine.data.load_dataset import find_sources
 from hardmine.data.quality.usable_data import load_usable
 from hardmine.data.splits.near_duplicates import (
@@ -53,8 +56,10 @@ ADDED_BEFORE = "was added before"
 _BY_PATH = ("coco", "csv")
 """Formats whose label files can name an image anywhere."""
 _PLAIN = re.compile(r"[^\w.-]+")
-_SAME = 0.1
-"""Pixels by which a box may differ when it is read back: label files round."""
+_NAME_BYTES = 180
+"""Bytes of an image's own name that its copy keeps: file systems allow 255 with all that is added."""
+_SAME = 0.51
+"""Pixels by which a box may differ when it is read back: label files round, VOC's to whole pixels."""
 _log = logging.getLogger(__name__)
 
 
@@ -107,7 +112,8 @@ class ApplyResult:
         reasons = Counter(each.reason.partition(":")[0] for each in self.not_added)
         lines += [f"not added, {count}: {reason}" for reason, count in reasons.items()]
         if self.open:
-            lines.append(f"{self.open} without a decision: hardmine review {self.store}")
+            where = shlex.quote(str(self.store))
+            lines.append(f"{self.open} without a decision: hardmine review {where}")
         if self.journal is not None:
             lines.append("hardmine apply … --undo takes this back")
         return "\n".join(lines)
@@ -175,8 +181,60 @@ def apply_decisions(
         shelf (all): 2 verified negatives and 0 labelled images would be added
     """
     root = _root_of(Path(data))
-    if not dry_run:
+    if dry_run:
+        return _apply(root, store, data, how, images, dry_run=True)
+    with _alone(root):
         _take_back_unfinished(root)
+        return _apply(root, store, data, how, images, dry_run=False)
+
+
+def undo_apply(data: Path | str, *, dry_run: bool = False) -> int:
+    r"""Take the last apply back: remove the files that it made, and restore those that it changed.
+
+    A file that was made and has been changed since stays, with a warning. In a copy of the data set, the
+    files of the copy are meant.
+
+    Args:
+        dry_run: touch nothing, count only.
+
+    Returns:
+        How many files were removed or restored, or would be.
+
+    Raises:
+        DataError: nothing was applied, a label file has been changed since, or the data set was copied
+            without all that was changed; then nothing is touched.
+
+    Example:
+        >>> mined = hardmine.mine(detector, "pool", top=2, out="mined")
+        >>> sheet = Path("mined/candidates.csv")
+        >>> _ = sheet.write_text(sheet.read_text().replace(",0,\n", ",0,empty\n"))
+        >>> len(hardmine.apply_decisions(sheet, data.to_yolo("mine").out).empty)
+        2
+        >>> hardmine.undo_apply("mine")
+        4
+    """
+    root = _root_of(Path(data))
+    journals = _journals(root)
+    if not journals:
+        raise DataError(
+            f"{data}: nothing was applied here, so that there is nothing to undo"
+            f"{_other_place(Path(data))}"
+        )
+    if dry_run:
+        return _take_back(root, journals[-1], dry_run=True)
+    with _alone(root):
+        return _take_back(root, journals[-1])
+
+
+def _apply(
+    root: Path,
+    store: Path | str,
+    data: Path | str,
+    how: How,
+    images: Path | str | None,
+    *,
+    dry_run: bool,
+) -> ApplyResult:
     decisions, phash_of, waiting = _decided(Path(store), dry_run)
     splits = load_usable(data, images=images)
     plan = _plan(decisions, phash_of, splits, data, images, how)
@@ -200,33 +258,6 @@ def apply_decisions(
         Path(store),
         waiting,
     )
-
-
-def undo_apply(data: Path | str) -> int:
-    r"""Take the last apply back: remove the files that it made, and restore those that it changed.
-
-    A file that was made and has been changed since stays, with a warning.
-
-    Returns:
-        How many files were removed or restored.
-
-    Raises:
-        DataError: nothing was applied, or a label file has been changed since; then nothing is touched.
-
-    Example:
-        >>> mined = hardmine.mine(detector, "pool", top=2, out="mined")
-        >>> sheet = Path("mined/candidates.csv")
-        >>> _ = sheet.write_text(sheet.read_text().replace(",0,\n", ",0,empty\n"))
-        >>> len(hardmine.apply_decisions(sheet, data.to_yolo("mine").out).empty)
-        2
-        >>> hardmine.undo_apply("mine")
-        4
-    """
-    root = _root_of(Path(data))
-    journals = _journals(root)
-    if not journals:
-        raise DataError(f"{data}: nothing was applied here, so that there is nothing to undo")
-    return _take_back(root, journals[-1])
 
 
 def _decided(target: Path, dry_run: bool) -> tuple[dict[str, Decision], dict[str, int], int]:
@@ -342,9 +373,10 @@ def _read(decision: Decision, mined: int, stay: bool) -> _Candidate | Skipped:
 def _file_name(image: str) -> str:
     """Return a name that no other image has: the same for the same image, whenever it is added."""
     path = path_of(image)
-    suffix = path.suffix.lower() if path.suffix.lower() in picture_suffixes() else ".jpg"
+    suffix = usual_suffix(path.suffix) if path.suffix.lower() in picture_suffixes() else ".jpg"
     plain = _PLAIN.sub("_", path.stem).strip("._") or "image"
-    return f"hardmine_{plain[:80]}_{hashlib.sha256(image.encode()).hexdigest()[:8]}{suffix}"
+    short = plain[:80].encode()[:_NAME_BYTES].decode(errors="ignore")
+    return f"hardmine_{short}_{hashlib.sha256(image.encode()).hexdigest()[:8]}{suffix}"
 
 
 def _apart(
@@ -393,8 +425,75 @@ def _root_of(data: Path) -> Path:
     return data.resolve() if data.is_dir() else data.resolve().parent
 
 
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep other processes off the data set meanwhile: they would take back what is unfinished.
+
+    Raises:
+        DataError: another process is at work.
+    """
+    if not root.is_dir():
+        yield  # what is wrong is said where the data are read
+        return
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{root}: another apply is changing this data set; wait until it is done"
+            ) from None
+        except OSError:  # a network disk that has no locks
+            _log.debug("%s: cannot be locked", root)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _journals(root: Path) -> list[Path]:
     return sorted((root / JOURNALS).glob("*.json"))
+
+
+def _other_place(data: Path) -> str:
+    """Return where the journal lies when the data were named by another path then, in words."""
+    root = _root_of(data)
+    around = (root.parent,) if data.is_file() else sorted(root.iterdir()) if root.is_dir() else ()
+    for folder in around:
+        for journal in _journals(folder):
+            with suppress(DataError):
+                changed = [each["path"] for each in _read_journal(folder, journal)["changed"]]
+                if data.is_dir() and changed:
+                    return f"; something was applied to {changed[0]}: name that"
+                if str(data.resolve()) in changed:
+                    return f"; something was applied to {folder}: name that"
+    return ""
+
+
+def _read_journal(root: Path, journal: Path) -> dict[str, Any]:
+    """Return a journal with the paths that its files have now, also where the data set was moved.
+
+    Raises:
+        DataError: it was moved, and what was written lies outside of it.
+    """
+    record: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))
+    before = Path(record["root"])
+    if before == root:
+        return record
+
+    def place(written: str) -> str:
+        """Return the path of a file of the data set here."""
+        path = Path(written)
+        if not path.is_relative_to(before):
+            raise DataError(
+                f"{root}: was copied or moved from {before}, and {path}, which the apply wrote, lies "
+                "outside of that; nothing is undone"
+            )
+        return str(root / path.relative_to(before))
+
+    record["made"] = {place(path): digest for path, digest in record["made"].items()}
+    record["folders"] = [place(path) for path in record["folders"]]
+    record["changed"] = [{**each, "path": place(each["path"])} for each in record["changed"]]
+    return record
 
 
 def _take_back_unfinished(root: Path) -> None:
@@ -434,12 +533,16 @@ def _write(root: Path, plan: _Plan, how: How, read: Callable[[], Mapping[str, Da
         "changed": changed,
     }
     write_json(journal, record)
-    for name, path in additions.pictures.items():
-        _place(plan.images[name], path, how)
-    for path, text in additions.new_files.items():
-        write_bytes(path, text.encode())
-    for path, content in additions.edits.items():
-        write_bytes(path, content)
+    try:
+        for name, path in additions.pictures.items():
+            _place(plan.images[name], path, how)
+        for path, text in additions.new_files.items():
+            write_bytes(path, text.encode())
+        for path, content in additions.edits.items():
+            _rewrite(path, content)
+    except (DataError, OSError) as error:
+        _take_back(root, journal)
+        raise DataError(f"nothing was added: {error}") from error
     try:
         _check_read_back(plan, read()[plan.split])
     except DataError as error:
@@ -450,6 +553,14 @@ def _write(root: Path, plan: _Plan, how: How, read: Callable[[], Mapping[str, Da
         ) from None
     write_json(journal, {**record, "done": True})
     return journal
+
+
+def _rewrite(path: Path, content: bytes) -> None:
+    """Write a file of the user's anew: a link to it stays one, and so does who may read and write it."""
+    place = path.resolve()
+    mode = place.stat().st_mode & 0o7777
+    write_bytes(place, content)
+    place.chmod(mode)
 
 
 def _check_read_back(plan: _Plan, split: Dataset) -> None:
@@ -499,8 +610,8 @@ def _place(candidate: _Candidate, path: Path, how: How) -> None:
     write_bytes(path, content)
 
 
-def _take_back(root: Path, journal: Path) -> int:
-    record = json.loads(journal.read_text(encoding="utf-8"))
+def _take_back(root: Path, journal: Path, *, dry_run: bool = False) -> int:
+    record = _read_journal(root, journal)
     restore = []
     for entry in record["changed"]:
         path = Path(entry["path"])
@@ -512,12 +623,14 @@ def _take_back(root: Path, journal: Path) -> int:
                 f"{path}: has been changed since it was written; nothing is undone. The file as it was "
                 f"before lies in {root / JOURNALS / entry['backup']}"
             )
-    count = 0
+    made = {Path(name): digest for name, digest in record["made"].items()}
+    going = [path for path, digest in made.items() if _is_as_made(path, digest)]
+    if dry_run:
+        return len(restore) + len(going)
     for path, content in restore:
-        write_bytes(path, content)
-        count += 1
-    for name, digest in record["made"].items():
-        count += _remove(Path(name), digest)
+        _rewrite(path, content)
+    for path in going:
+        path.unlink()
     for folder in map(Path, record["folders"]):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -525,20 +638,18 @@ def _take_back(root: Path, journal: Path) -> int:
     shutil.rmtree(root / JOURNALS / journal.stem, ignore_errors=True)
     if not any((root / JOURNALS).iterdir()):
         (root / JOURNALS).rmdir()
-    return count
+    return len(restore) + len(going)
 
 
-def _remove(path: Path, digest: str) -> bool:
-    """Remove a file that an apply made; a symbolic link goes, whatever became of its target."""
+def _is_as_made(path: Path, digest: str) -> bool:
+    """Return whether a file is as an apply made it; a symbolic link always is."""
     if path.is_symlink():
-        path.unlink()
         return True
     if not path.is_file():
         return False
     if _digest(path.read_bytes()) != digest:
         _log.warning("%s: has been changed since it was written, and stays", path)
         return False
-    path.unlink()
     return True
 
 

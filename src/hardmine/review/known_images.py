@@ -49,12 +49,13 @@ class KnownImages:
 
     def __init__(self, known: Mapping[str, str], copies: Mapping[str, str]) -> None:
         self._exact = {same_text(name): path for name, path in known.items()}
-        self._copies = {
-            same_text(text): known[origin]
-            for name, origin in copies.items()
-            for text in (name, name.rpartition(".")[0])
-            if origin in known
-        }
+        self._copies: dict[str, set[str]] = {}
+        self._cleaned_copies: dict[str, set[str]] = {}
+        for name, origin in copies.items():
+            if origin in known:
+                for text in (name, name.rpartition(".")[0]):
+                    self._copies.setdefault(same_text(text), set()).add(known[origin])
+                _add_cleaned(self._cleaned_copies, name, known[origin])
         self._names: dict[str, set[str]] = {}
         for name, path in known.items():
             self._names.setdefault(path, set()).update((same_text(name), same_text(path)))
@@ -66,8 +67,7 @@ class KnownImages:
             for name in (base, f"{folder}_{base}"):  # the second where convert had to rename
                 for text in (name, name.rpartition(".")[0]):
                     self._by_name.setdefault(same_text(text), set()).add(path)
-            for text in (_as_uploaded(base), _as_in_roboflow(base)):
-                self._cleaned.setdefault(same_text(text), set()).add(path)
+            _add_cleaned(self._cleaned, base, path)
 
     def find(self, written: str, where: str, *, with_folders: bool = False) -> str:
         """Return the image's path.
@@ -89,11 +89,13 @@ class KnownImages:
             renamed = ROBOFLOW.match(base)
             first = f"{renamed['stem']}.{renamed['suffix']}" if renamed else _UPLOADED.sub("", base)
             for text in dict.fromkeys((base, first)):
-                if text in self._copies:
-                    return self._copies[text]
-                found = self._by_name.get(text, set())
-                if not found and text != base:  # the program has changed the name
-                    found = self._cleaned.get(text, set())
+                copies, found = self._copies.get(text, set()), self._by_name.get(text, set())
+                if text != base:  # the program has changed the name, maybe in more than one way
+                    copies = copies | self._cleaned_copies.get(text, set())
+                    found = found | self._cleaned.get(text, set())
+                if len(copies) == 1:
+                    return next(iter(copies))
+                found = copies or found
                 if with_folders:
                     found = {path for path in found if self._fits(path, plain)}
                 ending = {path for path in found if _ends_with(path, plain)}
@@ -115,6 +117,12 @@ class KnownImages:
             if f"/{plain}".endswith(f"/{stem}") or f"/{stem}".endswith(f"/{plain}"):
                 return True
         return False
+
+
+def _add_cleaned(images: dict[str, set[str]], name: str, path: str) -> None:
+    """Add an image under the names that programs make of its own."""
+    for text in (_as_uploaded(name), _as_in_roboflow(name)):
+        images.setdefault(same_text(text), set()).add(path)
 
 
 def _as_uploaded(name: str) -> str:

@@ -20,7 +20,7 @@ from hardmine.data.convert import Conversion, convert
 from hardmine.data.images import image_size
 from hardmine.errors import NOTICE, DataError, MissingExtraError
 from hardmine.mining.candidates_file import num_verdicts
-from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.pool_store import LABELS, PoolStore
 from hardmine.mining.sources.local_files import local_files
 from hardmine.review.candidate_list import CandidateList, Item, open_candidates, run_of
 from hardmine.review.decisions import DecisionDesk
@@ -138,7 +138,8 @@ def read_listed(target: Path) -> tuple[CandidateList, list[Decision]]:
     file = target if is_labelled else _sheet(target, listed)
     if file is None:
         return listed, []
-    known = {text: item.path for item in listed.items for text in (item.name, item.path)}
+    of_pool = [item for item in listed.items if item.queue != LABELS]
+    known = {text: item.path for item in of_pool for text in (item.name, item.path)}
     verdicts = read_verdicts(file, known)
     model_id = next((item.model_id for item in listed.items), "")
     with ExitStack() as stack:
@@ -236,6 +237,8 @@ def user_name() -> str:
 def export_to_label(target: Path, out: Path, to: str) -> Conversion:
     """Write the images that hold an object and have no box yet, with the alarms as predictions.
 
+    Those that cannot be read are left out, and named in a warning.
+
     Args:
         target: as for :func:`~hardmine.review.candidate_list.open_candidates`.
         to: a format that a labelling program takes.
@@ -255,10 +258,16 @@ def export_to_label(target: Path, out: Path, to: str) -> Conversion:
         scores: dict[Path, F32] = {}
         origins: dict[Path, str] = {}
         for (item, boxes), file in zip(items, files, strict=True):
-            record, seen = _record(boxes, file, listed.categories)
+            try:
+                record, seen = _record(boxes, file, listed.categories)
+            except DataError as error:
+                _log.warning("left out: %s", error)
+                continue
             records.append(record)
             scores[record.path] = seen
             origins[record.path] = item.path
+        if not records:
+            raise DataError(f"{target}: none of the {len(items)} images to label can be read")
         dataset = Dataset(listed.categories, tuple(records), out)
         return convert(dataset, out, to, scores=scores, origins=origins)
 

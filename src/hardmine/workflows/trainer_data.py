@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hardmine.data.formats.yolo import READ_BY_ULTRALYTICS
+from hardmine.data.images import decode_image, usual_suffix
 from hardmine.errors import DataError
 from hardmine.types import F32, I64
 
@@ -105,7 +107,8 @@ class LabelledImages:
 def write_yolo(train: Path, val: Path, folder: Path) -> int:
     """Write two COCO files as YOLO data, images as links, and return how many images train.
 
-    An image without objects gets an empty label file: YOLOs learn from it as background.
+    Those of formats that Ultralytics does not read become PNG files. An image without objects gets an
+    empty label file: YOLOs learn from it as background.
 
     Raises:
         DataError: the files cannot be read.
@@ -119,7 +122,12 @@ def write_yolo(train: Path, val: Path, folder: Path) -> int:
         names = data.names
         for number, image in enumerate(data.images):
             place = folder / "images" / part / _plain_name(number, image.path)
-            _link(image.path, place)
+            if place.suffix in READ_BY_ULTRALYTICS:
+                _link(image.path, place)
+            else:  # it would pass the image over without a word
+                place = place.with_suffix(".png")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                decode_image(image.path.read_bytes(), str(image.path)).pixels.save(place)
             label = folder / "labels" / part / f"{place.stem}.txt"
             label.parent.mkdir(parents=True, exist_ok=True)
             label.write_text("".join(_yolo_lines(image)), encoding="utf-8")
@@ -192,7 +200,7 @@ def _yolo_lines(image: LabelledImage) -> Sequence[str]:
 
 def _plain_name(number: int, path: Path) -> str:
     """Return a name that no other image of the data has."""
-    return f"{number:06}_{path.stem}{path.suffix.lower()}"
+    return f"{number:06}_{path.stem}{usual_suffix(path.suffix)}"
 
 
 def _link(image: Path, place: Path) -> None:

@@ -139,6 +139,9 @@ def append_coco(file: Path, split: Dataset, images: Sequence[NewImage]) -> Addit
     numbers = {plain_name(entry.get("name")): entry.get("id") for entry in classes}
     found = Additions(pictures=pictures_in(folder, images))
     written = [entry_name(entry) for entry in data["images"]]
+    outlined = any(
+        "segmentation" in e for e in data.get("annotations") or () if isinstance(e, dict)
+    )
     next_image, next_object = (_next_id(data.get(key) or []) for key in ("images", "annotations"))
     for image_id, image in enumerate(images, start=next_image):
         state = ImageState.LABELLED if image.classes else ImageState.VERIFIED_EMPTY
@@ -158,6 +161,8 @@ def append_coco(file: Path, split: Dataset, images: Sequence[NewImage]) -> Addit
             entry = {"id": next_object, "image_id": image_id, "category_id": numbers[name]}
             width, height = x1 - x0, y1 - y0
             entry |= {"bbox": [x0, y0, width, height], "area": width * height, "iscrowd": 0}
+            if outlined:  # trainers of masks ask each object for it
+                entry["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
             data.setdefault("annotations", []).append(entry)
             next_object += 1
     found.edits[file] = json.dumps(data, ensure_ascii=False).encode()

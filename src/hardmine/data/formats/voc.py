@@ -223,14 +223,22 @@ WRITER = Writer(write_voc, lambda split: "JPEGImages")
 
 
 def append_voc(source: PerImageSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
-    """Add images with an XML file each, one without objects for a negative, and list them."""
+    """Add images with an XML file each, one without objects for a negative, and list them.
+
+    Where all boxes of the split are whole pixels, those that are added are rounded to them, since many
+    readers of this format take no others.
+    """
+    whole = all(bool((record.boxes % 1 == 0).all()) for record in split.records)
     found = Additions()
     for image in images:
+        rounded = image.boxes.round()
+        fits = whole and bool((rounded[:, 2:] > rounded[:, :2]).all())
+        boxes = rounded if fits else image.boxes
         classes = tuple(dict.fromkeys(image.classes))
         labels = np.array([classes.index(name) + 1 for name in image.classes], np.int64)
         place = source.images / image.name
         ignore, state = np.zeros(len(labels), np.bool_), ImageState.LABELLED
-        record = ImageRecord(place, image.width, image.height, image.boxes, labels, ignore, state)
+        record = ImageRecord(place, image.width, image.height, boxes, labels, ignore, state)
         found.pictures[image.name] = place
         found.new_files[source.labels / f"{image.stem}.xml"] = _voc_xml(record, classes)
     if source.list_file is not None:

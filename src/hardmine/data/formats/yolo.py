@@ -7,9 +7,11 @@ the whole set; that and ``data.yaml`` are in `yolo_config`.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -68,10 +70,19 @@ from hardmine.files import TextError, peek_text, read_lines, same_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
+_log = logging.getLogger(__name__)
 _REPEATED = (
     "data.yaml names {folder} as {name} too, since other programs want both train and val: what is "
     "measured there was trained on; split the data first (hardmine split DATA OUT --copy)"
 )
+_PASSED_OVER = (
+    "{count} images that end in {suffixes} are passed over by Ultralytics without a word; save them as "
+    ".jpg or .png"
+)
+READ_BY_ULTRALYTICS = frozenset(
+    (".bmp", ".dng", ".heic", ".jpeg", ".jpg", ".mpo", ".pfm", ".png", ".tif", ".tiff", ".webp")
+)
+"""Suffixes of the images that it reads (`IMG_FORMATS`, version 8.4)."""
 MAX_UNNAMED = 1000
 """Class numbers from here on are taken for an error where no list of names says otherwise."""
 
@@ -470,6 +481,16 @@ def _classes(root: Path, labels: Path) -> Mapping[int, str] | None:
     return next((names for names in found if names is not None), None)
 
 
+def warn_of_suffixes(names: Iterable[str]) -> list[str]:
+    """Return what to say of images whose suffix Ultralytics does not read, if there are any."""
+    suffixes = [Path(name).suffix.lower() for name in names]
+    unread = sorted(set(suffixes) - READ_BY_ULTRALYTICS)
+    if not unread:
+        return []
+    count = sum(suffix in unread for suffix in suffixes)
+    return [_PASSED_OVER.format(count=count, suffixes=", ".join(unread))]
+
+
 def write_yolo(labels: LabelSet, out: Path) -> Sequence[str]:
     """Write label files beside ``out/images``, and a ``data.yaml`` that Ultralytics trains on.
 
@@ -503,7 +524,9 @@ def write_yolo(labels: LabelSet, out: Path) -> Sequence[str]:
         config[ONLY_REPEATS] = repeated
     config["names"] = dict(enumerate(labels.categories))
     write_plain(out / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    return [_REPEATED.format(name=name, folder=stand_in) for name in repeated]
+    names = (record.path.name for dataset in labels.splits.values() for record in dataset.records)
+    said = [_REPEATED.format(name=name, folder=stand_in) for name in repeated]
+    return [*said, *warn_of_suffixes(names)]
 
 
 def _yolo_lines(record: ImageRecord) -> list[str]:
@@ -529,10 +552,20 @@ WRITER = Writer(write_yolo, below_images, bare_is_empty=True)
 
 
 def append_yolo(source: YoloSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
-    """Add images with a label file each, an empty one for a negative; a list file gets their names."""
+    """Add images with a label file each, an empty one for a negative; a list file gets their names.
+
+    Objects are written as lines of the kind that the others are: as boxes, or as outlines of four
+    corners among outlines, or with keypoints that are not labelled. Ultralytics leaves out all outlines
+    where one line is a box, and all images whose lines have no keypoints where others have.
+    """
     folder = usual_folder(split)
     home = _LabelFolders(source).home(folder)
+    any_object = any(image.classes for image in images)
+    outlined = any_object and _has_outlines(source, split)
+    points = _unlabelled_points(source) if any_object else ""
     numbers = {name: number for number, name in (source.names or {}).items()}
+    for words in warn_of_suffixes(image.name for image in images):
+        _log.warning("%s: %s", source.root, words)
     found = Additions()
     for image in images:
         found.pictures[image.name] = folder / image.name
@@ -543,9 +576,12 @@ def append_yolo(source: YoloSource, split: Dataset, images: Sequence[NewImage]) 
                 raise DataError(
                     f"{source.root}: has no class {name!r}, wanted {', '.join(numbers)}"
                 )
-            cx, cy = (x0 + x1) / 2 / image.width, (y0 + y1) / 2 / image.height
-            width, height = (x1 - x0) / image.width, (y1 - y0) / image.height
-            lines.append(f"{number} {cx:.10g} {cy:.10g} {width:.10g} {height:.10g}\n")
+            values = [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]
+            if outlined:
+                values = [x0, y0, x1, y0, x1, y1, x0, y1]
+            sides = (image.width, image.height) * (len(values) // 2)
+            shares = (f"{v / side:.10g}" for v, side in zip(values, sides, strict=True))
+            lines.append(f"{number} {' '.join(shares)}{points}\n")
         found.new_files[home / f"{image.stem}.txt"] = "".join(lines)
     if not any(entry.is_dir() and folder.is_relative_to(entry) for entry in source.entries):
         entry = next(e for e in source.entries if not e.is_dir())
@@ -554,6 +590,34 @@ def append_yolo(source: YoloSource, split: Dataset, images: Sequence[NewImage]) 
         names = [written_beside(written, known, image.name) for image in images]
         found.edits[entry] = with_lines(entry, names)
     return found
+
+
+def _has_outlines(source: YoloSource, split: Dataset) -> bool:
+    """Return whether objects of a split are written as outlines."""
+    folders = _LabelFolders(source)
+    by_count: dict[int, list[list[float]]] = defaultdict(list)
+    for label in filter(None, (folders.label_of(record.path) for record in split.records)):
+        for line in read_lines(label):
+            with suppress(ValueError):  # a broken line was named when the split was read
+                values = parse_line(line)[1]
+                by_count[len(values)].append(values)
+    readings = judge_columns(by_count, source.keypoints).values()
+    return any(isinstance(each, Columns) and each.outline for each in readings)
+
+
+def _unlabelled_points(source: YoloSource) -> str:
+    """Return the rest of a line of an object whose keypoints nobody has labelled.
+
+    Raises:
+        DataError: the keypoints have no visibility, so that they cannot be left open.
+    """
+    number, size = source.keypoints or (0, 3)
+    if size != 3:
+        raise DataError(
+            f"{source.root}: kpt_shape [{number}, {size}] wants the keypoints of each object, and the "
+            "decisions have boxes alone; nothing can be added as long as one of them has boxes"
+        )
+    return " 0 0 0" * number
 
 
 APPENDER = append_yolo
