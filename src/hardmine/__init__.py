@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hardmine.mining.mine_options import MineOptions as MineOptions
     from hardmine.mining.mine_options import RankOptions as RankOptions
     from hardmine.review.apply_decisions import apply_decisions as apply_decisions
-    from hardmine.review.apply_decisions import undo_apply as undo_apply
+    from hardmine.review.apply_journal import undo_apply as undo_apply
     from hardmine.types import Dataset as Dataset
     from hardmine.types import ImageRecord as ImageRecord
     from hardmine.types import ImageState as ImageState
@@ -71,7 +71,8 @@ _HOLDS = {
     "hardmine.loop.loop_options": "LoopOptions",
     "hardmine.mining.mine": "mine",
     "hardmine.mining.mine_options": "MineOptions RankOptions",
-    "hardmine.review.apply_decisions": "apply_decisions undo_apply",
+    "hardmine.review.apply_decisions": "apply_decisions",
+    "hardmine.review.apply_journal": "undo_apply",
     "hardmine.types": "Dataset ImageRecord ImageState",
     "hardmine.workflows.check_data": "check",
     "hardmine.workflows.choose_threshold": "threshold",

@@ -25,7 +25,9 @@ from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review import apply_decisions as module
-from hardmine.review.apply_decisions import ApplyResult, apply_decisions, undo_apply
+from hardmine.review import apply_journal as journals
+from hardmine.review.apply_decisions import ApplyResult, apply_decisions
+from hardmine.review.apply_journal import undo_apply
 from hardmine.types import Dataset, Decision, ImageRecord, ImageState, NamedBox, Verdict
 from review_world import decided, mined
 
@@ -385,7 +387,8 @@ def test_killed_half_way_it_can_be_undone_or_repeated(
     survives: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    writes = {"write_bytes": module.write_bytes, "write_json": module.write_json}
+    writes = {"write_bytes": journals.write_bytes, "write_json": journals.write_json}
+    places = [(module, "write_bytes"), (journals, "write_bytes"), (journals, "write_json")]
     whole = write_yolo_lists(splits, tmp_path / "whole")
     apply_decisions(store, whole)
     wanted = contents(whole.parent)
@@ -404,16 +407,16 @@ def test_killed_half_way_it_can_be_undone_or_repeated(
         data = write_yolo_lists(splits, tmp_path / f"data{repeat}")
         before = contents(data.parent)
         left = survives
-        for name in writes:
-            monkeypatch.setattr(module, name, dying(name))
+        for place, name in places:
+            monkeypatch.setattr(place, name, dying(name))
         with pytest.raises(Killed):
             apply_decisions(store, data)
-        for name, real in writes.items():
-            monkeypatch.setattr(module, name, real)
+        for place, name in places:
+            monkeypatch.setattr(place, name, writes[name])
         if repeat:
             apply_decisions(store, data)
-            found = {n: c for n, c in contents(data.parent).items() if module.JOURNALS not in n}
-            assert found == {n: c for n, c in wanted.items() if module.JOURNALS not in n}
+            found = {n: c for n, c in contents(data.parent).items() if journals.JOURNALS not in n}
+            assert found == {n: c for n, c in wanted.items() if journals.JOURNALS not in n}
         elif survives >= 2:  # the backup and the journal are written: there is something to undo
             undo_apply(data)
             assert contents(data.parent) == before

@@ -212,7 +212,8 @@ def apply(
 
     Example: hardmine apply runs/mined raccoon/data.yaml --dry-run
     """
-    from hardmine.review.apply_decisions import apply_decisions, undo_apply
+    from hardmine.review.apply_decisions import apply_decisions
+    from hardmine.review.apply_journal import undo_apply
 
     console = talk.console()
     if undo:

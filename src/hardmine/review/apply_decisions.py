@@ -1,32 +1,28 @@
-"""Confirmed negatives and new labels go into the user's own data set, and out of it again.
+"""Confirmed negatives and new labels go into the user's own data set.
 
-What is written is planned in full before anything is touched. A journal in ``.hardmine-apply/`` beside
-the labels names every file that is made and holds a copy of every file that is changed; it is written
-first and marked as done last. So an apply that was killed half way is taken back by the next one, or by
-:func:`undo_apply`, and one that is repeated finds its images there and adds nothing twice.
+What is written is planned in full before anything is touched, and then into a journal
+(`apply_journal`). So an apply that was killed half way is taken back by the next one, or by
+:func:`~hardmine.review.apply_journal.undo_apply`, and one that is repeated finds its images there and
+adds nothing twice.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import logging
 import os
 import re
 import shlex
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from hardmine.data.formats.format_table import FORMATS
-from hardmine.data.formats.image_files import JOURNALS, plain_path
+from hardmine.data.formats.image_files import plain_path
 from hardmine.data.formats.label_format import ALL, Additions, NewImage
 from hardmine.data.images import decode_image, picture_suffixes, usual_suffix
 from hardmine.data.load_dataset import find_sources
@@ -39,10 +35,20 @@ from hardmine.data.splits.near_duplicates import (
     perceptual_hash,
 )
 from hardmine.errors import DataError
-from hardmine.files import plain_name, write_bytes, write_json
+from hardmine.files import plain_name, write_bytes
 from hardmine.inference.image_loading import path_of, read_item
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
+from hardmine.review.apply_journal import (
+    alone,
+    begin_journal,
+    digest_of,
+    end_journal,
+    rewrite,
+    root_of,
+    take_back,
+    take_back_unfinished,
+)
 from hardmine.review.candidate_list import CANDIDATES
 from hardmine.review.labelling_files import SUFFIXES
 from hardmine.types import F32, Dataset, Decision, ImageState
@@ -180,50 +186,12 @@ def apply_decisions(
         >>> print(hardmine.apply_decisions(sheet, "shelf", dry_run=True))
         shelf (all): 2 verified negatives and 0 labelled images would be added
     """
-    root = _root_of(Path(data))
+    root = root_of(Path(data))
     if dry_run:
         return _apply(root, store, data, how, images, dry_run=True)
-    with _alone(root):
-        _take_back_unfinished(root)
+    with alone(root):
+        take_back_unfinished(root)
         return _apply(root, store, data, how, images, dry_run=False)
-
-
-def undo_apply(data: Path | str, *, dry_run: bool = False) -> int:
-    r"""Take the last apply back: remove the files that it made, and restore those that it changed.
-
-    A file that was made and has been changed since stays, with a warning. In a copy of the data set, the
-    files of the copy are meant.
-
-    Args:
-        dry_run: touch nothing, count only.
-
-    Returns:
-        How many files were removed or restored, or would be.
-
-    Raises:
-        DataError: nothing was applied, a label file has been changed since, or the data set was copied
-            without all that was changed; then nothing is touched.
-
-    Example:
-        >>> mined = hardmine.mine(detector, "pool", top=2, out="mined")
-        >>> sheet = Path("mined/candidates.csv")
-        >>> _ = sheet.write_text(sheet.read_text().replace(",0,\n", ",0,empty\n"))
-        >>> len(hardmine.apply_decisions(sheet, data.to_yolo("mine").out).empty)
-        2
-        >>> hardmine.undo_apply("mine")
-        4
-    """
-    root = _root_of(Path(data))
-    journals = _journals(root)
-    if not journals:
-        raise DataError(
-            f"{data}: nothing was applied here, so that there is nothing to undo"
-            f"{_other_place(Path(data))}"
-        )
-    if dry_run:
-        return _take_back(root, journals[-1], dry_run=True)
-    with _alone(root):
-        return _take_back(root, journals[-1])
 
 
 def _apply(
@@ -418,149 +386,32 @@ def _check_free(additions: Additions) -> None:
             raise DataError(f"{path}: is there already; remove it, or undo what was applied before")
 
 
-# The journal.
-
-
-def _root_of(data: Path) -> Path:
-    return data.resolve() if data.is_dir() else data.resolve().parent
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep other processes off the data set meanwhile: they would take back what is unfinished.
-
-    Raises:
-        DataError: another process is at work.
-    """
-    if not root.is_dir():
-        yield  # what is wrong is said where the data are read
-        return
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"{root}: another apply is changing this data set; wait until it is done"
-            ) from None
-        except OSError:  # a network disk that has no locks
-            _log.debug("%s: cannot be locked", root)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _journals(root: Path) -> list[Path]:
-    return sorted((root / JOURNALS).glob("*.json"))
-
-
-def _other_place(data: Path) -> str:
-    """Return where the journal lies when the data were named by another path then, in words."""
-    root = _root_of(data)
-    around = (root.parent,) if data.is_file() else sorted(root.iterdir()) if root.is_dir() else ()
-    for folder in around:
-        for journal in _journals(folder):
-            with suppress(DataError):
-                changed = [each["path"] for each in _read_journal(folder, journal)["changed"]]
-                if data.is_dir() and changed:
-                    return f"; something was applied to {changed[0]}: name that"
-                if str(data.resolve()) in changed:
-                    return f"; something was applied to {folder}: name that"
-    return ""
-
-
-def _read_journal(root: Path, journal: Path) -> dict[str, Any]:
-    """Return a journal with the paths that its files have now, also where the data set was moved.
-
-    Raises:
-        DataError: it was moved, and what was written lies outside of it.
-    """
-    record: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))
-    before = Path(record["root"])
-    if before == root:
-        return record
-
-    def place(written: str) -> str:
-        """Return the path of a file of the data set here."""
-        path = Path(written)
-        if not path.is_relative_to(before):
-            raise DataError(
-                f"{root}: was copied or moved from {before}, and {path}, which the apply wrote, lies "
-                "outside of that; nothing is undone"
-            )
-        return str(root / path.relative_to(before))
-
-    record["made"] = {place(path): digest for path, digest in record["made"].items()}
-    record["folders"] = [place(path) for path in record["folders"]]
-    record["changed"] = [{**each, "path": place(each["path"])} for each in record["changed"]]
-    return record
-
-
-def _take_back_unfinished(root: Path) -> None:
-    for journal in reversed(_journals(root)):
-        if not json.loads(journal.read_text(encoding="utf-8"))["done"]:
-            _log.warning("%s: an apply was interrupted; what it had written is taken back", root)
-            _take_back(root, journal)
-
-
 def _write(root: Path, plan: _Plan, how: How, read: Callable[[], Mapping[str, Dataset]]) -> Path:
     """Write what was planned, and read it back: what is read otherwise is taken back at once."""
-    folder = root / JOURNALS
-    number = 1 + max((int(path.stem) for path in _journals(root)), default=0)
-    journal, backups = folder / f"{number:04d}.json", folder / f"{number:04d}"
     additions = plan.additions
-    made = {path: plan.images[name].digest for name, path in additions.pictures.items()}
-    made |= {path: _digest(text.encode()) for path, text in additions.new_files.items()}
-    changed = []
-    for index, (path, content) in enumerate(additions.edits.items()):
-        before = path.read_bytes()
-        write_bytes(backups / str(index), before)
-        changed.append(
-            {
-                "path": str(path),
-                "before": _digest(before),
-                "after": _digest(content),
-                "backup": f"{number:04d}/{index}",
-            }
-        )
-    stay = [str(each.place) for each in plan.images.values() if each.place is not None]
-    record: dict[str, Any] = {
-        "root": str(root),
-        "done": False,
-        "references": stay,
-        "made": {str(path): digest for path, digest in made.items()},
-        "folders": [str(path) for path in _missing_folders(made)],
-        "changed": changed,
-    }
-    write_json(journal, record)
+    stay = [each.place for each in plan.images.values() if each.place is not None]
+    digests = {path: plan.images[name].digest for name, path in additions.pictures.items()}
+    journal = begin_journal(root, additions, digests, stay)
     try:
         for name, path in additions.pictures.items():
             _place(plan.images[name], path, how)
         for path, text in additions.new_files.items():
             write_bytes(path, text.encode())
         for path, content in additions.edits.items():
-            _rewrite(path, content)
+            rewrite(path, content)
     except (DataError, OSError) as error:
-        _take_back(root, journal)
+        take_back(root, journal)
         raise DataError(f"nothing was added: {error}") from error
     try:
         _check_read_back(plan, read()[plan.split])
     except DataError as error:
-        _take_back(root, journal)
+        take_back(root, journal)
         raise DataError(
             f"nothing was added: {error}. 'hardmine check DATA --fix OUT' writes a copy whose boxes are "
             "pixels of upright pictures"
         ) from None
-    write_json(journal, {**record, "done": True})
+    end_journal(journal)
     return journal
-
-
-def _rewrite(path: Path, content: bytes) -> None:
-    """Write a file of the user's anew: a link to it stays one, and so does who may read and write it."""
-    place = path.resolve()
-    mode = place.stat().st_mode & 0o7777
-    write_bytes(place, content)
-    place.chmod(mode)
 
 
 def _check_read_back(plan: _Plan, split: Dataset) -> None:
@@ -586,12 +437,6 @@ def _in_order(boxes: F32) -> F32:
     return ordered
 
 
-def _missing_folders(files: Mapping[Path, str]) -> list[Path]:
-    """Return the folders that will be made for the files, inner ones first."""
-    missing = {folder for path in files for folder in path.parents if not folder.exists()}
-    return sorted(missing, key=lambda folder: -len(folder.parts))
-
-
 def _place(candidate: _Candidate, path: Path, how: How) -> None:
     item = open_image(candidate.decision.image)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -605,53 +450,6 @@ def _place(candidate: _Candidate, path: Path, how: How) -> None:
         except OSError:
             _log.warning("%s: cannot be linked here, copied", item.name)
     content = read_item(item)
-    if _digest(content) != candidate.digest:
+    if digest_of(content) != candidate.digest:
         raise DataError(f"{candidate.decision.image}: has changed while it was copied")
     write_bytes(path, content)
-
-
-def _take_back(root: Path, journal: Path, *, dry_run: bool = False) -> int:
-    record = _read_journal(root, journal)
-    restore = []
-    for entry in record["changed"]:
-        path = Path(entry["path"])
-        now = _digest(path.read_bytes()) if path.is_file() else ""
-        if now == entry["after"]:
-            restore.append((path, (root / JOURNALS / entry["backup"]).read_bytes()))
-        elif now != entry["before"]:
-            raise DataError(
-                f"{path}: has been changed since it was written; nothing is undone. The file as it was "
-                f"before lies in {root / JOURNALS / entry['backup']}"
-            )
-    made = {Path(name): digest for name, digest in record["made"].items()}
-    going = [path for path, digest in made.items() if _is_as_made(path, digest)]
-    if dry_run:
-        return len(restore) + len(going)
-    for path, content in restore:
-        _rewrite(path, content)
-    for path in going:
-        path.unlink()
-    for folder in map(Path, record["folders"]):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-    journal.unlink()
-    shutil.rmtree(root / JOURNALS / journal.stem, ignore_errors=True)
-    if not any((root / JOURNALS).iterdir()):
-        (root / JOURNALS).rmdir()
-    return len(restore) + len(going)
-
-
-def _is_as_made(path: Path, digest: str) -> bool:
-    """Return whether a file is as an apply made it; a symbolic link always is."""
-    if path.is_symlink():
-        return True
-    if not path.is_file():
-        return False
-    if _digest(path.read_bytes()) != digest:
-        _log.warning("%s: has been changed since it was written, and stays", path)
-        return False
-    return True
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardmine.data.formats.yolo import READ_BY_ULTRALYTICS
+from hardmine.data.formats.yolo_writing import READ_BY_ULTRALYTICS
 from hardmine.data.images import decode_image, usual_suffix
 from hardmine.errors import DataError
 from hardmine.types import F32, I64

@@ -2,7 +2,7 @@
 
 A missing label file says ``unreviewed``, an empty one ``verified_empty``; other states, and objects
 to ignore, live in a side file (see `image_states`). What lines of another length mean is judged over
-the whole set; that and ``data.yaml`` are in `yolo_config`.
+the whole set; that and ``data.yaml`` are in `yolo_config`. Whole sets are written by `yolo_writing`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-
-import yaml
 
 from hardmine.data.formats.image_files import (
     ImageFinder,
@@ -30,18 +28,12 @@ from hardmine.data.formats.image_files import (
 from hardmine.data.formats.image_states import (
     NO_MARK,
     Mark,
-    has_label_file,
-    mark_of,
     read_marks,
-    write_marks,
-    write_plain,
 )
 from hardmine.data.formats.label_format import (
-    ALL,
     Additions,
     LabelFiles,
     LabelPerImage,
-    LabelSet,
     NewImage,
     Reader,
     Remarks,
@@ -58,31 +50,19 @@ from hardmine.data.formats.label_validation import RawImage, RawSplit
 from hardmine.data.formats.yolo_config import (
     BOX,
     DARKNET,
-    ONLY_REPEATS,
     Columns,
     Keypoints,
     judge_columns,
     load_config,
     read_config,
 )
+from hardmine.data.formats.yolo_writing import warn_of_suffixes, write_yolo
 from hardmine.errors import DataError
 from hardmine.files import TextError, peek_text, read_lines, same_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import Dataset, ImageRecord, ImageState, Problem
+from hardmine.types import Dataset, ImageState, Problem
 
 _log = logging.getLogger(__name__)
-_REPEATED = (
-    "data.yaml names {folder} as {name} too, since other programs want both train and val: what is "
-    "measured there was trained on; split the data first (hardmine split DATA OUT --copy)"
-)
-_PASSED_OVER = (
-    "{count} images that end in {suffixes} are passed over by Ultralytics without a word; save them as "
-    ".jpg or .png"
-)
-READ_BY_ULTRALYTICS = frozenset(
-    (".bmp", ".dng", ".heic", ".jpeg", ".jpg", ".mpo", ".pfm", ".png", ".tif", ".tiff", ".webp")
-)
-"""Suffixes of the images that it reads (`IMG_FORMATS`, version 8.4)."""
 MAX_UNNAMED = 1000
 """Class numbers from here on are taken for an error where no list of names says otherwise."""
 
@@ -479,63 +459,6 @@ def _classes(root: Path, labels: Path) -> Mapping[int, str] | None:
     above = [home.parent] if home.name.lower() == "labels" else []
     found = (numbered_classes(folder) for folder in (root, home, *above))
     return next((names for names in found if names is not None), None)
-
-
-def warn_of_suffixes(names: Iterable[str]) -> list[str]:
-    """Return what to say of images whose suffix Ultralytics does not read, if there are any."""
-    suffixes = [Path(name).suffix.lower() for name in names]
-    unread = sorted(set(suffixes) - READ_BY_ULTRALYTICS)
-    if not unread:
-        return []
-    count = sum(suffix in unread for suffix in suffixes)
-    return [_PASSED_OVER.format(count=count, suffixes=", ".join(unread))]
-
-
-def write_yolo(labels: LabelSet, out: Path) -> Sequence[str]:
-    """Write label files beside ``out/images``, and a ``data.yaml`` that Ultralytics trains on.
-
-    The images of split ``train`` lie in ``out/images/train``; those of ``all`` in ``out/images``,
-    which the ``data.yaml`` then calls ``train``. Without ``path`` in it, its own folder counts, from
-    whatever folder a training is started. It must name ``train`` and ``val``: where there is no such
-    split, the name stands for another one's images, and ``only_repeats`` says so.
-
-    Returns:
-        What to say of it.
-    """
-    folders: dict[str, str] = {}
-    for name, dataset in labels.splits.items():
-        part = "" if name == ALL else name
-        images, folder = out / below_images(name), out / "labels" / part
-        marks: dict[str, Mark] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        for record in dataset.records:
-            if has_label_file(record):
-                path = folder / f"{stem_name(record.path, images)}.txt"
-                write_plain(path, "".join(_yolo_lines(record)))
-            ignored = frozenset(record.ignore.nonzero()[0].tolist())
-            marks[relative_name(record.path, images)] = mark_of(record, ignored)
-        write_marks(folder, marks)
-        folders["train" if name == ALL else name] = below_images(name)
-    config: dict[str, object] = {}
-    repeated = [name for name in ("train", "val") if name not in folders]
-    stand_in = folders[next(name for name in ("train", "val", "test") if name in folders)]
-    config |= dict.fromkeys(repeated, stand_in) | folders
-    if repeated:
-        config[ONLY_REPEATS] = repeated
-    config["names"] = dict(enumerate(labels.categories))
-    write_plain(out / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    names = (record.path.name for dataset in labels.splits.values() for record in dataset.records)
-    said = [_REPEATED.format(name=name, folder=stand_in) for name in repeated]
-    return [*said, *warn_of_suffixes(names)]
-
-
-def _yolo_lines(record: ImageRecord) -> list[str]:
-    lines: list[str] = []
-    for (x0, y0, x1, y1), label in zip(record.boxes.tolist(), record.labels.tolist(), strict=True):
-        cx, width = (x0 + x1) / 2 / record.width, (x1 - x0) / record.width
-        cy, height = (y0 + y1) / 2 / record.height, (y1 - y0) / record.height
-        lines.append(f"{label - 1} {cx:.10g} {cy:.10g} {width:.10g} {height:.10g}\n")
-    return lines
 
 
 READER = Reader(
