@@ -46,10 +46,11 @@ LONG = 3.0
 """A box is long from this ratio of its longer to its shorter side on."""
 WIDE, WIDEST, STRIDE = 2.0, 4.0, 32
 """The canvas takes the images' shape from the first ratio on, up to the second, in steps of px."""
+FROZEN_TO = "model.backbone.frozen_to="
 MANY_BOXES = 300
-"""From so many labelled boxes on, also of a single class, more of the backbone is trained."""
-FREER = {"ssdlite320_mobilenet_v2": "model.backbone.frozen_to=features.7"}
-"""By model: how it is frozen with many boxes or several classes, where that differs."""
+"""From so many labelled boxes of a single class on, more of the backbone is trained."""
+FREER = {"ssdlite320_mobilenet_v2": ("features.7", "features.10")}
+"""By model: how far it is frozen with several classes, and with many boxes of one, if not as usual."""
 CROWDED, OVERLAP = 0.05, 0.3
 """Data are crowded when so many of the boxes overlap another of their class by this IoU or more."""
 ENOUGH_NMS_IOU = 0.5
@@ -298,8 +299,10 @@ def _measured(labelled: list[ImageRecord]) -> list[ImageRecord]:
 def _freer_backbone(model: str, data: Dataset) -> tuple[str, ...]:
     """Return the setting that trains more of a model's backbone, with many boxes or several classes."""
     labels = np.concatenate([np.zeros(0, np.int64), *(r.labels[~r.ignore] for r in data.records)])
-    wanted = len(labels) >= MANY_BOXES or len(np.unique(labels)) > 1
-    return (FREER[model],) if model in FREER and wanted else ()
+    several = len(np.unique(labels)) > 1
+    if model not in FREER or not (several or len(labels) >= MANY_BOXES):
+        return ()
+    return (f"{FROZEN_TO}{FREER[model][0 if several else 1]}",)
 
 
 def _with_boxes(data: Dataset) -> list[ImageRecord]:
@@ -413,10 +416,12 @@ def _other_reasons(
 ) -> tuple[str, ...]:
     """Return why settings that are not for the priors' reach were chosen."""
     lines = []
-    if FREER.get(model) in settings:
-        why = f"{len(fit.classes)} classes are told apart"
-        if fit.boxes >= MANY_BOXES:
-            why = f"{fit.boxes} boxes are enough"
+    if any(each.startswith(FROZEN_TO) for each in settings):
+        several, enough = (
+            f"{len(fit.classes)} classes are told apart",
+            f"{fit.boxes} boxes are enough",
+        )
+        why = several if len(fit.classes) > 1 else enough
         lines.append(f"{why}: more of the backbone is trained")
     if KEEP_OVERLAPPING in settings:
         kept = KEEP_OVERLAPPING.rpartition("=")[2]
