@@ -241,38 +241,47 @@ def _smear(made: TrialSet, seed: int, longest: int) -> None:
 
 
 def _crowd(made: TrialSet, seed: int, longest: int) -> None:
-    """Crowds; each part of the set has raccoons and photographs of its own."""
+    """Crowds of cut-outs."""
     del longest
-    parts = split_dataset(load_dataset(DATA / "raccoon"), {"train": 0.7, "val": 0.3}, seed=seed)
-    photographs = _pick("negatives/pool", 1000, seed)
-    order = np.random.default_rng((seed, len(photographs))).permutation(len(photographs)).tolist()
-    shares = np.array_split([photographs[index] for index in order], [300, 400, 700])
-    for number, (name, size) in enumerate((("train", 115), ("val", 80))):
-        cut = CutOuts(raccoons_of(parts[name].records), shares[number].tolist())
-        shots = (draw_crowd(np.random.default_rng((seed, number, i)), cut) for i in range(size))
-        _write(made, name, CROWD_CLASSES, shots)
-    for number, (folder, size) in enumerate(((made.pool, POOL), (made.negatives, HELD_OUT)), 2):
-        cut = CutOuts((), shares[number].tolist())
-        rng = (np.random.default_rng((seed, number, index)) for index in range(size))
-        _save_all(folder, (draw_crowd(r, cut)[0] for r in rng))
+
+    def draw(rng: np.random.Generator, records: Sequence[ImageRecord], empty: list[Path]) -> Shot:
+        return draw_crowd(rng, CutOuts(raccoons_of(records), empty))
+
+    _composed(made, seed, [300, 400, 700], draw)
 
 
 def _tiles(made: TrialSet, seed: int, longest: int) -> None:
-    """Photographs of raccoons and others side by side; each part of the set has its own."""
+    """Photographs of raccoons and others side by side."""
     del longest
+    _composed(made, seed, [150, 250, 650], draw_tiles)
+
+
+def _composed(
+    made: TrialSet,
+    seed: int,
+    places: list[int],
+    draw: Callable[[np.random.Generator, Sequence[ImageRecord], list[Path]], Shot],
+) -> None:
+    """Write images made of photographs; each part of the set has raccoons and photographs of its own.
+
+    Args:
+        places: where the photographs without raccoons are divided among the parts.
+        draw: makes an image of labelled photographs (none for an empty image) and empty ones.
+    """
     parts = split_dataset(load_dataset(DATA / "raccoon"), {"train": 0.7, "val": 0.3}, seed=seed)
     photographs = _pick("negatives/pool", 1000, seed)
     order = np.random.default_rng((seed, len(photographs))).permutation(len(photographs)).tolist()
-    shares = np.array_split([photographs[index] for index in order], [150, 250, 650])
+    shares = np.array_split([photographs[index] for index in order], places)
+
+    def shots(number: int, size: int, records: Sequence[ImageRecord]) -> Iterator[Shot]:
+        for index in range(size):
+            rng = np.random.default_rng((seed, number, index))
+            yield draw(rng, records, shares[number].tolist())
+
     for number, (name, size) in enumerate((("train", 115), ("val", 80))):
-        records, empty = parts[name].records, shares[number].tolist()
-        rngs = (np.random.default_rng((seed, number, index)) for index in range(size))
-        shots = (draw_tiles(rng, records, empty) for rng in rngs)
-        _write(made, name, CROWD_CLASSES, shots)
+        _write(made, name, CROWD_CLASSES, shots(number, size, parts[name].records))
     for number, (folder, size) in enumerate(((made.pool, POOL), (made.negatives, HELD_OUT)), 2):
-        rngs = (np.random.default_rng((seed, number, index)) for index in range(size))
-        empty = shares[number].tolist()
-        _save_all(folder, (draw_tiles(rng, (), empty)[0] for rng in rngs))
+        _save_all(folder, (shot[0] for shot in shots(number, size, ())))
 
 
 def _write_drawn(

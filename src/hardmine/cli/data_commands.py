@@ -263,6 +263,18 @@ def _format_names() -> list[str]:
     return [row.name for row in WRITTEN]
 
 
+_To = Annotated[
+    LabelFormat,
+    typer.Option(
+        "--to",
+        metavar="FORMAT",
+        parser=_format,
+        autocompletion=_format_names,
+        help=f"The format to write: {_FORMATS}.".replace("`", ""),
+    ),
+]
+
+
 @expand_options
 def convert(
     data: options.Data,
@@ -270,16 +282,7 @@ def convert(
         Path, typer.Argument(metavar="OUT", help="The folder to write; it must be new or empty.")
     ],
     *,
-    to: Annotated[
-        LabelFormat,
-        typer.Option(
-            "--to",
-            metavar="FORMAT",
-            parser=_format,
-            autocompletion=_format_names,
-            help=f"The format to write: {_FORMATS}.".replace("`", ""),
-        ),
-    ],
+    to: _To,
     link: Annotated[
         bool, typer.Option("--link", help="Make hard links to the images instead of copies.")
     ] = False,

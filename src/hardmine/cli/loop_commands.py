@@ -172,17 +172,20 @@ class How(StrEnum):
     REFERENCE = "reference"
 
 
+_Decisions = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|STORE|FILE",
+        help="Where the decisions are: the folder of 'mine' or of 'loop', a pool.sqlite, or a "
+        "candidates.csv with verdicts; or a labelling program's file in that folder. With --undo it "
+        "is not read.",
+    ),
+]
+
+
 @expand_options
 def apply(
-    store: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN|STORE|FILE",
-            help="Where the decisions are: the folder of 'mine' or of 'loop', a pool.sqlite, or a "
-            "candidates.csv with verdicts; or a labelling program's file in that folder. With --undo it "
-            "is not read.",
-        ),
-    ],
+    store: _Decisions,
     data: options.Data,
     *,
     how: Annotated[

@@ -417,11 +417,9 @@ def _other_reasons(
     """Return why settings that are not for the priors' reach were chosen."""
     lines = []
     if any(each.startswith(FROZEN_TO) for each in settings):
-        several, enough = (
-            f"{len(fit.classes)} classes are told apart",
-            f"{fit.boxes} boxes are enough",
-        )
-        why = several if len(fit.classes) > 1 else enough
+        why = f"{fit.boxes} boxes are enough"
+        if len(fit.classes) > 1:
+            why = f"{len(fit.classes)} classes are told apart"
         lines.append(f"{why}: more of the backbone is trained")
     if KEEP_OVERLAPPING in settings:
         kept = KEEP_OVERLAPPING.rpartition("=")[2]

@@ -20,6 +20,7 @@ from typing import Any
 from hardmine.data.formats.image_files import list_images, pair_name, read_sizes, relative_name
 from hardmine.data.formats.label_format import (
     ALL,
+    SAID_BY_PERSONS,
     Fault,
     ImageLabels,
     LabelFiles,
@@ -33,7 +34,7 @@ from hardmine.data.formats.label_readers import OneFileSource, one_file_source
 from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, read_json, same_text, write_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import ImageRecord, ImageState
+from hardmine.types import ImageRecord
 
 EMPTY_LIST = (
     "an empty list of labels counts as looked at and empty; FiftyOne also writes it for images that "
@@ -143,5 +144,5 @@ WRITER = Writer(
     write_fiftyone,
     lambda split: "data" if split == ALL else f"{split}/data",
     any_split=True,
-    states=frozenset({ImageState.LABELLED, ImageState.VERIFIED_EMPTY, ImageState.UNREVIEWED}),
+    states=SAID_BY_PERSONS,
 )

@@ -158,6 +158,10 @@ class LabelSet:
                 yield box, self.categories[label - 1], score
 
 
+SAID_BY_PERSONS = frozenset({ImageState.LABELLED, ImageState.VERIFIED_EMPTY, ImageState.UNREVIEWED})
+"""The states that a labelling program can hold which tells an empty image from one not looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Writer:
     """How data are written in one format.

@@ -23,6 +23,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from hardmine.data.formats.label_format import (
     ALL,
+    SAID_BY_PERSONS,
     Box,
     Fault,
     ImageLabels,
@@ -40,7 +41,7 @@ from hardmine.data.images import has_picture_name
 from hardmine.errors import MALFORMED, DataError
 from hardmine.files import peek_text, read_json, write_text
 from hardmine.finding_kinds import FindingKind
-from hardmine.types import ImageRecord, ImageState
+from hardmine.types import ImageRecord
 
 _TASKS = re.compile(
     r'"(annotations|predictions|rectanglelabels)"\s*:\s*\[|"data"\s*:\s*\{|"annotation_id"\s*:'
@@ -226,5 +227,5 @@ WRITER = Writer(
     write_label_studio,
     lambda split: "images",
     any_split=True,
-    states=frozenset({ImageState.LABELLED, ImageState.VERIFIED_EMPTY, ImageState.UNREVIEWED}),
+    states=SAID_BY_PERSONS,
 )
