@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def test_a_part_that_fails_or_has_no_time_is_recorded_and_the_next_one_goes_on(
 
 
 @pytest.mark.slow
-def test_the_quick_ablation_runs_to_its_end(capsys) -> None:
+def test_the_quick_ablation_runs_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert import_module("benchmarks.ablation").main(["--quick"]) == 0
     out = capsys.readouterr().out
     for variant in (
