@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import codecs
 import errno
+import fcntl
 import json
+import logging
 import os
 import re
 import sqlite3
@@ -29,6 +31,8 @@ from typing import Any
 import yaml
 
 from hardmine.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -140,6 +144,33 @@ def _free_space(where: Path) -> int:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return disk_usage(folder).free
+
+
+@contextmanager
+def alone(folder: Path, busy: str) -> Iterator[None]:
+    """Keep other processes that ask for the same out of ``folder`` meanwhile; it ends with the process.
+
+    Args:
+        folder: one that does not exist, or lies on a disk without locks, keeps nobody out.
+        busy: the rest of the message, such as "another apply is changing this data set".
+
+    Raises:
+        DataError: another process is at work there.
+    """
+    if not folder.is_dir():
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{folder}: {busy}") from None
+        except OSError:  # a network disk that has no locks
+            _log.debug("%s: cannot be locked", folder)
+        yield
+    finally:
+        os.close(handle)
 
 
 _MARKS = (

@@ -101,6 +101,21 @@ def test_a_finished_run_is_not_repeated(
     assert seen == []
 
 
+def test_a_second_training_does_not_write_over_the_first(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    refused: list[int] = []
+
+    def meanwhile(where: Progress) -> None:
+        with pytest.raises(DataError, match="another training is writing to this folder"):
+            fit(squares, tiny_recipe, tmp_path, steps=3, resume=where.step > 1)
+        refused.append(where.step)
+
+    fit(squares, tiny_recipe, tmp_path, steps=3, save_every=1, progress=meanwhile)
+    assert refused == [1, 2, 3]
+    fit(squares, tiny_recipe, tmp_path, steps=3, resume=True)  # the folder is free again
+
+
 def test_another_seed_gives_other_weights(
     squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -35,12 +35,12 @@ from hardmine.data.splits.near_duplicates import (
     perceptual_hash,
 )
 from hardmine.errors import DataError
-from hardmine.files import plain_name, write_bytes
+from hardmine.files import alone, plain_name, write_bytes
 from hardmine.inference.image_loading import path_of, read_item
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
 from hardmine.review.apply_journal import (
-    alone,
+    BUSY,
     begin_journal,
     digest_of,
     end_journal,
@@ -189,7 +189,7 @@ def apply_decisions(
     root = root_of(Path(data))
     if dry_run:
         return _apply(root, store, data, how, images, dry_run=True)
-    with alone(root):
+    with alone(root, BUSY):
         take_back_unfinished(root)
         return _apply(root, store, data, how, images, dry_run=False)
 

@@ -6,23 +6,23 @@ every file that is changed. It is written before anything else and marked as don
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hardmine.data.formats.image_files import JOURNALS
 from hardmine.data.formats.label_format import Additions
 from hardmine.errors import DataError
-from hardmine.files import write_bytes, write_json
+from hardmine.files import alone, write_bytes, write_json
 
 _log = logging.getLogger(__name__)
+BUSY = "another apply is changing this data set; wait until it is done"
+"""What a second apply is told: it would take back what the first has not finished."""
 
 
 def undo_apply(data: Path | str, *, dry_run: bool = False) -> int:
@@ -59,38 +59,13 @@ def undo_apply(data: Path | str, *, dry_run: bool = False) -> int:
         )
     if dry_run:
         return take_back(root, journals[-1], dry_run=True)
-    with alone(root):
+    with alone(root, BUSY):
         return take_back(root, journals[-1])
 
 
 def root_of(data: Path) -> Path:
     """Return the folder in which the journals of a data set lie, which is named by folder or file."""
     return data.resolve() if data.is_dir() else data.resolve().parent
-
-
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Keep other processes off the data set meanwhile: they would take back what is unfinished.
-
-    Raises:
-        DataError: another process is at work.
-    """
-    if not root.is_dir():
-        yield  # what is wrong is said where the data are read
-        return
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"{root}: another apply is changing this data set; wait until it is done"
-            ) from None
-        except OSError:  # a network disk that has no locks
-            _log.debug("%s: cannot be locked", root)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _journals(root: Path) -> list[Path]:

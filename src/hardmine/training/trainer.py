@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from hardmine.device import process_count
 from hardmine.errors import ConfigError, DataError
+from hardmine.files import alone
 from hardmine.models.ssd import Network
 from hardmine.option_fields import takes_options
 from hardmine.recipes.recipe import Recipe
@@ -80,15 +82,38 @@ def fit(
 
     Raises:
         ConfigError: no such device, or fewer images in a batch than processes.
-        DataError: no usable image, an image that cannot be read, or a loss that is not finite.
+        DataError: no usable image, an image that cannot be read, a loss that is not finite, or another
+            training at work in ``out``.
         CheckpointError: weights that do not fit, or a state of another run.
     """
     how = options or FitSettings()
     run, loader = _prepare(dataset, recipe, out, how)
-    restored = how.resume and run.restore()
-    run.hold_same_step()
-    if restored and run.step == run.total:
-        return run.checkpoint
+    with _alone_in(run):
+        restored = how.resume and run.restore()
+        run.hold_same_step()
+        if not (restored and run.step == run.total):
+            _train(run, loader, how, validate, progress)
+    return run.checkpoint
+
+
+def _alone_in(run: Run) -> AbstractContextManager[None]:
+    """Keep other trainings out of a run's folder: each would write over what the other has saved."""
+    if not run.accelerator.is_main_process:
+        return nullcontext()
+    run.out.mkdir(parents=True, exist_ok=True)
+    return alone(
+        run.out, "another training is writing to this folder; wait for it, or use another one"
+    )
+
+
+def _train(
+    run: Run,
+    loader: BatchLoader,
+    how: FitSettings,
+    validate: Callable[[Network], float] | None,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """Do the steps that are left, and save, validate and report meanwhile."""
     every = how.validate_every or run.total
     clock = time.monotonic()
     for step in train_steps(run, loader):
@@ -98,13 +123,12 @@ def fit(
             if step % how.save_every == 0 or step == run.total:
                 run.save()
             if progress is not None:
-                rate = recipe.batch.size / max(1e-9, time.monotonic() - clock)
+                rate = run.recipe.batch.size / max(1e-9, time.monotonic() - clock)
                 progress(Progress(step, run.total, run.journal.last_loss, rate))
         clock = time.monotonic()
     run.accelerator.wait_for_everyone()
     for tracker in run.accelerator.trackers:  # end_training() would end the process group too
         tracker.finish()
-    return run.checkpoint
 
 
 def _prepare(
