@@ -724,6 +724,23 @@ def test_boxes_of_voc_are_whole_pixels_where_all_others_are(
     assert f"<xmax>{wanted}</xmax>" in text
 
 
+def test_what_is_added_to_train_of_voc_is_in_trainval_too(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path
+) -> None:
+    data = write_voc(splits, tmp_path / "data")
+    train, val, both = (
+        data / "ImageSets" / "Main" / f"{name}.txt" for name in ("train", "val", "trainval")
+    )
+    both.write_text(train.read_text() + val.read_text())
+    before, old_val = both.read_text(), val.read_text()
+    result = apply_decisions(store, data)
+    added = [Path(name).stem for name in (*result.empty, *result.labelled)]
+    assert both.read_text() == before + "".join(f"{stem}\n" for stem in added)
+    assert val.read_text() == old_val
+    undo_apply(data)
+    assert both.read_text() == before
+
+
 def test_boxes_among_masks_of_coco_have_one(
     splits: dict[str, Dataset], store: Path, tmp_path: Path
 ) -> None:

@@ -225,8 +225,9 @@ WRITER = Writer(write_voc, lambda split: "JPEGImages")
 def append_voc(source: PerImageSource, split: Dataset, images: Sequence[NewImage]) -> Additions:
     """Add images with an XML file each, one without objects for a negative, and list them.
 
-    Where all boxes of the split are whole pixels, those that are added are rounded to them, since many
-    readers of this format take no others.
+    An image of ``train.txt`` is listed in ``trainval.txt`` too, where that is. Where all boxes of the
+    split are whole pixels, those that are added are rounded to them, since many readers of this format
+    take no others.
     """
     whole = all(bool((record.boxes % 1 == 0).all()) for record in split.records)
     found = Additions()
@@ -243,8 +244,15 @@ def append_voc(source: PerImageSource, split: Dataset, images: Sequence[NewImage
         found.new_files[source.labels / f"{image.stem}.xml"] = _voc_xml(record, classes)
     if source.list_file is not None:
         names = [image.stem for image in images]
-        found.edits[source.list_file] = with_lines(source.list_file, names)
+        for lines in (source.list_file, *_lists_around(source.list_file)):
+            found.edits[lines] = with_lines(lines, names)
     return found
+
+
+def _lists_around(part: Path) -> Sequence[Path]:
+    """Return ``trainval.txt`` beside the list of a part of it; many programs train on that one."""
+    both = part.with_name("trainval.txt")
+    return (both,) if part.stem in ("train", "val") and both.is_file() else ()
 
 
 APPENDER = append_voc
