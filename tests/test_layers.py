@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors finding_kinds types detections tensors boxes numpy_boxes files device "
-        "option_fields",
+        "option_fields plurals",
         "data models",
         "augment losses",
         "recipes",

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.finding_kinds import FindingKind
+from hardmine.plurals import counted
 
 if TYPE_CHECKING:
     from hardmine.conversions import Conversion
@@ -425,14 +426,14 @@ class Dataset:
         objects = ", ".join(f"{name} {count}" for name, count in classes.items())
         total = sum(classes.values())
         parts = [
-            f"{len(self)} images" + (f" ({states})" if states else ""),
-            f"{total} objects ({objects})" if total else "no objects",
+            counted(len(self), "image") + (f" ({states})" if states else ""),
+            f"{counted(total, 'object')} ({objects})" if total else "no objects",
         ]
         ignored = sum(int(record.ignore.sum()) for record in self.records)
         if ignored:
-            parts.append(f"{ignored} boxes to be ignored")
+            parts.append(f"{counted(ignored, 'box', 'boxes')} to be ignored")
         if self.problems:
-            parts.append(f"{len(self.problems)} problems")
+            parts.append(counted(len(self.problems), "problem"))
         return f"Dataset({self.root.name or self.root}: {', '.join(parts)})"
 
     def _repr_html_(self) -> str:

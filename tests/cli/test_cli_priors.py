@@ -121,4 +121,4 @@ def test_mistakes_are_one_line(cli: Cli, planks: Path, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(empty / "a.jpg")
     (empty / "a.xml").write_text("<annotation><filename>a.jpg</filename></annotation>")
     code, _, err = cli("priors coverage", empty, "--model small160")
-    assert code == 1 and err == f"hardmine: {empty}: no labelled box in 1 images\n"
+    assert code == 1 and err == f"hardmine: {empty}: no labelled box in 1 image\n"

@@ -179,8 +179,8 @@ def test_images_that_ultralytics_does_not_read_are_counted(tmp_path: Path) -> No
     names = ("a.gif", "b.jfif", "c.jpg", "d.gif")
     records = tuple(record(put_image(tmp_path / n), ImageState.VERIFIED_EMPTY, []) for n in names)
     remarks = convert(Dataset(("cat",), records, tmp_path), tmp_path / "out", "yolo").remarks
-    (said,) = (line for line in remarks if "passed over" in line)
-    assert said.startswith("3 images that end in .gif, .jfif are passed over by Ultralytics")
+    (said,) = (line for line in remarks if "passes over" in line)
+    assert said.startswith("Ultralytics passes over 3 images ending in .gif, .jfif")
 
 
 @pytest.mark.parametrize("to", ["yolo", "voc", "labelme", "kitti"])

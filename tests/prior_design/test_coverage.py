@@ -116,7 +116,7 @@ def test_boxes_go_through_the_resize_and_ignored_ones_stay_out(tmp_path: Path) -
     boxes = boxes_on_canvas(dataset, Resize(100, 100))
     assert boxes.boxes.tolist() == [[10, 10, 30, 30]]  # x · 100/200, y · 100/100
     assert (boxes.image.tolist(), boxes.size_class.tolist()) == ([1], [0])
-    with pytest.raises(DataError, match="no labelled box in 1 images"):
+    with pytest.raises(DataError, match="no labelled box in 1 image"):
         boxes_on_canvas(dataset.subset([0]), Resize(100, 100))
 
 

@@ -614,7 +614,7 @@ def test_the_command(
     data = write_yolo(splits, tmp_path / "data")
     assert run(["apply", str(store.parent), str(data), "--dry-run"]) == 0
     out, err = capsys.readouterr()
-    assert "2 verified negatives and 1 labelled images would be added" in out
+    assert "2 verified negatives and 1 labelled image would be added" in out
     assert "near-copy of an image of val" in err
     assert run(["apply", str(store), str(data), "--how", "link"]) == 0
     capsys.readouterr()
@@ -668,7 +668,7 @@ def test_images_get_names_that_other_programs_read(
         store.add_decisions(found)
     result = apply_decisions(tmp_path / "pool.sqlite", write_yolo(splits, tmp_path / "data"))
     assert [Path(name).suffix for name in result.empty] == [".jpg", ".ppm"]
-    assert "1 images that end in .ppm are passed over by Ultralytics" in caplog.text
+    assert "Ultralytics passes over 1 image ending in .ppm" in caplog.text
 
 
 def added_lines(data: Path, result: ApplyResult) -> list[str]:

@@ -14,6 +14,7 @@ from hardmine.cli.main import run as run_command
 from hardmine.data.convert import convert
 from hardmine.errors import DataError
 from hardmine.mining.pool_store import PoolStore
+from hardmine.plurals import counted
 from hardmine.review.labelling_files import is_labelling_file
 from hardmine.review.run_review import open_listed
 from hardmine.review.verdicts import Said, read_verdicts, store_verdicts
@@ -154,7 +155,7 @@ def test_boxes_of_unknown_origin_in_cvat_s_form_are_said(
     bare = shape("auto").replace(' source="auto"', "")
     found = read(tmp_path, cvat("", bare, shape("manual")), known, "said.xml")
     assert verdicts(found) == {"b.jpg": HOLDS, "c.jpg": HOLDS}
-    assert "does not say of 1 images whether a person or a model drew" in caplog.text
+    assert "does not say of 1 image whether a person or a model drew" in caplog.text
 
 
 def test_an_image_with_a_point_holds_an_object_and_has_no_boxes(
@@ -172,7 +173,7 @@ def test_fiftyone_labels_tell_null_from_an_empty_list(
     labels = {"a": [], "b": None, "c": [mine], "d": [mine | {"confidence": 0.9}]}
     found = read(tmp_path, {"classes": ["cat"], "labels": labels}, known)
     assert verdicts(found) == {"a.jpg": EMPTY, "c.jpg": HOLDS}
-    assert "1 images: an empty list of labels counts as looked at" in caplog.text
+    assert "1 image: an empty list of labels counts as looked at" in caplog.text
     assert np.allclose(found["c.jpg"].boxes[0].box, CAT[0].box)
 
 
@@ -222,7 +223,7 @@ def test_coco_leaves_images_without_annotations_undecided_and_says_so(
     found = read(tmp_path, file, known)
     assert verdicts(found) == {"b.jpg": HOLDS, "c.jpg": EMPTY}
     assert found["b.jpg"].boxes == CAT
-    assert "1 images without annotations stay undecided: COCO cannot say" in caplog.text
+    assert "1 image without annotations stays undecided: COCO cannot say" in caplog.text
     file["annotations"].append(file["annotations"][0] | {"id": 3, "iscrowd": 1})
     assert read(tmp_path, file, known)["b.jpg"][::2] == (HOLDS, ())
 
@@ -385,7 +386,7 @@ def test_apply_takes_the_file_in_the_folder_of_the_run_and_nowhere_else(
     file.write_text(json.dumps([task("pic-000.jpg", {"result": []})]))
     assert is_labelling_file(file) and not is_labelling_file(run / "candidates.json")
     assert run_command(["apply", str(file), str(data), "--dry-run"]) == 0
-    assert "1 verified negatives and 0 labelled images would be added" in capfd.readouterr().out
+    assert "1 verified negative and 0 labelled images would be added" in capfd.readouterr().out
     lost = tmp_path / "export.json"
     lost.write_text(file.read_text())
     assert run_command(["apply", str(lost), str(data), "--dry-run"]) == 1
@@ -445,7 +446,7 @@ def test_the_command_takes_the_file_of_every_program(
     assert run_command(["apply", str(run / name), str(data), "--dry-run"]) == 0
     said = capfd.readouterr()
     held = 0 if program == "Roboflow" else 1
-    line = f"{empty} verified negatives and {held} labelled images would be added"
+    line = f"{counted(empty, 'verified negative')} and {counted(held, 'labelled image')} would be added"
     assert line in said.out, said.out + said.err
 
 

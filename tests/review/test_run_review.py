@@ -91,7 +91,7 @@ def test_the_command_exports_what_is_left_to_label(
     out = tmp_path / "out"
     words = ["review", str(run), "--export", "labelstudio", "--out", str(out)]
     assert run_command(words) == 0
-    assert "1 images to label, 2 predictions" in capfd.readouterr().out
+    assert "1 image to label, 2 predictions" in capfd.readouterr().out
     assert any(out.iterdir())
     assert run_command(words) == 1
     assert run_command(["review", str(run), "--export", "labelstudio"]) == 2

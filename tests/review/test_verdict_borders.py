@@ -103,7 +103,7 @@ def test_an_image_that_is_called_empty_and_has_a_person_s_box_is_unsure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: Any, suffix: str
 ) -> None:
     assert read(tmp_path, content, "a.png", suffix=suffix) == {"a.png": (UNSURE, ())}
-    assert "1 images are called empty, though a person drew objects" in caplog.text
+    assert "1 image is called empty, though a person drew objects" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_boxes_of_an_image_of_another_size_are_scaled_or_left_out(
 ) -> None:
     found = read(tmp_path, cvat(shape("manual"), size), "a.png", suffix=".xml")
     assert found == {"a.png": (HOLDS, boxes)}
-    assert ("the boxes of 1 images are left out" in caplog.text) is (not boxes)
+    assert ("the boxes of 1 image are left out" in caplog.text) is (not boxes)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_what_the_page_changed_after_the_file_was_taken_in_holds(
         store.add_decisions([said("a", Verdict.IGNORE, "ann")])
         assert store_verdicts(store, {"a": Said(Verdict.EMPTY, "v.csv:2")}, "v.csv", "m") == 0
         assert store.decisions()["a"].verdict is Verdict.IGNORE
-    assert "v.csv: 1 verdicts were changed on the page: a (ignore, ann)" in caplog.text
+    assert "v.csv: 1 verdict was changed on the page: a (ignore, ann)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_list_of_a_moved_run_or_of_an_earlier_mining_is_the_same_list(
         assert store.decisions()["a"].verdict is Verdict.IGNORE
         with pytest.raises(DataError, match="is empty here, and ann said ignore"):
             store_verdicts(store, verdict, "/run/another.csv", "m")
-    assert "1 verdicts were changed on the page" in caplog.text
+    assert "1 verdict was changed on the page" in caplog.text
 
 
 def test_a_later_file_counts_against_an_earlier_one(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_what_check_calls_an_error_is_refused_or_mended(
         start(path, val, tmp_path, pools)
     data = reached.value.data
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    words = ("problems, the first", "cannot be read and are left out", "differ in size")
+    words = ("the first: ", "cannot be read and are left out", "differ in size")
     assert any(part in line for part in words for line in said)
     first = [record for record in data.records if record.path.stem == "0"]
     if kind is Kind.BOXES_UNTURNED:
@@ -263,7 +263,7 @@ def test_the_same_files_and_near_copies_are_said(tmp_path: Path) -> None:
     found = load_train_val(path, path, Steps(tmp_path / "run"), seed=0)
     assert isinstance(found.val, Dataset)
     assert describe_leaks(found.leaks) == [
-        "8 validation images are trained on as well; they stay in use"
+        "8 validation images are trained on as well; still in use"
     ]
 
 

@@ -294,11 +294,11 @@ def test_files_that_are_validated_and_trained_on_are_counted_once(
     assert "3 of 3 validation images are trained on as well" in caplog.text
     assert "near-duplicates" not in caplog.text
     assert describe_leaks(both.leaks) == [
-        "3 validation images are trained on as well; they stay in use"
+        "3 validation images are trained on as well; still in use"
     ]
     assert describe_leaks([("a", "b"), ("c", "c")]) == [
         "a (trained on) and b (validation) are near-duplicates; both stay in use",
-        "1 validation images are trained on as well; they stay in use",
+        "1 validation image is trained on as well; still in use",
     ]
     assert describe_leaks([]) == []
 

@@ -21,6 +21,7 @@ from hardmine.device import process_index
 from hardmine.errors import NOTICE, ConfigError, GateError, HardmineError, did_you_mean
 from hardmine.finding_kinds import FindingKind
 from hardmine.option_fields import option
+from hardmine.plurals import counted
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -499,9 +500,9 @@ def show_mining(
         )
     more = len(result.candidates) - len(shown)
     number = len(result.candidates)
-    handed_out = f"{number} image{'' if number == 1 else 's'} handed out"
+    handed_out = f"{counted(number, 'image')} handed out"
     handed_out += f" ({more} more than shown)" if more else ""
-    copies = "1 copy" if len(result.leaks) == 1 else f"{len(result.leaks)} copies"
+    copies = counted(len(result.leaks), "copy", "copies")
     passed_over = [p for p in result.problems if p.kind == FindingKind.FILES_PASSED_OVER]
     unreadable = [p for p in result.problems if p.kind != FindingKind.FILES_PASSED_OVER]
     console.result(

@@ -16,6 +16,7 @@ from hardmine.data.data_options import InspectOptions, Pictures, SplitOptions
 from hardmine.data.formats.format_table import WRITTEN, LabelFormat, written_format
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.option_fields import option
+from hardmine.plurals import counted
 from hardmine.workflows.train_options import CheckOptions, DataOptions, RecipeOptions
 
 if TYPE_CHECKING:
@@ -109,16 +110,17 @@ def show_check(console: Console, result: CheckResult) -> None:
         done = result.repair.conversion
         images = sum(done.images.values())
         console.result(
-            f"repaired copy: {done.out}: {images} images, {done.boxes} boxes "
+            f"repaired copy: {done.out}: {counted(images, 'image')}, "
+            f"{counted(done.boxes, 'box', 'boxes')} "
             f"({done.ignored_boxes} ignored); "
-            f"{_count(len(result.repair.changes), 'change')}, listed in {done.out / 'changes.csv'}"
+            f"{counted(len(result.repair.changes), 'change')}, listed in {done.out / 'changes.csv'}"
         )
 
 
 def _show_sizes(console: Console, split: str, mixture: SizeMixture) -> None:
     common = ", ".join(f"{w} x {h} ({number})" for w, h, number in mixture.common)
     console.result(
-        f"\n{split}: {_count(mixture.distinct, 'image size')}, most often {common}; "
+        f"\n{split}: {counted(mixture.distinct, 'image size')}, most often {common}; "
         f"{mixture.landscape:.0%} landscape, {mixture.portrait:.0%} portrait"
     )
     console.table(
@@ -168,14 +170,10 @@ def _judge(result: CheckResult, data: str, strict: bool) -> None:
     errors = result.report.count(Severity.ERROR)
     warnings = result.report.count(Severity.WARNING)
     if strict and errors + warnings:
-        both = f"{_count(errors, 'error')} and {_count(warnings, 'warning')}"
+        both = f"{counted(errors, 'error')} and {counted(warnings, 'warning')}"
         raise GateError(f"{data}: {both}, wanted none")
     if errors:
-        raise DataError(f"{data}: {_count(errors, 'error')} (see the report above)")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+        raise DataError(f"{data}: {counted(errors, 'error')} (see the report above)")
 
 
 _Image = Annotated[
@@ -312,7 +310,8 @@ def convert(
     if to.for_labelling and tile is None:
         done = hand_over(data, out, to.name, link=link, **reading.keywords())
         console.result(
-            f"{done.out}: {done.num_images} images, {done.annotated_boxes} boxes as annotations, "
+            f"{done.out}: {counted(done.num_images, 'image')}, "
+            f"{counted(done.annotated_boxes, 'box', 'boxes')} as annotations, "
             f"{done.predicted_boxes} as predictions"
         )
     else:
@@ -320,10 +319,12 @@ def convert(
         done = convert_splits(splits, out, to.name, link=link, tile=tile)
         images_of = ", ".join(f"{number} {name}" for name, number in done.images.items())
         console.result(
-            f"{done.out}: images {images_of}; {done.boxes} boxes ({done.ignored_boxes} ignored)"
+            f"{done.out}: images {images_of}; {counted(done.boxes, 'box', 'boxes')} "
+            f"({done.ignored_boxes} ignored)"
         )
     if done.renamed:
-        console.note(f"{done.renamed} images got a new name, because their name was taken")
+        images = counted(done.renamed, "image")
+        console.note(f"{images} got a new name, because the name was taken")
     for remark in done.remarks:
         console.note(f"note: {remark}")
 
@@ -389,13 +390,14 @@ def split(
         **reading.keywords(),
     )
     _show_parts(console, result.splits)
-    console.result(f"{out}: {result.num_groups} groups by {result.how}")
+    console.result(f"{out}: {counted(result.num_groups, 'group')} by {result.how}")
     if result.left_out:
         console.result(
-            f"{len(result.left_out)} images between neighbours are left out; left_out.txt lists them"
+            f"{counted(len(result.left_out), 'image')} between neighbours left out, listed in "
+            "left_out.txt"
         )
     if result.straddling:
-        console.note(f"{result.straddling} pairs of near-duplicates are in different parts")
+        console.note(f"{counted(result.straddling, 'pair')} of near-duplicates in different parts")
     if whole.pictures == "none":
         console.note(f"the files name images below {data}: use them with --images")
 

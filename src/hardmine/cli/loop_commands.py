@@ -14,6 +14,7 @@ from hardmine.cli.option_flags import expand_options
 from hardmine.loop.loop_options import LoopOptions, read_arms
 from hardmine.mining.mine_options import MineOptions
 from hardmine.option_fields import Given
+from hardmine.plurals import counted
 from hardmine.review.review_options import ReviewOptions
 from hardmine.workflows.train_options import DetectorOptions
 
@@ -161,7 +162,9 @@ def review(
         return
     given = export_to_label(target, choices.out, choices.export)
     images, boxes = given.num_images, given.predicted_boxes
-    console.result(f"{given.out}: {images} images to label, {boxes} predictions")
+    console.result(
+        f"{given.out}: {counted(images, 'image')} to label, {counted(boxes, 'prediction')}"
+    )
 
 
 class How(StrEnum):
@@ -221,7 +224,9 @@ def apply(
     console = talk.console()
     if undo:
         count = undo_apply(data, dry_run=dry_run)
-        console.result(f"{data}: {count} files {'would be ' * dry_run}removed or restored")
+        console.result(
+            f"{data}: {counted(count, 'file')} {'would be ' * dry_run}removed or restored"
+        )
         return
     if not store.exists():
         raise typer.BadParameter(

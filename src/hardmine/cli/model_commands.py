@@ -15,6 +15,7 @@ from hardmine.cli.option_flags import expand_options, pool_spec, pool_specs
 from hardmine.errors import DataError, GateError
 from hardmine.finding_kinds import FindingKind
 from hardmine.option_fields import Given
+from hardmine.plurals import counted
 from hardmine.workflows.train_options import (
     AgreementOptions,
     DetectorOptions,
@@ -253,9 +254,8 @@ def _report(console: Console, problems: Sequence[Problem]) -> None:
     for problem in problems:
         console.note(f"unreadable: {problem}" if problem in unreadable else str(problem))
     if unreadable:
-        number = len(unreadable)
         raise DataError(
-            f"{number} image{'' if number == 1 else 's'} could not be read (the first: "
+            f"{counted(len(unreadable), 'image')} could not be read (the first: "
             f"{unreadable[0]}); all others are done"
         )
 

@@ -29,6 +29,7 @@ from hardmine.evaluation.paired import paired_difference_over_seeds, paired_rati
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_text
 from hardmine.option_fields import plain
+from hardmine.plurals import counted
 from hardmine.reports.html_page import draw_chart, render_page, series_color
 from hardmine.types import Dataset
 
@@ -351,9 +352,9 @@ def statements_of(summaries: Sequence[VariantSummary]) -> list[str]:
     first, seeds = summaries[0], _seeds_compared(summaries)
     said = []
     if seeds < ENOUGH_SEEDS:
-        count = "1 seed" if seeds == 1 else f"{seeds} seeds"
         said.append(
-            f"{count} only: the intervals cover the choice of images, not the luck of a training; "
+            f"{counted(seeds, 'seed')} only: the intervals cover the choice of images, not the luck "
+            "of a training; "
             f"{ENOUGH_SEEDS} or more seeds are needed for a claim."
         )
     said += _too_short(summaries)

@@ -16,6 +16,7 @@ from hardmine.data.formats.label_format import ALL, SPLITS, LabelSet
 from hardmine.data.quality.usable_data import load_usable
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import clear_disk_errors, write_json
+from hardmine.plurals import counted
 from hardmine.types import F32, Dataset, ImageRecord, ImageState
 
 TILES = ".tiles"
@@ -130,7 +131,7 @@ def _lost(boxes: int, tiles: Tiles) -> list[str]:
     """Say how many objects are lost because no tile holds half of them."""
     if not boxes:
         return []
-    ones = "1 object is" if boxes == 1 else f"{boxes} objects are"
+    ones = counted(boxes, "object is", "objects are")
     return [f"{ones} too large for tiles of {tiles.size} px: no tile holds half, so all ignore it"]
 
 
@@ -159,9 +160,7 @@ def _lost_boxes(row: LabelFormat, labels: LabelSet) -> list[str]:
     looked_at = [r for r in _unscored(labels) if r.state.is_looked_at]
     ignored = sum(int(record.ignore.sum()) for record in looked_at)
     alone = sum(not labels.is_said(record) for record in looked_at)
-    images = (
-        "1 image with no other box is" if alone == 1 else f"{alone} images with no other box are"
-    )
+    images = counted(alone, "image with no other box is", "images with no other box are")
     said = []
     if ignored:
         rest = f"; read from there, {images} 'unreviewed'" if alone else ""

@@ -44,6 +44,7 @@ from hardmine.data.formats.label_validation import (
 from hardmine.data.images import picture_suffixes
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
+from hardmine.plurals import counted
 from hardmine.types import Dataset, ImageState, Problem
 
 __all__ = [
@@ -199,7 +200,10 @@ def report_loaded(name: str, dataset: Dataset, raw: RawSplit) -> None:
         )
     if dataset.problems:
         logger.warning(
-            "%s: %d problems, the first: %s", name, len(dataset.problems), dataset.problems[0]
+            "%s: %s, the first: %s",
+            name,
+            counted(len(dataset.problems), "problem"),
+            dataset.problems[0],
         )
 
 
@@ -256,7 +260,7 @@ def passed_over(data: Path | str, raws: Mapping[str, RawSplit]) -> list[Problem]
     ]
     problems = looked.problems()
     if left:
-        reason = _counted(len(left), "image is in no split", "images are in no split")
+        reason = _the_first(len(left), "image is in no split", "images are in no split")
         name = relative_name(left[0], folder)
         problems.append(Problem(FindingKind.IMAGES_NOT_READ, name, -1, reason))
     stems = {Path(problem.file).stem for raw in raws.values() for problem in raw.problems}
@@ -266,14 +270,14 @@ def passed_over(data: Path | str, raws: Mapping[str, RawSplit]) -> list[Problem]
             f"file looks like {kind} labels and is",
             f"files look like {kind} labels and are",
         )
-        reason = _counted(len(files), f"{one} not read", f"{many} not read")
+        reason = _the_first(len(files), f"{one} not read", f"{many} not read")
         name = relative_name(files[0], folder)
         problems.append(Problem(FindingKind.LABELS_NOT_READ, name, -1, reason))
     return problems
 
 
-def _counted(number: int, one: str, many: str) -> str:
-    return f"1 {one}" if number == 1 else f"{number} {many} (here the first)"
+def _the_first(number: int, one: str, many: str) -> str:
+    return counted(number, one, f"{many} (here the first)")
 
 
 def names_alike(raws: Mapping[str, RawSplit]) -> list[Problem]:
@@ -363,7 +367,7 @@ def find_sources(path: Path, images: Path | None = None) -> Sources:
     if not found:
         number = len(list_images(path))
         raise DataError(
-            f"{path}: no labelled data recognised ({number} images below it){_why_none(path)}"
+            f"{path}: no labelled data recognised ({counted(number, 'image')} below it){_why_none(path)}"
             f"{_UNLABELLED if number else ''}; looked for {looked_for()}"
         )
     order = [*SPLITS, ALL, *found]

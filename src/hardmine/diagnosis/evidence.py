@@ -27,6 +27,7 @@ from hardmine.diagnosis.probe import (
 from hardmine.errors import DataError
 from hardmine.files import read_json
 from hardmine.models.ssd import SSD
+from hardmine.plurals import counted
 from hardmine.prior_design.coverage import Coverage, boxes_on_canvas, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.checkpoint import (
@@ -261,8 +262,9 @@ def _read_telemetry(run: Path, recipe: Recipe) -> tuple[tuple[Row, ...], list[st
     if missing:
         return (), [f"telemetry.csv has no column {', '.join(missing)}, {unseen}."]
     if len(rows) < 4:
-        count = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
-        return rows, [f"telemetry.csv has {count}, too few for a course over time."]
+        return rows, [
+            f"telemetry.csv has {counted(len(rows), 'row')}, too few for a course over time."
+        ]
     return rows, []
 
 

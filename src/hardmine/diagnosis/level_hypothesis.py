@@ -16,6 +16,7 @@ from hardmine.diagnosis.evidence import Evidence
 from hardmine.diagnosis.probe import FOUND, SetProbe
 from hardmine.evaluation.operating_promise import share_limits
 from hardmine.losses.negative_mining import LevelQuotaConfig
+from hardmine.plurals import counted
 
 ONE_LEVEL = 0.95
 """Share of the positives on one level."""
@@ -231,4 +232,4 @@ def _by_size(evidence: Evidence) -> list[str]:
 
 
 def _detections(count: int) -> str:
-    return "1 detection is" if count == 1 else f"{count} detections are"
+    return counted(count, "detection is", "detections are")

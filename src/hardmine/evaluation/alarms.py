@@ -27,6 +27,7 @@ from hardmine.detections import Detections, OperatingPoint
 from hardmine.evaluation.detection_matching import Matches
 from hardmine.evaluation.scored_images import Scored
 from hardmine.numpy_boxes import box_iou
+from hardmine.plurals import counted
 from hardmine.types import F32, F64, I64, NamedBox
 
 FIXED_SCORES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -360,7 +361,8 @@ class RepeatedAlarms:
     def __str__(self) -> str:
         if self.again is None:
             return (
-                f"{self.alarms} known alarms cannot be counted: recall is not reached at any score"
+                f"{counted(self.alarms, 'known alarm')} cannot be counted: recall is not reached "
+                "at any score"
             )
         score = "the score of each class" if self.per_class else f"score {self.score_threshold:.3f}"
         return (

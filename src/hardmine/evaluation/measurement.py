@@ -50,6 +50,7 @@ from hardmine.evaluation.intervals import (
     bootstrap_interval,
 )
 from hardmine.evaluation.scored_images import Scored
+from hardmine.plurals import counted
 from hardmine.types import I64, Dataset, ImageState
 
 PRIMARY = "held_out"
@@ -153,7 +154,7 @@ class Measurement:
                 f"{rate} alarms per image at recall {self.recall_wanted:g} "
                 f"(score {self.score_threshold:.3f})"
             )
-        parts.append(f"{self.images} images with {self.objects} objects")
+        parts.append(f"{counted(self.images, 'image')} with {counted(self.objects, 'object')}")
         parts += [f"{part.images} of {name}" for name, part in self.negatives.items()]
         return f"Measurement({', '.join(parts)})"
 

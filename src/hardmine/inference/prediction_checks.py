@@ -22,6 +22,7 @@ from hardmine.data.quality.label_coordinates import (
 )
 from hardmine.detections import Detections
 from hardmine.errors import NOTICE, DataError
+from hardmine.plurals import counted
 from hardmine.types import F64, Mask
 
 _log = logging.getLogger(__name__)
@@ -41,10 +42,9 @@ def say_other_folders(name_of: Mapping[Path, str], path: Path) -> None:
         image, name = other[0]
         _log.log(
             NOTICE,
-            "%s: %d images are found by their file names, in folders of other names, such as %s for "
-            "%s/%s",
+            "%s: %s found by file name, in a folder of another name, such as %s for %s/%s",
             path,
-            len(other),
+            counted(len(other), "image is", "images are"),
             name,
             image.parent.name,
             image.name,
@@ -63,10 +63,10 @@ def warn_of_oddities(detections: Iterable[Detections | None], path: Path) -> Non
     repeats = sum(len(rows) - len(np.unique(rows, axis=0)) for rows in tables if len(rows) > 1)
     if repeats:
         _log.warning(
-            "%s: %d detections are repeated in every number (box, score and class); they count as "
-            "often as they are written",
+            "%s: %s repeated in every number (box, score and class); each counts as "
+            "often as it is written",
             path,
-            repeats,
+            counted(repeats, "detection is", "detections are"),
         )
     rows = np.concatenate(tables)
     flat = int((rows[:, 2:4] <= rows[:, :2]).any(axis=1).sum())

@@ -33,6 +33,7 @@ from hardmine.models.postprocess import foreground_scores
 from hardmine.models.priors import decode_boxes, encode_boxes
 from hardmine.models.ssd import SSD
 from hardmine.numpy_boxes import box_iou
+from hardmine.plurals import counted
 from hardmine.prior_design.coverage_report import Matches, as_matches, prior_sheet
 from hardmine.prior_design.prior_layout import PriorLayout, layout_from_priors
 from hardmine.recipes.checkpoint import checkpoint_id, find_checkpoint, load_checkpoint
@@ -296,7 +297,9 @@ def augmented(subject: InspectedImage, recipe: Recipe, draws: int, seed: int) ->
             )
             last = place == len(steps) - 1
             ending = " → training sees this" if last else ""
-            caption = f"draw {draw}, {place}: {step.name}, {_count(len(boxes))}{ending}"
+            caption = (
+                f"draw {draw}, {place}: {step.name}, {counted(len(boxes), 'box', 'boxes')}{ending}"
+            )
             figures.append(Figure(shown, caption, "good" if last else "", place == 0))
     note = (
         f"{draws} draws of the recipe's chain, each step that did something. Boxes whose centre "
@@ -438,10 +441,6 @@ def prior_corners(prepared: Prepared) -> F64:
     return cxcywh_to_xyxy(prepared.priors.cxcywh).double().numpy()
 
 
-def _count(number: int) -> str:
-    return f"{number} box" if number == 1 else f"{number} boxes"
-
-
 _PANEL = 300
 _LISTED = 12
 _SHOWN_SCORE = 0.3
@@ -581,10 +580,13 @@ def detected(subject: InspectedImage, prepared: Prepared, trained: Trained) -> S
     )
     figure = Figure(
         draw_boxes(subject.picture, best, names),
-        f"{len(best)} detections with a score of {_SHOWN_SCORE} or more",
+        f"{counted(len(best), 'detection')} with a score of {_SHOWN_SCORE} or more",
     )
     table = Table(("class", "score", "xyxy, px of the image", "best IoU with a box"), rows)
-    note = f"The checkpoint on the un-augmented image, after NMS: {len(found)} detections in all."
+    note = (
+        f"The checkpoint on the un-augmented image, after NMS: "
+        f"{counted(len(found), 'detection')} in all."
+    )
     return Stage("detections", "Detections of the checkpoint", note, (figure,), (table,))
 
 

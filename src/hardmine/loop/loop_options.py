@@ -25,6 +25,7 @@ from hardmine.loop.control_arms import (
 )
 from hardmine.mining.mine_options import RankOptions, every_option, from_labelled_option
 from hardmine.option_fields import check_options, option, seed_option
+from hardmine.plurals import counted
 from hardmine.workflows.train_options import (
     DataOptions,
     NetworkOptions,
@@ -124,33 +125,34 @@ def choose_amount(amount: Amount, scores: Iterable[float]) -> ChosenAmount:
     usual, threshold = amount.count, amount.threshold
     if amount.limit is None:
         return ChosenAmount(usual, "")
+    usually = f"{counted(usual, 'image')}, the usual number"
     if threshold is None:
-        return ChosenAmount(usual, f"{usual} images, the usual number: recall 0.8 is not reached")
+        return ChosenAmount(usual, f"{usually}: recall 0.8 is not reached")
     above = []
     for score in scores:
         if score < threshold:
             break
         above.append(score - threshold)
-    firing = f"{len(above)} images of the pool fire at score {threshold:.2f} (recall 0.8)"
+    fire = counted(len(above), "image of the pool fires", "images of the pool fire")
+    firing = f"{fire} at score {threshold:.2f} (recall 0.8)"
     if len(above) <= usual:
-        return ChosenAmount(usual, f"{usual} images, the usual number: {firing}")
+        return ChosenAmount(usual, f"{usually}: {firing}")
     import numpy as np
 
     summed = np.cumsum(above)
     half = int(np.searchsorted(summed, PART_PER_ROUND * summed[-1])) + 1
     if half <= usual:
-        why = (
-            f"{usual} images, the usual number: {firing}, and half of what they score above it is in "
-            f"the hardest {half}"
-        )
+        why = f"{usually}: {firing}, and half of what they score above it is in the hardest {half}"
         return ChosenAmount(usual, why)
     if half <= amount.limit:
         return ChosenAmount(
             half,
-            f"{half} images: {firing}, and half of what they score above it is in these {half}",
+            f"{counted(half, 'image')}: {firing}, and half of what they score above it is in these "
+            f"{half}",
         )
     why = (
-        f"{amount.limit} images: {firing}; with more, the images without objects would be more than "
+        f"{counted(amount.limit, 'image')}: {firing}; with more, the images without objects would "
+        "be more than "
         "the labelled ones"
     )
     return ChosenAmount(amount.limit, why)

@@ -46,6 +46,7 @@ from hardmine.mining.ranking import wide_margin
 from hardmine.mining.scan import scan, scan_exactly
 from hardmine.mining.sources.pool_source import DatasetSource
 from hardmine.option_fields import changed_options
+from hardmine.plurals import counted
 from hardmine.review.labelling_files import SUFFIXES
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
 from hardmine.types import Dataset, ImageRecord, ImageState, NamedBox, PoolScore, reaches
@@ -473,19 +474,20 @@ class Waiting:
 
     def __str__(self) -> str:
         out = shlex.quote(str(self.candidates.parent))
+        images = counted(self.num_images, "image")
         if self.verdicts is None:
             return (
-                f"round {self.round_number} waits for decisions on {self.num_images} images: run "
+                f"round {self.round_number} waits for decisions on {images}: run "
                 f"hardmine review {out}, then: hardmine loop --out {out} --resume"
             )
         if self.verdicts.suffix.lower() in SUFFIXES:
             return (
-                f"round {self.round_number} waits for verdicts on {self.num_images} images: judge those "
+                f"round {self.round_number} waits for verdicts on {images}: judge those "
                 f"of {self.candidates} in your labelling program, save its export as {self.verdicts}, "
                 f"then run: hardmine loop --out {out} --resume"
             )
         return (
-            f"round {self.round_number} waits for verdicts on {self.num_images} images: fill in the"
+            f"round {self.round_number} waits for verdicts on {images}: fill in the"
             f" verdict column of {self.candidates} (empty, contains_object, ignore, unsure), save "
             f"it as {self.verdicts}, then run: hardmine loop --out {out} --resume"
         )

@@ -25,6 +25,7 @@ from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
 from hardmine.mining.sources.pool_source import Source, name_inside
+from hardmine.plurals import counted
 from hardmine.types import F32, Dataset, ImageRecord, ImageState, PoolScore, Problem
 
 _KEYS = (b'"candidates"', b'"duplicates_grouped"')
@@ -209,7 +210,7 @@ def keep_list(path: Path, *, if_any: bool = False) -> None:
         return
     try:
         number = num_verdicts(path)
-        filled = f", with {number} verdict{'' if number == 1 else 's'} filled in," if number else ""
+        filled = f", with {counted(number, 'verdict')} filled in," if number else ""
         is_kept = bool(number) or (if_any and bool(read_sheet(path)))
     except DataError:
         filled, is_kept = ", which cannot be read,", True

@@ -25,6 +25,7 @@ from hardmine.mining.ranking import RankedImage, rank_images
 from hardmine.mining.scan import Notify, scan, silent
 from hardmine.mining.sources.pool_source import find_image, name_inside
 from hardmine.option_fields import takes_options
+from hardmine.plurals import counted
 from hardmine.types import Dataset, PoolScore, Problem, reaches
 
 if TYPE_CHECKING:
@@ -76,7 +77,11 @@ class MiningResult:
         parts = [f"{len(scores)} of {self.scanned} images handed out"]
         parts += [f"scores {scores[0]:.2f} to {scores[-1]:.2f}"] if scores else []
         parts += [f"{self.duplicates_grouped} near-duplicates"] if self.duplicates_grouped else []
-        parts += [f"{len(self.leaks)} copies of excluded images left out"] if self.leaks else []
+        parts += (
+            [f"{counted(len(self.leaks), 'copy', 'copies')} of excluded images left out"]
+            if self.leaks
+            else []
+        )
         parts += [f"{len(self.problems)} unreadable"] if self.problems else []
         return f"MiningResult({', '.join(parts)})"
 

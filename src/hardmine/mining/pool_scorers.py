@@ -23,6 +23,7 @@ from hardmine.inference.image_loading import batched
 from hardmine.mining.pool_store import pack_alarms, unpack_alarms
 from hardmine.mining.sources.pool_source import open_image, open_images
 from hardmine.mining.sources.remote import read_ahead
+from hardmine.plurals import counted
 from hardmine.types import PoolScore, Problem
 
 if TYPE_CHECKING:
@@ -287,10 +288,13 @@ class RayScorer:
             except ray.exceptions.RayTaskError as error:
                 raise DataError(f"a Ray worker failed: {error.cause or error}") from error
             except ray.exceptions.RayError as error:
-                _log.warning("Ray: %s; %d images are left, attempt %d", error, len(left), attempt)
+                rest = counted(len(left), "image is", "images are")
+                _log.warning("Ray: %s; %s left, attempt %d", error, rest, attempt)
             if not left:
                 return
-        raise DataError(f"Ray gave no result for {len(left)} images in {_ATTEMPTS} attempts")
+        raise DataError(
+            f"Ray gave no result for {counted(len(left), 'image')} in {_ATTEMPTS} attempts"
+        )
 
     def _execute(self, names: Sequence[str], runtime: str | None) -> Iterator[Any]:
         import pyarrow

@@ -31,6 +31,7 @@ from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_scorers import ExactScorer, FastScorer, PoolScorer, Row, image_of
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import Source, file_of, open_labelled, open_source
+from hardmine.plurals import counted
 from hardmine.types import Dataset, Problem
 
 if TYPE_CHECKING:
@@ -348,8 +349,9 @@ def _require_images(source: Source, summary: ScanSummary) -> None:
         raise DataError(f"{source.name}: no image in the pool")
     bad = len(summary.problems) + summary.skipped_bad
     first = f"the first: {summary.problems[0]}" if summary.problems else "found by an earlier scan"
-    count = "1 problem" if bad == 1 else f"{bad} problems"
-    raise DataError(f"{source.name}: no image of the pool can be read ({count}, {first})")
+    raise DataError(
+        f"{source.name}: no image of the pool can be read ({counted(bad, 'problem')}, {first})"
+    )
 
 
 SAMPLE = 128

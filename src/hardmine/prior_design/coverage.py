@@ -19,6 +19,7 @@ from hardmine.data.resize import Resize
 from hardmine.errors import DataError
 from hardmine.losses.matcher import AssignerConfig, assign_priors
 from hardmine.numpy_boxes import box_iou
+from hardmine.plurals import counted
 from hardmine.prior_design.prior_layout import (
     BestPrior,
     PriorLayout,
@@ -85,7 +86,7 @@ def boxes_on_canvas(dataset: Dataset, resize: Resize) -> CanvasBoxes:
         parts.append((placed, record.labels[keep], index))
     found = _join(parts, dataset.categories)
     if not len(found):
-        raise DataError(f"{dataset.root}: no labelled box in {len(dataset)} images")
+        raise DataError(f"{dataset.root}: no labelled box in {counted(len(dataset), 'image')}")
     return found
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from hardmine.data.data_options import FitOptions
 from hardmine.errors import ConfigError
+from hardmine.plurals import counted
 from hardmine.prior_design.coverage import (
     CanvasBoxes,
     Coverage,
@@ -85,8 +86,8 @@ class FittedPriors:
         reasons = []
         if (images := len(np.unique(self.plain[0].boxes.image))) < LEAST_IMAGES:
             reasons.append(
-                f"{images} held-out image{'' if images == 1 else 's'} with boxes "
-                f"{'is' if images == 1 else 'are'} too few to judge by, wanted {LEAST_IMAGES} or more"
+                f"{counted(images, 'held-out image with boxes is', 'held-out images with boxes are')} "
+                f"too few to judge by, wanted {LEAST_IMAGES} or more"
             )
         if self.gain.low <= 0:
             reasons.append(

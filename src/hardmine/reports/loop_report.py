@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from hardmine.files import write_text
+from hardmine.plurals import counted
 from hardmine.reports import advice, wording
 from hardmine.reports.content import SIDES, ReportData, TrainingCourse
 from hardmine.reports.drawing import Budget, Section, shrink_gallery
@@ -277,7 +278,7 @@ def headline(rows: Sequence[RoundRow]) -> list[Tile]:
     ]
     added = [row.negatives_added for row in rows if row.arm == last.arm and row.negatives_added]
     if added:
-        rounds = "1 round" if len(added) == 1 else f"{len(added)} rounds"
+        rounds = counted(len(added), "round")
         tiles.append(Tile("negatives added", str(sum(added)), "", f"arm {last.arm}, in {rounds}"))
     return tiles
 

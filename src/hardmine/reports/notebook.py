@@ -20,6 +20,7 @@ from hardmine.errors import DataError
 from hardmine.inference.image_loading import open_item, path_of
 from hardmine.mining.mine import MiningResult
 from hardmine.mining.sources.pool_source import open_image
+from hardmine.plurals import counted
 from hardmine.reports.drawing import draw_boxes, palette_colour
 from hardmine.reports.html_page import jpeg_uri
 from hardmine.reports.round_columns import table_of
@@ -50,9 +51,11 @@ def show_dataset(dataset: Dataset) -> str:
     """Return counts per class and state, and some pictures with their boxes, evenly spread."""
     classes = table(("class", "objects"), list(dataset.count_objects().items()))
     states = ", ".join(f"{count} {state}" for state, count in dataset.count_states().items())
-    lines = [f"<b>{len(dataset)} images</b> in {escape(str(dataset.root))} ({states or 'none'})"]
+    lines = [
+        f"<b>{counted(len(dataset), 'image')}</b> in {escape(str(dataset.root))} ({states or 'none'})"
+    ]
     if dataset.problems:
-        first = f"{len(dataset.problems)} problems, the first: {dataset.problems[0]}"
+        first = f"{counted(len(dataset.problems), 'problem')}, the first: {dataset.problems[0]}"
         lines.append(escape(first))
     places = np.linspace(0, len(dataset) - 1, min(PICTURES, len(dataset))).round().astype(int)
     records = [dataset.records[place] for place in places.tolist()]
@@ -74,7 +77,7 @@ def show_detections(found: Detections) -> str:
         for one in found[:ROWS]
     ]
     more = f"<div>and {len(found) - ROWS} more</div>" if len(found) > ROWS else ""
-    head = f"<b>{len(found)} detections</b>"
+    head = f"<b>{counted(len(found), 'detection')}</b>"
     if found.path is not None:
         head += f" in {escape(found.path.name)}"
     picture = "" if found.path is None else _large(found, found.path)

@@ -20,6 +20,7 @@ from hardmine.evaluation.operating_promise import (
     share_limits,
 )
 from hardmine.files import write_text
+from hardmine.plurals import counted
 from hardmine.reports.html_page import draw_chart, render_page, series_color
 from hardmine.reports.wording import ABSENT
 
@@ -185,7 +186,7 @@ def _of_alarms(row: ThresholdRow, promise: AlarmPromise) -> list[str]:
         return [_cannot(promise)]
     firing = promise.firing or 0
     seen = (
-        f"On these {promise.images} images {firing} {'fires' if firing == 1 else 'fire'}"
+        f"On these {promise.images} images {counted(firing, 'fires', 'fire')}"
         f" ({percent(firing / promise.images)}), with {promise.alarms} alarms."
     )
     said = [promise_sentence(promise), seen]

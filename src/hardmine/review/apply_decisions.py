@@ -39,6 +39,7 @@ from hardmine.files import alone, plain_name, write_bytes
 from hardmine.inference.image_loading import path_of, read_item
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.pool_source import open_image
+from hardmine.plurals import counted
 from hardmine.review.apply_journal import (
     BUSY,
     begin_journal,
@@ -112,8 +113,8 @@ class ApplyResult:
     def __str__(self) -> str:
         verb = "would be added" if self.dry_run else "added"
         lines = [
-            f"{self.data} ({self.split}): {len(self.empty)} verified negatives and "
-            f"{len(self.labelled)} labelled images {verb}"
+            f"{self.data} ({self.split}): {counted(len(self.empty), 'verified negative')} "
+            f"and {counted(len(self.labelled), 'labelled image')} {verb}"
         ]
         reasons = Counter(each.reason.partition(":")[0] for each in self.not_added)
         lines += [f"not added, {count}: {reason}" for reason, count in reasons.items()]

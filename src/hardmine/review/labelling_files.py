@@ -34,6 +34,7 @@ from hardmine.errors import MALFORMED, DataError
 from hardmine.files import TextError, parse_flag, peek_text, read_json
 from hardmine.inference.image_loading import read_item
 from hardmine.mining.sources.pool_source import open_image
+from hardmine.plurals import counted
 from hardmine.review.known_images import ROBOFLOW, base_name
 from hardmine.types import ImageState, NamedBox, Verdict
 
@@ -123,10 +124,9 @@ def _doubt_empty(entries: Sequence[FileEntry], path: Path) -> None:
         each.verdict = Verdict.UNSURE
     if both:
         _log.warning(
-            "%s: %d images are called empty, though a person drew objects in them: they count as unsure "
-            "(%s)",
+            "%s: %s called empty, though a person drew objects there: that counts as unsure (%s)",
             path,
-            len(both),
+            counted(len(both), "image is", "images are"),
             ", ".join(each.name for each in both[:3]),
         )
 
@@ -244,10 +244,10 @@ def _cvat(path: Path) -> Iterator[FileEntry]:
         yield entry
     if unknown:
         _log.warning(
-            "%s: does not say of %d images whether a person or a model drew their boxes (no 'source', "
+            "%s: does not say of %s whether a person or a model drew the boxes (no 'source', "
             "which CVAT's own export has): all of these count as drawn by a person",
             path,
-            unknown,
+            counted(unknown, "image"),
         )
 
 
@@ -255,7 +255,7 @@ def _fiftyone_labels(path: Path) -> Iterator[FileEntry]:
     data = read_json(path)
     classes = data.get("classes")
     if number := sum(found == [] for found in data["labels"].values()):
-        _log.warning("%s: %d images: %s", path, number, EMPTY_LIST)
+        _log.warning("%s: %s: %s", path, counted(number, "image"), EMPTY_LIST)
     for place, (name, found) in enumerate(data["labels"].items()):
         entry = FileEntry(name, place)
         if found is not None and not found:
@@ -332,9 +332,9 @@ def _coco(path: Path) -> Iterator[FileEntry]:
         yield entry
     if silent:
         _log.warning(
-            "%s: %d images without annotations stay undecided: COCO cannot say whether a person looked",
+            "%s: %s undecided: COCO cannot say whether a person looked",
             path,
-            silent,
+            counted(silent, "image without annotations stays", "images without annotations stay"),
         )
 
 

@@ -22,6 +22,7 @@ from hardmine.errors import NOTICE, DataError, MissingExtraError
 from hardmine.mining.candidates_file import num_verdicts
 from hardmine.mining.pool_store import LABELS, PoolStore
 from hardmine.mining.sources.local_files import local_files
+from hardmine.plurals import counted
 from hardmine.review.candidate_list import CandidateList, Item, open_candidates, run_of
 from hardmine.review.decisions import DecisionDesk
 from hardmine.review.labelling_files import is_labelling_file
@@ -77,7 +78,8 @@ def serve_review(target: Path, options: ReviewOptions, say: Say, note: Say) -> N
         items = (item for item in listed.items if item.leader < 0)
         left = sum(not item.is_settled(desk.latest(item)) for item in items)
         say(
-            f"{len(listed)} pictures to look at, {left} of them without a decision: {access.url}  "
+            f"{counted(len(listed), 'picture')} to look at, {left} of them without a decision: "
+            f"{access.url}  "
             "(Ctrl+C ends)"
         )
         if access.token is not None:
@@ -147,7 +149,9 @@ def read_listed(target: Path) -> tuple[CandidateList, list[Decision]]:
         if listed.store.is_file():
             store = stack.enter_context(PoolStore(listed.store, read_only=True))
         fresh = new_decisions(store, verdicts, str(file), model_id)
-    _log.log(NOTICE, "%s: %d verdicts read, %d of them new", file, len(verdicts), len(fresh))
+    _log.log(
+        NOTICE, "%s: %s read, %d of them new", file, counted(len(verdicts), "verdict"), len(fresh)
+    )
     return listed, fresh
 
 

@@ -18,6 +18,7 @@ from hardmine.errors import DataError
 from hardmine.files import peek_text
 from hardmine.mining.candidates_file import read_sheet, verdict_in
 from hardmine.mining.pool_store import LABELS, PoolStore
+from hardmine.plurals import counted
 from hardmine.review.known_images import ROBOFLOW, KnownImages, base_name, read_copies
 from hardmine.review.labelling_files import (
     SUFFIXES,
@@ -89,10 +90,10 @@ def _read_labelled(path: Path, known: Mapping[str, str]) -> dict[str, Said]:
             _add(verdicts, image, entry.name, said)
     if bare:
         _log.warning(
-            "%s: the boxes of %d images are left out: the image that was labelled has another shape "
+            "%s: the boxes of %s are left out: the image that was labelled has another shape "
             "than that of the pool, or a box lies outside (%s)",
             path,
-            len(bare),
+            counted(len(bare), "image"),
             ", ".join(bare[:3]),
         )
     return verdicts
@@ -167,7 +168,8 @@ def new_decisions(
             )
     if overruled:
         some = ", ".join(overruled[:3]) + (" …" if len(overruled) > 3 else "")
-        _log.warning("%s: %d verdicts were changed on the page: %s", who, len(overruled), some)
+        changed = counted(len(overruled), "verdict was", "verdicts were")
+        _log.warning("%s: %s changed on the page: %s", who, changed, some)
     return fresh
 
 

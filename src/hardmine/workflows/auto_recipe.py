@@ -21,6 +21,7 @@ import numpy as np
 
 from hardmine.errors import NOTICE, ConfigError
 from hardmine.numpy_boxes import box_iou
+from hardmine.plurals import counted
 from hardmine.types import F32, Dataset, ImageRecord, ImageState
 from hardmine.workflows.cached_models import lay_over
 from hardmine.workflows.image_sets import count_labelled
@@ -328,7 +329,7 @@ def _canvas_of(shape: float, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _and_more(classes: int) -> str:
-    return f" (and {classes} more class{'' if classes == 1 else 'es'})" if classes else ""
+    return f" (and {counted(classes, 'more class', 'more classes')})" if classes else ""
 
 
 def _sides(boxes: F32) -> F32:
@@ -372,9 +373,10 @@ def with_enough_epochs(
     if pinned or epochs <= recipe.epochs:
         return recipe, ()
     line = (
-        f"{epochs:g} epochs (--epochs N sets them): {recipe.epochs:g} epochs of {images} images are "
-        f"{recipe.steps(images)} steps, and {steps} are wanted for {classes} "
-        f"class{'' if classes == 1 else 'es'}"
+        f"{epochs:g} epochs (--epochs N sets them): {recipe.epochs:g} epochs of "
+        f"{counted(images, 'image')} are "
+        f"{recipe.steps(images)} steps, and {steps} are wanted for "
+        f"{counted(classes, 'class', 'classes')}"
     )
     return replace(recipe, epochs=epochs), (line,)
 
@@ -403,7 +405,8 @@ def _lines(
         why += ", on a canvas of the images' shape"
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
-        f"{fit.boxes} boxes, {fit.objects_per_image:.1f} per image; on its {fit.width} x {fit.height} "
+        f"{counted(fit.boxes, 'box', 'boxes')}, {fit.objects_per_image:.1f} per image; on its "
+        f"{fit.width} x {fit.height} "
         f"px canvas the smallest class, {smallest.name!r}, has a median side of {side:.0f} px",
         f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
         *_other_reasons(fit, model, settings, overlapping),

@@ -12,6 +12,7 @@ from hardmine.detections import OperatingPoint
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.files import clear_disk_errors, write_json
 from hardmine.option_fields import takes_options
+from hardmine.plurals import counted
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows.cached_models import Backend, detect_sets, own_backend
 from hardmine.workflows.image_sets import DataLike, load_negatives, load_val, read_all, set_apart
@@ -211,7 +212,8 @@ def _without_failed(
 
     parts = {name: leave_out_failed(detector, part) for name, part in sets.items()}
     problems = [problem for _, found in parts.values() for problem in found]
-    note = f"{len(problems)} images are left out, such as {problems[0]}" if problems else ""
+    lost = counted(len(problems), "image is", "images are")
+    note = f"{lost} left out, such as {problems[0]}" if problems else ""
     return {name: part for name, (part, _) in parts.items()}, (note,) if note else ()
 
 
@@ -241,7 +243,8 @@ def _independent(
     """Return the sets of images that are independent draws, and what was left out of them."""
     good, group_of, problems = read_all(parts, steps)
     apart, leaks = set_apart(good, "held_out", ("val",), group_of)
-    notes = [f"{len(problems)} images cannot be read, such as {problems[0]}"] if problems else []
+    lost = counted(len(problems), "image")
+    notes = [f"{lost} cannot be read, such as {problems[0]}"] if problems else []
     notes += [str(leak) for leak in leaks]
     kept = {
         name: _one_of_each(records, group_of)

@@ -18,6 +18,7 @@ from hardmine.data.formats.image_files import relative_name
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import file_stamp
 from hardmine.finding_kinds import FindingKind
+from hardmine.plurals import counted
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 from hardmine.workflows.step_cache import Steps
 from hardmine.workflows.train_options import DataOptions
@@ -239,17 +240,17 @@ def _name_classes_of_one_side(train: Dataset, val: Dataset) -> None:
     for name, trained in train.count_objects().items():
         if trained and not measured[name]:
             _log.warning(
-                "class %r has %d objects in the training images and none in the validation images: "
+                "class %r has %s in the training images and none in the validation images: "
                 "nothing is measured of it, and AP is the mean of the other classes",
                 name,
-                trained,
+                counted(trained, "object"),
             )
         if measured[name] and not trained:
             _log.warning(
-                "class %r has %d objects in the validation images and none in the training images: "
+                "class %r has %s in the validation images and none in the training images: "
                 "it cannot be learned",
                 name,
-                measured[name],
+                counted(measured[name], "object"),
             )
 
 
@@ -267,7 +268,8 @@ def describe_leaks(pairs: Sequence[tuple[str, str]]) -> list[str]:
     ]
     same = len(pairs) - len(lines)
     if same:
-        lines.append(f"{same} validation images are trained on as well; they stay in use")
+        words = counted(same, "validation image is", "validation images are")
+        lines.append(f"{words} trained on as well; still in use")
     return lines
 
 
@@ -295,7 +297,13 @@ def _leaks(train: Dataset, val: Dataset, steps: Steps) -> tuple[tuple[str, str],
     if alike:
         first = " and ".join(alike[0])
         _log.warning(
-            "%d near-duplicates of validation images are trained on: %s", len(alike), first
+            "%s trained on: %s",
+            counted(
+                len(alike),
+                "near-duplicate of a validation image is",
+                "near-duplicates of validation images are",
+            ),
+            first,
         )
     return tuple((a, b) for a, b in pairs)
 

@@ -226,7 +226,7 @@ def test_repeated_and_malformed_categories(root: Path) -> None:
 
 
 def test_when_no_image_is_found_the_error_says_where_it_looked(root: Path) -> None:
-    with pytest.raises(DataError, match=r"none of its 1 images .*gone\.jpg.*--images"):
+    with pytest.raises(DataError, match=r"none of its 1 image .*gone\.jpg.*--images"):
         load(root, coco([coco_image(1, "gone.jpg")]))
 
 

@@ -126,7 +126,7 @@ def test_names_of_another_machine_are_found_by_their_last_part_on_request(
     found = finder.find(name)
     assert found == tree / "root" / ("cam 1/b.jpg" if "b.jpg" in name else "a.jpg")
     (remark,) = finder.remarks("c.json")
-    assert "1 images were found by the base name" in remark.reason
+    assert "1 image was found by the base name" in remark.reason
 
 
 def test_a_base_name_must_be_unique_and_never_leads_outside(tree: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_name_may_be_the_part_of_a_url(tree: Path) -> None:
     assert finder.find("cam%201%5Cb.jpg") is None  # an escaped \\ is a letter of the name
     assert finder.find("50%20off.jpg") == tree / "root" / "50%20off.jpg"
     (said,) = finder.remarks("c.json")
-    assert "1 images were found with %20 and the like read" in said.reason
+    assert "1 image was found with %20 and the like read" in said.reason
     for name in ("..%2Fsecret.jpg", "%2e%2e/secret.jpg"):
         with pytest.raises(OutsideRootError):
             finder.find(name)

@@ -21,9 +21,7 @@ def one_coco(name: str) -> str:
 
 def test_nothing_recognised_lists_what_was_looked_for(tmp_path: Path) -> None:
     put_image(tmp_path / "deep" / "a.jpg")
-    with pytest.raises(
-        DataError, match=r"no labelled data recognised \(1 images below it\)"
-    ) as got:
+    with pytest.raises(DataError, match=r"no labelled data recognised \(1 image below it\)") as got:
         load_splits(tmp_path)
     assert all(row.recognised_by.replace("`", "") in str(got.value) for row in READ)
     assert "\n" not in str(got.value)

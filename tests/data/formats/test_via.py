@@ -126,7 +126,7 @@ def test_a_broken_region_is_named(tmp_path: Path, shape: dict[str, Any]) -> None
 
 
 def test_images_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none of its 1 images.*--images"):
+    with pytest.raises(DataError, match=r"none of its 1 image .*--images"):
         load(tmp_path, entries(gone=[region(RECT)]))
 
 

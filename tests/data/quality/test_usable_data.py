@@ -41,20 +41,18 @@ def test_boxes_are_scaled_and_that_is_said(
         [[10, 10, 30, 25]],
     ]
     assert [(record.width, record.height) for record in data.records] == [(40, 30)] * 2
-    assert (
-        "labels and pictures differ in size: 1 images with labels at another scale" in caplog.text
-    )
+    assert "labels and pictures differ in size: 1 image with labels at another scale" in caplog.text
 
 
 def test_what_cannot_be_placed_is_refused_and_named(tmp_path: Path) -> None:
     shapes = [((40, 30), (40, 30), [1, 2, 3, 4])] + [((50, 30), (40, 30), [1, 2, 3, 4])] * 4
     path = write(tmp_path, *shapes)  # type: ignore[arg-type]
     message = (
-        r"c.json: 4 images are of another shape .*: 1.png, 2.png, 3.png …; 'hardmine check .*--fix"
+        r"c.json: 4 images have another shape .*: 1.png, 2.png, 3.png …; 'hardmine check .*--fix"
     )
     with pytest.raises(DataError, match=message):
         load_usable(path)
-    with pytest.raises(DataError, match="4 images are of another shape"):
+    with pytest.raises(DataError, match="4 images have another shape"):
         usable(load_dataset(path))
     assert not check_dataset(path).ok
 
@@ -112,7 +110,7 @@ def record(boxes: int, ignored: int, state: ImageState = ImageState.LABELLED) ->
         ([record(2, 1)], None),
         ([record(2, 2), record(1, 0)], None),
         ([record(2, 2), record(1, 1)], "all 3 boxes are to be ignored"),
-        ([record(0, 0)], "no box in 1 labelled images"),
+        ([record(0, 0)], "no box in 1 labelled image"),
         ([record(1, 0, ImageState.UNREVIEWED)], "no labelled image among 1"),
         ([], "no labelled image among 0"),
     ],
@@ -133,4 +131,4 @@ def test_ignored_boxes_are_counted_where_data_are_loaded_and_shown(
     with caplog.at_level(logging.WARNING):
         data = load_usable(path)["all"]
     assert "c.json (all): 1 of 2 boxes are to be ignored" in caplog.text
-    assert repr(data).endswith("1 objects (cat 1, dog 0), 1 boxes to be ignored)")
+    assert repr(data).endswith("1 object (cat 1, dog 0), 1 box to be ignored)")

@@ -103,7 +103,7 @@ def test_wrong_fractions(pictures: Path, fractions: dict[str, float]) -> None:
 
 def test_copies_of_one_picture_cannot_be_split(pictures: Path) -> None:
     dataset = dataset_of(pictures, ["00-0.png", "00-1.png", "00-2.png"], [[1]] * 3)
-    with pytest.raises(DataError, match="3 images in 1 groups"):
+    with pytest.raises(DataError, match="3 images in 1 group"):
         split_dataset(dataset, {"a": 0.5, "b": 0.5})
 
 

@@ -23,6 +23,7 @@ from hardmine.data.images import has_picture_name, image_size, looks_like_pictur
 from hardmine.errors import DataError
 from hardmine.files import same_text
 from hardmine.finding_kinds import FindingKind
+from hardmine.plurals import counted
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 _TEXTS = """
@@ -116,7 +117,7 @@ class PassedOver:
                 FindingKind.FILES_PASSED_OVER,
                 first,
                 -1,
-                f"{count} {'file' if count == 1 else 'files'} "
+                f"{counted(count, 'file')} "
                 f"{f'ending in {suffix}' if suffix else 'without a suffix'} passed over: "
                 f"{self.why if suffix in _NOT_READ else _RENAME}",
             )
@@ -245,7 +246,8 @@ class ImageFinder:
                 FindingKind.IMAGE_FOUND_OTHERWISE,
                 file,
                 -1,
-                f"{number} images were found {way} below {self.root}, not as written (the first: "
+                f"{counted(number, 'image was', 'images were')} found {way} below {self.root}, not "
+                "as written (the first: "
                 f"{self._first[way]})",
             )
             for way, number in self._found_otherwise.items()

@@ -45,6 +45,7 @@ from hardmine.data.images import has_picture_name
 from hardmine.errors import DataError
 from hardmine.files import TextError, read_lines, same_text
 from hardmine.finding_kinds import FindingKind
+from hardmine.plurals import counted
 from hardmine.types import ImageState, Problem
 
 Parse = Callable[[Path], ImageLabels]
@@ -447,7 +448,7 @@ class _OneFileReader:
 
 def none_found(file: Path, bases: Iterable[Path], problems: list[Problem]) -> str:
     """Return the message for a label file none of whose images can be used."""
-    number = f"{len(problems)} images" if problems else "images"
+    number = counted(len(problems), "image") if problems else "images"
     first = f" (first: {problems[0].reason})" if problems else ""
     way = "name their folder with images= (--images), where they are found by their base names too"
     told = f"; {way}" if "--images" not in first else ""

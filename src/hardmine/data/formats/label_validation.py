@@ -19,6 +19,7 @@ import numpy as np
 
 from hardmine.errors import DataError
 from hardmine.finding_kinds import FindingKind
+from hardmine.plurals import counted
 from hardmine.types import F32, F64, I64, Dataset, ImageRecord, ImageState, Mask, Problem
 
 CLIP_TOLERANCE = 1.0
@@ -246,7 +247,10 @@ def _cut(
 
 def _state(image: RawImage, total: int, kept: int, problems: list[Problem]) -> ImageState:
     if image.state is not None and image.state.is_negative and total:
-        reason = f"state is {image.state.value} but {total} objects are labelled; now unreviewed"
+        reason = (
+            f"state is {image.state.value} but {counted(total, 'object is', 'objects are')} "
+            "labelled; now unreviewed"
+        )
         problems.append(
             Problem(FindingKind.STATE_CONTRADICTED, image.file, -1, _with_image(reason, image))
         )

@@ -17,6 +17,7 @@ from hardmine.data.formats.image_states import (
 )
 from hardmine.data.formats.label_format import ALL, LabelSet, below_images
 from hardmine.data.formats.yolo_config import ONLY_REPEATS
+from hardmine.plurals import counted
 from hardmine.types import ImageRecord
 
 _REPEATED = (
@@ -24,8 +25,7 @@ _REPEATED = (
     "measured there was trained on; split the data first (hardmine split DATA OUT --copy)"
 )
 _PASSED_OVER = (
-    "{count} images that end in {suffixes} are passed over by Ultralytics without a word; save them as "
-    ".jpg or .png"
+    "Ultralytics passes over {images} ending in {suffixes} without a word; save as .jpg or .png"
 )
 READ_BY_ULTRALYTICS = frozenset(
     (".bmp", ".dng", ".heic", ".jpeg", ".jpg", ".mpo", ".pfm", ".png", ".tif", ".tiff", ".webp")
@@ -40,7 +40,7 @@ def warn_of_suffixes(names: Iterable[str]) -> list[str]:
     if not unread:
         return []
     count = sum(suffix in unread for suffix in suffixes)
-    return [_PASSED_OVER.format(count=count, suffixes=", ".join(unread))]
+    return [_PASSED_OVER.format(images=counted(count, "image"), suffixes=", ".join(unread))]
 
 
 def write_yolo(labels: LabelSet, out: Path) -> Sequence[str]:

@@ -45,6 +45,7 @@ from hardmine.data.quality.usable_data import (
 )
 from hardmine.data.resize import Resize
 from hardmine.finding_kinds import FindingKind, Severity
+from hardmine.plurals import counted
 from hardmine.types import F64, Dataset, ImageState, Problem
 
 ROWS_PER_KIND = 20
@@ -125,7 +126,10 @@ class CheckReport:
         ]
         lines += [f"{name}: {line}" for name, found in self.placements.items() for line in found]
         if self.copy_pairs:
-            lines.append(f"near-copies: {self.copy_pairs} pairs in {self.copy_groups} groups")
+            lines.append(
+                f"near-copies: {counted(self.copy_pairs, 'pair')} in "
+                f"{counted(self.copy_groups, 'group')}"
+            )
         several = len(self.splits) > 1
         for kind, found in by_severity(self.problems):
             lines.append(f"{kind.severity}: {len(found)} x {kind}")
@@ -347,7 +351,8 @@ def _split_row(name: str, counts: SplitCounts) -> str:
     states = ", ".join(f"{number} {state}" for state, number in counts.states.items())
     classes = ", ".join(f"{name} {number}" for name, number in counts.classes.items())
     ignored = f", {counts.ignored_boxes} of them to be ignored" if counts.ignored_boxes else ""
-    return f"{name}: {counts.images} images ({states}), {counts.boxes} boxes ({classes}){ignored}"
+    boxes = counted(counts.boxes, "box", "boxes")
+    return f"{name}: {counted(counts.images, 'image')} ({states}), {boxes} ({classes}){ignored}"
 
 
 def _problem_row(problem: Finding, several: bool) -> str:

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardmine.data.formats.label_validation import RawSplit, object_table
+from hardmine.plurals import counted
 from hardmine.types import F64, I64, Mask
 
 MIN_BOXES = 8
@@ -333,7 +334,9 @@ class SizeVerdict:
             f"{number} {reading}" for reading, number in self.fits.items() if reading in _TOLD
         )
         how = (
-            f"of {self.boxes} boxes fit: {shown}" if shown and self.boxes else f"{self.boxes} boxes"
+            f"of {self.boxes} boxes fit: {shown}"
+            if shown and self.boxes
+            else counted(self.boxes, "box", "boxes")
         )
         done = {
             Reading.AS_WRITTEN: "they are pixels of the pictures as they are",
@@ -343,7 +346,7 @@ class SizeVerdict:
             Reading.UNKNOWN: "they cannot be placed",
         }[self.reading]
         doubt = "" if self.decided else "both readings fit, so "
-        return f"{self.images} images with {self.relation}; {how}; {doubt}{done}"
+        return f"{counted(self.images, 'image')} with {self.relation}; {how}; {doubt}{done}"
 
     def describe(self, label: tuple[int, int], picture: tuple[int, int]) -> str:
         """Return what is wrong with one image, and what becomes of its boxes."""

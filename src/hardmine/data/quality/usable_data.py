@@ -37,6 +37,7 @@ from hardmine.data.quality.label_coordinates import (
     place_boxes,
 )
 from hardmine.errors import DataError
+from hardmine.plurals import counted
 from hardmine.types import Dataset, ImageState
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def why_nothing_to_learn(dataset: Dataset) -> str | None:
     boxes = sum(len(record.labels) for record in labelled)
     ignored = sum(int(record.ignore.sum()) for record in labelled)
     if boxes == 0:
-        return f"no box in {len(labelled)} labelled images"
+        return f"no box in {counted(len(labelled), 'labelled image')}"
     if boxes == ignored:
         return f"all {boxes} boxes are to be ignored (iscrowd, difficult): no object to learn from"
     return None
@@ -218,8 +219,9 @@ def _refuse_unknown(name: str, placed: Mapping[str, PlacedSplit]) -> None:
     if lost:
         shown = ", ".join(lost[:_NAMED]) + (" …" if len(lost) > _NAMED else "")
         raise DataError(
-            f"{name}: {len(lost)} images are of another shape than their labels say, so their boxes "
-            f"cannot be placed: {shown}; {_way_on(name)}"
+            f"{name}: {counted(len(lost), 'image has', 'images have')} another shape than the "
+            "labels say, "
+            f"so that boxes cannot be placed: {shown}; {_way_on(name)}"
         )
 
 

@@ -35,6 +35,7 @@ from hardmine.data.splits.near_duplicates import (
 from hardmine.errors import ConfigError, DataError
 from hardmine.files import write_text
 from hardmine.option_fields import takes_options
+from hardmine.plurals import counted
 from hardmine.types import F64, Dataset, ImageRecord
 
 LONGEST_CLIP = 0.5
@@ -131,8 +132,9 @@ def _require_filled(splits: Mapping[str, Dataset], root: Path, how: str, left_ou
     for name, part in splits.items():
         if not len(part):
             raise DataError(
-                f"{root}: {name!r} would be empty: {left_out} images lie too near in time to another "
-                f"part ({how}); give a smaller gap (--gap)"
+                f"{root}: {name!r} would be empty: {counted(left_out, 'image is', 'images are')} "
+                "too near in "
+                f"time to another part ({how}); give a smaller gap (--gap)"
             )
 
 
@@ -286,7 +288,8 @@ def _divide(
     """Give each split its images, by index."""
     if len(groups) < len(fractions):
         raise DataError(
-            f"{dataset.root}: {len(dataset)} images in {len(groups)} groups of near-copies, "
+            f"{dataset.root}: {counted(len(dataset), 'image')} in {counted(len(groups), 'group')} of "
+            "near-copies, "
             f"cannot fill {len(fractions)} splits"
         )
     counts = _count(dataset.records, len(dataset.categories))  # [images, C + 2]

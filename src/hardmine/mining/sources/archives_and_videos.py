@@ -42,6 +42,7 @@ from hardmine.mining.sources.remote import (
     open_remote,
     read_remote,
 )
+from hardmine.plurals import counted
 from hardmine.types import Problem
 
 INSIDE = "!/"
@@ -205,7 +206,7 @@ def iter_members(name: str) -> Iterator[ImageItem | Problem]:
     except FileNotFoundError:
         yield Problem(FindingKind.ARCHIVE_MISSING, name, -1, "no such file")
     except _BROKEN as error:
-        reason = f"broken or ends early, after {count} images ({error})"
+        reason = f"broken or ends early, after {counted(count, 'image')} ({error})"
         yield Problem(FindingKind.ARCHIVE_BROKEN, name, -1, reason)
 
 
