@@ -26,7 +26,8 @@ from hardmine.files import write_json
 from hardmine.mining.sources.local_files import load_pool
 from hardmine.reports.round_columns import ALARMS
 from hardmine.types import Dataset
-from hardmine.workflows.image_sets import crop_set, divide_sets, load_negatives, load_train_val
+from hardmine.workflows.image_sets import load_negatives, load_train_val
+from hardmine.workflows.sets_apart import crop_set, divide_sets
 from hardmine.workflows.step_cache import Steps, silent
 
 DATA = Path(os.environ.get("HARDMINE_DATA", "../shared/data"))

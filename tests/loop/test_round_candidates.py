@@ -25,7 +25,7 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.scan import scan_exactly
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.cached_models import MeasuredModel, TrainedModel, own_backend
-from hardmine.workflows.image_sets import LoopSets
+from hardmine.workflows.sets_apart import LoopSets
 from hardmine.workflows.step_cache import Steps
 from loop_fakes import World, draw, run, sheet_of
 from tiny_models import tiny_detector

@@ -41,7 +41,8 @@ from hardmine.mining.candidates_file import hand_over
 from hardmine.types import Dataset
 from hardmine.workflows.cached_models import TrainingRequest, own_backend
 from hardmine.workflows.check_data import check
-from hardmine.workflows.image_sets import SeparateSets, describe_leaks, load_train_val
+from hardmine.workflows.image_sets import load_train_val
+from hardmine.workflows.sets_apart import SeparateSets, describe_leaks
 from hardmine.workflows.step_cache import Steps
 from hardmine.workflows.train_and_evaluate import Measuring, evaluate, train
 

@@ -11,7 +11,8 @@ import pytest
 from hardmine.data.formats.image_files import load_images
 from hardmine.errors import DataError
 from hardmine.types import Dataset, ImageState
-from hardmine.workflows.image_sets import LoopSets, divide_sets, load_train_val
+from hardmine.workflows.image_sets import load_train_val
+from hardmine.workflows.sets_apart import LoopSets, divide_sets
 from hardmine.workflows.step_cache import Steps
 from loop_fakes import draw, labelled, pool_of
 

@@ -13,13 +13,8 @@ from hardmine import evaluate, train
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.cached_models import TrainingRequest
-from hardmine.workflows.image_sets import (
-    count_labelled,
-    crop_set,
-    describe_leaks,
-    hash_once,
-    load_train_val,
-)
+from hardmine.workflows.image_sets import count_labelled, load_train_val
+from hardmine.workflows.sets_apart import crop_set, describe_leaks, hash_once
 from hardmine.workflows.step_cache import Steps
 from loop_fakes import World, draw, labelled, pool_of
 

@@ -234,7 +234,8 @@ def _key(
 
 def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notify) -> Sets:
     """Split once and leave out what cannot be read or lies in two sets."""
-    from hardmine.workflows.image_sets import load_negatives, load_train_val, separate_sets
+    from hardmine.workflows.image_sets import load_negatives, load_train_val
+    from hardmine.workflows.sets_apart import separate_sets
 
     steps = Steps(root / "prepare", notify)
     parts = load_train_val(data.data, data.val, steps, seed=0, options=reading)

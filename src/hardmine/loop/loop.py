@@ -71,15 +71,7 @@ from hardmine.workflows.cached_models import (
     write_recipe,
 )
 from hardmine.workflows.external_trainer import make_trainer
-from hardmine.workflows.image_sets import (
-    DataLike,
-    LoopSets,
-    count_labelled,
-    crop_set,
-    divide_sets,
-    load_negatives,
-    load_train_val,
-)
+from hardmine.workflows.image_sets import DataLike, count_labelled, load_negatives, load_train_val
 from hardmine.workflows.run_record import (
     free_unless_begun,
     note_changes,
@@ -89,6 +81,7 @@ from hardmine.workflows.run_record import (
     resumed_options,
     write_record,
 )
+from hardmine.workflows.sets_apart import LoopSets, crop_set, divide_sets
 from hardmine.workflows.several_processes import run_together
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.trained_images import note_trained_on

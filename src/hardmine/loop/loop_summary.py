@@ -34,7 +34,7 @@ from hardmine.reports.round_columns import ALARMS, RoundRow, csv_header, csv_row
 from hardmine.reports.wording import Comparison, Looked, LookedLine, Stop
 from hardmine.types import Decision, Verdict
 from hardmine.workflows.cached_models import CachedMeasurement, MeasuredModel
-from hardmine.workflows.image_sets import LoopSets, describe_leaks
+from hardmine.workflows.sets_apart import LoopSets, describe_leaks
 
 
 def round_row(

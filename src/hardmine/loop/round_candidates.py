@@ -51,7 +51,7 @@ from hardmine.review.labelling_files import SUFFIXES
 from hardmine.review.verdicts import read_verdicts, store_verdicts, undecided
 from hardmine.types import Dataset, ImageRecord, ImageState, NamedBox, PoolScore, reaches
 from hardmine.workflows.cached_models import Backend, MeasuredModel, TrainedModel
-from hardmine.workflows.image_sets import LoopSets
+from hardmine.workflows.sets_apart import LoopSets
 from hardmine.workflows.step_cache import Steps, fingerprint
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from hardmine.option_fields import takes_options
 from hardmine.plurals import counted
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows.cached_models import Backend, detect_sets, own_backend
-from hardmine.workflows.image_sets import DataLike, load_negatives, load_val, read_all, set_apart
+from hardmine.workflows.image_sets import DataLike, load_negatives, load_val
+from hardmine.workflows.sets_apart import read_all, set_apart
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import ThresholdOptions
 

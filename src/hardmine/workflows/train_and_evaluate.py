@@ -31,14 +31,10 @@ from hardmine.workflows.cached_models import (
 )
 from hardmine.workflows.image_sets import (
     DataLike,
-    SeparateSets,
     count_labelled,
-    crop_set,
     load_negatives,
     load_train_val,
     load_val,
-    require_left,
-    separate_sets,
 )
 from hardmine.workflows.run_record import (
     free_unless_begun,
@@ -48,6 +44,7 @@ from hardmine.workflows.run_record import (
     resumed_options,
     write_record,
 )
+from hardmine.workflows.sets_apart import SeparateSets, crop_set, require_left, separate_sets
 from hardmine.workflows.several_processes import run_together
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
