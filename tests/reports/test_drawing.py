@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from hardmine.detections import Detections
-from hardmine.reports.drawing import PALETTE, draw_boxes
+from hardmine.reports import lettering
+from hardmine.reports.drawing import PALETTE, boxed, draw_boxes
 
 
 def found(*rows: tuple[float, ...]) -> Detections:
@@ -75,3 +78,43 @@ def test_a_thumbnail_shows_clear_boxes_only() -> None:
     assert _best(found, 5).scores.tolist() == pytest.approx([0.9, 0.9, 0.8, 0.7, 0.6])
     assert _best(found.at_least(0.85), 5).scores.tolist() == pytest.approx([0.9, 0.9])
     assert len(_best(Detections.none(), 5)) == 0
+
+
+@pytest.mark.parametrize(("name", "other"), [("Bär", "Bör"), ("Ёж", "Уж")])
+def test_letters_beyond_ascii_are_written(name: str, other: str) -> None:
+    """A letter that a font lacks is an empty box: two names then look the same."""
+    image = Image.new("RGB", (260, 260), "white")
+    row = found((0.9, 1, 50, 100, 200, 220))
+    one, two = (np.asarray(draw_boxes(image, row, (text,))) for text in (name, other))
+    assert not np.array_equal(one[70:100], two[70:100])
+    boxes = np.array([[50.0, 100, 200, 220]])
+    one, two = (np.asarray(boxed(image, boxes, (text,), 260)) for text in (name, other))
+    assert not np.array_equal(one, two)
+
+
+def test_long_name_leaves_the_score_in_the_picture() -> None:
+    image = Image.new("RGB", (260, 260), "white")
+    rows = (found((score, 1, 50, 100, 200, 220)) for score in (0.91, 0.31))
+    one, two = (
+        np.asarray(draw_boxes(image, row, ("a long name of a class " * 4,))) for row in rows
+    )
+    assert not np.array_equal(one, two)
+
+
+def test_tag_of_a_box_at_the_right_edge_stays_in_the_picture() -> None:
+    image = Image.new("RGB", (360, 360), "white")
+    boxes = np.array([[330.0, 100, 355, 220]])
+    names = ("badger", "badge?")
+    one, two = (np.asarray(boxed(image, boxes, (name,), 360)) for name in names)
+    assert not np.array_equal(one, two)
+
+
+def test_letters_are_sought_in_the_fonts_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The font with most of the letters is taken; files that are no fonts are passed over."""
+    has = {"DejaVuSans.ttf": "a", "none.ttf": "", "some.ttf": "a犬", "all.ttf": "a犬猫"}
+    monkeypatch.setattr(
+        lettering, "_missing", lambda path, letters: len(letters - set(has[Path(path).name]))
+    )
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: sorted(has)[1:])
+    assert lettering._font_with.__wrapped__(frozenset("a犬猫")) == "all.ttf"
+    assert lettering._font_with.__wrapped__(frozenset("a")).endswith("DejaVuSans.ttf")

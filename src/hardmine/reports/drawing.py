@@ -11,20 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from hardmine.data.images import read_image
 from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.reports.content import Gallery, Picture
 from hardmine.reports.html_page import jpeg_uri
+from hardmine.reports.lettering import font_for, shorten
 from hardmine.types import F64, Mask
-
-if TYPE_CHECKING:
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 Colour = tuple[int, int, int]
 
@@ -69,15 +66,15 @@ def draw_boxes(
         canvas = image.copy()
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 130))
-    font = ImageFont.load_default(max(12.0, min(canvas.size) / 17))
+    size = max(12.0, min(canvas.size) / 17)
     order = detections.scores.argsort(kind="stable")
     for index in order.tolist():
         label = int(detections.labels[index])
         box = _inside(detections.boxes[index].tolist(), canvas.size)
         color = palette_colour(label)
         draw.rectangle(box, outline=color, width=line)
-        text = f"{categories[label - 1]} {detections.scores[index]:.2f}"
-        _draw_label(draw, text, box, color, font)
+        score = f" {detections.scores[index]:.2f}"
+        _draw_label(draw, categories[label - 1], score, box, color, size)
     return canvas
 
 
@@ -96,12 +93,15 @@ def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, 
 
 def _draw_label(
     draw: ImageDraw.ImageDraw,
-    text: str,
+    name: str,
+    score: str,
     box: tuple[float, float, float, float],
     color: Colour,
-    font: Font,
+    size: float,
 ) -> None:
-    """Write the text on a patch above the box, or inside its top where there is no room above."""
+    """Write name and score on a patch above the box, or inside its top where there is no room above."""
+    font = font_for(name, size)
+    text = shorten(name, score, font, draw.im.size[0] - size)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     pad = max(2, round((bottom - top) / 5))
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
@@ -132,14 +132,14 @@ def boxed(
     known = range(len(boxes)) if numbers is None else numbers
     picture, scale = enlarge(image, longest)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(11, longest / 36))
+    size = max(11, longest / 36)
     for index, (number, box) in enumerate(zip(known, boxes, strict=True)):
         if dashed is not None and dashed[index]:
             dashed_box(draw, box * scale, box_colour(number))
         else:
             bold_box(draw, box * scale, box_colour(number))
     for number, box, name in zip(known, boxes, names, strict=True):
-        tag_box(draw, f"{number} {name}".strip(), box * scale, box_colour(number), font)
+        tag_box(draw, f"{number} {name}".strip(), box * scale, box_colour(number), size)
     return picture
 
 
@@ -259,8 +259,8 @@ def titled(picture: Image.Image, title: str, below: str) -> Image.Image:
     framed = Image.new("RGB", (picture.width, picture.height + _TITLE), PAPER)
     framed.paste(picture, (0, _TITLE))
     draw = ImageDraw.Draw(framed)
-    draw.text((1, 2), title, fill=INK, font=ImageFont.load_default(14))
-    draw.text((1, 20), below, fill=QUIET, font=ImageFont.load_default(13))
+    draw.text((1, 2), title, fill=INK, font=font_for(title, 14))
+    draw.text((1, 20), below, fill=QUIET, font=font_for(below, 13))
     return framed
 
 
@@ -324,11 +324,14 @@ def tag_box(
     text: str,
     box: F64,
     colour: Colour,
-    font: Font,
+    size: float,
 ) -> None:
-    """Write a text inside a box's upper left corner, on a patch of its colour."""
+    """Write a text inside a box's upper left corner, on its colour, all of it in the picture."""
+    font = font_for(text, size)
+    text = shorten(text, "", font, draw.im.size[0] - size)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    x, y = max(0.0, float(box[0])), max(0.0, float(box[1]))
+    x = max(0.0, min(float(box[0]), draw.im.size[0] - (right - left + 7)))
+    y = max(0.0, float(box[1]))
     draw.rectangle((x, y, x + right - left + 6, y + bottom - top + 6), fill=colour)
     draw.text((x + 3 - left, y + 3 - top), text, fill=(0, 0, 0), font=font)
 
