@@ -320,3 +320,12 @@ def test_a_recall_that_a_draw_does_not_reach_is_left_out() -> None:
     assert found.recalls == (0.5,)
     assert found.ratio == pytest.approx(1.5 / 3.5)
     assert found.deviation == pytest.approx(0.0)
+
+
+def test_draws_that_reach_no_recall_in_one_round_bound_nothing() -> None:
+    """Each round reaches recall .5 in only half of the draws."""
+    after = np.array([[1.0, 1.0, np.inf, 1.0, np.inf]])
+    before = np.array([[3.0, np.inf, 3.0, np.inf, 3.0]])
+    found = change_of_counts(after, before, (0.5,))
+    assert found.ratio == pytest.approx(1.5 / 3.5)
+    assert (found.low, found.high, found.deviation) == (None, None, None)

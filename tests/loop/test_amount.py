@@ -63,6 +63,11 @@ def test_without_an_operating_point_the_usual_number_is_added() -> None:
     assert choose_amount(Amount(15, 100, None), [0.9] * 500).count == 15
 
 
+def test_one_image_is_said_as_one() -> None:
+    assert choose_amount(Amount(1, 100, None), []).why.startswith("1 image, the usual number")
+    assert "1 image of the pool fires" in choose_amount(Amount(2, 100, 0.5), [0.9]).why
+
+
 def test_a_longer_round_shows_each_labelled_image_as_often() -> None:
     # of S steps of B images each a labelled one takes S·B / (100 + 15); with 55 added, f·S·B / 155
     assert steps_factor(100, 55, 1) == pytest.approx(155 / 115)
@@ -77,7 +82,7 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
         read_add(text)
 
 
-@pytest.mark.parametrize("add", [0.0, -1.0, 2.5, float("nan")])
+@pytest.mark.parametrize("add", [0.0, -1.0, 2.5, float("nan"), float("inf")])
 def test_numbers_outside_the_limits_are_refused(add: float) -> None:
     with pytest.raises(ConfigError, match="add: got"):
         LoopOptions(add=add)

@@ -227,7 +227,8 @@ def change_of_counts(after: F64, before: F64, recalls: Sequence[float]) -> Alarm
     sure = sure if sure.any() else np.arange(len(recalls)) == 0
     now, then = after[sure] + 0.5, before[sure] + 0.5
     weights = np.sqrt(now[:, 0] + then[:, 0])
-    logs: F64 = np.average(np.log(_ratios(now, then)), axis=0, weights=weights)
+    with np.errstate(divide="ignore", invalid="ignore"):  # recalls that a draw does not reach
+        logs: F64 = np.average(np.log(_ratios(now, then)), axis=0, weights=weights)
     low, high = percentile_limits(logs[1:])
     with np.errstate(invalid="ignore"):
         deviation = finite(float(logs[1:].std())) if len(logs) > 1 else None

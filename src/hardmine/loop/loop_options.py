@@ -8,6 +8,7 @@ this sum are added. The images without objects never become more than the labell
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ def check_add(add: Add) -> None:
     """
     if add == "auto":
         return
-    if not add > 0 or (add > 1 and add != int(add)):
+    if not 0 < add < math.inf or (add > 1 and add != int(add)):
         raise ConfigError(
             f"add: got {add}, wanted auto, a share above 0 and at most 1, or a whole number of images"
         )
