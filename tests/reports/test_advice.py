@@ -198,3 +198,11 @@ def test_a_terminal_is_told_only_what_makes_figures_doubtful() -> None:
     assert line.startswith("80 % of the objects are found only from score 0.17")
     assert "Train longer" in line
     assert warning_lines({**figures, "score_threshold": 0.5}) == ()
+
+
+def test_of_many_classes_ten_are_named() -> None:
+    classes = [{"name": f"c{i}", "objects": 2, "found": 0, "recall": 0.0} for i in range(12)]
+    figures = {"errors": {"classes": classes, "score_threshold": 0.3}}
+    (line,) = warning_lines(figures)
+    assert "c9 (0 of 2) and 2 more, which the page marks" in line
+    assert "c10" not in line

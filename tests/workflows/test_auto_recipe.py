@@ -234,7 +234,7 @@ def test_long_boxes_get_long_priors_where_others_are_too_small_for_any_model() -
     data = Dataset(("long", "tiny"), (*long.records, *others), Path())
     choice = choose_for(data)
     assert "model.priors.aspect_ratios=[1, 2, 0.5, 5, 0.2]" in choice.settings
-    assert "reach only 0% of the 36 boxes of class 'tiny': that class" in choice.warnings[0]
+    assert "reach only 0% of the 36 boxes of class 'tiny': boxes out of reach" in choice.warnings[0]
 
 
 def test_what_no_model_reaches_is_said_with_the_way_out(caplog: pytest.LogCaptureFixture) -> None:

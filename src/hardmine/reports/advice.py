@@ -19,6 +19,8 @@ WEAK_SCORE = 0.2
 """Below this a threshold is weak: objects hardly differ from background there."""
 HARDLY_FOUND = 0.1
 """A class of whose objects a smaller share is found is as good as never detected."""
+_CLASSES_NAMED = 10
+"""Classes that a line names; of more it says how many."""
 _MANY_ALARMS = 0.05
 _FEW_ALARMS = 10
 _FINDS_MOST = 0.95
@@ -124,7 +126,11 @@ def _class_is_hardly_found(figures: Figures) -> Advice | None:
     rows = hardly_found(figures)
     if not rows:
         return None
-    names = ", ".join(f"{row['name']} ({row['found']} of {row['objects']})" for row in rows)
+    names = ", ".join(
+        f"{row['name']} ({row['found']} of {row['objects']})" for row in rows[:_CLASSES_NAMED]
+    )
+    if len(rows) > _CLASSES_NAMED:
+        names += f" and {len(rows) - _CLASSES_NAMED} more, which the page marks in its table"
     several, it, its = "this class is", "it", "its"
     if len(rows) > 1:
         several, it, its = "these classes are", "them", "their"

@@ -344,7 +344,7 @@ def _out_of_reach(fit: RecipeFit) -> str:
     others = _and_more(len(fit.missed) - 1)
     said = (
         f"the priors of the best model of the list reach only {worst.reach:.0%} of the {worst.boxes} "
-        f"boxes of class {worst.name!r}{others}: that class will hardly be learned"
+        f"boxes of class {worst.name!r}{others}: boxes out of reach will hardly be learned"
     )
     if worst.median_side < SMALLEST_SIDE and worst.side_in_images > worst.median_side:
         tile = round(fit.width * worst.side_in_images / SMALLEST_SIDE / STRIDE) * STRIDE
@@ -474,7 +474,7 @@ def _of_missed_boxes(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
         way = f"--model auto would take {better.model}{changes}, which reaches {reach:.0%}; {way}"
     return (
         f"no prior of {fit.model} reaches {1 - worst.reach:.0%} of the {worst.boxes} boxes of class "
-        f"{worst.name!r}{others}, median side {worst.median_side:.0f} px on the canvas: that class will "
+        f"{worst.name!r}{others}, median side {worst.median_side:.0f} px on the canvas: these will "
         f"hardly be learned. {way}",
     )
 
