@@ -261,6 +261,16 @@ def test_near_copies_count_once(world: Path) -> None:
     )
 
 
+def test_faults_of_labels_are_no_images_that_cannot_be_read(world: Path) -> None:
+    boxes = Path("shelf/boxes.csv")
+    row = boxes.read_text().splitlines()[-1].split(",")
+    boxes.write_text(f"{boxes.read_text()}{row[0]},9,9,5,12,{row[-1]}\n")
+    Path("pool/none.jpg").write_bytes(b"")
+    result = hardmine.threshold("shelf/predictions.json", "shelf", negatives="pool", max_alarms=0.5)
+    (note,) = (note for note in result.notes if "cannot be read" in note)
+    assert note.startswith("1 image cannot be read, such as none.jpg")
+
+
 def test_an_empty_image_that_repeats_a_labelled_one_is_left_out(world: Path) -> None:
     shutil.copy("shelf/images/00.png", "pool/labelled.png")
     result = hardmine.threshold("shelf/predictions.json", "shelf", negatives="pool", max_alarms=0.5)

@@ -105,6 +105,18 @@ def test_what_does_not_decode_is_set_aside_and_named(tmp_path: Path) -> None:
     assert [problem.file for problem in sets.problems] == [str(bad)]
 
 
+def test_files_of_a_pool_that_are_no_images_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The header of one shows it when the pool is listed; the other is cut off after its header."""
+    pool = pool_of(tmp_path / "pool", 4, 10, 1000)
+    (pool / "a0.jpg").write_bytes(b"")
+    cut = next(path for path in sorted(pool.iterdir()) if path.suffix == ".png")
+    cut.write_bytes(cut.read_bytes()[:100])
+    divide(tmp_path, pool=pool)
+    assert "2 of 41 pool images cannot be read and are left out (the first: a0.jpg" in caplog.text
+
+
 def test_a_pool_that_is_too_small_or_all_leaks_is_a_clear_error(tmp_path: Path) -> None:
     draw(tmp_path / "one" / "k0-50-0.png", 1)
     with pytest.raises(DataError, match="no image is left to stop by"):

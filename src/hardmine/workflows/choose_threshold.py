@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hardmine.data.quality.findings import lost_images
 from hardmine.detections import OperatingPoint
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.files import clear_disk_errors, write_json
@@ -244,8 +245,9 @@ def _independent(
     """Return the sets of images that are independent draws, and what was left out of them."""
     good, group_of, problems = read_all(parts, steps)
     apart, leaks = set_apart(good, "held_out", ("val",), group_of)
-    lost = counted(len(problems), "image")
-    notes = [f"{lost} cannot be read, such as {problems[0]}"] if problems else []
+    lost = lost_images(problems)
+    images = counted(len(lost), "image")
+    notes = [f"{images} cannot be read, such as {lost[0]}"] if lost else []
     notes += [str(leak) for leak in leaks]
     kept = {
         name: _one_of_each(records, group_of)

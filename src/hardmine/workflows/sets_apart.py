@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hardmine.data.formats.image_files import relative_name
+from hardmine.data.quality.findings import lost_images
 from hardmine.errors import DataError
 from hardmine.files import file_stamp
 from hardmine.finding_kinds import FindingKind
@@ -228,15 +229,14 @@ def read_all(
     for name, part in parts.items():
         good[name], found = drop_unreadable(part, hashes)
         problems += found
-        lost = len(part) - len(good[name])
-        if lost:
+        if lost := lost_images(found):
             _log.warning(
-                "%s: %d of %d images of the part %r cannot be read and are left out (the first: %s)",
+                "%s: %d of %d %s cannot be read and are left out (the first: %s)",
                 part.root,
-                lost,
-                len(part),
-                name,
-                found[-lost],
+                len(lost),
+                len(good[name]) + len(lost),
+                _SETS.get(name, f"{name.replace('_', '-')} images"),
+                lost[0],
             )
     known = {path: value for path, value in hashes.items() if value is not None}
     groups = group_duplicates(list(known.values()))

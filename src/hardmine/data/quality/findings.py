@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hardmine.finding_kinds import FindingKind, Severity
+from hardmine.finding_kinds import IMAGE_LEFT_OUT, IN_TRAINING, POOL_ONLY, FindingKind, Severity
 from hardmine.types import Problem
 
 Box = tuple[float, float, float, float]
@@ -73,3 +73,8 @@ def by_severity(problems: Sequence[Finding]) -> Iterator[tuple[FindingKind, list
 
 def _finite(value: float) -> float | None:
     return round(value, 3) if abs(value) < float("inf") else None
+
+
+def lost_images(problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems that are images which cannot be used, by their header or their pixels."""
+    return [p for p in problems if IN_TRAINING.get(p.kind) in (IMAGE_LEFT_OUT, POOL_ONLY)]
