@@ -312,6 +312,19 @@ def test_a_training_of_a_loop_is_looked_at_with_the_data_of_the_loop(
     assert not any("Give --data" in line for line in found.limits)
 
 
+def test_the_command_for_a_training_of_a_loop_has_the_recipe_of_the_loop(
+    trained: Trained, tmp_path: Path
+) -> None:
+    run, inside = trained(without_floor), tmp_path / "loop/models/abc"
+    inside.parent.mkdir(parents=True)
+    (run / "train.json").rename(tmp_path / "loop/loop.json")
+    recipe = (run / "recipe.yaml").rename(tmp_path / "loop/recipe.yaml")
+    run.rename(inside)
+    found = diagnose(inside)
+    assert f" --recipe {recipe} --set loss.selection.floor=32 " in found.findings[0].command
+    assert f"compare --preset mining {recipe} " in found.compare
+
+
 def test_fewer_images_may_be_looked_at_and_the_levels_of_objects_are_those_of_coverage(
     trained: Trained,
 ) -> None:

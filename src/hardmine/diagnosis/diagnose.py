@@ -18,7 +18,7 @@ import numpy as np
 
 from hardmine.diagnosis.diagnosis_page import render_diagnosis
 from hardmine.diagnosis.diagnosis_result import Answer, Diagnosis, Finding, Verdict, in_order
-from hardmine.diagnosis.evidence import Evidence, gather, read_record
+from hardmine.diagnosis.evidence import Evidence, gather, read_record, recipe_file
 from hardmine.diagnosis.hypotheses import HYPOTHESES, LEAST_REACH, judge, missing_labels
 from hardmine.diagnosis.probe import MOST_TRAINING_IMAGES
 from hardmine.errors import ConfigError
@@ -123,7 +123,7 @@ def _command(evidence: Evidence, key: str, verdict: Verdict, data: Path | str | 
     beside = run.parent / f"{run.name}-{key}"
     source, rest = _inputs(run, data)
     images, reading = _reading(run, data)
-    recipe = run / "recipe.yaml"
+    recipe = recipe_file(run)
     if verdict.fits_priors:
         recipe = beside.with_name(f"{beside.name}.yaml")
     words = ["hardmine", "train", source, *images, *reading, *rest]
@@ -148,7 +148,7 @@ def _compare_all(evidence: Evidence, data: Path | str | None) -> str:
     run = evidence.run
     source, rest = _inputs(run, data)
     images, reading = _reading(run, data)
-    recipe = run / "recipe.yaml"
+    recipe = recipe_file(run)
     base = str(recipe) if recipe.exists() else evidence.recipe.model.name
     words = ["hardmine", "compare", "--preset", "mining", base, source, *images, *reading, *rest]
     return shlex.join([*words, "--out", str(run.parent / f"{run.name}-compare")])

@@ -351,7 +351,7 @@ def _load_sets(
     if data is None and not (run / "train.json").exists():
         limits.append(
             "The images are those that the loop was given; those that its rounds added, which hold no "
-            "object, were not looked at."
+            "object, were not looked at, and the command that tries a change trains without them."
         )
     return train, val, limits + _missing_sets(train, val, cropped)
 
@@ -405,15 +405,26 @@ def read_record(run: Path) -> dict[str, Any]:
     Raises:
         DataError: the record is no JSON object, or a part of it has another form.
     """
-    path, loop = run / "train.json", run.parent.parent / "loop.json"
-    if not path.exists() and run.parent.name == "models" and loop.exists():
-        path = loop
+    loop = _loop_of(run)
+    path = run / "train.json" if loop is None else loop / "loop.json"
     if not path.exists():
         return {}
     values = _a_record(read_json(path), str(path))
     for name in ("inputs", "reading", "network"):
         _a_record(values.get(name, {}), f"{path}: {name}")
     return values
+
+
+def recipe_file(run: Path) -> Path:
+    """Return where the recipe of a run, or of the loop that it is a training of, is written."""
+    return (_loop_of(run) or run) / "recipe.yaml"
+
+
+def _loop_of(run: Path) -> Path | None:
+    """Return the folder of the loop that a run is a training of."""
+    folder = run.parent.parent
+    inside = run.parent.name == "models" and (folder / "loop.json").exists()
+    return folder if inside and not (run / "train.json").exists() else None
 
 
 def _a_record(value: object, where: str) -> dict[str, Any]:
