@@ -71,10 +71,23 @@ def test_another_encoding_and_blur_are_told_by_their_own_families(tmp_path: Path
     assert "learn the source" in str(report)
 
 
-def test_with_too_few_images_nothing_is_said(tmp_path: Path) -> None:
+def test_with_too_few_images_nothing_is_said_and_none_is_read(tmp_path: Path) -> None:
     positives = labelled(tmp_path / "a", range(24))
     labelled(tmp_path / "b", range(24, 40))
-    assert find_shortcut(positives, load_images(tmp_path / "b")) is None
+    seen: list[int] = []
+    few = load_images(tmp_path / "b")
+    assert find_shortcut(positives, few, progress=lambda done, _: seen.append(done)) is None
+    assert not seen
+
+
+def test_colours_of_a_large_crop_are_those_of_a_part_of_its_pixels() -> None:
+    """Of 1,500 x 1,400 px every second one of every second row; of a small crop all."""
+    pixels = np.asarray(scene(1, (1400, 1500)))
+    assert np.array_equal(
+        shortcut.colour_features(pixels), shortcut.colour_features(pixels[::2, ::2])
+    )
+    columns = shortcut.colour_features(pixels[:1000, :1000])[:3]
+    assert np.allclose(columns, pixels[:1000, :1000].reshape(-1, 3).mean(axis=0) / 255)
 
 
 def test_auc_counts_pairs() -> None:
