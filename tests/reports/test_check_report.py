@@ -3,14 +3,16 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hardmine.data.quality.check_dataset import CheckReport, SplitCounts
+from hardmine.data.quality.check_dataset import CheckReport, SplitCounts, size_mixture
 from hardmine.data.quality.findings import Box, Finding
+from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows.check_data import picture_of, render_check_page, write_check_page
 
 
@@ -73,6 +75,14 @@ def test_the_page_is_whole_and_escapes(image: Path, tmp_path: Path) -> None:
     assert "1 against 20" in text
     assert not re.search(r"<script|https?://", text)
     assert "No problems" in render_check_page(report())
+
+
+def test_one_size_is_said_as_one() -> None:
+    one = ImageRecord.empty(Path("a.png"), 40, 30, ImageState.VERIFIED_EMPTY)
+    mixture = size_mixture(Dataset(("cat",), (one,), Path()), 320, 320)
+    assert mixture is not None
+    page = render_check_page(replace(report(), mixtures={"train": mixture}))
+    assert "train: 1 size, 100 % landscape" in page
 
 
 def test_many_findings_of_a_kind_are_listed_not_pictured(image: Path) -> None:
