@@ -169,6 +169,19 @@ def test_a_training_that_fails_before_its_first_step_leaves_the_folder_free(
     assert (out / "train.json").exists()  # the run that it held before
 
 
+@pytest.mark.usefixtures("no_page")
+def test_a_resumed_training_that_is_refused_keeps_the_choices_of_the_run(
+    data: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    World().call(train, data, out=out, **SMALL)
+    before = [(out / name).read_bytes() for name in ("train.json", "recipe.yaml")]
+    other = {**SMALL, "epochs": 77, "device": "cuda"}
+    with pytest.raises(ConfigError, match="device: got cuda"):
+        Failing(saved=False).call(train, data, out=out, resume=True, **other)
+    assert [(out / name).read_bytes() for name in ("train.json", "recipe.yaml")] == before
+
+
 def test_evaluate_measures_and_draws_the_page(data: Dataset, held: Path, tmp_path: Path) -> None:
     weights = checkpoint(tmp_path / "w")
     out = tmp_path / "val"

@@ -218,7 +218,7 @@ def _run_loop(
     recipe, start = _start(options)
     steps, seed = Steps(root, progress), options.seed
     files = [root / RECORD, root / RECIPE]
-    begun = free_unless_begun(files, lambda: any(root.glob("models/*/*")))
+    begun = free_unless_begun(files, lambda: root.glob("models/*/*"))
     with clear_disk_errors(root), begun, PoolStore(root / "pool.sqlite") as store:
         sets, leaks = _load_sets(inputs, steps, options)
         why: tuple[str, ...] = ()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, get_type_hints
 
 from hardmine.errors import ConfigError
-from hardmine.files import write_json
+from hardmine.files import file_stamp, write_bytes, write_json
 from hardmine.option_fields import build, nested_options
 from hardmine.types import Dataset
 from hardmine.workflows.cached_models import RECIPE
@@ -85,24 +85,33 @@ def resumed_options(path: Path, cls: type[T], named: Collection[str]) -> T | Non
 
 
 @contextmanager
-def free_unless_begun(files: Sequence[Path], begun: Callable[[], bool]) -> Iterator[None]:
-    """Remove what says that a folder holds a run where the run fails before it has saved anything.
+def free_unless_begun(files: Sequence[Path], saved: Callable[[], Iterable[Path]]) -> Iterator[None]:
+    """Put back what says which run a folder holds where a call fails before it has saved anything.
 
-    The corrected command can then be given without ``--resume``. A folder that held a run before keeps
-    it.
+    The corrected command can then be given without ``--resume`` in a new folder; a folder that held a
+    run before keeps the choices of that run, so that ``--resume`` alone goes on with them.
 
     Args:
         files: what is written when a run begins.
-        begun: whether anything was saved that a resumed run would go on from.
+        saved: the files that a resumed run would go on from; one is new or written anew once the call
+            has saved something.
     """
-    new = [path for path in files if not path.exists()]
+    were = {path: path.read_bytes() if path.exists() else None for path in files}
+    before = {path: file_stamp(path) for path in saved()}
     try:
         yield
     except Exception:
-        if not begun():
-            for path in new:
-                path.unlink(missing_ok=True)
+        if {path: file_stamp(path) for path in saved()} == before:
+            for path, content in were.items():
+                _put_back(path, content)
         raise
+
+
+def _put_back(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    elif not path.exists() or path.read_bytes() != content:
+        write_bytes(path, content)
 
 
 def resumed_inputs(

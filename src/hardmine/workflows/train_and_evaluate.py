@@ -152,7 +152,7 @@ def _train(
     chosen, start = start_from(options.network.weights, choose_recipe(options.network))
     steps = Steps(root, progress)
     saved = [root / name for name in ("state.pt", backend.weights_name)]
-    begun = free_unless_begun([root / RECORD, root / RECIPE], lambda: any(map(Path.exists, saved)))
+    begun = free_unless_begun([root / RECORD, root / RECIPE], lambda: saved)
     with clear_disk_errors(root), begun:
         sets = _training_sets(inputs, steps, options)
         chosen, why = fit_to_data(chosen, options.network, start, sets.train)
