@@ -26,7 +26,7 @@ from hardmine.inference.load_detector import load_detector
 from hardmine.inference.predict import detect_images
 from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.ssd import SSD
-from hardmine.recipes.checkpoint import save_checkpoint
+from hardmine.recipes.checkpoint import load_checkpoint, save_checkpoint
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows import export_model
@@ -109,6 +109,16 @@ def onnx_file(world: Path) -> ExportResult:
 
 def pictures(world: Path) -> list[Path]:
     return sorted((world / "pool").glob("*.png"))
+
+
+def test_limits_of_each_class_go_with_the_file(world: Path) -> None:
+    model, recipe = load_checkpoint(world / "run" / "last.safetensors")
+    few = replace(recipe, decode=replace(recipe.decode, class_candidates=3))
+    save_checkpoint(world / "few.safetensors", model.state_dict(), few, ("a", "b"))
+    made = export(world / "few.safetensors", data=world / "pool" / "data.json")
+    assert made.parity is not None
+    assert made.parity.missing == made.parity.extra == 0
+    assert 6 < made.parity.matched <= 6 * 2 * 3  # six pictures, two classes, three boxes at most
 
 
 def by_torch(world: Path) -> list[Detections]:

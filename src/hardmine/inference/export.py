@@ -147,7 +147,7 @@ def describe(detector: TorchDetector, *, with_nms: bool) -> dict[str, Any]:
     resize, decode = detector.resize, _limits(detector)
     separate = {"kind": "separate", "boxes": "boxes", "scores": "scores"}
     rows = {"kind": "rows", "output": "detections", "columns": list(_COLUMNS)}
-    point = detector.operating_point
+    point, of_class = detector.operating_point, decode.class_candidates
     return {
         **({} if point is None else {"operating_point": point.to_dict()}),
         "classes": list(detector.categories),
@@ -163,6 +163,7 @@ def describe(detector: TorchDetector, *, with_nms: bool) -> dict[str, Any]:
             "score_threshold": decode.score_threshold,
             "iou": decode.nms_iou,
             "candidates": decode.candidates,
+            **({} if of_class is None else {"class_candidates": of_class}),
             "max_detections": decode.max_detections,
         },
     }

@@ -164,13 +164,15 @@ Outputs = JoinedOutput | SeparateOutputs | FinalOutputs | RowsOutput
 class Suppression:
     """What happens to boxes that come without NMS; ``iou`` none: nothing is suppressed.
 
-    The score threshold is inclusive; ``candidates`` (box, class) pairs per image enter.
+    The score threshold is inclusive; ``candidates`` (box, class) pairs per image enter, at most
+    ``class_candidates`` of them of one class.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     score_threshold: float = 0.01
     iou: float | None = 0.45
     candidates: int = 1000
+    class_candidates: int | None = None
     max_detections: int = 300
     clip: Literal["before", "after"] = "before"
     """Whether boxes are cut to the canvas before others are suppressed by them, or afterwards."""
@@ -182,8 +184,11 @@ class Suppression:
                 f"nms: got score_threshold {self.score_threshold}, iou {self.iou}, "
                 "wanted 0 <= score_threshold < 1 and 0 < iou <= 1"
             )
-        if min(self.candidates, self.max_detections) < 1:
-            raise ConfigError("nms: candidates and max_detections must be 1 or more")
+        of_class = 1 if self.class_candidates is None else self.class_candidates
+        if min(self.candidates, of_class, self.max_detections) < 1:
+            raise ConfigError(
+                "nms: candidates, class_candidates and max_detections must be 1 or more"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,7 +227,7 @@ def suppress(
     from torchvision.ops import batched_nms
 
     num_classes = scores.shape[1]
-    flat = torch.from_numpy(np.ascontiguousarray(scores)).flatten()
+    flat = _best_of_class(scores, limits.class_candidates).flatten()
     top, index = flat.topk(min(limits.candidates, flat.numel()))
     passed = top >= limits.score_threshold
     top, index = top[passed], index[passed]
@@ -247,6 +247,15 @@ def suppress(
     corners = _clip(corners, height, width)
     seen = (corners[:, 2:] > corners[:, :2]).all(axis=1)
     return Detections(corners[seen], scores_kept[seen], labels[seen])
+
+
+def _best_of_class(scores: Array, count: int | None) -> torch.Tensor:
+    """Return scores [N, C] with -1 in place of all but the ``count`` highest of each class."""
+    every = torch.from_numpy(np.ascontiguousarray(scores))
+    if count is None or count >= len(every):
+        return every
+    top, index = every.topk(count, dim=0)
+    return torch.full_like(every, -1.0).scatter_(0, index, top)
 
 
 def _clip(boxes: Array, height: int, width: int) -> Array:
