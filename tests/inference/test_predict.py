@@ -13,15 +13,16 @@ from torch import Tensor
 
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import perceptual_hash
-from hardmine.detections import Detections
-from hardmine.errors import CheckpointError, DataError
+from hardmine.detections import Detections, OperatingPoint
+from hardmine.errors import CheckpointError, ConfigError, DataError
 from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
+from hardmine.inference.load_detector import load_detector
 from hardmine.inference.predict import ScoredImage, detect_on_canvas, score_images
 from hardmine.models.layers import NormalInit
 from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.ssd import SSD
-from hardmine.recipes.checkpoint import save_checkpoint
+from hardmine.recipes.checkpoint import save_checkpoint, write_operating_point
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Problem
 from tiny_models import tiny_rectangle
@@ -126,6 +127,21 @@ def test_score_is_the_top_of_the_decoded_list(checkpoint: Path) -> None:
         assert float(scores.scores[index]) == pytest.approx(float(detections.scores[0]), abs=1e-6)
         assert int(scores.labels[index]) == int(detections.labels[0])
         assert 0 <= int(scores.levels[index]) <= 2
+
+
+def test_given_names_go_over_those_of_a_checkpoint(checkpoint: Path) -> None:
+    point = OperatingPoint(0.5, {"b": 0.7})
+    write_operating_point(checkpoint, point)
+    own = load_detector(checkpoint, "cpu")
+    renamed = load_detector(checkpoint, "cpu", classes=("cat", "dog"))
+    assert renamed.categories == ("cat", "dog")
+    assert renamed.model_id != own.model_id
+    assert renamed.operating_point == replace(point, per_class={"dog": 0.7})
+    # the names of the data, in another order than that of the model, are no new names
+    for names in (("b", "a"), ("b",)):
+        assert load_detector(checkpoint, "cpu", classes=names).categories == ("a", "b")
+    with pytest.raises(ConfigError, match="the model has 2"):
+        load_detector(checkpoint, "cpu", classes=("cat",))
 
 
 def test_a_run_directory_is_a_checkpoint(checkpoint: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hardmine.detections import Detections
+from hardmine.detections import Detections, OperatingPoint
 from hardmine.device import choose_device
-from hardmine.inference.detector import BatchScores
+from hardmine.inference.class_names import choose_classes
+from hardmine.inference.detector import BatchScores, make_model_id
 from hardmine.inference.predict import LoadedDetector, PredictMixin
 from hardmine.inference.torchvision_detector import TorchvisionDetector
 from hardmine.models.postprocess import (
@@ -91,23 +94,40 @@ class TorchDetector(PredictMixin):
         return output
 
 
-def load_checkpoint_detector(path: Path, device: str | None = None) -> LoadedDetector:
+def load_checkpoint_detector(
+    path: Path, device: str | None = None, names: Sequence[str] | None = None
+) -> LoadedDetector:
     """Load a checkpoint for inference.
 
     Args:
         path: a ``.safetensors`` file or a run directory that holds ``last.safetensors``.
         device: a torch device; ``None`` takes CUDA when there is one.
+        names: of the classes, over those in the file, in their order. Names that the file has already
+            change nothing: a list of the data may have another order.
 
     Raises:
         CheckpointError: missing, truncated or foreign.
-        ConfigError: no such device.
+        ConfigError: no such device, or another number of names.
     """
     path = find_checkpoint(path)
     chosen = choose_device(device)
     model, recipe = load_checkpoint(path)
-    detector = detector_of(model, recipe, checkpoint_id(path), chosen)
-    detector.operating_point = read_operating_point(path)
+    model_id, point = checkpoint_id(path), read_operating_point(path)
+    if names is not None and not set(names) <= set(model.categories):
+        before = model.categories
+        model.categories = choose_classes(names, before, str(path))
+        model_id = make_model_id(model_id, list(model.categories))
+        point = _rename(point, dict(zip(before, model.categories, strict=True)))
+    detector = detector_of(model, recipe, model_id, chosen)
+    detector.operating_point = point
     return detector
+
+
+def _rename(point: OperatingPoint | None, new: Mapping[str, str]) -> OperatingPoint | None:
+    if point is None:
+        return None
+    scores = {new.get(name, name): score for name, score in point.per_class.items()}
+    return replace(point, per_class=scores)
 
 
 def detector_of(

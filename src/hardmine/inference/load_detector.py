@@ -110,7 +110,7 @@ def load_detector(
         return load_detector(inside, device, classes=classes, fallback=fallback)
     from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 
-    return load_checkpoint_detector(path, device)
+    return load_checkpoint_detector(path, device, _names(classes))
 
 
 def named_path(spec: str) -> Path | None:
