@@ -113,7 +113,9 @@ def test_data_in_memory_must_be_given_again(inputs: dict[str, Any], tmp_path: Pa
 @pytest.mark.parametrize("work", [run_loop, train])
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path, work: Callable[..., Any]) -> None:
     nothing = tmp_path / "nothing"
-    with pytest.raises(ConfigError, match=f"^{nothing}: holds no run to resume; give its folder"):
+    with pytest.raises(
+        ConfigError, match=f"^{nothing}: holds no run to resume; give its folder, or begin"
+    ):
         work(None, out=nothing, resume=True)
     with pytest.raises(ConfigError, match="data: not given, wanted labelled images"):
         work(None, out=nothing)

@@ -93,6 +93,15 @@ def test_problems_are_stored_counted_and_passed_over(tmp_path: Path) -> None:
     assert told[-1] == ("scan (full precision)", 3, 3)
 
 
+def test_the_progress_ends_at_the_total_where_a_pool_has_lost_images(tmp_path: Path) -> None:
+    lost = Problem(FindingKind.IMAGE_UNREADABLE, "/pool/x.jpg", -1, "no image")
+    pool = replace(pool_of("1", "2"), problems=(lost, lost))
+    told: list[tuple[int, int]] = []
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        scan(Numbers(), pool, store, progress=lambda what, done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1] == 2
+
+
 def test_what_this_model_has_seen_is_not_looked_at_again(tmp_path: Path) -> None:
     detector = Numbers()
     with PoolStore(tmp_path / "pool.sqlite") as store:

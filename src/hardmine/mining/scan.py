@@ -234,7 +234,8 @@ def scan_source(
         problems.extend(bad[: max(0, _SHOWN_PROBLEMS - len(problems))])
         waiting.clear()
         if progress is not None:
-            progress(counts.done, counts.total)
+            done = min(counts.done, counts.total) if counts.total else counts.done
+            progress(done, counts.total)  # what cannot be read may not be in the total
 
     for rows in scorer.score(unscored):
         waiting += rows

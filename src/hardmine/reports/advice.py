@@ -138,8 +138,8 @@ def _class_is_hardly_found(figures: Figures) -> Advice | None:
     return Advice(
         f"From score {score} on {several} almost never detected: {names}.",
         f"Give more images with {it}. For a model of Hardmine, 'hardmine priors coverage' shows whether "
-        f"priors reach {its} boxes; if they do, try --set loss.selection.kind=level_quota, which trains "
-        "small objects more evenly.",
+        f"priors reach {its} boxes; if they do and the recipe has no level_quota yet, try --set "
+        "loss.selection.kind=level_quota, which trains small objects more evenly.",
         warns=True,
     )
 

@@ -137,7 +137,8 @@ def resumed_inputs(
         if value is None and name in needed:
             if resumed is not None and record is None:
                 raise ConfigError(
-                    f"{resumed}: holds no run to resume; give its folder, or the data for a new run"
+                    f"{resumed}: holds no run to resume; give its folder, or begin one with the "
+                    "data and without --resume"
                 )
             raise ConfigError(f"{name}: not given, wanted {needed[name]}")
     return found
