@@ -16,6 +16,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
@@ -79,6 +80,17 @@ def find_weights(weights: Path | str | None, model: SSDConfig | TorchvisionConfi
     if name == DEFAULT_NAME and isinstance(backbone, VggConfig):
         name = "IMAGENET1K_FEATURES"  # the set that was trained on Caffe's pixels, as SSD's was
     return _download(_url(name, network))
+
+
+@cache
+def warn_of_none() -> None:
+    """Say that a network starts from random numbers; once in a process, which may train many."""
+    _log.warning(
+        "no weights are given: the network starts from random numbers, and layers that its recipe "
+        "freezes stay so; with a few hundred images it will find next to nothing. Give those of an "
+        "ImageNet network: --weights FILE, or --weights imagenet, which downloads them once (--weights "
+        "none says that random numbers are wanted)"
+    )
 
 
 def match_recipe(recipe: Recipe, weights: Path | None) -> Recipe:

@@ -444,11 +444,14 @@ def lay_over(recipe: Recipe, options: NetworkOptions) -> Recipe:
 
 def start_from(weights: Path | str | None, recipe: Recipe) -> tuple[Recipe, Path | None]:
     """Return the file to start the recipe's network from, and the recipe that fits it; see
-    ``recipes.pretrained_weights``.
+    ``recipes.pretrained_weights``. Where no weights are named, a warning says what that means.
     """
-    from hardmine.recipes.pretrained_weights import find_weights, match_recipe
+    from hardmine.models.backbones import SmallNetConfig
+    from hardmine.recipes.pretrained_weights import find_weights, match_recipe, warn_of_none
 
     path = find_weights(weights, recipe.model)
+    if weights is None and not isinstance(getattr(recipe.model, "backbone", None), SmallNetConfig):
+        warn_of_none()
     return match_recipe(recipe, path), path
 
 
