@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -433,6 +434,29 @@ def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
         opened(tmp_path / "m.onnx")
     with pytest.raises(CheckpointError, match="no such file"):
         opened(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_graph_can_be_sent_to_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = constant_graph(tmp_path / "m.onnx", {"out": JOINED})
+    describe(path, classes=["a", "b"])
+    if suffix == ".xml":
+        openvino = pytest.importorskip("openvino")
+        openvino.save_model(openvino.convert_model(path), path.with_suffix(suffix))
+    monkeypatch.chdir(tmp_path)
+    one = opened(f"m{suffix}")
+    sent = pickle.dumps(one)
+    monkeypatch.chdir("/")
+    there = pickle.loads(sent)
+    assert there.model_id == one.model_id
+    found, wanted = there.detect(images(1))[0], one.detect(images(1))[0]
+    assert len(wanted)
+    assert (found.boxes.tolist(), found.scores.tolist()) == (
+        wanted.boxes.tolist(),
+        wanted.scores.tolist(),
+    )
 
 
 def test_the_identity_follows_the_description(tmp_path: Path) -> None:

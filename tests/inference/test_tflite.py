@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -103,6 +104,10 @@ def test_the_operator_says_which_output_is_which(tmp_path: Path, order: tuple[in
     scores = detector.score(images())
     for best, found in zip(scores.scores.tolist(), detector.detect(images()), strict=True):
         assert best == pytest.approx(float(found.scores[0]), abs=1e-6)
+
+
+def test_a_file_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    assert_as_by_hand(pickle.loads(pickle.dumps(opened(tmp_path, Written()))))
 
 
 def test_uint8_takes_pixels_and_int8_pixels_less_128(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class OnnxSession:
     """An ONNX file on ONNX Runtime."""
 
     def __init__(self, path: Path, device: str | None = None) -> None:
+        self._path, self._device = path.resolve(), device
         try:
             import onnxruntime
         except ImportError:
@@ -65,6 +66,10 @@ class OnnxSession:
         facts = self._session.get_modelmeta().custom_metadata_map
         self.metadata: Mapping[str, str] = dict(facts)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open the file anew in another process: a loaded graph cannot be sent there."""
+        return type(self), (self._path, self._device)
+
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name, in order."""
         return dict(zip(self._outputs, self._session.run(None, dict(feed)), strict=True))
@@ -92,6 +97,7 @@ class OpenVinoSession:
     on_cpu = True
 
     def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
         openvino = import_openvino()
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file")
@@ -120,6 +126,10 @@ class OpenVinoSession:
         self._of_thread = threading.local()
         self.metadata: Mapping[str, str] = {**_ultralytics_facts(path), **_rt_info(model)}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open the file anew in another process: a loaded graph cannot be sent there."""
+        return type(self), (self._path,)
+
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name, in order."""
         if not hasattr(self._of_thread, "request"):
@@ -139,6 +149,7 @@ class LiteRtSession:
     on_cpu = True
 
     def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
         runtime = import_litert(path)
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file")
@@ -161,6 +172,10 @@ class LiteRtSession:
         self.output_shapes = tuple(tuple(map(int, port["shape"])) for port in found)
         own = metadata_buffer(model, METADATA_KEY)
         self.metadata: Mapping[str, str] = {} if own is None else {METADATA_KEY: own.decode()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open the file anew in another process: a loaded graph cannot be sent there."""
+        return type(self), (self._path,)
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs by name, in order; one caller at a time."""
