@@ -211,7 +211,11 @@ def test_mine_tells_a_floor_of_zero_from_none_given(
     code, out, _ = cli("mine weights.safetensors pool --fraction 0.5 --exclude data", given)
     assert code == 0
     assert "0 handed out: 3 scanned" in out
-    assert loaded.arguments == {"path": Path("weights.safetensors"), "device": None}
+    assert loaded.arguments == {
+        "path": Path("weights.safetensors"),
+        "device": None,
+        "names": None,
+    }
     assert called.arguments["options"] == MineOptions(
         fraction=0.5, exclude=("data",), rank=RankOptions(min_score=wanted)
     )
