@@ -111,8 +111,7 @@ def show_check(console: Console, result: CheckResult) -> None:
         images = sum(done.images.values())
         console.result(
             f"repaired copy: {done.out}: {counted(images, 'image')}, "
-            f"{counted(done.boxes, 'box', 'boxes')} "
-            f"({done.ignored_boxes} ignored); "
+            f"{counted(done.boxes, 'box', 'boxes')} ({done.ignored_boxes} ignored); "
             f"{counted(len(result.repair.changes), 'change')}, listed in {done.out / 'changes.csv'}"
         )
 

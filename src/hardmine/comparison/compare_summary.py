@@ -354,8 +354,7 @@ def statements_of(summaries: Sequence[VariantSummary]) -> list[str]:
     if seeds < ENOUGH_SEEDS:
         said.append(
             f"{counted(seeds, 'seed')} only: the intervals cover the choice of images, not the luck "
-            "of a training; "
-            f"{ENOUGH_SEEDS} or more seeds are needed for a claim."
+            f"of a training; {ENOUGH_SEEDS} or more seeds are needed for a claim."
         )
     said += _too_short(summaries)
     for item in summaries:

@@ -153,8 +153,7 @@ def choose_amount(amount: Amount, scores: Iterable[float]) -> ChosenAmount:
         )
     why = (
         f"{counted(amount.limit, 'image')}: {firing}; with more, the images without objects would "
-        "be more than "
-        "the labelled ones"
+        "be more than the labelled ones"
     )
     return ChosenAmount(amount.limit, why)
 

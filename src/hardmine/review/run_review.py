@@ -79,8 +79,7 @@ def serve_review(target: Path, options: ReviewOptions, say: Say, note: Say) -> N
         left = sum(not item.is_settled(desk.latest(item)) for item in items)
         say(
             f"{counted(len(listed), 'picture')} to look at, {left} of them without a decision: "
-            f"{access.url}  "
-            "(Ctrl+C ends)"
+            f"{access.url}  (Ctrl+C ends)"
         )
         if access.token is not None:
             note("the page is served beyond this machine: whoever has this address can decide")

@@ -406,8 +406,8 @@ def _lines(
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
         f"{counted(fit.boxes, 'box', 'boxes')}, {fit.objects_per_image:.1f} per image; on its "
-        f"{fit.width} x {fit.height} "
-        f"px canvas the smallest class, {smallest.name!r}, has a median side of {side:.0f} px",
+        f"{fit.width} x {fit.height} px canvas the smallest class, {smallest.name!r}, has a median "
+        f"side of {side:.0f} px",
         f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
         *_other_reasons(fit, model, settings, overlapping),
         *_larger_canvas(fit, model, smallest),

@@ -247,8 +247,7 @@ class ImageFinder:
                 file,
                 -1,
                 f"{counted(number, 'image was', 'images were')} found {way} below {self.root}, not "
-                "as written (the first: "
-                f"{self._first[way]})",
+                f"as written (the first: {self._first[way]})",
             )
             for way, number in self._found_otherwise.items()
         ]

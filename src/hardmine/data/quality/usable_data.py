@@ -220,8 +220,7 @@ def _refuse_unknown(name: str, placed: Mapping[str, PlacedSplit]) -> None:
         shown = ", ".join(lost[:_NAMED]) + (" …" if len(lost) > _NAMED else "")
         raise DataError(
             f"{name}: {counted(len(lost), 'image has', 'images have')} another shape than the "
-            "labels say, "
-            f"so that boxes cannot be placed: {shown}; {_way_on(name)}"
+            f"labels say, so that boxes cannot be placed: {shown}; {_way_on(name)}"
         )
 
 

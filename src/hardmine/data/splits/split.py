@@ -133,8 +133,7 @@ def _require_filled(splits: Mapping[str, Dataset], root: Path, how: str, left_ou
         if not len(part):
             raise DataError(
                 f"{root}: {name!r} would be empty: {counted(left_out, 'image is', 'images are')} "
-                "too near in "
-                f"time to another part ({how}); give a smaller gap (--gap)"
+                f"too near in time to another part ({how}); give a smaller gap (--gap)"
             )
 
 
