@@ -298,7 +298,7 @@ def test_another_folder_of_the_same_file_names_is_said(
     put(tmp_path, "found.csv", f"{HEAD}cam1/a.png,10,20,40,60,.5,cat\n")
     with caplog.at_level(logging.INFO):
         assert seen(tmp_path, "found.csv", None, ("cam2/a.png",)) == [right("cat")]
-    assert "in folders of other names, such as cam1/a.png for cam2/a.png" in caplog.text
+    assert "in a folder of another name, such as cam1/a.png for cam2/a.png" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_the_command_line_looks_at_tiles(
 
     monkeypatch.setattr(
         "hardmine.inference.checkpoint_detector.load_checkpoint_detector",
-        lambda path, device: Red(),
+        lambda path, device, names: Red(),
     )
     (tmp_path / "pool").mkdir()
     paint(tmp_path / "pool" / "a.png", (256, 180), (110, 30, 150, 50))
