@@ -317,10 +317,8 @@ def convert(
         splits = load_usable(data, **reading.keywords())
         done = convert_splits(splits, out, to.name, link=link, tile=tile)
         images_of = ", ".join(f"{number} {name}" for name, number in done.images.items())
-        console.result(
-            f"{done.out}: images {images_of}; {counted(done.boxes, 'box', 'boxes')} "
-            f"({done.ignored_boxes} ignored)"
-        )
+        boxes = counted(done.boxes, "box", "boxes")
+        console.result(f"{done.out}: images {images_of}; {boxes} ({done.ignored_boxes} ignored)")
     if done.renamed:
         images = counted(done.renamed, "image")
         console.note(f"{images} got a new name, because the name was taken")

@@ -584,7 +584,7 @@ def detected(subject: InspectedImage, prepared: Prepared, trained: Trained) -> S
     )
     table = Table(("class", "score", "xyxy, px of the image", "best IoU with a box"), rows)
     note = (
-        f"The checkpoint on the un-augmented image, after NMS: "
+        "The checkpoint on the un-augmented image, after NMS: "
         f"{counted(len(found), 'detection')} in all."
     )
     return Stage("detections", "Detections of the checkpoint", note, (figure,), (table,))
