@@ -51,6 +51,18 @@ def test_round_trip(tmp_path: Path, tiny_recipe: Recipe) -> None:
     assert recipe == tiny_recipe
 
 
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    names = ("a", 'quoted "b"\n', "Füchse 🦊")
+    state = SSD(tiny_recipe.model, names).state_dict()
+    files = [tmp_path / f"{index}.safetensors" for index in range(6)]
+    for file in files:
+        save_checkpoint(file, state, tiny_recipe, names)
+    assert len({file.read_bytes() for file in files}) == 1
+    model, _ = load_checkpoint(files[0])
+    assert model.categories == names
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
+
+
 def test_weights_are_not_loaded_into_classes_in_another_order(
     tmp_path: Path, tiny_recipe: Recipe
 ) -> None:

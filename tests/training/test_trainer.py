@@ -240,6 +240,30 @@ def test_tensorboard_event_files(squares: Dataset, tiny_recipe: Recipe, tmp_path
     assert [e.step for e in read.Scalars("localisation")] == [1, 2, 3]
 
 
+def test_tensorboard_shows_a_resumed_run_once(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def stop(done: Progress) -> None:
+        if done.step == 4:
+            raise InterruptError
+
+    recipe = replace(tiny_recipe, tensorboard=True)
+    with pytest.raises(InterruptError):
+        fit(squares, recipe, tmp_path, steps=5, save_every=2, progress=stop)
+    state = tmp_path / "state.pt"
+    saved = state.read_bytes()
+    assert fit(squares, recipe, tmp_path, steps=5, save_every=2, resume=True).exists()
+    state.write_bytes(saved)  # as if it had been killed again
+    fit(squares, recipe, tmp_path, steps=5, save_every=2, resume=True)
+    folders = {events.parent for events in tmp_path.rglob("events.out.tfevents.*")}
+    read = EventAccumulator(str(folders.pop())).Reload()
+    assert not folders
+    assert [e.step for e in read.Scalars("localisation")] == [1, 2, 3, 4, 5]
+
+
 def test_a_full_disk_keeps_the_last_whole_state(
     squares: Dataset, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,8 +34,6 @@ def save_checkpoint(
     path: Path, state: dict[str, Tensor], recipe: Recipe, categories: tuple[str, ...]
 ) -> None:
     """Write weights, recipe and classes to ``path`` atomically."""
-    from safetensors.torch import save_file
-
     metadata = {
         "format": _FORMAT,
         "version": hardmine.__version__,
@@ -43,7 +41,30 @@ def save_checkpoint(
         "categories": json.dumps(list(categories)),
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    write_atomic(path, lambda part: save_file(tensors, part, metadata))
+    _write(path, tensors, metadata)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and facts to ``path`` atomically, the same bytes for the same content.
+
+    safetensors writes the facts in an order that differs from call to call, and a checkpoint's identity
+    is a digest of its bytes; so they are sorted. The file begins with the length of its header, 8 bytes
+    little endian, and the header in JSON (https://github.com/huggingface/safetensors#format).
+    """
+    from safetensors.torch import save_file
+
+    def write(part: Path) -> None:
+        save_file(tensors, part, metadata)
+        with part.open("r+b") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+            assert len(text) <= length, "no character is written longer than it was"
+            file.seek(8)
+            file.write(text.ljust(length))
+
+    write_atomic(path, write)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -128,13 +149,13 @@ def write_operating_point(path: Path, point: OperatingPoint) -> None:
     Raises:
         CheckpointError: no Hardmine checkpoint.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     read_metadata(path)  # refuses what is no checkpoint
     facts = {_IDENTITY: checkpoint_id(path), _OPERATING_POINT: json.dumps(point.to_dict())}
     metadata = {**_metadata(path), **facts}
     tensors = load_file(path)
-    write_atomic(path, lambda part: save_file(tensors, part, metadata))
+    _write(path, tensors, metadata)
 
 
 def read_version(path: Path) -> str:

@@ -157,6 +157,12 @@ class Run:
         """The file of the last weights."""
         return self.out / "last.safetensors"
 
+    def start_trackers(self) -> None:
+        """Open TensorBoard's files; steps after those that are done are written anew."""
+        if self.recipe.tensorboard:
+            later = {"purge_step": self.step + 1} if self.step else {}
+            self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": later})
+
     def hold_same_step(self) -> None:
         """Hold that all processes go on from the same step.
 
@@ -297,11 +303,7 @@ def make_accelerator(tracked: Path | None = None, device: str | None = None) -> 
         return Accelerator(mixed_precision="no", **cpu)
     if importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("tensorboard is not installed: pip install 'hardmine[tracking]'")
-    accelerator = Accelerator(
-        mixed_precision="no", log_with="tensorboard", project_dir=tracked, **cpu
-    )
-    accelerator.init_trackers("tensorboard")
-    return accelerator
+    return Accelerator(mixed_precision="no", log_with="tensorboard", project_dir=tracked, **cpu)
 
 
 def training_device(accelerator: Accelerator, name: str | None) -> torch.device:

@@ -92,6 +92,7 @@ def fit(
         restored = how.resume and run.restore()
         run.hold_same_step()
         if not (restored and run.step == run.total):
+            run.start_trackers()
             _train(run, loader, how, validate, progress)
     return run.checkpoint
 
