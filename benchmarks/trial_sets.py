@@ -2,7 +2,7 @@
 
     python -m benchmarks.trial_sets OUT [--seed N] [--only NAME …]
 
-A default that was tuned on one set often fails on the next, so there are eleven of different kinds:
+A default that was tuned on one set often fails on the next, so there are twelve of different kinds:
 
 - ``raccoon``, ``cards``: the real sets, all labelled images;
 - ``raccoon40``: 40 labelled raccoon images;
@@ -15,7 +15,8 @@ A default that was tuned on one set often fails on the next, so there are eleven
   one platelet per image, which is small and rare; pool and negatives show bubbles, stain and folds;
 - ``crowd``: two to five half-hidden raccoons per image, cut from photographs, between other cut-outs on
   other photographs; pool and negatives are such images without raccoons;
-- ``tiles``: four photographs side by side, most with raccoons, cut off by the edges of their tiles.
+- ``tiles``: four photographs side by side, most with raccoons, cut off by the edges of their tiles;
+- ``signs``: small signs with one of six letters on photographs; pool and negatives show other letters.
 
 Each is a folder with ``train.coco.json``, ``val.coco.json``, ``pool/`` and ``negatives/``. The real ones
 need the data named by HARDMINE_DATA; their images are copied, ``--longest`` pixels on the longer side.
@@ -33,6 +34,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.drawn.crowd import CROWD_CLASSES, CutOuts, draw_crowd, raccoons_of
+from benchmarks.drawn.signs import SIGN_CLASSES, draw_signs
 from benchmarks.drawn.smear import SMEAR_CLASSES, draw_smear
 from benchmarks.drawn.tiles import draw_tiles
 from hardmine import load_dataset
@@ -247,19 +249,30 @@ def _crowd(made: TrialSet, seed: int, longest: int) -> None:
     def draw(rng: np.random.Generator, records: Sequence[ImageRecord], empty: list[Path]) -> Shot:
         return draw_crowd(rng, CutOuts(raccoons_of(records), empty))
 
-    _composed(made, seed, [300, 400, 700], draw)
+    _composed(made, seed, [300, 400, 700], CROWD_CLASSES, draw)
 
 
 def _tiles(made: TrialSet, seed: int, longest: int) -> None:
     """Photographs of raccoons and others side by side."""
     del longest
-    _composed(made, seed, [150, 250, 650], draw_tiles)
+    _composed(made, seed, [150, 250, 650], CROWD_CLASSES, draw_tiles)
+
+
+def _signs(made: TrialSet, seed: int, longest: int) -> None:
+    """Letters on small signs."""
+    del longest
+
+    def draw(rng: np.random.Generator, records: Sequence[ImageRecord], empty: list[Path]) -> Shot:
+        return draw_signs(rng, empty, labelled=bool(records))
+
+    _composed(made, seed, [200, 300, 700], SIGN_CLASSES, draw)
 
 
 def _composed(
     made: TrialSet,
     seed: int,
     places: list[int],
+    names: Sequence[str],
     draw: Callable[[np.random.Generator, Sequence[ImageRecord], list[Path]], Shot],
 ) -> None:
     """Write images made of photographs; each part of the set has raccoons and photographs of its own.
@@ -279,7 +292,7 @@ def _composed(
             yield draw(rng, records, shares[number].tolist())
 
     for number, (name, size) in enumerate((("train", 115), ("val", 80))):
-        _write(made, name, CROWD_CLASSES, shots(number, size, parts[name].records))
+        _write(made, name, names, shots(number, size, parts[name].records))
     for number, (folder, size) in enumerate(((made.pool, POOL), (made.negatives, HELD_OUT)), 2):
         _save_all(folder, (shot[0] for shot in shots(number, size, ())))
 
@@ -348,6 +361,7 @@ MAKERS: dict[str, Callable[[TrialSet, int, int], None]] = {
     "smear": _smear,
     "crowd": _crowd,
     "tiles": _tiles,
+    "signs": _signs,
 }
 
 

@@ -55,6 +55,17 @@ def dataset(*sides: float, per_image: int = 1, images: int = 12) -> Dataset:
     return Dataset(names, tuple(records), Path())
 
 
+def enlarged(data: Dataset, factor: float) -> Dataset:
+    """The same in images of so many times the pixels; on a canvas nothing changes."""
+    larger = [
+        replace(
+            r, width=int(r.width * factor), height=int(r.height * factor), boxes=r.boxes * factor
+        )
+        for r in data.records
+    ]
+    return data.with_records(larger)
+
+
 def test_large_objects_get_the_quickest_model() -> None:
     choice = choose_for(dataset(150, images=80))
     assert choice.model == "ssdlite320_mobilenet_v2"
@@ -76,21 +87,48 @@ def test_large_objects_get_the_quickest_model() -> None:
 def test_small_objects_of_several_classes_get_a_word_on_a_larger_canvas(
     sides: tuple[float, ...], factor: int, said: str
 ) -> None:
-    data = dataset(*sides)
-    larger = [
-        replace(r, width=r.width * factor, height=r.height * factor, boxes=r.boxes * factor)
-        for r in data.records
-    ]
-    lines = choose_for(data.with_records(larger)).lines
+    data = enlarged(dataset(*sides), factor)
+    lines = choose_for(data).lines
     assert any("a larger canvas" in line for line in lines) is bool(said)
     assert said in lines[-1]
-    wide = [replace(r, width=3 * r.width) for r in larger]
+    wide = [replace(r, width=3 * r.width) for r in data.records]
     on_their_shape = choose_for(data.with_records(wide)).lines
     assert not any("a larger canvas" in line for line in on_their_shape)
     if said:
         assert lines[-1].endswith(
             "(--model ssd640_mobilenet_v2_fpnlite --set loss.selection.kind=level_quota)"
         )
+
+
+@pytest.mark.parametrize(
+    ("sides", "factor", "priors"),
+    [
+        ((26, 28, 31), 2, "0.08"),  # 52 to 62 px on the larger canvas, against 51 px and more
+        (
+            (18, 20),
+            2,
+            "0.06",
+        ),  # 36 px: against 51 px IoU is (36/51)² = .50 at best, against 38 px .90
+        ((26, 28, 31), 1.4, None),  # the images hold little more
+        ((26, 53), 2, None),  # their sizes tell them apart
+        ((33, 36), 2, None),  # the usual canvas keeps enough
+        ((26,), 2, None),  # one class is not confused
+        ((13, 14), 4, None),  # too small for these priors
+    ],
+)
+def test_small_classes_of_one_size_get_a_larger_canvas(
+    sides: tuple[float, ...], factor: float, priors: str | None
+) -> None:
+    choice = choose_for(enlarged(dataset(*sides, per_image=3), factor))
+    chosen = f"model.priors.min_scale={priors}" in choice.settings
+    assert chosen is (priors is not None)
+    network = choice.recipe.model
+    got = (network.height, network.width, network.name)
+    assert (got == (640, 640, "ssdlite320_mobilenet_v2")) is chosen
+    if chosen:
+        assert network.backbone.frozen_to == "features.7"
+        assert f"'class1' has {sides[0] * factor:.0f} px in the images" in choice.lines[0]
+        assert not any("a larger canvas" in line for line in choice.lines)
 
 
 @pytest.mark.parametrize(

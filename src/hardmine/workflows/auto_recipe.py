@@ -69,6 +69,18 @@ SMALLEST_SIDE = 24
 SMALL, FINER = 32, 1.5
 """Classes of fewer px on the canvas are easily confused; a larger canvas helps from so many times the
 px in the images on."""
+LARGE = 640
+"""Pixels of the larger square canvas."""
+DETAILED: tuple[str, tuple[str, ...]] = (
+    "ssdlite320_mobilenet_v2",
+    (f"model.height={LARGE}", f"model.width={LARGE}"),
+)
+"""For classes that are told apart by details which a canvas of 320 px loses."""
+DETAILED_PRIORS = ("model.priors.min_scale=0.08", "model.priors.min_scale=0.06")
+"""The smallest priors of that model, as shares of its canvas, in the order in which they are tried."""
+ONE_SIZE = 2.0
+"""Classes have about one size where the median of the largest is less than so many times that of the
+smallest."""
 MOST_IMAGES = 2000
 """Images with objects that are measured; of a larger dataset, so many spread over it evenly."""
 
@@ -269,14 +281,33 @@ def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
             kind = getattr(getattr(tried[-1][3].model, "priors", None), "kind", "")
             if fits(model, (*settings, LONG_RATIOS[kind])):
                 break
-    else:
-        best = max(tried, key=lambda item: (item[0].worst_reach, item[0].reach))
-        fit, model, settings, recipe = best
-        lines = _lines(fit, model, settings, tried[0][0], overlapping)
-        return AutoChoice(recipe, model, settings, lines, (_out_of_reach(fit),))
-    fit, model, settings, recipe = tried[-1]
+    found = tried[-1]
+    if found[0].missed:
+        found = max(tried, key=lambda item: (item[0].worst_reach, item[0].reach))
+    elif _differ_in_details(found[0]):
+        model, settings = DETAILED
+        settings = (*settings, *_freer_backbone(model, data), *kept)
+        if any(fits(model, (*settings, priors)) for priors in DETAILED_PRIORS):
+            found = tried[-1]
+    fit, model, settings, recipe = found
     lines = _lines(fit, model, settings, tried[0][0], overlapping)
-    return AutoChoice(recipe, model, settings, lines)
+    return AutoChoice(recipe, model, settings, lines, (_out_of_reach(fit),) if fit.missed else ())
+
+
+def _loses_details(fit: RecipeFit) -> bool:
+    """True where the smallest of several classes is small on the usual canvas, finer in the images."""
+    smallest = min(fit.classes, key=lambda item: item.median_side)
+    finer = smallest.side_in_images >= FINER * smallest.median_side
+    usual = fit.width == fit.height < LARGE
+    return len(fit.classes) > 1 and usual and smallest.median_side < SMALL and finer
+
+
+def _differ_in_details(fit: RecipeFit) -> bool:
+    """True where the canvas loses details and nothing else may tell the classes apart: they have about
+    one size.
+    """
+    sides = [item.median_side for item in fit.classes if item.boxes >= FEW_BOXES]
+    return _loses_details(fit) and len(sides) > 1 and max(sides) < ONE_SIZE * min(sides)
 
 
 def overlapping_share(data: Dataset) -> float:
@@ -396,12 +427,18 @@ def _lines(
     changes = f" with {', '.join(settings)}" if settings else ""
     if fit.missed:
         why = "no model of the list reaches every class, and this one reaches most"
+    elif any(text in settings for text in DETAILED_PRIORS):
+        why = (
+            f"the classes have about one size, so that details tell them apart, and {smallest.name!r} "
+            f"has {smallest.side_in_images:.0f} px in the images, of which a smaller canvas keeps few"
+            " (this one takes four times as long; --epochs 20 halves it)"
+        )
     elif first is fit:
         why = "its priors fit"
     else:
         worst = first.missed[0]
         why = f"the priors of {first.model} reach {worst.reach:.0%} of the boxes of {worst.name!r}"
-    if any(text.startswith("model.height") for text in settings):
+    if fit.width != fit.height:
         why += ", on a canvas of the images' shape"
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
@@ -410,7 +447,7 @@ def _lines(
         f"side of {side:.0f} px",
         f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
         *_other_reasons(fit, model, settings, overlapping),
-        *_larger_canvas(fit, model, smallest),
+        *_larger_canvas(fit, smallest),
     )
 
 
@@ -437,17 +474,14 @@ def _much_overlap(share: float) -> str:
     return f"{share:.0%} of the boxes overlap another of their class by IoU {OVERLAP:g} or more"
 
 
-def _larger_canvas(fit: RecipeFit, model: str, smallest: ClassFit) -> tuple[str, ...]:
+def _larger_canvas(fit: RecipeFit, smallest: ClassFit) -> tuple[str, ...]:
     """Return what a larger canvas would show of several classes of small objects; nothing otherwise.
 
     Nothing where the canvas has the images' shape either: the larger model's is a square.
     """
+    if not _loses_details(fit):
+        return ()
     name, settings = CANDIDATES[-1]
-    if model == name or len(fit.classes) < 2 or fit.width != fit.height:
-        return ()
-    finer = smallest.side_in_images >= FINER * smallest.median_side
-    if smallest.median_side >= SMALL or not finer:
-        return ()
     return (
         f"{smallest.name!r} has {smallest.side_in_images:.0f} px in the images: if classes are confused "
         f"with each other, a larger canvas may tell them apart, in four times the time (--model {name} "
