@@ -257,15 +257,27 @@ def test_urls(folder: Path, scheme: str) -> None:
         system = fsspec.filesystem("memory")
         for name, data in {**FILES, "notes.txt": b"hello"}.items():
             system.pipe(f"/urls/{name}", data)
-        root = (
-            "memory:///urls"
-            if "memory:///" in system.unstrip_protocol("/urls")
-            else "memory://urls"
-        )
+        root, wanted = "memory://urls", system.unstrip_protocol("/urls")
     else:
-        root = f"file://{folder}"
+        root = wanted = f"file://{folder}"
         (folder / ".hidden.jpg").unlink()
-    check(open_source(root), f"{root}/")
+    check(open_source(root), f"{wanted}/")
+
+
+@pytest.mark.parametrize("root", ["file://photos", "local://photos/", "local://{}/photos"])
+def test_urls_that_their_driver_spells_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    """A relative path, and one of several schemes: the names that are listed begin otherwise."""
+    monkeypatch.chdir(tmp_path)
+    for name, data in FILES.items():
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    check(open_source(root.format(tmp_path)), f"file://{tmp_path}/photos/")
+    (one,) = open_source(f"{root.format(tmp_path).rstrip('/')}/su*/b.jpg").items()
+    assert isinstance(one, ImageItem)
+    assert one.name == f"file://{tmp_path}/photos/sub/b.jpg"
 
 
 def test_an_archive_behind_a_url(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ from hardmine.mining.sources.archives_and_videos import (
     split_sampling,
     videos_among,
 )
-from hardmine.mining.sources.remote import is_url, list_remote, read_remote
+from hardmine.mining.sources.remote import is_url, list_remote, read_remote, url_as_listed
 from hardmine.types import Dataset, Problem
 
 _log = logging.getLogger("hardmine")
@@ -118,7 +118,7 @@ def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
         return DatasetSource(pool)
     text = str(pool)
     if is_url(text):
-        return RemoteSource(text if text.endswith("://") else text.rstrip("/"))
+        return RemoteSource(url_as_listed(text if text.endswith("://") else text.rstrip("/")))
     text, sampling = split_sampling(text, ONE_A_SECOND if every is None else every)
     path = Path(os.path.abspath(text))  # noqa: PTH100  (links stay as the user wrote them)
     if path.is_dir():

@@ -91,6 +91,19 @@ def read_remote(url: str) -> bytes:
     raise AssertionError("unreachable code")
 
 
+def url_as_listed(url: str) -> str:
+    """Return a URL as the names of what is listed there begin.
+
+    A driver answers by one of its schemes and by whole paths: ``file://pool`` is
+    ``file:///home/me/pool``, and ``s3a://photos`` is ``s3://photos``.
+
+    Raises:
+        DataError: it cannot be reached.
+    """
+    _, path, url_of = _connect(url)
+    return url_of(path)
+
+
 def list_remote(url: str) -> Iterator[str]:
     """Yield the URLs of the files that a URL names: below a folder, by a glob, or itself.
 
