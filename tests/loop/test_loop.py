@@ -313,6 +313,30 @@ def test_a_pool_on_which_nothing_fires_any_more_ends_the_loop(
     assert [row["negatives_total"] for row in kept_on.rows] == [0, 0, 3, 3, 3, 3]
 
 
+def test_a_pool_with_fewer_images_than_asked_for_is_said(
+    inputs: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inputs["pool"] = pool_of(tmp_path / "few", 1, 10, 7000)  # 3 of the 10 are for the stop rules
+    both = {"arms": ("mined", "random"), "stop": "never", "rounds": 2}
+    run(inputs, tmp_path / "auto", World(), **both)
+    assert "handed out" not in caplog.text
+    run(inputs, tmp_path / "run", World(), add=5, min_score=0.5, **both)
+    said = [record.getMessage() for record in caplog.records if "handed out" in record.message]
+    # kind 0 fires with .95 and more until it was trained on, with a fifth of it afterwards
+    assert said == [
+        "round 2, mined: 0 images are handed out, not 5: 7 images are to mine from, of which 5 were "
+        "handed out before and 2 score below 0.5, repeat another one or are set aside",
+    ]
+    caplog.clear()
+    run(inputs, tmp_path / "many", World(), add=20, **both)
+    said = [record.getMessage() for record in caplog.records if "handed out" in record.message]
+    assert said == [
+        "round 1, mined: 7 images are handed out, not 20: 7 images are to mine from",
+        "round 2, mined: 0 images are handed out, not 20: 7 images are to mine from, of which 7 were "
+        "handed out before",
+    ]
+
+
 def test_the_guard_ends_the_loop_and_the_metrics_say_what_each_rule_would_have_done(
     inputs: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import load_pool, load_source
 from hardmine.mining.sources.pool_source import LabelledCrops
 from hardmine.option_fields import takes_options
+from hardmine.plurals import counted
 from hardmine.reports.round_columns import ALARMS
 from hardmine.review.candidate_list import DOUBTFUL_LABELS, labels_in_doubt
 from hardmine.types import Dataset, ImageRecord
@@ -374,11 +375,34 @@ class Loop:
                 added=len(state.negatives),
                 threshold=state.result.figures["score_threshold"],
             )
-            if state.arm.as_many_as in counts:
-                amount = Amount(counts[state.arm.as_many_as])
+            as_many = counts.get(state.arm.as_many_as or "")
+            if as_many is not None:
+                amount = Amount(as_many)
             found[state.arm] = self.search.find(state, number, amount)
             counts[state.name] = len(found[state.arm].images)
+            if as_many is not None or self.options.add != "auto":
+                self._warn_of_fewer(state, number, amount.count, counts[state.name])
         return found
+
+    def _warn_of_fewer(self, state: ArmState, number: int, wanted: int, given: int) -> None:
+        """Say it where the pool does not give as many images as the user or the mined arm asks for."""
+        if given >= wanted:
+            return
+        pool, before = len(self.sets.mine_from), len(state.handed_out)
+        why = [f"{before} were handed out before"] if before else []
+        if left := pool - before - given:
+            mined = state.arm.draw == "hardest"
+            others = f"score below {self.options.rank.min_score}, " if mined else ""
+            why.append(f"{left} {others}repeat another one{' or are set aside' if mined else ''}")
+        _log.warning(
+            "round %d, %s: %s handed out, not %d: %s to mine from%s",
+            number,
+            state.name,
+            counted(given, "image is", "images are"),
+            wanted,
+            counted(pool, "image is", "images are"),
+            f", of which {' and '.join(why)}" if why else "",
+        )
 
     def _run_round(
         self,
