@@ -101,6 +101,18 @@ def test_a_finished_run_is_not_repeated(
     assert seen == []
 
 
+def test_a_run_whose_pictures_were_replaced_is_not_resumed(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    fit(squares, tiny_recipe, tmp_path, steps=3, pictures="before")
+    state = (tmp_path / "state.pt").read_bytes()
+    with pytest.raises(CheckpointError, match="have other content now than when it was saved"):
+        fit(squares, tiny_recipe, tmp_path, steps=3, pictures="after", resume=True)
+    assert (tmp_path / "state.pt").read_bytes() == state
+    fit(squares, tiny_recipe, tmp_path, steps=3, pictures="before", resume=True)
+    fit(squares, tiny_recipe, tmp_path, steps=3, resume=True)  # nothing is known of them
+
+
 def test_a_second_training_does_not_write_over_the_first(
     squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:

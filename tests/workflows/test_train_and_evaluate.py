@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +181,27 @@ def test_a_resumed_training_that_is_refused_keeps_the_choices_of_the_run(
     with pytest.raises(ConfigError, match="device: got cuda"):
         Failing(saved=False).call(train, data, out=out, resume=True, **other)
     assert [(out / name).read_bytes() for name in ("train.json", "recipe.yaml")] == before
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_training_knows_its_pictures_by_their_content(data: Dataset, tmp_path: Path) -> None:
+    asked: list[str | None] = []
+
+    class Asked(World):
+        def fit(self, request: TrainingRequest) -> Path:
+            asked.append(request.pictures)
+            return super().fit(request)
+
+    val = labelled(tmp_path / "val", 4, 2000, "val")
+    for change in (None, "date", "content"):
+        picture = data.records[3].path
+        if change == "date":
+            os.utime(picture, (1, 1))
+        elif change == "content":
+            draw(picture, 77)
+        Asked().call(train, data, val=val, out=tmp_path / "run", resume=len(asked) > 0, **SMALL)
+    assert None not in asked
+    assert asked[0] == asked[1] != asked[2]
 
 
 def test_evaluate_measures_and_draws_the_page(data: Dataset, held: Path, tmp_path: Path) -> None:

@@ -94,8 +94,10 @@ class Run:
         total: int,
         start: Start,
         device: str | None,
+        pictures: str | None = None,
     ) -> None:
         self.recipe, self.out, self.seed, self.total = recipe, out, seed, total
+        self.pictures = pictures
         self.accelerator = make_accelerator(out if recipe.tensorboard else None, device)
         self.device = training_device(self.accelerator, device)
         self.bf16 = uses_bf16(recipe.precision, self.device)
@@ -228,6 +230,7 @@ class Run:
             self.out / "state.pt",
             {
                 "identity": self.identity,
+                "pictures": self.pictures,
                 "step": self.step,
                 "best": self.best,
                 "validations": self.validations,
@@ -244,7 +247,8 @@ class Run:
         """Load ``state.pt`` when it is there; return whether it was.
 
         Raises:
-            CheckpointError: the state belongs to another dataset, recipe, seed or starting point.
+            CheckpointError: the state belongs to another dataset, recipe, seed or starting point, or to
+                other content of the pictures.
         """
         path = self.out / "state.pt"
         if not path.exists():
@@ -254,6 +258,11 @@ class Run:
             raise CheckpointError(
                 f"{path}: belongs to a run with other data, recipe, seed or starting weights; "
                 "choose another --out or leave out --resume"
+            )
+        if self.pictures is not None and state.get("pictures") not in (None, self.pictures):
+            raise CheckpointError(
+                f"{path}: some of the pictures that this run trains on have other content now than when "
+                "it was saved; put the former ones back, or choose another --out"
             )
         self.step, self.best, self.journal.rows = state["step"], state["best"], state["rows"]
         self.validations = state["validations"]

@@ -41,6 +41,7 @@ class FitSettings:
         weights: pretrained weights; ignored with ``init``.
         steps: optimiser steps; ``None`` follows ``recipe.epochs``.
         resume: go on from ``out/state.pt`` when it is there.
+        pictures: what is known of the pictures' content; a state that was saved with another is refused.
         device: such as "cpu" or "cuda:1"; ``None``: the best there is.
         validate_every: steps between two calls of ``validate``; 0: at the end only.
         save_every: steps between two saved states.
@@ -51,6 +52,7 @@ class FitSettings:
     weights: Path | None = None
     steps: int | None = None
     resume: bool = False
+    pictures: str | None = None
     device: str | None = None
     validate_every: int = 0
     save_every: int = 100
@@ -147,7 +149,16 @@ def _prepare(
         )
     total = how.steps if how.steps is not None else recipe.steps(max(1, sum(holds_objects)))
     start = Start(how.init, how.weights)
-    run = Run(usable, recipe, out, seed=how.seed, total=total, start=start, device=how.device)
+    run = Run(
+        usable,
+        recipe,
+        out,
+        seed=how.seed,
+        total=total,
+        start=start,
+        device=how.device,
+        pictures=how.pictures,
+    )
     plan = BatchPlan(holds_objects, recipe.batch, how.seed)
     return run, BatchLoader(usable, plan, recipe.resize, recipe.augment, how.seed)
 

@@ -47,6 +47,7 @@ class TrainingRequest:
     weights: Path | None = None
     steps: int | None = None
     resume: bool = True
+    pictures: str | None = None
     device: str | None = None
     progress: Callable[[Progress], None] | None = None
     validate: Callable[[Network], float] | None = None
@@ -103,6 +104,7 @@ def _fit(request: TrainingRequest) -> Path:
         weights=request.weights,
         steps=request.steps,
         resume=request.resume,
+        pictures=request.pictures,
         device=request.device,
         validate_every=request.validate_every,
     )

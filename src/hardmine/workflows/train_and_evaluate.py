@@ -167,6 +167,7 @@ def _train(
             options.seed,
             weights=start,
             resume=resume,
+            pictures=steps.identity(sets.train),
             device=options.device,
             progress=lambda state: steps.progress("train", state.step, state.steps),
             validate=validator.ap50 if options.validate else None,
