@@ -119,12 +119,13 @@ def test_zip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pool.zip", "pool.tar", "pool.tar.gz"])
-def test_films_and_raw_pictures_in_an_archive_are_named(tmp_path: Path, name: str) -> None:
+def test_what_is_passed_over_in_an_archive_is_named(tmp_path: Path, name: str) -> None:
     files = FILES | {
         "films/1.mp4": b"x",
         "films/2.MP4": b"x",
         "a.cr2": b"x",
         "__MACOSX/b.cr2": b"x",
+        "more.zip": b"x",
     }
     path = tmp_path / name
     if name.endswith(".zip"):
@@ -139,7 +140,30 @@ def test_films_and_raw_pictures_in_an_archive_are_named(tmp_path: Path, name: st
         assert found == [
             f"{path}!/films/1.mp4: 2 files ending in .mp4 passed over: not read from an archive",
             f"{path}!/a.cr2: 1 file ending in .cr2 passed over: not read from an archive",
+            f"{path}!/more.zip: 1 file ending in .zip passed over: not read from an archive",
         ]
+
+
+def test_archives_in_a_folder_are_named(tmp_path: Path) -> None:
+    for name in ("0.tar", "1.tar.gz", ".hidden.zip"):
+        write_tar(tmp_path / name)
+    (tmp_path / "a.jpg").write_bytes(FILES["a.jpg"])
+    source = open_source(str(tmp_path))
+    *_, last = source.items()
+    said = (
+        f"{tmp_path}/0.tar: 2 archives passed over: of a folder, pictures and videos are read; name "
+        "archives by a glob in quotes, or in a .txt list"
+    )
+    assert isinstance(last, Problem)
+    assert str(last) == said
+    assert source.count() == 1
+    assert [str(problem) for problem in load_pool(tmp_path).problems] == [said]
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(DataError) as caught:
+        load_pool(tmp_path)
+    assert (
+        str(caught.value) == f"{tmp_path}: no readable image in it (1 problem, the first: {said})"
+    )
 
 
 def test_shards_by_glob(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ _OTHERS = """
 """
 """Suffixes of raw pictures, films and drawings, which are not read as images."""
 _TEXT, _NOT_READ = frozenset(_TEXTS.split()), frozenset(_OTHERS.split())
+_ARCHIVES = frozenset({".zip", ".tar", ".tgz"})
 _RENAME = "the content is a picture, the name is not that of one; rename it"
 
 
@@ -101,9 +102,9 @@ class PassedOver:
         self._add(suffix, path)
 
     def look_at_name(self, name: str) -> None:
-        """Remember a file that cannot be opened by its name, if that is one of a raw picture or film."""
+        """Remember a file that cannot be opened by its name: a raw picture, a film or an archive."""
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-        if suffix in _NOT_READ:
+        if suffix in _NOT_READ | _ARCHIVES:
             self._add(suffix, name)
 
     def _add(self, suffix: str, path: str) -> None:
@@ -119,7 +120,7 @@ class PassedOver:
                 -1,
                 f"{counted(count, 'file')} "
                 f"{f'ending in {suffix}' if suffix else 'without a suffix'} passed over: "
-                f"{self.why if suffix in _NOT_READ else _RENAME}",
+                f"{self.why if suffix in _NOT_READ | _ARCHIVES else _RENAME}",
             )
             for suffix, (count, first) in self.found.items()
         ]

@@ -27,7 +27,6 @@ from hardmine.data.video import (
     ONE_A_SECOND,
     Sampling,
     frame_name,
-    is_video,
     iter_frames,
     read_frame,
     split_frame,
@@ -89,7 +88,7 @@ class Archive:
     _offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Of an uncompressed tar archive, member to (first byte, length); filled as it is listed."""
     passed: PassedOver = field(default_factory=partial(PassedOver, why="not read from an archive"))
-    """Films and raw pictures among its members, filled as they are listed."""
+    """Films, raw pictures and archives among its members, filled as they are listed."""
 
     @staticmethod
     def of(name: str) -> Archive:
@@ -371,8 +370,3 @@ class VideoSource:
         """Say whether the image is a frame of the video (or the video itself, as what is broken)."""
         mine = image == self.name or image.startswith(self.name + AT)
         return mine and Path(self.name).exists()
-
-
-def videos_among(files: Iterator[str]) -> Iterator[str]:
-    """Yield those files that are videos."""
-    return (file for file in files if is_video(file))

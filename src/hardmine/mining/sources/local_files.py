@@ -25,6 +25,7 @@ from hardmine.mining.sources.pool_source import (
     open_source,
 )
 from hardmine.mining.sources.remote import read_ahead
+from hardmine.plurals import counted
 from hardmine.types import Dataset, ImageRecord, ImageState, Problem
 
 
@@ -162,9 +163,7 @@ def _write(item: ImageItem, place: Path, date: int | None = None) -> Path | Prob
 
 def _required(images: Dataset, name: Path | str) -> Dataset:
     if not images.records:
-        bad = len(images.problems)
-        what = (
-            f"no readable image in the pool ({bad} unreadable files)" if bad else "no image in it"
-        )
-        raise DataError(f"{name}: {what}")
+        bad = images.problems
+        found = f" ({counted(len(bad), 'problem')}, the first: {bad[0]})" if bad else ""
+        raise DataError(f"{name}: {'no readable image' if bad else 'no image'} in it{found}")
     return images

@@ -43,9 +43,9 @@ from hardmine.mining.sources.archives_and_videos import (
     read_member,
     split_member,
     split_sampling,
-    videos_among,
 )
 from hardmine.mining.sources.remote import is_url, list_remote, read_remote, url_as_listed
+from hardmine.plurals import counted
 from hardmine.types import Dataset, Problem
 
 _log = logging.getLogger("hardmine")
@@ -138,7 +138,8 @@ def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
 class FolderSource:
     """All images below a folder, sorted within each, linked folders last; hidden ones left out.
 
-    Frames of videos come after the images.
+    Frames of videos come after the images. Archives are named as passed over: they may hold what the
+    folder holds as files.
     """
 
     name: str
@@ -154,8 +155,18 @@ class FolderSource:
         passed = PassedOver()
         yield from (ImageItem(path) for path in walk_pictures(self.name, passed))
         yield from (problem for problem in passed.problems() if not is_video(problem.file))
-        for video in videos_among(walk_files(self.name)):
-            yield from iter_video(video, self.sampling)
+        archives: list[str] = []
+        for path in walk_files(self.name):
+            if is_video(path):
+                yield from iter_video(path, self.sampling)
+            elif is_archive(path):
+                archives.append(path)
+        if archives:
+            reason = (
+                f"{counted(len(archives), 'archive')} passed over: of a folder, pictures and videos are "
+                "read; name archives by a glob in quotes, or in a .txt list"
+            )
+            yield Problem(FindingKind.FILES_PASSED_OVER, archives[0], -1, reason)
 
     def count(self) -> int | None:
         """Count the files; some microseconds each. Unknown where a video is among them."""
