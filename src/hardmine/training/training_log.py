@@ -220,7 +220,7 @@ class Telemetry:
     """Watches the losses of a run and keeps the rows of ``telemetry.csv``.
 
     Under several processes each sums its own part of the batches; the parts are added when a row is
-    made. Peaks are the highest of any process.
+    made. The norm of a step's gradient is that of the joint batch.
 
     Args:
         num_images: of the training set, whose ids the batches carry.
@@ -250,6 +250,8 @@ class Telemetry:
         }
         self._sums = {name: torch.zeros(size, device=device) for name, size in counts.items()}
         self._peaks = torch.zeros(len(_PEAK), device=device)
+        self._squares = torch.zeros(len(_PEAK), device=device)
+        """Of the step at work: squared norms of its gradients, as far as this process has them."""
         tracked = min(num_images, _TRACKED_BYTES // max(1, num_priors))
         self._chosen = torch.zeros(tracked, num_priors, dtype=torch.uint8, device=device)
         self._visits = torch.zeros(tracked, device=device)
@@ -278,6 +280,10 @@ class Telemetry:
 
         Every process has to call it after every step.
         """
+        norms = _joint(self._squares)[0].sqrt()
+        self._sums["step"][-len(norms) :] += norms
+        torch.maximum(self._peaks, norms, out=self._peaks)
+        self._squares.zero_()
         if step % self._every and step != self._total:
             return None
         row = self._row(step)
@@ -416,27 +422,23 @@ class Telemetry:
         table[:, 5:7] += _by(level, found, len(table))
         self._sums["iou"][:, 1].index_add_(0, rows.iou_bin, norms * rows.negative)
         images = squares.new_zeros(len(empty)).index_add(0, rows.image, squares).sqrt()
-        whole = squares.sum().sqrt()
         step = self._sums["step"]
         step[4] += images.sum()
         step[5] += (images * empty).sum()
-        step[6] += whole
-        torch.maximum(self._peaks[0], whole, out=self._peaks[0])
+        self._squares[0] += squares.sum()
 
     def _see_box_gradient(self, rows: _Rows, gradient: Tensor) -> None:
         squares = _squares(gradient, rows)
         table = self._sums["level"]
         found = (squares * rows.positive)[:, None]
         table[:, 7:8] += _by(self._level[rows.prior], found, len(table))
-        whole = squares.sum().sqrt()
-        self._sums["step"][7] += whole
-        torch.maximum(self._peaks[1], whole, out=self._peaks[1])
+        self._squares[1] += squares.sum()
 
     def _row(self, step: int) -> dict[str, Any]:
         """Return an interval's figures and begin the next one."""
         flat, world = _joint(torch.cat([part.flatten() for part in self._sums.values()]))
         values = flat.tolist()
-        peaks = _highest(self._peaks).tolist()
+        peaks = self._peaks.tolist()
         sums: dict[str, Tensor] = {}
         for name, part in self._sums.items():
             head, values = values[: part.numel()], values[part.numel() :]
@@ -528,14 +530,6 @@ def _joint(sums: Tensor) -> tuple[Tensor, int]:
     joint = sums.clone()
     dist.all_reduce(joint)
     return joint, dist.get_world_size()
-
-
-def _highest(peaks: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
-        return peaks
-    joint = peaks.clone()
-    dist.all_reduce(joint, op=dist.ReduceOp.MAX)
-    return joint
 
 
 def _ratio(value: float, count: float) -> float | None:
