@@ -94,6 +94,11 @@ def test_the_margin_of_one_class_is_to_background() -> None:
     assert class_margin(detections([(0.9, 1, BOX), (0.8, 2, BOX)])) == pytest.approx(0.1)
 
 
+def test_a_box_without_area_has_a_margin() -> None:
+    flat = (10.0, 20.0, 10.0, 50.0)
+    assert class_margin(detections([(0.2, 1, flat), (0.1, 2, BOX)])) == pytest.approx(0.6)
+
+
 def slow_key(rule: str, alarms: list[Alarm], threshold: float) -> float:
     """The larger, the harder; alarms as written, in any order."""
     scores = [np.float32(s).item() for s, _, _ in alarms]

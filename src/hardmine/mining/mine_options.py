@@ -91,6 +91,7 @@ def class_margin(alarms: Detections) -> float:
     from hardmine.numpy_boxes import box_iou
 
     place = box_iou(alarms.boxes[:1], alarms.boxes)[0] >= SAME_PLACE
+    place[0] = True  # a box without area overlaps nothing, not even itself
     best: dict[int, float] = {}
     for label, score in zip(alarms.labels[place], alarms.scores[place], strict=True):
         best[int(label)] = max(best.get(int(label), 0.0), float(score))
