@@ -173,7 +173,12 @@ def test_variety_is_chosen_by_the_detectors_own_features(tmp_path: Path) -> None
 
 def test_variety_needs_features(world: Path) -> None:
     with pytest.raises(ConfigError, match="gives no features"):
-        mine(world / "found.json", world / "pool", rank=RankOptions(diverse=True))
+        mine(
+            world / "found.json",
+            world / "pool",
+            rank=RankOptions(diverse=True),
+            progress=lambda *told: pytest.fail(f"scanned before it was refused: {told}"),
+        )
 
 
 def test_the_margin_counts_each_class_at_the_best_box_by_its_best_score(tmp_path: Path) -> None:

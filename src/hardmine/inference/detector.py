@@ -125,6 +125,20 @@ class FeatureDetector(Protocol):
         ...
 
 
+def require_features(detector: Detector) -> FeatureDetector:
+    """Return a detector as one that gives features.
+
+    Raises:
+        ConfigError: it gives none.
+    """
+    if isinstance(detector, FeatureDetector):
+        return detector
+    raise ConfigError(
+        "diverse: this detector gives no features (a method features(images) -> f32[B, D]); Hardmine's "
+        "own SSD checkpoints do"
+    )
+
+
 def pooled_features(detector: Detector, items: Sequence[ImageItem]) -> NDArray[np.float32]:
     """Return f32[N, D]: the detector's own features of each image.
 
@@ -132,11 +146,7 @@ def pooled_features(detector: Detector, items: Sequence[ImageItem]) -> NDArray[n
         ConfigError: the detector has none.
         DataError: an image cannot be read.
     """
-    if not isinstance(detector, FeatureDetector):
-        raise ConfigError(
-            "diverse: this detector gives no features (a method features(images) -> f32[B, D]); "
-            "our own checkpoints do"
-        )
+    seeing = require_features(detector)
     parts = []
     for batch in batched(items, _BATCH):
         read = [load_item(item, detector.resize, hashed=False) for item in batch]
@@ -144,7 +154,7 @@ def pooled_features(detector: Detector, items: Sequence[ImageItem]) -> NDArray[n
         if len(loaded) < len(read):
             raise DataError(str(next(item for item in read if isinstance(item, Problem))))
         images = stack(loaded)
-        parts.append(detector.features(images).float().cpu().numpy())
+        parts.append(seeing.features(images).float().cpu().numpy())
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 

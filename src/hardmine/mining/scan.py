@@ -115,11 +115,15 @@ def scan(
         progress: called with (what, done, total); a total of 0 is unknown.
 
     Raises:
-        ConfigError: a runtime that this detector has not.
+        ConfigError: a runtime that this detector has not, or it lacks the features for ``diverse``.
         DataError: the pool is empty or unreadable, or none of its images can be read.
     """
     request = options or MineOptions()
     notify = progress or silent
+    if request.rank.diverse:
+        from hardmine.inference.detector import require_features
+
+        require_features(detector)
     source = _open(pool, request)
     detector = _bound(detector, source)
     notify("prepare", 0, 1)
