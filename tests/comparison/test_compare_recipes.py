@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from hardmine.cli.main import run as run_line
+from hardmine.comparison import compare_recipes as comparing
 from hardmine.comparison.compare_options import CompareOptions, Variant, mining_variants
 from hardmine.comparison.compare_recipes import ComparedData, compare_recipes, loop_options
 from hardmine.comparison.compare_summary import (
@@ -124,6 +126,29 @@ def test_cells_trained_at_the_same_time_give_the_same_figures(
     for mine, other in zip(two.variants, one.variants, strict=True):
         assert {**mine.means, "minutes": 0} == {**other.means, "minutes": 0}
     assert all(cell.error is None for variant in two.variants for cell in variant.cells)
+
+
+class Deadly:
+    """Ends the process that reads it, as a kill or a lack of memory would."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (9,)
+
+
+def test_a_process_that_dies_takes_no_other_cell_with_it(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_all = comparing._run_all
+
+    def with_a_deadly_cell(cells: Any, *others: Any) -> Any:
+        return run_all([replace(cells[0], threads=Deadly()), *cells[1:]], *others)
+
+    monkeypatch.setattr(comparing, "_run_all", with_a_deadly_cell)
+    variants = [Variant("a", tiny_yaml), Variant("b", tiny_yaml, ("batch.size=2",))]
+    found = run(squares, variants, tmp_path / "out", jobs=2)
+    (dead,), (alive,) = (variant.cells for variant in found.variants)
+    assert str(dead.error).startswith("the process died: ")
+    assert alive.error is None
 
 
 def fill_pool(pool: Path, seed: int = 100) -> Path:

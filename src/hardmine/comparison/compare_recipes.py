@@ -18,7 +18,13 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -279,20 +285,30 @@ def _run_all(cells: Sequence[_Cell], jobs: int, notify: Notify) -> Iterator[Cell
             yield _run_cell(cell, notify)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as workers:
+    with ThreadPoolExecutor(jobs) as keepers:
         waiting: dict[Future[CellResult], int] = {
-            workers.submit(_run_alone, cell, threads): index for index, cell in enumerate(cells)
+            keepers.submit(_run_apart, cell, threads): index for index, cell in enumerate(cells)
         }
         done: dict[int, CellResult] = {}
         pending = set(waiting)
-        while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                index = waiting[future]
-                done[index] = _result_of(future, cells[index])
-            notify("train the cells", len(done), len(cells))
+        try:
+            while pending:
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    index = waiting[future]
+                    done[index] = _result_of(future, cells[index])
+                notify("train the cells", len(done), len(cells))
+        except BaseException:  # the user stops it: begin no other cell
+            keepers.shutdown(wait=False, cancel_futures=True)
+            raise
     yield from (done[index] for index in range(len(cells)))
+
+
+def _run_apart(cell: _Cell, threads: int) -> CellResult:
+    """Run a cell in a process of its own: one that is killed takes no other with it."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as worker:
+        return worker.submit(_run_alone, cell, threads).result()
 
 
 def _result_of(future: Future[CellResult], cell: _Cell) -> CellResult:
