@@ -110,8 +110,8 @@ class FindingKind(StrEnum):
         "files_passed_over",
         _WARNING,
         "Files that look like pictures and are not read",
-        "These are raw pictures, films, and pictures without the usual ending of a picture's name. "
-        "Convert or rename them.",
+        "These are raw pictures, films, archives, and pictures without the usual ending of a picture's "
+        "name. Convert, unpack or rename them.",
     )
     IMAGE_UNREACHABLE = (
         "image_unreachable",
