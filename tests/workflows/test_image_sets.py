@@ -117,6 +117,16 @@ def test_files_of_a_pool_that_are_no_images_are_counted_and_named(
     assert "2 of 41 pool images cannot be read and are left out (the first: a0.jpg" in caplog.text
 
 
+def test_files_of_a_pool_that_are_passed_over_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = pool_of(tmp_path / "pool", 4, 10, 1000)
+    (pool / "raw.cr2").write_bytes(b"x")
+    divide(tmp_path, pool=pool)
+    said = f"{pool}/raw.cr2: 1 file ending in .cr2 passed over: not a format that is read"
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
 def test_a_pool_that_is_too_small_or_all_leaks_is_a_clear_error(tmp_path: Path) -> None:
     draw(tmp_path / "one" / "k0-50-0.png", 1)
     with pytest.raises(DataError, match="no image is left to stop by"):

@@ -229,6 +229,9 @@ def read_all(
     for name, part in parts.items():
         good[name], found = drop_unreadable(part, hashes)
         problems += found
+        for problem in found:
+            if problem.kind == FindingKind.FILES_PASSED_OVER:
+                _log.warning("%s", problem)
         if lost := lost_images(found):
             _log.warning(
                 "%s: %d of %d %s cannot be read and are left out (the first: %s)",
