@@ -466,6 +466,7 @@ def test_failed_trainings_of_the_reference_are_said_and_leave_fewer_seeds(tmp_pa
     said = statements_of([first, good])
     assert said[0].startswith("2 seeds only: the intervals")
     assert said[1] == "stock, the reference: 1 of 3 trainings failed: no memory"
+    assert said[-1].startswith("good is better in AP50 with these 2 seeds: 0.500 against 0.500")
     assert conclusion([first, good]).startswith("Perhaps worth it")
     assert "2 seeds only" in page_of(tmp_path, first, good).split("What differs from")[0]
     none = replace(first, cells=(failed,) * 3)

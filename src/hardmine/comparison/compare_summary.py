@@ -350,8 +350,9 @@ def _means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None
 def statements_of(summaries: Sequence[VariantSummary]) -> list[str]:
     """Return a sentence for each recipe and figure: what differs from the reference beyond noise."""
     first, seeds = summaries[0], _seeds_compared(summaries)
-    said = []
+    said, where = [], ""
     if seeds < ENOUGH_SEEDS:
+        where = " with this seed" if seeds == 1 else f" with these {seeds} seeds"
         said.append(
             f"{counted(seeds, 'seed')} only: the intervals cover the choice of images, not the luck "
             f"of a training; {ENOUGH_SEEDS} or more seeds are needed for a claim."
@@ -365,7 +366,7 @@ def statements_of(summaries: Sequence[VariantSummary]) -> list[str]:
                 f"{which}: {len(failed)} of {len(item.cells)} trainings failed: {failed[0].error}"
             )
         for contrast in item.contrasts:
-            said.append(_sentence(item.name, first.name, contrast))
+            said.append(_sentence(item.name, first.name, contrast, where))
     return said
 
 
@@ -471,7 +472,7 @@ def _worth(item: VariantSummary) -> tuple[float, float]:
     return (math.inf if alarms is None else alarms, -(ap50 or 0.0))
 
 
-def _sentence(name: str, reference: str, found: Contrast) -> str:
+def _sentence(name: str, reference: str, found: Contrast, where: str) -> str:
     what = dict(COLUMNS).get(found.figure, found.figure)
     if found.value is None or found.reference is None:
         return f"{name}: {what} is not defined for every seed" + (
@@ -480,7 +481,7 @@ def _sentence(name: str, reference: str, found: Contrast) -> str:
     values = f"{found.value:.3f} against {found.reference:.3f} of {reference}"
     limits = f"95 % of the {found.kind}: {_limit(found.low)} to {_limit(found.high)}"
     if found.verdict in ("better", "worse"):
-        return f"{name} is {found.verdict} in {what}: {values} ({limits})"
+        return f"{name} is {found.verdict} in {what}{where}: {values} ({limits})"
     return f"{name}: no difference in {what} is shown: {values} ({limits})"
 
 
