@@ -44,13 +44,18 @@ def assert_equal(got: AveragePrecision, wanted: np.ndarray) -> None:
         (got.ap75, wanted[5, :, :, 0]),
         (got.small, wanted[:, :, :, 1]),
         (got.medium, wanted[:, :, :, 2]),
+        (got.small50, wanted[0, :, :, 1]),
+        (got.medium50, wanted[0, :, :, 2]),
         *((part.ap, wanted[:, :, c, 0]) for c, part in enumerate(got.per_class)),
         *((part.ap50, wanted[0, :, c, 0]) for c, part in enumerate(got.per_class)),
         *((part.ap75, wanted[5, :, c, 0]) for c, part in enumerate(got.per_class)),
     ]
     for value, precision in pairs:
         assert value == pytest.approx(mean(precision), abs=1e-6)
-    assert got.large is None  # no object of 96 x 96 on a 100 x 100 image of small ones
+    assert (got.large, got.large50) == (
+        None,
+        None,
+    )  # no object of 96 x 96 on a 100 x 100 image of small ones
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -51,6 +51,9 @@ COLUMNS = (
     ("AP_small", "AP small"),
     ("AP_medium", "AP medium"),
     ("AP_large", "AP large"),
+    ("AP50_small", "AP50 small"),
+    ("AP50_medium", "AP50 medium"),
+    ("AP50_large", "AP50 large"),
     ("recall_at_0.1", "recall at .1 alarms per image"),
     ("alarms_at_0.5", "alarms per image at recall .5"),
     ("alarms_at_0.8", "alarms per image at recall .8"),
@@ -258,6 +261,9 @@ def figures_of(arm: ArmScores) -> dict[str, float | None]:
         "AP_small": ap.small,
         "AP_medium": ap.medium,
         "AP_large": ap.large,
+        "AP50_small": ap.small50,
+        "AP50_medium": ap.medium50,
+        "AP50_large": ap.large50,
         "threshold": find_threshold(arm.matches, 0.8),
     }
     for row in ap.per_class:

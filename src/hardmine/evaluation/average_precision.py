@@ -31,7 +31,7 @@ class ClassAP:
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """AP over IoU .50:.95, at .50 and .75, and by object size; in [0, 1].
+    """AP over IoU .50:.95, at .50 and .75, and by object size (over all IoUs, and at .50); in [0, 1].
 
     Sizes are COCO's, in original pixels: small below 32², medium below 96², large. A value is None
     when the images hold no such object. Only the 100 best detections per image and class
@@ -46,6 +46,9 @@ class AveragePrecision:
     large: float | None
     per_class: tuple[ClassAP, ...]
     images: int
+    small50: float | None = None
+    medium50: float | None = None
+    large50: float | None = None
 
 
 def average_precision(val: Scored, negatives: Sequence[Scored] = ()) -> AveragePrecision:
@@ -76,8 +79,9 @@ def average_precision(val: Scored, negatives: Sequence[Scored] = ()) -> AverageP
     )
     by_area = [_mean(precision[:, :, :, area]) for area in range(len(_AREAS))]
     ap50, ap75 = _mean(precision[0, :, :, 0]), _mean(precision[5, :, :, 0])
+    at_50 = [_mean(precision[0, :, :, area]) for area in range(1, len(_AREAS))]
     return AveragePrecision(
-        by_area[0], ap50, ap75, by_area[1], by_area[2], by_area[3], per_class, len(whole)
+        by_area[0], ap50, ap75, by_area[1], by_area[2], by_area[3], per_class, len(whole), *at_50
     )
 
 

@@ -428,11 +428,7 @@ def _lines(
     if fit.missed:
         why = "no model of the list reaches every class, and this one reaches most"
     elif any(text in settings for text in DETAILED_PRIORS):
-        why = (
-            f"the classes have about one size, so that details tell them apart, and {smallest.name!r} "
-            f"has {smallest.side_in_images:.0f} px in the images, of which a smaller canvas keeps few"
-            " (this one takes four times as long; --epochs 20 halves it)"
-        )
+        why = "details tell the classes apart"
     elif first is fit:
         why = "its priors fit"
     else:
@@ -461,6 +457,13 @@ def _other_reasons(
         if len(fit.classes) > 1:
             why = f"{len(fit.classes)} classes are told apart"
         lines.append(f"{why}: more of the backbone is trained")
+    if any(text in settings for text in DETAILED_PRIORS):
+        smallest = min(fit.classes, key=lambda item: item.median_side)
+        lines.append(
+            "the classes have about one size, and in the images "
+            f"{smallest.name!r} has {smallest.side_in_images:.0f} px: a larger canvas keeps details, "
+            "in four times the time (--epochs 20 halves it)"
+        )
     if KEEP_OVERLAPPING in settings:
         kept = KEEP_OVERLAPPING.rpartition("=")[2]
         lines.append(
