@@ -52,10 +52,8 @@ def assert_equal(got: AveragePrecision, wanted: np.ndarray) -> None:
     ]
     for value, precision in pairs:
         assert value == pytest.approx(mean(precision), abs=1e-6)
-    assert (got.large, got.large50) == (
-        None,
-        None,
-    )  # no object of 96 x 96 on a 100 x 100 image of small ones
+    # no object of 96 x 96 on a 100 x 100 image of small ones
+    assert (got.large, got.large50) == (None, None)
 
 
 @pytest.mark.parametrize("seed", range(4))

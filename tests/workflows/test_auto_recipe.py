@@ -104,11 +104,7 @@ def test_small_objects_of_several_classes_get_a_word_on_a_larger_canvas(
     ("sides", "factor", "priors"),
     [
         ((26, 28, 31), 2, "0.08"),  # 52 to 62 px on the larger canvas, against 51 px and more
-        (
-            (18, 20),
-            2,
-            "0.06",
-        ),  # 36 px: against 51 px IoU is (36/51)² = .50 at best, against 38 px .90
+        ((18, 20), 2, "0.06"),  # 36 px: IoU with 51 px is (36/51)² = .50 at best, with 38 px .90
         ((26, 28, 31), 1.4, None),  # the images hold little more
         ((26, 53), 2, None),  # their sizes tell them apart
         ((33, 36), 2, None),  # the usual canvas keeps enough
@@ -127,7 +123,7 @@ def test_small_classes_of_one_size_get_a_larger_canvas(
     assert (got == (640, 640, "ssdlite320_mobilenet_v2")) is chosen
     if chosen:
         assert network.backbone.frozen_to == "features.7"
-        assert f"in the images 'class1' has {sides[0] * factor:.0f} px" in choice.lines[-1]
+        assert f"'class1' has {sides[0] * factor:.0f} px in the images" in choice.lines[-1]
         assert "--model ssd640" not in choice.lines[-1]
 
 

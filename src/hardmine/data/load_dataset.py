@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hardmine.data.formats.format_table import READ, LabelFormat, looked_for
 from hardmine.data.formats.image_files import (
+    ARCHIVES,
     PassedOver,
     files_in,
     list_files,
@@ -341,7 +342,6 @@ _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "image_2", "data", "jpegimag
 """Names of folders of images, lower case, in the order of looking; else any that holds images."""
 _LABEL_FOLDERS = ("labels", "annotations", "xmls", "label_2")
 """Names of folders of labels, lower case; others must hold a label for one of the images."""
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _REASONS = 2
 """Files of a folder that an error gives a reason for."""
 _LABELS_LOOKED_AT = 50
@@ -402,7 +402,7 @@ def _from_file(path: Path, images: Path | None) -> Sources:
     if not rows:
         wanted = ", ".join(dict.fromkeys(s for _, files in _label_files() for s in files.suffixes))
         got = f"got a {suffix or 'suffixless'} file"
-        way = "; unpack it and name its folder" if suffix in _ARCHIVES else ""
+        way = "; unpack it and name its folder" if suffix in ARCHIVES else ""
         raise DataError(f"{path}: {got}, wanted {wanted} or a folder{way}")
     # Where none fits, the reader of the commonest format with that suffix says what is wrong.
     usual = rows.get(suffix[1:], next(iter(rows.values())))

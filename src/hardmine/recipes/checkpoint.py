@@ -16,7 +16,7 @@ from torch import Tensor
 import hardmine
 from hardmine.detections import OperatingPoint
 from hardmine.errors import CheckpointError, ConfigError
-from hardmine.files import peek_text, write_atomic
+from hardmine.files import peek_text, write_atomic, write_bytes
 from hardmine.models.ssd import Network, make_network
 from hardmine.models.state_dict import code_in, is_pytorch_file, load_plain, refuse_code
 from hardmine.recipes.recipe import Recipe, current_form, recipe_from_dict, recipe_to_dict
@@ -51,20 +51,15 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
     is a digest of its bytes; so they are sorted. The file begins with the length of its header, 8 bytes
     little endian, and the header in JSON (https://github.com/huggingface/safetensors#format).
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    def write(part: Path) -> None:
-        save_file(tensors, part, metadata)
-        with part.open("r+b") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-            text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-            assert len(text) <= length, "no character is written longer than it was"
-            file.seek(8)
-            file.write(text.ljust(length))
-
-    write_atomic(path, write)
+    content = save(tensors, metadata)
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(start - 8)
+    assert len(text) == start - 8, "no character is written longer than it was"
+    write_bytes(path, content[:8] + text + content[start:])
 
 
 def find_checkpoint(path: Path) -> Path:

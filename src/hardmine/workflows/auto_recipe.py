@@ -116,18 +116,23 @@ class RecipeFit:
     classes: tuple[ClassFit, ...]
 
     @property
+    def smallest(self) -> ClassFit:
+        """The class with the smallest median side, of those that have enough boxes."""
+        return min(self.known, key=lambda item: item.median_side)
+
+    @property
     def missed(self) -> tuple[ClassFit, ...]:
         """The classes with too few boxes in reach, the worst first."""
-        bad = [item for item in self._known if item.reach < LEAST_REACH]
+        bad = [item for item in self.known if item.reach < LEAST_REACH]
         return tuple(sorted(bad, key=lambda item: item.reach))
 
     @property
     def worst_reach(self) -> float:
         """The lowest share over the classes that have enough boxes."""
-        return min(item.reach for item in self._known)
+        return min(item.reach for item in self.known)
 
     @property
-    def _known(self) -> tuple[ClassFit, ...]:
+    def known(self) -> tuple[ClassFit, ...]:
         """The classes that have enough boxes; all, where none has."""
         return tuple(c for c in self.classes if c.boxes >= FEW_BOXES) or self.classes
 
@@ -296,18 +301,18 @@ def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
 
 def _loses_details(fit: RecipeFit) -> bool:
     """True where the smallest of several classes is small on the usual canvas, finer in the images."""
-    smallest = min(fit.classes, key=lambda item: item.median_side)
+    smallest = fit.smallest
     finer = smallest.side_in_images >= FINER * smallest.median_side
     usual = fit.width == fit.height < LARGE
-    return len(fit.classes) > 1 and usual and smallest.median_side < SMALL and finer
+    return len(fit.known) > 1 and usual and smallest.median_side < SMALL and finer
 
 
 def _differ_in_details(fit: RecipeFit) -> bool:
     """True where the canvas loses details and nothing else may tell the classes apart: they have about
     one size.
     """
-    sides = [item.median_side for item in fit.classes if item.boxes >= FEW_BOXES]
-    return _loses_details(fit) and len(sides) > 1 and max(sides) < ONE_SIZE * min(sides)
+    largest = max(item.median_side for item in fit.known)
+    return _loses_details(fit) and largest < ONE_SIZE * fit.smallest.median_side
 
 
 def overlapping_share(data: Dataset) -> float:
@@ -422,8 +427,7 @@ def _recipe(model: str, settings: tuple[str, ...]) -> Recipe:
 def _lines(
     fit: RecipeFit, model: str, settings: tuple[str, ...], first: RecipeFit, overlapping: float
 ) -> tuple[str, ...]:
-    smallest = min(fit.classes, key=lambda item: item.median_side)
-    side, share, least = smallest.median_side, fit.reach, fit.worst_reach
+    side, share, least = fit.smallest.median_side, fit.reach, fit.worst_reach
     changes = f" with {', '.join(settings)}" if settings else ""
     if fit.missed:
         why = "no model of the list reaches every class, and this one reaches most"
@@ -439,11 +443,11 @@ def _lines(
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
         f"{counted(fit.boxes, 'box', 'boxes')}, {fit.objects_per_image:.1f} per image; on its "
-        f"{fit.width} x {fit.height} px canvas the smallest class, {smallest.name!r}, has a median "
+        f"{fit.width} x {fit.height} px canvas the smallest class, {fit.smallest.name!r}, has a median "
         f"side of {side:.0f} px",
         f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
         *_other_reasons(fit, model, settings, overlapping),
-        *_larger_canvas(fit, smallest),
+        *_larger_canvas(fit),
     )
 
 
@@ -458,11 +462,9 @@ def _other_reasons(
             why = f"{len(fit.classes)} classes are told apart"
         lines.append(f"{why}: more of the backbone is trained")
     if any(text in settings for text in DETAILED_PRIORS):
-        smallest = min(fit.classes, key=lambda item: item.median_side)
         lines.append(
-            "the classes have about one size, and in the images "
-            f"{smallest.name!r} has {smallest.side_in_images:.0f} px: a larger canvas keeps details, "
-            "in four times the time (--epochs 20 halves it)"
+            f"the classes have about one size, and {_in_images(fit.smallest)}: a larger canvas keeps "
+            "details, in four times the time (--epochs 20 halves it)"
         )
     if KEEP_OVERLAPPING in settings:
         kept = KEEP_OVERLAPPING.rpartition("=")[2]
@@ -473,11 +475,15 @@ def _other_reasons(
     return tuple(lines)
 
 
+def _in_images(item: ClassFit) -> str:
+    return f"{item.name!r} has {item.side_in_images:.0f} px in the images"
+
+
 def _much_overlap(share: float) -> str:
     return f"{share:.0%} of the boxes overlap another of their class by IoU {OVERLAP:g} or more"
 
 
-def _larger_canvas(fit: RecipeFit, smallest: ClassFit) -> tuple[str, ...]:
+def _larger_canvas(fit: RecipeFit) -> tuple[str, ...]:
     """Return what a larger canvas would show of several classes of small objects; nothing otherwise.
 
     Nothing where the canvas has the images' shape either: the larger model's is a square.
@@ -486,9 +492,8 @@ def _larger_canvas(fit: RecipeFit, smallest: ClassFit) -> tuple[str, ...]:
         return ()
     name, settings = CANDIDATES[-1]
     return (
-        f"{smallest.name!r} has {smallest.side_in_images:.0f} px in the images: if classes are confused "
-        f"with each other, a larger canvas may tell them apart, in four times the time (--model {name} "
-        f"--set {settings[0]})",
+        f"{_in_images(fit.smallest)}: if classes are confused with each other, a larger canvas may tell "
+        f"them apart, in four times the time (--model {name} --set {settings[0]})",
     )
 
 

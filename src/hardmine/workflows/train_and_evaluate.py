@@ -151,9 +151,8 @@ def _train(
     inputs = resumed_inputs(given, NEEDED, record, root if resume else None)
     chosen, start = start_from(options.network.weights, choose_recipe(options.network))
     steps = Steps(root, progress)
-    saved = [root / name for name in ("state.pt", backend.weights_name)]
-    begun = free_unless_begun([root / RECORD, root / RECIPE], lambda: saved)
-    with clear_disk_errors(root), begun:
+    saved = [root / "state.pt", root / backend.weights_name]
+    with clear_disk_errors(root), free_unless_begun([root / RECORD, root / RECIPE], lambda: saved):
         sets = _training_sets(inputs, steps, options)
         chosen, why = fit_to_data(chosen, options.network, start, sets.train)
         changes = note_changes(record, inputs, options, chosen, root)

@@ -37,7 +37,8 @@ _OTHERS = """
 """
 """Suffixes of raw pictures, films and drawings, which are not read as images."""
 _TEXT, _NOT_READ = frozenset(_TEXTS.split()), frozenset(_OTHERS.split())
-_ARCHIVES = frozenset({".zip", ".tar", ".tgz"})
+ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
+"""Suffixes of packed files."""
 _RENAME = "the content is a picture, the name is not that of one; rename it"
 
 
@@ -104,7 +105,7 @@ class PassedOver:
     def look_at_name(self, name: str) -> None:
         """Remember a file that cannot be opened by its name: a raw picture, a film or an archive."""
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-        if suffix in _NOT_READ | _ARCHIVES:
+        if suffix in _NOT_READ | ARCHIVES:
             self._add(suffix, name)
 
     def _add(self, suffix: str, path: str) -> None:
@@ -120,7 +121,7 @@ class PassedOver:
                 -1,
                 f"{counted(count, 'file')} "
                 f"{f'ending in {suffix}' if suffix else 'without a suffix'} passed over: "
-                f"{self.why if suffix in _NOT_READ | _ARCHIVES else _RENAME}",
+                f"{self.why if suffix in _NOT_READ | ARCHIVES else _RENAME}",
             )
             for suffix, (count, first) in self.found.items()
         ]

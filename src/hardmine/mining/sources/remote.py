@@ -94,8 +94,8 @@ def read_remote(url: str) -> bytes:
 def url_as_listed(url: str) -> str:
     """Return a URL as the names of what is listed there begin.
 
-    A driver answers by one of its schemes and by whole paths: ``file://pool`` is
-    ``file:///home/me/pool``, and ``s3a://photos`` is ``s3://photos``.
+    A driver answers by one of its schemes and by whole paths: ``file://pool`` and ``local://pool`` are
+    ``file:///home/me/pool``.
 
     Raises:
         DataError: it cannot be reached.
