@@ -54,10 +54,11 @@ DRAWN_VAL = 200
 
 @dataclass(frozen=True)
 class TrialSet:
-    """Where a set lies."""
+    """Where a set lies, and how many held-out images are drawn for it."""
 
     name: str
     folder: Path
+    held_out: int = HELD_OUT
 
     @property
     def train(self) -> Path:
@@ -80,9 +81,11 @@ Shot = tuple[Image.Image, list[list[float]], list[int]]
 """A picture with its boxes (xyxy, pixels) and labels (1..C)."""
 
 
-def make_set(name: str, out: Path, seed: int = 0, longest: int = 500) -> TrialSet:
-    """Make a set in ``out/name``, or find it there."""
-    made = TrialSet(name, out / name)
+def make_set(
+    name: str, out: Path, seed: int = 0, longest: int = 500, held_out: int = HELD_OUT
+) -> TrialSet:
+    """Make a set in ``out/name``, or find it there; ``held_out`` is for sets that are drawn."""
+    made = TrialSet(name, out / name, held_out)
     if not (made.folder / "done").exists():
         MAKERS[name](made, seed, longest)
         (made.folder / "done").touch()
@@ -237,7 +240,9 @@ def _smear(made: TrialSet, seed: int, longest: int) -> None:
             draw_smear(np.random.default_rng((seed, number, i)), cells=True) for i in range(size)
         )
         _write(made, name, SMEAR_CLASSES, shots)
-    for number, (folder, size) in enumerate(((made.pool, POOL), (made.negatives, HELD_OUT)), 2):
+    for number, (folder, size) in enumerate(
+        ((made.pool, POOL), (made.negatives, made.held_out)), 2
+    ):
         rng = (np.random.default_rng((seed, number, index)) for index in range(size))
         _save_all(folder, (draw_smear(r, cells=False)[0] for r in rng))
 
@@ -293,7 +298,9 @@ def _composed(
 
     for number, (name, size) in enumerate((("train", 115), ("val", 80))):
         _write(made, name, names, shots(number, size, parts[name].records))
-    for number, (folder, size) in enumerate(((made.pool, POOL), (made.negatives, HELD_OUT)), 2):
+    for number, (folder, size) in enumerate(
+        ((made.pool, POOL), (made.negatives, made.held_out)), 2
+    ):
         _save_all(folder, (shot[0] for shot in shots(number, size, ())))
 
 
@@ -308,7 +315,7 @@ def _write_drawn(
         )
         _write(made, name, CATEGORIES, shots)
     for number, (folder, kind, size) in enumerate(
-        ((made.pool, pool, POOL), (made.negatives, held, HELD_OUT)), 2
+        ((made.pool, pool, POOL), (made.negatives, held, made.held_out)), 2
     ):
         _save_all(
             folder,

@@ -18,6 +18,7 @@ from hardmine.evaluation.intervals import (
     bootstrap_interval,
     percentile_limits,
     poisson_limits,
+    student_limit,
 )
 from hardmine.evaluation.paired import (
     alarm_change,
@@ -26,6 +27,7 @@ from hardmine.evaluation.paired import (
     paired_difference_over_seeds,
     paired_ratio,
     paired_ratio_over_seeds,
+    seed_spread,
 )
 
 
@@ -220,11 +222,61 @@ def test_over_seeds_the_ratio_is_that_of_the_means() -> None:
     assert ratio.ratio == 0.25
     assert (ratio.alarms_a, ratio.alarms_b) == (15, 60)
     assert [seed.ratio for seed in ratio.seeds] == [0.5, 0.125]
-    assert ratio.low is not None
-    assert ratio.high is not None
-    # A quarter of the draws holds the first seed twice, another the second.
-    assert ratio.low < 0.2
-    assert ratio.high > 0.45
+
+
+def test_seeds_widen_the_limits_by_what_the_images_do_not_explain() -> None:
+    # Each of 30 images has one object of score .5, and alarms alike: no draw of images changes anything,
+    # so all that is known of chance is the spread of the seeds.
+    pairs = [(arm_with(count, 30), arm_with(60, 30)) for count in (30, 60, 90)]
+    ratio = paired_ratio_over_seeds(pairs, draws=50)
+    assert ratio.ratio == 1.0
+    # a / mean a - b / mean b is -.5, 0, .5: variance .25; t with 2 degrees of freedom is 4.3027
+    width = 4.3027 * math.sqrt(0.25 / 3)
+    assert ratio.low == pytest.approx(math.exp(-width), rel=1e-4)
+    assert ratio.high == pytest.approx(math.exp(width), rel=1e-4)
+    two = paired_ratio_over_seeds(pairs[::2], draws=50)
+    assert (two.ratio, two.low, two.high) == (1.0, 1.0, 1.0)
+
+
+def test_spread_of_the_seeds_by_hand() -> None:
+    values = np.array([1.0, 2.0, 3.0])
+    error = math.sqrt(1 / 3)
+    # All chance lies in the seeds: two degrees of freedom.
+    assert seed_spread(values, np.full(4, 2.0)) == pytest.approx(4.30265 * error, rel=1e-5)
+    # Half of it lies in the images (variance 1/3): 2 * (2/3 / 1/3)^2 = 8 degrees.
+    half = 2.0 + error * np.array([1.0, -1.0])
+    assert seed_spread(values, np.append(half, np.inf)) == pytest.approx(2.30600 * error, rel=1e-5)
+    # Nearly all: as with a normal distribution.
+    assert seed_spread(values, 1000 * half) == pytest.approx(1.96 * error, rel=2e-3)
+    # Seeds that agree, or too few to say anything: nothing is added.
+    assert seed_spread(np.full(3, 2.0), half) == 0.0
+    assert seed_spread(values[:2], half) == 0.0
+
+
+def test_a_difference_is_widened_by_the_spread_of_the_seeds() -> None:
+    def of_scores(arm: ArmScores, draws: Draws) -> np.ndarray:
+        return np.full(len(draws), float(arm.matches.score[0]))
+
+    pairs = [
+        (
+            ArmScores(one_object_each(score), empties([])),
+            ArmScores(one_object_each(0.25), empties([])),
+        )
+        for score in (0.25, 0.5, 0.75)
+    ]
+    found = paired_difference_over_seeds(pairs, of_scores, draws=20)
+    width = 4.30265 * math.sqrt(0.0625 / 3)
+    assert found.difference == pytest.approx(0.25)
+    assert found.low == pytest.approx(0.25 - width, rel=1e-5)
+    assert found.high == pytest.approx(0.25 + width, rel=1e-5)
+
+
+def test_limits_of_student() -> None:
+    # From the table in Abramowitz and Stegun, 26.10
+    wanted = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 7: 2.365, 10: 2.228, 30: 2.042, 120: 1.980}
+    assert {n: round(student_limit(n), 3) for n in wanted} == wanted
+    with pytest.raises(ValueError, match="got 0 degrees of freedom"):
+        student_limit(0)
 
 
 def test_one_seed_that_misses_the_recall_spoils_the_mean() -> None:

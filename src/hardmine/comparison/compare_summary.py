@@ -25,7 +25,11 @@ from hardmine.evaluation.alarms import (
 from hardmine.evaluation.average_precision import average_precision
 from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.measurement import LEARNED
-from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
+from hardmine.evaluation.paired import (
+    ENOUGH_SEEDS,
+    paired_difference_over_seeds,
+    paired_ratio_over_seeds,
+)
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_text
 from hardmine.option_fields import plain
@@ -63,8 +67,6 @@ COLUMNS = (
 )
 """Figures of a recipe: key and heading, in the order in which they are shown."""
 
-
-ENOUGH_SEEDS = 3
 LEAST_AP50 = 0.1
 """Where no recipe reaches it, the networks have hardly learned, and their differences say little."""
 

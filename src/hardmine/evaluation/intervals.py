@@ -312,6 +312,33 @@ def poisson_ratio_limits(count_a: int, count_b: int) -> tuple[float, float]:
     return low, high
 
 
+def student_limit(freedom: int) -> float:
+    """Return the value that Student's t exceeds on either side with a probability of .025.
+
+    Source: Abramowitz and Stegun 1964, 26.7.3 and 26.7.4, the distribution as a finite sum; solved by
+    bisection.
+
+    Raises:
+        ValueError: there is no degree of freedom.
+    """
+    if freedom < 1:
+        raise ValueError(f"got {freedom} degrees of freedom, wanted one at least")
+    angle = _solve(lambda theta: _student_within(theta, freedom), 1.0 - 2 * _TAIL, 0.0, math.pi / 2)
+    return math.sqrt(freedom) * math.tan(angle)
+
+
+def _student_within(theta: float, freedom: int) -> float:
+    """Return the probability that t lies within plus or minus sqrt(freedom) tan(theta)."""
+    cosine, odd = math.cos(theta), freedom % 2
+    term, total = (cosine if odd else 1.0), 0.0
+    for step in range(2 + odd, freedom + 1, 2):
+        total += term
+        term *= cosine**2 * (step - 1) / step
+    if not odd:
+        return math.sin(theta) * total
+    return 2.0 / math.pi * (theta + math.sin(theta) * total)
+
+
 def _solve(rising: Callable[[float], float], wanted: float, low: float, high: float) -> float:
     for _ in range(100):
         middle = (low + high) / 2.0

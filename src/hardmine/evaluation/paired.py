@@ -1,6 +1,14 @@
 """Two arms (or rounds) compared on the same images: the ratio of their alarms, the difference of AP50.
 
 Arms that are compared get the same draws, so what is hard about an image cancels out.
+
+Over several seeds there are two sources of chance. The images are the same for all seeds: the draws of
+images give the limits of the mean over the seeds as they are. The trainings differ: from three seeds on,
+the spread of their values widens the limits, with Student's t, whose degrees of freedom are fewer the
+more of the chance lies in the seeds (Satterthwaite 1946). The two widths are added as squares, each side
+for itself (the method "MOVER", Zou and Donner 2008). The spread of the seeds holds a part of the images'
+chance too, which is so counted twice: rather too wide than too narrow. ``benchmarks.intervals`` measures
+how often the limits hold the true value.
 """
 
 from __future__ import annotations
@@ -25,12 +33,16 @@ from hardmine.evaluation.intervals import (
     full_sample,
     percentile_limits,
     poisson_ratio_limits,
+    student_limit,
 )
 from hardmine.types import F64
 
 LOW_RATE = 0.05
 """Alarms per image below which a ratio needs at least ten alarms."""
-_SEED_DRAWS = 3
+ENOUGH_SEEDS = 3
+"""Trainings of a recipe from which their spread is estimated; fewer say nothing of it."""
+_MANY = 1000
+"""Degrees of freedom from which Student's t is as good as normal."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +106,9 @@ def paired_ratio_over_seeds(
 ) -> RatioInterval:
     """Return the mean alarms of the first arms over those of the second, a pair per seed.
 
-    A draw resamples the seeds and, once for all of them, the images. Three seeds say little about the
-    spread between seeds, so the result holds each seed's ratio too. The rule against ratios of few
-    alarms looks at the mean count per seed, since the seeds share their images.
+    The limits hold the chance of the images and, with three seeds or more, that of the trainings; the
+    result holds each seed's ratio too. The rule against ratios of few alarms looks at the mean count per
+    seed, since the seeds share their images.
 
     Raises:
         DataError: the arms of a pair were measured on different images.
@@ -109,16 +121,18 @@ def paired_ratio_over_seeds(
         for count_a, count_b in counts
     )
     alarms_a, alarms_b = (_mean([pair[side] for pair in counts]) for side in (0, 1))
-    value_a, value_b = (finite(float(values[0])) for values in rates.point)
+    value_a, value_b = (finite(float(values.mean())) for values in rates.point)
     note = _why_undefined(alarms_a, alarms_b, value_a, value_b, recall)
     if note or alarms_a is None or alarms_b is None or value_a is None or value_b is None:
         return RatioInterval(None, None, None, alarms_a, alarms_b, value_a, value_b, note, seeds)
-    drawn = _ratios(rates.drawn[0], rates.drawn[1])
-    low, high = percentile_limits(drawn)
+    ratio = value_a / value_b if value_b else None
+    low, high = percentile_limits(_ratios(rates.mean_drawn[0], rates.mean_drawn[1]))
+    means = (value_a, value_b)
+    spread = seed_spread(_relative(rates.point, means), _relative(rates.mean_drawn, means))
+    low, high = _widen_ratio(ratio, low, high, spread)
     differ = bool((rates.drawn[0] != rates.drawn[1]).any())
     if differ and min(alarms_a, alarms_b) < FEW_ALARMS:
         low, high, note = _widen(low, high, alarms_a, alarms_b)
-    ratio = value_a / value_b if value_b else None
     if _too_few(alarms_a, value_a) or _too_few(alarms_b, value_b):
         ratio = None
         note = (
@@ -146,14 +160,40 @@ def paired_difference_over_seeds(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> DifferenceInterval:
-    """Return the mean difference over the pairs, one per seed; draws as in the ratio's."""
+    """Return the mean difference over the pairs, one per seed; limits as in the ratio's."""
     values = _paired_values(statistic, pairs, draws, seed)
-    value_a, value_b = (finite(float(side[0])) for side in values.point)
+    value_a, value_b = (finite(float(side.mean())) for side in values.point)
     if value_a is None or value_b is None:
         return DifferenceInterval(value_a, value_b, None, None, None)
     with np.errstate(invalid="ignore"):
-        low, high = percentile_limits(values.drawn[0] - values.drawn[1])
-    return DifferenceInterval(value_a, value_b, value_a - value_b, low, high)
+        moved = values.mean_drawn[0] - values.mean_drawn[1]
+    low, high = percentile_limits(moved)
+    spread = seed_spread(values.point[0] - values.point[1], moved)
+    difference = value_a - value_b
+    low = None if low is None else difference - math.hypot(max(0.0, difference - low), spread)
+    high = None if high is None else difference + math.hypot(max(0.0, high - difference), spread)
+    return DifferenceInterval(value_a, value_b, difference, low, high)
+
+
+def seed_spread(values: F64, drawn: F64) -> float:
+    """Return half the width that the choice of seeds adds to 95 % limits of a mean over them.
+
+    That is the standard error of the mean times Student's t. 0 with fewer than three seeds: with two, t
+    is up to 12.7, and no limits could be told from none.
+
+    Args:
+        values: f64[S], the value of each seed.
+        drawn: f64[D], their mean in each draw of images; draws where it is undefined are left out.
+    """
+    seeds = len(values)
+    if seeds < ENOUGH_SEEDS:
+        return 0.0
+    of_seeds, known = float(values.var(ddof=1)) / seeds, drawn[np.isfinite(drawn)]
+    if not of_seeds:
+        return 0.0
+    whole = of_seeds + (float(known.var()) if len(known) else 0.0)
+    freedom = (seeds - 1) * (whole / of_seeds) ** 2
+    return student_limit(int(min(freedom, _MANY))) * math.sqrt(of_seeds)
 
 
 CHANGE_RECALLS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
@@ -249,10 +289,15 @@ def _alarms_at(arm: ArmScores, sample: Draws, recalls: Sequence[float]) -> F64:
 
 @dataclass(frozen=True, eq=False)
 class _Values:
-    """Means over the seeds for arm a and arm b: ``point`` f64[1] each, ``drawn`` f64[D] each."""
+    """The seeds' values for arm a and arm b: ``point`` f64[S] each, ``drawn`` f64[S, D] each."""
 
     point: tuple[F64, F64]
     drawn: tuple[F64, F64]
+
+    @property
+    def mean_drawn(self) -> tuple[F64, F64]:
+        """Mean over the seeds in each draw, f64[D] for either arm."""
+        return self.drawn[0].mean(axis=0), self.drawn[1].mean(axis=0)
 
 
 def _paired_values(
@@ -263,12 +308,10 @@ def _paired_values(
     for a, b in pairs:
         _check_same_images(a, b)
     point, drawn = [], []
-    picks = np.random.default_rng((seed, _SEED_DRAWS)).integers(0, len(pairs), (draws, len(pairs)))
     for side in (0, 1):
         arms = [pair[side] for pair in pairs]
-        point.append(np.mean([statistic(arm, full_sample(arm)) for arm in arms], axis=0))
-        values = np.stack([statistic(arm, draw_images(arm, draws, seed)) for arm in arms])  # [S, D]
-        drawn.append(values[picks, np.arange(draws)[:, None]].mean(axis=1))
+        point.append(np.concatenate([statistic(arm, full_sample(arm)) for arm in arms]))
+        drawn.append(np.stack([statistic(arm, draw_images(arm, draws, seed)) for arm in arms]))
     return _Values((point[0], point[1]), (drawn[0], drawn[1]))
 
 
@@ -302,6 +345,32 @@ def _ratios(a: F64, b: F64) -> F64:
     """Return a / b in each draw; 1 where both are equal, two zeros or infinities too."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(a == b, 1.0, a / b)
+
+
+def _relative(sides: tuple[F64, F64], means: tuple[float, float]) -> F64:
+    """Return how far the logarithm of a / b lies from that of the means, to first order.
+
+    So it is defined without alarms too: a / mean a - b / mean b, where a side without any counts as 0.
+    """
+    a, b = (
+        side / mean if mean else np.zeros_like(side)
+        for side, mean in zip(sides, means, strict=True)
+    )
+    with np.errstate(invalid="ignore"):  # a recall that neither side reaches in a draw
+        return np.asarray(a - b, np.float64)
+
+
+def _widen_ratio(
+    ratio: float | None, low: float | None, high: float | None, spread: float
+) -> tuple[float | None, float | None]:
+    """Add the spread of the seeds to the limits of a ratio, on the logarithmic scale."""
+    if not ratio or not spread:
+        return low, high
+    if low is not None and low > 0.0:
+        low = ratio * math.exp(-math.hypot(max(0.0, math.log(ratio / low)), spread))
+    if high is not None:
+        high = ratio * math.exp(math.hypot(max(0.0, math.log(high / ratio)), spread))
+    return low, high
 
 
 def _too_few(count: float, rate: float) -> bool:
