@@ -195,6 +195,23 @@ def test_trap_10_a_certain_mistake_costs_its_logits(form: SoftmaxConfig | Sigmoi
     assert float(logits.grad.abs().max()) == 1.0
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("logit", [-1000.0, -110.0, -95.0, 95.0, 110.0, 1000.0])
+def test_trap_10_a_certain_answer_keeps_the_focal_gradient_finite(
+    logit: float, gamma: float
+) -> None:
+    """Of a right answer 1 − p_t is 0 in float32, where the slope of its square root is infinite."""
+    logits = torch.full((2, 1), logit, requires_grad=True)
+    labels = torch.tensor([0, 1])
+    losses = class_loss(logits, labels, FocalConfig(gamma=gamma, alpha=0.25))
+    losses.sum().backward()
+    assert losses.isfinite().all()
+    assert logits.grad is not None
+    right = 0 if logit < 0 else 1
+    assert float(logits.grad[right].abs()) < 1e-15
+    assert float(logits.grad[1 - right].abs()) == pytest.approx(0.25 if right == 0 else 0.75)
+
+
 @pytest.mark.parametrize("normaliser", NORMALISERS, ids=lambda config: config.kind)
 @pytest.mark.parametrize("labels", [[1, 2, 0, 1], [0, 0, 0, 0]])
 def test_trap_19_doubling_the_batch_leaves_the_loss(

@@ -129,7 +129,8 @@ def class_loss(logits: Tensor, labels: Tensor, config: ClassificationConfig) -> 
         case FocalConfig():
             losses, target = _binary_losses(logits, labels)
             # 1 − p_t is the probability of the wrong answer: of the logit turned against its target.
-            wrong = (logits * (1 - 2 * target)).sigmoid()
+            # Never quite 0: below a gamma of 1 the slope of its power is infinite there.
+            wrong = (logits * (1 - 2 * target)).sigmoid().clamp(min=torch.finfo(logits.dtype).tiny)
             alpha = config.alpha * target + (1 - config.alpha) * (1 - target)
             return (alpha * wrong**config.gamma * losses).sum(-1)
         case _:
