@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -226,6 +227,33 @@ def test_both_ways_give_the_same(
     assert int(rows.num_positives) == int(masks.num_positives)
     assert int(rows.num_negatives) == int(masks.num_negatives)
     assert torch.allclose(rows_gradient, masks_gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["rows", "masks"])
+@pytest.mark.parametrize("rank", ["background", "class"])
+def test_the_hardest_of_sure_negatives_are_found_by_sigmoids(
+    rank: Literal["background", "class"], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At logits of −17 a loss of 4e-8 is not 0, on accelerators neither."""
+    monkeypatch.setattr("hardmine.losses.multibox_loss.gathers_rows", lambda *_: way == "rows")
+    config = LossConfig(
+        selection=RatioConfig(neg_to_pos_ratio=2.0, floor=0, rank=rank),
+        classification=SigmoidConfig(),
+    )
+    batch = batch_of([[0.0, 0, 10, 10]], [1])  # exactly prior 0
+    logits = torch.tensor([[[0.0], [-19.0], [-17.0], [-18.0]]])
+    output = RawOutput(logits, torch.zeros(1, 4, 4), ScoreForm.SIGMOID)
+    selection = MultiBoxLoss(config, ROW)(output, batch).selection
+    assert selection is not None
+    assert selection.negatives.tolist() == [[False, False, True, True]]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("logit", [5.0, 12.0, 17.0, 30.0, 80.0])
+def test_the_sigmoid_loss_of_a_sure_answer_is_exact(logit: float, label: int) -> None:
+    right = torch.tensor([logit if label else -logit])
+    loss = class_loss(right, torch.tensor([label]), SigmoidConfig())
+    assert float(loss) == pytest.approx(math.log1p(math.exp(-logit)), rel=1e-5)
 
 
 def test_pieces_join(monkeypatch: pytest.MonkeyPatch) -> None:
