@@ -37,6 +37,10 @@ def test_numbers_as_people_write_them() -> None:
     assert apply_settings(Recipe(), ["optim.lr=1e-4"]).optim.lr == 1e-4
 
 
+def test_gradients_may_be_clipped_at_infinity_which_is_never() -> None:
+    assert apply_settings(Recipe(), ["optim.clip_norm=.inf"]).optim.clip_norm == float("inf")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -51,6 +55,16 @@ def test_numbers_as_people_write_them() -> None:
         (["batch.size=8", "batch.size=16"], "'size' is set already; give it once"),
         (["batch=null", "batch.size=8"], "'batch' is set as a whole already"),
         (["augment.max_expand=0.5"], "max_expand >= 1"),
+        (["loss.selection.neg_to_pos_ratio=.inf"], "neg_to_pos_ratio inf, .* and finite; all"),
+        (["loss.selection.neg_to_pos_ratio=.nan"], "neg_to_pos_ratio nan, .* and finite; all"),
+        (["optim.lr=.nan"], r"recipe: optim\.lr: got nan, wanted a finite number"),
+        (["epochs=.inf"], "recipe: epochs: got inf, wanted a finite number"),
+        (["augment.min_overlaps=[.1, .nan]"], r"augment\.min_overlaps: got nan, wanted a finite"),
+        (["optim.clip_norm=.nan"], r"optim\.clip_norm: got nan, wanted a finite number"),
+        (["optim.backbone_lr_scale=-1"], r"backbone_lr_scale -1\.0, .* wanted each >= 0"),
+        (["optim.weight_decay=-.1"], r"weight_decay -0\.1, .* wanted each >= 0"),
+        (["optim.warmup_steps=-5"], "warmup_steps -5, wanted each >= 0"),
+        (["branch.lr_scale=0"], r"branch\.lr_scale: got 0\.0, wanted > 0"),
         (["model.backbone.kind=resnet"], r"model\.backbone: "),
     ],
 )

@@ -13,6 +13,7 @@ is one node of a compiled graph.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -444,9 +445,10 @@ SelectionConfig = Annotated[
 
 
 def _check_quota(ratio: float, floor: int) -> None:
-    if ratio < 0 or floor < 0:
+    if not 0 <= ratio < math.inf or floor < 0:
         raise ConfigError(
-            f"selection: got neg_to_pos_ratio {ratio}, floor {floor}, wanted both >= 0"
+            f"selection: got neg_to_pos_ratio {ratio}, floor {floor}, wanted both >= 0 and finite; "
+            "all negatives are kind 'all'"
         )
 
 

@@ -8,6 +8,7 @@ identifies it (``recipe_identity``), and single choices laid over it as ``key.of
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -49,6 +50,11 @@ class OptimConfig:
                 f"optim: got lr {self.lr}, clip_norm {self.clip_norm}, ema_decay "
                 f"{self.ema_decay}, wanted lr > 0, clip_norm > 0, 0 <= ema_decay < 1"
             )
+        if min(self.backbone_lr_scale, self.weight_decay, self.warmup_steps) < 0:
+            raise ConfigError(
+                f"optim: got backbone_lr_scale {self.backbone_lr_scale}, weight_decay "
+                f"{self.weight_decay}, warmup_steps {self.warmup_steps}, wanted each >= 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,10 @@ class BranchConfig:
     epochs: float = 15.0
     """Length in passes over round 0's labelled images: the same number of steps in every arm."""
     lr_scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.lr_scale <= 0:
+            raise ConfigError(f"branch.lr_scale: got {self.lr_scale}, wanted > 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +210,7 @@ def recipe_from_dict(values: Mapping[str, Any], base: Recipe | None = None) -> R
         where = ".".join(_keys(first["loc"], merged))
         raise ConfigError(f"recipe: {where}: {first['msg']}, got {first['input']!r}") from None
     _refuse_unknown(merged, recipe, "")
+    _refuse_not_finite(recipe_to_dict(recipe), "")
     return recipe
 
 
@@ -357,6 +368,24 @@ def _refuse_unknown(values: Mapping[str, Any], config: Any, where: str) -> None:
         part = getattr(config, key)
         if is_dataclass(part) and isinstance(value, Mapping):
             _refuse_unknown(value, part, f"{name}.")
+
+
+_MAY_BE_INFINITE = "optim.clip_norm"
+"""The key whose infinity has a meaning: gradients are not clipped."""
+
+
+def _refuse_not_finite(values: Any, where: str) -> None:
+    """Refuse a number that is none or infinite: it passes comparisons, and trains something else."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _refuse_not_finite(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(values, list):
+        for value in values:
+            _refuse_not_finite(value, where)
+    elif isinstance(values, float) and not math.isfinite(values):
+        if values > 0 and where == _MAY_BE_INFINITE:
+            return
+        raise ConfigError(f"recipe: {where}: got {values}, wanted a finite number")
 
 
 def _as_tree(settings: Sequence[str]) -> dict[str, Any]:
