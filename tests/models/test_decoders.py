@@ -291,3 +291,29 @@ def test_the_same_on_a_gpu(config: AnyDecodeConfig) -> None:
         assert isinstance(a, Detections)
         assert a.prior.tolist() == b.prior.tolist()
         assert np.allclose(a.scores, b.scores, atol=1e-5)
+
+
+class OnMps(torch.Tensor):
+    """A tensor as on Apple's GPU: float64 is refused, all else runs (here on the CPU)."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("mps")
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_device_without_float64_gets_the_same_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    low = torch.rand(60, 2, generator=g) * 90
+    boxes = torch.cat([low, low + torch.rand(60, 2, generator=g) * 60 + 1], 1)
+    scores, group = torch.rand(60, generator=g), torch.randint(0, 3, (60,), generator=g)
+    wanted = batched_nms(boxes, scores, group, 0.5)
+    monkeypatch.setattr(torch.Tensor, "to", lambda kept, device: (kept, device))
+    kept, device = batched_nms(*(t.as_subclass(OnMps) for t in (boxes, scores, group)), 0.5)
+    assert kept.tolist() == wanted.tolist()
+    assert device == torch.device("mps")

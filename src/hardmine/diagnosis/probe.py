@@ -258,7 +258,7 @@ class _Collected:
     """Sums and lists over a set."""
 
     def __init__(self, priors: Priors) -> None:
-        self._priors = cxcywh_to_xyxy(priors.cxcywh).double().cpu().numpy()
+        self._priors = cxcywh_to_xyxy(priors.cxcywh).cpu().double().numpy()
         self._levels = priors.level.cpu().numpy()
         self._objects: list[list[float]] = []
         self._suspects: list[Suspect] = []
@@ -297,7 +297,7 @@ class _Collected:
         cost, prior = costs.masked_fill(~background, -1.0).max(1)
         score, label = foreground_scores(output)[torch.arange(len(ids)), prior].max(-1)
         near = loss.assignment.iou.gather(1, prior[:, None])[:, 0]
-        boxes = cxcywh_to_xyxy(cxcywh)[prior].double().cpu().numpy()
+        boxes = cxcywh_to_xyxy(cxcywh)[prior].cpu().double().numpy()
         for row, (index, place) in enumerate(zip(ids, places, strict=True)):
             box = boxes[row : row + 1]
             area = float((box[0, 2:] - box[0, :2]).prod())

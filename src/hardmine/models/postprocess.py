@@ -327,6 +327,8 @@ def batched_nms(boxes: Tensor, scores: Tensor, group: Tensor, iou: float) -> Ten
 
     if not len(boxes):
         return group
+    if boxes.device.type == "mps":  # which has no float64
+        return batched_nms(boxes.cpu(), scores.cpu(), group.cpu(), iou).to(boxes.device)
     order = group.argsort(stable=True)
     group = group[order]
     boxes, scores = _move_apart(boxes[order], group), scores[order].double()
