@@ -12,13 +12,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hardmine.errors import DataError, not_one_of
 from hardmine.finding_kinds import FindingKind
 from hardmine.plurals import counted
 
@@ -71,7 +72,12 @@ class ImageRecord:
     """One image and what is known about it.
 
     ``boxes`` f32[N, 4] xyxy pixels of the image *as displayed* (EXIF orientation applied), ``labels``
-    i64[N] in 1..C, ``ignore`` bool[N] (difficult, crowd). ``source`` names where it came from.
+    i64[N] in 1..C, ``ignore`` bool[N] (difficult, crowd). ``source`` names where it came from. A path as
+    text, lists and arrays of other kinds are taken too, and turned into these.
+
+    Raises:
+        DataError: there is not one label and one ``ignore`` for each box, a box is not finite or ends
+            before it begins, or there is no such state.
 
     Example:
         >>> record = data[0]
@@ -89,6 +95,23 @@ class ImageRecord:
     ignore: Mask
     state: ImageState
     source: str = ""
+
+    def __post_init__(self) -> None:
+        keep = partial(object.__setattr__, self)
+        if not isinstance(self.path, Path):
+            keep("path", Path(self.path))
+        if not isinstance(self.state, ImageState):
+            keep("state", _state_named(self.state, self.path))
+        boxes = array_of(self.boxes, np.float32, "boxes", self.path, columns=4)
+        keep("boxes", boxes)
+        keep("labels", array_of(self.labels, np.int64, "labels", self.path, rows=len(boxes)))
+        keep("ignore", array_of(self.ignore, np.bool_, "ignore", self.path, rows=len(boxes)))
+        if len(boxes) and not ((boxes[:, 2:] >= boxes[:, :2]).all() and np.isfinite(boxes).all()):
+            sound = (boxes[:, 2:] >= boxes[:, :2]) & np.isfinite(boxes).all(axis=1, keepdims=True)
+            raise DataError(
+                f"{self.path}: got the box {boxes[~sound.all(axis=1)][0].tolist()}, wanted finite "
+                "x1, y1, x2, y2 in pixels with x1 <= x2 and y1 <= y2"
+            )
 
     @staticmethod
     def empty(
@@ -109,6 +132,57 @@ class ImageRecord:
     def with_state(self, state: ImageState) -> ImageRecord:
         """Return the same image in another state."""
         return replace(self, state=state)
+
+
+def _state_named(given: Any, path: Path) -> ImageState:
+    known = [state.value for state in ImageState]
+    if given not in known:
+        raise DataError(f"{path}: {not_one_of('state', given, known)}")
+    return ImageState(given)
+
+
+def array_of(
+    values: Any,
+    kind: type[np.generic],
+    name: str,
+    path: Path | None,
+    *,
+    rows: int | None = None,
+    columns: int = 0,
+) -> NDArray[Any]:
+    """Return values as an array [N], or [N, columns], of that kind; the array itself where it is one.
+
+    Args:
+        name: what they are, and ``path``: whose they are, for the message of an error.
+        rows: how many there must be.
+
+    Raises:
+        DataError: another shape, or no numbers; no whole ones where ``kind`` is one of these.
+    """
+    shape = (-1, columns) if columns else (-1,)
+    if (
+        isinstance(values, np.ndarray)
+        and values.dtype == kind
+        and values.ndim == len(shape)
+        and values.shape[1:] == shape[1:]
+        and rows in (None, len(values))
+    ):
+        return values
+    where = name if path is None else f"{path}: {name}"
+    wanted = f"[N, {columns}]" if columns else "[N]"
+    try:
+        got = values if isinstance(values, np.ndarray) else np.asarray(values)
+        got = got if got.size else got.reshape(shape)
+        found = got if got.dtype == kind else got.astype(kind)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{where}: got {values!r:.80}, wanted numbers {wanted}") from None
+    if got.ndim != len(shape) or got.shape[1:] != shape[1:]:
+        raise DataError(f"{where}: got an array {list(got.shape)}, wanted {wanted}")
+    if rows is not None and rows != len(got):
+        raise DataError(f"{where}: got {len(got)}, wanted {rows}, one for each box")
+    if found is not got and np.issubdtype(kind, np.integer) and not (found == got).all():
+        raise DataError(f"{where}: got {values!r:.80}, wanted whole numbers")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +223,9 @@ class Dataset:
         root: the folder that the names of the images start from.
         problems: what reading the dataset rejected, and why.
 
+    Raises:
+        DataError: a class name stands for two labels, or an image has a label that no class has.
+
     Example:
         >>> data = hardmine.load_dataset("shelf")
         >>> len(data), data.categories
@@ -163,6 +240,34 @@ class Dataset:
     records: tuple[ImageRecord, ...]
     root: Path
     problems: tuple[Problem, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.categories, str):
+            raise DataError(f"categories: got {self.categories!r}, wanted a list of class names")
+        keep = partial(object.__setattr__, self)
+        for name in ("categories", "records", "problems"):
+            if not isinstance(getattr(self, name), tuple):
+                keep(name, tuple(getattr(self, name)))
+        if not isinstance(self.root, Path):
+            keep("root", Path(self.root))
+        if len(set(self.categories)) < len(self.categories):
+            twice = next(name for name in self.categories if self.categories.count(name) > 1)
+            raise DataError(f"{self.root}: the class name {twice!r} occurs twice, wanted each once")
+        if self.records:
+            self._check_labels()
+
+    def _check_labels(self) -> None:
+        names, most = self.categories, len(self.categories)
+        labels = np.concatenate([record.labels for record in self.records])
+        if not len(labels) or (labels.min() >= 1 and labels.max() <= most):
+            return
+        for record in self.records:
+            outside = record.labels[(record.labels < 1) | (record.labels > most)]
+            if len(outside):
+                raise DataError(
+                    f"{record.path}: got the label {outside[0]}, wanted 1 to {most} for the classes "
+                    f"{', '.join(names[:6])} (label 0 is background)"
+                )
 
     @staticmethod
     def from_coco(

@@ -312,7 +312,8 @@ def test_file_names_are_relative_where_they_can_be(root: Path, tmp_path: Path) -
 
 def test_a_failed_write_leaves_the_old_file(root: Path) -> None:
     path = put_text(root / "out.json", "old")
-    bad = record(root / "images" / "a.jpg", ImageState.LABELLED, [[0, 0, float("nan"), 1]])
+    bad = record(root / "images" / "a.jpg", ImageState.LABELLED, [[0, 0, 1, 1]])
+    bad.boxes[0, 2] = np.nan
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_coco(Dataset(("cat",), (bad,), root), path)
     assert path.read_text() == "old"
