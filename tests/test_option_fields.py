@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import pydoc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
+import torch
 
 from hardmine.errors import ConfigError, did_you_mean, not_one_of
-from hardmine.mining.mine_options import RankOptions
+from hardmine.loop.loop_options import LoopOptions
+from hardmine.mining.mine_options import MineOptions, RankOptions
 from hardmine.option_fields import (
     build,
     changed_options,
@@ -23,6 +26,7 @@ from hardmine.option_fields import (
     option_names,
     takes_options,
 )
+from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
 
 
 @dataclass(frozen=True)
@@ -243,3 +247,96 @@ def told(*, options: Outer | None = None, progress: int = 0) -> tuple[Outer | No
 def test_a_former_name_is_taken_with_a_warning() -> None:
     with pytest.warns(DeprecationWarning, match=r"told\(\): notify is now called progress"):
         assert told(notify=4) == (None, 4)
+
+
+# Values from a program.
+
+
+@dataclass(frozen=True)
+class Typed:
+    number: int | None = option(None, "A number.", minimum=1)
+    share: float = option(0.5, "A share.", maximum=1)
+    flag: bool = option(False, "A choice.")
+    text: str | None = option(None, "A text.")
+    where: Path | None = option(None, "A folder.")
+    names: tuple[str, ...] = option((), "Names.", parse=lambda text: text.split(","))
+    data: tuple[Any, ...] = option((), "Data.")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@pytest.mark.parametrize(
+    ("field_name", "given", "kept"),
+    [
+        ("number", np.int64(3), 3),
+        ("number", 3.0, 3),
+        ("number", torch.tensor(3), 3),
+        ("share", np.float32(0.25), 0.25),
+        ("share", np.float64(0.25), 0.25),
+        ("flag", np.bool_(True), True),
+        ("text", 25, "25"),
+        ("text", torch.device("cpu"), "cpu"),
+        ("where", "runs/a", Path("runs/a")),
+        ("names", "a,b", ("a", "b")),
+        ("names", ["a", "b"], ("a", "b")),
+        ("names", (name for name in "ab"), ("a", "b")),
+        ("data", "pool", ("pool",)),
+        ("data", Path("pool"), (Path("pool"),)),
+    ],
+)
+def test_what_a_program_gives_takes_the_declared_form(
+    field_name: str, given: Any, kept: Any
+) -> None:
+    got = getattr(Typed(**{field_name: given}), field_name)
+    assert got == kept
+    assert type(got) is type(kept)
+
+
+@pytest.mark.parametrize(
+    ("field_name", "given", "message"),
+    [
+        ("number", "3", "number: got '3', wanted a whole number"),
+        ("number", 2.5, "number: got 2.5, wanted a whole number"),
+        ("number", float("nan"), "number: got nan, wanted a whole number"),
+        ("number", True, "number: got True, wanted a whole number"),
+        ("number", np.int64(0), "number: got 0, wanted at least 1"),
+        ("share", "0.3", "share: got '0.3', wanted a number"),
+        ("share", np.float32(30), "share: got 30.0, wanted at most 1"),
+        ("flag", "no", "flag: got 'no', wanted True or False"),
+        ("text", ["a"], r"text: got \['a'\], wanted a text"),
+    ],
+)
+def test_a_value_of_another_type_is_named(field_name: str, given: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        Typed(**{field_name: given})
+
+
+@pytest.mark.parametrize(
+    ("cls", "keyword", "given", "kept"),
+    [
+        (MineOptions, "exclude", "held_out", ("held_out",)),
+        (LoopOptions, "arms", "mined,none", ("mined", "none")),
+        (LoopOptions, "arms", "mined", ("mined",)),
+        (TrainOptions, "set", "epochs=2", ("epochs=2",)),
+        (TrainOptions, "epochs", np.float32(2), 2.0),
+        (EvaluateOptions, "classes", "names.txt", Path("names.txt")),
+    ],
+)
+def test_options_of_verbs_take_single_values_and_numpy(
+    cls: type, keyword: str, given: Any, kept: Any
+) -> None:
+    assert _flat(build(cls, {keyword: given}))[keyword] == kept
+
+
+def test_limits_of_the_network_hold_in_a_call_too() -> None:
+    with pytest.raises(ConfigError, match=r"^epochs: got 0, wanted at least 1$"):
+        build(TrainOptions, {"epochs": 0})
+
+
+def _flat(value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in fields(value):
+        inner = getattr(value, item.name)
+        found |= _flat(inner) if is_dataclass(inner) else {item.name: inner}
+    return found

@@ -20,10 +20,11 @@ from __future__ import annotations
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache, wraps
+from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -164,21 +165,71 @@ def build(cls: type[T], values: Mapping[str, Any], base: T | None = None) -> T:
 
 
 def check_options(value: Any) -> None:
-    """Check the fields of an options value against the limits and choices that they declare.
+    """Check the fields of an options value against the types, limits and choices that they declare.
+
+    What a program gives in another form is turned into the declared one: numbers of numpy and torch,
+    texts for paths, a list or a single value for a tuple.
 
     Raises:
-        ConfigError: a number outside its limits, or a value that is none of a ``Literal``'s.
+        ConfigError: a value of another type, a number outside its limits, or a value that is none of a
+            ``Literal``'s.
     """
     hints = field_types(type(value))
     for item in fields(value):
-        got, info = getattr(value, item.name), info_of(item)
-        if info is None or got is None:
+        given, info = getattr(value, item.name), info_of(item)
+        if info is None or given is None:
             continue
-        choices = choices_of(hints[item.name])
+        hint = without_none(hints[item.name])
+        got = _as_declared(item.name, given, hint, info)
+        if got is not given:
+            object.__setattr__(value, item.name, got)
+        choices = choices_of(hint)
         if choices and got not in choices:
             raise ConfigError(not_one_of(item.name, got, map(str, choices)))
         if isinstance(got, int | float) and not within_limits(got, info):
             raise ConfigError(f"{item.name}: got {got}, wanted {limits_text(info)}")
+
+
+def _as_declared(name: str, given: Any, hint: Any, info: OptionInfo) -> Any:
+    """Return a value in the form of its field's type; one of a type that is not known here as it is."""
+    is_scalar = getattr(given, "shape", None) == () and hasattr(given, "item")
+    got = given.item() if is_scalar else given  # a number of numpy, or of torch
+    if get_origin(hint) is tuple:
+        return _as_tuple(got, info)
+    if hint is Path and isinstance(got, str):
+        return Path(got)
+    if hint is str and (isinstance(got, int | float | PathLike) or type(got).__name__ == "device"):
+        return str(got)  # 25 for "25", and torch.device("cpu") for "cpu"
+    if hint in _WANTED and not _fits(got, hint):
+        raise ConfigError(f"{name}: got {given!r}, wanted {_WANTED[hint]}")
+    return int(got) if hint is int else got
+
+
+_WANTED: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+}
+"""The types of fields that a value must have, in words."""
+
+
+def _fits(got: Any, hint: type) -> bool:
+    is_number = isinstance(got, int | float) and not isinstance(got, bool)
+    if hint is int:
+        return is_number and (isinstance(got, int) or got.is_integer())
+    return is_number if hint is float else isinstance(got, hint)
+
+
+def _as_tuple(got: Any, info: OptionInfo) -> tuple[Any, ...]:
+    """Return what a list holds as a tuple; of a single value, such as a text, a tuple of it."""
+    if isinstance(got, tuple):
+        return got
+    if isinstance(got, list | Set | Iterator):
+        return tuple(got)
+    if isinstance(got, str) and info.parse is not None:
+        return tuple(info.parse(got))
+    return (got,)
 
 
 def within_limits(number: float, info: OptionInfo) -> bool:

@@ -309,7 +309,6 @@ class MineOptions:
             raise ConfigError(
                 f"top {top} and fraction {fraction} exclude each other: give one of them"
             )
-        object.__setattr__(self, "exclude", tuple(self.exclude))
         if self.images is not None and not (self.pool_from_labelled or self.exclude):
             raise ConfigError(
                 f"images {self.images} is for labels, and none are given: it goes with "

@@ -91,6 +91,9 @@ class DataOptions:
         panel="Data",
     )
 
+    def __post_init__(self) -> None:
+        check_options(self)
+
     def keywords(self) -> dict[str, Any]:
         """Return them as keywords of ``load_dataset``."""
         images = None if self.images is None else Path(self.images).resolve()
@@ -149,6 +152,9 @@ class NetworkOptions:
         former=("settings",),
         panel="Training",
     )
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)
