@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,7 +28,7 @@ from hardmine.inference.image_loading import (
     stack,
 )
 from hardmine.option_fields import changed_options
-from hardmine.types import F32, I64, Problem
+from hardmine.types import F32, I64, Problem, array_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ class Detector(Protocol):
         ...
 
     def detect(self, images: Tensor) -> list[Detections]:
-        """Detect in u8[B, 3, H, W]; boxes in canvas pixels, after NMS."""
+        """Detect in u8[B, 3, H, W]: one `Detections` per image, boxes in canvas pixels, after NMS."""
         ...
 
 
@@ -111,6 +111,76 @@ def top_scores(found: list[Detections]) -> BatchScores:
         torch.tensor([label for _, label in best], dtype=torch.int64),
         torch.full((len(best),), -1, dtype=torch.int64),
     )
+
+
+_MEMBERS = ("categories", "model_id", "resize", "score", "detect")
+
+
+def require_detector(given: Any) -> Detector:
+    """Return an object as a detector.
+
+    Raises:
+        ConfigError: it is a class, or lacks a member of `Detector`; the message names all that lack.
+    """
+    if isinstance(given, type):
+        raise ConfigError(f"detector: got the class {given.__name__}, wanted an object of it")
+    lacking = [name for name in _MEMBERS if not hasattr(given, name)]
+    if lacking:
+        raise ConfigError(
+            f"detector: got {type(given).__name__}, which has no {', '.join(lacking)}; wanted what "
+            "hardmine.load_detector takes or gives, or an object with the members of Detector in "
+            "hardmine/inference/detector.py"
+        )
+    found: Detector = given
+    return found
+
+
+_ROUNDING = 1e-3
+"""By so much a score may pass 0 or 1."""
+
+
+def checked_answers(detector: Detector, images: Tensor) -> list[Detections]:
+    """Run a detector over u8[B, 3, H, W]; the detections of each image, best first, as numpy arrays.
+
+    Raises:
+        DataError: it does not give one ``Detections`` per image, or one has labels outside 1..C, scores
+            outside [0, 1], or values that are not finite.
+    """
+    where = f"{type(detector).__name__}.detect"
+    found = list(detector.detect(images))
+    if len(found) != len(images):
+        raise DataError(f"{where}: got {len(found)} results for {len(images)} images")
+    most = len(detector.categories)
+    return [_checked(each, most, where) for each in found]
+
+
+def _checked(found: Any, most: int, where: str) -> Detections:
+    if not isinstance(found, Detections):
+        kind = type(found).__name__
+        raise DataError(f"{where}: got {kind} for an image, wanted hardmine.Detections")
+    scores = array_of(_on_cpu(found.scores), np.float32, f"{where}: scores", None)
+    size = len(scores)
+    boxes = array_of(
+        _on_cpu(found.boxes), np.float32, f"{where}: boxes", None, rows=size, columns=4
+    )
+    labels = array_of(_on_cpu(found.labels), np.int64, f"{where}: labels", None, rows=size)
+    if not size:
+        return replace(found, boxes=boxes, scores=scores, labels=labels)
+    if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+        raise DataError(f"{where}: got a score or box that is not finite, wanted numbers")
+    if scores.min() < -_ROUNDING or scores.max() > 1 + _ROUNDING:
+        got = f"scores from {scores.min():g} to {scores.max():g}"
+        raise DataError(f"{where}: got {got}, wanted 0 to 1")
+    if labels.min() < 1 or labels.max() > most:
+        got = f"labels from {labels.min()} to {labels.max()}"
+        raise DataError(f"{where}: got {got}, wanted 1 to {most} (0 is background)")
+    whole = replace(found, boxes=boxes, scores=scores, labels=labels)
+    is_sorted = bool((scores[:-1] >= scores[1:]).all())
+    return whole if is_sorted else whole[np.argsort(-scores, kind="stable")]
+
+
+def _on_cpu(values: Any) -> Any:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
 
 
 _BATCH = 16

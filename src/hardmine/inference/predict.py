@@ -26,7 +26,14 @@ from hardmine.data.images import Picture, as_picture
 from hardmine.detections import Detections, OperatingPoint
 from hardmine.device import count_workers
 from hardmine.errors import ConfigError, DataError
-from hardmine.inference.detector import BatchScores, Detector, OnePassDetector, top_scores
+from hardmine.inference.detector import (
+    BatchScores,
+    Detector,
+    OnePassDetector,
+    checked_answers,
+    require_detector,
+    top_scores,
+)
 from hardmine.inference.image_loading import (
     HalvingBatch,
     ImageItem,
@@ -171,13 +178,14 @@ def predict(
         raise ConfigError(f"score_threshold: got {score_threshold}, wanted 0 to 1")
     if batch_size < 1:
         raise ConfigError(f"batch_size: got {batch_size}, wanted 1 or more")
+    require_detector(detector)
     many = isinstance(images, list | tuple)
     items = [_as_item(image) for image in (images if many else [images])]  # type: ignore[union-attr]
     point = chosen_point(detector, score_threshold)
     found = [
         replace(
             point.keep(detections, detector.categories),
-            categories=detector.categories,
+            categories=tuple(detector.categories),
             path=None if item.picture is not None else Path(item.name),
         )
         for item, detections in zip(items, _detect_any(detector, items, batch_size), strict=True)
@@ -410,13 +418,13 @@ class _FullPrecision:
     def _run_network(self, images: Tensor) -> tuple[BatchScores, list[Detections]]:
         with self._turn:
             if self._floor is None:
-                found = self._detector.detect(images)
+                found = checked_answers(self._detector, images)
                 return top_scores(found), found
             if isinstance(self._detector, OnePassDetector):
                 return self._detector.score_and_detect(images, self._floor)
             scores = self._detector.score(images)
             firing = (scores.scores >= self._floor).nonzero()[:, 0].tolist()
-            decoded = self._detector.detect(images[firing]) if firing else []
+            decoded = checked_answers(self._detector, images[firing]) if firing else []
         found = [Detections.none() for _ in range(len(images))]
         for index, detections in zip(firing, decoded, strict=True):
             found[index] = detections

@@ -213,7 +213,7 @@ def _scanned(
     progress: Notify | None,
 ) -> Iterator[tuple[ImageSelector, Path]]:
     """Scan what is not scored yet; give what selects from it, and the folder of its store."""
-    loaded = _load(detector, device) if isinstance(detector, (str, Path)) else detector
+    loaded = _load(detector, device)
     notify = progress or silent
     excluded = list_excluded(options.exclude, options.images)
     with ExitStack() as stack:
@@ -325,10 +325,13 @@ def _write(selector: ImageSelector, folder: Path, result: MiningResult) -> None:
     )
 
 
-def _load(checkpoint: Path | str, device: str | None) -> Detector:
+def _load(given: Detector | Path | str, device: str | None) -> Detector:
+    from hardmine.inference.detector import require_detector
     from hardmine.inference.load_detector import load_detector
 
-    return load_detector(checkpoint, device)
+    return (
+        load_detector(given, device) if isinstance(given, (str, Path)) else require_detector(given)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,10 +192,11 @@ def _model_file(checkpoint: Detector | Path | str) -> Path:
 
 
 def _detector(given: Detector | Path | str, options: ThresholdOptions) -> Detector:
+    from hardmine.inference.detector import require_detector
     from hardmine.inference.load_detector import load_detector
 
     if not isinstance(given, (str, Path)):
-        return given
+        return require_detector(given)
     return load_detector(given, options.device, classes=options.classes)
 
 

@@ -94,6 +94,7 @@ def load_val(
     Raises:
         DataError: unreadable data, other classes, or no labelled image.
     """
+    categories = tuple(categories)  # those of an object that somebody wrote may be a list
     parts = _parts(data, options, categories)
     names = [name for name in ("val", "test", "all", *parts) if name in parts]
     chosen = parts[names[0]]

@@ -283,8 +283,10 @@ def _names_in(data: DataLike, given: Detector | Path | str) -> Path | None:
 def _detector(
     given: Detector | Path | str, device: str | None, classes: Path | None, backend: Backend
 ) -> Detector:
+    from hardmine.inference.detector import require_detector
+
     if not isinstance(given, (str, Path)):
-        return given
+        return require_detector(given)
     if classes is None:
         return backend.load_detector(given, device)
     from hardmine.inference.load_detector import load_detector
