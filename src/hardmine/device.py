@@ -26,13 +26,16 @@ def choose_device(name: str | None = None) -> torch.device:
     """Return the device of that name, or the best there is: CUDA, else the CPU.
 
     Raises:
-        ConfigError: a device that this machine lacks.
+        ConfigError: a device that this machine lacks, or no device.
     """
     import torch
 
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ConfigError(f"device: got {name!r}, wanted cpu, mps, cuda or cuda:N") from None
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
     if (device.index or 0) >= int(count.get(device.type, 1)):
         raise ConfigError(f"device: got {name}, but this machine (or this torch) has none such")

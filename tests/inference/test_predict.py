@@ -14,7 +14,7 @@ from torch import Tensor
 from hardmine.data.resize import Resize
 from hardmine.data.splits.near_duplicates import perceptual_hash
 from hardmine.detections import Detections, OperatingPoint
-from hardmine.errors import CheckpointError, ConfigError, DataError
+from hardmine.errors import CheckpointError, ConfigError, DataError, HardmineError
 from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
 from hardmine.inference.load_detector import load_detector
@@ -142,6 +142,22 @@ def test_given_names_go_over_those_of_a_checkpoint(checkpoint: Path) -> None:
         assert load_detector(checkpoint, "cpu", classes=names).categories == ("a", "b")
     with pytest.raises(ConfigError, match="the model has 2"):
         load_detector(checkpoint, "cpu", classes=("cat",))
+
+
+def test_classes_as_text_name_a_file(checkpoint: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\n", encoding="utf-8")
+    assert load_detector(checkpoint, "cpu", classes=str(names)).categories == ("cat", "dog")
+    with pytest.raises(HardmineError, match=r"gone\.txt"):
+        load_detector(checkpoint, "cpu", classes="gone.txt")
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU0", "", "cuda:x"])
+def test_a_device_that_does_not_exist_is_named(checkpoint: Path, name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"^device: got '{name}', wanted cpu, mps, cuda or cuda:N"
+    ):
+        load_detector(checkpoint, name)
 
 
 def test_a_run_directory_is_a_checkpoint(checkpoint: Path) -> None:

@@ -36,7 +36,7 @@ def load_detector(
     spec: str | Path,
     device: str | None = None,
     *,
-    classes: Path | Sequence[str] | None = None,
+    classes: Path | str | Sequence[str] | None = None,
     fallback: Sequence[str] = (),
 ) -> LoadedDetector:
     """Return the detector that a line of text names.
@@ -79,6 +79,7 @@ def load_detector(
         Detections(1: bottle 0.90)
     """
     text = str(spec)
+    classes = Path(classes) if isinstance(classes, str) else classes
     found = _TORCHVISION.fullmatch(text)
     if found:
         return _torchvision(found, device, classes or fallback or None)
