@@ -21,6 +21,7 @@ from PIL import Image
 import hardmine
 from hardmine import Dataset, Detection, Detections, ImageState
 from hardmine.data.images import read_image
+from hardmine.errors import ConfigError
 from hardmine.evaluation.measurement import measure
 from hardmine.evaluation.scored_images import Scored
 from hardmine.inference.predict import LoadedDetector, PredictMixin
@@ -449,3 +450,17 @@ def test_the_page_about_python_runs_as_it_stands(world: Path) -> None:
     assert "report.html" in shown
     assert repr(names["run"]).startswith("TrainResult(")
     assert "AP50" in repr(names["run"])
+
+
+@pytest.mark.usefixtures("world")
+def test_check_takes_datasets_and_single_sets() -> None:
+    data = hardmine.load_dataset("shelf")
+    half, rest = data[:6], data[6:]
+    assert hardmine.check(half).report.splits["all"].images == 6
+    images = Path("shelf/images")
+    for against in (half, [rest, half], {"again": half}, str(images), images):
+        problems = hardmine.check(half, against=against).report.problems
+        assert "split_same_files" in [str(found.kind) for found in problems], against
+    assert hardmine.check(half, negatives=rest).notes[0].startswith("shortcut test left out")
+    with pytest.raises(ConfigError, match=r"^fix: got a Dataset as data, wanted the path of its"):
+        hardmine.check(half, fix="fixed")

@@ -38,6 +38,7 @@ from hardmine.option_fields import takes_options
 from hardmine.reports.drawing import QUALITY, Budget, Thumbnail, strip, with_margin
 from hardmine.reports.html_page import jpeg_uri, render_page
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows.image_sets import DataLike
 from hardmine.workflows.train_options import CheckOptions, DataOptions
 
 Step = Callable[[str, int, int], None]
@@ -76,21 +77,21 @@ class CheckResult:
 
 @takes_options(CheckOptions)
 def check(
-    data: Path | str,
+    data: DataLike,
     *,
     val: Path | str | None = None,
-    against: Mapping[str, Path | str] | Sequence[Path | str] = (),
-    negatives: Path | str | None = None,
+    against: Mapping[str, DataLike] | Sequence[DataLike] | DataLike = (),
+    negatives: DataLike | None = None,
     progress: Step | None = None,
     options: CheckOptions | None = None,
 ) -> CheckResult:
     """Look at a dataset before training on it.
 
     Args:
-        data: labelled data in any format that is read.
+        data: labelled data in any format that is read, or a dataset in memory.
         val: labelled data with the same classes, looked at as a further split.
         against: labelled data or images that must not share pictures with it (whatever may be a pool);
-            by the name that findings use, or a list.
+            by the name that findings use, a list, or one.
         negatives: images without objects, as anything that may be a pool. They must not share pictures
             either, and the shortcut test compares them with the positives. Images of archives and
             URLs lie in a temporary folder while it runs.
@@ -100,7 +101,7 @@ def check(
 
     Raises:
         DataError: nothing is recognised at one of the paths.
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or what needs label files is asked of a dataset in memory.
 
     Example:
         >>> result = hardmine.check("shelf")
@@ -118,18 +119,21 @@ def check(
 
 
 def _check(
-    data: Path | str,
+    data: DataLike,
     val: Path | str | None,
-    against: Mapping[str, Path | str] | Sequence[Path | str],
-    negatives: Path | str | None,
+    against: Mapping[str, DataLike] | Sequence[DataLike] | DataLike,
+    negatives: DataLike | None,
     step: Step,
     options: CheckOptions,
     unpacked: Path,
 ) -> CheckResult:
     model_input = None if options.model is None else input_of(options.model)
-    more = _validation(data, val, options.reading)
+    if isinstance(data, Dataset):
+        _refuse_files(val, options)
+    more = {} if isinstance(data, Dataset) else _validation(data, val, options.reading)
     images = options.reading.keywords()["images"]
-    named = against if isinstance(against, Mapping) else {str(path): path for path in against}
+    several = [against] if isinstance(against, Dataset | Path | str) else against
+    named = several if isinstance(several, Mapping) else _by_name(several)
     apart = {name: _images_of(path, unpacked, images) for name, path in named.items()}
     if negatives is not None:
         found = _images_of(negatives, unpacked, images)
@@ -145,7 +149,7 @@ def _check(
     )
     result = CheckResult(report)
     if negatives is not None:
-        own = build_splits(report.raws)
+        own = {"all": data} if isinstance(data, Dataset) else build_splits(report.raws)
         names = next(iter(own.values())).categories
         positives = [*own.values(), *build_splits(more, names).values()]
         result = _with_shortcut(report, positives, apart["negatives"], options.seed, step)
@@ -187,8 +191,37 @@ def _validation(
     return {f"val: {name}": raw for name, raw in found.items()}
 
 
-def _images_of(given: Path | str, unpacked: Path, images: Path | None) -> Dataset:
+def _refuse_files(val: Path | str | None, options: CheckOptions) -> None:
+    """Refuse what is done with label files, for data that is in memory."""
+    reading = options.reading
+    asked: dict[str, Any] = {
+        "val": val,
+        "fix": options.fix,
+        "images": reading.images,
+        "empty_is_verified": reading.empty_is_verified or None,
+    }
+    named = [name for name, value in asked.items() if value is not None]
+    if named:
+        raise ConfigError(
+            f"{', '.join(named)}: got a Dataset as data, wanted the path of its labels"
+        )
+
+
+def _by_name(several: Sequence[DataLike]) -> dict[str, DataLike]:
+    """Return sets by what findings call them; datasets of one root are numbered."""
+    found: dict[str, DataLike] = {}
+    for one in several:
+        name = str(one.root if isinstance(one, Dataset) else one)
+        if isinstance(one, Dataset) and name in found:
+            name = f"{name} ({len(found) + 1})"
+        found[name] = one
+    return found
+
+
+def _images_of(given: DataLike, unpacked: Path, images: Path | None) -> Dataset:
     """Return all images of a folder, a dataset or whatever may be a pool, labels forgotten."""
+    if isinstance(given, Dataset):
+        return given
     path = Path(given)
     if path.is_dir() and not holds_videos(path):
         return load_images(path)
