@@ -464,3 +464,10 @@ def test_check_takes_datasets_and_single_sets() -> None:
     assert hardmine.check(half, negatives=rest).notes[0].startswith("shortcut test left out")
     with pytest.raises(ConfigError, match=r"^fix: got a Dataset as data, wanted the path of its"):
         hardmine.check(half, fix="fixed")
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_a_threshold_of_any_kind_is_inclusive(kind: type) -> None:
+    box = np.array([[0, 0, 5, 5]], np.float32)
+    found = Detections(box, np.array([0.9], np.float32), np.array([1]))
+    assert len(found.at_least(kind(0.9))) == 1

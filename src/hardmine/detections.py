@@ -156,8 +156,8 @@ class Detections:
         return box_area(self.boxes)
 
     def at_least(self, score: float) -> Detections:
-        """Return the detections with a score of ``score`` or more."""
-        return self._take(self.scores >= score)
+        """Return the detections with a score of ``score`` or more, in the float32 of scores."""
+        return self._take(self.scores >= np.float32(score))
 
     def of_class(self, which: str | int) -> Detections:
         """Return the detections of one class, by its name or its label (1..C).
