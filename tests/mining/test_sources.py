@@ -527,3 +527,11 @@ def test_a_line_that_gives_nothing_is_named(folder: Path) -> None:
 
 def images_of(listing: Path) -> list[ImageItem]:
     return [item for item in open_source(listing).items() if isinstance(item, ImageItem)]
+
+
+def test_a_list_of_paths_is_refused_with_what_takes_them(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.jpg", tmp_path / "b[1].jpg"]
+    with pytest.raises(
+        DataError, match=r"^pool: got list \[.*, wanted a folder, .* a \.txt list names"
+    ):
+        open_source(paths)  # type: ignore[arg-type]

@@ -61,7 +61,10 @@ class Detector(Protocol):
         ...
 
     def score(self, images: Tensor) -> BatchScores:
-        """Score u8[B, 3, H, W] without decoding boxes, as mining does with every image."""
+        """Score u8[B, 3, H, W] without decoding boxes, as mining does with our own networks.
+
+        Of other detectors it asks ``detect`` for every image.
+        """
         ...
 
     def detect(self, images: Tensor) -> list[Detections]:

@@ -116,6 +116,9 @@ def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
     """
     if isinstance(pool, Dataset):
         return DatasetSource(pool)
+    if not isinstance(pool, str | os.PathLike):
+        got = f"got {type(pool).__name__} {pool!r:.60}"
+        raise DataError(f"pool: {got}, wanted {WANTED}; a .txt list names images, a line each")
     text = str(pool)
     if is_url(text):
         return RemoteSource(url_as_listed(text if text.endswith("://") else text.rstrip("/")))
