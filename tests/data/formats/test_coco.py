@@ -261,6 +261,31 @@ def test_images_can_be_elsewhere(root: Path, tmp_path_factory: pytest.TempPathFa
     assert dataset.records[0].path == root / "images" / "cam1" / "c.jpg"
 
 
+@pytest.mark.parametrize("folder", ["images", "train", "images/train"])
+@pytest.mark.parametrize("in_name", [False, True])
+def test_a_folder_of_images_may_be_a_link(
+    tmp_path: Path, root: Path, folder: str, in_name: bool
+) -> None:
+    """As people lay out large sets: ``data/train2017`` leads to another disk."""
+    data = tmp_path / "data"
+    link = data / folder
+    link.parent.mkdir(parents=True)
+    link.symlink_to(root / "images")
+    name = f"{folder}/a.jpg" if in_name else "a.jpg"
+    dataset = load(data, coco([coco_image(1, name)], [coco_box(1, [1, 2, 3, 4])]))
+    assert [record.path for record in dataset.records] == [link / "a.jpg"]
+    assert dataset.problems == ()
+
+
+def test_a_linked_folder_that_is_no_folder_of_images_is_named(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "else").symlink_to(root / "images")
+    with pytest.raises(
+        DataError, match=r"'else/a.jpg' is a link to .*images/a.jpg, outside .*--images"
+    ):
+        load(tmp_path / "data", coco([coco_image(1, "else/a.jpg")]))
+
+
 def test_the_folder_in_which_most_names_exist_is_taken(root: Path) -> None:
     put_image(root / "train" / "a.jpg", 5)
     images = [coco_image(1, "a.jpg"), coco_image(2, "b.jpg")]

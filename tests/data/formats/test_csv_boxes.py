@@ -266,3 +266,12 @@ def test_sizes_with_a_decimal_comma_are_added_to_the_corner(root: Path) -> None:
 def test_a_width_that_may_be_the_images_is_not_taken_for_the_boxs(root: Path) -> None:
     with pytest.raises(DataError, match="or a header with such columns"):
         load(root, "filename,class,x,y,width,height\na.png,cat,1,2,10,20\n")
+
+
+@pytest.mark.parametrize("name", ["cam1/c.png", "images/cam1/c.png"])
+def test_a_folder_of_images_may_be_a_link(tmp_path: Path, root: Path, name: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").symlink_to(root / "images")
+    dataset = load(tmp_path / "data", f"filename,class,xmin,ymin,xmax,ymax\n{name},cat,1,2,3,4\n")
+    assert [r.path for r in dataset.records] == [tmp_path / "data" / "images" / "cam1" / "c.png"]
+    assert dataset.problems == ()

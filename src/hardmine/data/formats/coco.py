@@ -263,14 +263,23 @@ class _CocoReader:
             find = self._finder([base], by_base_name=False).find
             return sum(_is_found(find, name) for name in sample)
 
-        self.finder = self._finder([max(self.source.bases, key=hits)])
+        found = {base: hits(base) for base in self.source.bases}
+        best = max(found, key=lambda base: found[base])
+        # Where none has any, all are asked, so that what is wrong with the first of them is said.
+        self.finder = self._finder([best] if found[best] else self.source.bases)
         return self.finder.find
 
     def _finder(self, bases: Sequence[Path], by_base_name: bool | None = None) -> ImageFinder:
         source = self.source
         if by_base_name is None:
             by_base_name = source.by_base_name
-        return ImageFinder(source.root, bases, by_base_name=by_base_name, labels=source.file)
+        return ImageFinder(  # each of the folders may be a link to where the images are
+            source.root,
+            bases,
+            by_base_name=by_base_name,
+            more_roots=source.bases,
+            labels=source.file,
+        )
 
     def read_images(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Take the ``images`` list: one raw image a path, faults noted by index."""

@@ -366,8 +366,12 @@ class _OneFileReader:
     def __init__(self, source: OneFileSource, empty_is_verified: bool) -> None:
         self.source = source
         self.file = relative_name(source.file, source.root)
-        self.finder = ImageFinder(
-            source.root, source.bases, by_base_name=source.by_base_name, labels=source.file
+        self.finder = ImageFinder(  # each of the folders may be a link to where the images are
+            source.root,
+            source.bases,
+            by_base_name=source.by_base_name,
+            more_roots=source.bases,
+            labels=source.file,
         )
         self.empty = ImageState.VERIFIED_EMPTY if empty_is_verified else ImageState.UNREVIEWED
         self.classes = ClassList(source.names)
