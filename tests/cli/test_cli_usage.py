@@ -239,7 +239,7 @@ def test_module_and_exit_status_of_the_process() -> None:
         ("predict weights.safetensors pool --conf 1", "did you mean '--min-score'?"),
         ("train", "Missing argument 'DATA'"),
         ("train nowhere", "path 'nowhere' does not exist"),
-        ("train data --epochs 0", "'--epochs': Input should be greater than or equal to 1"),
+        ("train data --epochs 0", "'--epochs': 0.0 is not above 0"),
         ("train data --epochs many", "'--epochs': Input should be a valid number"),
         ("train data --val 1.5", "1.5 is not between 0 and 1"),
         ("train data --val 0", "0 is not between 0 and 1"),

@@ -183,7 +183,10 @@ def start_train(data: Path, val: Path, tmp: Path, pools: Path) -> None:
 
 def start_val(data: Path, val: Path, tmp: Path, pools: Path) -> None:
     classes = ("cat",) if data.is_dir() else ("cat", "dog")
-    evaluate(SimpleNamespace(categories=classes, model_id="m"), data, out=tmp / "run")
+    detector = SimpleNamespace(
+        categories=classes, model_id="m", resize=None, score=None, detect=None
+    )
+    evaluate(detector, data, out=tmp / "run")
 
 
 def start_loop(data: Path, val: Path, tmp: Path, pools: Path) -> None:

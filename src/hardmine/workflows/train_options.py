@@ -119,7 +119,7 @@ class NetworkOptions:
         "How many times training passes over the images with objects. If not given: as the recipe says. "
         "In a loop this is round 0; the length of later rounds is --set branch.epochs=N.",
         metavar="N",
-        minimum=1,
+        above=0,
         panel="Training",
     )
     batch: int | None = option(
