@@ -30,7 +30,16 @@ from hardmine.files import write_json
 from hardmine.types import Dataset
 from hardmine.workflows.cached_models import detect_sets, own_backend
 
-DRAWN = ("fridge60", "fridge_small", "fridge_rare", "smear", "crowd", "tiles", "signs")
+DRAWN = (
+    "fridge60",
+    "fridge_small",
+    "fridge_rare",
+    "smear",
+    "crowd",
+    "crowd_regions",
+    "tiles",
+    "signs",
+)
 SHOWN = ("alarms_at_0.5", "alarms_at_0.8", "alarms_at_0.9", "recall_at_0.01", "recall_at_0.1")
 
 

@@ -34,12 +34,29 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         Tensor[..., N, M] in [0, 1]; two boxes without area have IoU 0, never NaN.
     """
+    intersection = _intersection(a, b)
+    union = box_area(a)[..., :, None] + box_area(b)[..., None, :] - intersection
+    return intersection / union.clamp(min=1e-9)
+
+
+def box_share(a: Tensor, b: Tensor) -> Tensor:
+    """Return which share of each box of ``b`` lies inside each box of ``a``.
+
+    Args:
+        a (Tensor[..., N, 4]): xyxy.
+        b (Tensor[..., M, 4]): xyxy, same leading dimensions (or broadcastable).
+
+    Returns:
+        Tensor[..., N, M] in [0, 1]; 0 for a box without area.
+    """
+    return _intersection(a, b) / box_area(b)[..., None, :].clamp(min=1e-9)
+
+
+def _intersection(a: Tensor, b: Tensor) -> Tensor:
     low = a[..., :, None, :2].maximum(b[..., None, :, :2])
     high = a[..., :, None, 2:].minimum(b[..., None, :, 2:])
     size = (high - low).clamp(min=0)  # [..., N, M, 2]
-    intersection = size[..., 0] * size[..., 1]
-    union = box_area(a)[..., :, None] + box_area(b)[..., None, :] - intersection
-    return intersection / union.clamp(min=1e-9)
+    return size[..., 0] * size[..., 1]
 
 
 def clip_boxes(boxes: Tensor, height: float, width: float) -> Tensor:

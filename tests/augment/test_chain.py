@@ -12,7 +12,7 @@ from PIL import Image
 
 from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, augment
 from hardmine.augment.geometry_and_colour import View, flip, mirror, photometric_matrix, sample_crop
-from hardmine.augment.sample import Sample
+from hardmine.augment.sample import Sample, Source
 from hardmine.data.resize import Resize
 from hardmine.errors import ConfigError
 
@@ -166,3 +166,17 @@ def test_a_small_crop_asks_for_a_larger_decode() -> None:
     assert view.cover == (8 * 64, 10 * 64)
     large = np.array([-500.0, -500, 1500, 1500])
     assert replace(view, window=large).cover == (64, 64)  # never less than the plain resize
+
+
+def test_a_region_to_be_ignored_stays_as_long_as_any_of_it_is_shown() -> None:
+    """Its centre is outside, and yet what the crop shows of it is no background."""
+    window = np.array([40.0, 0, 120, 80])
+    boxes = np.array([[0, 0, 60, 80], [0, 0, 60, 80], [0, 0, 40, 80], [70, 10, 90, 30]], np.float32)
+    ignore = np.array([True, False, True, False])
+    source = Source(picture(), boxes, np.array([1, 2, 3, 4]), ignore)
+    view = View(120, 80, window, Resize(80, 80), Image.Resampling.BILINEAR, window)
+    sample = view.render(source)
+    # An object goes with its centre; a region that only touches the crop is not in it.
+    assert sample.labels.tolist() == [1, 4]
+    assert sample.ignore.tolist() == [True, False]
+    assert sample.boxes.tolist() == [[0, 0, 20, 80], [30, 10, 50, 30]]

@@ -8,9 +8,15 @@ from hypothesis import strategies as st
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.losses.matcher import AssignerConfig, assign_priors
+from hardmine.losses.matcher import AssignerConfig, assign_priors, match_boxes, match_slots
 from hardmine.tensors import Assignment, Batch, Priors
 from loss_worlds import make_batch, make_priors
+
+
+def share_inside(box: list[float], region: list[float]) -> float:
+    width = min(box[2], region[2]) - max(box[0], region[0])
+    height = min(box[3], region[3]) - max(box[1], region[1])
+    return max(width, 0) * max(height, 0) / ((box[2] - box[0]) * (box[3] - box[1]))
 
 
 def slow_assign(batch: Batch, priors: Priors, threshold: float) -> list[list[tuple[int, int]]]:
@@ -45,7 +51,8 @@ def slow_assign(batch: Batch, priors: Priors, threshold: float) -> list[list[tup
             if best is not None and iou[best, a] >= threshold:
                 result[a] = (int(batch.labels[b, best]), best)
             elif any(
-                iou[g, a] >= threshold for g in range(batch.ignore.shape[1]) if batch.ignore[b, g]
+                share_inside(corners[a].tolist(), box.tolist()) >= 0.5
+                for box in batch.boxes[b][batch.ignore[b]]
             ):
                 result[a] = (-1, -1)
         out.append(result)
@@ -117,11 +124,33 @@ def test_threshold_is_inclusive() -> None:
 def test_ignored_boxes_and_band() -> None:
     priors = make_priors([[0, 0, 10, 10], [50, 0, 60, 20], [0, 0, 10, 25]])
     batch = make_batch([[[0, 0, 10, 10], [50, 0, 60, 10]]], [[1, 1]], [[False, True]])
-    # Prior 1 has IoU 100 / 200 = .5 with the ignored box; prior 2 100 / 250 = .4 with box 0.
+    # Of prior 1 100 / 200 = .5 lie in the ignored box; prior 2 has IoU 100 / 250 = .4 with box 0.
     assert assign_priors(batch, priors, AssignerConfig()).labels.tolist() == [[1, -1, 0]]
-    assert assign_priors(batch, priors, AssignerConfig(0.51)).labels.tolist() == [[1, 0, 0]]
+    assert assign_priors(batch, priors, AssignerConfig(0.51)).labels.tolist() == [[1, -1, 0]]
     band = AssignerConfig(0.5, ignore_above=0.4)
     assert assign_priors(batch, priors, band).labels.tolist() == [[1, -1, -1]]
+
+
+@pytest.mark.parametrize("device", ["cpu", "fixed shapes"])
+def test_small_priors_in_a_large_crowd_are_no_background(device: str) -> None:
+    """The evaluation does not count detections in a crowd, so training must not punish them."""
+    crowd = [0.0, 0, 100, 100]
+    corners = [
+        [10, 10, 20, 20],
+        [95, 0, 105, 10],
+        [96, 0, 106, 10],
+        [0, 0, 150, 150],
+        [0, 0, 30, 30],
+    ]
+    priors = make_priors(corners)
+    batch = make_batch([[crowd, [0, 0, 30, 30]]], [[1, 2]], [[True, False]])
+    # Inside: all, .5, .4, 10,000 / 22,500; the last one is an object's.
+    if device == "cpu":
+        assert assign_priors(batch, priors, AssignerConfig()).labels.tolist() == [[-1, -1, 0, 0, 2]]
+    real = (batch.labels > 0) & ~batch.ignore
+    how = match_boxes if device == "cpu" else match_slots
+    shares = how(batch.boxes, real, batch.ignore, cxcywh_to_xyxy(priors.cxcywh))[3][0]
+    assert shares.tolist() == pytest.approx([1, 0.5, 0.4, 10_000 / 22_500, 1])
 
 
 def test_all_boxes_ignored() -> None:

@@ -98,9 +98,13 @@ class View:
     def render(self, source: Source) -> Sample:
         """Resample the part of the image inside the window onto a canvas of the fill colour.
 
-        Boxes whose centre left the window are gone, the others are cut at its border.
+        Boxes whose centre left the window are gone, the others are cut at its border. A region to be
+        ignored stays where any of it is shown: what is shown there is no background.
         """
-        keep = _centre_inside(source.boxes, self.window)
+        shown = np.minimum(source.boxes[:, 2:], self.window[2:]) > np.maximum(
+            source.boxes[:, :2], self.window[:2]
+        )
+        keep = _centre_inside(source.boxes, self.window) | (source.ignore & shown.all(axis=1))
         return _render(
             Source(source.picture, source.boxes[keep], source.labels[keep], source.ignore[keep]),
             self.window,

@@ -22,12 +22,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hardmine.boxes import box_area, box_iou, cxcywh_to_xyxy
+from hardmine.boxes import box_area, box_iou, box_share, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
 from hardmine.tensors import Assignment, Batch, Priors
 
 LEAST_OVERLAP = 1e-6
 """A pair with no larger IoU is never matched."""
+
+INSIDE = 0.5
+"""Share of a background prior inside a box to be ignored from which the prior is ignored."""
 
 _SLOT_BITS = 20
 
@@ -55,7 +58,8 @@ def assign_priors(batch: Batch, priors: Priors, config: AssignerConfig) -> Assig
     """Give every prior of every image a class, background or "ignored".
 
     Two boxes with the same best prior both get one; a box that overlaps no prior gets none (never
-    prior 0). A background prior that overlaps an ``ignore`` box by the threshold is ignored.
+    prior 0). A background prior of which at least ``INSIDE`` lies in an ``ignore`` box is ignored, as
+    the evaluation does with detections: the small priors in a large crowd are not background.
 
     Args:
         batch: ``boxes`` [B, G, 4], ``labels`` [B, G] (0 pads), ``ignore`` [B, G].
@@ -73,7 +77,7 @@ def assign_priors(batch: Batch, priors: Priors, config: AssignerConfig) -> Assig
     box_index = torch.where(taken, forced, box_index)
     positive = taken | (best >= config.iou_threshold)
     labels = batch.labels.gather(1, box_index) * positive
-    ignored = ignorable >= config.iou_threshold
+    ignored = ignorable >= INSIDE
     if config.ignore_above is not None:
         ignored = ignored | (best >= config.ignore_above)
     labels = labels.masked_fill(ignored & ~positive, -1)
@@ -90,8 +94,8 @@ def match(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) -> Found
 
     Returns:
         The highest IoU f32[B, A] with an object, the slot i64[B, A] of that box (0 where the IoU is
-        0), the slot i64[B, A] that the greedy matching gave or −1, and the highest IoU f32[B, A] with
-        a box to be ignored.
+        0), the slot i64[B, A] that the greedy matching gave or −1, and the largest share f32[B, A] of
+        the prior that lies in a box to be ignored.
     """
     if torch.compiler.is_compiling():
         best, slot, given, ignorable = _match_op(boxes, real, ignore, corners)
@@ -123,7 +127,7 @@ def _(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) -> Found:
 def match_slots(boxes: Tensor, real: Tensor, ignore: Tensor, corners: Tensor) -> Found:
     """Match with fixed shapes; see :func:`match`."""
     iou = box_iou(boxes, corners)  # [B, G, A]
-    ignorable = (iou * ignore[..., None]).amax(1)
+    ignorable = (box_share(boxes, corners) * ignore[..., None]).amax(1)
     left = iou.masked_fill(~real[..., None], 0.0)
     best, slot = left.max(1)
     num_images, slots, num_priors = left.shape
@@ -171,8 +175,8 @@ def _ignorable(boxes: Tensor, ignore: Tensor, corners: Tensor) -> Tensor:
     image, slot = ignore.nonzero(as_tuple=True)
     best = boxes.new_zeros(len(boxes), len(corners))
     if len(image):
-        iou = box_iou(boxes[image, slot], corners)
-        best.scatter_reduce_(0, image[:, None].expand_as(iou), iou, "amax")
+        share = box_share(boxes[image, slot], corners)
+        best.scatter_reduce_(0, image[:, None].expand_as(share), share, "amax")
     return best
 
 
