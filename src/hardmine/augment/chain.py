@@ -254,7 +254,8 @@ def augment(
     """Draw one augmented sample of an RGB image in memory; see :meth:`Augmenter.draw`.
 
     Returns:
-        Sample: boxes whose centre left the window are gone, the others are cut at its border.
+        Sample: boxes whose centre left the window are gone, regions to be ignored when nothing of them
+        is shown; the others are cut at its border.
     """
     picture = image if isinstance(image, Picture) else Picture.of(image)
     return Augmenter(resize, config).draw(lambda _: picture, boxes, labels, ignore, rng)

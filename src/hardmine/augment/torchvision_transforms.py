@@ -94,7 +94,7 @@ class AnyBoxCrop(Step):
         )
 
     def step(self, source: Source, rng: np.random.Generator) -> Sample:
-        """Boxes whose centre is cut off are gone."""
+        """Boxes whose centre is cut off are gone; regions to be ignored when all of them is."""
         return _draw_window(source, self.config, _MEAN, rng)
 
 

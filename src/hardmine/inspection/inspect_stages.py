@@ -303,7 +303,8 @@ def augmented(subject: InspectedImage, recipe: Recipe, draws: int, seed: int) ->
             figures.append(Figure(shown, caption, "good" if last else "", place == 0))
     note = (
         f"{draws} draws of the recipe's chain, each step that did something. Boxes whose centre "
-        "leaves the window are dropped, the others cut at its border."
+        "leaves the window are dropped, the others cut at its border; those to be ignored (dashed) stay "
+        "as long as any part is shown."
     )
     return Stage("augment", "After each augmentation", note, tuple(figures))
 
