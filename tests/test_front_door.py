@@ -425,7 +425,8 @@ def test_the_page_about_python_runs_as_it_stands(world: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as said:
         for number, block in enumerate(blocks):
             exec(compile(block, f"docs/python.md, example {number + 1}", "exec"), names)
-    assert Image.open("worst.png").size == (64, 48)
+    with Image.open("worst.png") as drawn:
+        assert drawn.size == (64, 48)
     assert (world / "shelf_yolo" / "data.yaml").is_file()
     assert len(names["again"]) == 4
     assert len(names["mined"]) == 2
