@@ -21,7 +21,7 @@ from PIL import Image
 from hardmine.augment.sample import Donors, Sample, Source
 from hardmine.data.resize import Resize
 from hardmine.errors import ConfigError
-from hardmine.numpy_boxes import box_iou
+from hardmine.numpy_boxes import box_intersection, box_iou
 from hardmine.types import F32, F64, U8, Mask
 
 _INTERPOLATIONS = (
@@ -101,10 +101,8 @@ class View:
         Boxes whose centre left the window are gone, the others are cut at its border. A region to be
         ignored stays where any of it is shown: what is shown there is no background.
         """
-        shown = np.minimum(source.boxes[:, 2:], self.window[2:]) > np.maximum(
-            source.boxes[:, :2], self.window[:2]
-        )
-        keep = _centre_inside(source.boxes, self.window) | (source.ignore & shown.all(axis=1))
+        shown = box_intersection(source.boxes, self.window[None])[:, 0] > 0
+        keep = _centre_inside(source.boxes, self.window) | (source.ignore & shown)
         return _render(
             Source(source.picture, source.boxes[keep], source.labels[keep], source.ignore[keep]),
             self.window,
