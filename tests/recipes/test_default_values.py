@@ -6,10 +6,22 @@ hand, with the figures that speak for it in docs/log.md.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from hardmine.losses.loss_functions import FocalConfig, SmoothL1Config
+from hardmine.losses.negative_mining import (
+    BandConfig,
+    BatchRatioConfig,
+    HardExamplesConfig,
+    LevelQuotaConfig,
+    MixedConfig,
+    RandomConfig,
+    RatioConfig,
+)
+from hardmine.models.postprocess import DecodeConfig, SoftNmsDecode
 from hardmine.recipes.named_recipes import RECIPES, named_recipe
 from hardmine.recipes.recipe import recipe_to_dict
 
@@ -123,3 +135,58 @@ def test_schedule_is_the_measured_one(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_MODEL))
 def test_what_is_different_in_each_model(name: str) -> None:
     assert wrong(name, OF_MODEL[name]) == {}
+
+
+# What a rule, a loss or a decoder has when a recipe names no more than its kind. Caffe's HARD_EXAMPLE
+# takes 64 that NMS at .7 leaves (Liu et al. 2016); alpha and gamma: Lin et al. 2017; sigma and the
+# overlap of Soft-NMS: Bodla et al. 2017.
+QUOTA = {"neg_to_pos_ratio": 3.0, "floor": 32}
+OF_KIND: list[tuple[Any, dict[str, Any]]] = [
+    (RatioConfig(), QUOTA | {"rank": "background", "nms_iou": None, "nms_candidates": 256}),
+    (RandomConfig(), QUOTA | {"count": 0}),
+    (
+        HardExamplesConfig(),
+        {
+            "count": 64,
+            "rank": "both",
+            "nms_iou": 0.7,
+            "nms_candidates": 256,
+            "neg_to_pos_ratio": None,
+            "floor": 0,
+        },
+    ),
+    (BatchRatioConfig(), QUOTA | {"least": 0}),
+    (BandConfig(), QUOTA | {"low": 0.2, "high": 0.7}),
+    (LevelQuotaConfig(), QUOTA | {"shares": ()}),
+    (MixedConfig(), QUOTA | {"hard_start": 0.0, "hard_end": 1.0, "ramp": 0.5}),
+    (FocalConfig(), {"alpha": 0.25, "gamma": 2.0}),
+    (SmoothL1Config(), {"delta": 1.0}),
+    (
+        DecodeConfig(),
+        {
+            "score_threshold": 0.01,
+            "nms_iou": 0.45,
+            "candidates": 400,
+            "class_candidates": None,
+            "max_detections": 100,
+        },
+    ),
+    (
+        SoftNmsDecode(),
+        {
+            "method": "gaussian",
+            "sigma": 0.5,
+            "score_threshold": 0.01,
+            "nms_iou": 0.3,
+            "candidates": 400,
+            "class_candidates": None,
+            "max_detections": 100,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "wanted"), OF_KIND, ids=lambda value: type(value).__name__)
+def test_what_is_left_out_of_a_kind(config: Any, wanted: dict[str, Any]) -> None:
+    found = asdict(config)
+    assert found == {"kind": found["kind"]} | wanted
