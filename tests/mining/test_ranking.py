@@ -163,6 +163,13 @@ def test_the_margin_is_the_size_of_the_errors_whichever_way_they_go(
         assert wide_margin(store, "m") == pytest.approx(0.5, abs=1e-3)
 
 
+def test_the_margin_is_a_number_where_scores_are_0_and_1(tmp_path: Path) -> None:
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        list(Pool(store, exact={"sure": 0.0}, cut={"sure": 1.0}).ranking())
+        # 1 and 0 count as 1 - 1e-6 and 1e-6: 2 ln(1e6) = 27.63 apart.
+        assert wide_margin(store, "m") == pytest.approx(2 * 27.63, abs=0.1)
+
+
 def test_shift_logit() -> None:
     # logit(.5) = 0; 1 / (1 + e^-1) = .7311
     assert shift_logit(0.5, 1.0) == pytest.approx(0.731059)
