@@ -3,10 +3,11 @@
     python -m benchmarks.more_negatives [--sets NAME …] [--seeds N …] [--held-out N] [--out LOOPS]
 
 Three hundred empty images are too few once mining works: 1 alarm against 5 shows nothing. A set that is
-drawn has as many held-out images as one likes, the loop's own among them; no round has seen any. The
-models of round 0 and of each arm's last round in ``LOOPS/NAME-SEED-new`` (of ``benchmarks.loops``) run
-over ``--held-out`` of them; recall comes from the validation images, as in the loop. Prints a row per
-arm, then mined against the other arms over the seeds, paired. Goes on where it was stopped.
+drawn has as many held-out images as one likes, a set of photographs up to 900, the loop's own among
+them; no round has seen any. The models of round 0 and of each arm's last round in
+``LOOPS/NAME-SEED-new`` (of ``benchmarks.loops``) run over ``--held-out`` of them (sheets: half as many);
+recall comes from the validation images, as in the loop. Prints a row per arm, then mined against the
+other arms over the seeds, paired. Goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 
 from benchmarks.loops import compare_over_seeds
 from benchmarks.peer import RESULTS, asdict_machine, negatives_of
-from benchmarks.trial_sets import make_set
+from benchmarks.trial_sets import MAKERS, make_set
 from hardmine import load_dataset
 from hardmine.comparison.compare_summary import figures_of
 from hardmine.evaluation.intervals import ArmScores
@@ -30,16 +31,6 @@ from hardmine.files import write_json
 from hardmine.types import Dataset
 from hardmine.workflows.cached_models import detect_sets, own_backend
 
-DRAWN = (
-    "fridge60",
-    "fridge_small",
-    "fridge_rare",
-    "smear",
-    "crowd",
-    "crowd_regions",
-    "tiles",
-    "signs",
-)
 SHOWN = ("alarms_at_0.5", "alarms_at_0.8", "alarms_at_0.9", "recall_at_0.01", "recall_at_0.1")
 
 
@@ -77,7 +68,7 @@ def row_of(name: str, seed: int, arm: str, scores: ArmScores) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--sets", nargs="*", choices=DRAWN, default=["fridge_rare"])
+    parser.add_argument("--sets", nargs="*", choices=list(MAKERS), default=["fridge_rare"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--held-out", type=int, default=3000)
     parser.add_argument("--data", type=Path, default=Path("runs/trial_sets"))

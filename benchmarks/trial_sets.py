@@ -86,7 +86,10 @@ Shot = tuple[Image.Image, list[list[float]], list[int]]
 def make_set(
     name: str, out: Path, seed: int = 0, longest: int = 500, held_out: int = HELD_OUT
 ) -> TrialSet:
-    """Make a set in ``out/name``, or find it there; ``held_out`` is for sets that are drawn."""
+    """Make a set in ``out/name``, or find it there, with so many held-out images.
+
+    Drawn sets have as many as one likes, sheets half as many, sets of photographs up to 900.
+    """
     made = TrialSet(name, out / name, held_out)
     if not (made.folder / "done").exists():
         MAKERS[name](made, seed, longest)
@@ -129,16 +132,19 @@ def _some_of_each(data: Dataset, per_class: int, seed: int) -> list[int]:
 def _write_real(made: TrialSet, parts: dict[str, Dataset], seed: int, longest: int) -> None:
     for name, part in parts.items():
         _write(made, name, part.categories, (_shot(r, longest) for r in part.records))
-    for folder, source, count in (
-        (made.pool, "negatives/pool", POOL),
-        (made.negatives, "negatives/held_out", HELD_OUT),
+    held_out = _pick("negatives/held_out", made.held_out, seed)
+    # There are 500; whoever wants more gets photographs that the set's pool does not have.
+    held_out += _pick("negatives/pool", made.held_out - len(held_out), seed, first=POOL)
+    for folder, paths in (
+        (made.pool, _pick("negatives/pool", POOL, seed)),
+        (made.negatives, held_out),
     ):
-        _save_all(folder, (_shrunk(path, longest) for path in _pick(source, count, seed)))
+        _save_all(folder, (_shrunk(path, longest) for path in paths))
 
 
-def _pick(source: str, count: int, seed: int) -> list[Path]:
+def _pick(source: str, count: int, seed: int, first: int = 0) -> list[Path]:
     paths = sorted((DATA / source).rglob("*.jpg"))
-    order = np.random.default_rng(seed).permutation(len(paths))[:count]
+    order = np.random.default_rng(seed).permutation(len(paths))[first : first + count]
     return [paths[index] for index in sorted(order.tolist())]
 
 
@@ -164,12 +170,12 @@ def _sheets(made: TrialSet, seed: int, longest: int) -> None:
     for name, data, count in (("train", train, 120), ("val", val, 40)):
         rng = np.random.default_rng((seed, len(data)))
         _write(made, name, data.categories, (_sheet(data.records, rng) for _ in range(count)))
-    for folder, source, count in (
-        (made.pool, "negatives/pool", 300),
-        (made.negatives, "negatives/held_out", 150),
+    for folder, source, number, count in (
+        (made.pool, "negatives/pool", 300, POOL // 2),
+        (made.negatives, "negatives/held_out", 150, made.held_out // 2),
     ):
         paths = sorted((DATA / source).rglob("*.jpg"))
-        rng = np.random.default_rng((seed, count))
+        rng = np.random.default_rng((seed, number))
         empty = [ImageRecord.empty(p, 1, 1, ImageState.ASSUMED_EMPTY) for p in paths]
         _save_all(folder, (_sheet(empty, rng)[0] for _ in range(count)))
 
