@@ -23,6 +23,7 @@ from hardmine.data.load_dataset import load_splits, read_splits
 from hardmine.data.quality.check_dataset import CheckReport, check_dataset
 from hardmine.errors import DataError
 from hardmine.finding_kinds import Severity
+from hardmine.workflows.check_data import render_check_page
 
 SIZE = (40, 30)
 
@@ -327,6 +328,26 @@ def test_sets_that_are_only_compared_with(tmp_path: Path) -> None:
     ]
     assert list(report.splits) == ["all"]
     assert (report.copy_pairs, report.copy_groups) == (1, 1)
+    assert report.to_dict()["compared"] == {"pool": {"images": 3, "shared": 1}}  # x of x, y, z
+    assert "compared with pool: 3 images, 1 is in the data too" in report.rows()
+
+
+def test_a_set_that_shares_no_picture_is_named_too(tmp_path: Path) -> None:
+    for folder, seeds in (("data", (1, 2)), ("pool", (3,)), ("linked", ())):
+        for seed in seeds:
+            put_image(tmp_path / folder / f"{seed}.png", seed)
+    (tmp_path / "linked").mkdir()
+    for seed in (1, 2):
+        (tmp_path / "linked" / f"{seed}.png").symlink_to(tmp_path / "data" / f"{seed}.png")
+    boxes = [coco_box(0, [1, 2, 3, 4])]
+    label = coco([coco_image(0, "1.png"), coco_image(1, "2.png")], boxes)
+    against = {name: load_images(tmp_path / name) for name in ("pool", "linked")}
+    report = check_dataset(put_text(tmp_path / "data/all.json", label), against=against)
+    assert [row for row in report.rows() if row.startswith("compared")] == [
+        "compared with pool: 1 image, none is in the data",
+        "compared with linked: 2 images, 2 are in the data too",
+    ]
+    assert "Compared with pool: 1 image, none is in the data." in render_check_page(report)
 
 
 def test_only_some_of_many_problems_are_printed(tmp_path: Path) -> None:

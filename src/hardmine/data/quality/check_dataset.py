@@ -25,6 +25,7 @@ from hardmine.data.quality.image_checks import (
     describe_copies,
     group_copies,
     inspect_images,
+    shared_files,
 )
 from hardmine.data.quality.label_checks import find_suspects, flatten
 from hardmine.data.quality.label_coordinates import (
@@ -65,6 +66,20 @@ class SplitCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """How many images of a set could be read, and how many of these the data have too."""
+
+    images: int
+    shared: int
+
+    def __str__(self) -> str:
+        shared = f"{self.shared} {'is' if self.shared == 1 else 'are'} in the data too"
+        return (
+            f"{counted(self.images, 'image')}, {shared if self.shared else 'none is in the data'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CheckReport:
     """What `check_dataset` found."""
 
@@ -80,6 +95,8 @@ class CheckReport:
     """What the form of the boxes was judged by, for splits with enough of them."""
     copy_groups: int = 0
     copy_pairs: int = 0
+    compared: dict[str, Compared] = field(default_factory=dict)
+    """The sets that must not share pictures with the data."""
     placements: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """What was decided where labels and pictures differ in size, by split."""
     raws: Mapping[str, RawSplit] = field(default_factory=dict, repr=False)
@@ -104,6 +121,7 @@ class CheckReport:
             "categories": list(self.categories),
             "splits": {name: asdict(counts) for name, counts in self.splits.items()},
             "copies": {"groups": self.copy_groups, "pairs": self.copy_pairs},
+            "compared": {name: asdict(found) for name, found in self.compared.items()},
             "grey": self.grey,
             "sizes": {name: mixture.to_dict() for name, mixture in self.mixtures.items()},
             "forms": {name: asdict(verdict) for name, verdict in self.forms.items()},
@@ -130,6 +148,7 @@ class CheckReport:
                 f"near-copies: {counted(self.copy_pairs, 'pair')} in "
                 f"{counted(self.copy_groups, 'group')}"
             )
+        lines += [f"compared with {name}: {found}" for name, found in self.compared.items()]
         several = len(self.splits) > 1
         for kind, found in by_severity(self.problems):
             lines.append(f"{kind.severity}: {len(found)} x {kind}")
@@ -244,6 +263,7 @@ def _report(
     mixtures = {name: size_mixture(dataset, height, width) for name, dataset in splits.items()}
     grey = Counter(image.split for image in seen if image.grey)
     reported = [g for g in groups if any(seen[i].split not in others for i in g.members)]
+    shared = shared_files(seen, groups, others)
     return CheckReport(
         shown,
         tuple(next(iter(splits.values())).categories),
@@ -253,6 +273,7 @@ def _report(
         {name: grey[name] for name in splits},
         copy_groups=len(reported),
         copy_pairs=sum(group.pairs for group in reported),
+        compared={name: Compared(*number) for name, number in shared.items()},
         seen=tuple(seen),
     )
 

@@ -131,6 +131,26 @@ def describe_copies(
     return found
 
 
+def shared_files(
+    seen: Sequence[Inspected], groups: Sequence[CopyGroup], only_compared: Iterable[str]
+) -> dict[str, tuple[int, int]]:
+    """Return of each set that is only compared with how many files decode, and how many are shared.
+
+    A file is shared when a split of the data holds it or a near-copy of it.
+    """
+    silent = frozenset(only_compared)
+    own = {image.file for image in seen if image.split not in silent}
+    for group in groups:
+        files = {seen[index].file for index in group.members}
+        if any(seen[index].split not in silent for index in group.members):
+            own |= files
+    found = {}
+    for name in dict.fromkeys(image.split for image in seen if image.split in silent):
+        files = {image.file for image in seen if image.split == name and image.hash is not None}
+        found[name] = (len(files), len(files & own))
+    return found
+
+
 def _same_files(seen: Sequence[Inspected], a: str, b: str) -> tuple[Finding, bool] | None:
     """Return a finding for the files that two splits share; True: all files of one of them."""
     files = [{image.file: image for image in seen if image.split == name} for name in (a, b)]
