@@ -104,6 +104,9 @@ def test_few_alarms_that_may_still_be_falling_do_not_stop() -> None:
 def test_what_cannot_be_compared_does_not_stop() -> None:
     unknown = RoundPoint(0.7, 0.95, 0.8, 0.1, None, AlarmChange(None, None, None, ()))
     assert guarded_rule([point(0.4), point(0.4), unknown]) is None
+    unbounded = RoundPoint(0.7, 0.95, 0.8, 0.1, None, AlarmChange(1.0, None, None, (0.8,)))
+    assert guarded_rule([point(0.4), point(0.4), unbounded]) is None  # no draws say how sure it is
+    assert "(95 % unknown to unknown)" in (undecided([unbounded]) or "")
 
 
 @pytest.mark.parametrize(
