@@ -332,6 +332,36 @@ def test_moving_average_over_three_batches() -> None:
     assert averages == [0.0, 1.0, 0.75, 0.75]
 
 
+@pytest.mark.parametrize(
+    ("rule", "box_weight", "negative"),
+    [
+        (RatioConfig(neg_to_pos_ratio=1, floor=0), 1.0, 0),
+        (RatioConfig(neg_to_pos_ratio=1, floor=0, rank="localisation"), 1.0, 2),
+        (RatioConfig(neg_to_pos_ratio=1, floor=0, rank="both"), 1.0, 2),
+        (RatioConfig(neg_to_pos_ratio=1, floor=0, rank="both"), 0.5, 0),
+        (HardExamplesConfig(count=2, nms_iou=None, rank="both"), 1.0, 0),
+    ],
+)
+def test_the_localisation_loss_of_negatives_ranks_them(
+    rule: SelectionConfig, box_weight: float, negative: int
+) -> None:
+    """Prior 3 has the object, prior 2 overlaps it by IoU .2, prior 0 fires most.
+
+    The object against prior 2: (33 - 25) / 10 / .1 = 8 and ln 1.4 / .2 = 1.68, a smooth L1 of 7.5 +
+    1.18 = 8.68. Prior 0 is ahead by 5 in the classification loss: more than half of 8.68, less than all.
+    In ``hard_examples`` a negative has no localisation loss.
+    """
+    batch = batch_of([[26.0, 0, 40, 10]], [1])
+    logits = torch.tensor([[[0.0, 5], [0, 0], [0, 0], [0, 9]]])
+    background = class_loss(logits, torch.zeros(1, 4, dtype=torch.int64), SoftmaxConfig())[0]
+    logits[0, 2, 1] = math.log(math.exp(float(background[0]) - 5) - 1)  # −log p(background): 5 less
+    output = RawOutput(logits, torch.zeros(1, 4, 4), ScoreForm.SOFTMAX)
+    config = LossConfig(selection=rule, box_weight=box_weight)
+    selection = MultiBoxLoss(config, ROW)(output, batch).selection
+    assert selection is not None
+    assert selection.negatives[0].nonzero().flatten().tolist() == [negative]
+
+
 def test_suspected_objects_are_left_out() -> None:
     batch = batch_of([[0.0, 0, 1, 1]], [0])
     logits = torch.tensor([[[0.0, 5.0], [0.0, 1.0], [0.0, 0.0], [0.0, -1.0]]])
