@@ -324,12 +324,13 @@ def test_moving_average_over_three_batches() -> None:
     none = batch_of([[0.0, 0, 1, 1]] * 2, [0, 0])
     output = RawOutput(torch.zeros(2, 4, 2), torch.zeros(2, 4, 4), ScoreForm.SOFTMAX)
     averages = []
-    for batch in (none, two, half, none):
+    for batch in (none, two, half, none, half):
         loss(output, batch)
         assert loss.normaliser.average is not None
         averages.append(float(loss.normaliser.average))
-    # No object yet: 0. Then 2 positives in 2 images, then .5 · 1 + .5 · ½; empty batches leave it.
-    assert averages == [0.0, 1.0, 0.75, 0.75]
+    # No object yet: 0. Then 2 positives in 2 images, .5 · 1 + .5 · ½ and .5 · ¾ + .5 · ½; empty batches
+    # leave it.
+    assert averages == [0.0, 1.0, 0.75, 0.75, 0.625]
 
 
 @pytest.mark.parametrize(
