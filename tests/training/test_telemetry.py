@@ -18,7 +18,7 @@ from test_distributed import environment, free_port
 
 from hardmine.losses.loss_functions import ClassificationConfig, FocalConfig, SoftmaxConfig
 from hardmine.losses.multibox_loss import Loss, LossConfig, MultiBoxLoss
-from hardmine.losses.negative_mining import RatioConfig
+from hardmine.losses.negative_mining import AllConfig, RatioConfig
 from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Batch, Priors, RawOutput
 from hardmine.training import training_log as module
@@ -148,6 +148,42 @@ def test_a_prior_that_is_selected_at_every_visit_is_repeated() -> None:
     assert all(mixed[f"level{level}.repeated"] < 0.9 for level in range(3))
     first, _ = watched(priors, [(batch, output)], config)
     assert first["level0.repeated"] is None
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [1, 1]], ids=["300 visits", "twice in a batch"])
+def test_repetition_is_right_however_often_an_image_is_visited(rows: list[int]) -> None:
+    """Each step selects what the one before did; a byte counts to 255."""
+    config = LossConfig(selection=RatioConfig(floor=3))
+    priors, whole, out = world(5, SoftmaxConfig())
+    fields = (whole.images, whole.boxes, whole.labels, whole.ignore, whole.image_ids)
+    batch = Batch(*(field[rows] for field in fields))
+    output = RawOutput(out.class_logits[rows], out.box_deltas[rows], out.score_form)
+    telemetry = Telemetry(config, priors, NAMES, num_images=11, total=300)
+    loss = MultiBoxLoss(config, priors)(output, batch)
+    for step in range(300):
+        telemetry.watch(output, batch, loss)
+        telemetry.finish_step(step + 1)
+    known = {row[f"level{level}.repeated"] for row in telemetry.rows[1:] for level in range(3)}
+    assert known - {None} == {1.0}
+
+
+def test_negatives_are_counted_on_where_float32_no_longer_counts_by_ones() -> None:
+    """50 steps at batch 32 select 20 million priors of 320 px where every prior is trained on."""
+    many = 2.0**24  # one more is the same number in float32
+    config = LossConfig(selection=AllConfig())
+    priors, batch, output = world(5, SoftmaxConfig())
+    loss = MultiBoxLoss(config, priors)(output, batch)
+    assert loss.selection is not None
+    counts = {}
+    for start in (0.0, many):
+        telemetry = Telemetry(config, priors, NAMES, num_images=11, total=9)
+        sums = telemetry.state_dict()["sums"]
+        for name in ("confused", "iou"):
+            sums[name] += start
+        telemetry.watch(output, batch, loss)
+        counts[start] = torch.cat([sums["confused"], sums["iou"][:, 0]]).double() - start
+    assert counts[0.0].sum() == 2 * loss.selection.negatives.sum() > 100
+    assert (counts[many] - counts[0.0]).abs().max() <= 1.0  # numbers beyond 2^24 are even
 
 
 def joint_worker(rank: int, port: int, out: str) -> None:

@@ -146,6 +146,8 @@ _ROWS = 60
 _SHORTEST, _LONGEST = 5, 50
 _TRACKED_BYTES = 8 << 20
 """Memory for how often each prior of an image was selected; images beyond it are not tracked."""
+_NOTED_VISITS = 255
+"""Visits of an image that are noted, which is what a byte counts to."""
 
 _LEVEL = (
     "positives",
@@ -391,28 +393,29 @@ class Telemetry:
         score = scores.gather(1, own[:, None])[:, 0]
         flat = self._sums["own"].view(-1, 2)
         pairs = torch.stack([rows.positive, score * rows.positive], 1)
-        flat.index_add_(0, level * classes + own, pairs)
-        self._sums["confused"].index_add_(0, scores.argmax(1), rows.negative)
-        self._sums["iou"][:, 0].index_add_(0, rows.iou_bin, rows.negative)
+        flat += _by(level * classes + own, pairs, len(flat))
+        negative = rows.negative[:, None]
+        self._sums["confused"] += _by(scores.argmax(1), negative, classes)[:, 0]
+        self._sums["iou"][:, :1] += _by(rows.iou_bin, negative, len(self._sums["iou"]))
 
     def _add_repeats(self, rows: _Rows, batch: Batch) -> None:
         """Note of each selected negative in how many of its image's earlier visits it was selected."""
         tracked = len(self._chosen)
         if not tracked:
             return
-        ids = batch.image_ids[rows.image].clamp(max=tracked - 1)
-        known = (batch.image_ids < tracked)[rows.image] & (self._visits[ids] > 0)
+        inside = batch.image_ids < tracked
+        ids = batch.image_ids.clamp(max=tracked - 1)
+        at, known = ids[rows.image], (inside & (self._visits[ids] > 0))[rows.image]
         weight = rows.negative * known
-        before = self._chosen[ids, rows.prior].float() / self._visits[ids].clamp(min=1)
+        before = self._chosen[at, rows.prior].float() / self._visits[at].clamp(min=1)
         found = torch.stack([weight, weight * before], 1)
         level = self._level[rows.prior]
         self._sums["level"][:, 8:10] += _by(level, found, len(self._sums["level"]))
-        mine = rows.negative * (batch.image_ids < tracked)[rows.image]
-        # 255 is the most that a byte counts to.
-        mine = mine * (self._chosen[ids, rows.prior] < 255)
-        self._chosen.index_put_((ids, rows.prior), mine.to(torch.uint8), accumulate=True)
-        here = batch.image_ids.clamp(max=tracked - 1)
-        self._visits.index_add_(0, here, (batch.image_ids < tracked).float())
+        after = self._visits.index_add(0, ids, inside.float())
+        noted = inside & (after[ids] <= _NOTED_VISITS)
+        mine = (rows.negative * noted[rows.image]).to(torch.uint8)
+        self._chosen.index_put_((at, rows.prior), mine, accumulate=True)
+        self._visits.index_add_(0, ids, noted.float())
 
     def _see_class_gradient(self, rows: _Rows, empty: Tensor, gradient: Tensor) -> None:
         squares = _squares(gradient, rows)
@@ -420,7 +423,8 @@ class Telemetry:
         found = torch.stack([squares * rows.positive, squares * rows.negative], 1)
         table, norms = self._sums["level"], squares.sqrt()
         table[:, 5:7] += _by(level, found, len(table))
-        self._sums["iou"][:, 1].index_add_(0, rows.iou_bin, norms * rows.negative)
+        known = (norms * rows.negative)[:, None]
+        self._sums["iou"][:, 1:] += _by(rows.iou_bin, known, len(self._sums["iou"]))
         images = squares.new_zeros(len(empty)).index_add(0, rows.image, squares).sqrt()
         step = self._sums["step"]
         step[4] += images.sum()
@@ -508,9 +512,13 @@ def _gathers(values: Tensor) -> bool:
     return values.device.type == "cpu"
 
 
-def _by(level: Tensor, values: Tensor, levels: int) -> Tensor:
-    """Return the sums f32[L, F] of ``values`` f32[N, F] over the rows of each level."""
-    return values.new_zeros(levels, values.shape[1]).index_add_(0, level, values)
+def _by(place: Tensor, values: Tensor, places: int) -> Tensor:
+    """Return the sums f32[P, F] of ``values`` f32[N, F] over the rows of each place, such as a level.
+
+    Each step is summed for itself: float32 counts by ones to 16.8 million only, which the priors of an
+    interval of steps exceed.
+    """
+    return values.new_zeros(places, values.shape[1]).index_add_(0, place, values)
 
 
 def _squares(gradient: Tensor, rows: _Rows) -> Tensor:
