@@ -16,7 +16,7 @@ from hardmine.diagnosis.diagnosis_result import Answer, Verdict
 from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.hypotheses import HYPOTHESES, judge, missing_labels
 from hardmine.diagnosis.probe import GradientProbe, SetProbe, Suspect
-from hardmine.losses.negative_mining import LevelQuotaConfig, RatioConfig
+from hardmine.losses.negative_mining import AllConfig, LevelQuotaConfig, RandomConfig, RatioConfig
 from hardmine.prior_design.coverage import CanvasBoxes, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.named_recipes import small160
@@ -296,6 +296,53 @@ def test_boxes_are_weighed_up_and_down_to_the_weight_of_the_classes() -> None:
     assert light.settings == ("loss.box_weight=20",)
 
 
+def test_boxes_of_weight_0_are_given_the_usual_weight() -> None:
+    bare = replace(RECIPE, loss=replace(RECIPE.loss, box_weight=0.0))
+    found = TESTS["localisation"](replace(evidence(**pulls(0.0)), recipe=bare))
+    assert found.answer is Answer.SUPPORTED
+    assert found.settings == ("loss.box_weight=1",)
+    none = TESTS["localisation"](evidence(**pulls(0.0)))
+    assert none.reasons == ("None of the images that were looked at gives a positive.",)
+
+
+def test_one_is_not_written_as_many() -> None:
+    said = TESTS["labels"](evidence(train=replace(probed(suspects=1), images=1))).reasons[0]
+    assert said.startswith("On 1 training image with 100 labels, 1 place looks like an object")
+    assert said.endswith("1 of them reaches that score itself.")
+    said = TESTS["ambiguity"](evidence(train=probed(found=1, missed=60))).reasons[0]
+    assert said == "Only 1 label is touched by a detection of the class."
+
+
+def test_images_that_were_looked_at_are_not_asked_for() -> None:
+    """A network of which only the heads are trained has no gradient to compare."""
+    said = TESTS["localisation"](evidence(gradients=None)).reasons
+    assert "give --data" not in said[0]
+    assert "nothing to compare" in said[0]
+
+
+def test_a_rule_without_a_quota_is_given_no_floor() -> None:
+    every = replace(RECIPE, loss=replace(RECIPE.loss, selection=AllConfig()))
+    silent = evidence(telemetry=rows(gradient_share_without_objects=0.001))
+    found = TESTS["floor"](replace(silent, recipe=every))
+    assert (found.answer, found.settings) == (Answer.NOT_SUPPORTED, ())
+    assert found.reasons[1].startswith("Every background prior of such an image is trained on")
+
+
+def test_the_share_of_images_is_that_of_each_row() -> None:
+    """The last row of a training sums fewer steps: 1 of 4 images as 5 of 20."""
+    short = {**rows()[1], "images": 4.0, "images_without_objects": 1.0}
+    lines = TESTS["floor"](evidence(telemetry=(rows()[0], short))).lines
+    assert lines["share of the images"] == ((5.0, 0.25), (10.0, 0.25))
+
+
+def test_a_level_with_a_few_positives_is_not_said_to_have_none() -> None:
+    few = tuple({**row, "level1.positives": float(i == 12)} for i, row in enumerate(rows()))
+    none = rows(**{"level1.positives": 0.0})
+    said = [TESTS["levels"](evidence(telemetry=each)).reasons for each in (few, none)]
+    idle = "Level 1 has priors but no positive, so it learns only background."
+    assert [idle in reasons for reasons in said] == [False, True]
+
+
 def test_positives_are_forgotten_only_where_their_loss_rises_and_that_of_negatives_falls() -> None:
     def course(rise: float, fall: float) -> tuple[dict[str, Any], ...]:
         columns = [
@@ -468,7 +515,7 @@ def test_what_tries_a_remedy_depends_on_what_is_wrong() -> None:
     overfits is trained longer, one that only overfits gets fewer hard negatives; a floor is doubled.
     """
 
-    def with_loss(selection: RatioConfig, **changes: Any) -> Evidence:
+    def with_loss(selection: RatioConfig | RandomConfig, **changes: Any) -> Evidence:
         loss = replace(RECIPE.loss, selection=selection)
         return replace(evidence(**changes), recipe=replace(RECIPE, loss=loss))
 
@@ -483,6 +530,12 @@ def test_what_tries_a_remedy_depends_on_what_is_wrong() -> None:
     assert ratio[3.0] == ("loss.selection.neg_to_pos_ratio=1",)
     spikes = TESTS["gradient"](evidence(telemetry=rows(class_gradient_max=0.5)))
     assert spikes.settings == ("optim.clip_norm=1",)
+    assert spikes.option.startswith("optim.clip_norm")
+    clipped = replace(RECIPE, optim=replace(RECIPE.optim, clip_norm=0.5))
+    tame = evidence(telemetry=rows(class_gradient_max=0.5))
+    assert TESTS["gradient"](replace(tame, recipe=clipped)).settings == ("optim.clip_norm=0.25",)
+    counted = with_loss(RandomConfig(neg_to_pos_ratio=0.0, count=256, floor=0), **many)
+    assert TESTS["gradient"](counted).settings == ("loss.selection.kind=ratio",)
     small = TESTS["capacity"](evidence(train=met(59), val=met(20)))
     assert small.settings == (f"epochs={2 * RECIPE.epochs:g}",)
     assert TESTS["capacity"](evidence(val=met(20))).settings[0] == "loss.selection.kind=mixed"

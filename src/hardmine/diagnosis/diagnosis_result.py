@@ -135,6 +135,7 @@ def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda each: ranks[each.verdict.answer]))
 
 
+NO_POSITIVE = "No positive was trained on."
 NO_TELEMETRY = "There is no telemetry; train the run again with this version to see this."
 
 

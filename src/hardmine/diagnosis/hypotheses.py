@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from hardmine.diagnosis.diagnosis_result import (
+    NO_POSITIVE,
     NO_TELEMETRY,
     Answer,
     Hypothesis,
@@ -27,6 +28,7 @@ from hardmine.diagnosis.evidence import Evidence, distortions
 from hardmine.diagnosis.level_hypothesis import test_levels
 from hardmine.diagnosis.probe import FOUND, LEAST_LEARNED, TOUCHED, SetProbe, Suspect
 from hardmine.evaluation.intervals import poisson_limits
+from hardmine.plurals import counted
 from hardmine.prior_design.coverage import Coverage
 
 LEAST_GRADIENT = 0.05
@@ -69,6 +71,9 @@ UNFINISHED = (
     "--resume, then ask again."
 )
 NO_IMAGES = "The training images were not looked at; give --data."
+NOTHING_SHARED = (
+    "The classes move no weight that they share with the boxes, so there is nothing to compare."
+)
 
 
 def test_floor(evidence: Evidence) -> Verdict:
@@ -90,23 +95,32 @@ def test_floor(evidence: Evidence) -> Verdict:
         f"{share:.1%} of the "
         f"gradient, so one of them gives {ratio:.2f} times what an image with objects gives.",
     ]
-    if floor is not None:
+    if floor is None:
+        reasons.append(
+            "Every background prior of such an image is trained on, so a floor would add nothing."
+        )
+    else:
         filled = evidence.last("floor_share") or 0.0
         reasons.append(f"The floor is {floor}; {filled:.0%} of all images got their quota from it.")
     series = {
         "share of the gradient": tuple(evidence.series("gradient_share_without_objects")),
-        "share of the images": tuple(
-            (step, value / images) for step, value in evidence.series("images_without_objects")
-        ),
+        "share of the images": _share_without_objects(evidence),
     }
     return Verdict(
-        answer_of(ratio < LEAST_GRADIENT),
+        answer_of(floor is not None and ratio < LEAST_GRADIENT),
         f"{ratio:.2f} times the gradient of an image with objects (limit: below {LEAST_GRADIENT:g})",
         tuple(reasons),
         "loss.selection.floor: how many negatives an image gives that has no object",
-        (f"loss.selection.floor={max(32, 2 * (floor or 0))}",),
+        () if floor is None else (f"loss.selection.floor={max(32, 2 * floor)}",),
         lines=series,
     )
+
+
+def _share_without_objects(evidence: Evidence) -> tuple[tuple[float, float], ...]:
+    """Return the share of the images without objects in each row; rows sum unlike numbers of steps."""
+    images = dict(evidence.series("images"))
+    counts = evidence.series("images_without_objects")
+    return tuple((step, value / images[step]) for step, value in counts if images.get(step))
 
 
 def test_priors(evidence: Evidence) -> Verdict:
@@ -184,13 +198,19 @@ def test_localisation(evidence: Evidence) -> Verdict:
         "boxes": tuple(evidence.series("box_gradient")),
     }
     found = evidence.gradients
-    if found is None or not found.classification:
+    if evidence.train is None:
         return unknown(NO_IMAGES)
+    if found is None or not found.classification:
+        return unknown(NOTHING_SHARED)
     ratio = found.boxes / found.classification
     if not np.isfinite(ratio):
         return unknown(DIVERGED)
+    if weight and not ratio:
+        return unknown("None of the images that were looked at gives a positive.")
     low, high = BOX_SHARE
-    better = max(0.05, weight / ratio) if ratio > high else min(20.0, max(weight, 0.05) / ratio)
+    # Boxes of weight 0 are not trained at all; 1 is the usual weight.
+    wanted = weight / ratio if ratio else 1.0
+    better = min(20.0, max(0.05, wanted))
     reasons = (
         f"At the weights that classes and boxes share, the gradient of the boxes is {ratio:.2f} "
         "times that of the "
@@ -212,7 +232,7 @@ def test_gradient(evidence: Evidence) -> Verdict:
         return unknown(NO_TELEMETRY)
     positives, negatives = sum(evidence.by_level("positives")), sum(evidence.by_level("negatives"))
     if not positives:
-        return unknown("No positive was trained on.")
+        return unknown(NO_POSITIVE)
     ratio = max(0.0, negatives - _from_the_floor(evidence)) / positives
     spike = _spike(evidence)
     reasons = [
@@ -239,13 +259,14 @@ def test_gradient(evidence: Evidence) -> Verdict:
         "from positives": _summed(evidence, "positive_gradient"),
         "from selected negatives": _summed(evidence, "negative_gradient"),
     }
+    option, settings = _calmer_steps(evidence, ratio)
     return Verdict(
         answer_of(ratio >= MOST_NEGATIVES or spike >= MOST_SPIKE),
         f"{ratio:.1f} negatives per positive (limit: {MOST_NEGATIVES:g}), spikes of {spike:.1f} "
         f"(limit: {MOST_SPIKE:g})",
         tuple(reasons),
-        "loss.selection.neg_to_pos_ratio: how many negatives are selected per positive",
-        _fewer_negatives(evidence) if ratio >= MOST_NEGATIVES else ("optim.clip_norm=1",),
+        option,
+        settings,
         lines=lines,
     )
 
@@ -256,12 +277,20 @@ def _from_the_floor(evidence: Evidence) -> float:
     return (evidence.last("floor_share") or 0.0) * (evidence.last("images") or 0.0) * floor
 
 
-def _fewer_negatives(evidence: Evidence) -> tuple[str, ...]:
-    """Return settings that select fewer negatives per positive."""
-    ratio = getattr(evidence.recipe.loss.selection, "neg_to_pos_ratio", None)
-    if ratio is None:
-        return ("loss.selection.kind=ratio",)
-    return (f"loss.selection.neg_to_pos_ratio={3 if ratio > 3 else 1}",)
+def _calmer_steps(evidence: Evidence, negatives: float) -> tuple[str, tuple[str, ...]]:
+    """Return the option and the settings against many negatives per positive, or else against spikes."""
+    if negatives < MOST_NEGATIVES:
+        norm = min(1.0, evidence.recipe.optim.clip_norm / 2)
+        return (
+            "optim.clip_norm: the largest norm of the gradient that a step follows",
+            (f"optim.clip_norm={norm:g}",),
+        )
+    option = "loss.selection.neg_to_pos_ratio: how many negatives are selected per positive"
+    rule = evidence.recipe.loss.selection
+    ratio = getattr(rule, "neg_to_pos_ratio", None)
+    if ratio is None or any(getattr(rule, name, 0) for name in ("count", "least")):
+        return option, ("loss.selection.kind=ratio",)
+    return option, (f"loss.selection.neg_to_pos_ratio={3 if ratio > 3 else 1}",)
 
 
 def _summed(evidence: Evidence, name: str) -> tuple[tuple[float, float], ...]:
@@ -287,7 +316,8 @@ def test_ambiguity(evidence: Evidence) -> Verdict:
         return unknown(NO_IMAGES)
     touched = int((train.object_iou > 0).sum())
     if touched < _FEW_OBJECTS:
-        return unknown(f"Only {touched} labels are touched by a detection of their class.")
+        said = counted(touched, "label is", "labels are")
+        return unknown(f"Only {said} touched by a detection of the class.")
     if (near := train.precision_at(TOUCHED)) < LEAST_NEAR:
         return unknown(_not_learned(near, LEAST_NEAR, "how boxes are drawn"))
     values = {"training": train.half_met, "validation": None if val is None else val.half_met}
@@ -361,9 +391,10 @@ def test_labels(evidence: Evidence) -> Verdict:
     edges = np.linspace(0.3, 1.0, 8)
     counts, _ = np.histogram([each.score for each in train.suspects], edges)
     reasons = (
-        f"On {train.images} training images with {objects} labels, {len(listed)} places look like an "
-        "object without a label: their score reaches half of what labelled objects usually have "
-        f"({usual:.2f}). {sure} of them reach that score itself.",
+        f"On {counted(train.images, 'training image')} with {objects} labels, "
+        f"{counted(len(listed), 'place looks', 'places look')} like an object without a label: the "
+        f"score there reaches half of what labelled objects usually have ({usual:.2f}). "
+        f"{counted(sure, 'of them reaches', 'of them reach')} that score itself.",
         "missing_labels.csv lists the places, the surest first; look at them whatever the answer is.",
     )
     return Verdict(

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hardmine.diagnosis.diagnosis_result import NO_TELEMETRY, Answer, Verdict, answer_of, unknown
+from hardmine.diagnosis.diagnosis_result import (
+    NO_POSITIVE,
+    NO_TELEMETRY,
+    Answer,
+    Verdict,
+    answer_of,
+    unknown,
+)
 from hardmine.diagnosis.evidence import Evidence
 from hardmine.diagnosis.probe import FOUND, SetProbe
 from hardmine.evaluation.operating_promise import share_limits
@@ -44,7 +51,7 @@ def test_levels(evidence: Evidence) -> Verdict:
         for name, values in columns.items()
     }
     if not sum(columns["positives"]):
-        return unknown("No positive was trained on.")
+        return unknown(NO_POSITIVE)
     top = int(np.argmax(shares["positives"]))
     alone = shares["positives"][top] >= ONE_LEVEL
     reasons = [
@@ -54,8 +61,8 @@ def test_levels(evidence: Evidence) -> Verdict:
     ]
     reasons += [
         f"Level {level} has priors but no positive, so it learns only background."
-        for level, value in enumerate(columns["positives"])
-        if value < 0.5 and columns["priors"][level]
+        for level, priors in enumerate(columns["priors"])
+        if priors and not any(count for _, count in evidence.series(f"level{level}.positives"))
     ]
     starved, spared = _starved(evidence)
     reasons += [*starved.values(), *spared, *_by_size(evidence)]
@@ -219,7 +226,7 @@ def _by_size(evidence: Evidence) -> list[str]:
         alarms = int(((alarm_area >= low) & (alarm_area < high)).sum())
         if mine.any():
             said.append(
-                f"Of the {mine.sum()} {where} objects {name} it finds "
+                f"Of the {counted(int(mine.sum()), f'{where} object')} {name} it finds "
                 f"{(probe.object_iou[mine] >= FOUND).mean():.0%}; {_detections(alarms)} of this size "
                 "and explained by no label."
             )
