@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hardmine.comparison.compare_options import (
@@ -12,6 +14,7 @@ from hardmine.comparison.compare_options import (
     parse_variant,
 )
 from hardmine.errors import ConfigError
+from hardmine.losses.loss_functions import FocalConfig
 from hardmine.recipes.named_recipes import ssd320_mobilenet_v2_fpnlite
 from hardmine.recipes.recipe import apply_settings
 
@@ -46,9 +49,23 @@ def test_a_recipe_with_changes(text: str, wanted: Variant) -> None:
     assert parse_variant(text) == wanted
 
 
-def test_changes_for_all_come_first_so_that_a_recipe_has_the_last_word() -> None:
-    found = parse_variant("default+batch.size=4", ["batch.size=8", "epochs=2"])
-    assert found.settings == ("batch.size=8", "epochs=2", "batch.size=4")
+def test_changes_for_all_come_first_and_a_recipe_has_the_last_word() -> None:
+    """A key may be set once, so that of a recipe takes the place of that for all."""
+    found = parse_variant("default+batch.size=4", ["batch.size=8", "epochs=2", "loop.add=1"])
+    assert found.settings == ("epochs=2", "batch.size=4")
+    assert found.loop == {"add": 1}
+    assert apply_settings(ssd320_mobilenet_v2_fpnlite(), found.settings).batch.size == 4
+
+
+def test_the_folder_of_a_recipe_may_be_named_like_a_change(tmp_path: Path) -> None:
+    recipe = tmp_path / "base+optim.lr=0.1" / "recipe.yaml"
+    recipe.parent.mkdir()
+    recipe.touch()
+    assert parse_variant(str(recipe)) == Variant(str(recipe), str(recipe))
+    found = parse_variant(f"low:{recipe}+batch.size=4")
+    assert (found.base, found.settings) == (str(recipe), ("batch.size=4",))
+    many = "+".join(["default", *(f"model.priors.a{n}=1" for n in range(99))])
+    assert len(parse_variant(many).settings) == 99  # longer than the name of a file may be
 
 
 def test_a_change_for_all_may_hold_a_plus() -> None:
@@ -88,6 +105,16 @@ def test_the_preset_over_a_recipe_without_a_floor_gives_every_rule_but_the_first
     assert all(chosen.count(each) == 1 for each in chosen)
     floors = [getattr(loss.selection, "floor", None) for loss in rules]
     assert floors == [0, None, 32, 32, 32, 32, 32, 32, None]
+
+
+def test_the_preset_lays_its_choices_over_those_of_the_recipe() -> None:
+    base = parse_variant("default+loss.classification.kind=focal+loss.classification.gamma=1")
+    focal = mining_variants(base, with_negatives=False)[-1]
+    loss = apply_settings(ssd320_mobilenet_v2_fpnlite(), focal.settings).loss
+    assert loss.classification == FocalConfig(gamma=1.0)
+    taken = parse_variant("default", ["loss.selection.floor=16"])
+    with pytest.raises(ConfigError, match=r"got loss\.selection\.floor=16, which the preset"):
+        mining_variants(taken, with_negatives=False)
 
 
 def test_with_negatives_each_is_there_twice() -> None:

@@ -128,6 +128,17 @@ def test_cells_trained_at_the_same_time_give_the_same_figures(
     assert all(cell.error is None for variant in two.variants for cell in variant.cells)
 
 
+def test_equal_recipes_do_not_disturb_each_other_at_the_same_time(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    variants = [Variant("a", tiny_yaml), Variant("same", tiny_yaml)]
+    found = run(squares, variants, tmp_path / "out", jobs=2)
+    (one,), (other,) = (variant.cells for variant in found.variants)
+    assert (one.error, other.error) == (None, None)
+    assert (one.variant, other.variant) == ("a", "same")
+    assert one.figures["measurement"] == other.figures["measurement"]
+
+
 class Deadly:
     """Ends the process that reads it, as a kill or a lack of memory would."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,13 +56,18 @@ def mining_variants(base: Variant, *, with_negatives: bool) -> list[Variant]:
 
     Args:
         with_negatives: each of them a second time, trained on images without objects too.
+
+    Raises:
+        ConfigError: ``base`` has choices of ``loss.selection``.
     """
+    if taken := [choice for choice in base.settings if choice.strip().startswith("loss.selection")]:
+        raise ConfigError(f"--preset mining: got {taken[0]}, which the preset itself sets")
     made = []
     for name, choices in MINING.items():
         settings = [f"loss.selection.{choice}" for choice in choices]
         if name == "focal loss":
             settings.append("loss.classification.kind=focal")
-        made.append(replace(base, name=name, settings=(*base.settings, *settings)))
+        made.append(replace(base, name=name, settings=_laid_over(base.settings, settings)))
     if not with_negatives:
         return made
     more = [replace(v, name=f"{v.name}, negatives", with_negatives=True) for v in made]
@@ -74,7 +80,7 @@ def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
     ``ssdlite320_mobilenet_v2+loss.selection.kind=level_quota+loop.add=0.5``: keys that begin with
     ``loop.`` are options of the loop, all others are choices of the recipe. ``default`` names the
     default recipe. A label may be put in front: ``quota:default+loss.selection.kind=level_quota``. A
-    ``+`` that no ``KEY=`` follows belongs to the file's name or to the value.
+    ``+`` that no ``KEY=`` follows, or that the path of a file has, belongs to the name or to the value.
 
     Args:
         more: changes for every variant of a comparison; the variant's own win.
@@ -85,13 +91,13 @@ def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
     label, colon, rest = text.partition(":")
     if not colon or "+" in label or "=" in label or "/" in label or len(label) < 2:
         label, rest = text, text
-    base, *own = re.split(r"\+(?=[\w.]+=)", rest)
+    base, own = _split_base(rest)
     if "+" in base and len(Path(base).parts) == 1 and Path(base).suffix not in (".yaml", ".yml"):
         choice = base.partition("+")[2]
         raise ConfigError(f"{text!r}, after a '+': got {choice!r}, wanted KEY=VALUE")
     settings: list[str] = []
     loop: dict[str, Any] = {}
-    for choice in (*more, *own):
+    for choice in _laid_over(more, own):
         key, equals, value = choice.partition("=")
         if not equals:
             raise ConfigError(f"--set: got {choice!r}, wanted KEY=VALUE")
@@ -100,6 +106,22 @@ def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
         else:
             settings.append(choice)
     return Variant(label, "" if base == "default" else base, tuple(settings), loop)
+
+
+def _split_base(text: str) -> tuple[str, list[str]]:
+    """Return a recipe and what is laid over it; a folder may be named ``runs/base+lr=0.1``."""
+    parts = re.split(r"\+(?=[\w.]+=)", text)
+    for end in range(len(parts), 1, -1):
+        base = "+".join(parts[:end])
+        if os.path.isfile(base):  # noqa: PTH113 (a name may be too long)
+            return base, parts[end:]
+    return parts[0], parts[1:]
+
+
+def _laid_over(common: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """Return the choices of both; where both set a key, the own one."""
+    keys = {choice.partition("=")[0].strip() for choice in own}
+    return (*(c for c in common if c.partition("=")[0].strip() not in keys), *own)
 
 
 def _plain(text: str) -> Any:

@@ -278,30 +278,33 @@ def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notif
 
 
 def _run_all(cells: Sequence[_Cell], jobs: int, notify: Notify) -> Iterator[CellResult]:
-    """Yield the results in the order of the cells."""
+    """Yield the results in the order of the cells; one that several share is run once."""
     if jobs == 1:
         for index, cell in enumerate(cells):
             notify(f"{cell.variant.name}, seed {cell.seed}", index, len(cells))
             yield _run_cell(cell, notify)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    apart: dict[Path, _Cell] = {}
+    for cell in cells:
+        apart.setdefault(cell.folder, cell)
     with ThreadPoolExecutor(jobs) as keepers:
-        waiting: dict[Future[CellResult], int] = {
-            keepers.submit(_run_apart, cell, threads): index for index, cell in enumerate(cells)
+        waiting: dict[Future[CellResult], _Cell] = {
+            keepers.submit(_run_apart, cell, threads): cell for cell in apart.values()
         }
-        done: dict[int, CellResult] = {}
+        done: dict[Path, CellResult] = {}
         pending = set(waiting)
         try:
             while pending:
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    index = waiting[future]
-                    done[index] = _result_of(future, cells[index])
-                notify("train the cells", len(done), len(cells))
+                    cell = waiting[future]
+                    done[cell.folder] = _result_of(future, cell)
+                notify("train the cells", len(done), len(apart))
         except BaseException:  # the user stops it: begin no other cell
             keepers.shutdown(wait=False, cancel_futures=True)
             raise
-    yield from (done[index] for index in range(len(cells)))
+    yield from (replace(done[cell.folder], variant=cell.variant.name) for cell in cells)
 
 
 def _run_apart(cell: _Cell, threads: int) -> CellResult:
