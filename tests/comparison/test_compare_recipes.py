@@ -336,6 +336,18 @@ def test_better_and_worse_are_said_of_the_right_side() -> None:
     assert missed["alarms_at_0.8"].verdict == "not measured"
 
 
+def test_few_alarms_on_very_many_images_are_not_nothing() -> None:
+    """40 and 10 alarms on 100,000 frames of a video."""
+    fewer = Contrast("alarms_at_0.8", 0.0001, 0.0004, 0.12, 0.5, "ratio", "better")
+    known = [
+        VariantSummary(name, {}, (), {"alarms_at_0.8": value}, contrasts)
+        for name, value, contrasts in (("a", 0.0004, ()), ("b", 0.0001, (fewer,)))
+    ]
+    said = statements_of(known)[-1]
+    assert "0.00010 against 0.00040 of a (95 % of the ratio: 0.120 to 0.500)" in said
+    assert "b (alarms at recall .8 0.00010), against a" in conclusion(known)
+
+
 def test_figures_at_several_recalls_and_rates() -> None:
     arm = scores(0.0, [0.895] * 2 + [0.6] * 8 + [0.1] * 30)
     found = figures_of(arm)

@@ -146,6 +146,9 @@ def test_objects_below_the_threshold_are_no_mistake_of_the_detector() -> None:
 def test_few_alarms_lead_to_a_promise() -> None:
     said = steps(scores(20, (0.9, 1, 0), labels=(1,)), scores(30))
     assert said.startswith("Only 0 false alarms are left on 30 images")
+    few = (scores(20, (0.9, 1, 0), labels=(1,)), scores(30, (0.95, 1, 0)))
+    one = steps(few[0], few[1].subset([0]))
+    assert "Only 1 false alarm is left on 1 image, too few" in one
     assert "hardmine threshold --max-alarms" in said
     assert next_steps(None) == []
 

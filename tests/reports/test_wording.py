@@ -43,6 +43,10 @@ from hardmine.types import Dataset, ImageRecord, ImageState
         (12.34, "12.3"),
         (-0.5, "−0.500"),
         (0, "0.000"),
+        (0.00045, "0.00045"),
+        (-0.0000321, "−0.000032"),
+        (1e-17, "0.000"),
+        (0.0099, "0.010"),
     ],
 )
 def test_rate(value: float | None, wanted: str) -> None:
@@ -91,6 +95,12 @@ def test_a_verdict_says_first_what_happened() -> None:
         "The false alarms of the arms mined and random after round 3 cannot be compared on the 150 "
         "held-out images."
     )
+
+
+def test_few_alarms_on_very_many_images_are_not_nothing() -> None:
+    """40 and 10 alarms on 100,000 frames of a video."""
+    said = what_happened(compared(per_image_a=0.0001, per_image_b=0.0004))
+    assert said.startswith("False alarms fell from 0.00040 to 0.00010 per image")
 
 
 def test_ap50_is_said_too() -> None:
@@ -218,7 +228,9 @@ def test_who_looked_is_said_with_names_and_with_how_many_nobody_saw() -> None:
         "Of 5 candidates, ben decided on 5; somebody looked at all of them."
     )
     nobody = [Looked("mined", 1, 10, {}, {})]
-    assert who_looked(nobody).startswith("Nobody looked at the 10 candidates")
+    assert who_looked(nobody).startswith("Nobody looked at the 10 candidates: they were taken")
+    one = [Looked("mined", 1, 1, {}, {})]
+    assert who_looked(one).startswith("Nobody looked at the 1 candidate: it was taken")
 
 
 def test_the_dearest_mistake_is_named_with_its_gain() -> None:

@@ -115,19 +115,17 @@ def compare(
 
 
 def _show_comparison(console: Console, found: Comparison) -> None:
-    from hardmine.comparison.compare_summary import COLUMNS
+    from hardmine.comparison.compare_summary import COLUMNS, figure_text
 
     heads = dict(COLUMNS)
     shown = [key for key in _SHOWN if any(v.means.get(key) is not None for v in found.variants)]
-    rows = [[item.name, *(_text(item.means.get(key)) for key in shown)] for item in found.variants]
+    rows = [
+        [item.name, *(figure_text(item.means.get(key)) for key in shown)] for item in found.variants
+    ]
     console.table(["recipe", *(heads[key] for key in shown)], rows)
     for line in found.statements:
         console.result(line)
     console.result(f"page: {found.out / 'compare.html'}")
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 @dataclass(frozen=True, slots=True)

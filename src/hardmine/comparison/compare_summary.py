@@ -34,6 +34,7 @@ from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_text
 from hardmine.option_fields import plain
 from hardmine.plurals import counted
+from hardmine.reports import wording
 from hardmine.reports.html_page import draw_chart, render_page, series_color
 from hardmine.types import Dataset
 
@@ -470,7 +471,9 @@ def _with_figures(item: VariantSummary) -> str:
     """Return a variant's name with the two figures between which a reader has to weigh."""
     heads = (("AP50", "AP50"), ("alarms_at_0.8", "alarms at recall .8"))
     known = [
-        f"{head} {item.means[key]:.3f}" for key, head in heads if item.means.get(key) is not None
+        f"{head} {figure_text(item.means[key])}"
+        for key, head in heads
+        if item.means.get(key) is not None
     ]
     return f"{item.name} ({', '.join(known)})" if known else item.name
 
@@ -486,7 +489,8 @@ def _sentence(name: str, reference: str, found: Contrast, where: str) -> str:
         return f"{name}: {what} is not defined for every seed" + (
             f" ({found.note})" if found.note else ""
         )
-    values = f"{found.value:.3f} against {found.reference:.3f} of {reference}"
+    now, before = figure_text(found.value), figure_text(found.reference)
+    values = f"{now} against {before} of {reference}"
     limits = f"95 % of the {found.kind}: {_limit(found.low)} to {_limit(found.high)}"
     if found.verdict in ("better", "worse"):
         return f"{name} is {found.verdict} in {what}{where}: {values} ({limits})"
@@ -494,7 +498,7 @@ def _sentence(name: str, reference: str, found: Contrast, where: str) -> str:
 
 
 def _limit(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"
+    return "unknown" if value is None else figure_text(value)
 
 
 def write_compare_report(path: Path, comparison: Comparison) -> None:
@@ -522,9 +526,9 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
         ],
         verdicts=_verdicts(variants),
         heads=[head for _, head in shown],
-        rows=[(v.name, [_text(v.means.get(key)) for key, _ in shown]) for v in variants],
+        rows=[(v.name, [figure_text(v.means.get(key)) for key, _ in shown]) for v in variants],
         class_heads=[key.removeprefix("AP50 of ") for key in classes] if len(classes) > 1 else [],
-        class_rows=[(v.name, [_text(v.means.get(key)) for key in classes]) for v in variants],
+        class_rows=[(v.name, [figure_text(v.means.get(key)) for key in classes]) for v in variants],
         cells=_cells(comparison, [key for key, _ in shown]),
         chart=Markup(pareto_chart(comparison)),
         seeds=comparison.options.seeds,
@@ -580,7 +584,7 @@ def _cells(comparison: Comparison, keys: list[str]) -> list[dict[str, Any]]:
                     "name": item.name,
                     "seed": cell.seed,
                     "error": cell.error,
-                    "values": [_text(figures.get(key)) for key in keys],
+                    "values": [figure_text(figures.get(key)) for key in keys],
                 }
             )
     return found
@@ -605,5 +609,6 @@ def pareto_chart(comparison: Comparison) -> str:
     return draw_chart("pareto", "recall against false alarms per image", 4.2, draw)
 
 
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def figure_text(value: float | None) -> str:
+    """Return a figure with three digits, or more where it is so small that these would be zeros."""
+    return wording.rate(value) if value is None or abs(value) < 1e-3 else f"{value:.3f}"

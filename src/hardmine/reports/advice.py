@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hardmine.evaluation.measurement import LEARNED
+from hardmine.plurals import counted
 from hardmine.reports.round_columns import RoundRow
 from hardmine.reports.wording import number, rate, share
 
@@ -209,7 +210,8 @@ def _alarms_are_few(figures: Figures) -> Advice | None:
     if alarms is None or not images or alarms >= _FEW_ALARMS:
         return None
     return Advice(
-        f"Only {alarms} false alarms are left on {images} images, too few to see a further fall.",
+        f"Only {counted(alarms, 'false alarm is', 'false alarms are')} left on "
+        f"{counted(images, 'image')}, too few to see a further fall.",
         "Measure on more images without objects, and let 'hardmine threshold --max-alarms' say what can "
         "be promised of new ones.",
     )

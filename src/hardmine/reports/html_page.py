@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from hardmine.evaluation.alarms import ALARM_RATES, RECALLS
+from hardmine.plurals import counted
 from hardmine.reports.content import CurveLine
 from hardmine.reports.round_columns import ALARMS, RoundRow
 
@@ -226,7 +227,7 @@ def score_figure(
             total = max(1, sum(counts) + histogram[rest])
             edges = [k / len(counts) for k in range(len(counts) + 1)]
             shares = [count / total for count in counts]
-            text = f"{label} ({total}; {histogram[rest]} {_WITHOUT[key]})"
+            text = f"{label} ({total}; {counted(histogram[rest], *_WITHOUT[key])})"
             axes.stairs(shares, edges, color=_ARMS[index], fill=True, alpha=0.25)
             axes.stairs(shares, edges, color=_ARMS[index], linewidth=1.8, label=text)
         if score_threshold is not None:
@@ -238,7 +239,10 @@ def score_figure(
     return draw_chart(name, title, 3.4, draw)
 
 
-_WITHOUT = {"objects": "are never found", "images": "have no detection"}
+_WITHOUT = {
+    "objects": ("is never found", "are never found"),
+    "images": ("has no detection", "have no detection"),
+}
 
 
 def _by_round(

@@ -124,10 +124,16 @@ def cells(row: ThresholdRow) -> list[str]:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent with digits that suit its size, such as 0.33 % or 12 %."""
+    """Return a measured share in percent with digits that suit its size: 0.33 %, 12 % or 99.7 %."""
     value = 100.0 * share
-    digits = 0 if value >= 10 or value in (0, 1, 2, 5) else 1 if value >= 1 else 2
-    return f"{value:.{digits}f} %"
+    if 10 <= value <= 99 or value in (0, 1, 2, 5, 100):
+        return f"{value:.0f} %"
+    return f"{value:.{1 if 1 <= value <= 99.9 else 2}f} %"
+
+
+def asked(share: float) -> str:
+    """Return a share that was asked for in percent, not rounded: 97.5 % is another promise than 98 %."""
+    return f"{100.0 * share:.10g} %"
 
 
 def _range(low: float, high: float) -> str:
@@ -156,7 +162,7 @@ def statements(row: ThresholdRow) -> list[str]:
 
 def promise_sentence(promise: AlarmPromise | RecallPromise) -> str:
     """Return what a threshold promises, as it is kept in the model."""
-    sure = f"with a confidence of {percent(promise.confidence)}"
+    sure = f"with a confidence of {asked(promise.confidence)}"
     score = shown_score(promise)
     if isinstance(promise, RecallPromise):
         what = (
@@ -164,13 +170,13 @@ def promise_sentence(promise: AlarmPromise | RecallPromise) -> str:
             if promise.unit == "object"
             else "images that hold an object have one found"
         )
-        return f"At score {score}, at least {percent(promise.limit)} of new {what}, {sure}."
+        return f"At score {score}, at least {asked(promise.limit)} of new {what}, {sure}."
     if promise.unit == "alarms":
         return (
             f"At score {score} new empty images have at most {promise.limit:g} alarms each on average, "
             f"{sure}."
         )
-    return f"At score {score} at most {percent(promise.limit)} of new empty images fire, {sure}."
+    return f"At score {score} at most {asked(promise.limit)} of new empty images fire, {sure}."
 
 
 def shown_score(promise: AlarmPromise | RecallPromise) -> str:
@@ -187,12 +193,12 @@ def _of_alarms(row: ThresholdRow, promise: AlarmPromise) -> list[str]:
     firing = promise.firing or 0
     seen = (
         f"On these {promise.images} images {counted(firing, 'fires', 'fire')}"
-        f" ({percent(firing / promise.images)}), with {promise.alarms} alarms."
+        f" ({percent(firing / promise.images)}), with {counted(promise.alarms or 0, 'alarm')}."
     )
     said = [promise_sentence(promise), seen]
     sample = promise.sample_threshold
     if sample is not None and sample < promise.score_threshold:
-        wanted = percent(promise.limit) if promise.unit == "images" else f"{promise.limit:g}"
+        wanted = asked(promise.limit) if promise.unit == "images" else f"{promise.limit:g}"
         said.append(
             f"The sample alone reaches {wanted} at score {sample:.3f}; the difference is what the "
             "promise costs, and more empty images make it smaller."
@@ -224,7 +230,7 @@ def _of_recall(promise: RecallPromise) -> list[str]:
         have = f"{promise.images} images with {promise.objects} objects"
         return [
             f"The promise cannot be given at any score: {have} are too few for "
-            f"{percent(promise.limit)}. At least {promise.further_images:,} further images with objects "
+            f"{asked(promise.limit)}. At least {promise.further_images:,} further images with objects "
             "are needed, and more if an object in them is missed."
         ]
     highest = 0.0 if promise.highest is None else promise.highest
@@ -233,8 +239,8 @@ def _of_recall(promise: RecallPromise) -> list[str]:
         way = "More images with objects are needed, a better detector, or a lower recall."
     return [
         f"The promise cannot be given at any score: even when every detection counts, the detector "
-        f"finds {percent(highest)} of the {what}, and {percent(promise.limit)} is asked for with a "
-        f"confidence of {percent(promise.confidence)}. {way}"
+        f"finds {percent(highest)} of the {what}, and {asked(promise.limit)} is asked for with a "
+        f"confidence of {asked(promise.confidence)}. {way}"
     ]
 
 
@@ -245,13 +251,13 @@ def _recall_sentence(recall: RecallFigures, confidence: float) -> str:
     image_low, image_high = recall.image_limits
     return (
         f"There it finds {recall.found} of {recall.objects} objects: recall {recall.recall:.3f} "
-        f"({percent(confidence)} interval {low:.3f} to {high:.3f}), and an object in "
+        f"({asked(confidence)} interval {low:.3f} to {high:.3f}), and an object in "
         f"{recall.images_found} of {recall.images} images ({image_low:.3f} to {image_high:.3f})."
     )
 
 
 def _interval(promise: AlarmPromise | RecallPromise) -> str:
-    return f"{percent(promise.confidence)} interval"
+    return f"{asked(promise.confidence)} interval"
 
 
 def write_threshold_page(
@@ -283,10 +289,10 @@ def write_threshold_page(
 def _heading(promise: AlarmPromise | RecallPromise) -> str:
     if isinstance(promise, RecallPromise):
         what = "objects" if promise.unit == "object" else "images with an object"
-        return f"At least {percent(promise.limit)} of {what} found"
+        return f"At least {asked(promise.limit)} of {what} found"
     if promise.unit == "alarms":
         return f"At most {promise.limit:g} alarms per empty image"
-    return f"At most {percent(promise.limit)} of empty images fire"
+    return f"At most {asked(promise.limit)} of empty images fire"
 
 
 def _charts(rows: Sequence[ThresholdRow], name: str) -> list[str]:

@@ -5,10 +5,13 @@ A verdict first says what happened, then how sure that is.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from hardmine.plurals import counted
 
 ABSENT = "–"
 OPEN_END = "?"
@@ -24,10 +27,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def rate(value: float | None) -> str:
-    """Return a rate with digits that suit its size: 12.3, 1.23, 0.123, 0.012."""
+    """Return a rate with digits that suit its size: 12.3, 1.23, 0.123, 0.012, 0.00045."""
     if value is None:
         return ABSENT
     size = abs(value)
+    if 1e-6 <= size < 1e-3:  # two digits that say something: very many images may have few alarms
+        return number(value, 1 - math.floor(math.log10(size)))
     return number(value, 3 if size < 1 else 2 if size < 10 else 1)
 
 
@@ -70,7 +75,7 @@ def dearest(gains: Mapping[str, float] | None) -> str:
     """Return the kind of mistakes that costs most AP50, with the gain; a dash where none costs any."""
     kinds = {kind: gain for kind, gain in (gains or {}).items() if not kind.startswith("false_")}
     kind = max(kinds, key=lambda name: kinds[name], default="")
-    if not kind or rate(kinds[kind]) == rate(0.0):
+    if not kind or number(kinds[kind]) == number(0.0):
         return ABSENT
     return f"{kind} {number(kinds[kind])}"
 
@@ -310,9 +315,11 @@ def who_looked(rows: Sequence[Looked]) -> str:
     people: Counter[str] = Counter()
     for row in rows:
         people.update(row.people)
+    candidates = counted(total, "candidate")
     if not people:
-        return f"Nobody looked at the {total} candidates: they were taken as empty (--accept auto)."
+        taken = "it was" if total == 1 else "they were"
+        return f"Nobody looked at the {candidates}: {taken} taken as empty (--accept auto)."
     (first, number), *others = people.most_common()
     named = ", ".join([f"{first} decided on {number}", *(f"{who} on {n}" for who, n in others)])
     rest = f"nobody looked at {nobody}" if nobody else "somebody looked at all of them"
-    return f"Of {total} candidates, {named}; {rest}."
+    return f"Of {candidates}, {named}; {rest}."
