@@ -92,6 +92,15 @@ def test_a_loss_with_memory_ramp_and_chance_resumes_too(
     assert output.class_logits.shape[-1] == len(model.categories)
 
 
+def test_lost_weights_of_a_finished_run_are_written_again(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    path = fit(squares, tiny_recipe, tmp_path, steps=3)
+    known = path.read_bytes()
+    path.unlink()
+    assert fit(squares, tiny_recipe, tmp_path, steps=3, resume=True).read_bytes() == known
+
+
 def test_a_finished_run_is_not_repeated(
     squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -372,11 +381,14 @@ def test_a_batch_of_one_trains_with_the_statistics_that_are_there(
 def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
     squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
+    """The step after the last one that log.csv has."""
     wild = replace(tiny_recipe, optim=OptimConfig(lr=1e30, warmup_steps=0, clip_norm=1e30))
     with pytest.raises(
         DataError, match=r"loss (nan|inf) at step \d+, images \[.*\]; lower optim\.lr"
-    ):
-        fit(squares, wild, tmp_path, steps=8)
+    ) as error:
+        fit(squares, wild, tmp_path, steps=8, save_every=1)
+    known = (tmp_path / "log.csv").read_text().splitlines()[-1].split(",")[0]
+    assert f"at step {int(known) + 1}," in str(error.value)
 
 
 @pytest.mark.slow

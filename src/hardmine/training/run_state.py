@@ -275,6 +275,12 @@ class Run:
             self.telemetry.load_state_dict(state["telemetry"])
         return True
 
+    def hold_checkpoint(self) -> None:
+        """Write the last weights where a finished run has lost their file."""
+        if self.accelerator.is_main_process and not self.checkpoint.exists():
+            self._write_weights(self.checkpoint)
+        self.accelerator.wait_for_everyone()
+
     def _write_weights(self, path: Path) -> None:
         state = self.average.module.state_dict()
         save_checkpoint(path, state, self.recipe, self.model.categories)

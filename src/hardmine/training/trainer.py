@@ -71,7 +71,8 @@ def fit(
     """Train a detector and return its checkpoint, ``out/last.safetensors``.
 
     Killed at any moment and called again with ``resume``, it ends with the weights that an undisturbed
-    run gives (on the CPU bit for bit). A finished run is not repeated.
+    run gives (on the CPU bit for bit). A finished run is not repeated; weights that were removed are
+    written again from its state.
 
     Args:
         dataset: labelled images and negatives; images in any other state are left out.
@@ -93,7 +94,9 @@ def fit(
     with _alone_in(run):
         restored = how.resume and run.restore()
         run.hold_same_step()
-        if not (restored and run.step == run.total):
+        if restored and run.step == run.total:
+            run.hold_checkpoint()
+        else:
             run.start_trackers()
             _train(run, loader, how, validate, progress)
     return run.checkpoint

@@ -122,7 +122,7 @@ class Journal:
             total, classification, localisation, positives, negatives = figures
             if not math.isfinite(total):
                 raise DataError(
-                    f"training: loss {total} at step {step - 1}, images {image_ids.tolist()}; "
+                    f"training: loss {total} at step {step}, images {image_ids.tolist()}; "
                     "lower optim.lr"
                 )
             values = [round(value, 6) for value in (total, classification, localisation)]
