@@ -287,6 +287,27 @@ def test_a_loop_that_waits_for_decisions_is_no_result(
     assert "waits for decisions" in str(found.variants[1].cells[0].error)
 
 
+def test_negatives_that_are_trained_on_anyway_stay_training_images(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    """Image 8 is in the data already; only image 9 makes a difference."""
+    found = compare_recipes(
+        [Variant("a", tiny_yaml), Variant("b", tiny_yaml, with_negatives=True)],
+        ComparedData(
+            squares.subset([0, 1, 2, 3, 8]),
+            squares.subset([4, 5, 6, 7]),
+            train_negatives=squares.subset([8, 9]),
+        ),
+        weights="none",
+        options=CompareOptions(seeds=1, epochs=1, draws=20),
+        out=tmp_path / "out",
+    )
+    assert (found.sets["train_images"], found.sets["train_negatives"]) == (5, 1)
+    assert found.sets["left_out"][0] == (
+        "1 image of train_negatives is among the training images of every recipe"
+    )
+
+
 def test_one_recipe_or_one_name_twice_is_refused(squares: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two or more recipes"):
         run(squares, [Variant("a")], tmp_path)
