@@ -415,6 +415,8 @@ def test_a_configuration_is_judged_by_itself(tmp_path: Path) -> None:
     assert floor.causes == ("floor",)
     assert "3 negatives per image without objects" in floor.summary()
     assert "recipe --from" in floor.findings[0].command
+    one = configured(tmp_path, "max_negatives_per_positive: 3 min_negatives_per_image: 1")
+    assert "1 negative per image without objects" in one.summary()
     hardest = configured(tmp_path, MINER)
     assert hardest.causes == ("gradient",)
     focal = PLAIN.replace("weighted_sigmoid { }", "weighted_sigmoid_focal { alpha: 0.25 }")

@@ -362,6 +362,23 @@ def test_positives_are_forgotten_only_where_their_loss_rises_and_that_of_negativ
     assert [key for key, answer in answers.items() if answer is Answer.SUPPORTED] == [(0.05, 0.02)]
 
 
+def test_losses_of_positives_and_negatives_are_compared_in_the_same_steps() -> None:
+    """The level has positives in the last 12 of 60 rows, in which the loss of both rises. Before, that
+    of the negatives fell; and a level without selected negatives says nothing.
+    """
+    row, course = rows()[0], []
+    for i in range(60):
+        late = i - 48
+        positive = None if late < 0 else 0.4 + 0.1 * late
+        negative = 1.0 - 0.02 * i if late < 0 else 0.02 + 0.02 * late
+        columns = {"level0.positive_loss": positive, "level0.negative_loss": negative}
+        course.append({**row, "step": 5.0 * (i + 1), **columns})
+    silent = [{**each, "level0.negative_loss": None} for each in course]
+    for each in (course, silent):
+        found = TESTS["capacity"](evidence(telemetry=tuple(each)))
+        assert found.answer is Answer.NOT_SUPPORTED
+
+
 def test_shares_of_levels_add_up_to_one() -> None:
     """Level 1 has 30 of 80 positives and 600 of 750 negatives."""
     bars = TESTS["levels"](evidence(telemetry=rows(**starved))).bars

@@ -24,6 +24,7 @@ from hardmine.diagnosis.probe import MOST_TRAINING_IMAGES
 from hardmine.errors import ConfigError
 from hardmine.files import clear_disk_errors, write_json, write_text
 from hardmine.losses.negative_mining import RandomConfig
+from hardmine.plurals import counted
 from hardmine.prior_design.coverage import boxes_on_canvas, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.tf_pipeline import TfPipeline, read_tf_pipeline
@@ -212,10 +213,12 @@ def diagnose_configuration(
             )
             for each in HYPOTHESES
         ]
-        limits = [
-            f"{len(pipeline.left_out)} fields of the file have no counterpart; 'hardmine recipe "
-            "--from' names them."
-        ]
+        limits = []
+        if pipeline.left_out:
+            left = counted(
+                len(pipeline.left_out), "field of the file has", "fields of the file have"
+            )
+            limits.append(f"{left} no counterpart; see 'hardmine recipe --from'.")
         if data is None:
             limits.append("No data was given, so the anchors were not measured. Give --data.")
         found = Diagnosis(str(config), in_order(findings), tuple(limits), root)
@@ -287,14 +290,15 @@ def _floor(pipeline: TfPipeline) -> Verdict:
                 "together with a ratio."
             )
         return Verdict(Answer.NOT_SUPPORTED, text, tuple(said))
+    negatives = counted(facts.floor, "negative")
     reasons = (
-        f"An image without objects gives {facts.floor} negatives (min_negatives_per_image), "
+        f"An image without objects gives {negatives} (min_negatives_per_image), "
         "however strongly it fires; an "
         f"image with ten positives gives {10 * facts.ratio}.",
     )
     return Verdict(
         Answer.SUPPORTED if facts.floor < SMALL_FLOOR else Answer.NOT_SUPPORTED,
-        f"{facts.floor} negatives per image without objects (limit: {SMALL_FLOOR})",
+        f"{negatives} per image without objects (limit: {SMALL_FLOOR})",
         reasons,
         "hard_example_miner.min_negatives_per_image; here loss.selection.floor",
         ("loss.selection.floor=32",),

@@ -472,13 +472,12 @@ def _loss_gap(train: SetProbe, val: SetProbe) -> list[str]:
 
 def _forgotten(evidence: Evidence) -> list[str]:
     """Return a sentence where positives were known better earlier while the negatives' loss fell."""
-    levels = range(evidence.num_levels)
-    courses = [evidence.series(f"level{level}.positive_loss") for level in levels]
-    hard = [evidence.series(f"level{level}.negative_loss") for level in levels]
-    if not courses or min(map(len, courses[:1])) < 12:
+    negatives = dict(evidence.series("level0.negative_loss"))
+    positives = evidence.series("level0.positive_loss")
+    both = [(value, negatives[step]) for step, value in positives if step in negatives]
+    if len(both) < 12:
         return []
-    positive = np.array([value for _, value in courses[0]])
-    negative = np.array([value for _, value in hard[0]])
+    positive, negative = np.array(both).T
     third = len(positive) // 3
     middle, end = positive[third : 2 * third].mean(), positive[-third // 2 :].mean()
     fell = negative[-third // 2 :].mean() < negative[third : 2 * third].mean()
