@@ -73,3 +73,12 @@ def test_a_label_on_which_nothing_is_seen_contradicts() -> None:
 def test_ignored_boxes_and_images_of_other_states_are_left_out() -> None:
     assert contradictions([(HERE, 1)], [], ignore=True) == []
     assert contradictions([], [(HERE, 0.9, 1)], state=ImageState.VERIFIED_EMPTY) == []
+
+
+def test_detections_inside_a_region_to_be_ignored_are_no_objects_without_a_box() -> None:
+    crowd = (0.0, 0.0, 90.0, 90.0)  # HERE covers 400 / 8100 of it, and lies wholly inside
+    assert contradictions([(crowd, 1)], [(HERE, 0.9, 1)], ignore=True) == []
+    beside = (88.0, 88.0, 100.0, 100.0)  # 4 of its 144 square pixels lie inside
+    assert contradictions([(crowd, 1)], [(beside, 0.9, 1)], ignore=True) == [
+        ([pytest.approx(0.9)], 0.9)
+    ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hardmine.detections import Detections
+from hardmine.evaluation.detection_matching import overlaps
 from hardmine.evaluation.scored_images import Scored
-from hardmine.numpy_boxes import box_iou
 from hardmine.types import F64, ImageRecord, ImageState, Mask
 
 STRAY_IOU = 0.1
@@ -39,7 +39,8 @@ def find_doubtful_labels(
 
     A detection at or above the threshold contradicts the labels where it overlaps none of them (an
     object without a box?), or where it says another class of an object than its label. A label on which
-    there is no detection at all contradicts the model.
+    there is no detection at all contradicts the model. What lies inside a region to be ignored overlaps
+    it, however small it is.
 
     Args:
         scored: the images with their detections.
@@ -51,7 +52,7 @@ def find_doubtful_labels(
     for record, detections in zip(scored.dataset.records, scored.detections, strict=True):
         if record.state is not ImageState.LABELLED:
             continue
-        overlap = box_iou(detections.boxes, record.boxes)  # [K, N]
+        overlap = overlaps(detections.boxes, record.boxes, record.ignore)  # [K, N]
         against = _contradicts(record, detections, overlap, lowest)
         unseen = _unseen(record, overlap)
         best = float(detections.scores[against].max(initial=0.0))
