@@ -17,9 +17,19 @@ import hardmine
 from hardmine.cli.main import run
 from hardmine.detections import Detections, OperatingPoint
 from hardmine.evaluation.alarms import AlarmScores
-from hardmine.evaluation.operating_promise import Hits, promise_recall, recall_figures
+from hardmine.evaluation.operating_promise import (
+    Hits,
+    promise_alarms,
+    promise_recall,
+    recall_figures,
+)
 from hardmine.recipes.checkpoint import read_operating_point, write_operating_point
-from hardmine.reports.threshold_page import ThresholdRow, statements
+from hardmine.reports.threshold_page import (
+    ThresholdRow,
+    percent,
+    promise_sentence,
+    statements,
+)
 from hardmine.types import ImageRecord, ImageState
 from loop_fakes import draw
 from shelf_world import make_world
@@ -347,6 +357,53 @@ def test_exports_carry_the_threshold(world: Path, name: str) -> None:
     assert again.model_id == exported.model_id
     after = again.predict("shelf/images/00.png", score_threshold=0.0)
     assert after.scores.tolist() == before.scores.tolist()
+
+
+def said_of_alarms(images: int, limit: float, confidence: float, **unit: Any) -> list[str]:
+    """Return what is said of empty images of which every hundredth has a hundred alarms."""
+    firing = np.repeat(np.arange(0, images, 100), 100)
+    alarms = AlarmScores(np.full(len(firing), 0.9, np.float32), firing, images)
+    promise = promise_alarms(alarms, limit, confidence=confidence, **unit)
+    hits = Hits(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    figures = recall_figures(hits, promise.score_threshold, confidence)
+    row = ThresholdRow("all classes", "all", promise, None, None, figures, alarms, hits)
+    return statements(row)
+
+
+@pytest.mark.parametrize(
+    ("limit", "confidence", "said"),
+    [
+        (0.125, 0.999, "at most 12.5 % of new empty images fire, with a confidence of 99.9 %."),
+        (0.0255, 0.975, "at most 2.55 % of new empty images fire, with a confidence of 97.5 %."),
+        (0.07, 0.95, "at most 7 % of new empty images fire, with a confidence of 95 %."),
+    ],
+)
+def test_what_is_promised_is_not_rounded(limit: float, confidence: float, said: str) -> None:
+    assert said_of_alarms(3000, limit, confidence)[0].endswith(said)
+    hits = Hits(np.full(9000, 0.9, np.float32), np.arange(9000), np.ones(9000, np.int64))
+    promise = promise_recall(hits, 0.9955, confidence=confidence)
+    assert "at least 99.55 % of new objects are found" in promise_sentence(promise)
+
+
+def test_a_mean_of_alarms_is_promised_with_its_largest_count() -> None:
+    # Every hundredth image has 100 alarms: one per image, and .05 of at most 5 in one image.
+    promised, seen, *_ = said_of_alarms(3000, 0.2, 0.95, unit="alarms", cap=5)
+    assert "at most 0.2 alarms each on average (of one image at most 5 count)" in promised
+    assert seen == "On these 3000 images 30 fire (1 %), with 3000 alarms."
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (1999 / 2000, "99.95 %"),
+        (1.0, "100 %"),
+        (0.987, "99 %"),
+        (0.12, "12 %"),
+        (1 / 300, "0.33 %"),
+    ],
+)
+def test_nearly_all_is_not_all(share: float, said: str) -> None:
+    assert percent(share) == said
 
 
 @pytest.mark.parametrize(

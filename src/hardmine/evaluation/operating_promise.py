@@ -200,6 +200,8 @@ class AlarmPromise:
     firing: int | None
     """How many of these images fire at the threshold."""
     alarms: int | None
+    cap: int | None = None
+    """With the unit "alarms", how many alarms of one image count."""
 
 
 def promise_alarms(
@@ -248,6 +250,7 @@ def promise_alarms(
         max(0, needed - images) if threshold is None else 0,
         firing,
         count,
+        None if unit == "images" else cap,
     )
 
 

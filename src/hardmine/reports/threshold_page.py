@@ -131,8 +131,8 @@ def percent(share: float) -> str:
     return f"{value:.{1 if 1 <= value <= 99.9 else 2}f} %"
 
 
-def asked(share: float) -> str:
-    """Return a share that was asked for in percent, not rounded: 97.5 % is another promise than 98 %."""
+def exact_percent(share: float) -> str:
+    """Return a share that was asked for in percent, never rounded: 99.9 % is no promise of 100 %."""
     return f"{100.0 * share:.10g} %"
 
 
@@ -162,7 +162,7 @@ def statements(row: ThresholdRow) -> list[str]:
 
 def promise_sentence(promise: AlarmPromise | RecallPromise) -> str:
     """Return what a threshold promises, as it is kept in the model."""
-    sure = f"with a confidence of {asked(promise.confidence)}"
+    sure = f"with a confidence of {exact_percent(promise.confidence)}"
     score = shown_score(promise)
     if isinstance(promise, RecallPromise):
         what = (
@@ -170,13 +170,15 @@ def promise_sentence(promise: AlarmPromise | RecallPromise) -> str:
             if promise.unit == "object"
             else "images that hold an object have one found"
         )
-        return f"At score {score}, at least {asked(promise.limit)} of new {what}, {sure}."
+        return f"At score {score}, at least {exact_percent(promise.limit)} of new {what}, {sure}."
     if promise.unit == "alarms":
         return (
-            f"At score {score} new empty images have at most {promise.limit:g} alarms each on average, "
-            f"{sure}."
+            f"At score {score} new empty images have at most {promise.limit:g} alarms each on average "
+            f"(of one image at most {promise.cap} count), {sure}."
         )
-    return f"At score {score} at most {asked(promise.limit)} of new empty images fire, {sure}."
+    return (
+        f"At score {score} at most {exact_percent(promise.limit)} of new empty images fire, {sure}."
+    )
 
 
 def shown_score(promise: AlarmPromise | RecallPromise) -> str:
@@ -198,7 +200,8 @@ def _of_alarms(row: ThresholdRow, promise: AlarmPromise) -> list[str]:
     said = [promise_sentence(promise), seen]
     sample = promise.sample_threshold
     if sample is not None and sample < promise.score_threshold:
-        wanted = asked(promise.limit) if promise.unit == "images" else f"{promise.limit:g}"
+        by_share = promise.unit == "images"
+        wanted = exact_percent(promise.limit) if by_share else f"{promise.limit:g}"
         said.append(
             f"The sample alone reaches {wanted} at score {sample:.3f}; the difference is what the "
             "promise costs, and more empty images make it smaller."
@@ -230,8 +233,8 @@ def _of_recall(promise: RecallPromise) -> list[str]:
         have = f"{promise.images} images with {promise.objects} objects"
         return [
             f"The promise cannot be given at any score: {have} are too few for "
-            f"{asked(promise.limit)}. At least {promise.further_images:,} further images with objects "
-            "are needed, and more if an object in them is missed."
+            f"{exact_percent(promise.limit)}. At least {promise.further_images:,} further images with "
+            "objects are needed, and more if an object in them is missed."
         ]
     highest = 0.0 if promise.highest is None else promise.highest
     way = "A better detector is needed, or a lower recall."
@@ -239,8 +242,8 @@ def _of_recall(promise: RecallPromise) -> list[str]:
         way = "More images with objects are needed, a better detector, or a lower recall."
     return [
         f"The promise cannot be given at any score: even when every detection counts, the detector "
-        f"finds {percent(highest)} of the {what}, and {asked(promise.limit)} is asked for with a "
-        f"confidence of {asked(promise.confidence)}. {way}"
+        f"finds {percent(highest)} of the {what}, and {exact_percent(promise.limit)} is asked for with "
+        f"a confidence of {exact_percent(promise.confidence)}. {way}"
     ]
 
 
@@ -251,13 +254,13 @@ def _recall_sentence(recall: RecallFigures, confidence: float) -> str:
     image_low, image_high = recall.image_limits
     return (
         f"There it finds {recall.found} of {recall.objects} objects: recall {recall.recall:.3f} "
-        f"({asked(confidence)} interval {low:.3f} to {high:.3f}), and an object in "
+        f"({exact_percent(confidence)} interval {low:.3f} to {high:.3f}), and an object in "
         f"{recall.images_found} of {recall.images} images ({image_low:.3f} to {image_high:.3f})."
     )
 
 
 def _interval(promise: AlarmPromise | RecallPromise) -> str:
-    return f"{asked(promise.confidence)} interval"
+    return f"{exact_percent(promise.confidence)} interval"
 
 
 def write_threshold_page(
@@ -289,10 +292,12 @@ def write_threshold_page(
 def _heading(promise: AlarmPromise | RecallPromise) -> str:
     if isinstance(promise, RecallPromise):
         what = "objects" if promise.unit == "object" else "images with an object"
-        return f"At least {asked(promise.limit)} of {what} found"
+        return f"At least {exact_percent(promise.limit)} of {what} found"
     if promise.unit == "alarms":
-        return f"At most {promise.limit:g} alarms per empty image"
-    return f"At most {asked(promise.limit)} of empty images fire"
+        return (
+            f"At most {promise.limit:g} alarms per empty image (at most {promise.cap} of one count)"
+        )
+    return f"At most {exact_percent(promise.limit)} of empty images fire"
 
 
 def _charts(rows: Sequence[ThresholdRow], name: str) -> list[str]:
