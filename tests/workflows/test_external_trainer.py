@@ -250,6 +250,11 @@ def test_what_an_earlier_attempt_left_is_not_taken(
         ),
         ({"train_command": "x {train_json}"}, r"\{weights_out\} is not in it"),
         ({"predict_command": "x {weights}"}, r"predict_command: \{predict_json\} is not in it"),
+        ({"train_command": "x 'y {weights_out}"}, "train_command: no closing quotation in"),
+        (
+            {"predict_command": "x {weights} {predict_json} \\"},
+            "predict_command: no escaped character in",
+        ),
         ({"detector": "model.onnx"}, r"detector: \{weights_out\} is not in it"),
         ({"weights_name": "a/b"}, "wanted a file name"),
     ],

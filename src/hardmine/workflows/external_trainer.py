@@ -122,6 +122,19 @@ def check_fields(template: str, name: str, known: Sequence[str], needed: Sequenc
         raise ConfigError(f"{name}: is empty")
 
 
+def check_command(template: str, name: str, known: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuse a command as :func:`check_fields` does, and one that cannot be split into words.
+
+    Raises:
+        ConfigError: what is wrong with it.
+    """
+    check_fields(template, name, known, needed)
+    try:
+        shlex.split(template)
+    except ValueError as error:  # no closing quotation, nothing behind the last backslash
+        raise ConfigError(f"{name}: {str(error).lower()} in {template!r}") from None
+
+
 @dataclass(frozen=True)
 class ExternalTrainer:
     """A command that trains, and how to load what it writes.
@@ -137,9 +150,9 @@ class ExternalTrainer:
     warning: str | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self.train, "train_command", _TRAIN_FIELDS, ["weights_out"])
+        check_command(self.train, "train_command", _TRAIN_FIELDS, ["weights_out"])
         if self.predict is not None:
-            check_fields(
+            check_command(
                 self.predict, "predict_command", _PREDICT_FIELDS, ["weights", "predict_json"]
             )
         check_fields(self.detector, "detector", ["weights_out", "classes"], ["weights_out"])
