@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -87,10 +89,35 @@ def test_a_fit_trains(cli: Cli, planks: Path, tmp_path: Path) -> None:
 
 
 def _first_level(fragment: Path) -> list[list[float]]:
-    import yaml
-
     values: list[list[float]] = yaml.safe_load(fragment.read_text())["model"]["priors"]["levels"][0]
     return values
+
+
+def test_the_command_of_a_fit_trains_on_the_canvas_of_the_fit(
+    cli: Cli, planks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = "--set model.height=96 --set model.width=128 --set augment.preset=none"
+    code, out, err = cli("priors fit", planks, f"--model small160 {settings} --force -q")
+    assert code == 0, err
+    (command,) = re.findall(r"recipe: priors.yaml  \((hardmine train .*)\)", out)
+    _, shown, _ = cli("recipe", command.removeprefix("hardmine train DATA --model "))
+    recipe = yaml.safe_load(shown)
+    assert (recipe["model"]["height"], recipe["model"]["width"]) == (96, 128)
+    assert recipe["model"]["priors"]["kind"] == "explicit"
+    assert recipe["augment"]["crop"] is False
+    # of a run, and of a file
+    code, _, err = cli(
+        f"train {planks} --model small160 {settings} --epochs 1 --draws 0 --weights none --validate 0 "
+        "--out run -q"
+    )
+    assert code == 0, err
+    _, out, _ = cli("priors fit", planks, "--model run --force -q")
+    assert "(hardmine recipe run --recipe priors.yaml > fitted.yaml && hardmine train DATA" in out
+    _, shown, _ = cli("recipe run --recipe priors.yaml")
+    assert yaml.safe_load(shown)["model"]["width"] == 128
+    _, out, _ = cli("priors fit", planks, "--recipe run/recipe.yaml --force -q")
+    assert "(copy its keys into run/recipe.yaml, then: hardmine train DATA --recipe run/" in out
 
 
 def test_no_fragment_without_a_gain(cli: Cli, planks: Path, tmp_path: Path) -> None:

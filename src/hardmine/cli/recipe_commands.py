@@ -5,6 +5,7 @@ The priors of a model are shown, measured on a dataset (what they cover of it), 
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -334,9 +335,20 @@ def fit(
         return
     show_fitted(console, found, f"{chosen.model.name}, fitted to {data}")
     if written:
-        console.result(
-            f"recipe: {out}  (hardmine train DATA --model {chosen.model.name} --recipe {out})"
-        )
+        console.result(f"recipe: {out}  ({_train_with(out, chosen.model.name, which)})")
+
+
+def _train_with(fitted: Path, name: str, which: RecipeOptions) -> str:
+    """Return what trains with fitted priors and the other choices that they were fitted with."""
+    if which.changes.recipe is not None:
+        part = shlex.quote(str(which.changes.recipe))
+        return f"copy its keys into {part}, then: hardmine train DATA --recipe {part}"
+    choices = [text for text in which.changes.set if not text.startswith("model.priors.")]
+    words = ["--recipe", str(fitted), *(word for text in choices for word in ("--set", text))]
+    if which.model is None or not Path(which.model).exists():
+        return shlex.join(["hardmine", "train", "DATA", "--model", name, *words])
+    whole = shlex.join(["hardmine", "recipe", which.model, *words])
+    return f"{whole} > fitted.yaml && hardmine train DATA --recipe fitted.yaml"
 
 
 def show_fitted(console: Console, found: FittedPriors, title: str) -> None:

@@ -226,6 +226,8 @@ def recipe_fragment(fitted: PriorLayout, model: str, source: str) -> str:
         f"# Priors fitted to {source}: {fitted.count} on {fitted.width} x {fitted.height} px.",
         f"# For: hardmine train DATA --model {model} --recipe THIS_FILE",
         "model:",
+        f"  height: {fitted.height}  # the priors are made for this canvas",
+        f"  width: {fitted.width}",
         "  priors:",
         "    kind: explicit",
         "    levels:  # (width, height) of each prior in a cell, px; finest level first",
