@@ -283,7 +283,58 @@ def test_what_no_model_reaches_is_said_with_the_way_out(caplog: pytest.LogCaptur
     # 320 px of canvas for 30 px at 24 px: 400 px, the nearest multiple of 32 is 416 (12.5 rounds to 12)
     assert "--to coco --tile 384" in warning
     needles = choose_for(shaped(SIDE, SIDE, (300, 8)))
-    assert "'hardmine priors fit DATA' finds priors that reach more" in needles.warnings[0]
+    (line,) = needles.warnings
+    assert "'hardmine priors fit DATA --model ssdlite320_mobilenet_v2' looks for priors" in line
+    upright = choose_for(shaped(1280, 320, (8, 300)))  # on a canvas of 640 x 160 px
+    (line,) = upright.warnings
+    assert (
+        f"--model {upright.model} --set model.height=160 --set model.width=640' looks for" in line
+    )
+
+
+def test_square_tiles_of_wide_images_fit_a_square_canvas() -> None:
+    # 40 px at 24 px of 320: 533 px, the nearest multiple of 32 is 544, whichever way the images lie
+    for size in ((4000, 500), (500, 4000)):
+        (line,) = choose_for(shaped(*size, (40, 40))).warnings
+        assert "--to coco --tile 544" in line
+    (line,) = choose_for(shaped(2000, 2000, (1, 1))).warnings
+    assert "--tile 32)" in line  # no tile has 0 px
+    (line,) = warnings_of(shaped(4000, 500, (40, 40)), named_recipe("ssdlite320_mobilenet_v2"))
+    assert "--to coco --tile 544" in line
+
+
+def test_of_many_images_some_are_measured_which_is_said() -> None:
+    lines = choose_for(dataset(150, images=2001)).lines
+    assert lines[1].startswith("1001 boxes in 1001 of 2001 images, 1.0 per image; on its 320 x 320")
+    assert choose_for(dataset(150, images=3)).lines[1].startswith("3 boxes, 1.0 per image;")
+
+
+@pytest.mark.parametrize(
+    ("model", "choices", "kept"),
+    [
+        (None, (), 100),
+        ("ssdlite320_mobilenet_v2", (), 100),
+        (None, ("decode.max_detections=120", "decode.candidates=110"), 110),
+        (None, ("decode.max_detections=150",), None),
+    ],
+)
+def test_more_objects_than_detections_are_warned_of(
+    model: str | None, choices: tuple[str, ...], kept: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    crowded = dataset(150, per_image=150, images=1)
+    data = crowded.with_records([*crowded.records, *dataset(150, images=3).records])
+    options = NetworkOptions(model=model, set=choices)
+    recipe, _ = fit_to_data(choose_recipe(options), options, None, data)
+    said = [r.getMessage() for r in caplog.records if "can never be found" in r.getMessage()]
+    if kept is None:
+        assert not said
+        assert recipe.decode.nms_iou == 0.55  # the boxes of the first image overlap
+        return
+    (line,) = said
+    assert line.startswith(f"up to 150 objects lie in one image, and the best {kept} detections")
+    # 150 - 100 = 50 of 153, 150 - 110 = 40
+    assert f"{round(100 * (150 - kept) / 153)}% of the objects can never be found" in line
+    assert "--set decode.max_detections=300 --set decode.candidates=1200 keeps more" in line
 
 
 def test_few_boxes_in_all_are_judged_all_the_same() -> None:

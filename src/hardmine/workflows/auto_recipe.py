@@ -56,6 +56,10 @@ CROWDED, OVERLAP = 0.05, 0.3
 """Data are crowded when so many of the boxes overlap another of their class by this IoU or more."""
 ENOUGH_NMS_IOU = 0.5
 """A pinned recipe that suppresses from this IoU on is not warned of."""
+COUNTS = ("decode.max_detections=", "decode.candidates=")
+"""Choices of the user that leave open how detections suppress each other."""
+MANY_BEYOND = 0.01
+"""Share of the objects beyond the number of detections that are kept from which on this is said."""
 KEEP_OVERLAPPING = "decode.nms_iou=0.55"
 """Detections of objects that overlap by .3 often overlap by .45, where suppression would remove one."""
 LEAST_REACH = 0.9
@@ -114,6 +118,9 @@ class RecipeFit:
     objects_per_image: float
     reach: float
     classes: tuple[ClassFit, ...]
+    images: int = 0
+    """Images that were measured, of ``all_images`` with objects."""
+    all_images: int = 0
 
     @property
     def smallest(self) -> ClassFit:
@@ -199,7 +206,7 @@ def fit_to_data(
     recipe, more = with_enough_epochs(lay_over(choice.recipe, options), options, train)
     for line in (lines := (*choice.lines, *more)):
         _log.log(NOTICE, "%s", line)
-    for line in choice.warnings:
+    for line in (*choice.warnings, *_of_many_objects(train, recipe)):
         _log.warning("%s", line)
     return recipe, lines
 
@@ -219,7 +226,7 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
         config = ssd_config(recipe)
     except ConfigError:
         return None
-    labelled = _measured(_with_boxes(data))
+    labelled = _measured(every := _with_boxes(data))
     boxes = boxes_on_canvas(data.with_records(labelled), recipe.resize)
     own = [np.zeros(0, np.float32), *(_sides(r.boxes[~r.ignore]) for r in labelled)]
     own_sides = np.concatenate(own)
@@ -249,6 +256,8 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
         len(boxes) / max(1, len(labelled)),
         float(reached.mean()),
         tuple(classes),
+        len(labelled),
+        len(every),
     )
 
 
@@ -265,7 +274,7 @@ def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
         DataError: no labelled box.
     """
     shape, overlapping = _median_shape(data), overlapping_share(data)
-    decoding = any(text.startswith("decode.") for text in given)
+    decoding = any(text.startswith("decode.") and not text.startswith(COUNTS) for text in given)
     kept = (KEEP_OVERLAPPING,) if overlapping >= CROWDED and not decoding else ()
     tried: list[tuple[RecipeFit, str, tuple[str, ...], Recipe]] = []
 
@@ -378,20 +387,39 @@ def _out_of_reach(fit: RecipeFit) -> str:
     """Return what to do about the class that the best model of the list reaches least."""
     worst = fit.missed[0]
     others = _and_more(len(fit.missed) - 1)
-    said = (
-        f"the priors of the best model of the list reach only {worst.reach:.0%} of the {worst.boxes} "
-        f"boxes of class {worst.name!r}{others}: boxes out of reach will hardly be learned"
+    return (
+        f"the priors of the best model of the list reach only {worst.reach:.0%} of the "
+        f"{counted(worst.boxes, 'box', 'boxes')} of class {worst.name!r}{others}: boxes out of reach "
+        f"will hardly be learned. {_way_to_reach(fit, worst)}"
     )
-    if worst.median_side < SMALLEST_SIDE and worst.side_in_images > worst.median_side:
-        tile = round(fit.width * worst.side_in_images / SMALLEST_SIDE / STRIDE) * STRIDE
+
+
+def _way_to_reach(fit: RecipeFit, item: ClassFit) -> str:
+    """Return how the priors of a model come to reach a class, in a sentence or two."""
+    if item.median_side < SMALLEST_SIDE and item.side_in_images > item.median_side:
+        # Tiles are squares, for which the canvas is one of the same area.
+        side = math.sqrt(fit.width * fit.height)
+        tile = max(1, round(side * item.side_in_images / SMALLEST_SIDE / STRIDE)) * STRIDE
         return (
-            f"{said}. Its boxes have a median side of {worst.median_side:.0f} px on the canvas and "
-            f"{worst.side_in_images:.0f} px in the images. Either cut the images into tiles ("
+            f"These boxes have a median side of {item.median_side:.0f} px on the canvas and "
+            f"{item.side_in_images:.0f} px in the images. Either cut the images into tiles ("
             f"'hardmine convert DATA TILES --to coco --tile {tile}', then 'mine' and 'predict' with "
             f"--tile {tile}), "
             "or take a larger canvas (--set model.height=H --set model.width=W)"
         )
-    return f"{said}. 'hardmine priors fit DATA' finds priors that reach more"
+    return f"'hardmine priors fit DATA {_model_words(fit)}' looks for priors that reach more"
+
+
+def _model_words(fit: RecipeFit) -> str:
+    """Return the options that name a model with its canvas."""
+    from hardmine.recipes.named_recipes import RECIPES
+
+    if fit.model not in RECIPES:
+        return "--recipe FILE"
+    usual = RECIPES[fit.model]().model
+    same = (usual.width, usual.height) == (fit.width, fit.height)
+    canvas = "" if same else f" --set model.height={fit.height} --set model.width={fit.width}"
+    return f"--model {fit.model}{canvas}"
 
 
 def with_enough_epochs(
@@ -442,9 +470,9 @@ def _lines(
         why += ", on a canvas of the images' shape"
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
-        f"{counted(fit.boxes, 'box', 'boxes')}, {fit.objects_per_image:.1f} per image; on its "
-        f"{fit.width} x {fit.height} px canvas the smallest class, {fit.smallest.name!r}, has a median "
-        f"side of {side:.0f} px",
+        f"{counted(fit.boxes, 'box', 'boxes')}{_of_images(fit)}, {fit.objects_per_image:.1f} per image; "
+        f"on its {fit.width} x {fit.height} px canvas the smallest class, {fit.smallest.name!r}, has a "
+        f"median side of {side:.0f} px",
         f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
         *_other_reasons(fit, model, settings, overlapping),
         *_larger_canvas(fit),
@@ -475,6 +503,10 @@ def _other_reasons(
     return tuple(lines)
 
 
+def _of_images(fit: RecipeFit) -> str:
+    return f" in {fit.images} of {fit.all_images} images" if fit.images < fit.all_images else ""
+
+
 def _in_images(item: ClassFit) -> str:
     return f"{item.name!r} has {item.side_in_images:.0f} px in the images"
 
@@ -499,7 +531,8 @@ def _larger_canvas(fit: RecipeFit) -> tuple[str, ...]:
 
 def warnings_of(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     """Return what is likely to go wrong with a recipe that the user pinned, with the way out."""
-    return (*_of_missed_boxes(data, recipe), *_of_suppression(data, recipe))
+    said = (*_of_missed_boxes(data, recipe), *_of_suppression(data, recipe))
+    return (*said, *_of_many_objects(data, recipe))
 
 
 def _of_missed_boxes(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
@@ -510,14 +543,14 @@ def _of_missed_boxes(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     others = _and_more(len(fit.missed) - 1)
     better = choose_for(data)
     reach = _reach_of(data, better, worst.name)
-    way = "'hardmine priors fit DATA' finds priors that reach more"
+    way = _way_to_reach(fit, worst)
     if reach > worst.reach:
         changes = f" with {', '.join(better.settings)}" if better.settings else ""
-        way = f"--model auto would take {better.model}{changes}, which reaches {reach:.0%}; {way}"
+        way = f"--model auto would take {better.model}{changes}, which reaches {reach:.0%}. {way}"
     return (
-        f"no prior of {fit.model} reaches {1 - worst.reach:.0%} of the {worst.boxes} boxes of class "
-        f"{worst.name!r}{others}, median side {worst.median_side:.0f} px on the canvas: these will "
-        f"hardly be learned. {way}",
+        f"no prior of {fit.model} reaches {1 - worst.reach:.0%} of the "
+        f"{counted(worst.boxes, 'box', 'boxes')} of class {worst.name!r}{others}, median side "
+        f"{worst.median_side:.0f} px on the canvas: these will hardly be learned. {way}",
     )
 
 
@@ -531,6 +564,23 @@ def _of_suppression(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     return (
         f"{_much_overlap(overlapping)}: of detections that overlap by more than {decode.nms_iou:g} only "
         f"the best is kept, and objects will be missed. --set {KEEP_OVERLAPPING} keeps more",
+    )
+
+
+def _of_many_objects(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
+    """Return what to say where images hold more objects than detections of an image are kept."""
+    limits = recipe.decode.limits
+    kept = min(limits.max_detections, limits.candidates)
+    counts = np.array([int((~r.ignore).sum()) for r in _measured(_with_boxes(data))], np.int64)
+    beyond = int((counts - kept).clip(0).sum())
+    if beyond < MANY_BEYOND * counts.sum() or not beyond:
+        return ()
+    most = int(counts.max())
+    return (
+        f"up to {most} objects lie in one image, and the best {kept} detections of an image are kept: "
+        f"{beyond / counts.sum():.0%} of the objects can never be found. "
+        f"--set decode.max_detections={2 * most} --set decode.candidates={8 * most} keeps more (AP, as "
+        "COCO defines it, counts 100 of each class all the same)",
     )
 
 
