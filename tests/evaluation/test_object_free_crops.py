@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,16 @@ def test_largest_rectangle_equals_the_slow_search(blocked: list[Rectangle], leas
     if got is not None:
         for left, top, right, bottom in blocked:
             assert got[0] >= right or got[2] <= left or got[1] >= bottom or got[3] <= top
+
+
+def test_many_objects_in_one_image_are_no_long_search() -> None:
+    generator = np.random.default_rng(0)
+    places = generator.integers(0, (1988, 1488), (400, 2)).tolist()
+    blocked = [(x, y, x + 12, y + 12) for x, y in places]
+    before = time.process_time()  # every pair of sides with every object between took 12 s
+    assert largest_empty_rectangle(2000, 1500, blocked, 450) is None
+    assert largest_empty_rectangle(4000, 1500, blocked, 450) == (1996, 0, 4000, 1500)
+    assert time.process_time() - before < 4
 
 
 @settings(deadline=None, max_examples=40)

@@ -7,7 +7,7 @@ fires less on foreign negatives and as much as before on these.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,18 +87,22 @@ def largest_empty_rectangle(
 
     Each side of a largest rectangle touches the image's border or a blocked rectangle, so it is
     enough to try every pair of such left and right sides, and the gaps between what lies between
-    them. Of equal ones the first, by left, right and top, is taken.
+    them. Gaps too low are dropped at once, so that few are left however many rectangles there are.
+    Of equal ones the first, by left, right and top, is taken.
     """
     best: Rectangle | None = None
     best_area = 0
-    lefts = sorted({0, *(right for _, _, right, _ in blocked)})
-    rights = sorted({width, *(left for left, _, _, _ in blocked)})
-    for left in lefts:
-        for right in rights:
-            if right - left < least or (right - left) * height <= best_area:
-                continue
-            between = [(r[1], r[3]) for r in blocked if r[0] < right and r[2] > left]
-            for top, bottom in _gaps(sorted(between), height):
+    for left in sorted({0, *(right for _, _, right, _ in blocked)}):
+        between = sorted(block for block in blocked if block[2] > left)
+        gaps, met = [(0, height)], 0
+        for right in sorted({*(block[0] for block in between), width}):
+            while met < len(between) and between[met][0] < right:
+                gaps = list(_cut_out(gaps, between[met], least))
+                met += 1
+            highest = max((bottom - top for top, bottom in gaps), default=0)
+            if highest * (width - left) <= best_area:
+                break  # what lies further to the right only takes away
+            for top, bottom in gaps if right - left >= least else ():
                 area = (right - left) * (bottom - top)
                 if bottom - top >= least and area > best_area:
                     best, best_area = (left, top, right, bottom), area
@@ -138,15 +142,18 @@ def _blocked(record: ImageRecord, margin: int) -> list[Rectangle]:
     return [(left, top, right, bottom) for left, top, right, bottom in clipped.tolist()]
 
 
-def _gaps(between: Sequence[tuple[int, int]], height: int) -> Iterator[tuple[int, int]]:
-    """Yield the free vertical stretches, given the blocked ones sorted by their top."""
-    free_from = 0
-    for top, bottom in between:
-        if top > free_from:
-            yield free_from, top
-        free_from = max(free_from, bottom)
-    if height > free_from:
-        yield free_from, height
+def _cut_out(
+    gaps: Iterable[tuple[int, int]], block: Rectangle, least: int
+) -> Iterator[tuple[int, int]]:
+    """Yield what a rectangle leaves of vertical stretches, without parts below ``least``."""
+    _, upper, _, lower = block
+    for top, bottom in gaps:
+        if lower <= top or bottom <= upper:
+            yield top, bottom
+            continue
+        for part in ((top, upper), (lower, bottom)):
+            if part[1] - part[0] >= max(1, least):
+                yield part
 
 
 def _cut(free: Rectangle, max_aspect: float, generator: np.random.Generator) -> Rectangle:
