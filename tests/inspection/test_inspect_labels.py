@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,3 +108,16 @@ def test_chosen_images_are_informative(blocks: Blocks) -> None:
     assert len({index for index, _ in choose_images(labels)}) == len(choose_images(labels))
     first = choose_images(read_labels(blocks("mixed", mixed_up)))[0]
     assert first[1] == "a box that does not fit its image"
+
+
+def test_only_objects_that_are_left_out_are_called_so(blocks: Blocks) -> None:
+    folder = blocks("remarks", right)
+    (folder / "b01.png").unlink()  # images[1] is missing, not annotations[1]
+    tree = json.loads((folder / "labels.json").read_text())
+    tree["annotations"][0]["iscrowd"] = "maybe"  # taken as no, and said
+    tree["annotations"][1]["image_id"] = 0
+    (folder / "labels.json").write_text(json.dumps(tree))
+    subject = open_image(read_labels(folder), 0)
+    assert subject.fate == ("used", "used")
+    assert len(subject.record.boxes) == 2
+    assert [str(problem.kind) for problem in subject.problems] == ["flag_unknown"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hardmine.boxes import cxcywh_to_xyxy
+from hardmine.inference.checkpoint_detector import TorchDetector
 from hardmine.inspection.image_with_labels import InspectedImage, open_image, read_labels
 from hardmine.inspection.inspect_image import InspectOptions, inspect_images
 from hardmine.inspection.inspect_stages import (
@@ -19,6 +20,7 @@ from hardmine.inspection.inspect_stages import (
     assigned,
     augmented,
     coded,
+    detected,
     load_trained,
     prepare,
     resized,
@@ -143,3 +145,22 @@ def test_selected_negatives_are_the_hardest(subject: InspectedImage, tiny_recipe
     assert [float(row[3]) for row in hardest.rows] == pytest.approx(top.values.tolist(), abs=1e-3)
     corners = cxcywh_to_xyxy(prepared.priors.cxcywh)[int(hardest.rows[0][0])].tolist()
     assert hardest.rows[0][2] == " ".join(f"{v:.0f}" for v in corners)
+
+
+def test_more_detections_than_are_drawn_are_counted(
+    subject: InspectedImage, tiny_recipe: Recipe
+) -> None:
+    decode = replace(tiny_recipe.decode, nms_iou=1.0, score_threshold=0.0)
+    recipe = replace(tiny_recipe, decode=decode)
+    assert isinstance(recipe.model, SSDConfig)
+    torch.manual_seed(1)
+    model = SSD(recipe.model, ("block",)).eval()
+    layout = layout_of_recipe(recipe)
+    trained = Trained(model, recipe, layout, "x")
+    detector = TorchDetector(model, recipe, "x", torch.device("cpu"))
+    prepared = prepare(subject, recipe, layout)
+    sure = len(detector.detect(prepared.batch.images)[0].at_least(0.3))
+    assert sure > 20
+    (figure,) = detected(subject, prepared, trained).figures
+    expected = f"{sure} detections with a score of 0.3 or more, the best 20 of which are drawn"
+    assert figure.caption == expected

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hardmine.data.formats.label_validation import RawSplit, object_table
+from hardmine.data.formats.label_validation import OBJECT_REFUSED, RawSplit, object_table
 from hardmine.data.images import open_picture, read_image
 from hardmine.data.load_dataset import build_splits, read_splits, split_to_look_at
 from hardmine.data.quality.label_coordinates import (
@@ -20,7 +20,6 @@ from hardmine.data.quality.label_coordinates import (
     written_numbers,
 )
 from hardmine.errors import DataError
-from hardmine.finding_kinds import FindingKind
 from hardmine.types import F64, I64, Dataset, ImageRecord, Mask, Problem
 
 _ORIENTATION = 0x0112
@@ -115,12 +114,14 @@ def open_image(labels: Labels, index: int) -> InspectedImage:
     """
     record, raw = labels.dataset.records[index], labels.raw.images[index]
     rows = np.flatnonzero(labels.owner == index)
+    # A file of many images counts its images, too: number 3 may be an image or an object.
     mine = [
         p
         for p in labels.dataset.problems
-        if p.file == raw.file and (p.index in labels.places[rows] or p.index < 0)
+        if p.file == raw.file
+        and (p.index < 0 or (p.index in labels.places[rows] and not p.kind.startswith("image_")))
     ]
-    faults = {p.index: p for p in mine if p.kind != FindingKind.BOX_CLIPPED}
+    faults = {p.index: p for p in mine if p.kind in OBJECT_REFUSED}
     fate = tuple(
         f"left out: {faults[place].kind}" if place in faults else "used"
         for place in labels.places[rows].tolist()

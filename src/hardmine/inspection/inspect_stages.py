@@ -563,6 +563,9 @@ def detected(subject: InspectedImage, prepared: Prepared, trained: Trained) -> S
     found = detector.detect(prepared.batch.images)[0]
     found = replace(found, boxes=prepared.placement.inverse(found.boxes))
     best = found.at_least(_SHOWN_SCORE)
+    sure = f"{counted(len(best), 'detection')} with a score of {_SHOWN_SCORE} or more"
+    if len(best) > _MOST_DETECTIONS:
+        sure += f", the best {_MOST_DETECTIONS} of which are drawn"
     best = Detections(
         best.boxes[:_MOST_DETECTIONS],
         best.scores[:_MOST_DETECTIONS],
@@ -581,7 +584,7 @@ def detected(subject: InspectedImage, prepared: Prepared, trained: Trained) -> S
     )
     figure = Figure(
         draw_boxes(subject.picture, best, names),
-        f"{counted(len(best), 'detection')} with a score of {_SHOWN_SCORE} or more",
+        sure,
     )
     table = Table(("class", "score", "xyxy, px of the image", "best IoU with a box"), rows)
     note = (

@@ -39,6 +39,8 @@ _KINDS: tuple[FindingKind | None, ...] = (
     FindingKind.CLASS_UNKNOWN,
     FindingKind.BOX_REPEATED,
 )
+OBJECT_REFUSED = frozenset(kind for kind in _KINDS if kind is not None)
+"""Kinds of problems for which an object that was read is left out."""
 
 
 class LabelError(DataError):
