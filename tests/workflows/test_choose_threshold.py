@@ -30,7 +30,7 @@ from hardmine.reports.threshold_page import (
     promise_sentence,
     statements,
 )
-from hardmine.types import ImageRecord, ImageState
+from hardmine.types import Dataset, ImageRecord, ImageState
 from loop_fakes import draw
 from shelf_world import make_world
 
@@ -269,6 +269,42 @@ def test_near_copies_count_once(world: Path) -> None:
     assert any(
         note.startswith("5 of 11 images without objects are near-copies") for note in result.notes
     )
+
+
+class SeesRed(Brightness):
+    """A detector that finds a red square where one is drawn."""
+
+    model_id = "sees red"
+
+    def detect_images(self, paths: Sequence[Path], progress: object = None) -> list[Detections]:
+        square = Detections(
+            np.array([[10, 10, 12, 12]], np.float32),
+            np.array([0.9], np.float32),
+            np.ones(1, np.int64),
+        )
+        return [square if "object" in path.name else Detections.none() for path in paths]
+
+
+def test_of_near_copies_one_with_an_object_counts(tmp_path: Path) -> None:
+    """A camera that does not move: the empty picture comes first, then one with a small object."""
+    records = []
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        scene = Image.fromarray(noise).resize((64, 64))
+        scene.save(tmp_path / f"{number}-empty.png")
+        empty = ImageRecord.empty(
+            tmp_path / f"{number}-empty.png", 64, 64, ImageState.VERIFIED_EMPTY
+        )
+        scene.paste("red", (10, 10, 12, 12))
+        scene.save(tmp_path / f"{number}-object.png")
+        box, one = np.array([[10, 10, 12, 12]], np.float32), np.ones(1, np.int64)
+        state = ImageState.LABELLED
+        path = tmp_path / f"{number}-object.png"
+        records += [empty, ImageRecord(path, 64, 64, box, one, np.zeros(1, np.bool_), state)]
+    data = Dataset(("bottle", "can"), tuple(records), tmp_path)
+    result = hardmine.threshold(SeesRed(), data, min_recall=0.3, out=tmp_path / "t")
+    assert (result.tables[0][0].recall.found, result.tables[0][0].recall.objects) == (6, 6)
+    assert "6 of 12 labelled images are near-copies of others" in result.notes[0]
 
 
 def test_faults_of_labels_are_no_images_that_cannot_be_read(world: Path) -> None:

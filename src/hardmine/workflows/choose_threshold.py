@@ -266,10 +266,21 @@ def _independent(
 
 
 def _one_of_each(records: Sequence[ImageRecord], group_of: Mapping[str, int]) -> list[ImageRecord]:
-    first: dict[int, ImageRecord] = {}
+    """Return an image of each kind: the first that holds an object, else the first.
+
+    A camera that does not move gives near-copies with and without an object; recall is measured on
+    those with one.
+    """
+    chosen: dict[int, ImageRecord] = {}
     for record in records:
-        first.setdefault(group_of[str(record.path)], record)
-    return list(first.values())
+        first = chosen.setdefault(group_of[str(record.path)], record)
+        if not _holds_object(first) and _holds_object(record):
+            chosen[group_of[str(record.path)]] = record
+    return list(chosen.values())
+
+
+def _holds_object(record: ImageRecord) -> bool:
+    return not bool(record.ignore.all())
 
 
 @dataclass(frozen=True)
