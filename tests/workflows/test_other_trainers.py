@@ -27,6 +27,7 @@ from hardmine.workflows.loss_training import Example, draw_batches
 from hardmine.workflows.train_options import TrainerCommands
 
 NAMES = ("cat", "dog")
+FASTER = "fasterrcnn_mobilenet_v3_large_320_fpn"
 
 
 @pytest.fixture
@@ -239,6 +240,30 @@ def test_a_network_of_torchvision_trains_and_is_loaded(data: Path, tmp_path: Pat
     key = "roi_heads.box_predictor.cls_score.weight"
     change, apart = (more[key] - state[key]).abs().max(), state[key].abs().max()
     assert 0 < change < apart / 10
+
+
+@pytest.mark.parametrize("kind", ["libreyolo:x.pt", "rfdetr:nano", "torchvision:" + FASTER])
+def test_no_image_that_the_trainer_has_a_form_for_is_said(
+    data: Path,
+    tmp_path: Path,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put(monkeypatch, "libreyolo")
+    put(monkeypatch, "rfdetr")
+    tree = json.loads(data.read_text())
+    box = {"category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 1}
+    tree["annotations"] += [
+        {"id": 100 + number, "image_id": image["id"], **box}
+        for number, image in enumerate(tree["images"])
+    ]
+    data.write_text(json.dumps(tree))
+    files = [f"--{name}-json={data}" for name in ("train", "val")]
+    words = [*files, f"--weights-out={tmp_path / 'o.pth'}", "--steps=2", "--device=cpu"]
+    assert main([*kind.split(":"), *words]) == 1
+    said = capsys.readouterr().err
+    assert "no image to train on (those with a box that is to be ignored are left out" in said
 
 
 def test_every_epoch_draws_each_image_once() -> None:

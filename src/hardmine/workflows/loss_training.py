@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hardmine.data.images import read_picture
 from hardmine.device import count_workers
-from hardmine.errors import CheckpointError, ConfigError, DataError, HardmineError
+from hardmine.errors import CheckpointError, ConfigError, HardmineError
 from hardmine.files import write_atomic
 from hardmine.inference.image_loading import count_cores, run_ordered
 from hardmine.types import F32, I64, U8
@@ -74,8 +74,7 @@ def train_by_loss(
         DataError: there is no image, or one cannot be read.
         HardmineError: the loss is no number.
     """
-    if not data.images:
-        raise DataError(f"{task.train_json}: no image to train on")
+    data.require(task.train_json)
     steps = task.count_steps(len(data.images))
     weights = [value for value in network.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=_WEIGHT_DECAY)

@@ -103,6 +103,18 @@ class LabelledImages:
             images.append(LabelledImage(place, entry["width"], entry["height"], boxes, labels))
         return LabelledImages(tuple(entry["name"] for entry in tree["categories"]), tuple(images))
 
+    def require(self, file: Path) -> None:
+        """Refuse to train on nothing.
+
+        Raises:
+            DataError: there is no image.
+        """
+        if not self.images:
+            raise DataError(
+                f"{file}: no image to train on (those with a box that is to be ignored are left out, "
+                "since this trainer has no form for it)"
+            )
+
 
 def write_yolo(train: Path, val: Path, folder: Path) -> int:
     """Write two COCO files as YOLO data, images as links, and return how many images train.
@@ -111,7 +123,7 @@ def write_yolo(train: Path, val: Path, folder: Path) -> int:
     empty label file: YOLOs learn from it as background.
 
     Raises:
-        DataError: the files cannot be read.
+        DataError: the files cannot be read, or there is no image to train on.
     """
     import yaml
 
@@ -119,6 +131,8 @@ def write_yolo(train: Path, val: Path, folder: Path) -> int:
     names: tuple[str, ...] = ()
     for part, path in (("train", train), ("val", val)):
         data = LabelledImages.read(path)
+        if part == "train":
+            data.require(path)
         names = data.names
         for number, image in enumerate(data.images):
             place = folder / "images" / part / _plain_name(number, image.path)
@@ -149,11 +163,14 @@ def write_rfdetr(train: Path, val: Path, folder: Path) -> int:
     objects has an entry and no annotations. It takes the categories that have a ``supercategory``.
 
     Raises:
-        DataError: the files cannot be read.
+        DataError: the files cannot be read, or there is no image to train on.
     """
     counts: dict[str, int] = {}
     for part, path in (("train", train), ("valid", val)):
         data = LabelledImages.read(path)
+        if part == "train":
+            data.require(path)
+        (folder / part).mkdir(parents=True, exist_ok=True)
         images: list[dict[str, Any]] = []
         rows: list[dict[str, Any]] = []
         for number, image in enumerate(data.images):
