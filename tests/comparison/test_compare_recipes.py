@@ -303,8 +303,9 @@ def test_negatives_that_are_trained_on_anyway_stay_training_images(
         out=tmp_path / "out",
     )
     assert (found.sets["train_images"], found.sets["train_negatives"]) == (5, 1)
+    eight = str(squares.records[8].path)
     assert found.sets["left_out"][0] == (
-        "1 image of train_negatives is among the training images of every recipe"
+        f"{eight} repeats {eight} (train_negatives/train); it was left out"
     )
 
 

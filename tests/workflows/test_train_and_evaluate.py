@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,28 @@ def test_train_negatives_are_trained_on_and_negatives_never(
     # Every object is found; the five images without objects have no part in it.
     assert metrics_of(out)["measurement"]["training"] == {"images": 14, "AP50": 1.0}
     assert metrics_of(out)["measurement"]["negatives"]["held_out"]["alarms"] == 0
+
+
+@pytest.mark.usefixtures("no_page")
+def test_labelled_images_are_not_trained_on_as_empty_too(
+    data: Dataset, held: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder of all images was given as that of the negatives; copies of files count as well."""
+    more = pool_of(tmp_path / "more", 1, 2, 7000)
+    known = [record for record in data.records if len(record.boxes)]
+    for record in known:
+        shutil.copy(record.path, more / f"copy-{record.path.name}")
+    out, world = tmp_path / "run", World()
+    world.call(train, data, negatives=held, train_negatives=more, out=out, **SMALL)
+    assert world.trainings[0]["images"] == 14 + 2
+    leaks = metrics_of(out)["leaks"]
+    assert len(leaks) == len(known)
+    assert {line.partition("(")[2].partition(")")[0] for line in leaks} == {
+        "train_negatives/train",
+        "train_negatives/val",
+    }
+    all_of_them, copied = len(known) + 2, len(known)
+    assert f"{copied} of the {all_of_them} images of train_negatives are in the" in caplog.text
 
 
 @pytest.mark.usefixtures("no_page")

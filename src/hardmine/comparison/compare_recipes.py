@@ -41,7 +41,6 @@ from hardmine.errors import ConfigError, DataError, HardmineError
 from hardmine.files import write_json
 from hardmine.loop.control_arms import MINED
 from hardmine.option_fields import build, info_of, option_fields, option_names, takes_options
-from hardmine.plurals import counted
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import DataLike
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint, silent
@@ -249,15 +248,10 @@ def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notif
     classes, files = parts.train.categories, root / "negatives"
     empty = load_negatives(data.negatives, classes, "negatives", files)
     more = load_negatives(data.train_negatives, classes, "train_negatives", files)
-    own = {record.path for record in parts.train.records}
-    repeated = sum(record.path in own for record in more.records)
-    more = more.subset(lambda record: record.path not in own)
-    # Together, so that what is measured on repeats none of them, for any variant.
-    both = parts.train.with_records([*parts.train.records, *more.records])
-    good = separate_sets({"train": both, "val": parts.val, "held_out": empty}, steps)
-    extra = {record.path for record in more.records}
-    train = good.train.subset(lambda record: record.path not in extra)
-    mined = good.train.subset(lambda record: record.path in extra)
+    good = separate_sets(
+        {"train": parts.train, "train_negatives": more, "val": parts.val, "held_out": empty}, steps
+    )
+    train, mined = good.train, good.train_negatives
     pool = None if data.pool is None else str(data.pool)
     names = {
         "train_images": len(train),
@@ -266,7 +260,7 @@ def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notif
         "negative_images": len(good.held_out),
         "pool": pool,
         "categories": list(parts.train.categories),
-        "left_out": [*_trained_on_anyway(repeated), *good.leak_lines()],
+        "left_out": list(good.leak_lines()),
     }
     measured = (train, good.val, good.held_out)
     return Sets(
@@ -279,13 +273,6 @@ def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notif
         mined if len(mined) else None,
         steps.identity(mined),
     )
-
-
-def _trained_on_anyway(count: int) -> list[str]:
-    if not count:
-        return []
-    said = counted(count, "image of train_negatives is", "images of train_negatives are")
-    return [f"{said} among the training images of every recipe"]
 
 
 def _run_all(cells: Sequence[_Cell], jobs: int, notify: Notify) -> Iterator[CellResult]:

@@ -332,9 +332,14 @@ def _in_both(leaks: Sequence[Leak], images: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class SeparateSets:
-    """Readable images; negatives that repeat a training or validation image are left out."""
+    """Readable images; negatives that repeat a training or validation image are left out.
+
+    ``train_negatives`` are images without objects to train on; of these, only the same pictures are left
+    out: a camera that does not move shows one place with an object and without.
+    """
 
     train: Dataset
+    train_negatives: Dataset
     val: Dataset
     held_out: Dataset
     problems: tuple[Problem, ...]
@@ -349,7 +354,10 @@ class SeparateSets:
 def separate_sets(
     parts: Mapping[str, Dataset], steps: Steps, train_val_leaks: tuple[tuple[str, str], ...] = ()
 ) -> SeparateSets:
-    """Read every image of ``train``, ``val`` and ``held_out`` once and leave out unreadable ones.
+    """Read every image once and leave out unreadable ones and negatives that repeat others.
+
+    Args:
+        parts: ``train``, ``val``, ``held_out`` and, where there are any, ``train_negatives``.
 
     Raises:
         DataError: none of the images to train on or to validate on can be read.
@@ -357,11 +365,49 @@ def separate_sets(
     good, group_of, problems = read_all(parts, steps)
     for name, purpose in (("train", "train on"), ("val", "validate on")):
         require_left(good[name], parts[name], purpose, "can be read")
-    records, leaks = set_apart(good, "held_out", ("train", "val"), group_of)
-    held_out = good["held_out"].with_records(records)
+    more, repeated = _new_pictures(good, "train_negatives", ("train", "val"), steps)
+    good["train_negatives"] = more
+    others = ("train", "train_negatives", "val")
+    records, leaks = set_apart(good, "held_out", others, group_of)
     return SeparateSets(
-        good["train"], good["val"], held_out, problems, tuple(leaks), train_val_leaks
+        good["train"],
+        more,
+        good["val"],
+        good["held_out"].with_records(records),
+        problems,
+        (*repeated, *leaks),
+        train_val_leaks,
     )
+
+
+def _new_pictures(
+    good: Mapping[str, Dataset], name: str, others: Sequence[str], steps: Steps
+) -> tuple[Dataset, list[Leak]]:
+    """Return the images of ``name`` whose files are not in the other sets, byte for byte."""
+    if name not in good:
+        return good[others[0]].with_records([]), []
+    owners = {
+        steps.contents[str(record.path)]: (str(record.path), other)
+        for other in reversed(others)
+        for record in good[other].records
+    }
+    kept, leaks = [], []
+    for record in good[name].records:
+        owner = owners.get(steps.contents[str(record.path)])
+        if owner is None:
+            kept.append(record)
+        else:
+            leaks.append(Leak(str(record.path), owner[0], f"{name}/{owner[1]}"))
+    if leaks:
+        _log.warning(
+            "%d of the %s of %s %s in the labelled data too, and left out here (the first: %s)",
+            len(leaks),
+            counted(len(good[name]), "image"),
+            name,
+            "is" if len(leaks) == 1 else "are",
+            leaks[0].image,
+        )
+    return good[name].with_records(kept), leaks
 
 
 def require_left(left: Dataset, before: Dataset, purpose: str, wanted: str) -> None:

@@ -110,7 +110,8 @@ def train(
             groups whole; .3 unless the data has a validation part.
         negatives: images without objects to count alarms on; never trained on. One that repeats a
             training or validation image is left out and reported.
-        train_negatives: images without objects to train on.
+        train_negatives: images without objects to train on. Those that are in ``data`` too, byte for
+            byte, are left out and reported.
         out: gets ``last.safetensors``, ``best.safetensors``, ``log.csv``, ``validation.csv``,
             ``train.json``, ``recipe.yaml``, ``metrics.json``, detections and ``report.html``.
         resume: go on in a directory that holds a run, with the data and the options that it began
@@ -192,15 +193,17 @@ def _training_sets(inputs: Mapping[str, Any], steps: Steps, options: TrainOption
     more = load_negatives(
         inputs["train_negatives"], names, "train_negatives", steps.root / "negatives"
     )
-    train = both.train.with_records([*both.train.records, *more.records])
     parts = {
-        "train": replace(train, problems=(*train.problems, *more.problems)),
+        "train": both.train,
+        "train_negatives": more,
         "val": both.val,
         "held_out": load_negatives(
             inputs["negatives"], names, "negatives", steps.root / "negatives"
         ),
     }
-    return separate_sets(parts, steps, both.leaks)
+    sets = separate_sets(parts, steps, both.leaks)
+    together = [*sets.train.records, *sets.train_negatives.records]
+    return replace(sets, train=sets.train.with_records(together))
 
 
 @takes_options(EvaluateOptions)
