@@ -9,6 +9,7 @@ from torchvision.ops import batched_nms
 
 from hardmine.boxes import clip_boxes
 from hardmine.errors import ConfigError
+from hardmine.models import postprocess
 from hardmine.models.postprocess import DecodeConfig, decode_detections, foreground_scores
 from hardmine.models.priors import decode_boxes
 from hardmine.tensors import Priors, RawOutput, ScoreForm
@@ -79,6 +80,14 @@ def test_equal_to_a_loop_over_classes() -> None:
         got = list(zip(ours[image].scores, ours[image].labels, ours[image].prior, strict=True))
         assert [g[1:] for g in got] == [w[1:] for w in wanted]
         assert np.allclose([g[0] for g in got], [w[0] for w in wanted])
+
+
+def test_boxes_of_different_groups_never_meet_below_zero_either() -> None:
+    boxes = torch.tensor([[-50.0, -50, 50, 50]] * 3)
+    kept = postprocess.batched_nms(
+        boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 0]), 0.5
+    )
+    assert kept.tolist() == [0, 1]  # one of each group
 
 
 def test_scores_are_float32_and_do_not_tie() -> None:
