@@ -273,9 +273,13 @@ def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
     Raises:
         DataError: no labelled box.
     """
+    from hardmine.recipes.named_recipes import named_recipe
+
     shape, overlapping = _median_shape(data), overlapping_share(data)
     decoding = any(text.startswith("decode.") and not text.startswith(COUNTS) for text in given)
     kept = (KEEP_OVERLAPPING,) if overlapping >= CROWDED and not decoding else ()
+    if not any(text.startswith(COUNTS) for text in given):
+        kept += _room_for_objects(data, named_recipe(CANDIDATES[0][0]))
     tried: list[tuple[RecipeFit, str, tuple[str, ...], Recipe]] = []
 
     def fits(model: str, settings: tuple[str, ...]) -> bool:
@@ -500,6 +504,12 @@ def _other_reasons(
             f"{_much_overlap(overlapping)}: only detections that overlap by more than {kept} are taken "
             "for one object"
         )
+    for text in settings:
+        if text.startswith(COUNTS[0]):
+            count = text.removeprefix(COUNTS[0])
+            lines.append(
+                f"images hold many objects: the best {count} detections of an image are kept"
+            )
     return tuple(lines)
 
 
@@ -569,19 +579,36 @@ def _of_suppression(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
 
 def _of_many_objects(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     """Return what to say where images hold more objects than detections of an image are kept."""
+    settings = _room_for_objects(data, recipe)
+    if not settings:
+        return ()
+    kept, most, beyond = _objects_and_room(data, recipe)
+    more = " ".join(f"--set {text}" for text in settings)
+    return (
+        f"up to {most} objects lie in one image, and the best {kept} detections of an image are kept: "
+        f"{beyond:.0%} of the objects can never be found. {more} keeps more (AP, as COCO defines it, "
+        "counts 100 of each class all the same)",
+    )
+
+
+def _room_for_objects(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
+    """Return the settings that keep enough detections of an image, where the recipe's are too few."""
+    _, most, beyond = _objects_and_room(data, recipe)
+    if not beyond or beyond < MANY_BEYOND:
+        return ()
+    return f"{COUNTS[0]}{2 * most}", f"{COUNTS[1]}{8 * most}"
+
+
+def _objects_and_room(data: Dataset, recipe: Recipe) -> tuple[int, int, float]:
+    """Return how many detections of an image are kept, the most objects of one, and the share of all
+    objects that lie beyond.
+    """
     limits = recipe.decode.limits
     kept = min(limits.max_detections, limits.candidates)
     counts = np.array([int((~r.ignore).sum()) for r in _measured(_with_boxes(data))], np.int64)
-    beyond = int((counts - kept).clip(0).sum())
-    if beyond < MANY_BEYOND * counts.sum() or not beyond:
-        return ()
-    most = int(counts.max())
-    return (
-        f"up to {most} objects lie in one image, and the best {kept} detections of an image are kept: "
-        f"{beyond / counts.sum():.0%} of the objects can never be found. "
-        f"--set decode.max_detections={2 * most} --set decode.candidates={8 * most} keeps more (AP, as "
-        "COCO defines it, counts 100 of each class all the same)",
-    )
+    if not counts.any():
+        return kept, 0, 0.0
+    return kept, int(counts.max()), float((counts - kept).clip(0).sum() / counts.sum())
 
 
 def _reach_of(data: Dataset, choice: AutoChoice, name: str) -> float:
