@@ -277,7 +277,7 @@ def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
 
     shape, overlapping = _median_shape(data), overlapping_share(data)
     decoding = any(text.startswith("decode.") and not text.startswith(COUNTS) for text in given)
-    kept = (KEEP_OVERLAPPING,) if overlapping >= CROWDED and not decoding else ()
+    kept: tuple[str, ...] = (KEEP_OVERLAPPING,) if overlapping >= CROWDED and not decoding else ()
     if not any(text.startswith(COUNTS) for text in given):
         kept += _room_for_objects(data, named_recipe(CANDIDATES[0][0]))
     tried: list[tuple[RecipeFit, str, tuple[str, ...], Recipe]] = []

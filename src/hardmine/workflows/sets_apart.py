@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,10 +250,14 @@ def set_apart(
     good: Mapping[str, Dataset],
     name: str,
     others: Sequence[str],
-    group_of: Mapping[str, int],
+    group_of: Mapping[str, Hashable],
 ) -> tuple[list[ImageRecord], list[Leak]]:
-    """Return the records of ``name`` that repeat none of the other sets', and the leaks."""
-    owners: dict[int, tuple[str, str]] = {}
+    """Return the records of ``name`` that repeat none of the other sets', and the leaks.
+
+    Args:
+        group_of: by path, what images that repeat each other have in common.
+    """
+    owners: dict[Hashable, tuple[str, str]] = {}
     for other in others:
         for record in good[other].records:
             owners.setdefault(group_of[str(record.path)], (str(record.path), other))
@@ -365,7 +369,7 @@ def separate_sets(
     good, group_of, problems = read_all(parts, steps)
     for name, purpose in (("train", "train on"), ("val", "validate on")):
         require_left(good[name], parts[name], purpose, "can be read")
-    more, repeated = _new_pictures(good, "train_negatives", ("train", "val"), steps)
+    more, repeated = _new_pictures(good, steps)
     good["train_negatives"] = more
     others = ("train", "train_negatives", "val")
     records, leaks = set_apart(good, "held_out", others, group_of)
@@ -380,24 +384,12 @@ def separate_sets(
     )
 
 
-def _new_pictures(
-    good: Mapping[str, Dataset], name: str, others: Sequence[str], steps: Steps
-) -> tuple[Dataset, list[Leak]]:
-    """Return the images of ``name`` whose files are not in the other sets, byte for byte."""
+def _new_pictures(good: Mapping[str, Dataset], steps: Steps) -> tuple[Dataset, list[Leak]]:
+    """Return the negatives to train on whose files are not in the labelled sets, byte for byte."""
+    name = "train_negatives"
     if name not in good:
-        return good[others[0]].with_records([]), []
-    owners = {
-        steps.contents[str(record.path)]: (str(record.path), other)
-        for other in reversed(others)
-        for record in good[other].records
-    }
-    kept, leaks = [], []
-    for record in good[name].records:
-        owner = owners.get(steps.contents[str(record.path)])
-        if owner is None:
-            kept.append(record)
-        else:
-            leaks.append(Leak(str(record.path), owner[0], f"{name}/{owner[1]}"))
+        return good["train"].with_records([]), []
+    kept, leaks = set_apart(good, name, ("train", "val"), steps.contents)
     if leaks:
         _log.warning(
             "%d of the %s of %s %s in the labelled data too, and left out here (the first: %s)",
