@@ -217,7 +217,9 @@ def test_similar_pictures_are_decided_together_unless_switched_off(
         page.wait_for_selector("#similar:not([hidden])")
         assert "2 similar pictures" in page.inner_text("#similar-text")
         page.wait_for_selector("#similar-pictures .marker")
-        page.wait_for_function("document.querySelectorAll('#similar-pictures img').length === 2")
+        page.wait_for_function(
+            "() => document.querySelectorAll('#similar-pictures img').length === 2"
+        )
         press(page, "e", 3)
         says(page, "Empty: 3 pictures.")
         assert set(verdicts(run)) == {"pic-000.jpg", "like-0-0.jpg", "like-0-1.jpg"}
