@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -381,14 +382,19 @@ def test_a_batch_of_one_trains_with_the_statistics_that_are_there(
 def test_a_loss_that_is_not_finite_names_the_step_and_its_images(
     squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    """The step after the last one that log.csv has."""
+    """The step after the last one that log.csv has, and paths that a user can open."""
     wild = replace(tiny_recipe, optim=OptimConfig(lr=1e30, warmup_steps=0, clip_norm=1e30))
     with pytest.raises(
-        DataError, match=r"loss (nan|inf) at step \d+, images \[.*\]; lower optim\.lr"
+        DataError, match=r"loss (nan|inf) at step \d+, with the images .* lower optim\.lr"
     ) as error:
         fit(squares, wild, tmp_path, steps=8, save_every=1)
     known = (tmp_path / "log.csv").read_text().splitlines()[-1].split(",")[0]
     assert f"at step {int(known) + 1}," in str(error.value)
+    named = re.search(r"with the images (.*?)(?: and (\d+) more)?; lower", str(error.value))
+    assert named is not None
+    paths = named[1].split(", ")
+    assert all(Path(path).is_file() for path in paths)
+    assert len(paths) + int(named[2] or 0) == wild.batch.size
 
 
 @pytest.mark.slow

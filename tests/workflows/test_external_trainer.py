@@ -257,6 +257,7 @@ def test_what_an_earlier_attempt_left_is_not_taken(
         ),
         ({"detector": "model.onnx"}, r"detector: \{weights_out\} is not in it"),
         ({"weights_name": "a/b"}, "wanted a file name"),
+        ({"weights_name": ".."}, "wanted a file name"),
     ],
 )
 def test_templates_are_checked_before_anything_runs(

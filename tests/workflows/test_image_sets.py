@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hardmine.data.formats.image_files import load_images
-from hardmine.errors import DataError
+from hardmine.errors import ConfigError, DataError
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.image_sets import load_train_val
 from hardmine.workflows.sets_apart import LoopSets, divide_sets
@@ -191,3 +191,9 @@ def test_a_class_of_one_side_is_named(
     warned = [r.getMessage() for r in caplog.records if "class" in r.getMessage()]
     assert len(warned) == len(said)
     assert all(text in line for text, line in zip(said, warned, strict=True))
+
+
+@pytest.mark.parametrize("given", [["a", "b"], ("a",), 3])
+def test_data_that_is_no_single_dataset_is_a_clear_error(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data: got (list|tuple|int) .*wanted one dataset, or the"):
+        load_train_val(given, None, Steps(tmp_path), seed=0)

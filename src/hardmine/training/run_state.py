@@ -123,7 +123,10 @@ class Run:
             self.model, recipe, bf16=self.bf16, seed=seed, telemetry=self.telemetry
         )
         every = 1 if self.device.type == "cpu" else _READ_EVERY
-        self.journal = Journal(every, self.accelerator.log, self._joint_figures)
+        paths = [record.path for record in dataset.records]
+        self.journal = Journal(
+            every, self.accelerator.log, self._joint_figures, lambda place: str(paths[place])
+        )
         self.identity, self._former_identity = (
             _digest([dataset.fingerprint, form, seed, total, start.digest])
             for form in (recipe_identity(recipe), _former_form(recipe))

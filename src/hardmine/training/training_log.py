@@ -56,6 +56,8 @@ class Journal:
     """Called with (figures, step), for trackers."""
     joint: Callable[[Tensor], Tensor] = lambda figures: figures
     """Turns the figures of this process, f32[5], into those of all processes."""
+    name_of: Callable[[int], str] = str
+    """Turns the place of an image in the data into what a message calls it."""
     rows: list[list[Any]] = field(default_factory=list)
     _pending: list[_Step] = field(default_factory=list)
     _copied: _Copy | None = None
@@ -93,7 +95,7 @@ class Journal:
         """Turn what is pending into rows.
 
         Raises:
-            DataError: a loss that is not finite; the message names the step and its images.
+            DataError: a loss that is not finite; the message names the step and the first of its images.
         """
         self._finish_copy()
         if self._pending:
@@ -122,13 +124,18 @@ class Journal:
             total, classification, localisation, positives, negatives = figures
             if not math.isfinite(total):
                 raise DataError(
-                    f"training: loss {total} at step {step}, images {image_ids.tolist()}; "
-                    "lower optim.lr"
+                    f"training: loss {total} at step {step}, {self._named(image_ids)}; lower optim.lr"
                 )
             values = [round(value, 6) for value in (total, classification, localisation)]
             row = [step, *values, int(positives), int(negatives), lr]
             self.rows.append(row)
             self.tell(dict(zip(FIELDS[1:], row[1:], strict=True)), step)
+
+    def _named(self, image_ids: Tensor) -> str:
+        names = [self.name_of(place) for place in image_ids.tolist()]
+        more = len(names) - _IMAGES_NAMED
+        end = f" and {more} more" if more > 0 else ""
+        return f"with the images {', '.join(names[:_IMAGES_NAMED])}{end}"
 
     def text(self) -> str:
         """Return all rows as CSV."""
@@ -142,6 +149,7 @@ class Journal:
 IOU_EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 """Negatives are counted by their IoU with the nearest object: exactly 0, then above each edge."""
 
+_IMAGES_NAMED = 3
 _ROWS = 60
 _SHORTEST, _LONGEST = 5, 50
 _TRACKED_BYTES = 8 << 20

@@ -156,7 +156,7 @@ class ExternalTrainer:
                 self.predict, "predict_command", _PREDICT_FIELDS, ["weights", "predict_json"]
             )
         check_fields(self.detector, "detector", ["weights_out", "classes"], ["weights_out"])
-        if Path(self.weights_name).name != self.weights_name:
+        if Path(self.weights_name).name != self.weights_name or self.weights_name == "..":
             raise ConfigError(f"weights_name: got {self.weights_name!r}, wanted a file name")
 
     def backend(self, own: Backend) -> Backend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def load_train_val(
             the part called "val" that the data comes with, otherwise a share of .3.
 
     Raises:
-        ConfigError: the share is not between 0 and 1.
+        ConfigError: the share is not between 0 and 1, or ``data`` is neither a dataset nor a path.
         DataError: unreadable data, or no labelled image in one of the two.
     """
     how = options or DataOptions()
@@ -165,11 +166,20 @@ def load_negatives(
 def _parts(
     data: DataLike, how: DataOptions, categories: tuple[str, ...] | None = None
 ) -> dict[str, Dataset]:
-    """Return the splits by the rule that says what may be trained and measured on."""
+    """Return the splits by the rule that says what may be trained and measured on.
+
+    Raises:
+        ConfigError: neither a dataset nor a path, such as a list of them.
+        DataError: unreadable data.
+    """
     from hardmine.data.quality.usable_data import load_usable, usable
 
     if isinstance(data, Dataset):
         return {"all": usable(data)}
+    if not isinstance(data, (str, PathLike)):
+        raise ConfigError(
+            f"data: got {type(data).__name__} {data!r:.80}, wanted one dataset, or the path of one"
+        )
     return load_usable(Path(data).resolve(), categories=categories, **how.keywords())
 
 
