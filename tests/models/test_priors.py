@@ -196,6 +196,21 @@ def test_multiscale_golden() -> None:
         (lambda: MultiscalePriors(per_octave=0), "per_octave 0"),
         (lambda: CaffePriors().shapes(0, 2, 300.0), "wants 3 or more levels, got 2"),
         (lambda: CaffePriors().shapes(0, 7, 300.0), "aspect_ratios: got 6 levels, wanted 1 or 7"),
+        (
+            lambda: LinearPriors(aspect_ratios=((2.0,), (0.0,))),
+            "aspect_ratios: got 0, wanted number",
+        ),
+        (
+            lambda: CaffePriors(aspect_ratios=((-2.0,),)),
+            "aspect_ratios: got -2, wanted numbers above",
+        ),
+        (lambda: CaffePriors(steps=(8.0, 0.0)), "steps: got 0, wanted numbers above 0"),
+        (
+            lambda: MultiscalePriors(aspect_ratios=(1.0, 0.0)),
+            "aspect_ratios: got 0, wanted numbers",
+        ),
+        (lambda: ExplicitPriors(levels=(((9, 9),), ())), r"levels\[1\]: got no shape, wanted at"),
+        (lambda: ExplicitPriors(levels=(((9, 9), (9, 0)),)), r"levels\[0\]: got 0, wanted numbers"),
     ],
 )
 def test_bad_rules(make: Callable[[], object], message: str) -> None:

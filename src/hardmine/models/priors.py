@@ -48,6 +48,7 @@ class LinearPriors:
                 f"priors: got min_scale {self.min_scale}, max_scale {self.max_scale}, "
                 "wanted 0 < min_scale < max_scale"
             )
+        _require_positive("aspect_ratios", self.aspect_ratios)
 
     def shapes(self, level: int, num_levels: int, side: float) -> list[tuple[float, float]]:
         """Return (width, height) in pixels of each prior in a cell of ``level``."""
@@ -89,6 +90,8 @@ class CaffePriors:
                 f"priors: got first {self.first}, lowest {self.lowest}, highest {self.highest}, "
                 "wanted 0 < first < lowest < highest"
             )
+        _require_positive("aspect_ratios", self.aspect_ratios)
+        _require_positive("steps", [self.steps])
 
     def sizes(self, num_levels: int) -> list[int]:
         """Return the size of each level and the one beyond the last, percent."""
@@ -126,6 +129,7 @@ class MultiscalePriors:
                 f"priors: got anchor_scale {self.anchor_scale}, per_octave {self.per_octave}, "
                 f"{len(self.aspect_ratios)} aspect ratios, wanted > 0, >= 1 and >= 1"
             )
+        _require_positive("aspect_ratios", [self.aspect_ratios])
 
     def shapes(self, level: int, num_levels: int, side: float) -> list[tuple[float, float]]:
         """Return (width, height) in pixels of each prior in a cell of ``level``."""
@@ -141,6 +145,12 @@ class ExplicitPriors:
 
     kind: Literal["explicit"] = "explicit"
     levels: tuple[tuple[tuple[float, float], ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        for index, shapes in enumerate(self.levels):
+            if not shapes:
+                raise ConfigError(f"priors.levels[{index}]: got no shape, wanted at least one")
+            _require_positive(f"levels[{index}]", shapes)
 
     def shapes(self, level: int, num_levels: int, side: float) -> list[tuple[float, float]]:
         """Return (width, height) in pixels of each prior in a cell of ``level``."""
@@ -207,6 +217,13 @@ def _ssd_cell(
     if limit:
         shapes = [(min(1.0, width), min(1.0, height)) for width, height in shapes]
     return [(width * side, height * side) for width, height in shapes]
+
+
+def _require_positive(name: str, values: Sequence[Sequence[float]]) -> None:
+    """Raise ConfigError where a number of a table is not above 0: no box has such a shape."""
+    for value in (number for row in values for number in row):
+        if value <= 0:
+            raise ConfigError(f"priors.{name}: got {value:g}, wanted numbers above 0")
 
 
 def _of_level(
