@@ -133,6 +133,8 @@ def test_grey_stays_grey_under_saturation_and_hue() -> None:
 
 
 def test_settings_out_of_range() -> None:
+    with pytest.raises(ConfigError, match=r"min_overlaps: got \[0.5, 70\], wanted an IoU of 0..1"):
+        AugmentConfig(min_overlaps=(0.5, 70))
     with pytest.raises(ConfigError, match=r"augment.mirror: got 1.5, wanted 0..1"):
         AugmentConfig(mirror=1.5)
 

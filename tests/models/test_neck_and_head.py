@@ -195,6 +195,15 @@ def test_prior_probability_reaches_the_model() -> None:
         (lambda: FpnConfig(extra_levels=-1), "extra_levels -1"),
         (lambda: HeadConfig(prior_probability=0.0), r"prior_probability: got 0\.0"),
         (lambda: SharedHeadConfig(depth=-1), "head.depth: got -1"),
+        (lambda: ExtraLayersConfig(widths=(64, 1)), r"widths: got \[64, 1\], wanted 2 channels"),
+        (
+            lambda: ExtraLayersConfig(widths=(64,), kernels=((3, 0, 1),)),
+            r"kernels: got \[\[3, 0, 1\]\], wanted a kernel and a stride of 1",
+        ),
+        (
+            lambda: SmallNetConfig(widths=(0, 8), depths=(1, 1)),
+            r"widths \[0, 8\], depths \[1, 1\], wanted widths of 1",
+        ),
         (lambda: NormalInit(std=0.0), r"init.std: got 0\.0"),
         (lambda: XavierInit(magnitude=-1.0), r"init.magnitude: got -1\.0"),
     ],

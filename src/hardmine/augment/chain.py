@@ -77,6 +77,10 @@ class AugmentConfig:
                 f"augment: got max_expand {self.max_expand}, min_crop {self.min_crop}, "
                 "wanted max_expand >= 1 and 0 < min_crop <= 1"
             )
+        if any(overlap < 0.0 or overlap > 1.0 for overlap in self.min_overlaps):
+            raise ConfigError(
+                f"augment.min_overlaps: got {list(self.min_overlaps)}, wanted an IoU of 0..1 each"
+            )
         if not 0.0 <= self.photometric_strength <= 2.0 or self.crop_trials < 1:
             raise ConfigError(
                 f"augment: got photometric_strength {self.photometric_strength}, crop_trials "

@@ -425,6 +425,11 @@ class SmallNetConfig:
                 f"backbone: got {len(self.widths)} widths, {len(self.depths)} depths and "
                 f"num_taps {self.num_taps}, wanted equal lengths and 1 <= num_taps <= stages"
             )
+        if min(self.widths) < 1 or min(self.depths) < 0:
+            raise ConfigError(
+                f"backbone: got widths {list(self.widths)}, depths {list(self.depths)}, wanted widths "
+                "of 1 or more and depths of 0 or more"
+            )
 
 
 class SmallNet(nn.Module):

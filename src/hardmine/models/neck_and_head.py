@@ -47,6 +47,15 @@ class ExtraLayersConfig:
             raise ConfigError(
                 f"neck.kernels: got {len(self.kernels)} levels, wanted 0 or {len(self.widths)}"
             )
+        if any(width < 2 for width in self.widths):
+            raise ConfigError(
+                f"neck.widths: got {list(self.widths)}, wanted 2 channels or more each"
+            )
+        if any(kernel < 1 or stride < 1 or padding < 0 for kernel, stride, padding in self.kernels):
+            raise ConfigError(
+                f"neck.kernels: got {[list(each) for each in self.kernels]}, wanted a kernel and a "
+                "stride of 1 or more and a padding of 0 or more each"
+            )
         if self.depthwise and not self.norm:
             raise ConfigError("neck: depthwise levels without norm are not built; set norm: true")
 
