@@ -356,3 +356,20 @@ def test_broken_text_is_one_error_with_its_line(text: str, part: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_protobuf_text(text, "x")
     assert part in str(error.value)
+
+
+def test_a_share_of_an_object_in_a_crop_is_not_taken_for_an_overlap() -> None:
+    """The API's crop holds so much of an object; an IoU of 1 with one would be reached by none."""
+
+    def cropped(words: str) -> TfPipeline:
+        option = f"data_augmentation_options {{ random_crop_image {{ {words} }} }} batch_size"
+        return translate_tf_pipeline(PLAIN.replace("HERE", MINER).replace("batch_size", option, 1))
+
+    whole, part = cropped("min_area: 0.25"), cropped("min_object_covered: 0.5")
+    for found in (whole, part):
+        assert (found.recipe.augment.crop, found.recipe.augment.min_overlaps[0]) == (True, 0.1)
+        assert any(note.path.endswith("min_object_covered") for note in found.left_out)
+    assert whole.recipe.augment.min_crop == 0.5
+    anywhere = cropped("min_object_covered: 0.0")
+    assert anywhere.recipe.augment.min_overlaps == ()
+    assert not any(note.path.endswith("min_object_covered") for note in anywhere.left_out)

@@ -492,9 +492,12 @@ def _crop_image(config: AugmentConfig, found: Message, notes: FieldNotes) -> Aug
     area, covered = found.number("min_area", 0.1), found.number("min_object_covered", 1.0)
     side = max(0.01, math.sqrt(area))
     notes.carry(found, "min_area", area, f"augment.min_crop {side:.3g}")
-    overlaps = (covered,) if covered > 0 else config.min_overlaps
-    notes.carry(found, "min_object_covered", covered, f"augment.min_overlaps {overlaps}")
-    return replace(config, crop=True, min_crop=side, min_overlaps=overlaps)
+    if covered <= 0:
+        notes.carry(found, "min_object_covered", covered, "augment.min_overlaps (), any crop")
+        return replace(config, crop=True, min_crop=side, min_overlaps=())
+    said = "a share of an object there, an IoU here; crops are drawn with the overlaps of SSD"
+    notes.leave(found, "min_object_covered", covered, said)
+    return replace(config, crop=True, min_crop=side)
 
 
 def _colour(config: AugmentConfig, found: Message, notes: FieldNotes) -> AugmentConfig:
