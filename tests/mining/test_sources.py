@@ -144,6 +144,32 @@ def test_what_is_passed_over_in_an_archive_is_named(tmp_path: Path, name: str) -
         ]
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_links_in_a_tar_archive_are_named(tmp_path: Path, mode: Any) -> None:
+    """tar keeps a second name of a file, and a symbolic link, without content."""
+    path = tmp_path / ("pool.tar.gz" if mode == "w:gz" else "pool.tar")
+    with tarfile.open(path, mode) as archive:
+        entry = tarfile.TarInfo("a.jpg")
+        entry.size = len(FILES["a.jpg"])
+        archive.addfile(entry, io.BytesIO(FILES["a.jpg"]))
+        for name, kind in (
+            ("hard.jpg", tarfile.LNKTYPE),
+            ("soft.jpg", tarfile.SYMTYPE),
+            ("notes.txt", tarfile.SYMTYPE),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, "a.jpg"
+            archive.addfile(entry)
+    for _ in range(2):
+        first, *rest = open_source(str(path)).items()
+        assert isinstance(first, ImageItem)
+        assert first.name == f"{path}!/a.jpg"
+        assert [str(item) for item in rest] == [
+            f"{path}!/hard.jpg: 2 links to pictures passed over: links in an archive are not followed; "
+            "pack the files themselves (tar --dereference --hard-dereference)"
+        ]
+
+
 def test_archives_in_a_folder_are_named(tmp_path: Path) -> None:
     for name in ("0.tar", "1.tar.gz", ".hidden.zip"):
         write_tar(tmp_path / name)

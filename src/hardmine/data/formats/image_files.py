@@ -85,6 +85,14 @@ def _walk(folder: str, links: list[str], seen: set[str]) -> Iterator[str]:
             yield entry.path
 
 
+_LINK = "link"
+"""Stands for links where others have their suffix, which begins with a dot."""
+_PACK_FILES = (
+    "links in an archive are not followed; pack the files themselves (tar --dereference "
+    "--hard-dereference)"
+)
+
+
 @dataclass(slots=True)
 class PassedOver:
     """Files that look like pictures and are not read, by suffix: how many, and the first.
@@ -108,6 +116,10 @@ class PassedOver:
         if suffix in _NOT_READ | ARCHIVES:
             self._add(suffix, name)
 
+    def add_link(self, name: str) -> None:
+        """Remember a link in an archive: it has no content of its own."""
+        self._add(_LINK, name)
+
     def _add(self, suffix: str, path: str) -> None:
         count, first = self.found.get(suffix, (0, path))
         self.found[suffix] = (count + 1, first)
@@ -115,16 +127,16 @@ class PassedOver:
     def problems(self) -> list[Problem]:
         """Return one problem for each suffix, named after its first file."""
         return [
-            Problem(
-                FindingKind.FILES_PASSED_OVER,
-                first,
-                -1,
-                f"{counted(count, 'file')} "
-                f"{f'ending in {suffix}' if suffix else 'without a suffix'} passed over: "
-                f"{self.why if suffix in _NOT_READ | ARCHIVES else _RENAME}",
-            )
+            Problem(FindingKind.FILES_PASSED_OVER, first, -1, self._told(suffix, count))
             for suffix, (count, first) in self.found.items()
         ]
+
+    def _told(self, suffix: str, count: int) -> str:
+        if suffix == _LINK:
+            return f"{counted(count, 'link')} to pictures passed over: {_PACK_FILES}"
+        which = f"ending in {suffix}" if suffix else "without a suffix"
+        why = self.why if suffix in _NOT_READ | ARCHIVES else _RENAME
+        return f"{counted(count, 'file')} {which} passed over: {why}"
 
 
 def walk_pictures(folder: Path | str, passed: PassedOver) -> Iterator[str]:

@@ -88,7 +88,7 @@ class Archive:
     _offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Of an uncompressed tar archive, member to (first byte, length); filled as it is listed."""
     passed: PassedOver = field(default_factory=partial(PassedOver, why="not read from an archive"))
-    """Films, raw pictures and archives among its members, filled as they are listed."""
+    """Films, raw pictures, archives and links among its members, filled as they are listed."""
 
     @staticmethod
     def of(name: str) -> Archive:
@@ -156,7 +156,7 @@ class Archive:
         with tarfile.open(self.name, "r:") as archive:
             while (entry := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # else every header is kept
-                if entry.isreg() and self._is_image(entry.name):
+                if self._holds_image(entry):
                     self._offsets[entry.name] = (entry.offset_data, entry.size)
 
     def _stream_members(self) -> Iterator[ImageItem]:
@@ -164,7 +164,7 @@ class Archive:
         with _open(self.name) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
             while (entry := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]
-                if entry.isreg() and self._is_image(entry.name) and entry.name not in seen:
+                if self._holds_image(entry) and entry.name not in seen:
                     seen.add(entry.name)
                     data = cast(IO[bytes], archive.extractfile(entry)).read()
                     if len(data) < entry.size:
@@ -172,6 +172,15 @@ class Archive:
                     yield ImageItem(
                         f"{self.name}{INSIDE}{entry.name}", partial(_same, data), held=True
                     )
+
+    def _holds_image(self, entry: tarfile.TarInfo) -> bool:
+        """Return whether a member of a tar archive is read; a link to one is remembered."""
+        is_link = entry.islnk() or entry.issym()
+        if not (entry.isreg() or is_link) or not self._is_image(entry.name):
+            return False
+        if is_link:
+            self.passed.add_link(f"{self.name}{INSIDE}{entry.name}")
+        return not is_link
 
     def _is_image(self, member: str) -> bool:
         """Return whether a member is read; one that is passed over is remembered."""
