@@ -244,6 +244,18 @@ def test_the_edge_of_a_pasted_object_fades() -> None:
     raise AssertionError("no place away from the border was drawn")
 
 
+@pytest.mark.parametrize(("feather", "pasted"), [(0.0, True), (0.12, False)])
+def test_copy_paste_leaves_an_object_whose_surroundings_show_another(
+    feather: float, pasted: bool
+) -> None:
+    """A small one lies 1 px beside it: within .12 of 40 px, and outside the box itself."""
+    donor = source([[20, 10, 60, 50], [61, 30, 64, 33]])
+    config = CopyPasteConfig(probability=1.0, same_image=0.0, feather=feather, onto_empty=True)
+    rng = np.random.default_rng(0)
+    after = copy_paste(on_canvas([]), config, RESIZE, rng, Given(donor))
+    assert (len(after.boxes) > 0) is pasted
+
+
 def test_objects_of_the_image_itself() -> None:
     config = CopyPasteConfig(probability=1.0, same_image=1.0)
     before = on_canvas([[2, 2, 30, 30]])
