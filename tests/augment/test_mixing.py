@@ -244,6 +244,14 @@ def test_the_edge_of_a_pasted_object_fades() -> None:
     raise AssertionError("no place away from the border was drawn")
 
 
+@pytest.mark.parametrize("box", [[10.2, 10, 11.1, 40], [10, 10.2, 40, 11.1]])
+def test_a_box_that_holds_no_whole_pixel_is_not_occluded(box: list[float]) -> None:
+    sample = on_canvas([box])
+    config = OcclusionConfig(probability=1.0)
+    for seed in range(5):
+        assert occlude(sample, config, (0, 0, 0), np.random.default_rng(seed)) is sample
+
+
 @pytest.mark.parametrize(("feather", "pasted"), [(0.0, True), (0.12, False)])
 def test_copy_paste_leaves_an_object_whose_surroundings_show_another(
     feather: float, pasted: bool
