@@ -221,3 +221,21 @@ def test_bad_rules(make: Callable[[], object], message: str) -> None:
 def test_wrong_number_of_levels() -> None:
     with pytest.raises(ConfigError, match="got 1 levels, wanted 2"):
         make_priors(ExplicitPriors(levels=(((1, 1),),)), [(1, 1), (1, 1)], 8, 8)
+
+
+def test_rows_and_columns_have_distances_of_their_own() -> None:
+    """A map of 2 x 4 cells on 120 x 40 px: cells of 30 x 20 px."""
+    priors = make_priors(ExplicitPriors(levels=(((4, 4),),)), [(2, 4)], 40, 120)
+    assert priors.cxcywh[:, 0].tolist() == [15, 45, 75, 105] * 2
+    assert priors.cxcywh[:, 1].tolist() == [10] * 4 + [30] * 4
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 80), (80, 40)])
+def test_given_steps_have_to_fit_both_sides(height: int, width: int) -> None:
+    with pytest.raises(ConfigError, match=r"steps\[0\]: 10 px over a map of 4x4 does not fit"):
+        make_priors(CaffePriors(steps=(10.0,)), [(4, 4)], height, width)
+
+
+def test_the_caffe_rule_with_the_fewest_levels() -> None:
+    """Three: from 20 % one step of 70 % to 90 %, and the size beyond the last."""
+    assert CaffePriors(first=10, lowest=20).sizes(3) == [10, 20, 90, 160]
