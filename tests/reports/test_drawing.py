@@ -8,7 +8,7 @@ from PIL import Image
 
 from hardmine.detections import Detections
 from hardmine.reports import lettering
-from hardmine.reports.drawing import PALETTE, boxed, draw_boxes
+from hardmine.reports.drawing import PALETTE, boxed, draw_boxes, titled
 
 
 def found(*rows: tuple[float, ...]) -> Detections:
@@ -90,6 +90,21 @@ def test_letters_beyond_ascii_are_written(name: str, other: str) -> None:
     boxes = np.array([[50.0, 100, 200, 220]])
     one, two = (np.asarray(boxed(image, boxes, (text,), 260)) for text in (name, other))
     assert not np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("sign", ["\n", "\r\n", "\t", "\x00", "\ud800", "\u2028"])
+@pytest.mark.parametrize("word", ["Bar", "Bär"])
+def test_signs_that_no_font_draws_become_spaces(word: str, sign: str) -> None:
+    """Such as the end of a line in the name of a class, or a byte that is no text in a file's name."""
+    image, name = Image.new("RGB", (260, 260), "white"), f"{word}{sign}a"
+    row, plain = found((0.9, 1, 50, 100, 200, 220)), f"{word}{' ' * len(sign)}a"
+    boxes = np.array([[50.0, 100, 200, 220]])
+    for one, two in (
+        (draw_boxes(image, row, (name,)), draw_boxes(image, row, (plain,))),
+        (boxed(image, boxes, (name,), 260), boxed(image, boxes, (plain,), 260)),
+        (titled(image, name, name), titled(image, plain, plain)),
+    ):
+        assert np.array_equal(np.asarray(one), np.asarray(two))
 
 
 def test_long_name_leaves_the_score_in_the_picture() -> None:

@@ -20,7 +20,7 @@ from hardmine.detections import Detections
 from hardmine.errors import DataError
 from hardmine.reports.content import Gallery, Picture
 from hardmine.reports.html_page import jpeg_uri
-from hardmine.reports.lettering import font_for, shorten
+from hardmine.reports.lettering import font_for, on_one_line, shorten
 from hardmine.types import F64, Mask
 
 Colour = tuple[int, int, int]
@@ -100,6 +100,7 @@ def _draw_label(
     size: float,
 ) -> None:
     """Write name and score on a patch above the box, or inside its top where there is no room above."""
+    name = on_one_line(name)
     font = font_for(name, size)
     text = shorten(name, score, font, draw.im.size[0] - size)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
@@ -259,6 +260,7 @@ def titled(picture: Image.Image, title: str, below: str) -> Image.Image:
     framed = Image.new("RGB", (picture.width, picture.height + _TITLE), PAPER)
     framed.paste(picture, (0, _TITLE))
     draw = ImageDraw.Draw(framed)
+    title, below = on_one_line(title), on_one_line(below)
     draw.text((1, 2), title, fill=INK, font=font_for(title, 14))
     draw.text((1, 20), below, fill=QUIET, font=font_for(below, 13))
     return framed
@@ -327,6 +329,7 @@ def tag_box(
     size: float,
 ) -> None:
     """Write a text inside a box's upper left corner, on its colour, all of it in the picture."""
+    text = on_one_line(text)
     font = font_for(text, size)
     text = shorten(text, "", font, draw.im.size[0] - size)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+_NO_LETTERS = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's kinds of signs that no font draws: control signs, halves of a sign, ends of lines."""
+
+
+def on_one_line(text: str) -> str:
+    """Return a text as it can be written on a picture: a line's end and the like become spaces."""
+    return "".join(" " if unicodedata.category(c) in _NO_LETTERS else c for c in text)
 
 
 def font_for(text: str, size: float) -> Font:
