@@ -90,6 +90,8 @@ def test_what_was_learned_of_the_training_images_decides_whether_to_train_longer
     assert (
         "Train twice as long (--epochs; rounds of a loop: --set branch.epochs=…), or more" in short
     )
+    # A --set of the model's parts alone would train the default model, not what 'auto' chose.
+    assert "(--recipe with the recipe.yaml of this run, and --set model.backbone.frozen" in short
     assert "more labelled images" not in short
     enough = said(97, 100)  # 98 / 101 = .9703
     assert "trained on, AP50" not in enough

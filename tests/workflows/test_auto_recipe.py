@@ -13,7 +13,7 @@ from hardmine.errors import NOTICE, ConfigError, DataError
 from hardmine.models.ssd import SSD, make_network
 from hardmine.recipes.checkpoint import save_checkpoint
 from hardmine.recipes.named_recipes import named_recipe
-from hardmine.recipes.recipe import load_recipe
+from hardmine.recipes.recipe import apply_settings, load_recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows.auto_recipe import (
     choose_for,
@@ -282,6 +282,15 @@ def test_what_no_model_reaches_is_said_with_the_way_out(caplog: pytest.LogCaptur
     assert "3 px on the canvas and 30 px in the images" in warning
     # 320 px of canvas for 30 px at 24 px: 400 px, the nearest multiple of 32 is 416 (12.5 rounds to 12)
     assert "--to coco --tile 384" in warning
+    # The priors of the first model grow with its canvas, so the model is named whose priors do not.
+    _, _, more = warning.partition("or take a larger canvas")
+    words = more[more.index("(") + 1 : -1].replace("=H", "=3200").replace("=W", "=3200").split()
+    named, settings = words[words.index("--model") + 1], words[words.index("--set") + 1 :: 2]
+    fit = measure_fit(data, apply_settings(named_recipe(named), settings))
+    assert fit is not None and fit.reach == 1  # 30 px of 4000 x 3000 are 28 px of 3200 x 3200
+    grown = apply_settings(named_recipe("ssdlite320_mobilenet_v2"), settings[1:])
+    fit = measure_fit(data, grown)
+    assert fit is not None and fit.reach == 0
     needles = choose_for(shaped(SIDE, SIDE, (300, 8)))
     (line,) = needles.warnings
     assert "'hardmine priors fit DATA --model ssdlite320_mobilenet_v2' looks for priors" in line

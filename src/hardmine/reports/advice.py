@@ -75,7 +75,7 @@ def _training_was_too_short(figures: Figures) -> Advice | None:
         f"On {fit['images']} of the images that it was trained on, AP50 is {number(ap50)}: training "
         "ended before the detector had learned them.",
         "Train twice as long (--epochs; rounds of a loop: --set branch.epochs=…), or more of the "
-        "backbone (--set model.backbone.frozen_to=…). "
+        "backbone (--recipe with the recipe.yaml of this run, and --set model.backbone.frozen_to=…). "
         f"If AP50 there stays below {LEARNED:g}, look at the labels ('hardmine check'), or "
         "take a larger model.",
         warns=True,

@@ -408,10 +408,16 @@ def _way_to_reach(fit: RecipeFit, item: ClassFit) -> str:
             f"These boxes have a median side of {item.median_side:.0f} px on the canvas and "
             f"{item.side_in_images:.0f} px in the images. Either cut the images into tiles ("
             f"'hardmine convert DATA TILES --to coco --tile {tile}', then 'mine' and 'predict' with "
-            f"--tile {tile}), "
-            "or take a larger canvas (--set model.height=H --set model.width=W)"
+            f"--tile {tile}), or take a larger canvas with a model whose priors do not grow with it "
+            f"({_finest_model()} --set model.height=H --set model.width=W)"
         )
     return f"'hardmine priors fit DATA {_model_words(fit)}' looks for priors that reach more"
+
+
+def _finest_model() -> str:
+    """Return the options that name the model of the list for the smallest objects."""
+    name, settings = CANDIDATES[-1]
+    return f"--model {name} --set {settings[0]}"
 
 
 def _model_words(fit: RecipeFit) -> str:
@@ -532,10 +538,9 @@ def _larger_canvas(fit: RecipeFit) -> tuple[str, ...]:
     """
     if not _loses_details(fit):
         return ()
-    name, settings = CANDIDATES[-1]
     return (
         f"{_in_images(fit.smallest)}: if classes are confused with each other, a larger canvas may tell "
-        f"them apart, in four times the time (--model {name} --set {settings[0]})",
+        f"them apart, in four times the time ({_finest_model()})",
     )
 
 
