@@ -548,3 +548,17 @@ def test_a_large_dataset_is_measured_in_part(monkeypatch: pytest.MonkeyPatch) ->
     fit = measure_fit(dataset(150, images=12), named_recipe("ssdlite320_mobilenet_v2"))
     assert fit is not None
     assert fit.boxes == 4  # images 0, 3, 6, 9
+
+
+def test_classes_of_ignored_regions_alone_ask_for_no_epochs() -> None:
+    """Nothing of such a class is trained on, so that the same data without it get as many epochs."""
+    data = shaped(SIDE, SIDE, (90, 90), images=16)
+    regions = [
+        replace(r, labels=np.array([1, 2, 2]), ignore=np.array([False, True, True]))
+        for r in data.records
+    ]
+    crowds = Dataset(("thing", "crowd"), tuple(regions), Path())
+    options = NetworkOptions()
+    recipe, lines = fit_to_data(choose_recipe(options), options, None, crowds)
+    assert recipe.epochs == choose_recipe(options).epochs
+    assert not any("epochs" in line for line in lines)

@@ -441,7 +441,7 @@ def with_enough_epochs(
     """
     pinned = options.epochs is not None or any(text.startswith("epochs=") for text in options.set)
     images = count_labelled(train.records)
-    classes = len({label for record in train.records for label in record.labels.tolist()})
+    classes = len({label for r in train.records for label in r.labels[~r.ignore].tolist()})
     steps = STEPS_PER_CLASS * classes
     epochs = float(min(MOST_EPOCHS, math.ceil(steps * recipe.batch.size / max(1, images))))
     if pinned or epochs <= recipe.epochs:
