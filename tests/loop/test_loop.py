@@ -335,6 +335,12 @@ def test_a_pool_with_fewer_images_than_asked_for_is_said(
         "round 2, mined: 0 images are handed out, not 20: 7 images are to mine from, of which 7 were "
         "handed out before",
     ]
+    caplog.clear()
+    inputs["pool"] = pool_of(tmp_path / "mixed", 4, 5, 7000)
+    run(inputs, tmp_path / "quota", World(), add=5, rounds=1, quota_class=2)
+    said = [record.getMessage() for record in caplog.records if "handed out" in record.message]
+    assert len(said) == 1
+    assert "score below 0.05, are over a quota, repeat another one or are set aside" in said[0]
 
 
 def test_the_guard_ends_the_loop_and_the_metrics_say_what_each_rule_would_have_done(

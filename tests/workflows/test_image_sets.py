@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hardmine.data.formats.image_files import load_images
-from hardmine.errors import ConfigError, DataError
+from hardmine.errors import NOTICE, ConfigError, DataError
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.image_sets import load_train_val
 from hardmine.workflows.sets_apart import LoopSets, divide_sets
@@ -74,7 +74,10 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
     assert len(side) == 30
 
 
-def test_what_repeats_another_set_is_left_out_and_named(tmp_path: Path) -> None:
+def test_what_repeats_another_set_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(NOTICE)
     pool = pool_of(tmp_path / "pool", 4, 10, 1000)
     final = held_out(tmp_path)
     draw(pool / "of-train.png", 100)
@@ -94,6 +97,11 @@ def test_what_repeats_another_set_is_left_out_and_named(tmp_path: Path) -> None:
     assert len(sets.final) == 10
     assert len(sets.mine_from) + len(sets.stop) == 40
     assert "repeats" in str(sets.leaks[0])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert "1 of the 11 held-out negatives repeats training images and is left out (th" in said[0]
+    assert "3 of the 43 images of the pool repeat held-out negatives or training ima" in said[1]
+    assert "of-train.png repeats" in said[0]
 
 
 def test_what_does_not_decode_is_set_aside_and_named(tmp_path: Path) -> None:
@@ -195,5 +203,13 @@ def test_a_class_of_one_side_is_named(
 
 @pytest.mark.parametrize("given", [["a", "b"], ("a",), 3])
 def test_data_that_is_no_single_dataset_is_a_clear_error(given: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data: got (list|tuple|int) .*wanted one dataset, or the"):
+    with pytest.raises(
+        ConfigError, match=r"data: got (list|tuple|int) .*wanted one dataset, or the"
+    ):
         load_train_val(given, None, Steps(tmp_path), seed=0)
+
+
+def test_too_few_images_to_split_lead_to_other_ones(tmp_path: Path) -> None:
+    one = labelled(tmp_path / "one", 1, 100)
+    with pytest.raises(DataError, match=r"1 image in 1 group .*to validate on \(--val\)"):
+        load_train_val(one, None, Steps(tmp_path / "run"), seed=0)

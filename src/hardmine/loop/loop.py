@@ -392,7 +392,10 @@ class Loop:
         why = [f"{before} were handed out before"] if before else []
         if left := pool - before - given:
             mined = state.arm.draw == "hardest"
-            others = f"score below {self.options.rank.min_score}, " if mined else ""
+            rank = self.options.rank
+            others = f"score below {rank.min_score}, " if mined else ""
+            if mined and (rank.quota_class is not None or rank.quota_group is not None):
+                others += "are over a quota, "
             why.append(f"{left} {others}repeat another one{' or are set aside' if mined else ''}")
         _log.warning(
             "round %d, %s: %s handed out, not %d: %s to mine from%s",

@@ -105,6 +105,8 @@ class ClassFit:
     """Of the boxes out of reach, the share that is long."""
     side_in_images: float = 0.0
     """``median_side`` in the images themselves, px."""
+    near: float = 0.0
+    """Mean IoU of the boxes with their best prior, also where that is too low for a match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,11 @@ class RecipeFit:
     def worst_reach(self) -> float:
         """The lowest share over the classes that have enough boxes."""
         return min(item.reach for item in self.known)
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """Larger for a model that fits better; where all reach nothing, for one that comes nearer."""
+        return self.worst_reach, self.reach, min(item.near for item in self.known)
 
     @property
     def known(self) -> tuple[ClassFit, ...]:
@@ -246,6 +253,7 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
                     float(reached[mine].mean()),
                     float(long[mine & ~reached].mean()) if (mine & ~reached).any() else 0.0,
                     float(np.median(own_sides[mine])),
+                    float(found.best.iou[mine].mean()),
                 )
             )
     return RecipeFit(
@@ -301,7 +309,7 @@ def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
                 break
     found = tried[-1]
     if found[0].missed:
-        found = max(tried, key=lambda item: (item[0].worst_reach, item[0].reach))
+        found = max(tried, key=lambda item: item[0].rank)
     elif _differ_in_details(found[0]):
         model, settings = DETAILED
         settings = (*settings, *_freer_backbone(model, data), *kept)
@@ -468,7 +476,8 @@ def _lines(
     side, share, least = fit.smallest.median_side, fit.reach, fit.worst_reach
     changes = f" with {', '.join(settings)}" if settings else ""
     if fit.missed:
-        why = "no model of the list reaches every class, and this one reaches most"
+        most = "reaches most" if fit.reach > 0 else "comes nearest"
+        why = f"no model of the list reaches every class, and this one {most}"
     elif any(text in settings for text in DETAILED_PRIORS):
         why = "details tell the classes apart"
     elif first is fit:

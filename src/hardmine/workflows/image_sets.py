@@ -49,7 +49,7 @@ def load_train_val(
 
     Raises:
         ConfigError: the share is not between 0 and 1, or ``data`` is neither a dataset nor a path.
-        DataError: unreadable data, or no labelled image in one of the two.
+        DataError: unreadable data, too few images to split, or no labelled image in one of the two.
     """
     how = options or DataOptions()
     parts = _parts(data, how)
@@ -207,7 +207,12 @@ def _split(train: Dataset, fraction: float, steps: Steps, seed: int) -> tuple[Da
 
     def compute(_: Path) -> dict[str, list[int]]:
         """Return the rows of each part."""
-        parts = split_dataset(train, {"train": 1 - fraction, "val": fraction}, seed)
+        try:
+            parts = split_dataset(train, {"train": 1 - fraction, "val": fraction}, seed)
+        except DataError as error:
+            raise DataError(
+                f"{error}; give other labelled images to validate on (--val)"
+            ) from error
         return {
             name: sorted(index[str(record.path)] for record in part.records)
             for name, part in parts.items()

@@ -15,7 +15,7 @@ from typing import Any
 
 from hardmine.data.formats.image_files import relative_name
 from hardmine.data.quality.findings import lost_images
-from hardmine.errors import DataError
+from hardmine.errors import NOTICE, DataError
 from hardmine.files import file_stamp
 from hardmine.finding_kinds import FindingKind
 from hardmine.plurals import counted
@@ -194,6 +194,8 @@ def divide_sets(
     )
     kept_final, final_leaks = set_apart(good, "final", ("train", "val"), group_of)
     kept_pool, pool_leaks = set_apart(good, "pool", ("train", "val", "final"), group_of)
+    _say_left_out("held-out negatives", len(good["final"]), final_leaks)
+    _say_left_out("images of the pool", len(good["pool"]), pool_leaks)
     shares = (STOP_SHARE, 0.0) if len(final) else STOP_AND_FINAL_SHARES
     mine_from, stop, from_pool = _divide(kept_pool, group_of, shares, pool.root, seed)
     measured = (final, kept_final) if len(final) else (pool, from_pool)
@@ -271,6 +273,25 @@ def set_apart(
     return kept, leaks
 
 
+def _say_left_out(what: str, images: int, leaks: Sequence[Leak]) -> None:
+    """Say how many of a set's ``images`` are left out because they repeat images of other sets."""
+    if not leaks:
+        return
+    others = sorted({_SETS.get(name, _OTHER) for name in (k.sets.split("/")[1] for k in leaks)})
+    _log.log(
+        NOTICE,
+        "%d of the %d %s %s %s and %s left out (the first: %s repeats %s)",
+        len(leaks),
+        images,
+        what,
+        "repeats" if len(leaks) == 1 else "repeat",
+        " or ".join(others),
+        "is" if len(leaks) == 1 else "are",
+        leaks[0].image,
+        leaks[0].repeats,
+    )
+
+
 def _divide(
     records: Sequence[ImageRecord],
     group_of: Mapping[str, int],
@@ -321,6 +342,7 @@ def _require(sizes: Mapping[str, int], pool: Dataset, leaks: Sequence[Leak]) -> 
 
 
 _SETS = {"train": "training images", "val": "validation images", "final": "held-out negatives"}
+_OTHER = "negatives to train on"
 
 
 def _in_both(leaks: Sequence[Leak], images: int) -> Iterator[str]:
@@ -373,6 +395,7 @@ def separate_sets(
     good["train_negatives"] = more
     others = ("train", "train_negatives", "val")
     records, leaks = set_apart(good, "held_out", others, group_of)
+    _say_left_out("held-out negatives", len(good["held_out"]), leaks)
     return SeparateSets(
         good["train"],
         more,
