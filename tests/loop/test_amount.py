@@ -56,7 +56,7 @@ def test_a_few_that_score_far_above_the_rest_are_enough() -> None:
 def test_negatives_never_outnumber_the_labelled_images() -> None:
     chosen = choose_amount(Amount(15, 40, 0.5), [0.75] * 500)
     assert chosen.count == 40
-    assert "the images without objects would be more than the labelled ones" in chosen.why
+    assert "the images that were added would be more than the labelled ones" in chosen.why
 
 
 def test_without_an_operating_point_the_usual_number_is_added() -> None:

@@ -3,7 +3,7 @@
 The user sets a share or a number, or lets it be chosen from what fires. With ``--add auto`` a round
 adds ``USUAL_SHARE`` of the labelled images, and more where more images of the pool fire. How far each
 firing image scores above the operating point is summed; the hardest images that together hold half of
-this sum are added. The images without objects never become more than the labelled ones.
+this sum are added. Beyond ``USUAL_SHARE``, all added images never become more than the labelled ones.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def choose_amount(amount: Amount, scores: Iterable[float]) -> ChosenAmount:
             f"{half}",
         )
     why = (
-        f"{counted(amount.limit, 'image')}: {firing}; with more, the images without objects would "
+        f"{counted(amount.limit, 'image')}: {firing}; with more, the images that were added would "
         "be more than the labelled ones"
     )
     return ChosenAmount(amount.limit, why)
