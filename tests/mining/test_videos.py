@@ -153,6 +153,24 @@ def test_a_broken_video_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert sum(name.startswith("late.mkv#t=") for name in read) >= 5  # what there is
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_key_frames_far_apart_are_no_broken_video(tmp_path: Path, suffix: str) -> None:
+    whole = write_video(tmp_path / f"a.{suffix}", 400, every_key=300)
+    assert [round(frame.time) for frame in iter_frames(whole, Sampling(None, None, True))] == [
+        0,
+        30,
+    ]
+    once = write_video(tmp_path / f"b.{suffix}", 250, every_key=300)
+    assert [frame.time for frame in iter_frames(once, Sampling(None, None, True))] == [0.0]
+
+
+def test_a_cut_video_breaks_off_between_key_frames_too(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.mkv", 250, every_key=300)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    with pytest.raises(DataError, match="breaks off"):
+        list(iter_frames(whole, Sampling(None, None, True)))
+
+
 def test_a_frame_that_is_not_there(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4")
     with pytest.raises(DataError, match=r"has no frame at 1\.234 s"):

@@ -169,12 +169,12 @@ def iter_frames(path: Path | str, sampling: Sampling) -> Iterator[Frame]:
             yielded.
     """
     previous: Any = None
-    due, last = 0.0, -1.0
+    due, last, read = 0.0, -1.0, _Read()
     with _opened(path) as (container, stream):
         length = _length(container, stream)
         if sampling.key:
             stream.codec_context.skip_frame = "NONKEY"
-        for index, (time, frame) in enumerate(_decoded(container, stream, path)):
+        for index, (time, frame) in enumerate(_decoded(container, stream, path, read)):
             last = time
             if sampling.frames is not None and index % sampling.frames:
                 continue
@@ -189,7 +189,8 @@ def iter_frames(path: Path | str, sampling: Sampling) -> Iterator[Frame]:
             yield Frame(time, _upright(frame))
         if last < 0:
             raise DataError(f"{path}: holds no frame")
-        if length is not None and last < length - max(_EARLY, _gap(sampling, stream)):
+        last = max(last, read.until)
+        if length is not None and last < length - max(_EARLY, _gap(stream)):
             raise DataError(f"{path}: breaks off at {last:.1f} s; its header says {length:.1f} s")
 
 
@@ -263,13 +264,33 @@ def _opened(path: Path | str) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _decoded(container: Any, stream: Any, path: Path | str) -> Iterator[tuple[float, Any]]:
+@dataclass
+class _Read:
+    """How far a video was read, seconds since its beginning; key frames may stand far before that."""
+
+    until: float = 0.0
+
+
+def _frames(container: Any, stream: Any, read: _Read) -> Iterator[Any]:
+    """Yield the decoded frames, and note the end of all that was read, decoded or not."""
+    start = stream.start_time or 0
+    for packet in container.demux(stream):
+        at = packet.dts if packet.pts is None else packet.pts
+        if at is not None:
+            end = float((at - start + (packet.duration or 0)) * stream.time_base)
+            read.until = max(read.until, end)
+        yield from packet.decode()
+
+
+def _decoded(
+    container: Any, stream: Any, path: Path | str, read: _Read | None = None
+) -> Iterator[tuple[float, Any]]:
     """Yield (seconds since the beginning, frame); what a file does not time counts by its rate."""
     rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
     begin: float | None = None
     if stream.start_time is not None:
         begin = float(stream.start_time * stream.time_base)
-    decode = container.decode(stream)
+    decode = _frames(container, stream, read or _Read())
     index = 0
     while True:
         try:
@@ -292,9 +313,9 @@ def _length(container: Any, stream: Any) -> float | None:
     return None if container.duration is None else float(container.duration) / 1e6
 
 
-def _gap(sampling: Sampling, stream: Any) -> float:
+def _gap(stream: Any) -> float:
     """Return the seconds by which the last frame may stand before the end."""
-    return 15.0 if sampling.key else 2 / float(stream.average_rate or _FALLBACK_RATE)
+    return 2 / float(stream.average_rate or _FALLBACK_RATE)
 
 
 def _small(frame: Any) -> Any:
