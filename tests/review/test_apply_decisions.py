@@ -375,6 +375,37 @@ def test_applying_again_adds_nothing_twice(data: Path, store: Path) -> None:
     assert contents(root_of(data)) == after
 
 
+@pytest.mark.parametrize(
+    ("kind", "how"), [*((kind, "copy") for kind in WRITERS), ("csv", "reference")]
+)
+def test_a_decision_that_changed_after_it_was_applied_is_named(
+    splits: dict[str, Dataset], store: Path, tmp_path: Path, kind: str, how: Any
+) -> None:
+    data = WRITERS[kind](splits, tmp_path / "data")
+    apply_decisions(store, data, how=how)
+    images = [tmp_path / "pool" / f"{name}.png" for name in "abc"]
+    with PoolStore(store) as opened:
+        opened.add_decisions(
+            [
+                replace(said(images[0], Verdict.CONTAINS_OBJECT), boxes=(BOX,)),
+                said(images[1], Verdict.UNSURE),
+                said(images[2], Verdict.EMPTY),
+            ]
+        )
+    result = apply_decisions(store, data, how=how)
+    assert (result.empty, result.labelled) == ((), ())
+    told = {each.image: each.reason for each in result.not_added}
+    assert len(told) == len(result.not_added)
+    for image, now, before in zip(
+        map(str, images),
+        ("labelled", "unreviewed", "verified_empty"),
+        ("verified_empty", "verified_empty", "labelled"),
+        strict=True,
+    ):
+        assert f"another one now: {now}, and {before} in the data; remove /" in told[image]
+    assert "not added, 3: was added before, and the decision is another one now" in str(result)
+
+
 class Killed(BaseException):
     pass
 

@@ -207,7 +207,9 @@ def _apply(
     decisions, phash_of, waiting = _decided(Path(store), dry_run)
     splits = load_usable(data, images=images)
     plan = _plan(decisions, phash_of, splits, data, images, how)
-    undecided = [Skipped(i, _why_not(d)) for i, d in decisions.items() if not _is_added(d)]
+    told = {each.image for each in plan.skipped}
+    rest = {image: said for image, said in decisions.items() if image not in told}
+    undecided = [Skipped(i, _why_not(d)) for i, d in rest.items() if not _is_added(d)]
     if plan.images:
         _warn_of_shared(data, splits, plan.split)
     empty = [n for n, c in plan.images.items() if c.decision.state is ImageState.VERIFIED_EMPTY]
@@ -282,8 +284,9 @@ def _plan(
     row = next(row for row in FORMATS if row.name == source.format)
     stay = how == "reference" and row.name in _BY_PATH
     candidates: list[_Candidate] = []
+    plan.skipped += (changed := _changed_since(decisions, splits, stay)).values()
     for image, decision in decisions.items():
-        if not _is_added(decision):
+        if image in changed or not _is_added(decision):
             continue
         found = _read(decision, phash_of.get(image, 0), stay)
         if isinstance(found, Skipped):
@@ -297,6 +300,29 @@ def _plan(
         plan.additions = row.appender(source, splits[plan.split], new)
         _check_free(plan.additions)
     return plan
+
+
+def _changed_since(
+    decisions: Mapping[str, Decision], splits: Mapping[str, Dataset], stay: bool
+) -> dict[str, Skipped]:
+    """Return the images that were added before and of which the decision says something else now."""
+    records = [record for part in splits.values() for record in part.records]
+    there = {name: each for each in records for name in (each.path.name, str(each.path))}
+    found: dict[str, Skipped] = {}
+    for image, decision in decisions.items():
+        place = plain_path(image) if stay and open_image(image).read is None else None
+        record = there.get(_file_name(image) if place is None else str(place))
+        if record is None or record.state is decision.state:
+            continue
+        if record.state.is_negative and decision.state.is_negative:
+            continue
+        reason = (
+            f"{ADDED_BEFORE}, and the decision is another one now: {decision.state.value}, and "
+            f"{record.state.value} in the data; remove {record.path} and its labels there, then apply "
+            "again"
+        )
+        found[image] = Skipped(image, reason)
+    return found
 
 
 def _target_split(splits: Mapping[str, Dataset], data: Path | str) -> str:
