@@ -621,6 +621,21 @@ def test_the_shortlist_per_class_holds_as_many_of_each() -> None:
     assert not found.whole
 
 
+def test_the_shortlist_of_uncertainty_per_class_has_both_sides_of_each_class() -> None:
+    """Class 2 lies among many of class 1; 5 of either class are above the threshold, 5 below."""
+    scores = [(1, 0.99 - i / 100) for i in range(40)] + [(2, 0.8 - i / 100) for i in range(5)]
+    scores += [(1, 0.49 - i / 100) for i in range(5)] + [(2, 0.4 - i / 100) for i in range(5)]
+    ordered = sorted(scores, key=lambda row: -row[1])
+    rows = [PoolScore(f"{i:02}", s, label, 1, 0, 0, "m") for i, (label, s) in enumerate(ordered)]
+    options = RankOptions(rule="uncertainty", threshold=0.5, min_score=0, per_class=True)
+    found = take_shortlist(rows, options, size=3)
+    each = {label: [r.score for r in found.rows if r.label == label] for label in (1, 2)}
+    assert [round(score, 2) for score in each[1]] == [0.62, 0.61, 0.6, 0.49, 0.48, 0.47]
+    assert [round(score, 2) for score in each[2]] == [0.78, 0.77, 0.76, 0.4, 0.39, 0.38]
+    assert not found.whole
+    assert [row.score for row in found.rows] == sorted((r.score for r in found.rows), reverse=True)
+
+
 # Near-duplicates, by the selection itself: from a store's perceptual hashes alone.
 
 

@@ -7,7 +7,7 @@ score might still be above it has been scored again; no other image is scored ag
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,13 +92,13 @@ def take_shortlist(
     """Take the rows that can come out on top of a ranking.
 
     They are the ``size`` highest scores; for a rule that looks around the threshold as many on either
-    side of it; per class, as many of each class.
+    side of it; per class, as many of each class (on either side).
 
     Args:
         rows: a model's scores, highest first; read no further than needed.
         size: ``None`` for all.
     """
-    high: deque[PoolScore] = deque(maxlen=size)
+    high: defaultdict[int, deque[PoolScore]] = defaultdict(lambda: deque(maxlen=size))
     low: list[PoolScore] = []
     counts: Counter[int] = Counter()
     dropped = False
@@ -106,17 +106,19 @@ def take_shortlist(
     for row in rows:
         if not options.reaches(row.score):
             break
-        counts[row.label] += 1
+        kind = row.label if options.per_class else 0
         if around and row.score >= options.threshold:
-            dropped |= size is not None and len(high) == size
-            high.append(row)
-        elif size is None or (counts[row.label] if options.per_class else len(low) + 1) <= size:
+            dropped |= size is not None and len(high[kind]) == size
+            high[kind].append(row)
+        elif size is None or counts[kind] < size:
+            counts[kind] += 1
             low.append(row)
         else:
             dropped = True
             if not options.per_class:
                 break
-    return Shortlist((*high, *low), not dropped)
+    above = sorted((row for part in high.values() for row in part), key=_place)
+    return Shortlist((*above, *low), not dropped)
 
 
 ScoreExactly = Callable[[Sequence[str]], Iterable[tuple[PoolScore, Detections] | Problem]]
