@@ -18,6 +18,7 @@ from PIL import Image
 
 from hardmine.data.resize import Resize
 from hardmine.errors import DataError, MissingExtraError
+from hardmine.finding_kinds import FindingKind
 from hardmine.inference.image_loading import UNREACHABLE, ImageItem, Loaded, load_item, read_item
 from hardmine.mining.sources import remote as sources_remote
 from hardmine.mining.sources.local_files import load_pool
@@ -190,6 +191,18 @@ def test_archives_in_a_folder_are_named(tmp_path: Path) -> None:
     assert (
         str(caught.value) == f"{tmp_path}: no readable image in it (1 problem, the first: {said})"
     )
+
+
+def test_a_glob_names_the_folders_with_pictures_that_it_does_not_read(folder: Path) -> None:
+    (folder / "labels").mkdir()
+    (folder / "labels" / "a.txt").write_text("0 .5 .5 .1 .1")
+    *_, problem = open_source(f"{folder}/*").items()
+    assert isinstance(problem, Problem) and problem.kind == FindingKind.FILES_PASSED_OVER
+    assert Path(problem.file).name == "sub"
+    assert "1 folder with pictures or videos passed over" in problem.reason
+    for whole in (f"{folder}/**", f"{folder}/**/*", f"{folder}/*.jpg"):
+        kinds = {item.kind for item in open_source(whole).items() if isinstance(item, Problem)}
+        assert FindingKind.FILES_PASSED_OVER not in kinds
 
 
 def test_shards_by_glob(tmp_path: Path) -> None:

@@ -200,9 +200,24 @@ class GlobSource:
         return _folder_prefix(str(Path(*parts[:fixed])))
 
     def items(self) -> Iterator[ImageItem | Problem]:
-        """Yield the images in the order of the file system."""
-        found = glob.iglob(self.name, recursive=True)  # noqa: PTH207  (lazy, absolute)
-        return _expand(found, self.sampling)
+        """Yield the images in the order of the file system, then the folders that are passed over."""
+        folders: list[str] = []
+        yield from _expand(self._files(folders), self.sampling)
+        if folders:
+            reason = (
+                f"{counted(len(folders), 'folder')} with pictures or videos passed over: a glob reads "
+                "files alone; end it with /** to read what is in folders too, or name the folder"
+            )
+            yield Problem(FindingKind.FILES_PASSED_OVER, folders[0], -1, reason)
+
+    def _files(self, folders: list[str]) -> Iterator[str]:
+        """Yield what the pattern meets; ``folders`` gets those whose images it does not meet."""
+        for path in glob.iglob(self.name, recursive=True):  # noqa: PTH207  (lazy, absolute)
+            if os.path.isdir(path) and "**" not in Path(self.name).parts:  # noqa: PTH112
+                if any(has_picture_name(file) or is_video(file) for file in walk_files(path)):
+                    folders.append(path)
+            else:
+                yield path
 
     def count(self) -> int | None:
         """Unknown: an archive may be among the files."""
