@@ -6,14 +6,21 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hardmine.mining.pool_store import PoolStore
 from hardmine.review import decisions
-from hardmine.review.candidate_list import CANDIDATES, open_candidates
+from hardmine.review.candidate_list import (
+    CANDIDATES,
+    SECOND_LOOK,
+    CandidateList,
+    Item,
+    open_candidates,
+)
 from hardmine.review.decisions import Asked, DecisionDesk
 from hardmine.review.request_guard import MAX_BODY, Access
-from hardmine.review.server import Review
+from hardmine.review.server import Review, _DecideBody
 from hardmine.types import Verdict
 from review_world import Served, decided, draw, mined, serve
 
@@ -240,6 +247,24 @@ def test_a_decision_is_on_the_disk_with_all_that_was_seen(served: Served, run: P
     assert said.when.endswith("+00:00")
     assert served.post("/api/undo", {"who": "bob b"})[1]["images"] == 1
     assert "pic-000.jpg" not in decided(run)
+
+
+def test_a_conflict_names_the_place_in_the_list_that_was_asked(tmp_path: Path) -> None:
+    """The same picture is a candidate and, later, in the second look: the second place is meant."""
+    items = [
+        Item("/pool/a.png", "a.png", 0.5, "can", queue, model_id="m", boxes=[])
+        for queue in (CANDIDATES, SECOND_LOOK)
+    ]
+    store = tmp_path / "pool.sqlite"
+    listed = CandidateList(store, tuple(items), ("can",), "pool", lambda name: "")
+    with DecisionDesk(store) as desk:
+        review = Review(listed, desk, "ann")
+        body = {"images": [{"id": 1, "seen": 0}], "verdict": "empty", "who": "ann"}
+        assert review.decide(msgspec.convert(body, _DecideBody))[0] == 200
+        body |= {"verdict": "ignore", "who": "ben"}
+        status, told = review.decide(msgspec.convert(body, _DecideBody))
+        review.pictures.close()
+    assert (status, [each["id"] for each in told["conflicts"]]) == (409, [1])
 
 
 def test_the_second_of_two_people_is_told_what_the_first_said(served: Served, run: Path) -> None:

@@ -228,11 +228,8 @@ class Review:
             asked, body.verdict, self._who(body.who), queue=queues.pop(), overrule=body.overrule
         )
         if done.conflicts:
-            told = [
-                {"id": at, **_told(said)}
-                for said in done.conflicts
-                for at in self._at[said.decision.image][:1]
-            ]
+            asked_at = {item.path: each.id for item, each in zip(items, body.images, strict=True)}
+            told = [{"id": asked_at[said.decision.image], **_told(said)} for said in done.conflicts]
             return 409, {"conflicts": told}
         return 200, {"action": done.action, "changes": self._changed(done.changes)}
 
