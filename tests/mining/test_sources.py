@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import glob
 import io
 import os
 import sys
@@ -226,6 +227,28 @@ def test_a_glob_holds_images_whose_names_look_like_patterns(tmp_path: Path, patt
 def test_a_glob_of_a_whole_tree_holds_what_is_deep_in_it(folder: Path) -> None:
     source = open_source(f"{folder}/**")
     assert all(source.holds(name) for name in reds(source))
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*.jpg", "*/**", "**/sub/*"])
+def test_a_glob_lists_no_whole_tree_for_one_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for name in ("x/sub/a.jpg", "x/sub/[1].jpg", "x/.hidden/sub/b.jpg", "c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture(50))
+    source = open_source(f"{tmp_path}/{pattern}")
+    listed: list[str] = []
+    iglob = glob.iglob
+
+    def noted(name: str, **options: Any) -> Iterator[str]:
+        listed.append(name)
+        return iglob(name, **options)
+
+    monkeypatch.setattr(glob, "iglob", noted)
+    assert source.holds(f"{tmp_path}/x/sub/a.jpg") and source.holds(f"{tmp_path}/x/sub/[1].jpg")
+    assert not any("**" in Path(name).parts for name in listed)
+    assert not source.holds(f"{tmp_path}/x/.hidden/sub/b.jpg")
+    assert not source.holds(f"{tmp_path}/x/a.jpg")
 
 
 def test_a_list_may_name_members_whose_names_look_like_patterns(tmp_path: Path) -> None:

@@ -229,11 +229,19 @@ class GlobSource:
         return path.exists() and str(path) in set(glob.iglob(self._narrowed(path), recursive=True))  # noqa: PTH207
 
     def _narrowed(self, path: Path) -> str:
-        """Return the pattern with its last part replaced by the file's name where that matches."""
-        folder, last = os.path.split(self.name)
-        if last == "**" or not path.match(last):
-            return self.name
-        return os.path.join(folder, glob.escape(path.name))  # noqa: PTH118
+        """Return the pattern with the path's own folders for ``**``, and its own name where that fits.
+
+        Otherwise the whole tree would be listed for every image. ``**`` meets no hidden folder.
+        """
+        parts, own = Path(self.name).parts, path.parts
+        if parts.count("**") == 1 and len(own) >= len(parts) - 1:
+            at = parts.index("**")
+            inner = own[at : len(own) - (len(parts) - at - 1)]
+            if not any(part.startswith(".") for part in inner):
+                parts = (*parts[:at], *map(glob.escape, inner), *parts[at + 1 :])
+        if parts[-1] != "**" and path.match(parts[-1]):
+            parts = (*parts[:-1], glob.escape(path.name))
+        return os.path.join(*parts)  # noqa: PTH118
 
 
 @dataclass(frozen=True)
