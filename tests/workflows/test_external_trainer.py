@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from signal import SIGINT, SIGKILL, Signals
+from signal import SIGINT, SIGKILL, Signals, default_int_handler
+from signal import signal as set_handler
 from typing import Any
 
 import pytest
@@ -164,6 +165,11 @@ def wait_for_size(path: Path) -> None:
     raise AssertionError(f"{path} stays half written")
 
 
+def heed_interrupts() -> None:
+    """Take SIGINT as from a terminal; where tests run in the background it is ignored."""
+    set_handler(SIGINT, default_int_handler)
+
+
 def wait_for(path: Path) -> None:
     for _ in range(2000):
         if path.exists():
@@ -188,7 +194,13 @@ def test_interrupted_while_the_trainer_writes(
     hold, holding = tmp_path / "hold", tmp_path / "holding"
     hold.touch()
     line = [sys.executable, "-m", "hardmine", "loop", *words, "--out", f"{tmp_path}/cut"]
-    process = subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        line,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509  (one thread, and nothing but a signal is set)
+    )
     wait_for(holding)
     if signal == SIGINT:
         os.killpg(process.pid, signal)
