@@ -284,7 +284,8 @@ def _plan(
     row = next(row for row in FORMATS if row.name == source.format)
     stay = how == "reference" and row.name in _BY_PATH
     candidates: list[_Candidate] = []
-    plan.skipped += (changed := _changed_since(decisions, splits, stay)).values()
+    changed = _changed_since(decisions, splits, stay)
+    plan.skipped += changed.values()
     for image, decision in decisions.items():
         if image in changed or not _is_added(decision):
             continue

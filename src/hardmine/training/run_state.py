@@ -10,7 +10,7 @@ import importlib.util
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,11 +122,7 @@ class Run:
         self.objective = make_objective(
             self.model, recipe, bf16=self.bf16, seed=seed, telemetry=self.telemetry
         )
-        every = 1 if self.device.type == "cpu" else _READ_EVERY
-        paths = [record.path for record in dataset.records]
-        self.journal = Journal(
-            every, self.accelerator.log, self._joint_figures, lambda place: str(paths[place])
-        )
+        self.journal = self._make_journal([record.path for record in dataset.records])
         self.identity, self._former_identity = (
             _digest([dataset.fingerprint, form, seed, total, start.digest])
             for form in (recipe_identity(recipe), _former_form(recipe))
@@ -144,6 +140,11 @@ class Run:
                 "those that they have"
             )
         return model
+
+    def _make_journal(self, paths: Sequence[Path]) -> Journal:
+        every = 1 if self.device.type == "cpu" else _READ_EVERY
+        log = self.accelerator.log
+        return Journal(every, log, self._joint_figures, lambda place: str(paths[place]))
 
     def _make_telemetry(self, num_images: int) -> Telemetry | None:
         model = self.model
