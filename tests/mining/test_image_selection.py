@@ -387,6 +387,8 @@ def test_looks_may_differ_by_fourteen_bits_and_boxes_may_lie_over_the_edge(tmp_p
         (-30.0, 80.0, 30.0, 400.0),
         (100.0, -9.0, 300.0, 20.0),
         (200.0, 20.0, 300.0, 60.0),
+        (-60.0, 20.0, -10.0, 60.0),
+        (20.0, -60.0, 60.0, -10.0),
         (64.0, 64.0, 64.0, 90.0),
     ):
         places = AlarmPlaces()

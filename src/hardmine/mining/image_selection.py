@@ -581,10 +581,6 @@ def _open(image: str) -> Image.Image | None:
 
 def _hash(picture: Image.Image, box: NDArray[np.float32]) -> int:
     x1, y1, x2, y2 = (round(float(value)) for value in box)
-    window = (
-        max(0, min(x1, picture.width - 1)),
-        max(0, min(y1, picture.height - 1)),
-        min(picture.width, max(x2, x1 + 1)),
-        min(picture.height, max(y2, y1 + 1)),
-    )
+    x1, y1 = max(0, min(x1, picture.width - 1)), max(0, min(y1, picture.height - 1))
+    window = (x1, y1, min(picture.width, max(x2, x1 + 1)), min(picture.height, max(y2, y1 + 1)))
     return perceptual_hash(picture.crop(window))
