@@ -73,6 +73,79 @@ def test_two_boxes_share_one_prior() -> None:
     assert measure_coverage(apart, layout).assigned.tolist() == [1, 1]
 
 
+def test_of_two_boxes_that_no_prior_reaches_the_better_gets_it() -> None:
+    # The prior is 25..75 × 25..75: IoU 20/50 with the first box, 15/50 with the second.
+    layout = one_level(1, 100, (50, 50))
+    boxes = canvas_boxes([[25, 25, 45, 75], [25, 25, 40, 75]], [0, 0])
+    found = measure_coverage(boxes, layout)
+    assert found.assigned.tolist() == [1, 0]
+    assert (found.total().forced_only, found.total().unmatched) == (1, 1)
+
+
+def test_a_box_that_no_prior_reaches_takes_its_best_one_from_another() -> None:
+    """The priors are 25..75 × 35..65 and 25..75 × 20..80.
+
+    The first box is 50 × 58: IoU 58/60 with the second prior and 30/58 with the first, which reach .5.
+    The second box is 20 × 30 inside the first prior: IoU 20/50, so that all it has is that one.
+    """
+    layout = one_level(1, 100, (50, 30), (50, 60))
+    boxes = canvas_boxes([[25, 21, 75, 79], [25, 35, 45, 65]], [0, 0])
+    assert measure_coverage(boxes, layout).assigned.tolist() == [1, 1]
+    apart = canvas_boxes([[25, 21, 75, 79], [25, 35, 45, 65]], [0, 1])
+    assert measure_coverage(apart, layout).assigned.tolist() == [2, 1]
+
+
+def test_below_a_half_boxes_that_do_not_touch_compete_for_one_prior() -> None:
+    """Two priors of 40 × 100, the boxes nearly; and one of 100 × 100 over both: IoU .41 and .4."""
+    sides = LevelGrid(1, 2, 20.0, 50.0, 60.0, 100.0, np.array([[40.0, 100.0]]))
+    over = LevelGrid(1, 1, 50.0, 50.0, 100.0, 100.0, np.array([[100.0, 100.0]]))
+    layout = PriorLayout((sides, over), 100, 100)
+    corners: list[list[float]] = [[0, 0, 41, 100], [60, 0, 100, 100]]
+    found = measure_coverage(canvas_boxes(corners, [0, 0]), layout, 0.35)
+    assert found.assigned.tolist() == [2, 1]
+    assert measure_coverage(canvas_boxes(corners, [0, 1]), layout, 0.35).assigned.tolist() == [2, 2]
+    # Each level: its priors, the boxes whose best prior it holds, and what reaches .35 there.
+    levels = [(row.level, row.priors, row.best_for, row.matches) for row in found.level_rows()]
+    assert levels == [(0, 2, 2, 2), (1, 1, 0, 2)]
+
+
+def test_rows_of_two_classes_by_hand() -> None:
+    """One prior of 100 × 100; boxes of its width inside it, so that the IoU is their height / 100.
+
+    The cats are 20, 40, 60 and 100 px high, the dog 50: areas of 2,000 to 10,000 px, and 96² is 9,216.
+    """
+    heights = [20, 40, 60, 100, 50]
+    array = np.array([[0, 0, 100, height] for height in heights], np.float64)
+    labels = np.array([1, 1, 1, 1, 2])
+    boxes = CanvasBoxes(array, labels, np.arange(5), ("cat", "dog", "cow"))
+    found = measure_coverage(boxes, one_level(1, 100, (100, 100)))
+    rows = {(row.category, row.size): row for row in found.rows()}
+    assert {name: row.boxes for name, row in rows.items()} == {
+        ("cat", "medium"): 3,
+        ("cat", "large"): 1,
+        ("cat", "all"): 4,
+        ("dog", "medium"): 1,
+        ("dog", "all"): 1,
+        ("all", "medium"): 4,
+        ("all", "large"): 1,
+        ("all", "all"): 5,
+    }
+    cats = rows["cat", "all"]
+    # Of .2, .4, .6 and 1 a quarter lies three quarters of the way from .2 to .4.
+    assert (cats.q25, cats.median, cats.q75) == pytest.approx((0.35, 0.5, 0.7))
+    assert (cats.mean_iou, cats.reach) == pytest.approx((0.55, 0.5))
+    assert rows["dog", "all"].reach == 1  # .5 is inclusive
+    medium = rows["all", "medium"]
+    assert (medium.mean_iou, medium.reach) == pytest.approx((0.425, 0.5))
+
+
+def test_a_shape_that_reaches_the_threshold_exactly_is_on_a_level() -> None:
+    """The first shape is twice the box, which lies apart from both priors; the second is far larger."""
+    layout = one_level(1, 400, (20, 10), (300, 300))
+    found = measure_coverage(canvas_boxes([[0, 0, 10, 10], [0, 0, 9, 10]]), layout)
+    assert found.no_level.tolist() == [False, True]  # 100 / 200 and 90 / 200
+
+
 @pytest.mark.parametrize("threshold", [0.4, 0.5, 0.6])
 def test_assigned_priors_equal_those_of_the_training(threshold: float) -> None:
     """Images of 1 to 6 boxes, many of them overlapping, each through ``assign_priors`` alone."""
