@@ -25,11 +25,14 @@ from hardmine.augment.paste import (
     AlarmPasteConfig,
     CopyPasteConfig,
     OcclusionConfig,
+    Part,
     alarm_paste,
     copy_paste,
     covered_share,
+    limit_size,
     load_alarms,
     occlude,
+    paste_part,
     read_alarms,
     write_alarms,
 )
@@ -244,6 +247,56 @@ def test_the_edge_of_a_pasted_object_fades() -> None:
     raise AssertionError("no place away from the border was drawn")
 
 
+def test_a_part_at_the_border_of_its_picture_fades_over_what_surrounds_it_there() -> None:
+    """4 × 6 px, shown at 8 × 3: 2 px across and half a px down for each px of the picture.
+
+    Half of the box on each side are 2 and 3 px, but above and below it the picture has 2 px.
+    """
+    picture = Picture.of(Image.new("RGB", (20, 10), "white"))
+    part = Part(picture, np.array([5.0, 2, 9, 8]), width=8, height=3, feather=0.5)
+    pixels, opacity, reach = part.render()
+    assert reach == (4, 1, 4, 1)
+    assert pixels.shape == (5, 16, 3)
+    rising = [0.125, 0.375, 0.625, 0.875]
+    assert opacity[2, :, 0].tolist() == [*rising, *[1.0] * 8, *rising[::-1]]
+    assert opacity[:, 8, 0].tolist() == [0.5, 1, 1, 1, 0.5]
+    # 1 px of surroundings on each side, of which the picture has none
+    whole = Part(picture, np.array([0.0, 0, 20, 10]), width=20, height=10, feather=0.1)
+    assert whole.render()[2] == (0, 0, 0, 0)
+    assert (whole.render()[1] == 1).all()
+
+
+def test_a_pasted_object_has_the_size_that_the_resize_gives_it() -> None:
+    """40 × 30 px, on a canvas that shows half of the width and all of the height; then half of both."""
+    donor = Given(source([[20, 10, 60, 40]]))
+    config = CopyPasteConfig(
+        probability=1.0, same_image=0.0, scale=(0.5, 0.5), feather=0.0, max_objects=1
+    )
+    for seed in range(5):
+        before, rng = on_canvas([[0, 0, 4, 4]], 60, 80), np.random.default_rng(seed)
+        after = copy_paste(before, config, Resize(80, 60), rng, donor)
+        x0, y0, x1, y1 = after.boxes[1].tolist()
+        assert (x1 - x0, y1 - y0, x0 % 1, y0 % 1) == (10, 15, 0, 0)  # on whole pixels
+        inside = after.image[int(y0) + 1 : int(y1) - 1, int(x0) + 1 : int(x1) - 1]
+        assert (inside == (255, 0, 0)).all()  # the outermost are mixed with what surrounds it
+
+
+@pytest.mark.parametrize(("side", "pasted"), [(7.5, True), (7.4, False)])
+def test_an_object_of_fewer_than_six_pixels_is_not_pasted(side: float, pasted: bool) -> None:
+    # 96 of 120 px: 7.5 px are 6 px on the canvas
+    for box in ([40, 40, 40 + side, 70], [40, 40, 70, 40 + side]):
+        config = CopyPasteConfig(probability=1.0, same_image=0.0, onto_empty=True)
+        rng = np.random.default_rng(0)
+        after = copy_paste(on_canvas([]), config, RESIZE, rng, Given(source([box])))
+        assert (len(after.boxes) > 0) is pasted
+
+
+def test_without_other_images_nothing_is_pasted() -> None:
+    config = CopyPasteConfig(probability=1.0, same_image=0.0)
+    before = on_canvas([[2, 2, 30, 30]])
+    assert copy_paste(before, config, RESIZE, np.random.default_rng(1), None) is before
+
+
 @pytest.mark.parametrize("box", [[10.2, 10, 11.1, 40], [10, 10.2, 40, 11.1]])
 def test_a_box_that_holds_no_whole_pixel_is_not_occluded(box: list[float]) -> None:
     sample = on_canvas([box])
@@ -282,6 +335,51 @@ def test_pasted_objects_hide_no_more_than_allowed_in_all() -> None:
             grid[round(y0) : round(y1), round(x0) : round(x1)] = True
         for x0, y0, x1, y1 in (before.boxes * 10).astype(int):
             assert grid[y0:y1, x0:x1].mean() <= 0.31
+
+
+def test_one_to_so_many_objects_are_pasted() -> None:
+    config = CopyPasteConfig(
+        probability=1.0, same_image=0.0, scale=(0.2, 0.2), max_objects=3, onto_empty=True
+    )
+    draws = [
+        copy_paste(on_canvas([]), config, RESIZE, np.random.default_rng(seed), DONORS)
+        for seed in range(20)
+    ]
+    assert {len(sample.boxes) for sample in draws} == {1, 2, 3}
+
+
+def test_nothing_is_pasted_onto_padding() -> None:
+    """The image covers 16..80 of 96 px across; neither boxes nor their faded edges leave it."""
+    config = CopyPasteConfig(probability=1.0, same_image=0.0, feather=0.5, onto_empty=True)
+    before = replace(on_canvas([]), inner=(16, 0, 80, 64))
+    pasted = 0
+    for seed in range(20):
+        after = copy_paste(before, config, RESIZE, np.random.default_rng(seed), DONORS)
+        assert (after.image[:, :16] == before.image[:, :16]).all()
+        assert (after.image[:, 80:] == before.image[:, 80:]).all()
+        assert (after.boxes[:, 0] >= 16).all() and (after.boxes[:, 2] <= 80).all()
+        pasted += len(after.boxes)
+    assert pasted > 15
+
+
+def test_a_part_hides_as_much_of_an_object_as_is_allowed_in_all() -> None:
+    """48 × 32 px of an object of 96 × 64, wherever they lie: a quarter."""
+    sample = on_canvas([[0, 0, 96, 64]])
+    part = Part(ONE.picture, np.array([0.0, 0, 48, 32]), width=48, height=32, feather=0.0)
+    rng = np.random.default_rng(0)
+    assert paste_part(sample, part, 0.24, rng) is None
+    pasted = paste_part(sample, part, 0.25, rng)
+    assert pasted is not None and pasted[0].hidden_share.tolist() == [0.25]
+    assert paste_part(pasted[0], part, 0.25, rng) is None
+    assert paste_part(pasted[0], part, 0.5, rng) is not None
+
+
+def test_a_part_is_made_smaller_until_it_fits_the_image() -> None:
+    # half of an image of 64 × 64 on the canvas: 32 px a side, of 96 px a third
+    sample = replace(on_canvas([]), inner=(16, 0, 80, 64))
+    assert limit_size(np.array([96.0, 30.0]), sample, 0.5).tolist() == pytest.approx([32, 10])
+    assert limit_size(np.array([30.0, 96.0]), sample, 0.5).tolist() == pytest.approx([10, 32])
+    assert limit_size(np.array([32.0, 8.0]), sample, 0.5).tolist() == [32, 8]
 
 
 def test_an_image_without_objects_stays_one_unless_asked() -> None:
@@ -336,15 +434,51 @@ def test_alarms_lie_beside_objects(alarms: tuple[Alarm, ...]) -> None:
     assert shown > 25
 
 
-def test_not_even_the_edge_of_an_alarm_hides_an_object(alarms: tuple[Alarm, ...]) -> None:
+@pytest.mark.parametrize("size", [(20, 20), (20, 8), (8, 20)])
+def test_not_even_the_edge_of_an_alarm_hides_an_object(
+    size: tuple[int, int], alarms: tuple[Alarm, ...]
+) -> None:
     config = AlarmPasteConfig(probability=1.0, max_cover=0.0, feather=0.5)
+    given = [replace(alarms[0], box=(30, 20, 30 + size[0], 20 + size[1]))]
     changed = 0
     for seed in range(40):
         before = on_canvas([[30, 2, 60, 62]])
-        after = alarm_paste(before, config, RESIZE, np.random.default_rng(seed), alarms)
+        after = alarm_paste(before, config, RESIZE, np.random.default_rng(seed), given)
         assert (after.image[2:62, 30:60] == before.image[2:62, 30:60]).all()
         changed += after is not before
     assert changed > 5
+
+
+@pytest.fixture
+def at_the_border(tmp_path: Path) -> Path:
+    """A grey picture of 120 × 80 with 40 × 30 px of green at its left border."""
+    image = Image.new("RGB", (120, 80), "grey")
+    image.paste((0, 255, 0), (0, 20, 40, 50))
+    image.save(tmp_path / "border.png")
+    return tmp_path / "border.png"
+
+
+def test_one_to_so_many_alarms_are_pasted_at_the_size_that_the_resize_gives(
+    at_the_border: Path,
+) -> None:
+    """Of the alarm 40 × 30 px are in its picture; half of the width, then half of both: 10 × 15."""
+    alarm = Alarm(at_the_border, (-10, 20, 40, 50), 0.9)
+    config = AlarmPasteConfig(probability=1.0, scale=(0.5, 0.5), feather=0.0, max_patches=2)
+    areas = set()
+    for seed in range(20):
+        before, rng = on_canvas([[0, 0, 4, 4]], 60, 80), np.random.default_rng(seed)
+        after = alarm_paste(before, config, Resize(80, 60), rng, [alarm])
+        green = (after.image[..., 1] > 200) & (after.image[..., 0] < 60)
+        areas.add(int(green.sum()))
+    assert min(areas) == 150
+    assert 150 < max(areas) <= 300  # two of them may overlap
+
+
+def test_an_alarm_that_lies_outside_its_picture_is_not_pasted(at_the_border: Path) -> None:
+    config = AlarmPasteConfig(probability=1.0)
+    before, rng = on_canvas([[0, 0, 4, 4]]), np.random.default_rng(0)
+    for box in ((120.0, 20.0, 150.0, 50.0), (20.0, -40.0, 50.0, 0.0)):
+        assert alarm_paste(before, config, RESIZE, rng, [Alarm(at_the_border, box, 0.9)]) is before
 
 
 def test_alarms_need_a_source_and_an_object(alarms: tuple[Alarm, ...]) -> None:
@@ -355,6 +489,8 @@ def test_alarms_need_a_source_and_an_object(alarms: tuple[Alarm, ...]) -> None:
     assert load_alarms(config) == ()
     full = on_canvas([[2, 2, 40, 40]])
     assert alarm_paste(full, config, RESIZE, rng, ()) is full
+    never = AlarmPasteConfig(probability=0.0)
+    assert alarm_paste(full, never, RESIZE, rng, alarms) is full
 
 
 def test_alarm_file_round_trip_and_floor(tmp_path: Path, alarms: tuple[Alarm, ...]) -> None:
@@ -453,6 +589,11 @@ def test_a_preset_in_a_recipe() -> None:
         (lambda: MosaicConfig(centre=0.7), "got centre 0.7"),
         (lambda: CopyPasteConfig(scale=(2, 1)), "augment.copy_paste.scale"),
         (lambda: CopyPasteConfig(max_objects=0), "got max_objects 0"),
+        (lambda: CopyPasteConfig(feather=1.5), "augment.copy_paste: got .* feather 1.5"),
+        (lambda: CopyPasteConfig(same_image=2), "augment.copy_paste.same_image: got 2"),
+        (lambda: AlarmPasteConfig(max_patches=0), "got max_patches 0"),
+        (lambda: AlarmPasteConfig(feather=1.5), "augment.alarm_paste: got .* feather 1.5"),
+        (lambda: AlarmPasteConfig(min_share=2), "augment.alarm_paste.min_share: got 2"),
         (lambda: AlarmPasteConfig(max_cover=1.0), "augment.alarm_paste: got max_side"),
         (lambda: OcclusionConfig(min_cover=0.5), "got min_cover 0.5"),
         (lambda: OcclusionConfig(fills=("snow",)), "wanted some of"),
