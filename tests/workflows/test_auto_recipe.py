@@ -242,6 +242,20 @@ def test_wide_images_get_a_wide_canvas_of_the_same_area() -> None:
     assert (strip.recipe.model.height, strip.recipe.model.width) == (160, 640)
 
 
+def test_the_canvas_takes_the_shape_of_most_images_from_two_to_one_on() -> None:
+    # 320 / √2 = 226 and 320 · √2 = 453 px, of which 224 and 448 are the nearest multiples of 32
+    wide = choose_for(shaped(2000, 1000, (500, 500)))
+    assert (wide.recipe.model.height, wide.recipe.model.width) == (224, 448)
+    nearly = choose_for(shaped(1990, 1000, (500, 500)))
+    assert (nearly.recipe.model.height, nearly.recipe.model.width) == (320, 320)
+    # one strip of 12 : 1, or any number of them without an object, among squares change nothing
+    squares = shaped(1000, 1000, (500, 500), images=2)
+    strip = shaped(12000, 1000, (6000, 500), images=1).records[0]
+    empty = ImageRecord.empty(Path("strip.jpg"), 12000, 1000, ImageState.VERIFIED_EMPTY)
+    mixed = choose_for(squares.with_records([*squares.records, strip, *[empty] * 5]))
+    assert (mixed.recipe.model.height, mixed.recipe.model.width) == (320, 320)
+
+
 def test_the_model_of_a_wide_canvas_runs() -> None:
     choice = choose_for(shaped(3000, 750, (100, 100)))
     assert choice.model == "ssd320_mobilenet_v2_fpnlite"
@@ -456,11 +470,30 @@ def test_a_pinned_suppression_that_removes_neighbours_is_warned_of(
     assert warnings_of(dataset(150, images=1), pinned) == ()
 
 
-def test_a_rare_class_with_few_boxes_does_not_decide() -> None:
-    rare = dataset(20, images=1)
-    many = dataset(150)
-    records = [*many.records, *(r for r in rare.records)]
-    assert choose_for(many.with_records(records)).model == "ssdlite320_mobilenet_v2"
+@pytest.mark.parametrize(
+    ("boxes", "model"), [(4, "ssdlite320_mobilenet_v2"), (5, "ssd320_mobilenet_v2_fpnlite")]
+)
+def test_a_rare_class_with_few_boxes_does_not_decide(boxes: int, model: str) -> None:
+    rare = [replace(r, labels=r.labels + 1) for r in dataset(45, images=boxes).records]
+    data = Dataset(("thing", "rare"), (*dataset(150).records, *rare), Path())
+    assert choose_for(data).model == model
+
+
+@pytest.mark.parametrize(
+    ("small", "model"), [(2, "ssdlite320_mobilenet_v2"), (3, "ssd320_mobilenet_v2_fpnlite")]
+)
+def test_nine_of_ten_boxes_in_reach_are_enough(small: int, model: str) -> None:
+    records = [*dataset(150, images=20 - small).records, *dataset(45, images=small).records]
+    assert choose_for(dataset(150).with_records(records)).model == model
+
+
+def test_the_class_that_is_reached_least_is_named_first() -> None:
+    """Of class 2 half the boxes are large and in reach, of class 3 none."""
+    data = dataset(150, 45, 30)
+    larger = dataset(150, 150, 30).records
+    mixed = data.with_records([*larger[:6], *data.records[6:]])
+    (line,) = warnings_of(mixed, named_recipe("ssdlite320_mobilenet_v2"))
+    assert "reaches 100% of the 12 boxes of class 'class3' (and 1 more class), median side" in line
 
 
 def test_a_pinned_model_that_misses_a_class_is_warned_of_with_the_way_out() -> None:
