@@ -104,9 +104,11 @@ def test_below_a_half_boxes_that_do_not_touch_compete_for_one_prior() -> None:
     found = measure_coverage(canvas_boxes(corners, [0, 0]), layout, 0.35)
     assert found.assigned.tolist() == [2, 1]
     assert measure_coverage(canvas_boxes(corners, [0, 1]), layout, 0.35).assigned.tolist() == [2, 2]
-    # Each level: its priors, the boxes whose best prior it holds, and what reaches .35 there.
+    assert found.total().matches == 1.5
+    # Each level: its priors, the boxes whose best prior it holds, and what reaches .405 there.
+    found = measure_coverage(canvas_boxes(corners[::-1]), layout, 0.405)
     levels = [(row.level, row.priors, row.best_for, row.matches) for row in found.level_rows()]
-    assert levels == [(0, 2, 2, 2), (1, 1, 0, 2)]
+    assert levels == [(0, 2, 2, 2), (1, 1, 0, 1)]
 
 
 def test_rows_of_two_classes_by_hand() -> None:
@@ -117,7 +119,7 @@ def test_rows_of_two_classes_by_hand() -> None:
     heights = [20, 40, 60, 100, 50]
     array = np.array([[0, 0, 100, height] for height in heights], np.float64)
     labels = np.array([1, 1, 1, 1, 2])
-    boxes = CanvasBoxes(array, labels, np.arange(5), ("cat", "dog", "cow"))
+    boxes = CanvasBoxes(array, labels, np.arange(5), ("cat", "dog"))
     found = measure_coverage(boxes, one_level(1, 100, (100, 100)))
     rows = {(row.category, row.size): row for row in found.rows()}
     assert {name: row.boxes for name, row in rows.items()} == {
