@@ -21,6 +21,8 @@ def test_a_share_or_a_number_pins_it() -> None:
     assert amount_for(1.0, 140, added=0, threshold=0.3) == Amount(140)
     assert amount_for(30.0, 140, added=0, threshold=0.3) == Amount(30)
     assert amount_for(0.001, 140, added=0, threshold=0.3) == Amount(1)
+    assert amount_for(0.15, 33, added=0, threshold=0.3) == Amount(5)  # 4.95
+    assert amount_for(2.0, 140, added=0, threshold=0.3) == Amount(2)  # images, no share
     pinned = choose_amount(Amount(30), [0.9] * 500)
     assert (pinned.count, pinned.why) == (30, "")
 
@@ -29,6 +31,8 @@ def test_the_least_is_the_usual_share_and_the_most_as_many_as_are_labelled() -> 
     assert amount_for("auto", 100, added=0, threshold=0.3) == Amount(15, 100, 0.3)
     assert amount_for("auto", 100, added=60, threshold=0.3) == Amount(15, 40, 0.3)
     assert amount_for("auto", 100, added=95, threshold=0.3) == Amount(15, 15, 0.3)
+    assert amount_for("auto", 33, added=0, threshold=0.3) == Amount(5, 33, 0.3)  # 4.95
+    assert amount_for("auto", 3, added=0, threshold=0.3) == Amount(1, 3, 0.3)  # .45
 
 
 def test_where_few_images_fire_the_usual_number_is_added() -> None:
@@ -44,6 +48,12 @@ def test_half_of_what_scores_above_the_threshold_is_added() -> None:
     chosen = choose_amount(Amount(15, 100, 0.5), [0.75] * 60 + [0.4] * 300)
     assert chosen.count == 30
     assert chosen.why.startswith("30 images: 60 images of the pool fire")
+    assert choose_amount(Amount(15, 30, 0.5), [0.75] * 60) == chosen  # as many as are allowed
+
+
+def test_an_image_at_the_threshold_fires() -> None:
+    why = choose_amount(Amount(15, 100, 0.5), [0.75, 0.5, 0.4375]).why
+    assert why.endswith("2 images of the pool fire at score 0.50 (recall 0.8)")
 
 
 def test_a_few_that_score_far_above_the_rest_are_enough() -> None:
@@ -82,7 +92,7 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
         read_add(text)
 
 
-@pytest.mark.parametrize("add", [0.0, -1.0, 2.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("add", [0.0, -1.0, 1.5, 2.5, float("nan"), float("inf")])
 def test_numbers_outside_the_limits_are_refused(add: float) -> None:
     with pytest.raises(ConfigError, match="add: got"):
         LoopOptions(add=add)
