@@ -86,11 +86,6 @@ def simulate(setting: Setting, fall: float, rounds: int, seed: int) -> int | Non
     return None
 
 
-def share_stopped(setting: Setting, fall: float, rounds: int, runs: int) -> float:
-    """Return the share of simulated loops that stop within so many rounds."""
-    return shares_stopped(setting, fall, (rounds,), runs)[0]
-
-
 def shares_stopped(
     setting: Setting, fall: float, rounds: Sequence[int], runs: int
 ) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.stopping import Setting, share_stopped
+from benchmarks.stopping import Setting, shares_stopped
 
 from hardmine.evaluation.paired import AlarmChange
 from hardmine.loop.stopping import GuardConfig, RoundPoint, guarded_rule, recipe_rule, undecided
@@ -155,5 +155,5 @@ def test_tolerances_can_be_set() -> None:
 @pytest.mark.parametrize("rate", [0.3, 0.7])
 def test_simulated_loops_stop_when_they_stand_still_and_only_then(rate: float) -> None:
     setting = Setting(60, 300, rate)
-    assert share_stopped(setting, 0.3, 4, 30) <= 0.1
-    assert share_stopped(setting, 0.0, 2, 30) >= 0.8
+    assert shares_stopped(setting, 0.3, [4], 30)[0] <= 0.1
+    assert shares_stopped(setting, 0.0, [2], 30)[0] >= 0.8

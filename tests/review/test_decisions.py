@@ -25,7 +25,6 @@ from hardmine.review.decisions import (
     advise_on_emptiness,
     advise_on_scores,
     pace,
-    who_decided,
 )
 from hardmine.review.server import _fault
 from hardmine.types import Decision, Verdict
@@ -195,10 +194,3 @@ def test_candidates_below_the_operating_point_are_said_to_bring_little() -> None
     assert advise_on_scores([*below, above], {"mined 1": 0.4}) == ""
     assert advise_on_scores(below, {}) == ""
     assert advise_on_scores([], {"mined 1": 0.4}) == ""
-
-
-def test_who_decided_counts_each_image_once() -> None:
-    decisions = {
-        name: Decision(name, Verdict.EMPTY, who, "t", "m") for name, who in ("aA", "bB", "cB")
-    }
-    assert who_decided(["a", "b", "c", "d"], decisions) == {"B": 2, "A": 1}

@@ -191,7 +191,6 @@ def _lower_threshold(model: Any) -> None:
 
 Maker = Literal["ultralytics", "libreyolo", "rfdetr"]
 
-PYTORCH_SUFFIXES = frozenset({".pt", ".pth", ".ckpt"})
 _LIBREYOLO = frozenset({"libreyolo_version", "model_family"})
 _RFDETR = (frozenset({"model", "args", "model_name"}), frozenset({"model", "rfdetr_version"}))
 

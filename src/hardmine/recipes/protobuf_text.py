@@ -35,8 +35,6 @@ _CLOSED_BY = {"{": "}", "<": ">"}
 _TRUE, _FALSE = ("true", "True", "t"), ("false", "False", "f")
 _DEEPEST = 100
 
-Scalar = str | int | float | bool
-
 
 @dataclass(frozen=True, slots=True)
 class Word:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -329,12 +329,3 @@ def _empty_in_a_row(recent: Sequence[StoredDecision]) -> int:
             break
         images.add(said.decision.image)
     return len(images)
-
-
-def who_decided(images: Collection[str], decisions: Mapping[str, Decision]) -> dict[str, int]:
-    """Return how many of these images each person decided on, who decided most first."""
-    counts: dict[str, int] = {}
-    for image in images:
-        if image in decisions:
-            counts[decisions[image].who] = counts.get(decisions[image].who, 0) + 1
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
