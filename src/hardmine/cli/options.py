@@ -219,8 +219,8 @@ MinScore = Annotated[
 ]
 
 
-def data_or_fraction(text: str | None, option: str = "--val") -> Path | float | None:
-    """Read ``DATA|FRACTION``: an existing path, or a number between 0 and 1 (both excluded).
+def data_or_fraction(text: str | None) -> Path | float | None:
+    """Read ``DATA|FRACTION`` of ``--val``: an existing path, or a number between 0 and 1 (excluded).
 
     Raises:
         TyperException: neither; exit code 2.
@@ -231,11 +231,11 @@ def data_or_fraction(text: str | None, option: str = "--val") -> Path | float | 
         fraction = float(text)
     except ValueError:
         raise usage_error(
-            f"Invalid value for '{option}': no file or folder {text!r}, and not a fraction like 0.2"
+            f"Invalid value for '--val': no file or folder {text!r}, and not a fraction like 0.2"
         ) from None
     if not 0.0 < fraction < 1.0:
         raise usage_error(
-            f"Invalid value for '{option}': {text} is not between 0 and 1 (both excluded)"
+            f"Invalid value for '--val': {text} is not between 0 and 1 (both excluded)"
         )
     return fraction
 

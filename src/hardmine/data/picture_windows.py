@@ -122,7 +122,7 @@ def open_windows(file: Path | bytes, name: str, least: int = LARGE) -> WindowedP
                 if image.width * image.height < least:
                     return None
                 if image.format == "PNG":  # Pillow would decode all of it to look for EXIF
-                    return _png(image, file)
+                    return _png(file)
                 if orientation(image) != 1:
                     return None
                 if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -161,7 +161,7 @@ _FEED = 1 << 16
 """Bytes that are read from the file at once."""
 
 
-def _png(image: Image.Image, file: Path | bytes) -> WindowedPicture | None:
+def _png(file: Path | bytes) -> WindowedPicture | None:
     """Return a PNG in bands of rows; None for one that must be read whole."""
     with _opened(file) as stream:
         chunks = list(_chunks(stream))

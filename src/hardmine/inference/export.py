@@ -243,9 +243,7 @@ def _add_nms(model: Any, decode: DecodeConfig) -> None:
     graph.output.append(rows)
 
 
-def quantize_onnx(
-    source: Path, path: Path, batches: Callable[[], Any], *, input_name: str = "images"
-) -> Path:
+def quantize_onnx(source: Path, path: Path, batches: Callable[[], Any]) -> Path:
     """Write an int8 copy of an ONNX file (QDQ form, weights per channel), convolutions only.
 
     Args:
@@ -269,7 +267,7 @@ def quantize_onnx(
         def get_next(self) -> dict[str, Any] | None:
             """Return the next batch by the input's name, None at the end."""
             batch = next(self._batches, None)
-            return None if batch is None else {input_name: batch}
+            return None if batch is None else {"images": batch}
 
     def write(part: Path) -> None:
         """Write the quantised graph."""

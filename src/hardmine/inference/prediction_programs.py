@@ -98,20 +98,18 @@ def rows_of_tree(tree: Any, path: Path) -> ProgramRows | None:
         return None
     if "detection_categories" in tree and "images" in tree:
         names = {str(key): str(name) for key, name in tree["detection_categories"].items()}
-        return _camera_traps(tree["images"], names, "file", f"{path}: images", path)
+        return _camera_traps(tree["images"], names, "file", f"{path}: images")
     entries = tree.get("predictions")
     if (
         isinstance(entries, list)
         and entries
         and all(isinstance(e, Mapping) and "filepath" in e for e in entries)
     ):
-        return _camera_traps(entries, {}, "filepath", f"{path}: predictions", path)
+        return _camera_traps(entries, {}, "filepath", f"{path}: predictions")
     return None
 
 
-def _camera_traps(
-    entries: Any, names: Mapping[str, str], key: str, where: str, path: Path
-) -> ProgramRows:
+def _camera_traps(entries: Any, names: Mapping[str, str], key: str, where: str) -> ProgramRows:
     found = ProgramRows(shares=True, form="xywh_shares")
     known = dict.fromkeys(names[number] for number in sorted(names, key=_as_number))
     if not isinstance(entries, list):

@@ -152,7 +152,7 @@ class Predictions(PredictMixin):
                 boxes.append(checked_box(one.confidence, str(one.label), box, f"{where}[{i}]"))
         names = tuple(sorted({str(kind) for boxes in rows.values() for _, kind, _ in boxes}))
         label_of: dict[str | int, int] = {name: i for i, name in enumerate(names, start=1)}
-        by_name = {name: _detections(boxes, label_of, Path()) for name, boxes in rows.items()}
+        by_name = {name: _detections(boxes, label_of) for name, boxes in rows.items()}
         return _in_memory(by_name, names, shares=True)
 
     def match(self, images: Sequence[Path]) -> NameMatch:
@@ -366,7 +366,7 @@ def load_predictions(path: Path, classes: Path | Sequence[str] | None = None) ->
         numbers = _numbered(rows, names, path)
     known = names if images else _without_background(names, rows, path)
     categories, number_of = _categories(rows, known, numbers, path)
-    by_name = {name: _detections(boxes, number_of, path) for name, boxes in rows.items()}
+    by_name = {name: _detections(boxes, number_of) for name, boxes in rows.items()}
     digest = hashlib.sha256(repr((categories, sorted(images.items()))).encode())
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
@@ -431,7 +431,7 @@ def _of_program(
     whole = names is None or bool(reader.images)
     known = chosen if whole else _without_background(chosen, found.rows, path)
     categories, label_of = _categories(found.rows, known or None, numbers, path)
-    by_name = {name: _detections(boxes, label_of, path) for name, boxes in found.rows.items()}
+    by_name = {name: _detections(boxes, label_of) for name, boxes in found.rows.items()}
     digest = hashlib.sha256(repr(categories).encode())
     files = [path] if path.is_file() else [f for f in sorted(path.iterdir()) if f.is_file()]
     for file in files:
@@ -592,7 +592,7 @@ def _numbered(
     return dict(enumerate(names, start=1))
 
 
-def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int], path: Path) -> Detections:
+def _detections(boxes: Sequence[Box], label_of: Mapping[str | int, int]) -> Detections:
     if not boxes:
         return Detections.none()
     ordered = sorted(boxes, key=lambda box: -box[0])

@@ -16,10 +16,10 @@ from hardmine.inspection.image_with_labels import (
     open_image,
 )
 from hardmine.inspection.inspect_stages import (
+    NO_CHECKPOINT,
     Figure,
     Stage,
     Trained,
-    absent,
     as_read,
     assigned,
     augmented,
@@ -124,7 +124,7 @@ def _stages(
         stages.append(selected(prepared, trained))
         stages.append(detected(subject, prepared, trained))
     else:
-        stages.append(absent("negatives", "Selected negatives by loss"))
+        stages.append(Stage("negatives", "Selected negatives by loss", NO_CHECKPOINT))
     record = subject.record
     facts = (
         f"state: {record.state.value}",

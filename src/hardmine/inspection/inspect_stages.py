@@ -592,8 +592,3 @@ def detected(subject: InspectedImage, prepared: Prepared, trained: Trained) -> S
         f"{counted(len(found), 'detection')} in all."
     )
     return Stage("detections", "Detections of the checkpoint", note, (figure,), (table,))
-
-
-def absent(name: str, title: str) -> Stage:
-    """Return the place of a stage that needs a checkpoint."""
-    return Stage(name, title, NO_CHECKPOINT)

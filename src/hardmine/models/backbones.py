@@ -243,7 +243,7 @@ def _cut_network(
             f"backbone.taps of {config.name}: got {list(taps)}, wanted those before "
             f"{config.frozen_to!r} first"
         )
-    return _split_graph(traced, graph, tapped, cut, frozen)
+    return _split_graph(traced, tapped, cut, frozen)
 
 
 def _trace(config: TapsConfig | TimmConfig, network: nn.Module, nodes: dict[str, str]) -> Any:
@@ -277,7 +277,7 @@ def _tracer_options(config: TapsConfig | TimmConfig) -> dict[str, Any]:
 
 
 def _split_graph(
-    owner: nn.Module, graph: Graph, taps: Sequence[Node], cut: Node | None, frozen: Sequence[Node]
+    owner: nn.Module, taps: Sequence[Node], cut: Node | None, frozen: Sequence[Node]
 ) -> tuple[nn.Module, nn.Module]:
     """Cut a traced graph behind the node ``cut``: ``frozen`` taps and it, and the taps after it."""
     rest = Graph()

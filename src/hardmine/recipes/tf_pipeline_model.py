@@ -110,7 +110,7 @@ def read_model(
     notes.carry(extractor, "use_depthwise", separable, "model.neck.depthwise")
     neck, levels = _neck(extractor, network, separable, notes)
     kind, predictor = required(ssd, "box_predictor").only("box_predictor")
-    head, init = _head(kind, predictor, classification, neck, notes)
+    head, init = _head(kind, predictor, neck, notes)
     own = _initialiser(extractor, notes)
     if own is not None and init is not None and own != init:
         notes.leave(
@@ -158,7 +158,6 @@ def _neck(
 def _head(
     kind: str,
     predictor: Message,
-    classification: ClassificationConfig,
     neck: ExtraLayersConfig | FpnConfig,
     notes: FieldNotes,
 ) -> tuple[HeadConfig | SharedHeadConfig, InitConfig | None]:
@@ -243,7 +242,7 @@ def _priors(
             min_level=low,
             anchor_scale=found.number("anchor_scale", 4.0),
             per_octave=found.count("scales_per_octave", 2),
-            aspect_ratios=tuple(_above_0(found, "aspect_ratios")) or (1.0,),
+            aspect_ratios=tuple(_aspect_ratios(found)) or (1.0,),
         )
         asked = "min_level, max_level, anchor_scale, aspect_ratios, scales_per_octave"
         notes.carry(found, asked, "", "model.priors, kind multiscale")
@@ -264,11 +263,11 @@ def _priors(
     return ExplicitPriors(levels=_ssd_shapes(found, count, min(size)))
 
 
-def _above_0(found: Message, name: str) -> list[float]:
-    values = found.numbers(name)
-    if values and min(values) <= 0:
-        raise ConfigError(f"{found.path}.{name}: got {min(values):g}, wanted > 0")
-    return values
+def _aspect_ratios(found: Message) -> list[float]:
+    ratios = found.numbers("aspect_ratios")
+    if ratios and min(ratios) <= 0:
+        raise ConfigError(f"{found.path}.aspect_ratios: got {min(ratios):g}, wanted > 0")
+    return ratios
 
 
 def _ssd_shapes(
@@ -284,7 +283,7 @@ def _ssd_shapes(
     scales = [*scales, 1.0]
     if min(scales) <= 0:
         raise ConfigError(f"{found.path}: got a smallest scale of {min(scales):g}, wanted > 0")
-    ratios = _above_0(found, "aspect_ratios") or [1.0, 2.0, 0.5, 3.0, 1.0 / 3.0]
+    ratios = _aspect_ratios(found) or [1.0, 2.0, 0.5, 3.0, 1.0 / 3.0]
     between = found.number("interpolated_scale_aspect_ratio", 1.0)
     base = found.number("base_anchor_width", 1.0), found.number("base_anchor_height", 1.0)
     reduced = found.flag("reduce_boxes_in_lowest_layer", True)

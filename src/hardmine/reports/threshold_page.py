@@ -264,7 +264,7 @@ def _interval(promise: AlarmPromise | RecallPromise) -> str:
 
 
 def write_threshold_page(
-    path: Path, title: str, tables: Sequence[Sequence[ThresholdRow]], notes: Sequence[str]
+    path: Path, tables: Sequence[Sequence[ThresholdRow]], notes: Sequence[str]
 ) -> None:
     """Write the tables, what they say and their charts as one HTML page, atomically."""
     from markupsafe import Markup
@@ -281,7 +281,7 @@ def write_threshold_page(
     page = render_page(
         "hardmine.reports",
         "threshold.html",
-        title=title,
+        title="Score threshold",
         sections=sections,
         headings=HEADINGS,
         notes=list(notes),

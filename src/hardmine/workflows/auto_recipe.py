@@ -493,13 +493,13 @@ def _lines(
         f"on its {fit.width} x {fit.height} px canvas the smallest class, {fit.smallest.name!r}, has a "
         f"median side of {side:.0f} px",
         f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
-        *_other_reasons(fit, model, settings, overlapping),
+        *_other_reasons(fit, settings, overlapping),
         *_larger_canvas(fit),
     )
 
 
 def _other_reasons(
-    fit: RecipeFit, model: str, settings: tuple[str, ...], overlapping: float
+    fit: RecipeFit, settings: tuple[str, ...], overlapping: float
 ) -> tuple[str, ...]:
     """Return why settings that are not for the priors' reach were chosen."""
     lines = []

@@ -428,7 +428,7 @@ def _write_files(root: Path, result: ThresholdResult) -> None:
     from hardmine.reports.threshold_page import write_threshold_page
 
     write_json(root / "threshold.json", result.to_dict())
-    write_threshold_page(result.page, "Score threshold", result.tables, result.notes)
+    write_threshold_page(result.page, result.tables, result.notes)
 
 
 def _write_into_model(

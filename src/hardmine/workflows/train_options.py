@@ -37,9 +37,9 @@ def draws_option() -> Any:
     )
 
 
-def data_option(words: str, metavar: str = "DATA") -> Any:
+def data_option(words: str) -> Any:
     """Return the field of what names data: a folder or a file of labels or images."""
-    return option(None, words, metavar=metavar, path="any")
+    return option(None, words, metavar="DATA", path="any")
 
 
 def device_option(panel: Panel = "Training") -> Any:

@@ -141,13 +141,13 @@ def refuse_compiled(path: Path, model: Any) -> None:
         )
 
 
-def read_facts(path: Path, model: Any | None = None) -> TfliteFacts:
+def read_facts(path: Path) -> TfliteFacts:
     """Return what stands in a ``.tflite`` file.
 
     Raises:
         CheckpointError: damaged, or the label file that it names is missing from it.
     """
-    model = read_model(path) if model is None else model
+    model = read_model(path)
     post, anchors = _post_process(model)
     names, label_file, mean, std = _metadata(path, model)
     labels = () if label_file is None else _labels(path, label_file)
