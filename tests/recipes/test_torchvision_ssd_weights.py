@@ -21,9 +21,9 @@ from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.pretrained_weights import (
     MODELS,
     coco_categories,
-    import_torchvision,
     load_starting_weights,
     match_recipe,
+    translate,
 )
 from hardmine.tensors import RawOutput, ScoreForm
 
@@ -48,7 +48,11 @@ class Pair:
         self.anchors: list[torch.Tensor] = []
         self.network.head.register_forward_hook(lambda *a: seen.update(a[2]))
         self.network.anchor_generator.register_forward_hook(lambda *a: self.anchors.extend(a[2]))
-        self.model, self.recipe = import_torchvision(self.path, name, NAMES)
+        self.config = match_recipe(named_recipe(name), self.path).model
+        assert isinstance(self.config, SSDConfig)
+        self.model = SSD(self.config, NAMES)
+        self.model.load_state_dict(translate(self.network.state_dict(), self.model, self.path))
+        self.model.eval()
         with torch.no_grad():
             self.network([image / 255 for image in self.images])
             self.output = self.model(self.images)
@@ -127,23 +131,25 @@ def test_detections_are_equal(pair: Pair, threshold: float | None) -> None:
     that so few reach that rounding swaps none.
     """
     network, side = pair.network, pair.images.shape[-1]
-    config = pair.recipe.decode
-    limits = (network.score_thresh, network.nms_thresh, network.topk_candidates)
-    assert isinstance(config, DecodeConfig)
-    assert limits == (config.score_threshold, config.nms_iou, config.class_candidates)
-    assert config.max_detections == network.detections_per_img
+    config = DecodeConfig(
+        score_threshold=network.score_thresh,
+        nms_iou=network.nms_thresh,
+        candidates=network.topk_candidates * len(NAMES),
+        class_candidates=network.topk_candidates,
+        max_detections=network.detections_per_img,
+    )
     raw = pair.raw
     output = RawOutput(raw["cls_logits"], raw["bbox_regression"], ScoreForm.SOFTMAX)
     if threshold is not None:
         config = replace(config, score_threshold=threshold)
         output = pair.output
-    sizes = [(side, side)] * len(pair.images)
+    sizes, lowest = [(side, side)] * len(pair.images), network.score_thresh
     anchors = pair.anchors[: len(pair.images)]  # of the first run
     try:
         network.score_thresh = config.score_threshold
         found = network.postprocess_detections(raw, anchors, sizes)
     finally:
-        network.score_thresh = limits[0]
+        network.score_thresh = lowest
     detections = decode_detections(output, pair.model.priors, side, side, config)
     for mine, theirs in zip(detections, found, strict=True):
         assert len(mine) > 20 if threshold else len(mine) == config.max_detections
@@ -165,7 +171,7 @@ def test_a_training_starts_from_the_whole_detector(
             state[part] = _with_coco_columns(value)
     torch.save(state, tmp_path / "coco.pth")
     recipe = match_recipe(named_recipe(name), tmp_path / "coco.pth")
-    assert recipe.model == pair.recipe.model
+    assert recipe.model == pair.config
     assert isinstance(recipe.model, SSDConfig)
     model = SSD(recipe.model, ("cat", "sphinx"))
     before = model.class_head.predictors[0].last.weight.detach().clone()
@@ -198,15 +204,11 @@ def test_weights_that_are_no_such_detector(tmp_path: Path) -> None:
     )
     state = network.state_dict()
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(
-        CheckpointError, match=r"class_head.levels.0.last.weight is \(18, 672, 1, 1"
-    ):
-        import_torchvision(tmp_path / "w.pth", MODELS[1], NAMES)
     with pytest.raises(ConfigError, match="got model 'ssdlite320_mobilenet_v2'"):
         match_recipe(named_recipe("ssdlite320_mobilenet_v2"), tmp_path / "w.pth")
     torch.save({**state, "head.odd": torch.zeros(1)}, tmp_path / "odd.pth")
-    with pytest.raises(CheckpointError, match=r"'head.odd' is no tensor of torchvision's"):
-        import_torchvision(tmp_path / "odd.pth", MODELS[1], ("a", "b"))
     model = SSD(named_recipe(MODELS[1]).model, ("a", "b"))  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"'head.odd' is no tensor of torchvision's"):
+        load_starting_weights(model, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match="weights of 'torchvision' do not fit"):
         load_starting_weights(model, tmp_path / "w.pth")

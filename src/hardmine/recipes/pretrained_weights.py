@@ -25,13 +25,11 @@ from torch import Tensor
 
 from hardmine.errors import CheckpointError, ConfigError, DataError
 from hardmine.models.backbones import SmallNetConfig, Taps, TapsConfig, TimmConfig, VggConfig
-from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.priors import CaffePriors, LinearPriors
 from hardmine.models.ssd import SSD, Network, SSDConfig
 from hardmine.models.state_dict import read_state_dict
 from hardmine.models.torchvision_network import TorchvisionConfig
 from hardmine.recipes.checkpoint import find_checkpoint, is_checkpoint, read_metadata
-from hardmine.recipes.named_recipes import named_recipe
 from hardmine.recipes.recipe import Recipe
 
 DEFAULT_NAME = "imagenet"
@@ -319,50 +317,6 @@ def as_torchvision(recipe: Recipe, state: Mapping[str, Tensor]) -> Recipe:
         reduced = _TAIL in state and len(state[_TAIL]) == _REDUCED_WIDTH
         backbone = replace(backbone, reduced_tail=reduced, mean=half, std=half)
     return replace(recipe, model=replace(model, priors=priors, backbone=backbone))
-
-
-def import_torchvision(
-    path: Path, name: str, categories: tuple[str, ...] | None = None
-) -> tuple[SSD, Recipe]:
-    """Load a torchvision detector as a Hardmine model (evaluation mode) with its recipe.
-
-    The recipe decodes with torchvision's limits too, so that detections are the same.
-
-    Args:
-        path: a state dict of ``torchvision.models.detection``.
-        name: one of :data:`MODELS`.
-        categories: class names without background; ``None`` for COCO's.
-
-    Raises:
-        CheckpointError: unreadable, or not the weights of that model with so many classes.
-        ConfigError: another model.
-    """
-    state = read_state_dict(path)
-    recipe = as_torchvision(named_recipe(name), state)
-    assert isinstance(recipe.model, SSDConfig)
-    names = categories or coco_categories()
-    model = SSD(recipe.model, names)
-    own, translated = model.state_dict(), translate(state, model, path)
-    for key, value in own.items():
-        if key not in translated or translated[key].shape != value.shape:
-            got = tuple(translated[key].shape) if key in translated else "nothing"
-            raise CheckpointError(f"{path}: {key} is {got}, wanted {tuple(value.shape)}")
-    model.load_state_dict({key: translated[key] for key in own})
-    return model.eval(), replace(recipe, decode=_decode_of(name, len(names)))
-
-
-def _decode_of(name: str, num_classes: int) -> DecodeConfig:
-    """Return torchvision's limits: the best of every class enter suppression."""
-    threshold, nms_iou, of_class, kept = (
-        (0.01, 0.45, 400, 200) if name == MODELS[0] else (0.001, 0.55, 300, 300)
-    )
-    return DecodeConfig(
-        score_threshold=threshold,
-        nms_iou=nms_iou,
-        candidates=of_class * num_classes,
-        class_candidates=of_class,
-        max_detections=kept,
-    )
 
 
 def translate(state: Mapping[str, Tensor], model: SSD, path: Path) -> dict[str, Tensor]:
