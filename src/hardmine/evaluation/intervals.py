@@ -30,6 +30,7 @@ from hardmine.evaluation.alarms import (
     hits_needed,
 )
 from hardmine.evaluation.detection_matching import Matches, match
+from hardmine.evaluation.operating_promise import binomial_at_most
 from hardmine.evaluation.scored_images import Scored
 from hardmine.types import F64, I64
 
@@ -289,8 +290,8 @@ def poisson_limits(count: int) -> tuple[float, float]:
     ceiling = count + 10.0 * math.sqrt(count + 1.0) + 10.0
     low = 0.0
     if count:
-        low = _solve(lambda mean: 1.0 - _poisson_cdf(count - 1, mean), _TAIL, 0.0, ceiling)
-    high = _solve(lambda mean: 1.0 - _poisson_cdf(count, mean), 1.0 - _TAIL, 0.0, ceiling)
+        low = _solve(lambda mean: 1.0 - _poisson_cdf(count - 1, mean), _TAIL, ceiling)
+    high = _solve(lambda mean: 1.0 - _poisson_cdf(count, mean), 1.0 - _TAIL, ceiling)
     return low, high
 
 
@@ -304,10 +305,10 @@ def poisson_ratio_limits(count_a: int, count_b: int) -> tuple[float, float]:
     total = count_a + count_b
     low, high = 0.0, math.inf
     if count_a:
-        share = _solve(lambda p: 1.0 - _binomial_cdf(count_a - 1, total, p), _TAIL, 0.0, 1.0)
+        share = _solve(lambda p: 1.0 - binomial_at_most(count_a - 1, total, p), _TAIL, 1.0)
         low = share / (1.0 - share)
     if count_b:
-        share = _solve(lambda p: 1.0 - _binomial_cdf(count_a, total, p), 1.0 - _TAIL, 0.0, 1.0)
+        share = _solve(lambda p: 1.0 - binomial_at_most(count_a, total, p), 1.0 - _TAIL, 1.0)
         high = share / (1.0 - share)
     return low, high
 
@@ -323,7 +324,7 @@ def student_limit(freedom: int) -> float:
     """
     if freedom < 1:
         raise ValueError(f"got {freedom} degrees of freedom, wanted one at least")
-    angle = _solve(lambda theta: _student_within(theta, freedom), 1.0 - 2 * _TAIL, 0.0, math.pi / 2)
+    angle = _solve(lambda theta: _student_within(theta, freedom), 1.0 - 2 * _TAIL, math.pi / 2)
     return math.sqrt(freedom) * math.tan(angle)
 
 
@@ -339,7 +340,9 @@ def _student_within(theta: float, freedom: int) -> float:
     return 2.0 / math.pi * (theta + math.sin(theta) * total)
 
 
-def _solve(rising: Callable[[float], float], wanted: float, low: float, high: float) -> float:
+def _solve(rising: Callable[[float], float], wanted: float, high: float) -> float:
+    """Return the place between 0 and ``high`` where a rising function reaches a value, by bisection."""
+    low = 0.0
     for _ in range(100):
         middle = (low + high) / 2.0
         if rising(middle) < wanted:
@@ -353,21 +356,4 @@ def _poisson_cdf(count: int, mean: float) -> float:
     if mean <= 0.0:
         return 1.0
     terms = (k * math.log(mean) - mean - math.lgamma(k + 1) for k in range(count + 1))
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
-
-
-def _binomial_cdf(count: int, total: int, share: float) -> float:
-    if share <= 0.0 or count >= total:
-        return 1.0
-    if share >= 1.0:
-        return 0.0
-    whole = math.lgamma(total + 1)
-    terms = (
-        whole
-        - math.lgamma(k + 1)
-        - math.lgamma(total - k + 1)
-        + k * math.log(share)
-        + (total - k) * math.log1p(-share)
-        for k in range(count + 1)
-    )
     return min(1.0, math.fsum(math.exp(term) for term in terms))

@@ -89,9 +89,9 @@ def share_limits(count: int, total: int, confidence: float) -> tuple[float, floa
     tail = (1.0 - confidence) / 2.0
     low, high = 0.0, 1.0
     if count:
-        low = _bisect(lambda share: 1.0 - _at_most(count - 1, total, share) < tail)
+        low = _bisect(lambda share: 1.0 - binomial_at_most(count - 1, total, share) < tail)
     if count < total:
-        high = _bisect(lambda share: _at_most(count, total, share) > tail)
+        high = _bisect(lambda share: binomial_at_most(count, total, share) > tail)
     return low, high
 
 
@@ -102,7 +102,8 @@ def _binomial_probability(count: int, total: int, share: float) -> float:
     return math.exp(whole + count * math.log(share) + (total - count) * math.log1p(-share))
 
 
-def _at_most(count: int, total: int, share: float) -> float:
+def binomial_at_most(count: int, total: int, share: float) -> float:
+    """Return the probability of at most ``count`` events in ``total`` draws of probability ``share``."""
     return math.fsum(_binomial_probability(k, total, share) for k in range(count + 1))
 
 
