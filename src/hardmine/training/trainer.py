@@ -77,8 +77,8 @@ def fit(
     Args:
         dataset: labelled images and negatives; images in any other state are left out.
         recipe: every choice.
-        out: folder for ``last.safetensors``, ``best.safetensors``, ``state.pt``, ``log.csv`` and
-            ``telemetry.csv``.
+        out: folder for ``last.safetensors``, ``best.safetensors``, ``state.pt``, ``log.csv``,
+            ``telemetry.csv`` and, with ``validate``, ``validation.csv``.
         validate: called with the averaged model; the highest value is kept as ``best.safetensors``.
         progress: called after each step on the main process.
         options: start, length and saving; each of its fields is also a keyword.
