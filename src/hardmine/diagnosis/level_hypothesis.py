@@ -150,7 +150,7 @@ def _counted(starved: Iterable[_Part], categories: Sequence[str]) -> str:
         repr(categories[label - 1]) for label in sorted({part.label for part in starved} - {0})
     ]
     which = f" (above all {', '.join(names)})" if names else ""
-    return f"{len(levels)} level{'' if len(levels) == 1 else 's'} with poorly known classes{which}"
+    return f"{counted(len(levels), 'level')} with poorly known classes{which}"
 
 
 def _starved(evidence: Evidence) -> tuple[dict[_Part, str], list[str]]:

@@ -130,7 +130,7 @@ class LoopResult:
     def __repr__(self) -> str:
         arms = list(dict.fromkeys(row["arm"] for row in self.rows))
         last_round = max((row["round"] for row in self.rows), default=0)
-        parts = [f"{self.out.name}: {last_round} round{'' if last_round == 1 else 's'}"]
+        parts = [f"{self.out.name}: {counted(last_round, 'round')}"]
         for arm in arms:
             rows = [row for row in self.rows if row["arm"] == arm]
             first, last = (_or_undefined(rows[index][ALARMS]) for index in (0, -1))

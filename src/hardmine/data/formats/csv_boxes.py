@@ -32,6 +32,7 @@ from hardmine.data.formats.label_format import (
     LabelledBox,
     NewImage,
     Reader,
+    is_number,
     pictures_in,
     read_side,
     score_left_out,
@@ -248,21 +249,13 @@ def csv_number(text: str, *, decimal_comma: bool) -> float:
 def _is_plain(cells: Sequence[str]) -> bool:
     if len(cells) != len(_PLAIN) or not Path(cells[0]).suffix:
         return False
-    return all(_is_number(cell) for cell in cells[1:5]) or not any(cells[1:])
+    return all(is_number(cell) for cell in cells[1:5]) or not any(cells[1:])
 
 
 def _is_makesense(cells: Sequence[str]) -> bool:
     if len(cells) != len(_MAKESENSE) or not Path(cells[5]).suffix:
         return False
-    return all(_is_number(cell) for cell in (*cells[1:5], *cells[6:]))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return all(is_number(cell) for cell in (*cells[1:5], *cells[6:]))
 
 
 def _delimiter(line: str) -> str:

@@ -34,6 +34,7 @@ from hardmine.data.formats.label_format import (
     Reader,
     Writer,
     class_names,
+    is_number,
 )
 from hardmine.data.formats.label_readers import PerImageSource
 from hardmine.errors import ConfigError
@@ -87,17 +88,9 @@ def parse_kitti(path: Path, names: Mapping[str, str] | None = None) -> ImageLabe
 def _looks_like_kitti(path: Path) -> bool:
     """Return whether the first written line of a text file has a word and 14 or 15 numbers."""
     words = next((line.split() for line in peek_text(path).split("\n") if line.strip()), [])
-    if len(words) not in (_COLUMNS, _SCORED) or _is_number(words[0]):
+    if len(words) not in (_COLUMNS, _SCORED) or is_number(words[0]):
         return False
-    return all(map(_is_number, words[1:]))
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    return all(map(is_number, words[1:]))
 
 
 def _source(root: Path, images: Path, labels: Path) -> PerImageSource:

@@ -446,6 +446,15 @@ def read_side(value: object) -> int:
     return round(number) if 0 < number < _LARGEST_SIDE else 0
 
 
+def is_number(text: str) -> bool:
+    """True for what Python reads as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def said_name(name: object) -> str:
     """Return a class name, written as text or as a number.
 
