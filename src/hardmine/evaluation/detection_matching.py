@@ -39,8 +39,9 @@ class Matches:
     """All detections of a dataset, flat, by image and best first within an image.
 
     ``image`` i64[K] position of the image, ``label`` i64[K], ``score`` f32[K], ``outcome`` i8[K]
-    (see :class:`Outcome`), ``background`` bool[K]: the detection touches no object of any class.
-    ``objects`` i64[N, C]: how many objects, ignored ones left out, each image holds of each class.
+    (see :class:`Outcome`), ``background`` bool[K]: the detection overlaps every box, of whatever class,
+    by less than :data:`BACKGROUND_IOU`. ``objects`` i64[N, C]: how many objects, ignored ones left out,
+    each image holds of each class.
     """
 
     image: I64
@@ -87,10 +88,10 @@ def match(scored: Scored, iou_threshold: float = 0.5) -> Matches:
     ]
     return Matches(
         image=np.repeat(np.arange(len(scored)), [len(found) for found in ordered]),
-        label=_join([found.labels for found in ordered], np.int64),
-        score=_join([found.scores for found in ordered], np.float32),
-        outcome=_join([outcome for outcome, _ in parts], np.int8),
-        background=_join([background for _, background in parts], np.bool_),
+        label=join_arrays([found.labels for found in ordered], np.int64),
+        score=join_arrays([found.scores for found in ordered], np.float32),
+        outcome=join_arrays([outcome for outcome, _ in parts], np.int8),
+        background=join_arrays([background for _, background in parts], np.bool_),
         objects=objects_per_image(scored.dataset),
     )
 
@@ -103,7 +104,8 @@ def objects_per_image(dataset: Dataset) -> I64:
     return np.array(counts, np.int64).reshape(len(dataset), num_classes)
 
 
-def _join(parts: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
+def join_arrays(parts: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    """Return arrays one after the other; an empty one of ``dtype`` where there are none."""
     return np.concatenate([np.zeros(0, dtype), *parts])
 
 

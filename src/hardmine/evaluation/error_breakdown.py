@@ -45,6 +45,7 @@ from hardmine.detections import Detections
 from hardmine.evaluation.detection_matching import (
     BACKGROUND_IOU,
     Outcome,
+    join_arrays,
     match_image,
     match_objects,
     overlaps,
@@ -342,11 +343,11 @@ def error_breakdown(scored: Scored, score_threshold: float) -> ErrorBreakdown:
         real = ~record.ignore
         objects.append((record.labels[real], box_area(record.boxes[real])))
         found.append(hit)
-    label = _join([part[0] for part in objects], np.int64)
-    area = _join([part[1] for part in objects], np.float64)
-    is_found = _join(found, np.bool_)
-    error_label = _join([part.label for part in wrong], np.int64)
-    error_area = _join([part.area for part in wrong], np.float64)
+    label = join_arrays([part[0] for part in objects], np.int64)
+    area = join_arrays([part[1] for part in objects], np.float64)
+    is_found = join_arrays(found, np.bool_)
+    error_label = join_arrays([part.label for part in wrong], np.int64)
+    error_area = join_arrays([part.area for part in wrong], np.float64)
     kinds = [kind for part in wrong for kind in part.kind]
 
     def row(name: str, of_objects: Mask, of_errors: Mask, gained: Mapping[str, float]) -> ErrorRow:
@@ -399,7 +400,10 @@ def _gains(scored: Scored) -> ErrorGains:
         objects_before += int(real.sum())
     kinds_of = {"score": np.float64, "is_found": np.bool_, "is_missed": np.bool_}
     judged = JudgedDetections(
-        **{name: _join(values, kinds_of.get(name, np.int64)) for name, values in parts.items()}
+        **{
+            name: join_arrays(values, kinds_of.get(name, np.int64))
+            for name, values in parts.items()
+        }
     )
     return error_gains(
         judged,
@@ -473,7 +477,3 @@ def _kind(iou: F64, own: Mask) -> tuple[ErrorKind, int | None]:
 def _size(area: F64) -> I64:
     """Return the position of each area's size in :data:`SIZES`."""
     return (area >= SMALL).astype(np.int64) + (area >= LARGE)
-
-
-def _join(parts: list[Any], dtype: type) -> Any:
-    return np.concatenate([np.zeros(0, dtype), *parts])
