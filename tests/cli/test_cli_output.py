@@ -126,6 +126,18 @@ def test_mining_summary(output: Console, capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_names_with_brackets_and_colons_are_printed_as_they_are(
+    output: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("pool/photo[copy].jpg", "pool/[/tmp].jpg", "pool/:bus:.jpg")
+    scores = [PoolScore(name, 0.9, 1, 1, 0, 5, "m") for name in names]
+    show_mining(output, MiningResult(tuple(scores), 3, (), 0, ()), ("[red]",), Path("out:bus:"))
+    out, _ = capsys.readouterr()
+    for name in names:
+        assert row_of(out, name) == [name, "0.900", "[red]", "1"]
+    assert "out:bus:/candidates.csv" in out
+
+
 def test_a_mining_that_hands_out_nothing_says_why(
     output: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,10 +54,12 @@ class Console:
 
         silent = process_index() > 0  # process 0 reports for all that share a run
         self.quiet = quiet or silent
-        self.out: RichConsole = RichConsole(highlight=False, soft_wrap=True, quiet=silent)
+        # Names of files and classes may hold [brackets] or :words:, which rich would take for its own.
+        plain = partial(RichConsole, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.out: RichConsole = plain(quiet=silent)
         # A table cut to the width of a pipe or a narrow terminal would lose figures.
         self.out.width = max(self.out.width, MIN_WIDTH) if self.out.is_terminal else PIPE_WIDTH
-        self.err: RichConsole = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.err: RichConsole = plain(stderr=True)
         level = logging.ERROR if quiet else logging.INFO if verbose else NOTICE
         self._handler = _ConsoleHandler(self.err)
         self._logger = logging.getLogger("hardmine")
@@ -67,12 +70,12 @@ class Console:
 
     def result(self, text: str) -> None:
         """Print a result on stdout, whole and without markup."""
-        self.out.print(text, markup=False)
+        self.out.print(text)
 
     def note(self, text: str) -> None:
         """Say what happens, on stderr, unless quiet."""
         if not self.quiet:
-            self.err.print(text, markup=False)
+            self.err.print(text)
 
     def json(self, value: Any) -> None:
         """Print a value as JSON on stdout."""
@@ -228,7 +231,7 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record of the log on stderr; from a warning on with its level."""
         prefix = "" if record.levelno <= NOTICE else f"{record.levelname.lower()}: "
-        self._err.print(prefix + record.getMessage(), markup=False)
+        self._err.print(prefix + record.getMessage())
 
 
 DONE: Final = 0
