@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from hardmine import Dataset, evaluate, train
+from hardmine.data.formats.image_files import load_images
 from hardmine.types import ImageState
 from hardmine.workflows.image_sets import load_train_val
 from hardmine.workflows.step_cache import Steps
-from hardmine.workflows.trained_images import not_trained_on
-from loop_fakes import World, labelled, run
+from hardmine.workflows.trained_images import not_trained_on, warn_of_trained_negatives
+from loop_fakes import World, labelled, pool_of, run
 
 SMALL: dict[str, Any] = {"draws": 5, "model": "small160"}
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -116,3 +117,38 @@ def test_a_run_in_a_folder_called_models_is_no_loop(data: Dataset, tmp_path: Pat
     folder = tmp_path / "models" / "first"
     World().call(train, data, val=0.2, out=folder, **SMALL)
     assert len(not_trained_on(data, folder)) == 4
+
+
+def test_alarms_on_images_that_were_trained_on_as_empty_are_measured_with_a_warning(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, new = (pool_of(tmp_path / name, 1, 4, seed) for name, seed in (("seen", 1), ("new", 9)))
+    folder, world = tmp_path / "run", World()
+    trained = world.call(train, data, val=0.2, train_negatives=seen, out=folder, **SMALL)
+    options = {"draws": 5, "out": tmp_path / "val"}
+    caplog.clear()
+    world.call(evaluate, trained.checkpoint, data, negatives=new, **options)
+    assert "trained on as empty" not in caplog.text
+    world.call(evaluate, trained.checkpoint, data, negatives=seen, **options)
+    assert (
+        f"{seen}: 4 of 4 images without objects were trained on as empty in {folder}" in caplog.text
+    )
+
+
+def test_the_pool_that_a_loop_mined_is_named_as_trained_on_by_each_of_its_models(
+    inputs: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "loop"
+    result = run(inputs, out, World(), rounds=2)
+    pool = load_images(inputs["pool"], state=ImageState.ASSUMED_EMPTY)
+    for row, count in zip(result.rows, (0, 3, 6), strict=True):
+        caplog.clear()
+        warn_of_trained_negatives(pool, out / "models" / row["model"] / "last.safetensors")
+        assert (f": {count} of 60 images" in caplog.text) == (count > 0)
+    caplog.clear()
+    warn_of_trained_negatives(pool, out)  # the folder names the weights of the last round
+    assert ": 6 of 60 images without objects were trained on as empty" in caplog.text
+    caplog.clear()
+    for other in (object(), "torchvision:ssd300_vgg16", tmp_path / "predictions.json"):
+        warn_of_trained_negatives(pool, other)
+    assert caplog.text == ""

@@ -350,7 +350,7 @@ class Loop:
             num_steps=self.recipe.steps(self._num_labelled),
             seed=self.options.seed,
         )
-        note_trained_on(self.steps.root)
+        note_trained_on(self.steps.root, train)
         result = self.measurement.measure(base, "round 0: measure")
         first = self.measurement.recall_at(result, result.figures["score_threshold"])
         point = stop_point(result)

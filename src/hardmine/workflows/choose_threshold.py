@@ -20,6 +20,7 @@ from hardmine.workflows.image_sets import DataLike, load_negatives, load_val
 from hardmine.workflows.sets_apart import read_all, set_apart
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import ThresholdOptions
+from hardmine.workflows.trained_images import warn_of_trained_negatives
 
 if TYPE_CHECKING:
     from hardmine.evaluation.alarms import AlarmScores
@@ -137,6 +138,7 @@ def threshold(
                 negatives, detector.categories, "negatives", root / "negatives"
             ),
         }
+        warn_of_trained_negatives(parts["held_out"], checkpoint)
         sets, notes = _independent(parts, steps)
         detector = _bound(detector, sets)
         sets, failed = _without_failed(detector, sets)

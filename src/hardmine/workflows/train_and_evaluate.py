@@ -48,7 +48,7 @@ from hardmine.workflows.sets_apart import SeparateSets, crop_set, require_left, 
 from hardmine.workflows.several_processes import run_together
 from hardmine.workflows.step_cache import Notify, Steps, silent
 from hardmine.workflows.train_options import EvaluateOptions, TrainOptions
-from hardmine.workflows.trained_images import note_trained_on
+from hardmine.workflows.trained_images import note_trained_on, warn_of_trained_negatives
 
 if TYPE_CHECKING:
     from hardmine.detections import Detections
@@ -178,7 +178,7 @@ def _train(
         except CheckpointError as error:
             changed = f" ({'; '.join(changes)})" if changes else ""
             raise CheckpointError(f"{error}{changed}") from None
-        note_trained_on(root)
+        note_trained_on(root, sets.train)
         detector = backend.load_detector(checkpoint, options.device)
         measuring = Measuring(steps, backend, options.draws, options.seed)
         measurement = measuring.measure(detector, sets, chosen)
@@ -254,6 +254,7 @@ def evaluate(
                 negatives, detector.categories, "negatives", root / "negatives"
             ),
         }
+        warn_of_trained_negatives(parts["held_out"], checkpoint)
         known = None if options.known_alarms is None else read_known(options.known_alarms)
         measuring = Measuring(steps, backend, options.draws, options.seed, known)
         measurement = measuring.measure(detector, separate_sets(parts, steps), None)

@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from hardmine.data.formats.coco_writing import STATE_KEY
 from hardmine.errors import DataError
 from hardmine.files import read_json, write_json
-from hardmine.types import Dataset
+from hardmine.types import Dataset, ImageState
 from hardmine.workflows.step_cache import read_step
 
 TRAINED_ON = "trained_on.json"
@@ -16,7 +17,7 @@ _RECORDS = ("train.json", "loop.json")
 _log = logging.getLogger(__name__)
 
 
-def note_trained_on(run: Path) -> None:
+def note_trained_on(run: Path, train: Dataset) -> None:
     """Write down what a run was trained on, once it was: its other records may be of a later call."""
     checked, split = (read_step(run, f"prepare/{name}") for name in ("leaks", "split"))
     write_json(
@@ -25,6 +26,7 @@ def note_trained_on(run: Path) -> None:
             "train": None if checked is None else checked["inputs"].get("train"),
             "data": None if split is None else split["inputs"].get("data"),
             "split": None if split is None else split["result"],
+            "negatives": [str(r.path) for r in train.records if r.state.is_negative],
         },
     )
 
@@ -39,7 +41,7 @@ def not_trained_on(data: Dataset, checkpoint: object) -> Dataset:
         data: labelled images, as they are before unreviewed ones are left out.
         checkpoint: a detector, or what names one; only a file in the folder of a run says something.
     """
-    run = _run_of(checkpoint)
+    run = _run_of(_folder_of(checkpoint))
     known = None if run is None else _read(run / TRAINED_ON)
     if run is None or known is None:
         return data
@@ -71,15 +73,57 @@ def not_trained_on(data: Dataset, checkpoint: object) -> Dataset:
     return val
 
 
-def _run_of(checkpoint: object) -> Path | None:
-    """Return the folder of the run, or of the loop, that a checkpoint lies in; None where it is none."""
+def warn_of_trained_negatives(negatives: Dataset, checkpoint: object) -> None:
+    """Say it where images to count alarms on were trained on as empty, as far as the run says.
+
+    They are not left out: of a pool that was mined those that stay are the ones that fire least.
+    """
+    folder = _folder_of(checkpoint)
+    run = _run_of(folder)
+    if folder is None or run is None:
+        return
+    known = _negatives_of(run, folder)
+    count = sum(str(record.path) in known for record in negatives.records)
+    if count:
+        _log.warning(
+            "%s: %d of %d images without objects were trained on as empty in %s, so that new images "
+            "will have more alarms than these; give images that nothing was trained on or mined from",
+            negatives.root,
+            count,
+            len(negatives),
+            run,
+        )
+
+
+def _negatives_of(run: Path, folder: Path) -> set[str]:
+    """Return the images that the weights in a folder were trained on as empty."""
+    known = set((_read(run / TRAINED_ON) or {}).get("negatives") or ())
+    if folder == run:
+        return known
+    for row in _read(run / "rounds.json") or []:
+        if row.get("model") == folder.name and row["round"]:
+            place = run / "rounds" / f"{row['arm']}-{row['round']}"
+            images = (_read(place / "train.coco.json") or {}).get("images", [])
+            empty = [i for i in images if ImageState(i[STATE_KEY]).is_negative]
+            return known | {str(place / image["file_name"]) for image in empty}
+    return known
+
+
+def _folder_of(checkpoint: object) -> Path | None:
+    """Return the folder that the weights of a checkpoint lie in; None where it is none."""
     from hardmine.inference.load_detector import PREDICTION_SUFFIXES, named_path
     from hardmine.recipes.checkpoint import find_checkpoint
 
     path = named_path(str(checkpoint)) if isinstance(checkpoint, str | Path) else None
     if path is None or path.suffix.lower() in PREDICTION_SUFFIXES:
         return None
-    folder = find_checkpoint(path).resolve().parent
+    return find_checkpoint(path).resolve().parent
+
+
+def _run_of(folder: Path | None) -> Path | None:
+    """Return the folder of the run, or of the loop, that weights in a folder belong to."""
+    if folder is None:
+        return None
     loop = folder.parent.parent
     return loop if folder.parent.name == "models" and (loop / "loop.json").is_file() else folder
 
@@ -97,7 +141,7 @@ def _validated_on(run: Path) -> str:
     return ""
 
 
-def _read(record: Path) -> dict[str, Any] | None:
+def _read(record: Path) -> Any:
     try:
         return read_json(record) if record.is_file() else None
     except DataError:
