@@ -229,3 +229,22 @@ def test_auto_takes_the_pool_as_empty_except_what_a_person_said_otherwise(
     assert trained_on(out, "mined", 1) == images[1:]
     states = (out / "rounds" / "mined-2" / "decisions.csv").read_text()
     assert states.count("assumed_empty") == 3
+
+
+def test_the_page_says_that_nobody_looked_only_where_that_is_so(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[ReportData] = []
+    monkeypatch.setattr(loop_report, "write_report", lambda path, data: pages.append(data))
+    out, said = tmp_path / "run", tmp_path / "said.csv"
+    waiting = run(inputs, out, World(), rounds=1, accept=said).waiting
+    assert waiting is not None
+    fill_in(waiting.candidates, said, "empty", "empty")
+    run(inputs, out, World(), rounds=1, accept=said, resume=True)
+    run(inputs, out, World(), rounds=2, accept="auto", resume=True)
+    run(inputs, tmp_path / "auto", World(), rounds=1)
+    assert [[note for note in page.notes if "nobody" in note] for page in pages] == [
+        [],
+        ["Candidates on which nobody decided were taken as empty (--accept auto)."],
+        ["The whole pool was taken as empty (--accept auto); nobody looked at it."],
+    ]

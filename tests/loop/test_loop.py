@@ -313,6 +313,28 @@ def test_a_pool_on_which_nothing_fires_any_more_ends_the_loop(
     assert [row["negatives_total"] for row in kept_on.rows] == [0, 0, 3, 3, 3, 3]
 
 
+def test_the_end_of_a_loop_names_the_images_that_score_too_high_to_be_added(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    # Kind 0 fires with .95 to .66 and all of it is set aside; no other picture is in the pool.
+    inputs["pool"] = pool_of(tmp_path / "one", 1, 30, 7000)
+    result = run(inputs, tmp_path / "run", World(), stop="guarded", quarantine=0.6)
+    assert result.stopped == (
+        "round 1, mined: nothing is left to mine that scores 0.05 or more, apart from 21 images that "
+        "score 0.6 or more and were set aside"  # 9 of the 30 are kept for stopping
+    )
+
+
+def test_the_end_of_a_loop_of_random_images_speaks_of_no_score(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    inputs["pool"] = pool_of(tmp_path / "few", 1, 5, 7000)  # 2 of the 5 are for the stop rules
+    result = run(inputs, tmp_path / "run", World(), stop="recipe", arms=("random",), rounds=2)
+    assert result.stopped == (
+        "round 2, random: every image of the pool was handed out, or repeats one that was"
+    )
+
+
 def test_a_pool_with_fewer_images_than_asked_for_is_said(
     inputs: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -394,6 +394,21 @@ def test_the_terminal_says_when_a_control_arm_did_as_well(
     assert lines[1] == words
 
 
+def test_the_terminal_claims_no_difference_only_where_alarms_are_known(tmp_path: Path) -> None:
+    unknown = {"ratio": None, "low": None, "high": None, "note": "recall 0.8 is not reached"}
+    not_reached = ratio(**unknown, per_image_a=0.124, per_image_b=None)
+    shown = (
+        Comparison("mined", 2, "mined", 0, "held_out", ratio(), images=12),
+        Comparison("mined", 2, "random", 2, "held_out", not_reached),
+        Comparison("mined", 2, "none", 2, "held_out", ratio(low=0.5, high=2.0)),
+    )
+    lines = verdict_lines(replace(full(tmp_path), comparisons=shown))
+    assert lines[1:] == [
+        "No difference between arm mined and arm none is shown.",
+        "Arm mined cannot be compared with arm random: recall 0.8 is not reached.",
+    ]
+
+
 def test_each_candidate_of_a_round_is_listed_with_what_was_said_of_it() -> None:
     lines = tuple(
         LookedLine(f"cam/<{i}>.jpg", 0.9, "empty", "ann", "2026-01-02 03:04") for i in range(502)

@@ -514,10 +514,14 @@ class Loop:
         leader = self.options.leader
         if self.options.stop == "never" or not leader.adds_images or candidates[leader].images:
             return None
-        return (
-            f"round {number}, {leader.name}: nothing is left to mine that scores "
-            f"{self.options.rank.min_score} or more"
-        )
+        head, found = f"round {number}, {leader.name}", candidates[leader]
+        if leader.draw != "hardest":
+            return f"{head}: every image of the pool was handed out, or repeats one that was"
+        why = f"{head}: nothing is left to mine that scores {self.options.rank.min_score} or more"
+        if found.quarantined:
+            aside = counted(len(found.quarantined), "image that scores", "images that score")
+            why += f", apart from {aside} {self.options.quarantine} or more and were set aside"
+        return why
 
     def _why_stop(self, states: Sequence[ArmState], number: int) -> str | None:
         if self.options.stop == "never" or number == self.options.rounds:

@@ -237,6 +237,7 @@ def report_content(
         Stop(rule, fired["round"] if fired else None, fired["reason"] if fired else None)
         for rule, fired in metrics["stop_rules"][leader.name].items()
     )
+    looked = tuple(_looked(measurement.steps.root, states, decisions, metrics["rounds"]))
     return ReportData(
         title="Mining rounds",
         categories=sets.train.categories,
@@ -255,14 +256,14 @@ def report_content(
                 decisions,
             )
         ),
-        looked=tuple(_looked(measurement.steps.root, states, decisions, metrics["rounds"])),
+        looked=looked,
         worst=worst_alarms(measurement.scored(leader.result, "held_out")),
         curves=tuple(_curves(measurement, leader, states)),
         stops=stops,
         problems=sets.problems,
         leaks=_leak_lines(sets, metrics),
         courses=tuple(courses_of(leader)),
-        notes=tuple(_notes(options, states, metrics)),
+        notes=tuple(_notes(options, states, metrics, looked)),
     )
 
 
@@ -316,7 +317,7 @@ def _galleries(
                 pictures = tuple(_picture(row, categories, decisions) for row in rows[:_PICTURES])
                 title = f"{state.name.capitalize()} in round {number}"
                 amount = why.get((state.name, number), "")
-                note = f"The round added {amount}." if amount else ""
+                note = f"The round was to add at most {amount}." if amount else ""
                 found.append(Gallery(title, pictures, len(rows), note))
     return found
 
@@ -431,7 +432,10 @@ def _curves(
 
 
 def _notes(
-    options: LoopOptions, states: Sequence[ArmState], metrics: Mapping[str, Any]
+    options: LoopOptions,
+    states: Sequence[ArmState],
+    metrics: Mapping[str, Any],
+    looked: Sequence[Looked],
 ) -> list[str]:
     notes = []
     ap50 = states[0].results[0].figures["AP50"]
@@ -442,7 +446,11 @@ def _notes(
             "may explain what later rounds gain."
         )
     if options.accept == "auto":
-        notes.append("The whole pool was taken as empty (--accept auto); nobody looked at it.")
+        notes.append(
+            "Candidates on which nobody decided were taken as empty (--accept auto)."
+            if any(row.people for row in looked)
+            else "The whole pool was taken as empty (--accept auto); nobody looked at it."
+        )
     if metrics["stopped"]:
         notes.append(f"The loop ended early: {metrics['stopped']}.")
     notes += [f"{each[0].upper()}{each[1:]}." for each in metrics["undecided"]]

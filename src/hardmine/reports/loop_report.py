@@ -227,11 +227,16 @@ def verdict_lines(data: ReportData) -> list[str]:
     shown = [c for c in verdicts.shown if _with_the_same(c, verdicts.shown[0])]
     lines = [f"{wording.what_happened(c)} {wording.claim(c)}" for c in shown]
     open_ = [c for c in verdicts.without_claim if shown and _with_the_same(c, shown[0])]
-    against = [c.against_arm for c in open_ if not c.with_itself and c.against_arm]
-    if against:
+    controls = [c for c in open_ if not c.with_itself and c.against_arm]
+    if against := [c.against_arm for c in controls if wording.is_measured(c)]:
         lines.append(
             f"No difference between arm {shown[0].arm} and {wording.arms_phrase(against)} is shown."
         )
+    unknown = [c for c in controls if not wording.is_measured(c)]
+    if unknown:
+        others = wording.arms_phrase([c.against_arm for c in unknown])
+        why = unknown[0].ratio.get("note") or "the alarms are not known"
+        lines.append(f"Arm {shown[0].arm} cannot be compared with {others}: {why}.")
     return lines
 
 

@@ -94,7 +94,7 @@ def set_phrase(name: str, images: int | None) -> str:
 
 def what_happened(comparison: Comparison) -> str:
     """Return one sentence that says what was measured, whatever it proves."""
-    now, before = comparison.ratio.get("per_image_a"), comparison.ratio.get("per_image_b")
+    now, before = _alarms_per_image(comparison)
     where = set_phrase(comparison.negatives, comparison.images)
     if now is None or before is None:
         return f"The false alarms of {_sides(comparison)} cannot be compared on {where}."
@@ -110,6 +110,15 @@ def what_happened(comparison: Comparison) -> str:
             f"{rate(before)} at recall 0.8 on {where} (after round {comparison.round})"
         )
     return f"{sentence}; {ap50_change(comparison)}." if comparison.ap50 else f"{sentence}."
+
+
+def is_measured(comparison: Comparison) -> bool:
+    """Whether the alarms of both sides are known: each reaches recall 0.8, and there are images."""
+    return None not in _alarms_per_image(comparison)
+
+
+def _alarms_per_image(comparison: Comparison) -> tuple[float | None, float | None]:
+    return comparison.ratio.get("per_image_a"), comparison.ratio.get("per_image_b")
 
 
 def _change(now: float, before: float) -> str:
