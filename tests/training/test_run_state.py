@@ -40,8 +40,14 @@ def test_a_state_belongs_to_its_data_recipe_seed_length_and_start(
         make_run(fewer, tiny_recipe, out),
         make_run(squares, faster, out),
     ):
-        with pytest.raises(CheckpointError, match="other data, recipe, seed or starting weights"):
+        with pytest.raises(
+            CheckpointError, match="other data, recipe, seed or starting weights"
+        ) as e:
             run.restore()
+        # Without --resume the folder of a run is refused, and its message names --resume.
+        assert str(e.value).endswith(
+            "choose another --out, or resume it with the choices that it began with"
+        )
     assert not make_run(squares, tiny_recipe, tmp_path / "empty").restore()
 
 

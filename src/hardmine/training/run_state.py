@@ -261,7 +261,7 @@ class Run:
         if state.get("identity") not in (self.identity, self._former_identity):
             raise CheckpointError(
                 f"{path}: belongs to a run with other data, recipe, seed or starting weights; "
-                "choose another --out or leave out --resume"
+                "choose another --out, or resume it with the choices that it began with"
             )
         if self.pictures is not None and state.get("pictures") not in (None, self.pictures):
             raise CheckpointError(
