@@ -64,6 +64,8 @@ def test_a_weak_threshold_is_named_with_what_to_do() -> None:
     assert "only from score 0.150 on, which is weak (below 0.2)" in said
     assert "Train longer" in said
     assert "1.00 false alarms per image remain at recall 0.8, and 100 % of the images fire" in said
+    # The page of 'train' and of 'val' has no loop that could go on.
+    assert "or 'hardmine loop' or 'hardmine mine' where there is none yet" in said
     assert is_weak(0.199)
     assert not is_weak(0.2)
     assert not is_weak(None)

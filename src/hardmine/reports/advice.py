@@ -199,8 +199,9 @@ def _alarms_remain(figures: Figures) -> Advice | None:
     return Advice(
         f"{rate(alarms)} false alarms per image remain at recall 0.8, and "
         f"{share(part.get('share_of_images_that_fire') or 0.0)} of the images fire.",
-        "Another round of mining is worth it as long as the pool still fires: 'hardmine loop … --rounds "
-        "N --resume'. The worst remaining alarms on this page show what the pool should contain.",
+        "Mining is worth it as long as the pool still fires: another round of a loop ('hardmine loop … "
+        "--rounds N --resume'), or 'hardmine loop' or 'hardmine mine' where there is none yet. The "
+        "worst remaining alarms on this page show what the pool should contain.",
     )
 
 
