@@ -27,7 +27,7 @@ def test_the_page_shows_rounds_pictures_stop_rules_leaks_and_what_to_beware_of(
     assert "mined, round 2" in page
     assert "k9-99-copy.png repeats" in page
     assert "The whole pool was taken as empty (--accept auto)" in page
-    # All 10 pictures of kind 0, less those that are near the threshold of .893, would be half of it.
+    # .15 * 20 labelled = 3 a round
     assert "The round was to add at most 3 images" in page
     assert "has not converged" not in page  # AP50 is 1 from round 0 on
     assert "http://" not in page.replace("http://www.w3.org", "")
