@@ -170,6 +170,11 @@ def test_the_recipe_of_an_earlier_checkpoint(std: float, init: NormalInit | Xavi
     assert recipe.model == replace(named_recipe("small160").model, init=init)
 
 
+def test_the_file_of_a_recipe_as_the_name_of_a_model_leads_to_the_option_for_it() -> None:
+    with pytest.raises(ConfigError, match=r"got 'my/small\.yaml', .* goes to --recipe"):
+        named_recipe("my/small.yaml")
+
+
 def test_unknown_model_lists_the_known_and_says_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"got 'ssd9000', wanted one of .*small160, ssd300"):
         named_recipe("ssd9000")

@@ -273,6 +273,7 @@ def any_recipe(name: str | None, changes: RecipeChanges) -> RecipeValue:
         UsageError: "auto".
     """
     from hardmine.recipes.checkpoint import find_checkpoint, read_metadata
+    from hardmine.recipes.named_recipes import RECIPE_ENDINGS
     from hardmine.recipes.recipe import load_recipe
     from hardmine.workflows.cached_models import choose_recipe
     from hardmine.workflows.train_options import AUTO, NetworkOptions
@@ -282,7 +283,7 @@ def any_recipe(name: str | None, changes: RecipeChanges) -> RecipeValue:
             f"model {AUTO!r} is chosen by the data of a training, which this command does not do: "
             "wanted the name of a model, or the folder of a run that was trained with it"
         )
-    if name is None or not Path(name).exists():
+    if name is None or not Path(name).exists() or name.endswith(RECIPE_ENDINGS):
         named = NetworkOptions(model=name, recipe=changes.recipe, set=changes.set)
         return choose_recipe(named)
     base, _ = read_metadata(find_checkpoint(Path(name)))

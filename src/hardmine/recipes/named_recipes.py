@@ -166,12 +166,21 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
 }
 
 
+RECIPE_ENDINGS = (".yaml", ".yml")
+"""Names that end so are those of recipes in files."""
+
+
 def named_recipe(name: str) -> Recipe:
     """Return the recipe of a model name.
 
     Raises:
-        ConfigError: unknown name; the message lists the known ones.
+        ConfigError: unknown name; the message lists the known ones, or says where a recipe's file goes.
     """
+    if name.endswith(RECIPE_ENDINGS):
+        raise ConfigError(
+            f"model: got {name!r}, wanted a name; the file of a recipe goes to --recipe, where a "
+            "command has that option"
+        )
     if name not in RECIPES:
         raise ConfigError(not_one_of("model", name, sorted(RECIPES)))
     return RECIPES[name]()
