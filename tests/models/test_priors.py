@@ -189,11 +189,21 @@ def test_multiscale_golden() -> None:
     assert MultiscalePriors().shapes(1, 5, 320) == doubled
 
 
+def test_levels_that_cover_two_octaves_share_sizes() -> None:
+    # Stride 8: 2.5 · 8 = 20 px, 28.284, and an octave on 40 and 56.569; stride 16 begins at 40 px.
+    two = MultiscalePriors(anchor_scale=2.5, octaves=2, aspect_ratios=(1.0,))
+    fine, coarser = two.shapes(0, 5, 320), two.shapes(1, 5, 320)
+    assert fine == [pytest.approx((w, w), abs=1e-3) for w in (20, 28.284, 40, 56.569)]
+    assert coarser[:2] == fine[2:]
+    assert len(coarser) == 4
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: CaffePriors(first=20), "first 20, lowest 15, highest 90"),
         (lambda: MultiscalePriors(per_octave=0), "per_octave 0"),
+        (lambda: MultiscalePriors(octaves=0), "octaves 0"),
         (lambda: CaffePriors().shapes(0, 2, 300.0), "wants 3 or more levels, got 2"),
         (lambda: CaffePriors().shapes(0, 7, 300.0), "aspect_ratios: got 6 levels, wanted 1 or 7"),
         (

@@ -113,7 +113,8 @@ class MultiscalePriors:
     """Octaves, as TF's FPN models have them.
 
     Level k has shapes of 2^(``min_level`` + k) · ``anchor_scale`` px times 2^(i / ``per_octave``), each
-    in every aspect ratio (width over height) at equal area.
+    in every aspect ratio (width over height) at equal area. With ``octaves`` above 1 a level also has
+    the sizes of the coarser ones, so that an object is matched at several resolutions.
     """
 
     kind: Literal["multiscale"] = "multiscale"
@@ -122,19 +123,23 @@ class MultiscalePriors:
     anchor_scale: float = 4.0
     per_octave: int = 2
     aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
+    octaves: int = 1
+    """Octaves of sizes on each level; 1 in TF's models."""
 
     def __post_init__(self) -> None:
-        if self.anchor_scale <= 0 or self.per_octave < 1 or not self.aspect_ratios:
+        counts = self.per_octave, self.octaves, len(self.aspect_ratios)
+        if self.anchor_scale <= 0 or min(counts) < 1:
             raise ConfigError(
-                f"priors: got anchor_scale {self.anchor_scale}, per_octave {self.per_octave}, "
-                f"{len(self.aspect_ratios)} aspect ratios, wanted > 0, >= 1 and >= 1"
+                f"priors: got anchor_scale {self.anchor_scale}, per_octave {self.per_octave}, octaves "
+                f"{self.octaves}, {len(self.aspect_ratios)} aspect ratios, wanted > 0 and >= 1 each"
             )
         _require_positive("aspect_ratios", [self.aspect_ratios])
 
     def shapes(self, level: int, num_levels: int, side: float) -> list[tuple[float, float]]:
         """Return (width, height) in pixels of each prior in a cell of ``level``."""
         base = self.anchor_scale * 2.0 ** (self.min_level + level)
-        sizes = [base * 2.0 ** (i / self.per_octave) for i in range(self.per_octave)]
+        steps = range(self.per_octave * self.octaves)
+        sizes = [base * 2.0 ** (step / self.per_octave) for step in steps]
         roots = [math.sqrt(ratio) for ratio in self.aspect_ratios]
         return [(size * root, size / root) for size in sizes for root in roots]
 
