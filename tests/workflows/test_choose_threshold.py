@@ -406,6 +406,37 @@ def said_of_alarms(images: int, limit: float, confidence: float, **unit: Any) ->
     return statements(row)
 
 
+def test_one_image_and_several_have_their_own_words() -> None:
+    # .95 ** 59 = .0485 <= .05 < .95 ** 58 = .0510: for a share of .05 at 95 %, 59 images are needed.
+    def empty(images: int) -> str:
+        nothing = AlarmScores(np.zeros(0, np.float32), np.zeros(0, np.int64), images)
+        promise, hits = promise_alarms(nothing, 0.05), Hits(*(np.zeros(0, np.int64) for _ in "123"))
+        figures = recall_figures(hits, None, 0.95)
+        row = ThresholdRow("all classes", "all", promise, None, None, figures, nothing, hits)
+        return statements(row)[0]
+
+    assert "58 images without a single alarm promise a share of 0.05" in empty(58)
+    assert empty(58).endswith(
+        "At least 1 further empty image is needed, and more if one of them fires."
+    )
+    assert "1 image without a single alarm promises" in empty(1)
+    assert "At least 58 further empty images are needed" in empty(1)
+
+    def labelled(images: int) -> str:
+        hits = Hits(np.full(images, 0.9, np.float32), np.arange(images), np.ones(images, np.int64))
+        promise = promise_recall(hits, 0.95, unit="image")
+        nothing = AlarmScores(np.zeros(0, np.float32), np.zeros(0, np.int64), 0)
+        figures = recall_figures(hits, None, 0.95)
+        row = ThresholdRow("all classes", "all", promise, None, None, figures, nothing, hits)
+        return statements(row)[0]
+
+    assert (
+        "58 images with 58 objects are too few for 95 %. At least 1 further image with"
+        in labelled(58)
+    )
+    assert "1 image with 1 object is too few" in labelled(1)
+
+
 @pytest.mark.parametrize(
     ("limit", "confidence", "said"),
     [

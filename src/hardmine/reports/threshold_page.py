@@ -213,15 +213,26 @@ def _cannot(promise: AlarmPromise) -> str:
     unit = "share of images that fire" if promise.unit == "images" else "number of alarms per image"
     best = promised_by_none(promise.images, promise.confidence)
     limit = f"{promise.limit:g}"
-    able = (
-        f"{promise.images} images without a single alarm promise a share of {best:.2g}, and {limit} "
-        "is asked for"
-        if promise.unit == "images"
-        else f"{promise.images} images are too few for a {unit} of {limit}"
+    without = counted(
+        promise.images,
+        "image without a single alarm promises",
+        "images without a single alarm promise",
     )
+    able = (
+        f"{without} a share of {best:.2g}, and {limit} is asked for"
+        if promise.unit == "images"
+        else f"{counted(promise.images, 'image is', 'images are')} too few for a {unit} of {limit}"
+    )
+    needed = _needed(promise.further_images, "further empty image", "further empty images")
+    return f"The promise cannot be given at any score: {able}. {needed}, and more if one of them fires."
+
+
+def _needed(number: int, one: str, many: str) -> str:
+    """Say how many images are needed at least."""
     return (
-        f"The promise cannot be given at any score: {able}. At least {promise.further_images:,} further "
-        "empty images are needed, and more if one of them fires."
+        f"At least {number:,} {one} is needed"
+        if number == 1
+        else f"At least {number:,} {many} are needed"
     )
 
 
@@ -230,11 +241,14 @@ def _of_recall(promise: RecallPromise) -> list[str]:
         return [promise_sentence(promise)]
     what = "objects" if promise.unit == "object" else "images with an object"
     if promise.further_images:
-        have = f"{promise.images} images with {promise.objects} objects"
+        have = f"{counted(promise.images, 'image')} with {counted(promise.objects, 'object')}"
+        few = "is" if promise.images == 1 else "are"
+        needed = _needed(
+            promise.further_images, "further image with objects", "further images with objects"
+        )
         return [
-            f"The promise cannot be given at any score: {have} are too few for "
-            f"{exact_percent(promise.limit)}. At least {promise.further_images:,} further images with "
-            "objects are needed, and more if an object in them is missed."
+            f"The promise cannot be given at any score: {have} {few} too few for "
+            f"{exact_percent(promise.limit)}. {needed}, and more if an object in them is missed."
         ]
     highest = 0.0 if promise.highest is None else promise.highest
     way = "A better detector is needed, or a lower recall."
