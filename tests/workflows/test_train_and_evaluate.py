@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hardmine import evaluate, train
-from hardmine.errors import ConfigError, DataError, GateError
+from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
 from hardmine.types import Dataset, ImageState
 from hardmine.workflows.cached_models import TrainingRequest
 from hardmine.workflows.image_sets import count_labelled, load_train_val
@@ -204,6 +204,22 @@ def test_a_resumed_training_that_is_refused_keeps_the_choices_of_the_run(
     with pytest.raises(ConfigError, match="device: got cuda"):
         Failing(saved=False).call(train, data, out=out, resume=True, **other)
     assert [(out / name).read_bytes() for name in ("train.json", "recipe.yaml")] == before
+
+
+@pytest.mark.usefixtures("no_page")
+def test_what_follows_from_another_choice_is_said_as_it_is(
+    data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refusing(World):
+        def fit(self, request: TrainingRequest) -> Path:
+            raise CheckpointError("belongs to a run with another seed")
+
+    out = tmp_path / "run"
+    World().call(train, data, out=out, **SMALL)
+    with pytest.raises(CheckpointError, match=r"another seed \(seed is 3, and was 0"):
+        Refusing().call(train, data, out=out, resume=True, seed=3, **SMALL)
+    assert "seed is 3, and was 0 when the run began; a saved training that depends" in caplog.text
+    assert "on it is refused" in caplog.text
 
 
 @pytest.mark.usefixtures("no_page")

@@ -150,8 +150,14 @@ def note_changes(
     options: T,
     recipe: Recipe,
     folder: Path,
+    effect: str = "what depends on it is done again",
 ) -> list[str]:
-    """Log what differs from how a run began; return one line for each such choice."""
+    """Log what differs from how a run began; return one line for each such choice.
+
+    Args:
+        folder: that of the run, with its recipe.
+        effect: what follows from such a choice.
+    """
     if record is None:
         return []
     before = {**_flat(plain_options(record.options)), **record.inputs}
@@ -163,7 +169,7 @@ def note_changes(
     ]
     lines += _recipe_changes(folder / RECIPE, recipe)
     for line in lines:
-        _log.warning("--resume: %s; what depends on it is done again", line)
+        _log.warning("--resume: %s; %s", line, effect)
     return lines
 
 

@@ -65,6 +65,10 @@ BEST = "best.safetensors"
 RECORD = "train.json"
 """The file of a run directory that holds what ``train`` was asked for."""
 NEEDED = {"data": "labelled images"}
+CHANGED = (
+    "a saved training that depends on it is refused, and what else depends on it is done again"
+)
+"""What follows from a choice that differs from how a training began."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -156,7 +160,7 @@ def _train(
     with clear_disk_errors(root), free_unless_begun([root / RECORD, root / RECIPE], lambda: saved):
         sets = _training_sets(inputs, steps, options)
         chosen, why = fit_to_data(chosen, options.network, start, sets.train)
-        changes = note_changes(record, inputs, options, chosen, root)
+        changes = note_changes(record, inputs, options, chosen, root, CHANGED)
         write_record(root / RECORD, inputs, options)
         write_recipe(root, chosen, why)
         validator = Validator(sets.val, chosen, backend.detect_images, options.validate)
