@@ -358,6 +358,16 @@ def test_better_and_worse_are_said_of_the_right_side() -> None:
     assert missed["alarms_at_0.8"].verdict == "not measured"
 
 
+def test_one_negative_image_makes_no_recipe_better() -> None:
+    # Of the scores .50 .. .89 the threshold at recall .8 is .58: the image fires once in either arm.
+    arm = scores(0.0, [0.9])
+    found = {item.figure: item for item in contrasts_of([(arm, arm)], 20)}["alarms_at_0.8"]
+    assert (found.verdict, found.value, found.low, found.high) == ("not measured", 1.0, None, None)
+    base, other = judged("base", 1.0), replace(judged("other", 1.0), contrasts=(found,))
+    said = statements_of([base, other])[-1]
+    assert said.endswith("(one negative image does not show how much images differ)")
+
+
 def test_few_alarms_on_very_many_images_are_not_nothing() -> None:
     """40 and 10 alarms on 100,000 frames of a video."""
     fewer = Contrast("alarms_at_0.8", 0.0001, 0.0004, 0.12, 0.5, "ratio", "better")

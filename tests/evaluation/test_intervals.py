@@ -67,6 +67,20 @@ def test_no_alarm_is_not_a_certainty_of_none() -> None:
     assert interval == Interval(0.0, pytest.approx(0.036889, abs=1e-5), "poisson")
 
 
+def test_one_image_does_not_show_a_difference() -> None:
+    # 40 alarms against 20 on one image: every draw holds this image once, so all ratios are 2.
+    found = paired_ratio(arm_with(40, 1), arm_with(20, 1), draws=20)
+    assert (found.per_image_a, found.per_image_b) == (40.0, 20.0)
+    assert (found.ratio, found.low, found.high) == (None, None, None)
+    assert found.note == "one negative image does not show how much images differ"
+    one = arm_with(40, 8, val_hits=(0.5,))
+    # One object, found by one arm and missed by the other: AP50 1 and 0.
+    gap = paired_difference(one, arm_with(40, 8, val_hits=(None,)), ap50_statistic, draws=20)
+    assert (gap.difference, gap.low, gap.high) == (1.0, None, None)
+    two = paired_ratio(arm_with(40, 2), arm_with(20, 2), draws=20)
+    assert (two.ratio, two.note) == (2.0, "")
+
+
 @pytest.mark.parametrize(("alarms", "method"), [(9, "poisson"), (10, "bootstrap")])
 def test_poisson_below_ten_alarms(alarms: int, method: str) -> None:
     interval = alarm_interval(arm_with(alarms, 40), draws=200)
@@ -259,8 +273,8 @@ def test_a_difference_is_widened_by_the_spread_of_the_seeds() -> None:
 
     pairs = [
         (
-            ArmScores(one_object_each(score), empties([])),
-            ArmScores(one_object_each(0.25), empties([])),
+            ArmScores(one_object_each(score, score), empties([])),
+            ArmScores(one_object_each(0.25, 0.25), empties([])),
         )
         for score in (0.25, 0.5, 0.75)
     ]

@@ -492,6 +492,8 @@ def _sentence(name: str, reference: str, found: Contrast, where: str) -> str:
     now, before = figure_text(found.value), figure_text(found.reference)
     values = f"{now} against {before} of {reference}"
     limits = f"95 % of the {found.kind}: {_limit(found.low)} to {_limit(found.high)}"
+    if found.verdict == "not measured" and found.note:
+        limits = found.note
     if found.verdict in ("better", "worse"):
         return f"{name} is {found.verdict} in {what}{where}: {values} ({limits})"
     return f"{name}: no difference in {what} is shown: {values} ({limits})"

@@ -123,6 +123,8 @@ def paired_ratio_over_seeds(
     alarms_a, alarms_b = (_mean([pair[side] for pair in counts]) for side in (0, 1))
     value_a, value_b = (finite(float(values.mean())) for values in rates.point)
     note = _why_undefined(alarms_a, alarms_b, value_a, value_b, recall)
+    if not note and pairs[0][0].alarms.num_images == 1:  # all draws are the same
+        note = "one negative image does not show how much images differ"
     if note or alarms_a is None or alarms_b is None or value_a is None or value_b is None:
         return RatioInterval(None, None, None, alarms_a, alarms_b, value_a, value_b, note, seeds)
     ratio = value_a / value_b if value_b else None
@@ -165,6 +167,8 @@ def paired_difference_over_seeds(
     value_a, value_b = (finite(float(side.mean())) for side in values.point)
     if value_a is None or value_b is None:
         return DifferenceInterval(value_a, value_b, None, None, None)
+    if len(pairs[0][0].val.dataset) == 1:  # all draws are the same
+        return DifferenceInterval(value_a, value_b, value_a - value_b, None, None)
     with np.errstate(invalid="ignore"):
         moved = values.mean_drawn[0] - values.mean_drawn[1]
     low, high = percentile_limits(moved)
