@@ -229,11 +229,7 @@ def _cannot(promise: AlarmPromise) -> str:
 
 def _needed(number: int, one: str, many: str) -> str:
     """Say how many images are needed at least."""
-    return (
-        f"At least {number:,} {one} is needed"
-        if number == 1
-        else f"At least {number:,} {many} are needed"
-    )
+    return f"At least {number:,} {f'{one} is' if number == 1 else f'{many} are'} needed"
 
 
 def _of_recall(promise: RecallPromise) -> list[str]:
