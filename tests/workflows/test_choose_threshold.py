@@ -98,6 +98,19 @@ def test_of_the_data_of_a_training_what_it_split_off_is_measured(
     assert result.tables[0][0].recall.objects == sum(len(record.boxes) for record in kept)
 
 
+def test_empty_images_that_were_trained_on_are_counted_in_a_warning(
+    built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, pool = shutil.copytree(built / "first", tmp_path / "first"), built / "pool"
+    images = sorted(pool.iterdir())
+    record = json.loads((model / "trained_on.json").read_text(encoding="utf-8"))
+    record["negatives"] = [str(image) for image in images[:2]]
+    (model / "trained_on.json").write_text(json.dumps(record), encoding="utf-8")
+    given = {"negatives": pool, "max_alarms": 0.9, "out": tmp_path / "t", "device": "cpu"}
+    hardmine.threshold(model, built / "shelf", **given)
+    assert f"{pool}: 2 of {len(images)} images without objects were trained on" in caplog.text
+
+
 def test_a_measurement_of_our_own_network_has_its_levels(world: Path) -> None:
     measured = hardmine.evaluate("first", "shelf", negatives="pool", draws=5, out="v", device="cpu")
     assert [row.level for row in measured.levels] == list(range(len(measured.levels)))
