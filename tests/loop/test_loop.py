@@ -325,6 +325,19 @@ def test_the_end_of_a_loop_names_the_images_that_score_too_high_to_be_added(
     )
 
 
+def test_the_end_of_a_loop_names_the_copies_on_which_the_model_still_fires(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    for i in range(24):  # four pictures, six times each; two of the four are kept for stopping
+        draw(tmp_path / f"copies/k0-{95 - i}-{i:02}.png", 7000 + i % 4)
+    inputs["pool"] = tmp_path / "copies"
+    result = run(inputs, tmp_path / "run", World(), stop="guarded", rounds=2)
+    assert result.stopped == (
+        "round 2, mined: nothing is left to mine that scores 0.05 or more, apart from 10 images that "
+        "repeat images added before"
+    )
+
+
 def test_the_end_of_a_loop_of_random_images_speaks_of_no_score(
     inputs: dict[str, Any], tmp_path: Path
 ) -> None:

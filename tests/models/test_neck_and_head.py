@@ -15,6 +15,7 @@ from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.layers import (
     InitConfig,
     NormalInit,
+    Normalise,
     UniformInit,
     XavierInit,
     init_layers,
@@ -206,6 +207,10 @@ def test_prior_probability_reaches_the_model() -> None:
         ),
         (lambda: NormalInit(std=0.0), r"init.std: got 0\.0"),
         (lambda: XavierInit(magnitude=-1.0), r"init.magnitude: got -1\.0"),
+        (
+            lambda: Normalise((0.5, 0.5, 0.5), (0.2, 0.0, 0.2)),
+            r"backbone.std: got \[0\.2, 0\.0, 0\.2\], wanted > 0 for each",
+        ),
     ],
 )
 def test_contradictions(make: object, message: str) -> None:

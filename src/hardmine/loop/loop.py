@@ -518,10 +518,14 @@ class Loop:
         if leader.draw != "hardest":
             return f"{head}: every image of the pool was handed out, or repeats one that was"
         why = f"{head}: nothing is left to mine that scores {self.options.rank.min_score} or more"
+        others = []
+        if found.duplicates:
+            repeats = counted(found.duplicates, "image that repeats", "images that repeat")
+            others.append(f"{repeats} images added before")
         if found.quarantined:
             aside = counted(len(found.quarantined), "image that scores", "images that score")
-            why += f", apart from {aside} {self.options.quarantine} or more and were set aside"
-        return why
+            others.append(f"{aside} {self.options.quarantine} or more and were set aside")
+        return why + (f", apart from {' and '.join(others)}" if others else "")
 
     def _why_stop(self, states: Sequence[ArmState], number: int) -> str | None:
         if self.options.stop == "never" or number == self.options.rounds:

@@ -34,6 +34,10 @@ class Normalise(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        if min(std) <= 0:
+            raise ConfigError(
+                f"backbone.std: got {list(std)}, wanted > 0 for each of the three colours"
+            )
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
