@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from hardmine.augment.geometry_and_colour import draw_view
+from hardmine.augment.sample import Source
+from hardmine.data.images import Picture
 from hardmine.data.load_dataset import load_dataset
 from hardmine.errors import ConfigError
 from hardmine.models.priors import ExplicitPriors
@@ -150,3 +154,32 @@ def test_augmented_boxes_are_those_of_the_window(long_boxes: Path, tiny_recipe: 
     assert (moved.sizes <= np.repeat(plain.sizes, 3, axis=0) + 1e-6).all()
     assert moved.sizes.mean() < 0.9 * plain.sizes.mean()
     assert len(np.unique(join([plain, moved]).image)) == len(plain) + len(moved)
+
+
+def test_augmented_boxes_are_those_that_training_shows(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    # The step of training that cuts a window out of the pixels, drawn by the same numbers.
+    rng = np.random.default_rng(3)
+    augment = replace(tiny_recipe.augment, expand=0.5, max_expand=2.0, crop=True, min_crop=0.3)
+    recipe, picture = replace(tiny_recipe, augment=augment), Image.new("RGB", (90, 60))
+    records, shown = [], []
+    for index in range(6):
+        low = rng.uniform(0, (80, 50), (5, 2))
+        boxes = np.concatenate([low, low + rng.uniform(0.5, 40, (5, 2))], 1).clip(
+            0, (90, 60, 90, 60)
+        )
+        boxes, ignore = boxes.astype(np.float32), np.arange(5) == 4
+        labels, path = np.array([1, 2, 1, 2, 1]), tmp_path / f"{index}.png"
+        records.append(ImageRecord(path, 90, 60, boxes, labels, ignore, ImageState.LABELLED))
+        for draw in range(4):
+            draws = np.random.default_rng([7, index, draw])
+            view = draw_view(90, 60, boxes, recipe.resize, augment, draws)
+            seen = view.render(Source(Picture.of(picture), boxes, labels, ignore))
+            large = (seen.boxes[:, 2:] - seen.boxes[:, :2]).min(axis=1) >= 1.0
+            for box, label in zip(
+                *(x[~seen.ignore & large] for x in (seen.boxes, seen.labels)), strict=True
+            ):
+                shown.append((*box.tolist(), int(label), index * 4 + draw))
+    found = augmented_boxes(Dataset(("a", "b"), tuple(records), tmp_path), recipe, 4, seed=7)
+    assert len(found) > 40
+    rows = np.column_stack([found.boxes, found.labels, found.image])
+    assert rows == pytest.approx(np.array(shown), abs=1e-3)
