@@ -440,3 +440,11 @@ def test_a_path_named_like_a_fraction_is_a_path(files: Path) -> None:
     assert options.data_or_fraction("0.2") == Path("0.2")
     assert options.data_or_fraction("0.25") == 0.25
     assert options.data_or_fraction(None) is None
+
+
+@pytest.mark.parametrize("command", ["check", "train", "loop"])
+def test_the_help_of_data_names_every_format(cli: Cli, command: str) -> None:
+    text = " ".join(cli(command, "-h")[1].replace("│", " ").split())
+    for name in ("Pascal VOC", "YOLO", "COCO", "LabelMe", "KITTI", "CreateML", "Label Studio", "CSV"):
+        assert f"{name}," in text or f"{name}." in text
+    assert "CVAT for images 1.1, FiftyOne's image detection dataset, VGG Image Annotator (VIA)" in text

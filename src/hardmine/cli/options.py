@@ -19,6 +19,7 @@ from hardmine.cli.option_flags import (
     setting_words,
     starting_with,
 )
+from hardmine.data.formats.format_table import formats_read
 from hardmine.loop.control_arms import arm_names, arms_help
 from hardmine.mining.mine_options import EVERY_HELP
 
@@ -47,13 +48,14 @@ Arms = Annotated[
     ),
 ]
 
+_LABELLED = f"Labelled data in one of these formats, recognised from the files: {formats_read()}"
+
 Data = Annotated[
     Path,
     typer.Argument(
         metavar="DATA",
         exists=True,
-        help="Labelled data: a COCO file, a YOLO data.yaml or folder, a VOC folder, or a CSV "
-        "file. The format is recognised from the content.",
+        help=f"{_LABELLED}.",
     ),
 ]
 
@@ -62,8 +64,7 @@ DataOrResume = Annotated[
     typer.Argument(
         metavar="DATA",
         exists=True,
-        help="Labelled data: a COCO file, a YOLO data.yaml or folder, a VOC folder, or a CSV "
-        "file. The format is recognised from the content. Not needed with --resume.",
+        help=f"{_LABELLED}. Not needed with --resume.",
     ),
 ]
 

@@ -185,6 +185,11 @@ def written_format(name: str) -> LabelFormat:
     return WRITTEN[names.index(name)]
 
 
+def formats_read() -> str:
+    """Return the names of the formats that are read, with commas between them."""
+    return ", ".join(row.words.partition(":")[0] for row in READ)
+
+
 def looked_for() -> str:
     """Return what data of each format look like, for the error where nothing was recognised."""
     looks = "; ".join(f"{row.words} ({row.recognised_by})" for row in READ)
