@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, augment
-from hardmine.augment.geometry_and_colour import View, flip, mirror, photometric_matrix, sample_crop
+from hardmine.augment.geometry_and_colour import (
+    View,
+    draw_view,
+    flip,
+    mirror,
+    photometric_matrix,
+    sample_crop,
+)
 from hardmine.augment.sample import Sample, Source
 from hardmine.data.resize import Resize
 from hardmine.errors import ConfigError
@@ -74,6 +81,24 @@ def test_trap_11_any_box_suffices() -> None:
         reached += bool((inter / (area + 4800 - inter)).max() >= 0.6)
     # Chosen in a third of the draws: 100, three deviations are 24; by chance alone about 15.
     assert reached >= 76
+
+
+def test_the_sampler_without_a_condition_gives_crops_without_an_object_too() -> None:
+    corner, window = np.array([[0, 0, 2, 2]], np.float32), np.array([0.0, 0, 120, 80])
+    config = replace(CROP, min_overlaps=(), crop_trials=1)
+    crops = [sample_crop(window, corner, config, np.random.default_rng(s)) for s in range(50)]
+    assert sum((crop[:2] > 2).any() for crop in crops) > 10
+
+
+@pytest.mark.parametrize(("expand", "low", "high"), [(0.0, 0, 0), (0.3, 39, 81), (1.0, 200, 200)])
+def test_images_are_expanded_as_often_as_asked_for(expand: float, low: int, high: int) -> None:
+    # .3 of 200: 60, three deviations are 3 · √(200 · .3 · .7) = 19
+    config, none = replace(NO_AUGMENT, expand=expand), np.zeros((0, 4), np.float32)
+    views = [
+        draw_view(120, 80, none, Resize(64, 64), config, np.random.default_rng(seed))
+        for seed in range(200)
+    ]
+    assert low <= sum(view.window[2] - view.window[0] > 120 for view in views) <= high
 
 
 def test_crops_stay_inside_with_bounded_sides() -> None:
@@ -168,17 +193,43 @@ def test_a_small_crop_asks_for_a_larger_decode() -> None:
     assert view.cover == (8 * 64, 10 * 64)
     large = np.array([-500.0, -500, 1500, 1500])
     assert replace(view, window=large).cover == (64, 64)  # never less than the plain resize
+    boxed = Resize(64, 64, "letterbox")  # shows 1,000 x 500 at 64 x 32
+    assert replace(view, height=500, resize=boxed, window=large).cover == (64, 32)
+
+
+@pytest.mark.parametrize(
+    ("expanded", "window", "shown"),
+    [
+        ((0, 0, 120, 80), (0, 0, 120, 80), {}),
+        ((0, 0, 120, 80), (40, 20, 100, 60), {"crop": (40, 60)}),
+        ((-60, -40, 180, 120), (-60, -40, 180, 120), {"expand": (80, 120)}),
+        ((-60, -40, 180, 120), (0, 0, 60, 80), {"expand": (80, 120), "crop": (80, 60)}),
+    ],
+)
+def test_only_what_was_done_is_a_step_no_larger_than_asked_for(
+    expanded: tuple[int, ...], window: tuple[int, ...], shown: dict[str, tuple[int, int]]
+) -> None:
+    """The expanded image has 240 x 160 px, which are shown at half that size."""
+    boxes = np.array([[50, 30, 60, 50]], np.float32)
+    source = Source(picture(), boxes, np.ones(1, np.int64), np.zeros(1, bool))
+    one, other = (np.array(rect, np.float64) for rect in (window, expanded))
+    view = View(120, 80, one, Resize(64, 64), Image.Resampling.BILINEAR, other)
+    steps = dict(view.steps(source, longest=120))
+    assert {name: sample.image.shape[:2] for name, sample in steps.items()} == shown
+    if "expand" in steps:
+        assert steps["expand"].boxes.tolist() == [[55, 35, 60, 45]]
 
 
 def test_a_region_to_be_ignored_stays_as_long_as_any_of_it_is_shown() -> None:
     """Its centre is outside, and yet what the crop shows of it is no background."""
     window = np.array([40.0, 0, 120, 80])
-    boxes = np.array([[0, 0, 60, 80], [0, 0, 60, 80], [0, 0, 40, 80], [70, 10, 90, 30]], np.float32)
-    ignore = np.array([True, False, True, False])
-    source = Source(picture(), boxes, np.array([1, 2, 3, 4]), ignore)
+    shown, cut = [[0, 0, 60, 80], [0, 0, 60, 80]], [[0, 0, 40, 80], [0, 0, 40.5, 1]]
+    boxes = np.array([*shown, *cut, [70, 10, 90, 30]], np.float32)
+    ignore = np.array([True, False, True, True, False])
+    source = Source(picture(), boxes, np.array([1, 2, 3, 4, 5]), ignore)
     view = View(120, 80, window, Resize(80, 80), Image.Resampling.BILINEAR, window)
     sample = view.render(source)
     # An object goes with its centre; a region that only touches the crop is not in it.
-    assert sample.labels.tolist() == [1, 4]
-    assert sample.ignore.tolist() == [True, False]
-    assert sample.boxes.tolist() == [[0, 0, 20, 80], [30, 10, 50, 30]]
+    assert sample.labels.tolist() == [1, 4, 5]
+    assert sample.ignore.tolist() == [True, True, False]
+    assert sample.boxes.tolist() == [[0, 0, 20, 80], [0, 0, 0.5, 1], [30, 10, 50, 30]]

@@ -34,6 +34,7 @@ from hardmine.augment.paste import (
     occlude,
     paste_part,
     read_alarms,
+    sharper,
     write_alarms,
 )
 from hardmine.augment.sample import Sample, Source
@@ -305,12 +306,14 @@ def test_a_box_that_holds_no_whole_pixel_is_not_occluded(box: list[float]) -> No
         assert occlude(sample, config, (0, 0, 0), np.random.default_rng(seed)) is sample
 
 
+@pytest.mark.parametrize("corner", [(61, 30), (16, 30), (40, 51), (40, 6)])
 @pytest.mark.parametrize(("feather", "pasted"), [(0.0, True), (0.12, False)])
 def test_copy_paste_leaves_an_object_whose_surroundings_show_another(
-    feather: float, pasted: bool
+    feather: float, pasted: bool, corner: tuple[int, int]
 ) -> None:
     """A small one lies 1 px beside it: within .12 of 40 px, and outside the box itself."""
-    donor = source([[20, 10, 60, 50], [61, 30, 64, 33]])
+    x, y = corner
+    donor = source([[20, 10, 60, 50], [x, y, x + 3, y + 3]])
     config = CopyPasteConfig(probability=1.0, same_image=0.0, feather=feather, onto_empty=True)
     rng = np.random.default_rng(0)
     after = copy_paste(on_canvas([]), config, RESIZE, rng, Given(donor))
@@ -380,6 +383,16 @@ def test_a_part_is_made_smaller_until_it_fits_the_image() -> None:
     assert limit_size(np.array([96.0, 30.0]), sample, 0.5).tolist() == pytest.approx([32, 10])
     assert limit_size(np.array([30.0, 96.0]), sample, 0.5).tolist() == pytest.approx([10, 32])
     assert limit_size(np.array([32.0, 8.0]), sample, 0.5).tolist() == [32, 8]
+    # 96 × 32 on the canvas: half of the height is 16 px
+    sample = replace(on_canvas([]), inner=(0, 16, 96, 48))
+    assert limit_size(np.array([30.0, 32.0]), sample, 0.5).tolist() == pytest.approx([15, 16])
+
+
+def test_parts_are_decoded_at_twice_the_size_of_the_image() -> None:
+    """JPEG pictures are decoded smaller than they are, and parts of them are enlarged."""
+    # 240 x 80 px on a canvas of 96 x 64: all of it is shown at 96 x 64
+    assert RESIZE.cover(240, 80) == (96, 64)
+    assert sharper(RESIZE.cover)(240, 80) == (192, 128)
 
 
 def test_an_image_without_objects_stays_one_unless_asked() -> None:
@@ -503,8 +516,50 @@ def test_alarm_file_round_trip_and_floor(tmp_path: Path, alarms: tuple[Alarm, ..
     assert load_alarms(config) == alarms[:1]
     # .1 is below half of .9, the image's best
     assert load_alarms(AlarmPasteConfig(probability=0.5, source=str(path))) == alarms[:1]
-    everything = AlarmPasteConfig(probability=0.5, source=str(path), min_share=0.0)
+    everything = AlarmPasteConfig(probability=1.0, source=str(path), min_share=0.0)
     assert load_alarms(everything) == alarms
+
+
+def test_alarms_are_written_in_hundredths_of_a_pixel(tmp_path: Path) -> None:
+    path = tmp_path / "alarms.json"
+    alarm = Alarm(tmp_path / "a.png", (1.004, 2.996, 11.254, 22.006), 0.1234564)
+    write_alarms(path, [alarm])
+    rows = [{"image": str(alarm.image), "bbox": [1.0, 3.0, 10.25, 19.01], "score": 0.123456}]
+    assert json.loads(path.read_text()) == rows
+
+
+def test_the_alarms_of_what_is_switched_off_need_not_be_there(tmp_path: Path) -> None:
+    missing = AlarmPasteConfig(probability=0.0, source=str(tmp_path / "none.json"))
+    assert load_alarms(missing) == ()
+    with pytest.raises(DataError, match=r"none\.json"):
+        load_alarms(replace(missing, probability=0.1))
+
+
+@pytest.mark.parametrize(
+    ("min_score", "min_share", "kept"),
+    [
+        (0.2, 0.5, [0.9, 0.2, 0.4]),
+        (0.21, 0.5, [0.9, 0.4]),
+        (0.0, 0.51, [0.9, 0.4]),
+        (0.4, 1.0, [0.9, 0.4]),
+        (0.41, 0.0, [0.9]),
+    ],
+)
+def test_the_limits_of_alarms_are_inclusive_and_by_image(
+    min_score: float, min_share: float, kept: list[float], tmp_path: Path
+) -> None:
+    """.2 is half of .4, the best score of its image; that of another image decides nothing there."""
+    path = tmp_path / "alarms.json"
+    rows = [("b", 0.9), ("a", 0.2), ("a", 0.4)]
+    write_alarms(path, [Alarm(tmp_path / name, (0, 0, 4, 4), score) for name, score in rows])
+    config = AlarmPasteConfig(1.0, str(path), min_score=min_score, min_share=min_share)
+    assert [alarm.score for alarm in load_alarms(config)] == kept
+
+
+def test_an_alarm_without_a_score_has_one(tmp_path: Path) -> None:
+    (tmp_path / "alarms.json").write_text('[{"image": "a.png", "bbox": [1, 2, 0.5, 0.25]}]')
+    alarms = read_alarms(tmp_path / "alarms.json")
+    assert alarms == (Alarm(tmp_path / "a.png", (1, 2, 1.5, 2.25), 1.0),)
 
 
 @pytest.mark.parametrize(
@@ -514,6 +569,8 @@ def test_alarm_file_round_trip_and_floor(tmp_path: Path, alarms: tuple[Alarm, ..
         ("[{]", "not a readable file of alarms"),
         ('[{"image": "a", "bbox": [0, 0, 4]}]', r"alarms.json\[0\]: got .* wanted image, bbox"),
         ('[{"image": "a", "bbox": [0, 0, 4, 0]}]', r"\[0\]: bbox .* wanted a width and height"),
+        ('[{"image": "a", "bbox": [0, 0, 0, 4]}]', r"\[0\]: bbox .* wanted a width and height"),
+        ('[{"image": "a", "bbox": [1e999, 0, 4, 4]}]', r"\[0\]: bbox \[inf, .* wanted a width"),
         ("[3]", r"alarms.json\[0\]: got 3"),
         (None, "not a readable file of alarms"),
     ],
@@ -587,6 +644,12 @@ def test_a_preset_in_a_recipe() -> None:
     [
         (lambda: MosaicConfig(probability=2), "augment.mosaic.probability: got 2"),
         (lambda: MosaicConfig(centre=0.7), "got centre 0.7"),
+        (lambda: CopyPasteConfig(probability=1.01), "augment.copy_paste.probability: got 1.01"),
+        (lambda: AlarmPasteConfig(probability=-0.1), "augment.alarm_paste.probability: got -0.1"),
+        (lambda: OcclusionConfig(probability=1.01), "augment.occlusion.probability: got 1.01"),
+        (lambda: CopyPasteConfig(max_side=0), "augment.copy_paste: got max_side 0"),
+        (lambda: CopyPasteConfig(max_side=1.01), "augment.copy_paste: got max_side 1.01"),
+        (lambda: CopyPasteConfig(scale=(0, 1)), "augment.copy_paste.scale"),
         (lambda: CopyPasteConfig(scale=(2, 1)), "augment.copy_paste.scale"),
         (lambda: CopyPasteConfig(max_objects=0), "got max_objects 0"),
         (lambda: CopyPasteConfig(feather=1.5), "augment.copy_paste: got .* feather 1.5"),

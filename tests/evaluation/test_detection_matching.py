@@ -49,6 +49,8 @@ def test_an_iou_of_a_tenth_is_not_on_background() -> None:
     image = record((1, 0, 0, 10, 10))
     matches = match(scored([image], [found((0.9, 1, 0, 0, 10, 1), (0.8, 1, 0, 0, 9.9, 1))]))
     assert matches.background.tolist() == [False, True]
+    # An image that holds no box is background all over.
+    assert match(scored([record()], [found((0.9, 1, 0, 0, 10, 1))])).background.tolist() == [True]
 
 
 def test_the_object_of_each_detection_or_none() -> None:
@@ -80,6 +82,16 @@ def test_detections_need_not_be_sorted() -> None:
     assert matches.outcome.tolist() == [HIT, FALSE]
 
 
+def test_of_equal_scores_the_earlier_detection_comes_first() -> None:
+    """More of them than an unstable sort happens to leave in their order."""
+    corners = [10 * (k % 2) for k in range(60)]
+    alike = [(0.5, 1, x, 0, x + 5, 5) for x in corners]  # by turns on the object and beside it
+    image, lower = record((1, 0, 0, 5, 5)), (0.4, 2, 0, 0, 5, 5)
+    matches = match(scored([image], [found(lower, *alike)], num_classes=2))
+    assert matches.outcome.tolist() == [HIT] + [FALSE] * 60
+    assert matches.background.tolist() == [*[x > 0 for x in corners], False]
+
+
 def test_ignored_box_takes_any_number_by_their_own_area() -> None:
     image = record((1, 0, 0, 40, 40), ignore=[True])
     detections = found(
@@ -87,8 +99,9 @@ def test_ignored_box_takes_any_number_by_their_own_area() -> None:
         (0.8, 1, 0, 0, 10, 10),  # IoU 100 / 1600, but wholly inside the region
         (0.7, 2, 0, 0, 40, 40),  # another class: the region is not its own
         (0.6, 1, 30, 0, 51, 10),  # 10 of 21 columns inside: below one half
+        (0.5, 1, 30, 0, 50, 10),  # 10 of 20: one half
     )
-    assert outcomes(image, detections) == [IGNORED, IGNORED, FALSE, FALSE]
+    assert outcomes(image, detections) == [IGNORED, IGNORED, FALSE, FALSE, IGNORED]
 
 
 def test_a_real_object_goes_before_an_ignored_one() -> None:

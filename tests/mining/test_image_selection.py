@@ -722,6 +722,29 @@ def test_a_score_is_looked_up_or_made_at_full_precision(tmp_path: Path) -> None:
         assert ImageSelector(scanned, MineOptions()).best_score() is None
 
 
+def test_a_store_that_serves_several_pools_gives_the_best_score_of_this_one(tmp_path: Path) -> None:
+    with scored_pool(tmp_path, [row_of("a", 0.5)]) as scanned:
+        other = replace(row_of("a", 0.9), image="/elsewhere/a")
+        scanned.store.add_scores([(other, detections([(0.9, 1, BOX)]))])
+        assert ImageSelector(scanned, MineOptions()).best_score() == 0.5
+
+
+@pytest.mark.parametrize("name", ["/pool/before", "/pool/not_scored", "/elsewhere/before"])
+def test_what_repeats_an_image_handed_out_before_is_left_out_however_low_that_one_scores(
+    name: str, tmp_path: Path
+) -> None:
+    """The one handed out before is below the lowest score, so that it is not looked at itself."""
+    rows = [row_of("again", 0.9, 5), row_of("unlike", 0.8, -1), row_of("before", 0.01, 5)]
+    taken = {name: Rejection(Reason.HANDED_OUT_BEFORE, "handed out before")}
+    with scored_pool(tmp_path, rows) as scanned:
+        got = ImageSelector(scanned, MineOptions(top=5), taken=taken).select()
+    if name == "/pool/before":
+        assert got.images == ("/pool/unlike",)
+        assert str(got.rejections["/pool/again"]) == "near-duplicate of /pool/before"
+    else:  # whose looks are not known
+        assert got.images == ("/pool/again", "/pool/unlike")
+
+
 def near(hashes: dict[str, int], a: str, b: str) -> bool:
     """Say whether two images are linked by a chain of near-copies, read off slowly."""
     reached, new = {a}, [a]
