@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hardmine.comparison.compare_summary import (
     CellResult,
     Comparison,
     Contrast,
+    Sets,
     VariantSummary,
     chance_note,
     conclusion,
@@ -35,6 +37,8 @@ from hardmine.evaluation.scored_images import Scored
 from hardmine.recipes.recipe import Recipe
 from hardmine.types import Dataset, ImageRecord, ImageState
 from hardmine.workflows.cached_models import recipe_text
+from hardmine.workflows.step_cache import silent
+from hardmine.workflows.train_options import DataOptions
 
 
 @pytest.fixture
@@ -115,6 +119,30 @@ def test_equal_recipes_of_other_names_share_their_cells(
     found = run(squares, [Variant("a", tiny_yaml), Variant("same", tiny_yaml)], tmp_path / "out")
     assert found.variants[0].cells[0].folder == found.variants[1].cells[0].folder
     assert found.variants[1].contrasts[0].verdict == "no difference shown"
+
+
+def test_the_minutes_of_a_cell_that_was_killed_hold_those_before(
+    squares: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after 90 s, of which the first 60 s are written down; then 30 s: 1.5 minutes."""
+    now = [1000.0]
+    monkeypatch.setattr(comparing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    sets = Sets(squares, squares, None, None, {}, "")
+    cell = comparing._Cell(Variant("a"), 0, tmp_path / "cell", sets, CompareOptions())
+
+    def work(_: Any, notify: Any) -> dict[str, Any]:
+        (tmp_path / "cell").mkdir(exist_ok=True)
+        now[0] += 60.0 if notify.before == 0 else 30.0
+        notify("train", 1, 2)
+        if notify.before:
+            return {"measurement": {}, "detections": "detections"}
+        now[0] += 30.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparing, "_run_training", work)
+    with pytest.raises(KeyboardInterrupt):
+        comparing._run_cell(cell, silent)
+    assert comparing._run_cell(cell, silent).minutes == 1.5
 
 
 def test_cells_trained_at_the_same_time_give_the_same_figures(
@@ -307,6 +335,20 @@ def test_negatives_that_are_trained_on_anyway_stay_training_images(
     assert found.sets["left_out"][0] == (
         f"{eight} repeats {eight} (train_negatives/train); it was left out"
     )
+
+
+def test_images_in_two_parts_and_unreadable_ones_are_named(
+    squares: Dataset, tmp_path: Path
+) -> None:
+    (squares.root / "9.png").write_bytes(b"no picture")
+    data = ComparedData(
+        squares.subset([0, 1, 2, 3]), squares.subset([3, 4, 5]), squares.subset([8, 9])
+    )
+    sets = comparing._prepare(data, tmp_path, DataOptions(), silent)
+    assert sets.names["left_out"] == [
+        "1 validation image is trained on as well; still in use",
+        f"{squares.root / '9.png'}: the image does not decode",
+    ]
 
 
 def test_one_recipe_or_one_name_twice_is_refused(squares: Dataset, tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ from hardmine.workflows.train_options import DataOptions, NetworkOptions
 FEW_DRAWS = 10
 """Bootstrap draws of a cell by itself; the intervals of a comparison are its own."""
 
+KEEP_SECONDS = 2.0
+"""How often the time that a cell has taken is written down."""
+
 
 @dataclass(frozen=True)
 class _Cell:
@@ -240,6 +243,7 @@ def _key(
 
 def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notify) -> Sets:
     """Split once and leave out what cannot be read or lies in two sets."""
+    from hardmine.data.quality.findings import lost_images
     from hardmine.workflows.image_sets import load_negatives, load_train_val
     from hardmine.workflows.sets_apart import separate_sets
 
@@ -249,7 +253,9 @@ def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notif
     empty = load_negatives(data.negatives, classes, "negatives", files)
     more = load_negatives(data.train_negatives, classes, "train_negatives", files)
     good = separate_sets(
-        {"train": parts.train, "train_negatives": more, "val": parts.val, "held_out": empty}, steps
+        {"train": parts.train, "train_negatives": more, "val": parts.val, "held_out": empty},
+        steps,
+        parts.leaks,
     )
     train, mined = good.train, good.train_negatives
     pool = None if data.pool is None else str(data.pool)
@@ -260,7 +266,7 @@ def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notif
         "negative_images": len(good.held_out),
         "pool": pool,
         "categories": list(parts.train.categories),
-        "left_out": list(good.leak_lines()),
+        "left_out": [*good.leak_lines(), *map(str, lost_images(good.problems))],
     }
     measured = (train, good.val, good.held_out)
     return Sets(
@@ -337,9 +343,9 @@ def _run_cell(cell: _Cell, notify: Notify) -> CellResult:
     known = _read_cell(place)
     name, seed = cell.variant.name, cell.seed
     if known is None or is_loop:
-        start = time.perf_counter()
+        clock = _Clock(cell.folder, notify)
         try:
-            found = (_run_loop if is_loop else _run_training)(cell, notify)
+            found = (_run_loop if is_loop else _run_training)(cell, clock)
         except HardmineError as error:
             return CellResult(name, seed, cell.folder, error=str(error))
         except Exception as error:  # noqa: BLE001 - the other cells must stand
@@ -348,9 +354,38 @@ def _run_cell(cell: _Cell, notify: Notify) -> CellResult:
             (cell.folder / "error.txt").write_text(trace, encoding="utf-8")
             return CellResult(name, seed, cell.folder, error=f"{type(error).__name__}: {error}")
         if known is None or {**found, "minutes": known["minutes"]} != known:
-            known = {**found, "minutes": round((time.perf_counter() - start) / 60, 3)}
+            known = {**found, "minutes": round(clock.keep() / 60, 3)}
             write_json(place, known)
     return CellResult(name, seed, cell.folder, known["minutes"], known)
+
+
+class _Clock:
+    """The time that a cell takes, with that of runs which were stopped: ``seconds.json`` holds it.
+
+    It is called as the ``Notify`` of the work, and passes on what it is told.
+    """
+
+    def __init__(self, folder: Path, notify: Notify) -> None:
+        self.file, self.notify = folder / "seconds.json", notify
+        try:
+            self.before = float(json.loads(self.file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            self.before = 0.0
+        self.start = self.kept = time.perf_counter()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Pass on where the work stands, and write the time where that is some seconds ago."""
+        if time.perf_counter() - self.kept > KEEP_SECONDS:
+            self.keep()
+        self.notify(what, done, total)
+
+    def keep(self) -> float:
+        """Write the seconds since the work first began, and return them."""
+        self.kept = time.perf_counter()
+        seconds = self.before + self.kept - self.start
+        if self.file.parent.is_dir():
+            write_json(self.file, round(seconds, 1))
+        return seconds
 
 
 def _read_cell(path: Path) -> dict[str, Any] | None:
