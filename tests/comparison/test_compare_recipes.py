@@ -113,12 +113,13 @@ def test_a_finished_cell_is_found_and_not_trained_again(
         run(squares, variants, tmp_path / "out")
 
 
-def test_equal_recipes_of_other_names_share_their_cells(
+def test_equal_recipes_of_other_names_share_their_cells_and_it_is_said(
     squares: Dataset, tiny_yaml: str, tmp_path: Path
 ) -> None:
     found = run(squares, [Variant("a", tiny_yaml), Variant("same", tiny_yaml)], tmp_path / "out")
     assert found.variants[0].cells[0].folder == found.variants[1].cells[0].folder
     assert found.variants[1].contrasts[0].verdict == "no difference shown"
+    assert "same is the same recipe as a: both have the same trainings." in found.statements
 
 
 def test_the_minutes_of_a_cell_that_was_killed_hold_those_before(
@@ -570,6 +571,17 @@ def test_failed_trainings_of_the_reference_are_said_and_leave_fewer_seeds(tmp_pa
     assert statements_of([none, good])[0].startswith(
         "stock, the reference: 3 of 3 trainings failed"
     )
+
+
+def test_without_any_interval_it_is_said_that_nothing_could_be_compared(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path
+) -> None:
+    bad = ("augment.alarm_paste.source=absent.json", "augment.alarm_paste.probability=1")
+    found = run(squares, [Variant("a", tiny_yaml, bad), Variant("b", tiny_yaml)], tmp_path / "out")
+    assert found.statements[-1] == "Nothing could be compared with a."
+    assert "only: the intervals" not in " ".join(found.statements)
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "Nothing could be compared with a." in page
 
 
 def test_what_chance_alone_calls_better_is_said() -> None:

@@ -238,6 +238,8 @@ def summarise(
     statements = tuple(statements_of(summaries))
     if options.preset is not None:
         statements = (conclusion(summaries), *statements)
+    elif not _measured(summaries):
+        statements += (conclusion(summaries),)
     if sets.negatives is None:
         statements += (NO_NEGATIVES,)
     return Comparison(root, tuple(summaries), options, sets.names, statements)
@@ -360,13 +362,14 @@ def statements_of(summaries: Sequence[VariantSummary]) -> list[str]:
     """Return a sentence for each recipe and figure: what differs from the reference beyond noise."""
     first, seeds = summaries[0], _seeds_compared(summaries)
     said, where = [], ""
-    if seeds < ENOUGH_SEEDS:
+    if _few_seeds(summaries):
         where = " with this seed" if seeds == 1 else f" with these {seeds} seeds"
         said.append(
             f"{counted(seeds, 'seed')} only: the intervals cover the choice of images, not the luck "
             f"of a training; {ENOUGH_SEEDS} or more seeds are needed for a claim."
         )
     said += _too_short(summaries)
+    trained: dict[tuple[Path, ...], str] = {}
     for item in summaries:
         failed = [cell for cell in item.cells if cell.error is not None]
         if failed:
@@ -374,9 +377,18 @@ def statements_of(summaries: Sequence[VariantSummary]) -> list[str]:
             said.append(
                 f"{which}: {len(failed)} of {len(item.cells)} trainings failed: {failed[0].error}"
             )
+        same = trained.setdefault(tuple(cell.folder for cell in item.cells), item.name)
+        if same != item.name:
+            said.append(f"{item.name} is the same recipe as {same}: both have the same trainings.")
         for contrast in item.contrasts:
             said.append(_sentence(item.name, first.name, contrast, where))
     return said
+
+
+def _few_seeds(summaries: Sequence[VariantSummary]) -> bool:
+    """Return whether there are intervals, and too few seeds stand behind them."""
+    compared = any(item.contrasts for item in summaries)
+    return compared and _seeds_compared(summaries) < ENOUGH_SEEDS
 
 
 def _seeds_compared(summaries: Sequence[VariantSummary]) -> int:
@@ -548,7 +560,7 @@ def _answer(comparison: Comparison) -> dict[str, Any]:
         words = [word for setting in best.settings for word in ("--set", setting)] if best else []
         found["change"] = shlex.join(words)
         found["keep"] = bool(_measured(variants)) and not _hardly_learned(variants)
-    if statements and _seeds_compared(variants) < ENOUGH_SEEDS:
+    if _few_seeds(variants):
         found["caution"] = f"{statements.pop(0)} {found['caution']}".strip()
     return {**found, "statements": statements}
 
