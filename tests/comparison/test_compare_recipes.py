@@ -584,6 +584,20 @@ def test_without_any_interval_it_is_said_that_nothing_could_be_compared(
     assert "Nothing could be compared with a." in page
 
 
+def test_the_chart_names_lines_of_any_name_and_number_below_it(tmp_path: Path) -> None:
+    """The seventh line has the colour of the first again, and is dashed."""
+    names = ["plain", "_mine.yaml", *(f"r{n}" for n in range(4)), f"{'long+' * 60}end"]
+    curve = ((0.01, 0.5), (0.1, 0.8))
+    page = page_of(tmp_path, *(replace(judged(name, 1.0), curve=curve) for name in names))
+    legend = page.split('<ul class="legend">')[1].split("</ul>")[0]
+    assert [item.split("</i>")[1].split("</li>")[0] for item in legend.split("<li>")[1:]] == names
+    looks = [item.split('"')[1] for item in legend.split("<li>")[1:]]
+    assert looks[0] == "border-top: 3px solid var(--arm-0)"
+    assert looks[6] == "border-top: 3px dashed var(--arm-0)"
+    assert len(set(looks)) == 7
+    assert page.split("<svg")[1].count("stroke-dasharray") == 1
+
+
 def test_what_chance_alone_calls_better_is_said() -> None:
     """A twentieth of the intervals of 95 % exclude what is true, half of them on the good side."""
     first = judged("stock", 1.0)

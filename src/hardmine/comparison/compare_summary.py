@@ -35,7 +35,13 @@ from hardmine.files import write_text
 from hardmine.option_fields import plain
 from hardmine.plurals import counted
 from hardmine.reports import wording
-from hardmine.reports.html_page import draw_chart, render_page, series_color
+from hardmine.reports.html_page import (
+    draw_chart,
+    legend_rows,
+    render_page,
+    series_color,
+    series_style,
+)
 from hardmine.types import Dataset
 
 if TYPE_CHECKING:
@@ -545,6 +551,7 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
         class_rows=[(v.name, [figure_text(v.means.get(key)) for key in classes]) for v in variants],
         cells=_cells(comparison, [key for key, _ in shown]),
         chart=Markup(pareto_chart(comparison)),
+        lines=legend_rows([v.name for v in variants if v.curve]),
         seeds=comparison.options.seeds,
     )
     write_text(path, page)
@@ -605,7 +612,10 @@ def _cells(comparison: Comparison, keys: list[str]) -> list[dict[str, Any]]:
 
 
 def pareto_chart(comparison: Comparison) -> str:
-    """Return recall against false alarms per image as inline SVG, a line per recipe; "" without any."""
+    """Return recall against false alarms per image as inline SVG, a line per recipe; "" without any.
+
+    The page has the names below it.
+    """
     known = [item for item in comparison.variants if item.curve]
     if not known:
         return ""
@@ -614,11 +624,10 @@ def pareto_chart(comparison: Comparison) -> str:
         """Draw each variant's recall over its false alarms."""
         for index, item in enumerate(known):
             xs, ys = zip(*item.curve, strict=True)
-            axes.plot(xs, ys, color=series_color(index), label=item.name)
+            axes.plot(xs, ys, color=series_color(index), linestyle=series_style(index))
         axes.set(xscale="log", xlabel="false alarms per negative image", ylabel="recall")
         axes.set_ylim(0.0, 1.02)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.legend(loc="lower right", fontsize=9)
 
     return draw_chart("pareto", "recall against false alarms per image", 4.2, draw)
 

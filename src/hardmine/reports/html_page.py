@@ -98,6 +98,7 @@ _LEAST_FPPI, _LEAST_MISS_RATE = 1e-3, 1e-3
 """Where the logarithmic axes end; a value of 0 is drawn there."""
 _INK, _GRID = "#010203", "#010204"
 _ARMS = tuple(f"#0102{shade:02x}" for shade in range(0x10, 0x16))
+_LINE_STYLES = ("solid", "dashed", "dotted")
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hardmine",
@@ -293,6 +294,22 @@ def _draw_arm(
 def series_color(index: int) -> str:
     """Return the colour of a chart's line ``index``: that of the arms, in their order."""
     return _ARMS[index % len(_ARMS)]
+
+
+def series_style(index: int) -> str:
+    """Return the style of a chart's line ``index``: another one each time that the colours repeat."""
+    return _LINE_STYLES[index // len(_ARMS) % len(_LINE_STYLES)]
+
+
+def legend_rows(names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return name, colour and style of a chart's lines, as CSS takes them, for a legend below it.
+
+    Names of any length and number fit there.
+    """
+    return [
+        (name, f"var(--arm-{index % len(_ARMS)})", series_style(index))
+        for index, name in enumerate(names)
+    ]
 
 
 def draw_chart(name: str, title: str, height: float, fill: Callable[[Axes], None]) -> str:
