@@ -229,10 +229,15 @@ def test_with_a_pool_whole_loops_are_compared(
         (cell,) = variant.cells
         assert cell.error is None
         added[variant.name] = json.loads((cell.folder / "cell.json").read_text())["added"]
+        learned = variant.means["AP50_training"]
+        assert learned is not None  # one epoch is too short, and it is said
+        assert f"{variant.name} ({learned:.3f})" in found.statements[1]
     assert added == {"one": [1], "three": [3]}  # a quarter of four images; three images
+    assert found.statements[1].startswith("AP50 on the training images themselves is below 0.97")
     page = (tmp_path / "out" / "compare.html").read_text()
     assert f'<td>three</td><td class="text">{tiny_yaml}</td><td' in page
     assert "loop.add=3 loop.min_score=0.0" in page
+    assert f"loops that mined from {tmp_path / 'pool'}: the figures" in page
 
 
 def test_a_finished_loop_stands_for_its_own_arm_and_pool_alone(

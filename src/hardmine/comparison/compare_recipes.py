@@ -343,7 +343,7 @@ def _run_cell(cell: _Cell, notify: Notify) -> CellResult:
     known = _read_cell(place)
     name, seed = cell.variant.name, cell.seed
     if known is None or is_loop:
-        clock = _Clock(cell.folder, notify)
+        clock = _Clock(cell.folder, notify, 0.0 if known is None else 60.0 * known["minutes"])
         try:
             found = (_run_loop if is_loop else _run_training)(cell, clock)
         except HardmineError as error:
@@ -363,14 +363,17 @@ class _Clock:
     """The time that a cell takes, with that of runs which were stopped: ``seconds.json`` holds it.
 
     It is called as the ``Notify`` of the work, and passes on what it is told.
+
+    Args:
+        before: seconds that are known where there is no such file.
     """
 
-    def __init__(self, folder: Path, notify: Notify) -> None:
+    def __init__(self, folder: Path, notify: Notify, before: float) -> None:
         self.file, self.notify = folder / "seconds.json", notify
         try:
             self.before = float(json.loads(self.file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
-            self.before = 0.0
+            self.before = before
         self.start = self.kept = time.perf_counter()
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -448,8 +451,10 @@ def _run_loop(cell: _Cell, notify: Notify) -> dict[str, Any]:
     last = max(mine, key=lambda row: int(row["round"]))
     added = [row["negatives_added"] for row in mine if row["round"] > 0]
     first = next(row for row in mine if row["round"] == 0)
+    metrics = json.loads((cell.folder / "metrics.json").read_text(encoding="utf-8"))
+    whole = metrics["measurements"][f"{arm}-{last['round']}"]
     return {
-        "measurement": last,
+        "measurement": {**last, "training": whole.get("training")},
         "round_0": first,
         "added": added,
         "detections": f"evaluations/{last['model']}",

@@ -553,6 +553,7 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
         chart=Markup(pareto_chart(comparison)),
         lines=legend_rows([v.name for v in variants if v.curve]),
         seeds=comparison.options.seeds,
+        arm=comparison.options.arm,
     )
     write_text(path, page)
 
