@@ -38,7 +38,8 @@ _Recipes = Annotated[
         help="Two or more recipes (one or none with --preset), then the labelled data. A recipe "
         "is a name, a YAML file or 'default', with changes after '+': "
         "'default+loss.selection.kind=level_quota'. With --pool, 'loop.' options too: "
-        "'default+loop.add=0.5'. The first is the reference.",
+        "'default+loop.add=0.5'. A label and a colon in front name it in tables ('mine:recipe.yaml'). "
+        "The first is the reference.",
     ),
 ]
 _Pool = Annotated[
