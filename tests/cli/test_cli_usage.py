@@ -445,6 +445,7 @@ def test_a_path_named_like_a_fraction_is_a_path(files: Path) -> None:
 @pytest.mark.parametrize("command", ["check", "train", "loop"])
 def test_the_help_of_data_names_every_format(cli: Cli, command: str) -> None:
     text = " ".join(cli(command, "-h")[1].replace("│", " ").split())
-    for name in ("Pascal VOC", "YOLO", "COCO", "LabelMe", "KITTI", "CreateML", "Label Studio", "CSV"):
-        assert f"{name}," in text or f"{name}." in text
-    assert "CVAT for images 1.1, FiftyOne's image detection dataset, VGG Image Annotator (VIA)" in text
+    for name in ("Pascal VOC", "YOLO", "COCO", "LabelMe", "KITTI", "CreateML", "Label Studio"):
+        assert f"{name}, " in text
+    for name in ("CVAT for images 1.1", "FiftyOne's image detection dataset", "(VIA), CSV."):
+        assert name in text
