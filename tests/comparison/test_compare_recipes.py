@@ -506,7 +506,8 @@ def page_of(out: Path, *summaries: VariantSummary, preset: bool = True) -> str:
     said = [conclusion(summaries), *said] if preset else said
     counts = {"train_images": 9, "val_images": 8, "negative_images": 7, "train_negatives": 6}
     write_compare_report(
-        out / "c.html", Comparison(out, summaries, options, {**counts, "left_out": []}, tuple(said))
+        out / "c.html",
+        Comparison(out, summaries, options, {**counts, "pool": None, "left_out": []}, tuple(said)),
     )
     return " ".join((out / "c.html").read_text().split())
 
