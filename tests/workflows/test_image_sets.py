@@ -11,7 +11,7 @@ import pytest
 from hardmine.data.formats.image_files import load_images
 from hardmine.errors import NOTICE, ConfigError, DataError
 from hardmine.types import Dataset, ImageState
-from hardmine.workflows.image_sets import load_train_val
+from hardmine.workflows.image_sets import load_negatives, load_train_val
 from hardmine.workflows.sets_apart import LoopSets, divide_sets
 from hardmine.workflows.step_cache import Steps
 from loop_fakes import draw, labelled, pool_of
@@ -133,6 +133,16 @@ def test_files_of_a_pool_that_are_passed_over_are_said(
     divide(tmp_path, pool=pool)
     said = f"{pool}/raw.cr2: 1 file ending in .cr2 passed over: not a format that is read"
     assert [record.getMessage() for record in caplog.records] == [said]
+
+
+def test_archives_in_a_folder_of_negatives_are_said(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 1)
+    (tmp_path / "more.tar.gz").write_bytes(b"x")
+    (problem,) = load_negatives(tmp_path, ("cup",), "held_out").problems
+    assert "more.tar.gz: 1 archive passed over: of a folder, pictures" in str(problem)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match=r"no image in it or below it \(.*1 archive passed over"):
+        load_negatives(tmp_path, ("cup",), "held_out")
 
 
 def test_a_pool_that_is_too_small_or_all_leaks_is_a_clear_error(tmp_path: Path) -> None:

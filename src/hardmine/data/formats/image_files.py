@@ -39,6 +39,8 @@ _OTHERS = """
 _TEXT, _NOT_READ = frozenset(_TEXTS.split()), frozenset(_OTHERS.split())
 ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
 """Suffixes of packed files."""
+PACKED_PICTURES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
+"""Endings of the archives that may be a pool."""
 _RENAME = "the content is a picture, the name is not that of one; rename it"
 
 
@@ -102,13 +104,15 @@ class PassedOver:
 
     found: dict[str, tuple[int, str]] = field(default_factory=dict)
     why: str = "not a format that is read"
+    archives: list[str] = field(default_factory=list)
 
     def look(self, path: str) -> None:
         """Remember a file that is listed and not read, if it looks like a picture or a film."""
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
-        if suffix in _TEXT or not (suffix in _NOT_READ or looks_like_picture(Path(path))):
-            return
-        self._add(suffix, path)
+        if path.lower().endswith(PACKED_PICTURES):
+            self.archives.append(path)
+        elif suffix not in _TEXT and (suffix in _NOT_READ or looks_like_picture(Path(path))):
+            self._add(suffix, path)
 
     def look_at_name(self, name: str) -> None:
         """Remember a file that cannot be opened by its name: a raw picture, a film or an archive."""
@@ -130,6 +134,17 @@ class PassedOver:
             Problem(FindingKind.FILES_PASSED_OVER, first, -1, self._told(suffix, count))
             for suffix, (count, first) in self.found.items()
         ]
+
+    def packed(self) -> list[Problem]:
+        """Return the problem that archives of a folder of pictures are not opened, if there are any."""
+        if not self.archives:
+            return []
+        count = counted(len(self.archives), "archive")
+        reason = (
+            f"{count} passed over: of a folder, pictures and videos are read; name archives by a glob "
+            "in quotes, or in a .txt list"
+        )
+        return [Problem(FindingKind.FILES_PASSED_OVER, self.archives[0], -1, reason)]
 
     def _told(self, suffix: str, count: int) -> str:
         if suffix == _LINK:
@@ -562,7 +577,7 @@ def load_images(
         raise DataError(f"{root}: not a folder, wanted a folder of images")
     passed = PassedOver()
     paths = list_images(root, passed)
-    problems = passed.problems()
+    problems = [*passed.problems(), *passed.packed()]
     if not paths:
         others = f" ({problems[0]})" if problems else ""
         raise DataError(f"{root}: no image in it or below it{others}")

@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, cast
 
-from hardmine.data.formats.image_files import NOT_THEIRS, PassedOver
+from hardmine.data.formats.image_files import NOT_THEIRS, PACKED_PICTURES, PassedOver
 from hardmine.data.images import SAMPLE, Picture, add_set_reader, has_picture_name
 from hardmine.data.video import (
     AT,
@@ -46,7 +46,6 @@ from hardmine.types import Problem
 
 INSIDE = "!/"
 """Stands between an archive's name and a member's."""
-_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -68,7 +67,7 @@ _FROM_NETWORK = 16
 
 def is_archive(name: str) -> bool:
     """Say whether a name is that of a tar or zip archive."""
-    return name.lower().endswith((*_TAR, ".zip"))
+    return name.lower().endswith(PACKED_PICTURES)
 
 
 def split_member(name: str) -> tuple[str, str] | None:

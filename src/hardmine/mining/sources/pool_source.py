@@ -158,18 +158,10 @@ class FolderSource:
         passed = PassedOver()
         yield from (ImageItem(path) for path in walk_pictures(self.name, passed))
         yield from (problem for problem in passed.problems() if not is_video(problem.file))
-        archives: list[str] = []
         for path in walk_files(self.name):
             if is_video(path):
                 yield from iter_video(path, self.sampling)
-            elif is_archive(path):
-                archives.append(path)
-        if archives:
-            reason = (
-                f"{counted(len(archives), 'archive')} passed over: of a folder, pictures and videos are "
-                "read; name archives by a glob in quotes, or in a .txt list"
-            )
-            yield Problem(FindingKind.FILES_PASSED_OVER, archives[0], -1, reason)
+        yield from passed.packed()
 
     def count(self) -> int | None:
         """Count the files; some microseconds each. Unknown where a video is among them."""
