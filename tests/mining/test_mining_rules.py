@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,20 @@ def test_explaining_hands_out_nothing_and_knows_what_was(world: Path) -> None:
 def test_an_image_outside_the_pool_cannot_be_explained(world: Path) -> None:
     with pytest.raises(DataError, match="not in the pool"):
         told(world, "z.png")
+    (world / "pool" / "notes.txt").write_text("no picture")
+    with pytest.raises(
+        DataError, match=r"^notes.txt: not an image of the pool .* such as x/a.png$"
+    ):
+        told(world, "notes.txt")
+
+
+def test_a_name_that_an_archive_does_not_hold_cannot_be_explained(world: Path) -> None:
+    with tarfile.open(world / "pool.tar", "w") as archive:
+        archive.add(world / "pool", "pool")
+    with pytest.raises(
+        DataError, match=r"^a.png: not an image of the pool .*pool.tar, .* pool/x/a.png$"
+    ):
+        explain(world / "found.json", world / "pool.tar", "a.png", out=world / "out")
 
 
 class Colours:

@@ -349,8 +349,15 @@ def test_alarms_are_also_counted_per_hour(
     assert 0 < len(mined.candidates) <= mined.firing_frames < mined.scanned == 13
     assert str(mined.per_hour()).startswith("6 seconds of video: ")
     assert f" {mined.firing_frames / mined.video_hours:.0f} of the frames" in str(mined.per_hour())
+    assert "earlier scans" not in str(mined.per_hour())
     head = json.loads((tmp_path / "out" / "candidates.json").read_text())
     assert head["firing_frames"] == mined.firing_frames
+    again = hardmine.mine(GreenSquare(), pool, out=tmp_path / "out", every="2s", min_score=0.2)
+    assert (again.scanned, again.earlier_frames) == (
+        4,
+        9,
+    )  # 0, 2 of 4 s and 0, 2 of 2.5 s; 13 in all
+    assert "9 frames of earlier scans into this folder" in str(again.per_hour())
     (tmp_path / "photos").mkdir()
     Image.fromarray(drawn(9)).save(tmp_path / "photos" / "photo.png")
     photos = hardmine.mine(GreenSquare(), tmp_path / "photos")

@@ -22,7 +22,7 @@ from hardmine.mining.mine_options import RULES, MineOptions
 from hardmine.mining.pool_leaks import list_excluded
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.ranking import RankedImage, rank_images
-from hardmine.mining.scan import Notify, scan, silent
+from hardmine.mining.scan import Notify, ScannedPool, scan, silent
 from hardmine.mining.sources.pool_source import find_image, name_inside
 from hardmine.option_fields import takes_options
 from hardmine.plurals import counted
@@ -53,6 +53,8 @@ class MiningResult:
         min_score: the lowest score of an alarm.
         video_hours: how long the pool's videos are; None where none is among what is handed out.
         firing_frames: how many of their frames fire, repeats and near-duplicates too.
+        earlier_frames: frames that only earlier scans into the same folder took, at other times; they
+            rank and count as well. Known where ``video_hours`` is.
     """
 
     candidates: tuple[PoolScore, ...]
@@ -68,6 +70,7 @@ class MiningResult:
     min_score: float = 0.0
     video_hours: float | None = None
     firing_frames: int = 0
+    earlier_frames: int = 0
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -96,10 +99,17 @@ class MiningResult:
             return None
         handed_out = sum(split_frame(each.image) is not None for each in self.candidates)
         firing, given = (n / self.video_hours for n in (self.firing_frames, handed_out))
-        return (
+        line = (
             f"{_duration(self.video_hours)} of video: {_rate(firing)} of the frames looked at fire per "
             f"hour from score {self.min_score:g} on, and {_rate(given)} alarms per hour are handed out "
             "(the same alarm in the same place once)"
+        )
+        if not self.earlier_frames:
+            return line
+        frames = counted(self.earlier_frames, "frame")
+        return (
+            f"{line}; {frames} of earlier scans into this folder, taken at other times (every), also "
+            "rank and count: a new folder (out) leaves them out"
         )
 
     def why_nothing(self) -> str | None:
@@ -253,7 +263,7 @@ def _hand_out(selector: ImageSelector, folder: Path) -> MiningResult:
     selected = selector.select()
     images = [selected.shortlist[image] for image in selected.images]
     names = selector.scanned.detector.categories
-    hours, firing = _video_figures(selector, selected.images)
+    hours, firing, earlier = _video_figures(selector, selected.images)
     result = MiningResult(
         candidates=tuple(image.score for image in images),
         scanned=selector.scanned.num_images,
@@ -271,6 +281,7 @@ def _hand_out(selector: ImageSelector, folder: Path) -> MiningResult:
         min_score=selector.rank.min_score,
         video_hours=hours,
         firing_frames=firing,
+        earlier_frames=earlier,
     )
     _write(selector, folder, result)
     scanned = selector.scanned
@@ -278,24 +289,28 @@ def _hand_out(selector: ImageSelector, folder: Path) -> MiningResult:
     return result
 
 
-def _video_figures(selector: ImageSelector, handed_out: Sequence[str]) -> tuple[float | None, int]:
-    """Return the hours of the pool's videos, and how many of their frames fire."""
+def _video_figures(
+    selector: ImageSelector, handed_out: Sequence[str]
+) -> tuple[float | None, int, int]:
+    """Return the hours of the pool's videos, how many frames fire, and how many are of earlier scans."""
     if not any(split_frame(image) for image in handed_out):
-        return None, 0
+        return None, 0, 0
     scanned = selector.scanned
     is_here: dict[str, bool] = {}  # the store may know other pools too
     frames: list[str] = []
-    firing = 0
+    firing = others = 0
     for row in scanned.store.iter_ranked(scanned.model_id):
         found = split_frame(row.image)
         if found is None:
+            others += scanned.source.holds(row.image)
             continue
         if found[0] not in is_here:
             is_here[found[0]] = scanned.source.holds(row.image)
         if is_here[found[0]]:
             frames.append(row.image)
             firing += selector.rank.reaches(row.score)
-    return hours_of_videos(frames), firing
+    earlier = max(0, len(frames) + others - scanned.num_images)
+    return hours_of_videos(frames), firing, earlier
 
 
 def _write(selector: ImageSelector, folder: Path, result: MiningResult) -> None:
@@ -380,7 +395,7 @@ def explain_image(selector: ImageSelector, image: str) -> Explanation:
     name = find_image(scanned.source, image)
     if scanned.store.find(scanned.model_id, name) is None:
         reasons = {problem.file: str(problem) for problem in scanned.problems}
-        raise DataError(reasons.get(name, f"{name}: has no score of model {scanned.model_id}"))
+        raise DataError(reasons.get(name) or _not_there(scanned, image))
     selected = selector.select()
     row = selector.exact_score(name)
     if row is None:
@@ -400,6 +415,13 @@ def explain_image(selector: ImageSelector, image: str) -> Explanation:
         similar=tuple(name_inside(scanned.source, other) for other in similar),
         min_score=rank.min_score,
     )
+
+
+def _not_there(scanned: ScannedPool, image: str) -> str:
+    rows = scanned.store.iter_ranked(scanned.model_id)
+    other = next(row.image for row in rows if scanned.source.holds(row.image))
+    pool, such = scanned.source.name, name_inside(scanned.source, other)
+    return f"{image}: not an image of the pool {pool}, whose images are named such as {such}"
 
 
 def _category(names: tuple[str, ...], label: int) -> str:
