@@ -172,6 +172,12 @@ def test_links_in_a_tar_archive_are_named(tmp_path: Path, mode: Any) -> None:
         ]
 
 
+def test_a_picture_whose_name_could_be_a_glob_is_no_pool(tmp_path: Path) -> None:
+    (tmp_path / "a[1].jpg").write_bytes(FILES["a.jpg"])
+    with pytest.raises(DataError, match=r"a\[1\].jpg: not a pool, wanted a folder"):
+        open_source(tmp_path / "a[1].jpg")
+
+
 def test_archives_in_a_folder_are_named(tmp_path: Path) -> None:
     for name in ("0.tar", "1.tar.gz", ".hidden.zip"):
         write_tar(tmp_path / name)

@@ -177,6 +177,10 @@ def test_images_elsewhere(root: Path, tmp_path_factory: pytest.TempPathFactory) 
     [
         ("", "first line ''"),
         ("hello\n", "wanted image,xmin,ymin,xmax,ymax,label"),
+        (
+            '# CSV_HEADER = metadata_id,file_list\n"1_a","[""0.jpg""]"\n',
+            "this is the CSV of VIA 3: give its project, saved as JSON",
+        ),
         ("image,xmin,ymin,xmax,ymax\na.png,1,2,3,4\n", "first line 'image,xmin"),
         (HEADER, "none of its images"),
         (HEADER + "gone.png,1,2,3,4,cat\n", "no image 'gone.png'.*--images"),

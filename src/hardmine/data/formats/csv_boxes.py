@@ -71,6 +71,7 @@ _NAMES = {
 _MAKESENSE = ("label", "xmin", "ymin", "box_width", "box_height", "image", "width", "height")
 _SIZE = ("box_width", "box_height")
 _SIZED = ("image", "xmin", "ymin", *_SIZE, "label")
+_OF_VIA_3 = "; this is the CSV of VIA 3: give its project, saved as JSON"
 _SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 """What Excel writes in front of the header."""
 _NOTHING = frozenset({"", "nan", "none", "null", "n/a", "na"})
@@ -105,7 +106,8 @@ def read_csv(path: Path) -> Iterator[ImageLabels]:
 def _lines(path: Path) -> tuple[dict[str, int], int, list[list[str]], str]:
     """Return the place of each column, how many there are, the cells of each line, the delimiter."""
     try:
-        delimiter, text = csv_body(read_text(path))
+        whole = read_text(path)
+        delimiter, text = csv_body(whole)
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except TextError as error:
         raise DataError(f"{path}: {error}") from None
@@ -116,9 +118,8 @@ def _lines(path: Path) -> tuple[dict[str, int], int, list[list[str]], str]:
     if columns is None:
         wanted = ",".join(_PLAIN)
         line = text.split("\n")[0][:80]
-        raise DataError(
-            f"{path}: first line {line!r}, wanted {wanted} or a header with such columns"
-        )
+        said = f"{path}: first line {line!r}, wanted {wanted} or a header with such columns"
+        raise DataError(said + (_OF_VIA_3 if "CSV_HEADER = metadata_id" in whole else ""))
     return columns, len(first), rows[1:] if _header(first) is not None else rows, delimiter
 
 

@@ -132,7 +132,7 @@ def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
         return ListSource(path, sampling)
     if path.is_file() and is_archive(path.name):
         return ArchiveSource(str(path))
-    if _GLOB & set(text):
+    if _GLOB & set(text) and not path.exists():
         return GlobSource(str(path), sampling)
     raise DataError(f"{text}: {'not a pool' if path.exists() else 'no such pool'}, wanted {WANTED}")
 
