@@ -223,3 +223,13 @@ def test_too_few_images_to_split_lead_to_other_ones(tmp_path: Path) -> None:
     one = labelled(tmp_path / "one", 1, 100)
     with pytest.raises(DataError, match=r"1 image in 1 group .*to validate on \(--val\)"):
         load_train_val(one, None, Steps(tmp_path / "run"), seed=0)
+
+
+def test_validation_labels_that_name_other_classes_are_the_reason_given(tmp_path: Path) -> None:
+    train, val = labelled(tmp_path / "train", 2, 100), labelled(tmp_path / "val", 2, 200)
+    lines = [f"{r.path.name},1,2,20,20,Thing\n" for r in val.records]
+    table = val.records[0].path.with_name("boxes.csv")
+    table.write_text("image,xmin,ymin,xmax,ymax,label\n" + "".join(lines))
+    said = "nothing to measure in the validation images: no labelled .* 2 problems, .*class 'Thing'"
+    with pytest.raises(DataError, match=said):
+        load_train_val(train, table, Steps(tmp_path / "run"), seed=0)

@@ -238,7 +238,12 @@ def _trainable(data: Dataset, role: str) -> Dataset:
         )
     reason = why_nothing_to_learn(data)
     if reason is not None:
-        raise DataError(f"{data.root}: nothing to learn in the {role} images: {reason}")
+        what = "learn" if role == "training" else "measure"
+        told = f"; {counted(len(data.problems), 'problem')}, the first: " if data.problems else ""
+        first = str(next(iter(data.problems), ""))
+        raise DataError(
+            f"{data.root}: nothing to {what} in the {role} images: {reason}{told}{first}"
+        )
     return data.with_records(kept)
 
 
