@@ -419,9 +419,11 @@ def explain_image(selector: ImageSelector, image: str) -> Explanation:
 
 def _not_there(scanned: ScannedPool, image: str) -> str:
     rows = scanned.store.iter_ranked(scanned.model_id)
-    other = next(row.image for row in rows if scanned.source.holds(row.image))
-    pool, such = scanned.source.name, name_inside(scanned.source, other)
-    return f"{image}: not an image of the pool {pool}, whose images are named such as {such}"
+    other = next((row.image for row in rows if scanned.source.holds(row.image)), None)
+    said = f"{image}: not an image of the pool {scanned.source.name}"
+    if other is None:
+        return said
+    return f"{said}, whose images are named such as {name_inside(scanned.source, other)}"
 
 
 def _category(names: tuple[str, ...], label: int) -> str:
