@@ -230,6 +230,25 @@ def test_verbose_adds_the_notes_of_the_library(capsys: pytest.CaptureFixture[str
 # Predictions.
 
 
+def test_a_warning_is_said_once_by_a_command_and_notes_each_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for _ in range(2):  # a second command says it again
+        Console(verbose=True)
+        log = logging.getLogger("hardmine.somewhere")
+        for _ in range(3):
+            log.warning("1 box is missed by %s", "a")
+            log.info("read")
+        log.warning("1 box is missed by %s", "b")
+        log.error("1 box is missed by %s", "b")
+        assert capsys.readouterr().err.splitlines() == [
+            "warning: 1 box is missed by a",
+            *["read"] * 3,
+            "warning: 1 box is missed by b",
+            "error: 1 box is missed by b",
+        ]
+
+
 def test_result_rows_are_coco_boxes() -> None:
     rows = result_rows(Path("a.jpg"), found((0.75, (10.0, 20.0, 40.0, 80.0))), ("raccoon",))
     # xyxy 10, 20, 40, 80 is x 10, y 20, width 30, height 60

@@ -222,16 +222,25 @@ def _describe(name: str, done: int, total: int) -> str:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Log records on the console that draws the bars, so that neither breaks the other."""
+    """Log records on the console that draws the bars, so that neither breaks the other.
+
+    A line that is shown without ``verbose`` is said once: whoever trains many times logs it each time.
+    """
 
     def __init__(self, err: RichConsole) -> None:
         super().__init__()
         self._err = err
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record of the log on stderr; from a warning on with its level."""
         prefix = "" if record.levelno <= NOTICE else f"{record.levelname.lower()}: "
-        self._err.print(prefix + record.getMessage())
+        line = prefix + record.getMessage()
+        if record.levelno >= NOTICE:
+            if line in self._said:
+                return
+            self._said.add(line)
+        self._err.print(line)
 
 
 DONE: Final = 0
