@@ -380,6 +380,27 @@ def test_all_earlier_alarms_of_the_class_are_looked_at_and_by_the_box_of_that_cl
     assert places.find_repeated(again, "cam", 2) is None
 
 
+@pytest.mark.parametrize(("bottom", "again"), [(64.0, True), (63.0, False)])
+def test_half_a_box_is_the_same_place(bottom: float, again: bool, tmp_path: Path) -> None:
+    # 48 x 24 of 48 x 48 px: an IoU of .5, which is enough
+    first, second = (scene(tmp_path, f"{day}.png", day) for day in (1, 2))
+    places = AlarmPlaces()
+    places.add(entry(first, [(0.9, 1, ROCK)]), "cam", 1)
+    part = entry(second, [(0.8, 1, (40.0, 40.0, 88.0, bottom))])
+    assert places.find_repeated(part, "cam", 1) == (first if again else None)
+
+
+def test_an_image_that_cannot_be_read_any_more_repeats_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = AlarmPlaces()
+    places.add(entry(scene(tmp_path, "first.png", 1), [(0.9, 1, ROCK)]), "cam", 1)
+    gone = str(tmp_path / "gone.png")
+    assert places.find_repeated(entry(gone, [(0.8, 1, ROCK)]), "cam", 1) is None
+    assert "gone.png" in caplog.text
+    assert "whether its alarm repeats another one is not known" in caplog.text
+
+
 def test_looks_may_differ_by_fourteen_bits_and_boxes_may_lie_over_the_edge(tmp_path: Path) -> None:
     first, second = (scene(tmp_path, f"{day}.png", day=1) for day in (1, 2))
     for box in (

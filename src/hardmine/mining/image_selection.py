@@ -357,14 +357,10 @@ class RankingWalk:
         self._taken.add(name)
         self._rejections.pop(name, None)
         self._owner_of_group[self.group_of[name]] = name
-        if self._watches_places and group:
+        if self.options.repeats and group:
             self._places.add(image, group, label)
         self._count(label, group)
         return True
-
-    @property
-    def _watches_places(self) -> bool:
-        return self.options.repeats
 
     def _repetition(self, image: RankedImage, group: str, label: int) -> Rejection | None:
         """Say which image stands for this one, if any does."""
@@ -372,7 +368,7 @@ class RankingWalk:
         owner = self._owner_of_group.get(self.group_of[image.image])
         if owner is not None:
             rejection = Rejection(Reason.NEAR_DUPLICATE, f"near-duplicate of {owner}")
-        elif self._watches_places and group:
+        else:
             owner = self._places.find_repeated(image, group, label)
             if owner is not None:
                 text = f"the same alarm in the same place as in {owner}"
