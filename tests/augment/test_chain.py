@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from hardmine.augment.chain import NO_AUGMENT, AugmentConfig, augment
 from hardmine.augment.geometry_and_colour import (
     View,
+    apply_colour,
     draw_view,
     flip,
     mirror,
@@ -157,6 +159,50 @@ def test_grey_stays_grey_under_saturation_and_hue() -> None:
         assert np.ptp(grey) < 1.0
 
 
+YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+
+def parts_of(matrix: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Return a colour map's brightness, contrast, saturation and hue in degrees."""
+    contrast = float(matrix[0, :3].sum())  # what grey is multiplied by
+    turned = YIQ @ matrix[:, :3] @ np.linalg.inv(YIQ) / contrast
+    assert turned[1:, 1:] == pytest.approx(
+        np.array([[1, -1], [1, 1]]) * [[turned[1, 1], turned[2, 1]], [turned[2, 1], turned[1, 1]]]
+    )
+    assert turned[0] == pytest.approx([1, 0, 0], abs=0.01)  # the luma stays
+    assert np.ptp(matrix[:, 3]) == 0
+    hue = np.rad2deg(np.arctan2(turned[2, 1], turned[1, 1]))
+    return matrix[0, 3], contrast, np.hypot(turned[2, 1], turned[1, 1]), hue
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_colours_vary_in_the_ranges_that_the_strength_multiplies(strength: float) -> None:
+    maps = [photometric_matrix(1.0, np.random.default_rng(s), strength) for s in range(400)]
+    parts = np.array([parts_of(matrix) for matrix in maps])
+    middle, reach = np.array([0, 1, 1, 0]), strength * np.array([32, 0.5, 0.5, 18])
+    far = (parts - middle) / reach
+    assert (np.abs(far) <= 1.01).all()
+    assert (far.min(0) < -0.95).all() and (far.max(0) > 0.95).all()
+    assert np.abs(np.corrcoef(far.T) - np.eye(4)).max() < 0.2
+
+
+def test_each_part_of_a_colour_map_has_its_own_chance() -> None:
+    # .3 of 400: 120, three deviations are 3 · √(400 · .3 · .7) = 27
+    maps = [photometric_matrix(0.3, np.random.default_rng(s)) for s in range(400)]
+    changed = np.abs([parts_of(matrix) for matrix in maps] - np.array([0, 1, 1, 0])) > 1e-3
+    assert (np.abs(changed.sum(0) - 120) <= 27).all()
+    assert np.abs(np.corrcoef(changed.T) - np.eye(4)).max() < 0.2
+    still = photometric_matrix(0.0, np.random.default_rng(0))
+    assert still == pytest.approx(np.eye(3, 4), abs=1e-9)
+
+
+def test_colours_are_mapped_rounded_and_clipped() -> None:
+    pixels = np.array([[[10, 20, 30], [0, 255, 100]]], np.uint8)
+    matrix = np.array([[0.5, 0.25, 0, 1], [0, 1, 1, 0], [-1, 0, 0, 7.4]])
+    # 5 + 5 + 1, 20 + 30, 7.4 - 10; 63.75 + 1 = 64.75, 355, 7.4
+    assert apply_colour(pixels, matrix).tolist() == [[[11, 50, 0], [65, 255, 7]]]
+
+
 def test_settings_out_of_range() -> None:
     with pytest.raises(ConfigError, match=r"min_overlaps: got \[0.5, 70\], wanted an IoU of 0..1"):
         AugmentConfig(min_overlaps=(0.5, 70))
@@ -184,6 +230,19 @@ def test_flips_move_the_image_on_its_canvas() -> None:
     sample = Sample(np.zeros((10, 20, 3), np.uint8), *nothing, inner=(2, 1, 10, 5))
     assert mirror(sample).inner == (10, 1, 18, 5)
     assert flip(sample).inner == (2, 5, 10, 9)
+    assert (
+        mirror(replace(sample, inner=None)).inner is flip(replace(sample, inner=None)).inner is None
+    )
+
+
+def test_flips_move_boxes_with_the_pixels() -> None:
+    image = np.arange(10 * 20 * 3).reshape(10, 20, 3).astype(np.uint8)
+    boxes = np.array([[2, 1, 10, 5]], np.float32)
+    sample = Sample(image, boxes, np.ones(1, np.int64), np.zeros(1, bool))
+    assert mirror(sample).boxes.tolist() == [[10, 1, 18, 5]]
+    assert flip(sample).boxes.tolist() == [[2, 5, 10, 9]]
+    assert (mirror(sample).image[1:5, 10:18] == image[1:5, 9:1:-1]).all()
+    assert (flip(sample).image[5:9, 2:10] == image[4:0:-1, 2:10]).all()
 
 
 def test_a_small_crop_asks_for_a_larger_decode() -> None:

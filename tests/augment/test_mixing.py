@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from hardmine.augment.chain import (
@@ -24,6 +26,7 @@ from hardmine.augment.paste import (
     Alarm,
     AlarmPasteConfig,
     CopyPasteConfig,
+    Fill,
     OcclusionConfig,
     Part,
     alarm_paste,
@@ -37,7 +40,7 @@ from hardmine.augment.paste import (
     sharper,
     write_alarms,
 )
-from hardmine.augment.sample import Sample, Source
+from hardmine.augment.sample import Rect, Sample, Source
 from hardmine.data.images import Cover, Picture
 from hardmine.data.resize import Mode, Resize
 from hardmine.errors import ConfigError, DataError
@@ -186,6 +189,39 @@ def test_images_without_objects_make_a_mosaic_without_any() -> None:
     assert donors.asked == [False] * 3
 
 
+def test_a_tile_shows_one_of_its_objects_at_about_its_middle() -> None:
+    """At .3 to .7 of the window, or as near to that as the picture's border lets it."""
+    boxes = [[60.0, 50, 70, 60], [0, 0, 10, 10], [140, 110, 150, 120]]  # the second is ignored
+    first, *others = (numbered(number, boxes) for number in (1, 2, 3, 4))
+    middle = np.array([[65, 55], [145, 115]])
+    config, found, inner = MosaicConfig(max_zoom=4.0), [], []
+    for seed in range(40):
+        sample = mosaic(first, config, RESIZE, np.random.default_rng(seed), InTurn(*others))
+        for *_, window in tiles_of(sample):
+            low, high = window[:2], window[2:]
+            place = (middle - low) / (high - low)
+            near = np.abs(place - 0.5) < 0.24
+            near |= (place < 0.3) & (low < 2) | (place > 0.7) & (high > np.array([198, 158]))
+            found.append(near.all(1))
+            if found[-1].sum() == 1 and (low > 2).all() and (high < (198, 158)).all():
+                inner.append(place[found[-1]][0])
+    assert np.any(found, axis=1).all()
+    only = np.array(found)[np.sum(found, axis=1) == 1]
+    assert (only.sum(0) > 10).all()  # either object
+    assert (np.min(inner, 0) < 0.36).all() and (np.max(inner, 0) > 0.64).all()
+
+
+def test_the_visible_share_from_which_on_a_box_counts_is_not_enough_itself() -> None:
+    config = MosaicConfig(min_visible=1.0)
+    assert mosaic(ONE, config, RESIZE, np.random.default_rng(0), DONORS).ignore.all()
+
+
+def test_a_mosaic_whose_centre_lies_at_the_border_shows_fewer_pictures() -> None:
+    for seed in range(20):  # a share below 1/8 or above 7/8 of 4 px leaves tiles without a pixel
+        config, rng = MosaicConfig(centre=0.01), np.random.default_rng(seed)
+        assert mosaic(ONE, config, Resize(4, 4), rng, DONORS).image.shape == (4, 4, 3)
+
+
 def test_what_is_left_of_a_cut_box() -> None:
     """A box that fills the image: a tile at full zoom shows a part of it, to be ignored."""
     whole = source([[0, 0, 120, 80]])
@@ -197,6 +233,79 @@ def test_what_is_left_of_a_cut_box() -> None:
     kept = [s.boxes[~s.ignore] for s in samples]
     # At zoom z, 96 z x 64 z canvas pixels make the whole box; .3 of 96 x 64 at zoom 1.
     assert min((b[:, 2:] - b[:, :2]).prod(1).min() for b in kept if len(b)) > 0.3 * 0.3**2 * 96 * 64
+
+
+def numbered(number: int, boxes: list[list[float]]) -> Source:
+    """A picture of 200 x 160 px, each of which says where it lies: (x, y, 40 · number)."""
+    across, down = np.meshgrid(np.arange(200), np.arange(160))
+    image = np.stack([across, down, np.full_like(across, 40 * number)], -1).astype(np.uint8)
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    labels, ignore = np.full(len(boxes), number), np.arange(len(boxes)) == 1
+    return Source(Picture.of(Image.fromarray(image)), array, labels, ignore)
+
+
+class InTurn(Given):
+    """Donors that are drawn one after the other."""
+
+    def draw(self, rng: np.random.Generator, *, objects: bool, cover: Cover) -> Source:
+        self.asked.append(objects)
+        return self.sources[len(self.asked) - 1]
+
+
+def read_off(tile: NDArray[np.uint8], axis: int) -> tuple[float, float]:
+    """Return where a tile's window begins in its picture along an axis, and its scale there."""
+    shown = tile[..., axis].mean(axis).astype(float)  # the pixel's place, averaged over the others
+    inner = np.arange(len(shown))[3:-3]  # the window's border has fewer neighbours
+    slope, start = np.polyfit(inner, shown[3:-3], 1)
+    return start + 0.5 - slope / 2, 1 / slope
+
+
+def tiles_of(
+    sample: Sample,
+) -> Iterator[tuple[int, Rect, NDArray[np.float64], NDArray[np.float64]]]:
+    """Give the number of the picture that each tile shows, its place, its scale and its window."""
+    number = np.round(sample.image[..., 2] / 40).astype(int)
+    column = int(np.argmax(number[0] != number[0, 0]))
+    row = int(np.argmax(number[:, 0] != number[0, 0]))
+    for y0, y1 in ((0, row), (row, 64)):
+        for x0, x1 in ((0, column), (column, 96)):
+            assert (number[y0:y1, x0:x1] == number[y0, x0]).all()
+            tile = sample.image[y0:y1, x0:x1]
+            (left, wide), (top, high) = read_off(tile, 0), read_off(tile, 1)
+            window = np.array([left, top, left + (x1 - x0) / wide, top + (y1 - y0) / high])
+            yield int(number[y0, x0]), (x0, y0, x1, y1), np.array([wide, high]), window
+
+
+def test_a_mosaic_shows_the_part_of_each_picture_that_its_boxes_say() -> None:
+    """Alone a picture is shown at .48 of its width and .4 of its height."""
+    boxes = np.array([[60.0, 40, 110, 100], [0, 0, 70, 50], [150, 130, 190, 150]])
+    first, *others = (numbered(number, boxes.tolist()) for number in (1, 2, 3, 4))
+    config = MosaicConfig(centre=0.3, max_zoom=1.25, min_visible=0.4)
+    places, centres, zooms = set(), [], []
+    for seed in range(60):
+        sample = mosaic(first, config, RESIZE, np.random.default_rng(seed), InTurn(*others))
+        tiles = list(tiles_of(sample))
+        assert sorted(which for which, *_ in tiles) == [1, 2, 3, 4]
+        places.add([which for which, *_ in tiles].index(1))
+        centres.append(tiles[0][1][2:])
+        for which, (x0, y0, x1, y1), scale, window in tiles:
+            zoom, least = scale[0] / 0.48, max((x1 - x0) / 96, (y1 - y0) / 64)
+            assert scale[0] / scale[1] == pytest.approx(0.48 / 0.4, rel=0.03)
+            zooms.append((zoom - least) / (1.25 - least))
+            mine = sample.labels == which
+            cuts = boxes.clip([*window[:2]] * 2, [*window[2:]] * 2)
+            left = ((cuts[:, 2:] - cuts[:, :2]) * scale).min(1)  # canvas pixels, of which 2 stay
+            assert (left > 2.5).sum() <= mine.sum() <= (left > 1.5).sum()
+            for found, ignored in zip(sample.boxes[mine], sample.ignore[mine], strict=True):
+                back = (found - [x0, y0] * 2) / [*scale, *scale] + [*window[:2]] * 2
+                index = int(np.abs(cuts - back).max(1).argmin())  # which of the three it is
+                assert np.abs(cuts[index] - back).max() < 2
+                share = np.prod(back[2:] - back[:2]) / np.prod(boxes[index, 2:] - boxes[index, :2])
+                assert ignored == (index == 1 or share < 0.4) or abs(share - 0.4) < 0.05
+    assert places == {0, 1, 2, 3}
+    assert (np.min(centres, 0) >= (29, 19)).all() and (np.min(centres, 0) <= (32, 22)).all()
+    assert (np.max(centres, 0) <= (67, 45)).all() and (np.max(centres, 0) >= (64, 42)).all()
+    assert -0.05 < np.min(zooms) < 0.05 and 0.95 < np.max(zooms) < 1.05
 
 
 # Copy-paste.
@@ -624,6 +733,96 @@ def test_no_box_no_patch() -> None:
     )
 
 
+def test_a_box_that_was_hidden_before_stops_no_patch_elsewhere() -> None:
+    boxes = [[2, 2, 40, 60], [50, 2, 94, 60]]
+    before = replace(coded(boxes), hidden=np.array([0.5, 0.0]))
+    config = OcclusionConfig(1.0, min_cover=0.2, max_cover=0.4)
+    hidden = occlude(before, config, (0, 0, 0), np.random.default_rng(0)).hidden_share
+    assert hidden[0] == 0.5
+    assert hidden[1] > 0.1
+
+
+def coded(boxes: list[list[float]]) -> Sample:
+    """A canvas on which each pixel says where it lies: (x, y, 77)."""
+    across, down = np.meshgrid(np.arange(96), np.arange(64))
+    image = np.stack([across, down, np.full_like(across, 77)], -1).astype(np.uint8)
+    return replace(on_canvas(boxes), image=image)
+
+
+def patches(fill: Fill, boxes: list[list[float]], seeds: int) -> Iterator[tuple[Sample, Rect]]:
+    """Give occluded canvases with the rectangle that changed; each patch hides a quarter of a box."""
+    config = OcclusionConfig(1.0, min_cover=0.25, max_cover=0.25, fills=(fill,))
+    before = coded(boxes)
+    for seed in range(seeds):
+        after = occlude(before, config, (200, 201, 202), np.random.default_rng(seed))
+        rows, columns = np.nonzero((after.image != before.image).any(-1))
+        yield after, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def test_a_patch_hides_the_share_that_was_drawn_anywhere_in_the_box() -> None:
+    """A quarter of 80 x 56 px: from 20 x 56 to 80 x 14 px, less the pixels that it covers in part."""
+    found = []
+    for after, (x0, y0, x1, y1) in patches("mean", [[8, 4, 88, 60]], 60):
+        assert (after.image[y0:y1, x0:x1] == (200, 201, 202)).all()
+        wide, high = x1 - x0, y1 - y0
+        assert wide * high <= 80 * 56 / 4 < (wide + 2) * (high + 2)
+        assert after.hidden_share.tolist() == [wide * high / (80 * 56)]
+        found.append((x0, y0, x1, y1, wide, high))
+    assert (np.min(found, 0) <= (10, 6, 40, 25, 23, 16)).all()
+    assert (np.min(found, 0) >= (8, 4, 26, 16, 18, 12)).all()
+    assert (np.max(found, 0) >= (55, 40, 86, 58, 75, 50)).all()
+    assert (np.max(found, 0) <= (70, 48, 88, 60, 80, 56)).all()
+
+
+def test_a_patch_of_the_image_is_cut_from_anywhere_in_it_as_it_was() -> None:
+    seen = []
+    for after, (x0, y0, x1, y1) in patches("image", [[38, 22, 58, 42]], 60):
+        shown = after.image[y0:y1, x0:x1].astype(int)
+        assert (shown[..., 2] == 77).all()
+        assert (np.diff(shown[..., 0], axis=1) == 1).all()
+        assert (np.diff(shown[..., 1], axis=0) == 1).all()
+        seen.append((*shown[0, 0, :2], *shown[-1, -1, :2]))
+    assert (np.min(seen, 0)[:2] <= 4).all()
+    assert (np.max(seen, 0)[2:] >= (91, 59)).all()
+
+
+def test_a_patch_of_noise_has_all_values() -> None:
+    for after, (x0, y0, x1, y1) in patches("noise", [[8, 4, 88, 60]], 5):
+        shown = after.image[y0:y1, x0:x1]
+        assert (shown.min(), shown.max()) == (0, 255)
+        assert 120 < shown.mean() < 135
+        assert shown.std((0, 1, 2)) > 70  # 256 / √12 = 74
+
+
+def test_each_box_is_occluded_as_often_as_asked_for() -> None:
+    # .3 of 200: 60, three deviations are 3 · √(200 · .3 · .7) = 19
+    before, config = coded([[2, 2, 40, 60], [50, 2, 94, 60]]), OcclusionConfig(probability=0.3)
+    hidden = [
+        occlude(before, config, (0, 0, 0), np.random.default_rng(seed)).hidden_share
+        for seed in range(100)
+    ]
+    assert 41 <= np.count_nonzero(hidden) <= 79
+    assert np.prod(hidden, 1).max() > 0  # both of an image, and not the first one only
+    assert (np.count_nonzero(hidden, axis=0) > 15).all()
+
+
+@pytest.mark.parametrize("earlier", [0.0, 0.2, 0.35])
+def test_what_was_pasted_before_counts_as_hidden(earlier: float) -> None:
+    """A tenth or more of a box that may lose .4 in all; with .35 gone, nothing more."""
+    sample = replace(coded([[0, 0, 96, 64]]), hidden=np.array([earlier]))
+    config = OcclusionConfig(1.0, min_cover=0.1, max_cover=0.4)
+    shares = [
+        occlude(sample, config, (0, 0, 0), np.random.default_rng(seed)).hidden_share[0]
+        for seed in range(40)
+    ]
+    assert max(shares) <= 0.4
+    if earlier == 0.35:
+        assert max(shares) == earlier
+    else:
+        assert max(shares) > 0.37
+        assert earlier + 0.07 < min(shares) < earlier + 0.15
+
+
 # Presets and settings.
 
 
@@ -644,6 +843,9 @@ def test_a_preset_in_a_recipe() -> None:
     [
         (lambda: MosaicConfig(probability=2), "augment.mosaic.probability: got 2"),
         (lambda: MosaicConfig(centre=0.7), "got centre 0.7"),
+        (lambda: MosaicConfig(centre=0), "got centre 0"),
+        (lambda: MosaicConfig(max_zoom=0), "got centre 0.3, max_zoom 0"),
+        (lambda: MosaicConfig(min_visible=1.01), "augment.mosaic.min_visible: got 1.01"),
         (lambda: CopyPasteConfig(probability=1.01), "augment.copy_paste.probability: got 1.01"),
         (lambda: AlarmPasteConfig(probability=-0.1), "augment.alarm_paste.probability: got -0.1"),
         (lambda: OcclusionConfig(probability=1.01), "augment.occlusion.probability: got 1.01"),
@@ -659,6 +861,9 @@ def test_a_preset_in_a_recipe() -> None:
         (lambda: AlarmPasteConfig(min_share=2), "augment.alarm_paste.min_share: got 2"),
         (lambda: AlarmPasteConfig(max_cover=1.0), "augment.alarm_paste: got max_side"),
         (lambda: OcclusionConfig(min_cover=0.5), "got min_cover 0.5"),
+        (lambda: OcclusionConfig(min_cover=0), "got min_cover 0"),
+        (lambda: OcclusionConfig(max_cover=1.0), "got min_cover 0.1, max_cover 1.0"),
+        (lambda: OcclusionConfig(fills=()), r"got \[\], wanted some of"),
         (lambda: OcclusionConfig(fills=("snow",)), "wanted some of"),
     ],
 )
