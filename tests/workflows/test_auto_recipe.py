@@ -240,12 +240,17 @@ def test_wide_images_get_a_wide_canvas_of_the_same_area() -> None:
     assert (usual.recipe.model.height, usual.recipe.model.width) == (320, 320)
     strip = choose_for(shaped(9000, 500, (300, 300)))  # 18 : 1, and the canvas has 4 : 1 at most
     assert (strip.recipe.model.height, strip.recipe.model.width) == (160, 640)
+    upright = choose_for(shaped(500, 9000, (300, 300)))
+    assert (upright.recipe.model.height, upright.recipe.model.width) == (640, 160)
 
 
 def test_the_canvas_takes_the_shape_of_most_images_from_two_to_one_on() -> None:
     # 320 / √2 = 226 and 320 · √2 = 453 px, of which 224 and 448 are the nearest multiples of 32
     wide = choose_for(shaped(2000, 1000, (500, 500)))
     assert (wide.recipe.model.height, wide.recipe.model.width) == (224, 448)
+    # 320 / √3 = 185 and 320 · √3 = 554 px: the nearest multiples are above and below
+    wider = choose_for(shaped(3000, 1000, (500, 500)))
+    assert (wider.recipe.model.height, wider.recipe.model.width) == (192, 544)
     nearly = choose_for(shaped(1990, 1000, (500, 500)))
     assert (nearly.recipe.model.height, nearly.recipe.model.width) == (320, 320)
     # one strip of 12 : 1, or any number of them without an object, among squares change nothing
