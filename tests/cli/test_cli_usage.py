@@ -22,7 +22,7 @@ from hardmine.cli import main, options
 from hardmine.cli.main import app, run
 from hardmine.cli.option_flags import PANELS
 from hardmine.device import count_workers
-from hardmine.errors import CheckpointError, ConfigError, DataError, GateError
+from hardmine.errors import CheckpointError, ConfigError, DataError, GateError, MissingExtraError
 from hardmine.workflows.image_sets import DEFAULT_VAL_FRACTION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -357,6 +357,20 @@ def test_an_interruption_says_how_the_command_goes_on(
 
     monkeypatch.setattr(main, "app", interrupted)
     assert cli(command, "a b") == (130, "", f"hardmine: {line}\n")
+
+
+def test_an_interruption_while_a_library_loads_is_not_a_missing_library(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*words: object, **named: object) -> int:
+        try:
+            raise ImportError("initialization failed") from KeyboardInterrupt()
+        except ImportError:
+            raise MissingExtraError("OpenVINO is not installed") from None
+
+    monkeypatch.setattr(main, "app", interrupted)
+    code, _, said = cli("mine", "a b")
+    assert (code, said.split(";")[0]) == (130, "hardmine: interrupted")
 
 
 def test_an_interruption_names_resume_only_where_a_command_has_it(cli: Cli) -> None:

@@ -130,7 +130,7 @@ def run(arguments: Sequence[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        return _tell(error, command)
+        return _tell(KeyboardInterrupt() if _is_interrupted(error) else error, command)
     if code == exit_code(KeyboardInterrupt()):
         return _tell(KeyboardInterrupt(), command)
     return code if isinstance(code, int) else DONE
@@ -139,6 +139,13 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """Run the command line of this process and exit."""
     sys.exit(run(sys.argv[1:]))
+
+
+def _is_interrupted(error: BaseException | None) -> bool:
+    """True when the user's interruption is behind it: compiled libraries make an ImportError of one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _tell(error: BaseException, command: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -127,13 +128,19 @@ def resumed_inputs(
         resumed: the folder of the run that is to go on; ``None`` for a new run.
 
     Raises:
-        ConfigError: a needed one is not given; or the run began with a dataset in memory.
+        ConfigError: a needed one is not given; the run began with a dataset in memory, or with one
+            whose files are no longer where they were.
     """
     known = {} if record is None else record.inputs
     found = {name: value if value is not None else known.get(name) for name, value in given.items()}
     for name, value in found.items():
         if isinstance(value, Mapping):
             raise ConfigError(f"{name}: the run began with a dataset in memory; give it again")
+        if given[name] is None and resumed is not None and _is_gone(value):
+            raise ConfigError(
+                f"{name}: the run in {resumed} began with {value}, where nothing is now; put it back, or "
+                "give its new place together with --resume"
+            )
         if value is None and name in needed:
             if resumed is not None and record is None:
                 raise ConfigError(
@@ -142,6 +149,13 @@ def resumed_inputs(
                 )
             raise ConfigError(f"{name}: not given, wanted {needed[name]}")
     return found
+
+
+def _is_gone(recorded: Any) -> bool:
+    """True for the path of a record that names nothing; a glob is expanded later, a share is no path."""
+    if not isinstance(recorded, str) or "://" in recorded or glob.has_magic(recorded):
+        return False
+    return not Path(recorded).exists()
 
 
 def note_changes(
