@@ -16,7 +16,9 @@ NEEDED = {"data": "labelled data"}
 def test_data_that_a_resumed_run_no_longer_finds_is_named_with_the_way_on(tmp_path: Path) -> None:
     gone = str(tmp_path / "raccoon")
     record: RunRecord[Any] = RunRecord({"data": gone, "val": None}, None)
-    with pytest.raises(ConfigError, match=r"data: .*began with .*raccoon, .*its new place .*--resume"):
+    with pytest.raises(
+        ConfigError, match=r"data: .*began with .*raccoon, .*its new place .*--resume"
+    ):
         resumed_inputs({"data": None, "val": None}, NEEDED, record, tmp_path)
     moved = {"data": str(tmp_path / "moved"), "val": None}
     assert resumed_inputs(moved, NEEDED, record, tmp_path) == moved

@@ -138,8 +138,8 @@ def resumed_inputs(
             raise ConfigError(f"{name}: the run began with a dataset in memory; give it again")
         if given[name] is None and resumed is not None and _is_gone(value):
             raise ConfigError(
-                f"{name}: the run in {resumed} began with {value}, where nothing is now; put it back, or "
-                "give its new place together with --resume"
+                f"{name}: the run in {resumed} began with {value}, where nothing is now; put it back, "
+                "or give its new place together with --resume"
             )
         if value is None and name in needed:
             if resumed is not None and record is None:
