@@ -313,6 +313,20 @@ def test_an_archive_that_was_packed_anew_is_scored_anew(tmp_path: Path) -> None:
         assert detector.seen == 1
 
 
+def test_an_image_that_was_taken_out_of_an_archive_is_handed_out_no_more(tmp_path: Path) -> None:
+    for name, red in {"a": 10, "b": 90, "c": 50}.items():
+        paint(tmp_path / f"{name}.png", red)
+    pools = {"pool.zip": "abc", "pool.zip2.zip": "abc"}
+    for pool, letters in [*pools.items(), ("pool.zip", "ac")]:
+        with zipfile.ZipFile(tmp_path / pool, "w") as archive:
+            for letter in letters:
+                archive.write(tmp_path / f"{letter}.png", f"{letter}.png")
+        result = mine(OnePassReds(), tmp_path / pool, out=tmp_path / "out", min_score=0)
+    assert [Path(s.image).name for s in result.candidates] == ["c.png", "a.png"]
+    with PoolStore(tmp_path / "out" / "pool.sqlite") as store:  # another archive keeps its own
+        assert len(list(store.iter_ranked(OnePassReds().model_id))) == 5
+
+
 def test_an_exact_scan_scores_what_has_a_fast_score_only(tmp_path: Path, colours: Path) -> None:
     from tiny_models import tiny_detector
 

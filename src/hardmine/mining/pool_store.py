@@ -324,6 +324,26 @@ class PoolStore:
                 database.executemany("DELETE FROM scores WHERE model_id = ? AND image = ?", gone)
             database.executemany("INSERT OR REPLACE INTO problems VALUES (?,?,?,?,?)", faults)
 
+    def forget_gone(self, model_id: str, packed: Mapping[str, str]) -> None:
+        """Forget what a model made of images that an archive or a video held before it was changed.
+
+        Args:
+            packed: how the names in each file begin, to the stamp of the file; all that it holds now has
+                been scored with this stamp. Nothing is known of a file whose stamp is "".
+        """
+        ranges = [
+            (model_id, start, start[:-1] + chr(ord(start[-1]) + 1), stamp)
+            for start, stamp in packed.items()
+            if stamp
+        ]
+        with self._transaction() as database:
+            for table in ("scores", "problems"):
+                database.executemany(
+                    f"DELETE FROM {table} WHERE model_id = ? AND image >= ? AND image < ? "
+                    "AND stamp != '' AND stamp != ?",
+                    ranges,
+                )
+
     def pending(
         self,
         model_id: str,

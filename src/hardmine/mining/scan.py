@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,11 +25,13 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from hardmine.data.images import encoded_size
+from hardmine.data.video import AT
 from hardmine.errors import DataError
 from hardmine.files import file_stamp
 from hardmine.mining.mine_options import MineOptions
 from hardmine.mining.pool_scorers import ExactScorer, FastScorer, PoolScorer, Row, image_of
 from hardmine.mining.pool_store import PoolStore
+from hardmine.mining.sources.archives_and_videos import INSIDE
 from hardmine.mining.sources.pool_source import Source, file_of, open_labelled, open_source
 from hardmine.plurals import counted
 from hardmine.types import Dataset, Problem
@@ -190,6 +192,8 @@ class ScanCounts:
     bad: int = 0
     total: int = 0
     """Images in the source; 0 while unknown."""
+    packed: dict[str, str] = field(default_factory=dict)
+    """How names in each archive and video that was listed begin, to the stamp of its file."""
 
     @property
     def done(self) -> int:
@@ -247,6 +251,7 @@ def scan_source(
             commit()
             last = time.monotonic()
     commit()
+    store.forget_gone(model_id, counts.packed)
     return ScanSummary(counts.scored, counts.skipped, tuple(problems), counts.skipped_bad)
 
 
@@ -269,6 +274,7 @@ def iter_unscored(
     for chunk in _chunks(source.items()):
         names = [item.file if isinstance(item, Problem) else item.name for item in chunk]
         now = _stamps_of(names)
+        counts.packed |= {start: now[name] for name in names if (start := _start_in_file(name))}
         fresh = set(store.pending(model_id, names, stamps=now, exact=exact))
         if stamps is not None:
             stamps |= {name: now[name] for name in fresh}
@@ -280,6 +286,12 @@ def iter_unscored(
                 yield item
             else:
                 counts.skipped += 1
+
+
+def _start_in_file(name: str) -> str:
+    """Return how the names of all images in the same archive or video begin; "" for other images."""
+    file = file_of(name)
+    return next((file + mark for mark in (INSIDE, AT) if name.startswith(file + mark)), "")
 
 
 def _stamps_of(names: Sequence[str]) -> dict[str, str]:
