@@ -319,7 +319,7 @@ def test_a_dry_run_writes_nothing_and_says_the_same(data: Path, store: Path) -> 
     done = apply_decisions(store, data)
     assert (planned.empty, planned.labelled) == (done.empty, done.labelled)
     assert "would be added" in str(planned)
-    assert "--undo takes this back" in str(done)
+    assert f"\nhardmine apply {store} {done.data} --undo takes this back" in str(done)
 
 
 @pytest.fixture

@@ -25,7 +25,14 @@ def test_data_that_a_resumed_run_no_longer_finds_is_named_with_the_way_on(tmp_pa
 
 
 def test_a_resumed_run_looks_only_for_what_is_one_path(tmp_path: Path) -> None:
-    recorded = {"data": str(tmp_path), "val": 0.3, "pool": "s3://b/pool", "negatives": "n/*.jpg"}
+    (film := tmp_path / "film.mp4").touch()
+    recorded = {
+        "data": str(tmp_path),
+        "val": 0.3,
+        "pool": "s3://b/pool",
+        "negatives": "n/*.jpg",
+        "train_negatives": f"{film}#every=2s",
+    }
     record: RunRecord[Any] = RunRecord(recorded, None)
     given = dict.fromkeys(recorded)
     assert resumed_inputs(given, NEEDED, record, tmp_path) == recorded

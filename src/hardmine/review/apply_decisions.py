@@ -122,7 +122,8 @@ class ApplyResult:
             where = shlex.quote(str(self.store))
             lines.append(f"{self.open} without a decision: hardmine review {where}")
         if self.journal is not None:
-            lines.append("hardmine apply … --undo takes this back")
+            given = shlex.join((str(self.store), str(self.data)))
+            lines.append(f"hardmine apply {given} --undo takes this back")
         return "\n".join(lines)
 
 

@@ -153,9 +153,11 @@ def resumed_inputs(
 
 def _is_gone(recorded: Any) -> bool:
     """True for the path of a record that names nothing; a glob is expanded later, a share is no path."""
+    from hardmine.mining.sources.archives_and_videos import split_sampling
+
     if not isinstance(recorded, str) or "://" in recorded or glob.has_magic(recorded):
         return False
-    return not Path(recorded).exists()
+    return not Path(split_sampling(recorded)[0]).exists()
 
 
 def note_changes(

@@ -552,6 +552,20 @@ def measure(images: Iterable[RawImage], root: Path, problems: list[Problem]) -> 
     return [image for image in images if image.width > 0 and image.height > 0]
 
 
+def refuse_run(folder: Path) -> None:
+    """Refuse the folder of a training or a loop, whose pictures are parts and frames that the run made.
+
+    Raises:
+        DataError: it is one.
+    """
+    records = (folder / "loop.json", folder / "train.json")
+    if (folder / "recipe.yaml").is_file() and any(record.is_file() for record in records):
+        raise DataError(
+            f"{folder}: the folder of a run, wanted images; the images of each round of a loop, with "
+            "those that it added, are listed in rounds/*/train.coco.json there"
+        )
+
+
 def load_images(
     folder: Path | str,
     *,
@@ -570,11 +584,12 @@ def load_images(
         Dataset: unreadable images are not in it but among its ``problems``.
 
     Raises:
-        DataError: the folder is missing, or holds no image file.
+        DataError: the folder is missing, is that of a run, or holds no image file.
     """
     root = plain_path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: not a folder, wanted a folder of images")
+    refuse_run(root)
     passed = PassedOver()
     paths = list_images(root, passed)
     problems = [*passed.problems(), *passed.packed()]

@@ -24,7 +24,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Protocol
 from urllib.parse import quote, unquote
 
-from hardmine.data.formats.image_files import PassedOver, walk_files, walk_pictures
+from hardmine.data.formats.image_files import PassedOver, refuse_run, walk_files, walk_pictures
 from hardmine.data.images import crop_name, has_picture_name, read_crop, split_crop
 from hardmine.data.video import ONE_A_SECOND, Sampling, is_video, split_frame
 from hardmine.errors import DataError
@@ -112,7 +112,7 @@ def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
 
     Raises:
         ConfigError: ``every`` is none of these.
-        DataError: no such file or folder, or a URL that cannot be reached.
+        DataError: no such file or folder, the folder of a run, or a URL that cannot be reached.
     """
     if isinstance(pool, Dataset):
         return DatasetSource(pool)
@@ -125,6 +125,7 @@ def open_source(pool: Dataset | Path | str, every: str | None = None) -> Source:
     text, sampling = split_sampling(text, ONE_A_SECOND if every is None else every)
     path = Path(os.path.abspath(text))  # noqa: PTH100  (links stay as the user wrote them)
     if path.is_dir():
+        refuse_run(path)
         return FolderSource(str(path), sampling)
     if path.is_file() and is_video(path):
         return VideoSource(str(path), sampling)
