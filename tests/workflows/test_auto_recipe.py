@@ -187,6 +187,21 @@ def test_epochs_of_the_user_stay(options: NetworkOptions) -> None:
     assert not any("epochs" in line for line in lines)
 
 
+def test_choices_may_be_those_of_a_model_that_the_data_choose() -> None:
+    """The default model's head has no tower, so that it has no such key."""
+    options = NetworkOptions(model="auto", set=("model.head.depth=0",))
+    recipe, _ = fit_to_data(choose_recipe(options), options, None, dataset(150, 45))
+    assert (recipe.model.name, recipe.model.head.depth) == ("ssd320_mobilenet_v2_fpnlite", 0)
+    message = "^ssdlite320_mobilenet_v2, which these data choose: .* unknown key 'model.head.depth'"
+    with pytest.raises(ConfigError, match=message):
+        fit_to_data(choose_recipe(options), options, None, dataset(150))
+    by_level = NetworkOptions(set=("loss.selection.shares=[1, 1, 1, 1, 1]",))
+    recipe, _ = fit_to_data(choose_recipe(by_level), by_level, None, dataset(150, 45))
+    assert recipe.loss.selection.shares == (1, 1, 1, 1, 1)
+    with pytest.raises(ConfigError, match=r"unknown key 'model.head.dept'"):
+        choose_recipe(NetworkOptions(model="auto", set=("model.head.dept=0",)))
+
+
 def test_a_class_that_no_prior_reaches_decides() -> None:
     # 45 px: the plain model's smallest prior has 64 px, IoU (45/64)² = .49 < .5; FPNLite has 32·√2.
     choice = choose_for(dataset(150, 45))

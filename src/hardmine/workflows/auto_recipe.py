@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -202,6 +202,9 @@ def fit_to_data(
         recipe: what the options name, the default where they name none.
         start: the file that the training starts from, if any.
         train: the training images; without a labelled box the recipe is kept.
+
+    Raises:
+        ConfigError: a choice of the user does not fit the model that the data choose.
     """
     if not any(len(record.boxes[~record.ignore]) for record in train.records):
         return recipe, ()
@@ -210,12 +213,21 @@ def fit_to_data(
             _log.warning("%s", line)
         return recipe, ()
     choice = choose_for(train, options.set)
-    recipe, more = with_enough_epochs(lay_over(choice.recipe, options), options, train)
+    try:
+        recipe = lay_over(choice.recipe, options)
+    except ConfigError as error:
+        raise ConfigError(f"{choice.model}, which these data choose: {error}") from None
+    recipe, more = with_enough_epochs(recipe, options, train)
     for line in (lines := (*choice.lines, *more)):
         _log.log(NOTICE, "%s", line)
     for line in (*choice.warnings, *_of_many_objects(train, recipe)):
         _log.warning("%s", line)
     return recipe, lines
+
+
+def candidates() -> Iterator[Recipe]:
+    """Give the recipes that the data may choose, the quickest first."""
+    yield from (_recipe(model, settings) for model, settings in CANDIDATES)
 
 
 def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:

@@ -7,7 +7,7 @@ model is kept by a hash of its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import takewhile
@@ -410,7 +410,10 @@ RECIPE = "recipe.yaml"
 
 
 def choose_recipe(options: NetworkOptions) -> Recipe:
-    """Return the recipe that the options name; the default one where they leave it to the data.
+    """Return the recipe that the options name.
+
+    Where they leave it to the data, it is the default one; or the first of those that the data may
+    choose which has the keys of the single choices.
 
     Raises:
         ConfigError: unknown name, unreadable file, unknown key, a value of the wrong type; a ready
@@ -418,6 +421,7 @@ def choose_recipe(options: NetworkOptions) -> Recipe:
     """
     from hardmine.recipes.named_recipes import named_recipe
     from hardmine.recipes.recipe import Recipe, load_recipe
+    from hardmine.workflows.auto_recipe import candidates, is_automatic
 
     model, recipe = options.model, options.recipe
     if isinstance(recipe, Recipe):
@@ -426,8 +430,22 @@ def choose_recipe(options: NetworkOptions) -> Recipe:
         return lay_over(recipe, options)
     if model == AUTO and recipe is not None:
         raise ConfigError(f"model {AUTO!r} and a recipe are both given: give one")
-    chosen = named_recipe(DEFAULT_MODEL if model in (None, AUTO) else model)
+    if is_automatic(options, None):
+        return _lay_over_first(candidates(), options)
+    chosen = named_recipe(DEFAULT_MODEL if model is None else model)
     return lay_over(chosen if recipe is None else load_recipe(Path(recipe), chosen), options)
+
+
+def _lay_over_first(recipes: Iterable[Recipe], options: NetworkOptions) -> Recipe:
+    """Return the first recipe that the single choices fit; where none does, the first one's error."""
+    failed: ConfigError | None = None
+    for recipe in recipes:
+        try:
+            return lay_over(recipe, options)
+        except ConfigError as error:
+            failed = failed or error
+    assert failed is not None, "there are candidates"
+    raise failed
 
 
 def lay_over(recipe: Recipe, options: NetworkOptions) -> Recipe:
