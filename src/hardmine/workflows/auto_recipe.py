@@ -23,7 +23,6 @@ from hardmine.errors import NOTICE, ConfigError
 from hardmine.numpy_boxes import box_iou
 from hardmine.plurals import counted
 from hardmine.types import F32, Dataset, ImageRecord, ImageState
-from hardmine.workflows.cached_models import lay_over
 from hardmine.workflows.image_sets import count_labelled
 from hardmine.workflows.train_options import AUTO, NetworkOptions
 
@@ -214,7 +213,7 @@ def fit_to_data(
         return recipe, ()
     choice = choose_for(train, options.set)
     try:
-        recipe = lay_over(choice.recipe, options)
+        recipe = options.laid_over(choice.recipe)
     except ConfigError as error:
         raise ConfigError(f"{choice.model}, which these data choose: {error}") from None
     recipe, more = with_enough_epochs(recipe, options, train)

@@ -427,39 +427,25 @@ def choose_recipe(options: NetworkOptions) -> Recipe:
     if isinstance(recipe, Recipe):
         if model is not None:
             raise ConfigError(f"model {model!r} and a ready recipe are both given: give one")
-        return lay_over(recipe, options)
+        return options.laid_over(recipe)
     if model == AUTO and recipe is not None:
         raise ConfigError(f"model {AUTO!r} and a recipe are both given: give one")
     if is_automatic(options, None):
-        return _lay_over_first(candidates(), options)
+        return _first_that_fits(candidates(), options)
     chosen = named_recipe(DEFAULT_MODEL if model is None else model)
-    return lay_over(chosen if recipe is None else load_recipe(Path(recipe), chosen), options)
+    return options.laid_over(chosen if recipe is None else load_recipe(Path(recipe), chosen))
 
 
-def _lay_over_first(recipes: Iterable[Recipe], options: NetworkOptions) -> Recipe:
+def _first_that_fits(recipes: Iterable[Recipe], options: NetworkOptions) -> Recipe:
     """Return the first recipe that the single choices fit; where none does, the first one's error."""
     failed: ConfigError | None = None
     for recipe in recipes:
         try:
-            return lay_over(recipe, options)
+            return options.laid_over(recipe)
         except ConfigError as error:
             failed = failed or error
     assert failed is not None, "there are candidates"
     raise failed
-
-
-def lay_over(recipe: Recipe, options: NetworkOptions) -> Recipe:
-    """Return a recipe with the single choices of the options laid over it.
-
-    Raises:
-        ConfigError: an unknown key, a value of the wrong type; ``epochs`` or ``batch`` given twice.
-    """
-    from hardmine.recipes.recipe import apply_settings
-
-    short = {"epochs": options.epochs, "batch.size": options.batch}
-    given = [f"{key}={value:g}" for key, value in short.items() if value is not None]
-    given += ["compile=true"] if options.compile else []
-    return apply_settings(recipe, [*options.set, *given])
 
 
 def start_from(weights: Path | str | None, recipe: Recipe) -> tuple[Recipe, Path | None]:

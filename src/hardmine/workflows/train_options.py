@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hardmine.errors import ConfigError
 from hardmine.option_fields import Panel, check_options, images_option, option, seed_option
 from hardmine.workflows.framework_trainer import TRAINERS
+
+if TYPE_CHECKING:
+    from hardmine.recipes.recipe import Recipe
 
 AUTO = "auto"
 """The model's name that leaves the choice to the training data (``workflows.auto_recipe``)."""
@@ -155,6 +158,19 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    def laid_over(self, recipe: Recipe) -> Recipe:
+        """Return a recipe with the single choices of the options laid over it.
+
+        Raises:
+            ConfigError: an unknown key, a value of the wrong type; ``epochs`` or ``batch`` given twice.
+        """
+        from hardmine.recipes.recipe import apply_settings
+
+        short = {"epochs": self.epochs, "batch.size": self.batch}
+        given = [f"{key}={value:g}" for key, value in short.items() if value is not None]
+        given += ["compile=true"] if self.compile else []
+        return apply_settings(recipe, [*self.set, *given])
 
 
 @dataclass(frozen=True, slots=True)
