@@ -195,7 +195,7 @@ def test_choices_may_be_those_of_a_model_that_the_data_choose() -> None:
     message = "^ssdlite320_mobilenet_v2, which these data choose: .* unknown key 'model.head.depth'"
     with pytest.raises(ConfigError, match=message):
         fit_to_data(choose_recipe(options), options, None, dataset(150))
-    by_level = NetworkOptions(set=("loss.selection.shares=[1, 1, 1, 1, 1]",))
+    by_level = NetworkOptions(model="auto", set=("loss.selection.shares=[1, 1, 1, 1, 1]",))
     recipe, _ = fit_to_data(choose_recipe(by_level), by_level, None, dataset(150, 45))
     assert recipe.loss.selection.shares == (1, 1, 1, 1, 1)
     with pytest.raises(ConfigError, match=r"unknown key 'model.head.dept'"):

@@ -10,8 +10,11 @@ import pytest
 
 from hardmine.data.formats.image_files import load_images
 from hardmine.errors import NOTICE, ConfigError, DataError
+from hardmine.loop import loop
 from hardmine.mining.sources.pool_source import open_source
 from hardmine.types import Dataset, ImageState
+from hardmine.workflows import train_and_evaluate
+from hardmine.workflows.cached_models import RECIPE
 from hardmine.workflows.image_sets import load_negatives, load_train_val
 from hardmine.workflows.sets_apart import LoopSets, divide_sets
 from hardmine.workflows.step_cache import Steps
@@ -236,13 +239,13 @@ def test_validation_labels_that_name_other_classes_are_the_reason_given(tmp_path
         load_train_val(train, table, Steps(tmp_path / "run"), seed=0)
 
 
-@pytest.mark.parametrize("record", ["loop.json", "train.json"])
+@pytest.mark.parametrize("record", [loop.RECORD, train_and_evaluate.RECORD])
 def test_the_folder_of_a_run_is_no_folder_of_images(record: str, tmp_path: Path) -> None:
     """The pictures in it are parts of labelled images, which the run cut out."""
     draw(tmp_path / "prepare" / "crops" / "a.png", 1)
     (tmp_path / record).write_text("{}")
     assert len(load_negatives(tmp_path, ("cup",), "held_out")) == 1  # labels may be called so
-    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / RECIPE).touch()
     message = r"the folder of a run, wanted images; .* rounds/\*/train.coco.json"
     with pytest.raises(DataError, match=message):
         load_negatives(tmp_path, ("cup",), "held_out")

@@ -241,14 +241,18 @@ def summarise(
                 tuple(f"loop.{name}={value}" for name, value in variant.loop.items()),
             )
         )
-    statements = tuple(statements_of(summaries))
-    if options.preset is not None:
-        statements = (conclusion(summaries), *statements)
-    elif not _measured(summaries):
-        statements += (conclusion(summaries),)
+    statements = _all_statements(summaries, preset=options.preset is not None)
     if sets.negatives is None:
-        statements += (NO_NEGATIVES,)
-    return Comparison(root, tuple(summaries), options, sets.names, statements)
+        statements.append(NO_NEGATIVES)
+    return Comparison(root, tuple(summaries), options, sets.names, tuple(statements))
+
+
+def _all_statements(summaries: Sequence[VariantSummary], *, preset: bool) -> list[str]:
+    """Return what differs, with the conclusion of a preset first, and last that nothing was compared."""
+    statements = statements_of(summaries)
+    if preset:
+        return [conclusion(summaries), *statements]
+    return statements if _measured(summaries) else [*statements, conclusion(summaries)]
 
 
 def _shown(cell: CellResult, figures: dict[str, float | None] | None) -> CellResult:

@@ -298,19 +298,22 @@ def _video_figures(
     scanned = selector.scanned
     is_here: dict[str, bool] = {}  # the store may know other pools too
     frames: list[str] = []
-    firing = others = 0
+    photos: list[str] = []
+    firing = 0
     for row in scanned.store.iter_ranked(scanned.model_id):
         found = split_frame(row.image)
         if found is None:
-            others += scanned.source.holds(row.image)
+            photos.append(row.image)
             continue
         if found[0] not in is_here:
             is_here[found[0]] = scanned.source.holds(row.image)
         if is_here[found[0]]:
             frames.append(row.image)
             firing += selector.rank.reaches(row.score)
-    earlier = max(0, len(frames) + others - scanned.num_images)
-    return hours_of_videos(frames), firing, earlier
+    earlier = len(frames) + len(photos) - scanned.num_images
+    if earlier > 0:  # else each row is of this scan, and no photo has to be looked for
+        earlier -= sum(not scanned.source.holds(photo) for photo in photos)
+    return hours_of_videos(frames), firing, max(0, earlier)
 
 
 def _write(selector: ImageSelector, folder: Path, result: MiningResult) -> None:

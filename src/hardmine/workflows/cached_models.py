@@ -412,8 +412,8 @@ RECIPE = "recipe.yaml"
 def choose_recipe(options: NetworkOptions) -> Recipe:
     """Return the recipe that the options name.
 
-    Where they leave it to the data, it is the default one; or the first of those that the data may
-    choose which has the keys of the single choices.
+    Where they leave it to the data, it is the default one; with ``auto``, the first of those that the
+    data may choose which has the keys of the single choices.
 
     Raises:
         ConfigError: unknown name, unreadable file, unknown key, a value of the wrong type; a ready
@@ -421,7 +421,7 @@ def choose_recipe(options: NetworkOptions) -> Recipe:
     """
     from hardmine.recipes.named_recipes import named_recipe
     from hardmine.recipes.recipe import Recipe, load_recipe
-    from hardmine.workflows.auto_recipe import candidates, is_automatic
+    from hardmine.workflows.auto_recipe import candidates
 
     model, recipe = options.model, options.recipe
     if isinstance(recipe, Recipe):
@@ -430,7 +430,7 @@ def choose_recipe(options: NetworkOptions) -> Recipe:
         return options.laid_over(recipe)
     if model == AUTO and recipe is not None:
         raise ConfigError(f"model {AUTO!r} and a recipe are both given: give one")
-    if is_automatic(options, None):
+    if model == AUTO:
         return _first_that_fits(candidates(), options)
     chosen = named_recipe(DEFAULT_MODEL if model is None else model)
     return options.laid_over(chosen if recipe is None else load_recipe(Path(recipe), chosen))

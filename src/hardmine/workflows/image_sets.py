@@ -239,11 +239,10 @@ def _trainable(data: Dataset, role: str) -> Dataset:
     reason = why_nothing_to_learn(data)
     if reason is not None:
         what = "learn" if role == "training" else "measure"
-        told = f"; {counted(len(data.problems), 'problem')}, the first: " if data.problems else ""
-        first = str(next(iter(data.problems), ""))
-        raise DataError(
-            f"{data.root}: nothing to {what} in the {role} images: {reason}{told}{first}"
-        )
+        said = f"{data.root}: nothing to {what} in the {role} images: {reason}"
+        if data.problems:
+            said += f"; {counted(len(data.problems), 'problem')}, the first: {data.problems[0]}"
+        raise DataError(said)
     return data.with_records(kept)
 
 
