@@ -31,6 +31,7 @@ from PIL import Image
 
 from hardmine import evaluate, load_detector, train
 from hardmine.augment.paste import Alarm, write_alarms
+from hardmine.comparison.compare_figures import CellResult, Sets
 from hardmine.comparison.compare_options import (
     CompareOptions,
     Variant,
@@ -38,7 +39,7 @@ from hardmine.comparison.compare_options import (
     parse_variant,
 )
 from hardmine.comparison.compare_recipes import ComparedData, compare_recipes, recipe_of
-from hardmine.comparison.compare_summary import CellResult, Comparison, Sets, summarise
+from hardmine.comparison.compare_summary import Comparison, summarise
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.images import read_image
 from hardmine.data.load_dataset import load_dataset

@@ -17,8 +17,8 @@ import torch
 from benchmarks.peer import RESULTS, asdict_machine, negatives_of
 from benchmarks.trial_sets import DATA, MAKERS, make_set
 from hardmine import load_dataset, train
+from hardmine.comparison.compare_figures import figures_of
 from hardmine.comparison.compare_options import parse_variant
-from hardmine.comparison.compare_summary import figures_of
 from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import load_detections
 from hardmine.files import write_json

@@ -26,7 +26,7 @@ import torch
 from benchmarks.peer import RESULTS, asdict_machine, negatives_of
 from benchmarks.trial_sets import DATA, MAKERS, TrialSet, make_set
 from hardmine import RankOptions, load_dataset, run_loop
-from hardmine.comparison.compare_summary import figures_of
+from hardmine.comparison.compare_figures import figures_of
 from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
 from hardmine.evaluation.scored_images import load_detections

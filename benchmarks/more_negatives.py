@@ -24,7 +24,7 @@ from benchmarks.loops import WAYS, compare_over_seeds
 from benchmarks.peer import RESULTS, asdict_machine, negatives_of
 from benchmarks.trial_sets import MAKERS, make_set
 from hardmine import load_dataset
-from hardmine.comparison.compare_summary import figures_of
+from hardmine.comparison.compare_figures import figures_of
 from hardmine.evaluation.intervals import ArmScores
 from hardmine.evaluation.scored_images import load_detections, save_detections
 from hardmine.files import write_json

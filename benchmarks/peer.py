@@ -28,7 +28,7 @@ from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image
 
 from benchmarks.trial_sets import DATA, MAKERS, TrialSet, make_set
 from hardmine import load_dataset, train
-from hardmine.comparison.compare_summary import figures_of
+from hardmine.comparison.compare_figures import figures_of
 from hardmine.data.formats.image_files import load_images
 from hardmine.data.images import read_image
 from hardmine.detections import Detections

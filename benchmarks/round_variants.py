@@ -26,7 +26,7 @@ from benchmarks.peer import RESULTS, asdict_machine, negatives_of
 from benchmarks.trial_sets import DATA, MAKERS, TrialSet, make_set
 from hardmine import evaluate, load_dataset, run_loop
 from hardmine.augment.paste import Alarm, write_alarms
-from hardmine.comparison.compare_summary import figures_of
+from hardmine.comparison.compare_figures import figures_of
 from hardmine.data.formats.image_files import load_images
 from hardmine.data.images import read_image
 from hardmine.evaluation.intervals import ArmScores

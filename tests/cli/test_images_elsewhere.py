@@ -14,7 +14,7 @@ import pytest
 import hardmine
 from hardmine.cli.main import run as run_command
 from hardmine.comparison import compare_recipes
-from hardmine.comparison.compare_summary import CellResult
+from hardmine.comparison.compare_figures import CellResult
 from hardmine.data.images import split_crop
 from hardmine.errors import ConfigError
 from hardmine.mining.mine_options import MineOptions

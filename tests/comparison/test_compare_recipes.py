@@ -15,21 +15,19 @@ from PIL import Image
 
 from hardmine.cli.main import run as run_line
 from hardmine.comparison import compare_recipes as comparing
-from hardmine.comparison.compare_options import CompareOptions, Variant, mining_variants
-from hardmine.comparison.compare_recipes import ComparedData, compare_recipes, loop_options
-from hardmine.comparison.compare_summary import (
+from hardmine.comparison.compare_figures import (
     CellResult,
-    Comparison,
     Contrast,
     Sets,
     VariantSummary,
-    chance_note,
-    conclusion,
     contrasts_of,
     figures_of,
-    statements_of,
-    write_compare_report,
 )
+from hardmine.comparison.compare_options import CompareOptions, Variant, mining_variants
+from hardmine.comparison.compare_page import write_compare_report
+from hardmine.comparison.compare_recipes import ComparedData, compare_recipes, loop_options
+from hardmine.comparison.compare_statements import chance_note, conclusion, statements_of
+from hardmine.comparison.compare_summary import Comparison
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.intervals import ArmScores

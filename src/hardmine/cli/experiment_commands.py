@@ -116,7 +116,7 @@ def compare(
 
 
 def _show_comparison(console: Console, found: Comparison) -> None:
-    from hardmine.comparison.compare_summary import COLUMNS, figure_text
+    from hardmine.comparison.compare_figures import COLUMNS, figure_text
 
     heads = dict(COLUMNS)
     shown = [key for key in _SHOWN if any(v.means.get(key) is not None for v in found.variants)]

@@ -29,14 +29,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hardmine.comparison.compare_figures import CellResult, Sets
 from hardmine.comparison.compare_options import CompareOptions, Variant
-from hardmine.comparison.compare_summary import (
-    CellResult,
-    Comparison,
-    Sets,
-    summarise,
-    write_compare_report,
-)
+from hardmine.comparison.compare_page import write_compare_report
+from hardmine.comparison.compare_summary import Comparison, summarise
 from hardmine.errors import ConfigError, DataError, HardmineError
 from hardmine.files import write_json
 from hardmine.loop.control_arms import MINED
