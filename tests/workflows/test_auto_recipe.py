@@ -19,11 +19,10 @@ from hardmine.workflows.auto_recipe import (
     choose_for,
     fit_to_data,
     is_automatic,
-    measure_fit,
-    overlapping_share,
     warnings_of,
 )
 from hardmine.workflows.cached_models import choose_recipe, why_chosen, write_recipe
+from hardmine.workflows.recipe_fit import measure_fit, overlapping_share
 from hardmine.workflows.train_options import NetworkOptions
 
 SIDE = 320
@@ -597,7 +596,7 @@ def test_a_run_keeps_the_reasons_of_its_choice(tmp_path: Path) -> None:
 
 
 def test_a_large_dataset_is_measured_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hardmine.workflows.auto_recipe.MOST_IMAGES", 5)
+    monkeypatch.setattr("hardmine.workflows.recipe_fit.MOST_IMAGES", 5)
     fit = measure_fit(dataset(150, images=12), named_recipe("ssdlite320_mobilenet_v2"))
     assert fit is not None
     assert fit.boxes == 4  # images 0, 3, 6, 9

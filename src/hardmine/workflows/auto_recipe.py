@@ -1,11 +1,11 @@
 """A recipe that fits the data: which model is chosen before a training, and what to say of a pinned one.
 
-Measured on the training boxes as the model sees them (on its canvas): how many boxes of each class some
-prior reaches, how large and how long they are, and how many objects an image holds. A class whose boxes
-no prior reaches is hardly learned, and nothing later in a training says so. Wide or tall images get a
-canvas of their shape, since on a square one every object is squeezed. Few images of several classes get
-more epochs, because the usual number would be too few steps. With many boxes or several classes more of
-the backbone is trained; where objects of one class overlap, decoding keeps detections that overlap.
+A class whose boxes no prior reaches is hardly learned, and nothing later in a training says so; so the
+quickest model is taken whose priors reach every class (:mod:`recipe_fit` measures that). Wide or tall
+images get a canvas of their shape, since on a square one every object is squeezed. Few images of several
+classes get more epochs, because the usual number would be too few steps. With many boxes or several
+classes more of the backbone is trained; where objects of one class overlap, decoding keeps detections
+that overlap.
 """
 
 from __future__ import annotations
@@ -20,10 +20,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hardmine.errors import NOTICE, ConfigError
-from hardmine.numpy_boxes import box_iou
 from hardmine.plurals import counted
-from hardmine.types import F32, Dataset, ImageRecord, ImageState
+from hardmine.types import Dataset
 from hardmine.workflows.image_sets import count_labelled
+from hardmine.workflows.recipe_fit import (
+    OVERLAP,
+    ClassFit,
+    RecipeFit,
+    measure_fit,
+    median_shape,
+    objects_and_room,
+    overlapping_share,
+)
 from hardmine.workflows.train_options import AUTO, NetworkOptions
 
 if TYPE_CHECKING:
@@ -42,8 +50,6 @@ LONG_RATIOS = {
     "multiscale": "model.priors.aspect_ratios=[1, 2, 0.5, 5, 0.2]",
 }
 """By the kind of a model's priors: the aspect ratios with which they also reach long objects."""
-LONG = 3.0
-"""A box is long from this ratio of its longer to its shorter side on."""
 WIDE, WIDEST, STRIDE = 2.0, 4.0, 32
 """The canvas takes the images' shape from the first ratio on, up to the second, in steps of px."""
 FROZEN_TO = "model.backbone.frozen_to="
@@ -51,20 +57,16 @@ MANY_BOXES = 300
 """From so many labelled boxes of a single class on, more of the backbone is trained."""
 FREER = {"ssdlite320_mobilenet_v2": ("features.7", "features.10")}
 """By model: how far it is frozen with several classes, and with many boxes of one, if not as usual."""
-CROWDED, OVERLAP = 0.05, 0.3
-"""Data are crowded when so many of the boxes overlap another of their class by this IoU or more."""
+CROWDED = 0.05
+"""Data are crowded when so large a share of the boxes overlaps another of their class."""
 ENOUGH_NMS_IOU = 0.5
 """A pinned recipe that suppresses from this IoU on is not warned of."""
-COUNTS = ("decode.max_detections=", "decode.candidates=")
-"""Choices of the user that leave open how detections suppress each other."""
 MANY_BEYOND = 0.01
 """Share of the objects beyond the number of detections that are kept from which on this is said."""
+COUNTS = ("decode.max_detections=", "decode.candidates=")
+"""Choices of the user that leave open how detections suppress each other."""
 KEEP_OVERLAPPING = "decode.nms_iou=0.55"
 """Detections of objects that overlap by .3 often overlap by .45, where suppression would remove one."""
-LEAST_REACH = 0.9
-"""Share of a class's boxes that some prior must reach."""
-FEW_BOXES = 5
-"""Classes with fewer boxes say too little."""
 STEPS_PER_CLASS, MOST_EPOCHS = 65, 100
 """A training has at least so many steps for each class, but is not made longer than so many epochs."""
 SMALLEST_SIDE = 24
@@ -84,70 +86,8 @@ DETAILED_PRIORS = ("model.priors.min_scale=0.08", "model.priors.min_scale=0.06")
 ONE_SIZE = 2.0
 """Classes have about one size where the median of the largest is less than so many times that of the
 smallest."""
-MOST_IMAGES = 2000
-"""Images with objects that are measured; of a larger dataset, so many spread over it evenly."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ClassFit:
-    """The boxes of one class on a model's canvas."""
-
-    name: str
-    boxes: int
-    median_side: float
-    """Median of the square root of the area, px."""
-    reach: float
-    """Share of the boxes that some prior reaches at the assigner's IoU."""
-    long: float = 0.0
-    """Of the boxes out of reach, the share that is long."""
-    side_in_images: float = 0.0
-    """``median_side`` in the images themselves, px."""
-    near: float = 0.0
-    """Mean IoU of the boxes with their best prior, also where that is too low for a match."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecipeFit:
-    """How a recipe's priors fit the boxes of a dataset."""
-
-    model: str
-    width: int
-    height: int
-    boxes: int
-    objects_per_image: float
-    reach: float
-    classes: tuple[ClassFit, ...]
-    images: int = 0
-    """Images that were measured, of ``all_images`` with objects."""
-    all_images: int = 0
-
-    @property
-    def smallest(self) -> ClassFit:
-        """The class with the smallest median side, of those that have enough boxes."""
-        return min(self.known, key=lambda item: item.median_side)
-
-    @property
-    def missed(self) -> tuple[ClassFit, ...]:
-        """The classes with too few boxes in reach, the worst first."""
-        bad = [item for item in self.known if item.reach < LEAST_REACH]
-        return tuple(sorted(bad, key=lambda item: item.reach))
-
-    @property
-    def worst_reach(self) -> float:
-        """The lowest share over the classes that have enough boxes."""
-        return min(item.reach for item in self.known)
-
-    @property
-    def rank(self) -> tuple[float, float, float]:
-        """Larger for a model that fits better; where all reach nothing, for one that comes nearer."""
-        return self.worst_reach, self.reach, min(item.near for item in self.known)
-
-    @property
-    def known(self) -> tuple[ClassFit, ...]:
-        """The classes that have enough boxes; all, where none has."""
-        return tuple(c for c in self.classes if c.boxes >= FEW_BOXES) or self.classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,57 +169,6 @@ def candidates() -> Iterator[Recipe]:
     yield from (_recipe(model, settings) for model, settings in CANDIDATES)
 
 
-def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
-    """Measure a recipe's priors against the labelled boxes; None for a model without priors of its own.
-
-    Of many images some are measured, spread evenly over all (``MOST_IMAGES``).
-
-    Raises:
-        DataError: no labelled box.
-    """
-    from hardmine.prior_design.coverage import boxes_on_canvas, measure_coverage
-    from hardmine.prior_design.prior_layout import layout_of_recipe, ssd_config
-
-    try:
-        config = ssd_config(recipe)
-    except ConfigError:
-        return None
-    labelled = _measured(every := _with_boxes(data))
-    boxes = boxes_on_canvas(data.with_records(labelled), recipe.resize)
-    own = [np.zeros(0, np.float32), *(_sides(r.boxes[~r.ignore]) for r in labelled)]
-    own_sides = np.concatenate(own)
-    found = measure_coverage(boxes, layout_of_recipe(recipe), recipe.loss.assigner.iou_threshold)
-    reached = found.reaching.sum(axis=1) > 0
-    sides = np.sqrt(boxes.sizes.prod(axis=1))
-    long = boxes.sizes.max(axis=1) >= LONG * boxes.sizes.min(axis=1)
-    classes = []
-    for label, name in enumerate(data.categories, start=1):
-        mine = boxes.labels == label
-        if mine.any():
-            classes.append(
-                ClassFit(
-                    name,
-                    int(mine.sum()),
-                    float(np.median(sides[mine])),
-                    float(reached[mine].mean()),
-                    float(long[mine & ~reached].mean()) if (mine & ~reached).any() else 0.0,
-                    float(np.median(own_sides[mine])),
-                    float(found.best.iou[mine].mean()),
-                )
-            )
-    return RecipeFit(
-        config.name,
-        config.width,
-        config.height,
-        len(boxes),
-        len(boxes) / max(1, len(labelled)),
-        float(reached.mean()),
-        tuple(classes),
-        len(labelled),
-        len(every),
-    )
-
-
 def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
     """Choose the quickest model whose priors reach the boxes of every class.
 
@@ -294,7 +183,7 @@ def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
     """
     from hardmine.recipes.named_recipes import named_recipe
 
-    shape, overlapping = _median_shape(data), overlapping_share(data)
+    shape, overlapping = median_shape(data), overlapping_share(data)
     decoding = any(text.startswith("decode.") and not text.startswith(COUNTS) for text in given)
     kept: tuple[str, ...] = (KEEP_OVERLAPPING,) if overlapping >= CROWDED and not decoding else ()
     if not any(text.startswith(COUNTS) for text in given):
@@ -347,24 +236,6 @@ def _differ_in_details(fit: RecipeFit) -> bool:
     return _loses_details(fit) and largest < ONE_SIZE * fit.smallest.median_side
 
 
-def overlapping_share(data: Dataset) -> float:
-    """Return the share of the labelled boxes that overlap another of their class by IoU .3 or more.
-
-    Of many images some are measured, spread evenly over all (``MOST_IMAGES``).
-    """
-    boxes, overlapping = 0, 0
-    for record in _measured(_with_boxes(data)):
-        mine, labels = record.boxes[~record.ignore], record.labels[~record.ignore]
-        other = (labels[:, None] == labels) & ~np.eye(len(mine), dtype=bool)
-        boxes += len(mine)
-        overlapping += int(((box_iou(mine, mine) >= OVERLAP) & other).any(axis=1).sum())
-    return overlapping / max(1, boxes)
-
-
-def _measured(labelled: list[ImageRecord]) -> list[ImageRecord]:
-    return labelled[:: -(-len(labelled) // MOST_IMAGES) or 1]
-
-
 def _freer_backbone(model: str, data: Dataset) -> tuple[str, ...]:
     """Return the setting that trains more of a model's backbone, with many boxes or several classes."""
     labels = np.concatenate([np.zeros(0, np.int64), *(r.labels[~r.ignore] for r in data.records)])
@@ -372,16 +243,6 @@ def _freer_backbone(model: str, data: Dataset) -> tuple[str, ...]:
     if model not in FREER or not (several or len(labels) >= MANY_BOXES):
         return ()
     return (f"{FROZEN_TO}{FREER[model][0 if several else 1]}",)
-
-
-def _with_boxes(data: Dataset) -> list[ImageRecord]:
-    return [r for r in data.records if r.state is ImageState.LABELLED and len(r.boxes) > 0]
-
-
-def _median_shape(data: Dataset) -> float:
-    """Return width over height of the labelled images, the median."""
-    labelled = _with_boxes(data)
-    return float(np.median([r.width / r.height for r in labelled])) if labelled else 1.0
 
 
 def _canvas_of(shape: float, recipe: Recipe) -> tuple[str, ...]:
@@ -398,12 +259,6 @@ def _canvas_of(shape: float, recipe: Recipe) -> tuple[str, ...]:
 
 def _and_more(classes: int) -> str:
     return f" (and {counted(classes, 'more class', 'more classes')})" if classes else ""
-
-
-def _sides(boxes: F32) -> F32:
-    """Return the square roots of the areas of boxes f32[N, 4] xyxy."""
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    return np.asarray(np.sqrt(sizes.prod(axis=1)), np.float32)
 
 
 def _out_of_reach(fit: RecipeFit) -> str:
@@ -607,7 +462,7 @@ def _of_many_objects(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     settings = _room_for_objects(data, recipe)
     if not settings:
         return ()
-    kept, most, beyond = _objects_and_room(data, recipe)
+    kept, most, beyond = objects_and_room(data, recipe)
     more = " ".join(f"--set {text}" for text in settings)
     return (
         f"up to {most} objects lie in one image, and the best {kept} detections of an image are kept: "
@@ -618,22 +473,10 @@ def _of_many_objects(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
 
 def _room_for_objects(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     """Return the settings that keep enough detections of an image, where the recipe's are too few."""
-    _, most, beyond = _objects_and_room(data, recipe)
+    _, most, beyond = objects_and_room(data, recipe)
     if not beyond or beyond < MANY_BEYOND:
         return ()
     return f"{COUNTS[0]}{2 * most}", f"{COUNTS[1]}{8 * most}"
-
-
-def _objects_and_room(data: Dataset, recipe: Recipe) -> tuple[int, int, float]:
-    """Return how many detections of an image are kept, the most objects of one, and the share of all
-    objects that lie beyond.
-    """
-    limits = recipe.decode.limits
-    kept = min(limits.max_detections, limits.candidates)
-    counts = np.array([int((~r.ignore).sum()) for r in _measured(_with_boxes(data))], np.int64)
-    if not counts.any():
-        return kept, 0, 0.0
-    return kept, int(counts.max()), float((counts - kept).clip(0).sum() / counts.sum())
 
 
 def _reach_of(data: Dataset, choice: AutoChoice, name: str) -> float:
