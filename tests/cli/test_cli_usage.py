@@ -269,6 +269,14 @@ def test_module_and_exit_status_of_the_process() -> None:
             "'--retrain': 'contine' is not one of 'branch', 'fresh', 'continue'; did you mean "
             "'continue'?",
         ),
+        ("mine weights.safetensors nowhere", "'POOL': path 'nowhere' does not exist"),
+        ("mine weights.safetensors nowhere.tar", "path 'nowhere.tar' does not exist"),
+        ("compare default auto nowhere", "'DATA': path 'nowhere' does not exist"),
+        ("compare default auto data --pool nowhere", "'--pool': path 'nowhere' does not exist"),
+        (
+            "compare default auto data --train-negatives nowhere",
+            "'--train-negatives': path 'nowhere' does not exist",
+        ),
         ("mine weights.safetensors pool --rank sums", "; did you mean 'sum'?"),
         (
             "loop data --pool pool --arms mined,lucky",

@@ -14,7 +14,7 @@ import typer
 
 from hardmine.cli import options as shared
 from hardmine.cli.console import Console, OutputOptions, usage_error
-from hardmine.cli.option_flags import expand_options
+from hardmine.cli.option_flags import expand_options, pool_spec
 from hardmine.comparison.compare_options import (
     CompareOptions,
     mining_variants,
@@ -47,6 +47,7 @@ _Pool = Annotated[
     typer.Option(
         "--pool",
         metavar="POOL",
+        callback=pool_spec,
         help="The images to mine from. With this option, whole loops are compared, not trainings.",
     ),
 ]
@@ -55,6 +56,7 @@ _TrainNegatives = Annotated[
     typer.Option(
         "--train-negatives",
         metavar="DIR",
+        callback=pool_spec,
         help="Images without objects that every recipe is trained on too. With --preset each variant "
         "is trained without them and with them. Not with --pool: a loop adds images itself.",
     ),
@@ -86,6 +88,10 @@ def compare(
     held_out = shared.data_or_fraction(val)
     more = settings or []
     variants = [parse_variant(name, more) for name in names]
+    if not Path(data).exists():
+        raise typer.BadParameter(
+            f"path {data!r} does not exist; the labelled data come last", param_hint="'DATA'"
+        )
     if train_negatives is not None and pool is not None:
         raise usage_error(
             "got '--train-negatives' and '--pool', wanted one of them: with a pool whole loops are "

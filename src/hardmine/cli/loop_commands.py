@@ -10,7 +10,7 @@ import typer
 
 from hardmine.cli import options
 from hardmine.cli.console import Console, ConsoleOptions
-from hardmine.cli.option_flags import expand_options
+from hardmine.cli.option_flags import expand_options, pool_spec
 from hardmine.loop.loop_options import LoopOptions, read_arms
 from hardmine.mining.mine_options import MineOptions
 from hardmine.option_fields import Given
@@ -32,6 +32,7 @@ def mine(
         str,
         typer.Argument(
             metavar="POOL",
+            callback=pool_spec,
             help="The images to mine from: a folder, a glob in quotes, a .txt list, a video "
             "or a folder of videos, a tar or zip archive, or a URL that fsspec or Arrow reads.",
         ),
