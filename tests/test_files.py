@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import signal
@@ -17,7 +19,7 @@ from safetensors import SafetensorError
 
 from hardmine import files
 from hardmine.errors import DataError
-from hardmine.files import read_json, write_atomic, write_json, write_text
+from hardmine.files import csv_text, read_json, write_atomic, write_json, write_text
 
 
 def full_disk(*_: object) -> None:
@@ -32,6 +34,13 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         write_text(target, "new")
     assert target.read_text() == "old"
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_name_with_any_line_break_is_one_cell_of_csv() -> None:
+    rows = [["image", "score"], ["a\nb.jpg", "1"], ["c\rd.jpg", "2"], ['e,"f.jpg', "3"]]
+    text = csv_text(rows)
+    assert text == 'image,score\n"a\nb.jpg",1\n"c\rd.jpg",2\n"e,""f.jpg",3\n'
+    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
 
 
 SAFETENSORS = "Error while serializing: I/O error: No space left on device (os error 28)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 NOTICE = 25
@@ -88,6 +89,21 @@ class GateError(HardmineError):
         Traceback (most recent call last):
         hardmine.errors.GateError: gate not met: AP50: got 0..., wanted at least 0.99
     """
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def on_one_line(text: object) -> str:
+    """Return a text with its control characters written out, so that a name cannot break a line.
+
+    Bytes of a file name that are no text are written out too.
+
+    Example:
+        >>> on_one_line("pool/a\\nb.jpg")
+        'pool/a\\\\nb.jpg'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def did_you_mean(got: object, known: Iterable[str]) -> str:

@@ -12,8 +12,10 @@ instead of being turned into other letters.
 from __future__ import annotations
 
 import codecs
+import csv
 import errno
 import fcntl
+import io
 import json
 import logging
 import os
@@ -21,7 +23,7 @@ import re
 import sqlite3
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -63,6 +65,16 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_atomic(path, lambda part: _dump(part, text))
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as CSV, a line each; a name that holds a line break of any kind is quoted."""
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        csv.writer(line).writerow(row)  # quotes what its own line end, \\r\\n, is made of
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

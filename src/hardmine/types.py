@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hardmine.errors import DataError, not_one_of
+from hardmine.errors import DataError, not_one_of, on_one_line
 from hardmine.finding_kinds import FindingKind
 from hardmine.plurals import counted
 
@@ -206,7 +206,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = self.file if self.index < 0 else f"{self.file}[{self.index}]"
-        return f"{where}: {self.reason}"
+        return on_one_line(f"{where}: {self.reason}")
 
 
 @dataclass(frozen=True, repr=False)

@@ -23,7 +23,7 @@ from hardmine.cli.console import (
 )
 from hardmine.cli.model_commands import describe, result_rows
 from hardmine.detections import Detections
-from hardmine.errors import ConfigError
+from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.measurement import Measurement
 from hardmine.mining.mine import MiningResult
 from hardmine.mining.sources.listed_images import ListedImages
@@ -136,6 +136,24 @@ def test_names_with_brackets_and_colons_are_printed_as_they_are(
     for name in names:
         assert row_of(out, name) == [name, "0.900", "[red]", "1"]
     assert "out:bus:/candidates.csv" in out
+
+
+def test_names_with_control_characters_break_no_line(
+    output: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "pool/a\nb\r\x1b[31m\u2028\udcff.jpg"
+    shown = r"pool/a\nb\r\x1b[31m\u2028\udcff.jpg"
+    problem = Problem("image_truncated", name, -1, "truncated")
+    scores = (PoolScore(name, 0.9, 1, 1, 0, 5, "m"),)
+    show_mining(output, MiningResult(scores, 1, (problem,), 0, ()), ("cat",), Path("out"))
+    out, err = capsys.readouterr()
+    assert row_of(out, shown) == [shown, "0.900", "cat", "1"]
+    assert err.splitlines()[0] == f"unreadable: {shown}: truncated"
+    assert describe(name, found((0.9, (1, 2, 3, 4))), ("cat",)) == f"{shown}: cat 0.90"
+    output.result("two\nlines\x1b[31m")
+    logging.getLogger("hardmine").warning("left out: %s", "a\nb\x1b.jpg")
+    assert capsys.readouterr() == ("two\nlines\\x1b[31m\n", "warning: left out: a b\\x1b.jpg\n")
+    assert console_module.explain(DataError("a\nb\x1b: gone")) == r"a b\x1b: gone"
 
 
 def test_a_mining_that_hands_out_nothing_says_why(

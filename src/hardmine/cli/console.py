@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from hardmine.device import process_index
-from hardmine.errors import NOTICE, ConfigError, GateError, HardmineError, did_you_mean
+from hardmine.errors import (
+    NOTICE,
+    ConfigError,
+    GateError,
+    HardmineError,
+    did_you_mean,
+    on_one_line,
+)
 from hardmine.finding_kinds import FindingKind
 from hardmine.option_fields import option
 from hardmine.plurals import counted
@@ -69,13 +76,13 @@ class Console:
         self._logger.propagate = False
 
     def result(self, text: str) -> None:
-        """Print a result on stdout, whole and without markup."""
-        self.out.print(text)
+        """Print a result on stdout, whole and without markup; it may have several lines."""
+        self.out.print(_plain(text))
 
     def note(self, text: str) -> None:
         """Say what happens, on stderr, unless quiet."""
         if not self.quiet:
-            self.err.print(text)
+            self.err.print(_plain(text))
 
     def json(self, value: Any) -> None:
         """Print a value as JSON on stdout."""
@@ -95,7 +102,7 @@ class Console:
                 column, justify="left" if name else "right", no_wrap=not name, overflow="fold"
             )
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(on_one_line, row))
         self.out.print(table, soft_wrap=False)
 
     @contextmanager
@@ -138,6 +145,11 @@ class OutputOptions:
     def console(self, *, log: bool = True) -> Console:
         """Return the command's output; ``log=False`` drops what the library logs."""
         return self.talk.console(log=log)
+
+
+def _plain(text: str) -> str:
+    """Return a text of one or more lines without other control characters."""
+    return "\n".join(map(on_one_line, text.split("\n")))
 
 
 def _columns() -> tuple[Any, ...]:
@@ -235,7 +247,7 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record of the log on stderr; from a warning on with its level."""
         prefix = "" if record.levelno <= NOTICE else f"{record.levelname.lower()}: "
-        line = prefix + record.getMessage()
+        line = prefix + on_one_line(" ".join(record.getMessage().splitlines()))
         if record.levelno >= NOTICE:
             if line in self._said:
                 return
@@ -370,7 +382,7 @@ def _explain_os_error(error: OSError) -> str:
 
 def _one_line(text: str) -> str:
     """Return a text as one line, cut after a whole word where it is too long."""
-    line = " ".join(text.split())
+    line = on_one_line(" ".join(text.split()))
     if len(line) <= MAX_LENGTH:
         return line
     whole_words = line[: MAX_LENGTH - 1].rpartition(" ")[0]

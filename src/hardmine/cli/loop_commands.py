@@ -11,6 +11,7 @@ import typer
 from hardmine.cli import options
 from hardmine.cli.console import Console, ConsoleOptions
 from hardmine.cli.option_flags import expand_options, pool_spec
+from hardmine.errors import on_one_line
 from hardmine.loop.loop_options import LoopOptions, read_arms
 from hardmine.mining.mine_options import MineOptions
 from hardmine.option_fields import Given
@@ -244,6 +245,6 @@ def _name_not_added(console: Console, result: ApplyResult, *, all_of_them: bool)
     new = [each for each in result.skipped if each.reason != ADDED_BEFORE]
     shown = result.not_added if all_of_them else new[:MAX_NAMED]
     for each in shown:
-        console.note(f"{each.image}: {each.reason}")
+        console.note(on_one_line(f"{each.image}: {each.reason}"))
     if len(shown) < len(result.not_added):
         console.note(f"--verbose names all {len(result.not_added)} that were not added")

@@ -12,7 +12,7 @@ import typer
 from hardmine.cli import options
 from hardmine.cli.console import Console, ConsoleOptions, OutputOptions, usage_error
 from hardmine.cli.option_flags import expand_options, pool_spec, pool_specs
-from hardmine.errors import DataError, GateError
+from hardmine.errors import DataError, GateError, on_one_line
 from hardmine.finding_kinds import FindingKind
 from hardmine.option_fields import Given
 from hardmine.plurals import counted
@@ -231,7 +231,7 @@ def describe(path: Path | str, found: Detections, categories: Sequence[str]) -> 
     names = [f"{categories[label - 1]} {score:.2f}" for label, score in pairs[:_NAMED]]
     if left := pairs[_NAMED:]:
         names.append(f"and {len(left)} more down to {left[-1][1]:.2f}")
-    return f"{path}: {', '.join(names) or 'nothing'}"
+    return on_one_line(f"{path}: {', '.join(names) or 'nothing'}")
 
 
 _JPEG_SIDE = 65_500

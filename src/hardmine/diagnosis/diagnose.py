@@ -8,8 +8,6 @@ levels share, a miner together with the focal loss, and, with data, anchors that
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from hardmine.diagnosis.evidence import Evidence, gather, read_record, recipe_fi
 from hardmine.diagnosis.hypotheses import HYPOTHESES, LEAST_REACH, judge, missing_labels
 from hardmine.diagnosis.probe import MOST_TRAINING_IMAGES
 from hardmine.errors import ConfigError
-from hardmine.files import clear_disk_errors, write_json, write_text
+from hardmine.files import clear_disk_errors, csv_text, write_json, write_text
 from hardmine.losses.negative_mining import RandomConfig
 from hardmine.plurals import counted
 from hardmine.prior_design.coverage import boxes_on_canvas, measure_coverage
@@ -102,15 +100,13 @@ def _places(evidence: Evidence) -> str:
     assert evidence.data is not None
     assert evidence.train is not None
     objects = evidence.data.subset(lambda record: len(record.labels) > 0)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "xmin", "ymin", "xmax", "ymax", "class", "score", "iou"])
+    rows: list[list[Any]] = [["image", "xmin", "ymin", "xmax", "ymax", "class", "score", "iou"]]
     for each in missing_labels(evidence.train):
         box = [round(float(value), 1) for value in each.box]
         name = evidence.categories[each.label - 1]
         path = objects.records[each.image].path
-        writer.writerow([path, *box, name, round(each.score, 4), round(each.iou, 3)])
-    return text.getvalue()
+        rows.append([path, *box, name, round(each.score, 4), round(each.iou, 3)])
+    return csv_text(rows)
 
 
 def _command(evidence: Evidence, key: str, verdict: Verdict, data: Path | str | None) -> str:

@@ -8,8 +8,6 @@ augmentation of its later rounds.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import shlex
@@ -25,7 +23,7 @@ from hardmine.data.formats.image_files import relative_name
 from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import NOTICE
 from hardmine.evaluation.alarms import KnownAlarms, RepeatedAlarms, count_repeated
-from hardmine.files import read_json, write_text
+from hardmine.files import csv_text, read_json, write_text
 from hardmine.loop.control_arms import ARMS, Arm
 from hardmine.loop.loop_options import Accept, Amount, ChosenAmount, LoopOptions, choose_amount
 from hardmine.loop.stopping import RoundPoint
@@ -594,10 +592,4 @@ class Acceptance:
 
     def _write(self, part: ArmCandidates, states: Mapping[str, ImageState]) -> None:
         rows = [[relative_name(Path(i), self.pool.root), states[i].value] for i in part.images]
-        write_text(part.folder / "decisions.csv", _to_csv([["image", "state"], *rows]))
-
-
-def _to_csv(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+        write_text(part.folder / "decisions.csv", csv_text([["image", "state"], *rows]))

@@ -20,7 +20,7 @@ from hardmine.data.images import image_size
 from hardmine.data.quality.usable_data import load_usable
 from hardmine.detections import Detections
 from hardmine.errors import DataError
-from hardmine.files import TextError, read_json, read_text, write_json, write_text
+from hardmine.files import TextError, csv_text, read_json, read_text, write_json, write_text
 from hardmine.mining.mine_options import RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.sources.local_files import local_files
@@ -110,11 +110,8 @@ COLUMNS: tuple[Column, ...] = (
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     """Write rows of ``candidates.csv``, each with a value for every one of :data:`COLUMNS`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in COLUMNS])
-    writer.writerows([[row[column.name] for column in COLUMNS] for row in rows])
-    write_text(path, text.getvalue())
+    names = [column.name for column in COLUMNS]
+    write_text(path, csv_text([names, *([row[name] for name in names] for row in rows)]))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

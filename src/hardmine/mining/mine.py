@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardmine.data.video import hours_of_videos, split_frame
 from hardmine.detections import Detections
-from hardmine.errors import DataError
+from hardmine.errors import DataError, on_one_line
 from hardmine.files import clear_disk_errors
 from hardmine.inference.image_loading import path_of
 from hardmine.mining.candidates_file import candidate_of, keep_list, write_candidates
@@ -374,13 +374,13 @@ class Explanation:
         box = "none" if self.top_box is None else ", ".join(f"{v:.1f}" for v in self.top_box)
         ranks = ", ".join(f"{rule} {place} of {of}" for rule, (place, of) in self.ranks.items())
         return [
-            f"image: {self.image}",
+            f"image: {on_one_line(self.image)}",
             f"score: {self.score:.4f}{f' ({self.category})' if self.category else ''}",
             f"top box (x1, y1, x2, y2): {box}",
             f"alarms at {self.min_score:g} or more: {self.num_alarms}",
             f"rank by rule: {ranks or 'none: it is not among the images looked at'}",
             f"group: {self.group or 'none'}",
-            f"stands for: {', '.join(self.similar) or 'itself only'}",
+            f"stands for: {on_one_line(', '.join(self.similar)) or 'itself only'}",
             f"verdict: {self.verdict}",
         ]
 

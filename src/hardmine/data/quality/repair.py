@@ -9,8 +9,6 @@ two classes in one place, whole-image boxes) is left and stays reported.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +30,7 @@ from hardmine.data.quality.label_coordinates import (
     written_numbers,
 )
 from hardmine.data.quality.usable_data import PlacedSplit, judge_forms, place_splits
-from hardmine.files import write_text
+from hardmine.files import csv_text, write_text
 from hardmine.finding_kinds import FindingKind
 from hardmine.types import Dataset, ImageRecord, ImageState, Mask
 
@@ -233,10 +231,5 @@ def _without_doubles(split: str, dataset: Dataset, changes: list[Change]) -> Dat
 
 
 def _table(changes: Sequence[Change]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(
-        (c.split, c.file, c.index, c.change, c.before, c.after, c.reason) for c in changes
-    )
-    return text.getvalue()
+    rows = ((c.split, c.file, c.index, c.change, c.before, c.after, c.reason) for c in changes)
+    return csv_text([COLUMNS, *rows])
