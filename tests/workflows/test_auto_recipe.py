@@ -197,8 +197,30 @@ def test_choices_may_be_those_of_a_model_that_the_data_choose() -> None:
     by_level = NetworkOptions(model="auto", set=("loss.selection.shares=[1, 1, 1, 1, 1]",))
     recipe, _ = fit_to_data(choose_recipe(by_level), by_level, None, dataset(150, 45))
     assert recipe.loss.selection.shares == (1, 1, 1, 1, 1)
-    with pytest.raises(ConfigError, match=r"unknown key 'model.head.dept'"):
-        choose_recipe(NetworkOptions(model="auto", set=("model.head.dept=0",)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        # depth: FPNLite's tower has it; depthwise: the heads of both
+        (
+            ["model.head.dept=0"],
+            r"key 'model.head.dept', wanted one of depth, depthwise, kind, prior_probability \(the "
+            r"keys of all models of 'auto'\); did you mean 'depth'\?$",
+        ),
+        (
+            ["model.priors.min_scale=0.1", "model.priors.anchor_scale=2"],
+            "^no model of 'auto' has all keys of model.priors.min_scale=0.1, model.priors.anchor_sc",
+        ),
+        (["model.priors.min_scale=7"], "^priors: got min_scale 7.0"),
+        (["model.priors.anchor_scale=many"], "anchor_scale: .* got 'many'"),
+    ],
+)
+def test_choices_that_no_model_of_auto_takes_are_refused_for_what_they_are(
+    settings: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose_recipe(NetworkOptions(model="auto", set=tuple(settings)))
 
 
 def test_a_class_that_no_prior_reaches_decides() -> None:

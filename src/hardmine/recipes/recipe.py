@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -356,15 +356,28 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class UnknownKeyError(ConfigError):
+    """A key that a recipe does not have.
+
+    Args:
+        key: the whole key, such as ``model.foo``.
+        known: the keys that its part of the recipe has.
+        of: whose keys these are, where more than one recipe is meant.
+    """
+
+    def __init__(self, key: str, known: Iterable[str], of: str = "") -> None:
+        self.key, self.known = key, frozenset(known)
+        names = ", ".join(sorted(self.known))
+        near = did_you_mean(key.rpartition(".")[2], self.known)
+        super().__init__(f"recipe: unknown key {key!r}, wanted one of {names}{of}{near}")
+
+
 def _refuse_unknown(values: Mapping[str, Any], config: Any, where: str) -> None:
     known = {f.name for f in fields(config)}
     for key, value in values.items():
         name = f"{where}{key}"
         if key not in known:
-            raise ConfigError(
-                f"recipe: unknown key {name!r}, wanted one of {', '.join(sorted(known))}"
-                f"{did_you_mean(key, known)}"
-            )
+            raise UnknownKeyError(name, known)
         part = getattr(config, key)
         if is_dataclass(part) and isinstance(value, Mapping):
             _refuse_unknown(value, part, f"{name}.")

@@ -437,15 +437,30 @@ def choose_recipe(options: NetworkOptions) -> Recipe:
 
 
 def _first_that_fits(recipes: Iterable[Recipe], options: NetworkOptions) -> Recipe:
-    """Return the first recipe that the single choices fit; where none does, the first one's error."""
-    failed: ConfigError | None = None
+    """Return the first recipe that the single choices fit.
+
+    Raises:
+        ConfigError: none does; a key that none has is named with the keys of all of them.
+    """
+    from hardmine.recipes.recipe import UnknownKeyError
+
+    failed: list[ConfigError] = []
     for recipe in recipes:
         try:
             return options.laid_over(recipe)
         except ConfigError as error:
-            failed = failed or error
-    assert failed is not None, "there are candidates"
-    raise failed
+            failed.append(error)
+    unknown = [error for error in failed if isinstance(error, UnknownKeyError)]
+    keys = {error.key for error in unknown}
+    if len(unknown) == len(failed) and len(keys) == 1:
+        known = {name for error in unknown for name in error.known}
+        raise UnknownKeyError(keys.pop(), known, f" (the keys of all models of {AUTO!r})")
+    if len(unknown) == len(failed):
+        reasons = "; ".join(dict.fromkeys(map(str, failed)))
+        raise ConfigError(
+            f"no model of {AUTO!r} has all keys of {', '.join(options.set)}: {reasons}"
+        )
+    raise next(error for error in failed if error not in unknown)  # it has the keys
 
 
 def start_from(weights: Path | str | None, recipe: Recipe) -> tuple[Recipe, Path | None]:
