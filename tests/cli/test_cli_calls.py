@@ -15,8 +15,8 @@ import pytest
 from hardmine.cli import console as failures
 from hardmine.errors import ConfigError
 from hardmine.evaluation.measurement import Measurement
+from hardmine.loop.acceptance import Waiting
 from hardmine.loop.loop import LoopResult
-from hardmine.loop.round_candidates import Waiting
 from hardmine.mining.mine import MiningResult
 from hardmine.mining.mine_options import MineOptions, RankOptions
 from hardmine.workflows.train_and_evaluate import TrainResult

@@ -49,7 +49,7 @@ def test_an_arm_that_is_added_as_a_value_runs_and_is_compared(
     """A second random arm: handed as many as ``mined`` was, compared with ``none`` alone."""
     again = Arm("again", "as many at random", "random", as_many_as="mined", compared_with=("none",))
     monkeypatch.setattr(control_arms, "ARMS", (*ARMS, again))
-    monkeypatch.setattr("hardmine.loop.round_candidates.ARMS", (*ARMS, again))
+    monkeypatch.setattr("hardmine.loop.acceptance.ARMS", (*ARMS, again))
     out = tmp_path / "run"
     run(inputs, out, World(), rounds=1, arms=("again", "none", "mined"), quarantine=0.9, add=0.9)
     added = {row["arm"]: row["negatives_added"] for row in rows_of(out) if row["round"] == 1}

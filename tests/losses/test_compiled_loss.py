@@ -20,8 +20,8 @@ from hardmine.losses.negative_mining import (
     RandomConfig,
     RatioConfig,
     SelectionConfig,
-    pick_hardest,
 )
+from hardmine.losses.prior_picking import pick_hardest
 from hardmine.models.backbones import SmallNetConfig
 from hardmine.models.neck_and_head import ExtraLayersConfig
 from hardmine.models.ssd import SSD, SSDConfig

@@ -29,12 +29,9 @@ from hardmine.losses.negative_mining import (
     RatioConfig,
     SelectionConfig,
     SelectionRule,
-    pick_by_sorting,
-    pick_by_value,
-    pick_hardest,
-    prior_noise,
     select_priors,
 )
+from hardmine.losses.prior_picking import pick_by_sorting, pick_by_value, pick_hardest, prior_noise
 from hardmine.tensors import Selection
 from loss_worlds import candidates_of, random_world
 

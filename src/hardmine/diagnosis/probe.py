@@ -21,7 +21,7 @@ from hardmine.data.images import read_picture
 from hardmine.evaluation.error_breakdown import ranked_precision
 from hardmine.losses.loss_functions import class_loss
 from hardmine.losses.multibox_loss import Loss, MultiBoxLoss
-from hardmine.losses.negative_mining import pick_hardest
+from hardmine.losses.prior_picking import pick_hardest
 from hardmine.models.postprocess import decode_detections, foreground_scores
 from hardmine.models.ssd import SSD
 from hardmine.numpy_boxes import box_iou

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from hardmine.device import describe_machine
 from hardmine.errors import ConfigError
 from hardmine.files import clear_disk_errors, write_json
+from hardmine.loop.acceptance import Acceptance, Waiting
 from hardmine.loop.control_arms import Arm
 from hardmine.loop.loop_options import Accept, Amount, LoopOptions, amount_for, steps_factor
 from hardmine.loop.loop_summary import (
@@ -40,11 +41,9 @@ from hardmine.loop.loop_summary import (
     write_csv,
 )
 from hardmine.loop.round_candidates import (
-    Acceptance,
     ArmCandidates,
     ArmState,
     CandidateSearch,
-    Waiting,
     with_alarms,
     write_arm_alarms,
 )
