@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hardmine.losses.loss_functions import FocalConfig, GIoUConfig, SmoothL1Config
-from hardmine.losses.matcher import match_boxes, match_slots
+from hardmine.losses.matcher import AssignerConfig, match_boxes, match_slots
 from hardmine.losses.multibox_loss import ByImage, ByMovingAverage, LossConfig, MultiBoxLoss
 from hardmine.losses.negative_mining import (
     BandConfig,
@@ -42,6 +42,7 @@ def test_fullgraph_compiled_step_equals_the_eager_one(name: str) -> None:
         config = LossConfig(localisation=SmoothL1Config(delta=0.11), box_weight=0.25)
     if name == "everything":
         config = LossConfig(
+            assigner=AssignerConfig(max_positives=3),
             selection=RatioConfig(rank="both", nms_iou=0.5, nms_candidates=16, floor=4),
             classification=FocalConfig(),
             localisation=GIoUConfig(),

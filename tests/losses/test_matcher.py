@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
-from hardmine.losses.matcher import AssignerConfig, assign_priors, match_boxes, match_slots
+from hardmine.losses.matcher import (
+    AssignerConfig,
+    assign_priors,
+    beyond_limit_of_all,
+    beyond_limit_of_few,
+    match_boxes,
+    match_slots,
+)
 from hardmine.tensors import Assignment, Batch, Priors
 from loss_worlds import make_batch, make_priors
 
@@ -186,11 +194,80 @@ def test_equal_to_the_slow_loop(
     assert pairs(assign_priors(batch, priors, AssignerConfig())) == slow_assign(batch, priors, 0.5)
 
 
+def slow_limit(batch: Batch, priors: Priors, most: int) -> list[list[int]]:
+    """Per-element oracle: the labels of ``slow_assign``, of which each box keeps its best ``most``."""
+    iou = assign_priors(batch, priors, AssignerConfig()).iou
+    # No IoU reaches that threshold, so that all positives are forced.
+    forced = slow_assign(batch, priors, 1.0 + 1e-6)
+    labels = []
+    for b, row in enumerate(slow_assign(batch, priors, 0.5)):
+        left = [label for label, _ in row]
+        for box in {box for _, box in row if box >= 0}:
+            mine = [a for a, (_, of) in enumerate(row) if of == box]
+            mine.sort(key=lambda a: (forced[b][a][1] != box, -float(iou[b, a]), a))
+            for a in mine[most:]:
+                left[a] = -1
+        labels.append(left)
+    return labels
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(BOX, st.integers(1, 3)), max_size=3), min_size=1, max_size=3),
+    st.lists(BOX, min_size=1, max_size=12, unique_by=tuple),
+    st.integers(1, 4),
+)
+def test_a_limit_of_positives_equals_the_slow_loop(
+    images: list[list[tuple[list[float], int]]], prior_boxes: list[list[float]], most: int
+) -> None:
+    batch = make_batch([[b for b, _ in i] for i in images], [[n for _, n in i] for i in images])
+    priors = make_priors(prior_boxes)
+    found = assign_priors(batch, priors, AssignerConfig(max_positives=most))
+    assert found.labels.tolist() == slow_limit(batch, priors, most)
+
+
+def test_a_box_keeps_its_best_positives_and_ignores_the_others() -> None:
+    """Priors of 10 x h on a box of 10 x 10: IoU .5, 1, .8, .8, .625, and .4, which is background."""
+    priors = make_priors([[0, 0, 10, h] for h in (20, 10, 12.5, 12.5, 16, 25)])
+    batch = make_batch([[[0, 0, 10, 10], [50, 0, 60, 10]], []], [[3, 1], []])
+    for most, wanted in (
+        (1, [-1, 3, -1, -1, -1, 0]),
+        (2, [-1, 3, 3, -1, -1, 0]),
+        (4, [-1, 3, 3, 3, 3, 0]),
+        (5, [3, 3, 3, 3, 3, 0]),
+        (99, [3, 3, 3, 3, 3, 0]),
+    ):
+        found = assign_priors(batch, priors, AssignerConfig(max_positives=most))
+        assert found.labels.tolist() == [wanted, [0] * 6]
+
+
+def test_the_greedy_match_of_a_box_is_kept_first() -> None:
+    """Box 1 is forced on prior 1 (IoU 4 / 16), which overlaps box 0 more; prior 2 has .8 with box 1."""
+    priors = make_priors([[0, 0, 10, 10], [-4, 0, 6, 12.5]])
+    batch = make_batch([[[0, 0, 10, 10], [-4, 0, 6, 10]]], [[1, 2]])
+    found = assign_priors(batch, priors, AssignerConfig(max_positives=1))
+    assert found.labels.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_both_ways_of_limiting_agree(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    positive = torch.rand(3, 200, generator=draw) < 0.3
+    box_index = torch.randint(0, 5, (3, 200), generator=draw)
+    rank = torch.randint(0, 9, (3, 200), generator=draw) / 8  # with many equals
+    few = beyond_limit_of_few(positive, box_index, rank, 1 + seed)
+    assert few.equal(beyond_limit_of_all(positive, box_index, rank, 1 + seed))
+    assert few.any()
+    assert not (few & ~positive).any()
+
+
 def test_contradictory_thresholds() -> None:
     for iou_threshold, ignore_above in ((0.5, 0.6), (0.5, 0.0), (0.0, None), (1.1, None)):
         with pytest.raises(ConfigError, match="wanted 0 < ignore_above <= iou_threshold <= 1"):
             AssignerConfig(iou_threshold, ignore_above)
     assert AssignerConfig(1.0).iou_threshold == AssignerConfig(1.0, 1.0).ignore_above == 1.0
+    with pytest.raises(ConfigError, match="max_positives: got 0, wanted >= 1"):
+        AssignerConfig(max_positives=0)
 
 
 def test_a_box_beside_or_below_a_prior_does_not_overlap_it() -> None:

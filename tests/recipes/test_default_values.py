@@ -30,6 +30,7 @@ from hardmine.recipes.recipe import recipe_to_dict
 SSD = {
     "loss.assigner.iou_threshold": 0.5,
     "loss.assigner.ignore_above": None,
+    "loss.assigner.max_positives": None,
     "loss.selection.kind": "ratio",
     "loss.selection.neg_to_pos_ratio": 3.0,
     "loss.selection.floor": 16,
