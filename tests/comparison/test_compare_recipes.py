@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from hardmine.cli.main import run as run_line
+from hardmine.comparison import compare_figures
 from hardmine.comparison import compare_recipes as comparing
 from hardmine.comparison.compare_figures import (
     CellResult,
@@ -404,6 +406,41 @@ def test_better_and_worse_are_said_of_the_right_side() -> None:
     assert missed["alarms_at_0.8"].verdict == "not measured"
 
 
+def test_alarms_are_compared_at_each_recall_where_there_are_negatives() -> None:
+    """At recall .5 (score .70) 2 of 40 images fire, at .8 (.58) and .9 (.54) 10."""
+    arm, calm = scores(0.0, [0.895] * 2 + [0.6] * 8 + [0.1] * 30), scores(0.0, [0.1] * 40)
+    found = contrasts_of([(calm, arm)], 20)
+    assert [(item.figure, item.value, item.reference) for item in found[1:]] == [
+        ("alarms_at_0.5", 0.0, 2 / 40),
+        ("alarms_at_0.8", 0.0, 10 / 40),
+        ("alarms_at_0.9", 0.0, 10 / 40),
+    ]
+    without = scores(0.0, [])
+    assert [item.figure for item in contrasts_of([(without, without)], 20)] == ["AP50"]
+    assert contrasts_of([], 20) == ()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "more", "less"),
+    [
+        (0.01, 0.2, "better", "worse"),
+        (-0.2, -0.01, "worse", "better"),
+        (0.0, 0.2, "no difference shown", "no difference shown"),
+        (-0.2, 0.0, "no difference shown", "no difference shown"),
+        (0.01, None, "better", "worse"),
+        (None, -0.01, "worse", "better"),
+        (None, 0.2, "no difference shown", "no difference shown"),
+        (None, None, "not measured", "not measured"),
+    ],
+)
+def test_limits_on_one_side_of_no_difference_decide(
+    low: float | None, high: float | None, more: str, less: str
+) -> None:
+    for higher_is_better, verdict in ((True, more), (False, less)):
+        found = compare_figures._verdict(low, high, none=0.0, higher_is_better=higher_is_better)
+        assert found == verdict
+
+
 def test_one_negative_image_makes_no_recipe_better() -> None:
     # Of the scores .50 .. .89 the threshold at recall .8 is .58: the image fires once in either arm.
     arm = scores(0.0, [0.9])
@@ -437,6 +474,14 @@ def test_figures_at_several_recalls_and_rates() -> None:
     assert found["AP50"] == pytest.approx(1.0)
     # .1 alarms per image are 4 alarms: the score must stay above .6, which 29 objects reach.
     assert found["recall_at_0.1"] == pytest.approx(29 / 40)
+
+
+def test_what_cannot_be_measured_has_no_figure() -> None:
+    found = figures_of(scores(0.0, []))
+    assert found["AP50 of a"] == pytest.approx(1.0)
+    assert not any(key.startswith(("alarms", "recall")) for key in found)
+    away = figures_of(scores(15.0, [0.9]))  # nothing is found
+    assert (away["threshold"], away["alarms_at_0.8"]) == (None, None)
 
 
 def test_the_preset_says_what_is_worth_it_and_trains_with_and_without_negatives(
@@ -575,6 +620,36 @@ def test_failed_trainings_of_the_reference_are_said_and_leave_fewer_seeds(tmp_pa
     assert statements_of([none, good])[0].startswith(
         "stock, the reference: 3 of 3 trainings failed"
     )
+
+
+def test_a_failed_training_of_another_recipe_leaves_fewer_seeds_too() -> None:
+    first, good = judged("stock", 1.0), judged("good", 0.5, "better")
+    failed = replace(good.cells[1], error="no memory")
+    said = statements_of([first, replace(good, cells=(good.cells[0], failed, good.cells[2]))])
+    assert said[0].startswith("2 seeds only: the intervals")
+    assert said[1] == "good: 1 of 3 trainings failed: no memory"
+
+
+def test_a_figure_that_a_seed_lacks_has_no_mean() -> None:
+    """A mean over some of the seeds would compare unlike things."""
+    rows: list[dict[str, float | None]] = [
+        {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0},
+        {"a": 3.0, "b": None, "d": math.inf},
+    ]
+    assert compare_figures.means_of(rows) == {"a": 2.0, "b": None, "c": None, "d": None}
+    note = "recall 0.8 is not reached"
+    lacks = Contrast("alarms_at_0.8", None, 0.2, None, None, "ratio", "not measured", note)
+    first, other = judged("stock", 1.0), replace(judged("other", 1.0), contrasts=(lacks,))
+    assert statements_of([first, other])[-1] == (
+        "other: alarms per image at recall .8 is not defined for every seed (recall 0.8 is not "
+        "reached)"
+    )
+
+
+def test_a_ratio_of_alarms_is_shown_as_a_factor(tmp_path: Path) -> None:
+    fewer = Contrast("alarms_at_0.8", 0.1, 0.4, 0.12, 0.5, "ratio", "better")
+    page = page_of(tmp_path, judged("stock", 1.0), replace(judged("b", 0.1), contrasts=(fewer,)))
+    assert '<td class="better">better (× 0.120 to × 0.500)</td>' in page
 
 
 def test_without_any_interval_it_is_said_that_nothing_could_be_compared(

@@ -101,6 +101,25 @@ def test_few_alarms_that_may_still_be_falling_do_not_stop() -> None:
     assert undecided([*history[:2], point(0.4, 0.7, deviation=2.0)]) is None  # fell by enough
 
 
+def test_of_both_spans_the_one_that_is_in_doubt_is_named() -> None:
+    """2 rounds: ln 1.2 + .713 = .896; 3 rounds: ln .81 + 1.070 = .859; 1.5 deviations of .585: .878."""
+    history = [point(0.4), point(0.4), point(0.4), point(0.4, 1.2, 0.81, deviation=0.585)]
+    assert guarded_rule(history) is None
+    said = undecided(history)
+    assert said is not None
+    assert said.startswith("over the last 3 rounds alarms changed by a factor of 0.81")
+    # Over three rounds alarms fell by enough, so that the loop goes on without a doubt.
+    assert undecided([*history[:-1], point(0.4, 1.2, 0.8, deviation=0.585)]) is None
+
+
+def test_what_counts_as_a_doubt_can_be_set() -> None:
+    # against 3 deviations of .3 the .713 from above are too little, and a usual fall by half is 1.386
+    history = [point(0.4), point(0.4), point(0.4, 1.0, deviation=0.3)]
+    assert undecided(history) is None
+    assert "fall by 30% in each round" in (undecided(history, GuardConfig(surety=3)) or "")
+    assert undecided(history, GuardConfig(surety=3, usual_fall=0.5)) is None
+
+
 def test_what_cannot_be_compared_does_not_stop() -> None:
     unknown = RoundPoint(0.7, 0.95, 0.8, 0.1, None, AlarmChange(None, None, None, ()))
     assert guarded_rule([point(0.4), point(0.4), unknown]) is None
@@ -134,8 +153,13 @@ def test_what_is_not_known_is_not_said() -> None:
     assert "alarms at recall 0.8 changed over the last 2 rounds" in reason
     assert "(95 % unknown to unknown)" in reason
     assert reason.endswith("a fall to 0.8 or less was wanted")
+    several = AlarmChange(0.9, None, None, (0.5, 0.8, 0.9), 0.1)
+    reason = guarded_rule([start, fell, RoundPoint(0.7, 0.95, 0.8, 0.3, None, several)])
+    assert "alarms at recall 0.5 to 0.9 changed" in (reason or "")
     # A recall that round 0 did not reach either is no harm.
     assert guarded_rule([point(None), point(None)]) is None
+    # Nor is what round 0 could not measure.
+    assert guarded_rule([point(0.4, ap50=None, recall=None), point(0.1)]) is None
 
 
 def test_harm_is_measured_from_round_zero_not_from_the_round_before() -> None:

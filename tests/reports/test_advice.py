@@ -213,3 +213,99 @@ def test_of_many_classes_ten_are_named() -> None:
     (line,) = warning_lines(figures)
     assert "c9 (0 of 2) and 2 more, which the page marks" in line
     assert "c10" not in line
+
+
+def said_of(**figures: object) -> str:
+    """Return all that is said of some figures."""
+    return " | ".join(
+        f"{s.finding} {s.action}" for s in next_steps(RoundRow("a", 0, 1, 0, figures))
+    )
+
+
+def test_a_class_is_hardly_found_below_a_tenth_of_its_objects() -> None:
+    recalls = {"none": None, "few": 0.0999, "tenth": 0.1}
+    rows = [{"name": n, "objects": 20, "found": 1, "recall": r} for n, r in recalls.items()]
+    absent = {"name": "absent", "objects": 0, "found": 0, "recall": None}
+    figures = {"errors": {"classes": [absent, *rows], "score_threshold": 0.3}}
+    assert [each["name"] for each in hardly_found(figures)] == ["none", "few"]
+    said = said_of(**figures)
+    assert "on these classes are almost never detected: none (1 of 20), few (1 of 20). Give" in said
+    assert "whether priors reach their boxes" in said
+    ten = [{"name": str(i), "objects": 2, "found": 0, "recall": 0.0} for i in range(10)]
+    assert "9 (0 of 2). Give" in said_of(errors={"classes": ten, "score_threshold": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("alarms", "images", "remain", "few"),
+    [
+        (5, 100, True, True),
+        (49, 1000, False, False),
+        (10, 300, False, False),
+        (9, 300, False, True),
+    ],
+)
+def test_alarms_remain_from_one_in_twenty_images_on_and_fewer_than_ten_are_few(
+    alarms: int, images: int, remain: bool, few: bool
+) -> None:
+    part = {
+        "alarms": alarms,
+        "images": images,
+        "alarms_per_image_at_recall_0.8": alarms / images,
+        "share_of_images_that_fire": 0.03,
+    }
+    for name in ("held_out", "mine"):  # a set of another name, where there is no other
+        said = said_of(negatives={name: part})
+        assert ("and 3.0 % of the images fire" in said) is remain
+        assert (f"Only {alarms} false alarms are left on {images} images" in said) is few
+    both = said_of(negatives={"mine": {**part, "alarms": 3}, "held_out": part})
+    assert "Only 3 false alarms" not in both
+    assert said_of(negatives={"held_out": {"alarms": 0, "images": 0}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("counts", "most", "said"),
+    [
+        ({"missed": 6, "duplicate": 4}, 0.94, "near them, 6 of 10."),
+        ({"missed": 20, "duplicate": 10}, 0.95, "second detections of one object, 10 of 10."),
+        ({"missed": 20, "duplicate": 9}, 0.95, None),
+        ({"missed": 5, "duplicate": 5}, None, "near them, 5 of 10."),
+    ],
+)
+def test_from_ten_mistakes_on_the_most_frequent_kind_is_named(
+    counts: dict[str, int], most: float | None, said: str | None
+) -> None:
+    before = dict(counts)
+    found = said_of(errors={"total": {"errors": counts}}, max_recall=most, score_threshold=0.5)
+    assert counts == before  # the table of the page shows all of them
+    assert found == "" if said is None else said in found
+    assert warning_lines({"errors": {"total": {"errors": counts}}}) == ()
+
+
+def test_training_images_are_learned_from_an_ap50_of_97_on() -> None:
+    def said(ap50: float) -> str:
+        return said_of(training={"images": 5, "AP50": ap50}, score_threshold=0.1)
+
+    assert "On 5 of the images that it was trained on, AP50 is 0.970: training ended" in said(
+        0.9699
+    )
+    assert "Train longer (--epochs); for a model" in said(0.9699)
+    assert "trained on, AP50" not in said(0.97)
+    assert "Give more labelled images (the detector has learned" in said(0.97)
+
+
+@pytest.mark.parametrize(
+    ("ap50", "way"),
+    [
+        (None, "Train longer (--epochs) or give more labelled images. For a model of Hardmine"),
+        (0.5, "Train longer (--epochs). For a model of Hardmine"),
+        (0.99, "Give more labelled images (the detector has learned those that it has"),
+    ],
+)
+def test_a_terminal_is_told_that_recall_is_not_reached(ap50: float | None, way: str) -> None:
+    training = None if ap50 is None else {"images": 5, "AP50": ap50}
+    line = warning_lines({"max_recall": 0.5, "score_threshold": None, "training": training})[-1]
+    assert line.startswith("At most 50 % of the objects are found at any score, so that alarms")
+    assert way in line
+    assert warning_lines({"max_recall": None, "training": training}) == warning_lines(
+        {"max_recall": 0.9, "score_threshold": 0.5, "training": training}
+    )

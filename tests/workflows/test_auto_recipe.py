@@ -560,6 +560,41 @@ def test_a_model_without_priors_of_its_own_is_left_alone() -> None:
     assert warnings_of(data, recipe) == ()
 
 
+def test_regions_to_be_ignored_are_no_part_of_the_fit() -> None:
+    """The objects have 150 px on the canvas and 300 px in the images, the regions 40 px there."""
+    region = np.array([[0, 0, 40, 40]], np.float32)
+    records = [
+        replace(
+            r,
+            boxes=np.concatenate([region, r.boxes]),
+            labels=np.array([1, 1]),
+            ignore=np.array([True, False]),
+        )
+        for r in enlarged(dataset(150), 2).records
+    ]
+    fit = measure_fit(dataset(150).with_records(records), named_recipe("ssdlite320_mobilenet_v2"))
+    assert fit is not None
+    (thing,) = fit.classes
+    assert (thing.boxes, fit.objects_per_image) == (12, 1.0)
+    assert (thing.median_side, thing.side_in_images) == (150, 300)
+
+
+def test_crowded_small_classes_keep_detections_that_overlap_on_the_larger_canvas() -> None:
+    """A copy of each box 8 px beside it: IoU (26 - 8) / (26 + 8) = .53 and more."""
+    crowded = [
+        replace(
+            r,
+            boxes=np.concatenate([r.boxes, r.boxes + np.array([8, 0, 8, 0], np.float32)]),
+            labels=np.tile(r.labels, 2),
+            ignore=np.tile(r.ignore, 2),
+        )
+        for r in dataset(26, 28, 31).records
+    ]
+    choice = choose_for(enlarged(dataset(26, 28, 31).with_records(crowded), 2))
+    assert choice.settings[-2:] == ("decode.nms_iou=0.55", "model.priors.min_scale=0.08")
+    assert "larger canvas" in choice.lines[-2] and "overlap another" in choice.lines[-1]
+
+
 def test_no_labelled_box_is_an_error() -> None:
     data = dataset(100)
     with pytest.raises(DataError, match="no labelled box"):
@@ -569,6 +604,9 @@ def test_no_labelled_box_is_an_error() -> None:
 def test_only_what_pins_the_model_keeps_the_default(tmp_path: Path) -> None:
     backbone, detector = tmp_path / "backbone.pth", tmp_path / "detector.safetensors"
     torch.save({"features.0.0.weight": torch.zeros(1)}, backbone)
+    foreign = tmp_path / "torchvision.pth"
+    head = "head.classification_head.module_list.0.weight"
+    torch.save({"backbone.features.0.weight": torch.zeros(1), head: torch.zeros(1)}, foreign)
     recipe = named_recipe("ssdlite320_mobilenet_v2")
     network = SSD(recipe.model, ("cat",))  # type: ignore[arg-type]
     save_checkpoint(detector, network.state_dict(), recipe, network.categories)
@@ -579,6 +617,7 @@ def test_only_what_pins_the_model_keeps_the_default(tmp_path: Path) -> None:
     assert not is_automatic(NetworkOptions(model="ssdlite320_mobilenet_v2"), None)
     assert not is_automatic(NetworkOptions(recipe=recipe), None)
     assert not is_automatic(NetworkOptions(), detector)
+    assert not is_automatic(NetworkOptions(), foreign)
 
 
 def test_the_users_choices_are_laid_over_what_the_data_chose(

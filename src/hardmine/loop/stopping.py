@@ -122,7 +122,7 @@ def undecided(history: Sequence[RoundPoint], config: GuardConfig | None = None) 
     """Return why the guarded rule goes on although alarms hardly fell: they are too few to tell."""
     guard = config or GuardConfig()
     changes = _changes(history[-1])
-    if not changes or not all(_fell_too_little(change, guard) for _, change in changes):
+    if not all(_fell_too_little(change, guard) for _, change in changes):
         return None
     doubtful = [each for each in changes if not _is_sure(*each, guard)]
     if not doubtful:
