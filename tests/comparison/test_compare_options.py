@@ -10,13 +10,14 @@ from hardmine.comparison.compare_options import (
     MINING,
     STOCK,
     Variant,
+    base_shown,
     mining_variants,
     parse_variant,
 )
 from hardmine.errors import ConfigError
 from hardmine.losses.loss_functions import FocalConfig
-from hardmine.recipes.named_recipes import ssd320_mobilenet_v2_fpnlite
-from hardmine.recipes.recipe import apply_settings
+from hardmine.recipes.named_recipes import named_recipe, ssd320_mobilenet_v2_fpnlite
+from hardmine.recipes.recipe import apply_settings, recipe_to_dict
 
 
 @pytest.mark.parametrize(
@@ -121,3 +122,27 @@ def test_with_negatives_each_is_there_twice() -> None:
     made = mining_variants(Variant("default"), with_negatives=True)
     assert len({variant.name for variant in made}) == 2 * len(MINING)
     assert [variant.with_negatives for variant in made] == [False] * 9 + [True] * 9
+
+
+def test_of_auto_the_page_says_what_it_took() -> None:
+    recipe = apply_settings(
+        named_recipe("ssd320_mobilenet_v2_fpnlite"),
+        [
+            "loss.selection.kind=level_quota",
+            "model.priors.anchor_scale=2.5",
+            "optim.lr=0.5",
+            "epochs=3",
+        ],
+    )
+    values = recipe_to_dict(recipe)
+    shown = base_shown("auto", values, ("optim.lr=0.5",))
+    assert shown.startswith("auto, here ssd320_mobilenet_v2_fpnlite ")
+    changed = shown.split()[3:]
+    # The quota has another floor than the rule of the named recipe.
+    assert sorted(changed) == [
+        "loss.selection.floor=32",
+        "loss.selection.kind=level_quota",
+        "model.priors.anchor_scale=2.5",
+    ]
+    assert base_shown("", values) == "default"
+    assert base_shown("mine.yaml", values) == "mine.yaml"

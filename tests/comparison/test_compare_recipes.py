@@ -23,6 +23,7 @@ from hardmine.comparison.compare_figures import (
     Sets,
     VariantSummary,
     contrasts_of,
+    figure_text,
     figures_of,
 )
 from hardmine.comparison.compare_options import CompareOptions, Variant, mining_variants
@@ -707,3 +708,12 @@ def test_the_command_trains_every_recipe_on_images_without_objects(
     assert run_line([*words, "--pool", "pool"]) == 2
     assert "wanted one of them" in " ".join(capsys.readouterr().err.split())
     assert len(seen) == 2
+
+
+def test_a_negative_figure_has_one_minus_sign_whatever_its_size() -> None:
+    assert [figure_text(value) for value in (-0.055, -0.0005, 0.25, None)] == [
+        "−0.055",
+        "−0.00050",
+        "0.250",
+        "–",
+    ]

@@ -69,6 +69,16 @@ def test_negatives_never_outnumber_the_labelled_images() -> None:
     assert "the images that were added would be more than the labelled ones" in chosen.why
 
 
+def test_where_the_labelled_images_are_outnumbered_already_only_the_usual_number_is_added() -> None:
+    # Of 40 labelled images 6 are the usual number; 40 were added before, so that 46 come together.
+    chosen = choose_amount(amount_for("auto", 40, added=40, threshold=0.5), [0.75] * 44)
+    assert chosen.count == 6
+    assert chosen.why == (
+        "6 images, the usual number: 44 images of the pool fire at score 0.50 (recall 0.8); more are "
+        "not taken, since with these at least as many images are added in all as are labelled"
+    )
+
+
 def test_without_an_operating_point_the_usual_number_is_added() -> None:
     assert choose_amount(Amount(15, 100, None), [0.9] * 500).count == 15
 

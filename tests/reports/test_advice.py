@@ -309,3 +309,16 @@ def test_a_terminal_is_told_that_recall_is_not_reached(ap50: float | None, way: 
     assert warning_lines({"max_recall": None, "training": training}) == warning_lines(
         {"max_recall": 0.9, "score_threshold": 0.5, "training": training}
     )
+
+
+def test_a_class_without_objects_in_the_validation_images_is_named_on_the_page() -> None:
+    def page(labels: tuple[int, ...]) -> str:
+        only = row(scores(20, (0.9, 1, 0), labels=labels), scores(30))
+        text = render_report(ReportData(title="One run", categories=CLASSES, rows=(only,)))
+        return " ".join(text.split())
+
+    assert (
+        "Nothing is measured of this class, of which the validation images hold no object: can. AP is "
+        "the mean of the other classes." in page((1,))
+    )
+    assert "Nothing is measured of" not in page((1, 2))

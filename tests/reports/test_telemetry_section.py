@@ -103,3 +103,31 @@ def test_the_page_has_the_section_and_names_trainings_where_there_are_several(
     text = render_report(replace(ReportData("One run", ("a",), ()), courses=courses))
     assert ("What the training selected" in text) == (count > 0)
     assert text.count("<h3>round ") == names
+
+
+def test_a_class_that_is_almost_never_detected_has_its_positives_and_negatives_said() -> None:
+    own = {
+        "level0.own.can.positives": 2.0,
+        "level0.own.can": 0.04,
+        "level1.own.can.positives": 0.5,
+        "level1.own.can": 0.09,
+        "level0.own.box.positives": 1.0,
+        "level0.own.box": 0.3,
+        "level1.own.box.positives": 8.5,
+        "level1.own.box": 0.5,
+        "level0.own.rod.positives": 0.0,
+        "level0.own.rod": None,
+    }
+    made = TrainingCourse("run", tuple({**row, **own} for row in course().rows))
+    *_, can, rod = telemetry_part(made, classes=("can", "rod", "absent")).sentences
+    # 2.5 of 10 images; 2 of 2.5; 24 negatives for 2; (2 · .04 + .5 · .09) / 2.5 = .05;
+    # (.3 + 8.5 · .5) / 9.5 = .479
+    assert can == (
+        "Class 'can', which is almost never detected, has 0.250 positives per image, 80 % of them on "
+        "level 0 (the finest), where 12.0 negatives are selected for each of them. The detector gives "
+        "its positives a probability of 0.05 for it (the other classes 0.48)."
+    )
+    assert rod.startswith("Class 'rod', which is almost never detected, has no positive at the end")
+    assert len(telemetry_part(made).sentences) + 2 == len(
+        telemetry_part(made, classes=("can", "rod", "absent")).sentences
+    )

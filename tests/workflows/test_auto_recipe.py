@@ -675,3 +675,19 @@ def test_classes_of_ignored_regions_alone_ask_for_no_epochs() -> None:
     recipe, lines = fit_to_data(choose_recipe(options), options, None, crowds)
     assert recipe.epochs == choose_recipe(options).epochs
     assert not any("epochs" in line for line in lines)
+
+
+def test_classes_of_too_few_boxes_are_named_and_left_out_of_the_sentences_on_each_class() -> None:
+    data = dataset(150, 60)
+    small = replace(
+        data.records[0],
+        boxes=np.array([[10, 10, 30, 30]] * 3, np.float32),
+        labels=np.full(3, 3),
+        ignore=np.zeros(3, bool),
+    )
+    rare = Dataset((*data.categories, "screw"), (*data.records, small), data.root)
+    lines = choose_for(rare).lines
+    assert "the smallest class of 5 boxes or more, 'class2', has a median side of 60 px" in lines[1]
+    assert lines[2].endswith("of each class of 5 boxes or more")
+    assert "too few boxes to choose by: 'screw' (3 boxes, median side 20 px, 0% reached)" in lines
+    assert not any("too few" in line or "or more" in line for line in choose_for(data).lines)

@@ -162,6 +162,17 @@ def test_a_pool_that_is_too_small_or_all_leaks_is_a_clear_error(tmp_path: Path) 
     )
 
 
+def test_a_pool_of_near_duplicates_is_called_that(tmp_path: Path) -> None:
+    for index in range(5):
+        draw(tmp_path / "still" / f"{index}.png", 1)
+    with pytest.raises(DataError, match="no image is left to mine from") as caught:
+        divide(tmp_path, pool=tmp_path / "still", final=held_out(tmp_path))
+    assert str(caught.value).endswith(
+        "; the 5 images of the pool are near-duplicates of each other, which stay in one part: the pool "
+        "needs images that look different"
+    )
+
+
 def test_images_are_hashed_once_until_a_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,4 +251,4 @@ def means_of(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | No
 
 def figure_text(value: float | None) -> str:
     """Return a figure with three digits, or more where it is so small that these would be zeros."""
-    return wording.rate(value) if value is None or abs(value) < 1e-3 else f"{value:.3f}"
+    return wording.rate(value) if value is None or abs(value) < 1e-3 else wording.number(value)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from hardmine.errors import ConfigError
 from hardmine.option_fields import option
-from hardmine.workflows.train_options import DataOptions, device_option, weights_option
+from hardmine.workflows.train_options import AUTO, DataOptions, device_option, weights_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +190,26 @@ class CompareOptions:
                 f"compare: got seeds {self.seeds}, jobs {self.jobs}, rounds {self.rounds}, "
                 "wanted 1 or more"
             )
+
+
+def base_shown(base: str, recipe: Mapping[str, Any], settings: Sequence[str] = ()) -> str:
+    """Return the recipe that a variant's settings are laid over; of ``auto`` also what it took here.
+
+    That is a model and where its recipe was changed, but for the user's own settings and for the epochs,
+    which all recipes of a comparison share.
+    """
+    if base != AUTO:
+        return base or "default"
+    from hardmine.recipes.named_recipes import named_recipe
+    from hardmine.recipes.recipe import recipe_to_dict
+    from hardmine.workflows.run_record import flat
+
+    name = str(recipe["model"]["name"])
+    usual = flat(recipe_to_dict(named_recipe(name)))
+    own = {text.partition("=")[0] for text in settings} | {"epochs", "compile"}
+    changed = [
+        f"{key}={value}"
+        for key, value in flat(recipe).items()
+        if key not in own and usual.get(key) != value and value != []
+    ]
+    return f"{AUTO}, here {' '.join([name, *changed])}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from hardmine.comparison.compare_figures import COLUMNS, VariantSummary, figure_text
+from hardmine.comparison.compare_options import base_shown
 from hardmine.comparison.compare_statements import (
     chance_note,
     few_seeds,
@@ -51,7 +52,12 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
         sets=comparison.sets,
         **_answer(comparison),
         changes=[
-            (v.name, v.base or "default", " ".join((*v.settings, *v.loop)), v.with_negatives)
+            (
+                v.name,
+                base_shown(v.base, v.recipe, v.settings),
+                " ".join((*v.settings, *v.loop)),
+                v.with_negatives,
+            )
             for v in variants
         ],
         verdicts=_verdicts(variants),
@@ -97,7 +103,8 @@ def _verdicts(variants: Sequence[VariantSummary]) -> list[tuple[str, list[tuple[
                 continue
             form = "× {:.3f}" if each.kind == "ratio" else "{:+.3f}"
             low, high = ("unknown" if v is None else form.format(v) for v in (each.low, each.high))
-            shown.append((f"{each.verdict} ({low} to {high})", each.verdict))
+            span = f"{low} to {high}".replace("-", "−")
+            shown.append((f"{each.verdict} ({span})", each.verdict))
         failed = sum(cell.error is not None for cell in item.cells)
         name = (
             f"{item.name}: {failed} of {len(item.cells)} trainings failed" if failed else item.name

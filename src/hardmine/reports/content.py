@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,15 @@ END = 0.25
 SIDES = ("positive", "negative")
 
 
+@dataclass(frozen=True, slots=True)
+class ClassAtLevel:
+    """A class on a level at the end of a training."""
+
+    positives: float
+    own: float
+    """Mean probability that its positives were given for it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingCourse:
     """The rows of one training's ``telemetry.csv``; ``name`` says which training."""
@@ -68,6 +78,24 @@ class TrainingCourse:
         rows = self.rows[-max(1, int(len(self.rows) * END)) :]
         values = [value for row in rows if isinstance(value := row.get(column), float)]
         return sum(values) / len(values) if values else None
+
+    def class_at_end(self, name: str, level: int) -> ClassAtLevel | None:
+        """Return a class on a level; None where it has no positive there at the end."""
+        column = f"level{level}.own.{name}"
+        positives, own = self.at_end(f"{column}.positives"), self.at_end(column)
+        return None if not positives or own is None else ClassAtLevel(positives, own)
+
+    def other_classes_at_end(self, name: str) -> float | None:
+        """Return the same mean probability over the positives of all other classes."""
+        heads = [
+            match.groups()
+            for column in self.rows[0]
+            if (match := re.fullmatch(r"level(\d+)\.own\.(.*)\.positives", column))
+        ]
+        found = [self.class_at_end(other, int(at)) for at, other in heads if other != name]
+        known = [each for each in found if each is not None]
+        total = sum(each.positives for each in known)
+        return sum(each.own * each.positives for each in known) / total if total else None
 
     def level_shares(self, column: str) -> list[float]:
         """Return each level's share of a column at the end of the training; 0 where all are 0."""

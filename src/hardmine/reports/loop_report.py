@@ -68,6 +68,7 @@ def write_report(path: Path, data: ReportData) -> None:
 def render_report(data: ReportData) -> str:
     """Return the page as text."""
     budget = Budget(PICTURE_BYTES)
+    hardly = [row["name"] for row in advice.hardly_found(_figures(data.rows))]
     filters = {name: getattr(wording, name) for name in ("number", "rate", "limits", "count")}
     return render_page(
         "hardmine.reports",
@@ -80,7 +81,10 @@ def render_report(data: ReportData) -> str:
             shrink_gallery(gallery, data.categories, budget, limit=PICTURES_PER_GALLERY)
             for gallery in data.mined
         ],
-        telemetry=[telemetry_part(course, index) for index, course in enumerate(data.courses)],
+        telemetry=[
+            telemetry_part(course, index, classes=hardly)
+            for index, course in enumerate(data.courses)
+        ],
         **_draw_charts(data),
         **_page_values(data),
     )
@@ -108,6 +112,7 @@ def _page_values(data: ReportData) -> dict[str, Any]:
         "steps": advice.next_steps(last_row(rows)),
         "is_weak": advice.is_weak,
         "hardly_found": {row["name"] for row in advice.hardly_found(_figures(rows))},
+        "unmeasured": _unmeasured(_figures(rows)),
         "ends": [row for row in _ends(rows) if row.figures.get("errors")],
         "operating": [row for row in _ends(rows) if _main_set(row).get("alarms_at_recalls")],
         "main_set": _main_set,
@@ -162,6 +167,12 @@ def _ends(rows: Sequence[RoundRow]) -> list[RoundRow]:
 def _figures(rows: Sequence[RoundRow]) -> Mapping[str, Any]:
     row = last_row(rows)
     return {} if row is None else row.figures
+
+
+def _unmeasured(figures: Mapping[str, Any]) -> list[str]:
+    """Return the classes of which the validation images hold no object."""
+    rows = (figures.get("errors") or {}).get("classes") or []
+    return [row["name"] for row in rows if not row["objects"]]
 
 
 def _main_set(row: RoundRow) -> Mapping[str, Any]:
@@ -348,15 +359,19 @@ class TelemetryPart:
     """Each a heading and the chart."""
 
 
-def telemetry_part(course: TrainingCourse, index: int = 0) -> TelemetryPart:
+def telemetry_part(
+    course: TrainingCourse, index: int = 0, classes: Sequence[str] = ()
+) -> TelemetryPart:
     """Return what the page says of a training.
 
     Args:
         index: of the part on its page, so that no two charts share a name.
+        classes: those that are almost never detected; each gets a sentence.
     """
+    said = (*_sentences(course), *(_of_class(course, name) for name in classes))
     return TelemetryPart(
         course.name,
-        tuple(_sentences(course)),
+        tuple(filter(None, said)),
         tuple((heading, Markup(svg)) for heading, svg in _charts(course, f"telemetry{index}")),
     )
 
@@ -400,6 +415,29 @@ def _sentences(course: TrainingCourse) -> list[str]:
             "the ratio."
         )
     return said
+
+
+def _of_class(course: TrainingCourse, name: str) -> str:
+    """Return what a class's positives and the negatives beside them say; "" where nothing is known."""
+    parts = [course.class_at_end(name, level) for level in range(course.num_levels)]
+    images = course.at_end("images")
+    if not images or course.at_end(f"level0.own.{name}.positives") is None:
+        return ""
+    counts = [0.0 if part is None else part.positives for part in parts]
+    start = f"Class {name!r}, which is almost never detected, "
+    if not sum(counts):
+        return f"{start}has no positive at the end: no image with it was drawn, or no prior reaches it."
+    top = max(range(course.num_levels), key=lambda level: counts[level])
+    own = sum(part.own * part.positives for part in parts if part is not None) / sum(counts)
+    others = course.other_classes_at_end(name)
+    against = "" if others is None else f" (the other classes {wording.number(others, 2)})"
+    negatives = course.at_end(f"level{top}.negatives") or 0.0
+    return (
+        f"{start}has {wording.rate(sum(counts) / images)} positives per image, "
+        f"{share(counts[top] / sum(counts))} of them on level {top}{_place(top, course.num_levels)}, "
+        f"where {negatives / counts[top]:.1f} negatives are selected for each of them. The detector "
+        f"gives its positives a probability of {wording.number(own, 2)} for it{against}."
+    )
 
 
 def _place(level: int, count: int) -> str:

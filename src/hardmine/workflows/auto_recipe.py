@@ -24,6 +24,7 @@ from hardmine.plurals import counted
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import count_labelled
 from hardmine.workflows.recipe_fit import (
+    FEW_BOXES,
     OVERLAP,
     ClassFit,
     RecipeFit,
@@ -67,6 +68,8 @@ COUNTS = ("decode.max_detections=", "decode.candidates=")
 """Choices of the user that leave open how detections suppress each other."""
 KEEP_OVERLAPPING = "decode.nms_iou=0.55"
 """Detections of objects that overlap by .3 often overlap by .45, where suppression would remove one."""
+CLASSES_NAMED = 5
+"""Of classes with too few boxes to choose by so many are named."""
 STEPS_PER_CLASS, MOST_EPOCHS = 65, 100
 """A training has at least so many steps for each class, but is not made longer than so many epochs."""
 SMALLEST_SIDE = 24
@@ -356,12 +359,34 @@ def _lines(
     return (
         f"model {model}{changes}, chosen for these data (--model NAME sets another): {why}",
         f"{counted(fit.boxes, 'box', 'boxes')}{_of_images(fit)}, {fit.objects_per_image:.1f} per image; "
-        f"on its {fit.width} x {fit.height} px canvas the smallest class, {fit.smallest.name!r}, has a "
-        f"median side of {side:.0f} px",
-        f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class",
+        f"on its {fit.width} x {fit.height} px canvas the smallest class{_of_enough_boxes(fit)}, "
+        f"{fit.smallest.name!r}, has a median side of {side:.0f} px",
+        f"its priors reach {share:.0%} of all boxes and at least {least:.0%} of each class"
+        f"{_of_enough_boxes(fit)}",
         *_other_reasons(fit, settings, overlapping),
+        *_of_rare_classes(fit),
         *_larger_canvas(fit),
     )
+
+
+def _of_enough_boxes(fit: RecipeFit) -> str:
+    """Return which classes a sentence is about where others have too few boxes to choose by."""
+    return f" of {FEW_BOXES} boxes or more" if len(fit.known) < len(fit.classes) else ""
+
+
+def _of_rare_classes(fit: RecipeFit) -> tuple[str, ...]:
+    """Return the classes that have too few boxes to choose by, and how the priors fit them."""
+    rare = [item for item in fit.classes if item not in fit.known]
+    if not rare:
+        return ()
+    named = [
+        f"{item.name!r} ({counted(item.boxes, 'box', 'boxes')}, median side {item.median_side:.0f} px, "
+        f"{item.reach:.0%} reached)"
+        for item in rare[:CLASSES_NAMED]
+    ]
+    if more := rare[CLASSES_NAMED:]:
+        named.append(counted(len(more), "more class", "more classes"))
+    return (f"too few boxes to choose by: {', '.join(named)}",)
 
 
 def _other_reasons(

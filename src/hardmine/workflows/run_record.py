@@ -176,8 +176,8 @@ def note_changes(
     """
     if record is None:
         return []
-    before = {**_flat(plain_options(record.options)), **record.inputs}
-    now = {**_flat(plain_options(options)), **_plain_inputs(inputs)}
+    before = {**flat(plain_options(record.options)), **record.inputs}
+    now = {**flat(plain_options(options)), **_plain_inputs(inputs)}
     lines = [
         f"{name} is {now[name]}, and was {before[name]} when the run began"
         for name in now
@@ -196,8 +196,8 @@ def _recipe_changes(path: Path, recipe: Recipe) -> list[str]:
 
     if not path.is_file():
         return []
-    before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    now = _flat(recipe_to_dict(recipe))
+    before = flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    now = flat(recipe_to_dict(recipe))
     return [
         f"{name} of the recipe is {value}, and was {before[name]} when the run began"
         for name, value in now.items()
@@ -252,11 +252,12 @@ def _from_plain(cls: type[T], values: Mapping[str, Any]) -> T:
     return build(cls, read)
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return nested values by their paths, such as ``loss.selection.kind``."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{above}{name}.")
+            found |= flat(value, f"{above}{name}.")
         else:
             found[f"{above}{name}"] = value
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,7 @@ def divide_sets(
         "stop by": len(stop),
         "measure on": len(measured[1]),
     }
-    _require(sizes, pool, pool_leaks)
+    _require(sizes, pool, pool_leaks, {group_of[str(record.path)] for record in kept_pool})
     return LoopSets(
         good["train"],
         good["val"],
@@ -331,14 +331,27 @@ def _as_empty(
     return Dataset(categories, tuple(empty), like.root)
 
 
-def _require(sizes: Mapping[str, int], pool: Dataset, leaks: Sequence[Leak]) -> None:
+def _require(
+    sizes: Mapping[str, int], pool: Dataset, leaks: Sequence[Leak], groups: Collection[int]
+) -> None:
     for purpose, size in sizes.items():
         if size == 0:
             found = ", ".join(f"{number} to {use}" for use, number in sizes.items())
             raise DataError(
                 f"{pool.root}: no image is left to {purpose} (there are {found})"
-                f"{''.join(_in_both(leaks, len(pool)))}"
+                f"{''.join(_in_both(leaks, len(pool)))}{_alike(groups, len(pool) - len(leaks))}"
             )
+
+
+def _alike(groups: Collection[int], images: int) -> str:
+    """Say that the images of a pool look alike, where there are too few groups to divide them."""
+    if len(groups) > 2 or images <= len(groups):
+        return ""
+    of_one = "of each other" if len(groups) == 1 else "that form 2 groups"
+    return (
+        f"; the {images} images of the pool are near-duplicates {of_one}, which stay in one part: the "
+        "pool needs images that look different"
+    )
 
 
 _SETS = {"train": "training images", "val": "validation images", "final": "held-out negatives"}
