@@ -101,7 +101,7 @@ def test_the_command_of_a_fit_trains_on_the_canvas_of_the_fit(
     code, out, err = cli("priors fit", planks, f"--model small160 {settings} --force -q")
     assert code == 0, err
     (command,) = re.findall(r"recipe: priors.yaml  \((hardmine train .*)\)", out)
-    _, shown, _ = cli("recipe", command.removeprefix("hardmine train DATA --model "))
+    _, shown, _ = cli("recipe", command.removeprefix(f"hardmine train {planks} --model "))
     recipe = yaml.safe_load(shown)
     assert (recipe["model"]["height"], recipe["model"]["width"]) == (96, 128)
     assert recipe["model"]["priors"]["kind"] == "explicit"
@@ -113,11 +113,15 @@ def test_the_command_of_a_fit_trains_on_the_canvas_of_the_fit(
     )
     assert code == 0, err
     _, out, _ = cli("priors fit", planks, "--model run --force -q")
-    assert "(hardmine recipe run --recipe priors.yaml > fitted.yaml && hardmine train DATA" in out
+    assert (
+        f"(hardmine recipe run --recipe priors.yaml > fitted.yaml && hardmine train {planks} --r"
+        in out
+    )
     _, shown, _ = cli("recipe run --recipe priors.yaml")
     assert yaml.safe_load(shown)["model"]["width"] == 128
     _, out, _ = cli("priors fit", planks, "--recipe run/recipe.yaml --force -q")
-    assert "(copy its keys into run/recipe.yaml, then: hardmine train DATA --recipe run/" in out
+    then = f"then: hardmine train {planks} --recipe run/"
+    assert f"(copy its keys into run/recipe.yaml, {then}" in out
 
 
 def test_no_fragment_without_a_gain(cli: Cli, planks: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_where_the_labelled_images_are_outnumbered_already_only_the_usual_number
     assert chosen.count == 6
     assert chosen.why == (
         "6 images, the usual number: 44 images of the pool fire at score 0.50 (recall 0.8); more are "
-        "not taken, since with these at least as many images are added in all as are labelled"
+        "not taken, since with these at least as many are added in all as are labelled"
     )
 
 

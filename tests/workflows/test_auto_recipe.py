@@ -23,7 +23,7 @@ from hardmine.workflows.auto_recipe import (
 )
 from hardmine.workflows.cached_models import choose_recipe, why_chosen, write_recipe
 from hardmine.workflows.recipe_fit import measure_fit, overlapping_share
-from hardmine.workflows.train_options import NetworkOptions
+from hardmine.workflows.train_options import DataOptions, NetworkOptions
 
 SIDE = 320
 
@@ -691,3 +691,17 @@ def test_classes_of_too_few_boxes_are_named_and_left_out_of_the_sentences_on_eac
     assert lines[2].endswith("of each class of 5 boxes or more")
     assert "too few boxes to choose by: 'screw' (3 boxes, median side 20 px, 0% reached)" in lines
     assert not any("too few" in line or "or more" in line for line in choose_for(data).lines)
+
+
+def test_the_command_in_a_warning_names_the_data_that_were_given(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = NetworkOptions(model="ssdlite320_mobilenet_v2")
+    words = DataOptions(images=Path("more pictures")).words(Path("my data.csv"))
+    assert words == "'my data.csv' --images 'more pictures'"
+    assert DataOptions().words(dataset(150)) == "DATA"
+    fit_to_data(choose_recipe(options), options, None, dataset(150, 30), words)
+    fit = f"'hardmine priors fit {words} --model ssdlite320_mobilenet_v2' looks for priors"
+    assert fit in caplog.text
+    needles = shaped(SIDE, SIDE, (300, 8))
+    assert f"'hardmine priors fit {words} --model" in choose_for(needles, source=words).warnings[0]

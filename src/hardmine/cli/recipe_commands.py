@@ -22,7 +22,7 @@ from hardmine.cli.option_flags import (
     starting_with,
 )
 from hardmine.data.data_options import CoverageOptions, FitOptions
-from hardmine.workflows.train_options import RecipeChanges, RecipeOptions
+from hardmine.workflows.train_options import DataOptions, RecipeChanges, RecipeOptions
 
 if TYPE_CHECKING:
     from hardmine.prior_design.coverage import Coverage
@@ -335,20 +335,21 @@ def fit(
         return
     show_fitted(console, found, f"{chosen.model.name}, fitted to {data}")
     if written:
-        console.result(f"recipe: {out}  ({_train_with(out, chosen.model.name, which)})")
+        words = DataOptions(images=choices.part.images).words(data)
+        console.result(f"recipe: {out}  ({_train_with(out, chosen.model.name, which, words)})")
 
 
-def _train_with(fitted: Path, name: str, which: RecipeOptions) -> str:
+def _train_with(fitted: Path, name: str, which: RecipeOptions, data: str) -> str:
     """Return what trains with fitted priors and the other choices that they were fitted with."""
     if which.changes.recipe is not None:
         part = shlex.quote(str(which.changes.recipe))
-        return f"copy its keys into {part}, then: hardmine train DATA --recipe {part}"
+        return f"copy its keys into {part}, then: hardmine train {data} --recipe {part}"
     choices = [text for text in which.changes.set if not text.startswith("model.priors.")]
     words = ["--recipe", str(fitted), *(word for text in choices for word in ("--set", text))]
     if which.model is None or not Path(which.model).exists():
-        return shlex.join(["hardmine", "train", "DATA", "--model", name, *words])
+        return f"hardmine train {data} {shlex.join(['--model', name, *words])}"
     whole = shlex.join(["hardmine", "recipe", which.model, *words])
-    return f"{whole} > fitted.yaml && hardmine train DATA --recipe fitted.yaml"
+    return f"{whole} > fitted.yaml && hardmine train {data} --recipe fitted.yaml"
 
 
 def show_fitted(console: Console, found: FittedPriors, title: str) -> None:

@@ -223,7 +223,8 @@ def _run_loop(
         sets, leaks = _load_sets(inputs, steps, options)
         why: tuple[str, ...] = ()
         if not options.trainer.is_external:
-            recipe, why = fit_to_data(recipe, options.network, start, sets.train)
+            words = options.reading.words(inputs["data"])
+            recipe, why = fit_to_data(recipe, options.network, start, sets.train, words)
         note_changes(record, inputs, options, recipe, root)
         write_record(root / RECORD, inputs, options)
         if options.trainer.is_external:

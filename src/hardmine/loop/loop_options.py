@@ -151,17 +151,13 @@ def choose_amount(amount: Amount, scores: Iterable[float]) -> ChosenAmount:
             f"{counted(half, 'image')}: {firing}, and half of what they score above it is in these "
             f"{half}",
         )
-    if amount.limit == usual:  # at least as many are added as are labelled, with the earlier ones
-        return ChosenAmount(
-            usual,
-            f"{usually}: {firing}; more are not taken, since with these at least as many images are "
-            "added in all as are labelled",
+    if amount.limit == usual:  # the earlier ones and these are as many as are labelled, or more
+        why = (
+            "more are not taken, since with these at least as many are added in all as are labelled"
         )
-    why = (
-        f"{counted(amount.limit, 'image')}: {firing}; with more, the images that were added would "
-        "be more than the labelled ones"
-    )
-    return ChosenAmount(amount.limit, why)
+        return ChosenAmount(usual, f"{usually}: {firing}; {why}")
+    why = "with more, the images that were added would be more than the labelled ones"
+    return ChosenAmount(amount.limit, f"{counted(amount.limit, 'image')}: {firing}; {why}")
 
 
 def steps_factor(num_labelled: int, negatives: int, rounds: int) -> float:

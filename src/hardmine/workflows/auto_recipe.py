@@ -90,6 +90,9 @@ ONE_SIZE = 2.0
 """Classes have about one size where the median of the largest is less than so many times that of the
 smallest."""
 
+DATA = "DATA"
+"""What stands for the labelled data in a command where no path to them is known."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -132,7 +135,11 @@ def _is_detector(weights: Path) -> bool:
 
 
 def fit_to_data(
-    recipe: Recipe, options: NetworkOptions, start: Path | None, train: Dataset
+    recipe: Recipe,
+    options: NetworkOptions,
+    start: Path | None,
+    train: Dataset,
+    source: str = DATA,
 ) -> tuple[Recipe, tuple[str, ...]]:
     """Return the recipe to train with, and the lines that say why it was chosen.
 
@@ -144,6 +151,7 @@ def fit_to_data(
         recipe: what the options name, the default where they name none.
         start: the file that the training starts from, if any.
         train: the training images; without a labelled box the recipe is kept.
+        source: the labelled data as a command line takes them, for the commands in what is said.
 
     Raises:
         ConfigError: a choice of the user does not fit the model that the data choose.
@@ -151,10 +159,10 @@ def fit_to_data(
     if not any(len(record.boxes[~record.ignore]) for record in train.records):
         return recipe, ()
     if not is_automatic(options, start):
-        for line in warnings_of(train, recipe):
+        for line in warnings_of(train, recipe, source):
             _log.warning("%s", line)
         return recipe, ()
-    choice = choose_for(train, options.set)
+    choice = choose_for(train, options.set, source)
     try:
         recipe = options.laid_over(choice.recipe)
     except ConfigError as error:
@@ -172,7 +180,7 @@ def candidates() -> Iterator[Recipe]:
     yield from (_recipe(model, settings) for model, settings in CANDIDATES)
 
 
-def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
+def choose_for(data: Dataset, given: Sequence[str] = (), source: str = DATA) -> AutoChoice:
     """Choose the quickest model whose priors reach the boxes of every class.
 
     The number of objects per image decides nothing: of a crowded set whose boxes the plain model's
@@ -220,7 +228,9 @@ def choose_for(data: Dataset, given: Sequence[str] = ()) -> AutoChoice:
             found = tried[-1]
     fit, model, settings, recipe = found
     lines = _lines(fit, model, settings, tried[0][0], overlapping)
-    return AutoChoice(recipe, model, settings, lines, (_out_of_reach(fit),) if fit.missed else ())
+    return AutoChoice(
+        recipe, model, settings, lines, (_out_of_reach(fit, source),) if fit.missed else ()
+    )
 
 
 def _loses_details(fit: RecipeFit) -> bool:
@@ -264,18 +274,18 @@ def _and_more(classes: int) -> str:
     return f" (and {counted(classes, 'more class', 'more classes')})" if classes else ""
 
 
-def _out_of_reach(fit: RecipeFit) -> str:
+def _out_of_reach(fit: RecipeFit, source: str) -> str:
     """Return what to do about the class that the best model of the list reaches least."""
     worst = fit.missed[0]
     others = _and_more(len(fit.missed) - 1)
     return (
         f"the priors of the best model of the list reach only {worst.reach:.0%} of the "
         f"{counted(worst.boxes, 'box', 'boxes')} of class {worst.name!r}{others}: boxes out of reach "
-        f"will hardly be learned. {_way_to_reach(fit, worst)}"
+        f"will hardly be learned. {_way_to_reach(fit, worst, source)}"
     )
 
 
-def _way_to_reach(fit: RecipeFit, item: ClassFit) -> str:
+def _way_to_reach(fit: RecipeFit, item: ClassFit, source: str) -> str:
     """Return how the priors of a model come to reach a class, in a sentence or two."""
     if item.median_side < SMALLEST_SIDE and item.side_in_images > item.median_side:
         # Tiles are squares, for which the canvas is one of the same area.
@@ -284,11 +294,11 @@ def _way_to_reach(fit: RecipeFit, item: ClassFit) -> str:
         return (
             f"These boxes have a median side of {item.median_side:.0f} px on the canvas and "
             f"{item.side_in_images:.0f} px in the images. Either cut the images into tiles ("
-            f"'hardmine convert DATA TILES --to coco --tile {tile}', then 'mine' and 'predict' with "
+            f"'hardmine convert {source} TILES --to coco --tile {tile}', then 'mine' and 'predict' with "
             f"--tile {tile}), or take a larger canvas with a model whose priors do not grow with it "
             f"({_finest_model()} --set model.height=H --set model.width=W)"
         )
-    return f"'hardmine priors fit DATA {_model_words(fit)}' looks for priors that reach more"
+    return f"'hardmine priors fit {source} {_model_words(fit)}' looks for priors that reach more"
 
 
 def _finest_model() -> str:
@@ -444,13 +454,13 @@ def _larger_canvas(fit: RecipeFit) -> tuple[str, ...]:
     )
 
 
-def warnings_of(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
+def warnings_of(data: Dataset, recipe: Recipe, source: str = DATA) -> tuple[str, ...]:
     """Return what is likely to go wrong with a recipe that the user pinned, with the way out."""
-    said = (*_of_missed_boxes(data, recipe), *_of_suppression(data, recipe))
+    said = (*_of_missed_boxes(data, recipe, source), *_of_suppression(data, recipe))
     return (*said, *_of_many_objects(data, recipe))
 
 
-def _of_missed_boxes(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
+def _of_missed_boxes(data: Dataset, recipe: Recipe, source: str) -> tuple[str, ...]:
     fit = measure_fit(data, recipe)
     if fit is None or not fit.missed:
         return ()
@@ -458,7 +468,7 @@ def _of_missed_boxes(data: Dataset, recipe: Recipe) -> tuple[str, ...]:
     others = _and_more(len(fit.missed) - 1)
     better = choose_for(data)
     reach = _reach_of(data, better, worst.name)
-    way = _way_to_reach(fit, worst)
+    way = _way_to_reach(fit, worst, source)
     if reach > worst.reach:
         changes = f" with {', '.join(better.settings)}" if better.settings else ""
         way = f"--model auto would take {better.model}{changes}, which reaches {reach:.0%}. {way}"

@@ -155,11 +155,11 @@ def _train(
     record = read_record(root / RECORD, TrainOptions) if resume else None
     inputs = resumed_inputs(given, NEEDED, record, root if resume else None)
     chosen, start = start_from(options.network.weights, choose_recipe(options.network))
-    steps = Steps(root, progress)
-    saved = [root / "state.pt", root / backend.weights_name]
+    steps, saved = Steps(root, progress), [root / "state.pt", root / backend.weights_name]
     with clear_disk_errors(root), free_unless_begun([root / RECORD, root / RECIPE], lambda: saved):
         sets = _training_sets(inputs, steps, options)
-        chosen, why = fit_to_data(chosen, options.network, start, sets.train)
+        given_as = options.reading.words(inputs["data"])
+        chosen, why = fit_to_data(chosen, options.network, start, sets.train, given_as)
         changes = note_changes(record, inputs, options, chosen, root, CHANGED)
         write_record(root / RECORD, inputs, options)
         write_recipe(root, chosen, why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,6 +102,13 @@ class DataOptions:
         """Return them as keywords of ``load_dataset``."""
         images = None if self.images is None else Path(self.images).resolve()
         return {"images": images, "empty_is_verified": self.empty_is_verified}
+
+    def words(self, data: object) -> str:
+        """Return labelled data as ``priors`` and ``convert`` take them; "DATA" without a path."""
+        if not isinstance(data, str | Path):
+            return "DATA"
+        where = [] if self.images is None else ["--images", str(self.images)]
+        return shlex.join([str(data), *where])
 
 
 @dataclass(frozen=True, slots=True)
