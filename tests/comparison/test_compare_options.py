@@ -35,6 +35,8 @@ from hardmine.recipes.recipe import apply_settings, recipe_to_dict
             ),
         ),
         ("quota:default+batch.size=4", Variant("quota", "", ("batch.size=4",))),
+        ("b:default+batch.size=4", Variant("b", "", ("batch.size=4",))),
+        (r"C:\recipe.yaml", Variant(r"C:\recipe.yaml", r"C:\recipe.yaml")),
         (
             "mine.yaml+loop.rounds=2",
             Variant("mine.yaml+loop.rounds=2", "mine.yaml", (), {"rounds": 2}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -89,7 +89,7 @@ def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
         ConfigError: a part without ``=``.
     """
     label, colon, rest = text.partition(":")
-    if not colon or "+" in label or "=" in label or "/" in label or len(label) < 2:
+    if not colon or not label or set("+=/") & set(label) or _is_drive(label, rest):
         label, rest = text, text
     base, own = _split_base(rest)
     if "+" in base and len(Path(base).parts) == 1 and Path(base).suffix not in (".yaml", ".yml"):
@@ -106,6 +106,11 @@ def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
         else:
             settings.append(choice)
     return Variant(label, "" if base == "default" else base, tuple(settings), loop)
+
+
+def _is_drive(label: str, rest: str) -> bool:
+    """Return whether a label is the drive of a path, as in ``C:/recipe.yaml`` on Windows."""
+    return len(label) == 1 and rest.startswith(("\\", "/") if os.name == "nt" else "\\")
 
 
 def _split_base(text: str) -> tuple[str, list[str]]:
