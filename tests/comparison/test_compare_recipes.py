@@ -201,7 +201,11 @@ def fill_pool(pool: Path, seed: int = 100) -> Path:
 
 
 def run_loops(
-    squares: Dataset, variants: list[Variant], pool: Path | None, out: Path, arm: str = "mined"
+    squares: Dataset,
+    variants: list[Variant],
+    pool: Path | str | None,
+    out: Path,
+    arm: str = "mined",
 ) -> Comparison:
     return compare_recipes(
         variants,
@@ -258,6 +262,22 @@ def test_a_finished_loop_stands_for_its_own_arm_and_pool_alone(
     images_of("random")
     fill_pool(pool, seed=900)  # other pictures under the same names
     assert images_of("mined") != first
+
+
+def test_a_pool_is_the_same_by_its_relative_and_its_whole_path(
+    squares: Dataset, tiny_yaml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = [Variant("one", tiny_yaml, loop={"add": 1}), Variant("two", tiny_yaml)]
+    pool = fill_pool(tmp_path / "pool")
+    monkeypatch.chdir(tmp_path)
+
+    def cells(given: Path | str, out: str) -> list[str]:
+        found = run_loops(squares, variants, given, tmp_path / out)
+        assert [cell.error for v in found.variants for cell in v.cells] == [None, None]
+        return sorted(path.name for path in (tmp_path / out / "cells").iterdir())
+
+    first = cells("pool", "out")
+    assert cells(pool, "out") == cells("./pool/", "out") == first
 
 
 @pytest.mark.parametrize(
@@ -693,9 +713,12 @@ def test_what_chance_alone_calls_better_is_said() -> None:
 
 
 def test_the_command_trains_every_recipe_on_images_without_objects(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[Variant] = []
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "mined", "pool"):
+        (tmp_path / name).mkdir()
 
     def stand_in(variants: list[Variant], *_: object, **__: object) -> None:
         seen.extend(variants)

@@ -36,6 +36,7 @@ from hardmine.comparison.compare_summary import Comparison, summarise
 from hardmine.errors import ConfigError, DataError, HardmineError
 from hardmine.files import write_json
 from hardmine.loop.control_arms import MINED
+from hardmine.mining.sources.remote import is_url
 from hardmine.option_fields import build, info_of, option_fields, option_names, takes_options
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import DataLike
@@ -271,10 +272,17 @@ def _prepare(data: ComparedData, root: Path, reading: DataOptions, notify: Notif
         good.held_out if len(good.held_out) else None,
         pool,
         names,
-        fingerprint([*map(steps.identity, measured), str(pool)]),
+        fingerprint([*map(steps.identity, measured), _whole_path(pool)]),
         mined if len(mined) else None,
         steps.identity(mined),
     )
+
+
+def _whole_path(pool: str | None) -> str:
+    """Return the pool's path, the same from whichever folder it was given."""
+    if pool is None or is_url(pool):
+        return str(pool)
+    return os.path.abspath(pool)  # noqa: PTH100  (links stay as the user wrote them)
 
 
 def _run_all(cells: Sequence[_Cell], jobs: int, notify: Notify) -> Iterator[CellResult]:
