@@ -327,6 +327,30 @@ def test_an_image_that_was_taken_out_of_an_archive_is_handed_out_no_more(tmp_pat
         assert len(list(store.iter_ranked(OnePassReds().model_id))) == 5
 
 
+@pytest.mark.parametrize("pool", ["pools/*.zip", "pools.txt"])
+def test_an_archive_that_was_emptied_is_ranked_no_more(tmp_path: Path, pool: str) -> None:
+    (tmp_path / "pools").mkdir()
+    for name, red in {"a": 10, "b": 90, "c": 50}.items():
+        paint(tmp_path / f"{name}.png", red)
+        for place in ("pools", "."):
+            with zipfile.ZipFile(tmp_path / place / f"{name}.zip", "w") as archive:
+                archive.write(tmp_path / f"{name}.png", f"{name}.png")
+    (tmp_path / "pools.txt").write_text("pools/a.zip\npools/b.zip\npools/c.zip\n")
+
+    def ranked(pool: Path) -> list[str]:
+        found = mine(OnePassReds(), pool, out=tmp_path / "out", min_score=0)
+        return [s.image.removeprefix(f"{tmp_path}/") for s in found.candidates]
+
+    assert ranked(tmp_path / "b.zip") == ["b.zip!/b.png"]
+    b, c, a = (f"pools/{name}.zip!/{name}.png" for name in "bca")
+    assert ranked(tmp_path / pool) == [b, c, a]
+    for emptied in ("pools/b.zip", "b.zip"):
+        zipfile.ZipFile(tmp_path / emptied, "w").close()
+    assert ranked(tmp_path / pool) == [c, a]
+    with PoolStore(tmp_path / "out" / "pool.sqlite") as store:  # of another pool nothing is known
+        assert len(list(store.iter_ranked(OnePassReds().model_id))) == 3
+
+
 def test_an_exact_scan_scores_what_has_a_fast_score_only(tmp_path: Path, colours: Path) -> None:
     from tiny_models import tiny_detector
 

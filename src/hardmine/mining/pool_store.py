@@ -11,7 +11,7 @@ import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -332,9 +332,7 @@ class PoolStore:
                 been scored with this stamp. Nothing is known of a file whose stamp is "".
         """
         ranges = [
-            (model_id, start, start[:-1] + chr(ord(start[-1]) + 1), stamp)
-            for start, stamp in packed.items()
-            if stamp
+            (model_id, start, _after(start), stamp) for start, stamp in packed.items() if stamp
         ]
         with self._transaction() as database:
             for table in ("scores", "problems"):
@@ -343,6 +341,25 @@ class PoolStore:
                     "AND stamp != '' AND stamp != ?",
                     ranges,
                 )
+
+    def one_per_range(
+        self, model_id: str, mark: str, start_of: Callable[[str], str]
+    ) -> Iterator[tuple[str, str]]:
+        """Yield (start, image): one image with the mark in its name for each start of such names.
+
+        Args:
+            start_of: how the names that belong together with an image's begin; "" for none.
+        """
+        for table in ("scores", "problems"):
+            query = (
+                f"SELECT image FROM {table} WHERE model_id = ? AND image >= ? AND instr(image, ?) > 0 "
+                "ORDER BY image LIMIT 1"
+            )
+            at = ""
+            while row := self._database.execute(query, (model_id, at, mark)).fetchone():
+                if start := start_of(row[0]):
+                    yield start, row[0]
+                at = _after(start) if start else row[0] + "\0"
 
     def pending(
         self,
@@ -586,6 +603,11 @@ def _to_row(score: PoolScore, found: Detections) -> tuple[Any, ...]:
         int(score.exact),
         None if score.exact else score.score,
     )
+
+
+def _after(start: str) -> str:
+    """Return what sorts after every name that begins so, and before all others after them."""
+    return start[:-1] + chr(ord(start[-1]) + 1)
 
 
 def _from_row(row: tuple[Any, ...]) -> PoolScore:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -251,7 +251,7 @@ def scan_source(
             commit()
             last = time.monotonic()
     commit()
-    store.forget_gone(model_id, counts.packed)
+    store.forget_gone(model_id, counts.packed | _emptied(source, store, model_id, counts.packed))
     return ScanSummary(counts.scored, counts.skipped, tuple(problems), counts.skipped_bad)
 
 
@@ -286,6 +286,15 @@ def iter_unscored(
                 yield item
             else:
                 counts.skipped += 1
+
+
+def _emptied(
+    source: Source, store: PoolStore, model_id: str, listed: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the archives of a source that held images before and hold none now, as ``listed``."""
+    known = store.one_per_range(model_id, INSIDE, _start_in_file)
+    gone = {start: image for start, image in known if start not in listed}
+    return {start: file_stamp(file_of(i)) for start, i in gone.items() if source.holds(i)}
 
 
 def _start_in_file(name: str) -> str:
