@@ -194,6 +194,18 @@ def test_a_truncated_state_is_one_clear_error(
         fit(squares, tiny_recipe, tmp_path, steps=2, resume=True)
 
 
+def test_a_batch_far_larger_than_the_training_set_is_refused(
+    squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    at_limit, above = (
+        replace(tiny_recipe, batch=replace(tiny_recipe.batch, size=size)) for size in (1024, 1025)
+    )
+    fit(squares, at_limit, tmp_path / "a", steps=0)
+    message = "batch.size: got 1025 for 12 training images, wanted 1024 at most"
+    with pytest.raises(ConfigError, match=message):
+        fit(squares, above, tmp_path / "b", steps=0)
+
+
 def test_unreviewed_images_are_not_trained_on(
     squares: Dataset, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:

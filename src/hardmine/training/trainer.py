@@ -145,11 +145,7 @@ def _prepare(
     if not len(usable):
         raise DataError(f"{dataset.root}: got 0 usable images of {len(dataset)}, wanted >= 1")
     holds_objects = [len(record.labels) > 0 for record in usable.records]
-    if recipe.batch.size < process_count():
-        raise ConfigError(
-            f"batch.size: got {recipe.batch.size} for {process_count()} processes, wanted at least one "
-            "image for each"
-        )
+    _check_batch_size(recipe.batch.size, len(usable))
     total = how.steps if how.steps is not None else recipe.steps(max(1, sum(holds_objects)))
     start = Start(how.init, how.weights)
     run = Run(
@@ -164,6 +160,23 @@ def _prepare(
     )
     plan = BatchPlan(holds_objects, recipe.batch, how.seed)
     return run, BatchLoader(usable, plan, recipe.resize, recipe.augment, how.seed)
+
+
+MOST_REPEATED = 1024
+"""A batch may hold images several times up to so many places."""
+
+
+def _check_batch_size(size: int, images: int) -> None:
+    if size < process_count():
+        raise ConfigError(
+            f"batch.size: got {size} for {process_count()} processes, wanted at least one image for each"
+        )
+    most = max(MOST_REPEATED, images)
+    if size > most:
+        raise ConfigError(
+            f"batch.size: got {size} for {images} training images, wanted {most} at most: a larger "
+            "batch would only hold the same images more often"
+        )
 
 
 class BatchSource(Protocol):
