@@ -363,6 +363,10 @@ def test_a_promise_that_cannot_be_given_ends_like_a_gate(
         ({}, "nothing is promised"),
         ({"max_alarms": 0.1, "negatives": None}, "needs negatives"),
         ({"max_alarms": 2.0}, "for alarms per image give --count alarms"),
+        (
+            {"max_alarms": 5.0, "count": "alarms"},
+            "got 5.0, wanted above 0 and below 5; of one image at most 5 alarms count",
+        ),
         ({"min_recall": 1.0}, "min_recall: got 1.0"),
         ({"max_alarms": 0.1, "confidence": 1.0}, "confidence: got 1.0"),
         ({"max_alarms": 0.1, "min_recall": 0.5, "write": True}, "a model holds one threshold"),

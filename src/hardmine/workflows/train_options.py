@@ -463,6 +463,9 @@ class DetectorOptions:
         check_options(self)
 
 
+_WHY_CAPPED = "of one image at most {} alarms count, so that any score would keep a larger promise"
+
+
 @dataclass(frozen=True, slots=True)
 class ThresholdOptions:
     """What a score threshold must promise, and of what.
@@ -539,7 +542,12 @@ class ThresholdOptions:
             raise ConfigError(f"min_recall: got {self.min_recall}, wanted above 0 and below 1")
         most = 1 if self.count == "images" else self.cap
         if self.max_alarms is not None and not self.max_alarms < most:
+            of_images = self.count == "images"
             raise ConfigError(
-                f"max_alarms: got {self.max_alarms}, wanted above 0 and below {most}"
-                + ("; for alarms per image give --count alarms" if self.count == "images" else "")
+                f"max_alarms: got {self.max_alarms}, wanted above 0 and below {most}; "
+                + (
+                    "for alarms per image give --count alarms"
+                    if of_images
+                    else _WHY_CAPPED.format(most)
+                )
             )

@@ -63,6 +63,19 @@ def test_lines_of_another_length(tmp_path: Path, line: str, kind: str, boxes: in
     assert len(dataset.records[0].boxes) == boxes
 
 
+def test_an_image_with_a_region_alone_is_not_known_to_be_empty(tmp_path: Path) -> None:
+    put(tmp_path, REGION.format(20, 3, 30, 9), "")
+    no_classes = load_dataset(tmp_path)
+    states = [record.state for record in no_classes.records]
+    assert (no_classes.categories, states) == (
+        (),
+        [ImageState.UNREVIEWED, ImageState.VERIFIED_EMPTY],
+    )
+    put_text(tmp_path / "classes.txt", "Car\n")
+    record = load_dataset(tmp_path).records[0]
+    assert (record.state, record.ignore.tolist()) == (ImageState.LABELLED, [True])
+
+
 def test_beside_the_images_it_is_told_from_yolo(tmp_path: Path) -> None:
     put_image(tmp_path / "a.png")
     put_text(tmp_path / "a.txt", CAR.format(1, 2, 11, 12))
