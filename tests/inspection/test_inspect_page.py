@@ -30,7 +30,7 @@ from hardmine.losses.negative_mining import RatioConfig
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.checkpoint import save_checkpoint
-from hardmine.recipes.recipe import Recipe
+from hardmine.recipes.recipe import Recipe, apply_settings
 
 Blocks = Callable[[str, Callable[[list[float]], Sequence[float]]], Path]
 STAGES = ("read", "forms", "augment", "resize", "assign", "targets", "negatives")
@@ -104,6 +104,19 @@ def test_the_assignment_is_that_of_the_training(
     assert int(boxes.rows[0][3]) == len(prepared.positives)
     counts = [[int(v) for v in row[2:]] for row in levels.rows]
     assert all(total == sum(parts) for total, *parts in counts)
+
+
+def test_a_limit_of_positives_is_said(subject: InspectedImage, tiny_recipe: Recipe) -> None:
+    limited = apply_settings(tiny_recipe, ["loss.assigner.max_positives=1"])
+    prepared = prepare(subject, limited, layout_of_recipe(limited))
+    assert len(prepared.positives) == 1
+    assert (
+        "a box keeps its best 1, the others are ignored"
+        in assigned(subject, prepared, limited).note
+    )
+    whole = prepare(subject, tiny_recipe, layout_of_recipe(tiny_recipe))
+    assert len(whole.positives) > 1
+    assert "keeps" not in assigned(subject, whole, tiny_recipe).note
 
 
 def test_the_resize_is_undone(subject: InspectedImage, tiny_recipe: Recipe) -> None:

@@ -355,10 +355,14 @@ def assigned(subject: InspectedImage, prepared: Prepared, recipe: Recipe) -> Sta
         )
     if without:
         parts.append(f"boxes without any prior: {without}")
+    most = recipe.loss.assigner.max_positives
+    limit = (
+        "" if most is None else f" Of these a box keeps its best {most}, the others are ignored."
+    )
     note = (
         f"A prior is positive from an IoU of {threshold:g} on (solid outline), or as a box's forced "
-        "match (dashed). Cells with a positive prior have the colour of its box; grey cells hold "
-        "ignored priors; white lines are the level's cells."
+        f"match (dashed).{limit} Cells with a positive prior have the colour of its box; grey cells "
+        "hold ignored priors; white lines are the level's cells."
     )
     return Stage(
         "assign",

@@ -42,7 +42,9 @@ class AssignerConfig:
     """A prior is positive at IoU >= ``iou_threshold``, ignored from ``ignore_above`` up to it.
 
     With ``max_positives`` a box keeps so many positives, its greedy match and those of the highest IoU
-    (of equal ones the lower prior); the others are ignored.
+    (of equal ones the lower prior); the others are ignored. So a class of large or frequent objects
+    cannot take a level to itself that a small, rare class needs. ATSS (Zhang et al. 2020) bounds the
+    candidates of a box in a similar way, by the distance of the centres.
     """
 
     iou_threshold: float = 0.5
