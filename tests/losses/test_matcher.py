@@ -241,8 +241,8 @@ def test_a_box_keeps_its_best_positives_and_ignores_the_others() -> None:
         assert found.labels.tolist() == [wanted, [0] * 6]
 
 
-def test_the_greedy_match_of_a_box_is_kept_first() -> None:
-    """Box 1 is forced on prior 1 (IoU 4 / 16), which overlaps box 0 more; prior 2 has .8 with box 1."""
+def test_the_greedy_match_of_a_box_is_kept() -> None:
+    """Box 1 is forced on prior 1, which is its only one."""
     priors = make_priors([[0, 0, 10, 10], [-4, 0, 6, 12.5]])
     batch = make_batch([[[0, 0, 10, 10], [-4, 0, 6, 10]]], [[1, 2]])
     found = assign_priors(batch, priors, AssignerConfig(max_positives=1))

@@ -41,8 +41,8 @@ Found = tuple[Tensor, Tensor, Tensor, Tensor]
 class AssignerConfig:
     """A prior is positive at IoU >= ``iou_threshold``, ignored from ``ignore_above`` up to it.
 
-    With ``max_positives`` a box keeps so many positives, its greedy match and those of the highest IoU
-    (of equal ones the lower prior); the others are ignored. So a class of large or frequent objects
+    With ``max_positives`` a box keeps so many positives, those of the highest IoU (of equal ones the
+    lower prior); the others are ignored. So a class of large or frequent objects
     cannot take a level to itself that a small, rare class needs. ATSS (Zhang et al. 2020) bounds the
     candidates of a box in a similar way, by the distance of the centres.
     """
@@ -93,44 +93,44 @@ def assign_priors(batch: Batch, priors: Priors, config: AssignerConfig) -> Assig
         ignored = ignored | (best >= config.ignore_above)
     labels = labels.masked_fill(ignored & ~positive, -1)
     if config.max_positives is not None:
-        rank = best.masked_fill(taken, 2.0)  # above every IoU
-        beyond = beyond_limit(positive, box_index, rank, config.max_positives)
+        # A box's greedy match is never among them: of what others left it, it has the highest IoU.
+        beyond = beyond_limit(positive, box_index, best, config.max_positives)
         labels = labels.masked_fill(beyond, -1)
     return Assignment(labels, box_index, best)
 
 
-def beyond_limit(positive: Tensor, box_index: Tensor, rank: Tensor, most: int) -> Tensor:
-    """Return bool[B, A]: the positives that are not among the ``most`` highest ``rank`` of their box.
+def beyond_limit(positive: Tensor, box_index: Tensor, iou: Tensor, most: int) -> Tensor:
+    """Return bool[B, A]: the positives that are not among the ``most`` highest IoU of their box.
 
     Args:
         positive (Tensor[B, A]): which priors are positive.
         box_index (Tensor[B, A]): the slot of each prior's box.
-        rank (Tensor[B, A]): of equal ones the lower prior goes first.
+        iou (Tensor[B, A]): of equal ones the lower prior goes first.
         most: >= 1.
     """
     if positive.device.type == "cpu" and not torch.compiler.is_compiling():
-        return beyond_limit_of_few(positive, box_index, rank, most)
-    return beyond_limit_of_all(positive, box_index, rank, most)
+        return beyond_limit_of_few(positive, box_index, iou, most)
+    return beyond_limit_of_all(positive, box_index, iou, most)
 
 
-def beyond_limit_of_few(positive: Tensor, box_index: Tensor, rank: Tensor, most: int) -> Tensor:
+def beyond_limit_of_few(positive: Tensor, box_index: Tensor, iou: Tensor, most: int) -> Tensor:
     """Sort the positives alone, which are few, all images at once (CPU); see :func:`beyond_limit`."""
     image = torch.arange(len(positive))[:, None].expand_as(positive)[positive]
     group = (image << _SLOT_BITS) + box_index[positive]
     beyond = torch.zeros_like(positive)
-    beyond[positive] = _place_in_group(group[None], rank[positive][None])[0] >= most
+    beyond[positive] = _place_in_group(group[None], iou[positive][None])[0] >= most
     return beyond
 
 
-def beyond_limit_of_all(positive: Tensor, box_index: Tensor, rank: Tensor, most: int) -> Tensor:
+def beyond_limit_of_all(positive: Tensor, box_index: Tensor, iou: Tensor, most: int) -> Tensor:
     """Sort all priors, with fixed shapes; see :func:`beyond_limit`."""
     group = box_index.masked_fill(~positive, 1 << _SLOT_BITS)  # behind all boxes
-    return (_place_in_group(group, rank) >= most) & positive
+    return (_place_in_group(group, iou) >= most) & positive
 
 
-def _place_in_group(group: Tensor, rank: Tensor) -> Tensor:
-    """Return i64[B, N]: how many of the same group in its row come before each, by falling rank."""
-    order = rank.argsort(dim=1, descending=True, stable=True)
+def _place_in_group(group: Tensor, iou: Tensor) -> Tensor:
+    """Return i64[B, N]: how many of the same group in its row come before each, by falling IoU."""
+    order = iou.argsort(dim=1, descending=True, stable=True)
     order = order.gather(1, group.gather(1, order).argsort(dim=1, stable=True))
     group = group.gather(1, order)
     place = torch.arange(group.shape[1], device=group.device).expand_as(group)
