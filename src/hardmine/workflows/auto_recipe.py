@@ -192,13 +192,8 @@ def choose_for(data: Dataset, given: Sequence[str] = (), source: str = DATA) -> 
     Raises:
         DataError: no labelled box.
     """
-    from hardmine.recipes.named_recipes import named_recipe
-
     shape, overlapping = median_shape(data), overlapping_share(data)
-    decoding = any(text.startswith("decode.") and not text.startswith(COUNTS) for text in given)
-    kept: tuple[str, ...] = (KEEP_OVERLAPPING,) if overlapping >= CROWDED and not decoding else ()
-    if not any(text.startswith(COUNTS) for text in given):
-        kept += _room_for_objects(data, named_recipe(CANDIDATES[0][0]))
+    kept = _decoding(data, given, overlapping)
     tried: list[tuple[RecipeFit, str, tuple[str, ...], Recipe]] = []
 
     def fits(model: str, settings: tuple[str, ...]) -> bool:
@@ -231,6 +226,17 @@ def choose_for(data: Dataset, given: Sequence[str] = (), source: str = DATA) -> 
     return AutoChoice(
         recipe, model, settings, lines, (_out_of_reach(fit, source),) if fit.missed else ()
     )
+
+
+def _decoding(data: Dataset, given: Sequence[str], overlapping: float) -> tuple[str, ...]:
+    """Return how crowded data are decoded, but for what the user's own choices say of it."""
+    from hardmine.recipes.named_recipes import named_recipe
+
+    own = any(text.startswith("decode.") and not text.startswith(COUNTS) for text in given)
+    kept = (KEEP_OVERLAPPING,) if overlapping >= CROWDED and not own else ()
+    if any(text.startswith(COUNTS) for text in given):
+        return kept
+    return (*kept, *_room_for_objects(data, named_recipe(CANDIDATES[0][0])))
 
 
 def _loses_details(fit: RecipeFit) -> bool:

@@ -6,6 +6,7 @@ overlap, and how many objects an image holds. Of many images some are measured, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from hardmine.numpy_boxes import box_iou
 from hardmine.types import F32, Dataset, ImageRecord, ImageState
 
 if TYPE_CHECKING:
+    from hardmine.prior_design.coverage import Coverage
     from hardmine.recipes.recipe import Recipe
 
 
@@ -108,14 +110,30 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
         return None
     labelled = _measured(every := _with_boxes(data))
     boxes = boxes_on_canvas(data.with_records(labelled), recipe.resize)
-    own = [np.zeros(0, np.float32), *(_sides(r.boxes[~r.ignore]) for r in labelled)]
-    own_sides = np.concatenate(own)
     found = measure_coverage(boxes, layout_of_recipe(recipe), recipe.loss.assigner.iou_threshold)
-    reached = found.reaching.sum(axis=1) > 0
+    own = [np.zeros(0, np.float32), *(_sides(r.boxes[~r.ignore]) for r in labelled)]
+    return RecipeFit(
+        config.name,
+        config.width,
+        config.height,
+        len(boxes),
+        len(boxes) / max(1, len(labelled)),
+        float((found.reaching.sum(axis=1) > 0).mean()),
+        _fits_of_classes(data.categories, found, np.concatenate(own)),
+        len(labelled),
+        len(every),
+    )
+
+
+def _fits_of_classes(
+    categories: Sequence[str], found: Coverage, own_sides: F32
+) -> tuple[ClassFit, ...]:
+    """Return the fit of each class that has a box; ``own_sides`` f32[N] are those in the images."""
+    boxes, reached = found.boxes, found.reaching.sum(axis=1) > 0
     sides = np.sqrt(boxes.sizes.prod(axis=1))
     long = boxes.sizes.max(axis=1) >= LONG * boxes.sizes.min(axis=1)
     classes = []
-    for label, name in enumerate(data.categories, start=1):
+    for label, name in enumerate(categories, start=1):
         mine = boxes.labels == label
         if mine.any():
             classes.append(
@@ -129,17 +147,7 @@ def measure_fit(data: Dataset, recipe: Recipe) -> RecipeFit | None:
                     float(found.best.iou[mine].mean()),
                 )
             )
-    return RecipeFit(
-        config.name,
-        config.width,
-        config.height,
-        len(boxes),
-        len(boxes) / max(1, len(labelled)),
-        float(reached.mean()),
-        tuple(classes),
-        len(labelled),
-        len(every),
-    )
+    return tuple(classes)
 
 
 def overlapping_share(data: Dataset) -> float:
