@@ -93,6 +93,7 @@ def test_a_box_that_no_prior_reaches_takes_its_best_one_from_another() -> None:
     assert measure_coverage(boxes, layout).assigned.tolist() == [1, 1]
     apart = canvas_boxes([[25, 21, 75, 79], [25, 35, 45, 65]], [0, 1])
     assert measure_coverage(apart, layout).assigned.tolist() == [2, 1]
+    assert measure_coverage(apart, layout, max_positives=1).assigned.tolist() == [1, 1]
 
 
 def test_below_a_half_boxes_that_do_not_touch_compete_for_one_prior() -> None:

@@ -271,7 +271,8 @@ def coverage(
     dataset = options.one_split(data, choices.part)
     boxes = boxes_on_canvas(dataset, chosen.resize)
     layout = layout_of_recipe(chosen)
-    found = measure_coverage(boxes, layout, chosen.loss.assigner.iou_threshold)
+    assigner = chosen.loss.assigner
+    found = measure_coverage(boxes, layout, assigner.iou_threshold, assigner.max_positives)
     with console.progress() as step:
         page = write_coverage(
             out,

@@ -377,10 +377,8 @@ def _priors(pipeline: TfPipeline, data: Path | str | None, root: Path) -> Verdic
         return Verdict(Answer.UNKNOWN, "not measured", ("Give --data to measure the anchors.",))
     train = load_train_val(data, None, Steps(root, silent), seed=0).train
     recipe = pipeline.recipe
-    threshold = recipe.loss.assigner.iou_threshold
-    coverage = measure_coverage(
-        boxes_on_canvas(train, recipe.resize), layout_of_recipe(recipe), threshold
-    )
+    boxes, layout = boxes_on_canvas(train, recipe.resize), layout_of_recipe(recipe)
+    coverage = measure_coverage(boxes, layout, recipe.loss.assigner.iou_threshold)
     total = coverage.total()
     counts, _ = np.histogram(coverage.best.iou, np.linspace(0.0, 1.0, 11))
     return Verdict(

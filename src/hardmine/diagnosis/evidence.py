@@ -201,13 +201,13 @@ def _probe_objects(
 ) -> dict[str, Any]:
     """Return what the network, its gradients and its priors say of the training images with objects."""
     boxes = boxes_on_canvas(objects, recipe.resize)
-    threshold = recipe.loss.assigner.iou_threshold
+    layout, assigner = layout_of_recipe(recipe), recipe.loss.assigner
     return {
         "train": probe_set(
             model, recipe, objects, lambda done, of: notify("training images", done, of), images
         ),
         "gradients": probe_gradients(model, recipe, objects),
-        "coverage": measure_coverage(boxes, layout_of_recipe(recipe), threshold),
+        "coverage": measure_coverage(boxes, layout, assigner.iou_threshold, assigner.max_positives),
     }
 
 

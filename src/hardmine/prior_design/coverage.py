@@ -279,24 +279,31 @@ class Coverage:
         )
 
 
-def measure_coverage(boxes: CanvasBoxes, layout: PriorLayout, threshold: float = 0.5) -> Coverage:
+def measure_coverage(
+    boxes: CanvasBoxes,
+    layout: PriorLayout,
+    threshold: float = 0.5,
+    max_positives: int | None = None,
+) -> Coverage:
     """Measure priors against boxes.
 
     Args:
         boxes: in pixels of the layout's input.
         layout: the priors.
         threshold: IoU at which a prior is positive (inclusive).
+        max_positives: how many of them a box keeps; all, if none.
     """
     reaching = reaching_by_level(boxes.boxes, layout, threshold)
     best = find_best(boxes.boxes, layout)
     shapes = np.concatenate([grid.shapes for grid in layout.levels])
     no_level = shape_iou(boxes.sizes, shapes).max(axis=1) < threshold * (1 - 1e-9)
+    assigned = count_assigned(boxes, layout, best, reaching.sum(axis=1), threshold)
     return Coverage(
         boxes,
         threshold,
         best,
         reaching,
-        count_assigned(boxes, layout, best, reaching.sum(axis=1), threshold),
+        assigned if max_positives is None else np.minimum(assigned, max_positives),
         no_level,
         tuple(grid.count for grid in layout.levels),
     )

@@ -169,11 +169,10 @@ def choose_images(coverage: Coverage, number: int, seed: int = 0) -> list[Choice
     return list(chosen.values())
 
 
-def match_image(boxes: CanvasBoxes, layout: PriorLayout, threshold: float) -> Matches:
+def match_image(boxes: CanvasBoxes, layout: PriorLayout, config: AssignerConfig) -> Matches:
     """Return one image's assignment over all priors; ``boxes`` are those of the image."""
     batch = as_batch(boxes, [np.arange(len(boxes))], max(1, len(boxes)))
-    config = AssignerConfig(iou_threshold=threshold)
-    return as_matches(assign_priors(batch, layout.to_priors(), config), threshold)
+    return as_matches(assign_priors(batch, layout.to_priors(), config), config.iou_threshold)
 
 
 def as_matches(found: Assignment, threshold: float) -> Matches:
@@ -185,7 +184,11 @@ def as_matches(found: Assignment, threshold: float) -> Matches:
 
 
 def draw_priors(
-    dataset: Dataset, resize: Resize, boxes: CanvasBoxes, layout: PriorLayout, threshold: float
+    dataset: Dataset,
+    resize: Resize,
+    boxes: CanvasBoxes,
+    layout: PriorLayout,
+    config: AssignerConfig,
 ) -> Image.Image:
     """Return the sheet of one image: all its levels; ``boxes`` are those of the image.
 
@@ -195,7 +198,7 @@ def draw_priors(
     record = dataset.records[int(boxes.image[0])]
     pixels, _ = resize.apply(read_picture(record.path, resize.cover))
     names = [dataset.categories[label - 1] for label in boxes.labels.tolist()]
-    found = match_image(boxes, layout, threshold)
+    found = match_image(boxes, layout, config)
     return prior_sheet(pixels, boxes.boxes, names, layout, found)
 
 
@@ -250,7 +253,7 @@ def write_coverage(
     for index, choice in enumerate(chosen):
         boxes = coverage.boxes.take(choice.rows)
         try:
-            sheet = draw_priors(dataset, recipe.resize, boxes, layout, coverage.threshold)
+            sheet = draw_priors(dataset, recipe.resize, boxes, layout, recipe.loss.assigner)
         except DataError as error:
             _log.warning("%s", error)
             continue
