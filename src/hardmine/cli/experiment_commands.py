@@ -88,10 +88,7 @@ def compare(
     held_out = shared.data_or_fraction(val)
     more = settings or []
     variants = [parse_variant(name, more) for name in names]
-    if not Path(data).exists():
-        raise typer.BadParameter(
-            f"path {data!r} does not exist; the labelled data come last", param_hint="'DATA'"
-        )
+    _require_data(data)
     if train_negatives is not None and pool is not None:
         raise usage_error(
             "got '--train-negatives' and '--pool', wanted one of them: with a pool whole loops are "
@@ -119,6 +116,13 @@ def compare(
         console.json(found.to_dict())
         return
     _show_comparison(console, found)
+
+
+def _require_data(path: str) -> None:
+    if not Path(path).exists():
+        raise typer.BadParameter(
+            f"path {path!r} does not exist; the labelled data come last", param_hint="'DATA'"
+        )
 
 
 def _show_comparison(console: Console, found: Comparison) -> None:

@@ -33,7 +33,7 @@ from hardmine.workflows.recipe_fit import (
     objects_and_room,
     overlapping_share,
 )
-from hardmine.workflows.train_options import AUTO, NetworkOptions
+from hardmine.workflows.train_options import AUTO, DATA, NetworkOptions
 
 if TYPE_CHECKING:
     from hardmine.recipes.recipe import Recipe
@@ -89,9 +89,6 @@ DETAILED_PRIORS = ("model.priors.min_scale=0.08", "model.priors.min_scale=0.06")
 ONE_SIZE = 2.0
 """Classes have about one size where the median of the largest is less than so many times that of the
 smallest."""
-
-DATA = "DATA"
-"""What stands for the labelled data in a command where no path to them is known."""
 
 _log = logging.getLogger(__name__)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 """The model's name that leaves the choice to the training data (``workflows.auto_recipe``)."""
+DATA = "DATA"
+"""What stands for the labelled data in a command where no path to them is known."""
 
 
 def read_device(text: str) -> str:
@@ -104,9 +106,9 @@ class DataOptions:
         return {"images": images, "empty_is_verified": self.empty_is_verified}
 
     def words(self, data: object) -> str:
-        """Return labelled data as ``priors`` and ``convert`` take them; "DATA" without a path."""
+        """Return labelled data as ``priors`` and ``convert`` take them; ``DATA`` without a path."""
         if not isinstance(data, str | Path):
-            return "DATA"
+            return DATA
         where = [] if self.images is None else ["--images", str(self.images)]
         return shlex.join([str(data), *where])
 

@@ -93,9 +93,7 @@ def _for_every_class(raw: RawSplit, region: str) -> RawSplit:
     number_of_region = raw.names.index(region)
     names = [name for name in raw.names if name != region]
     for image in raw.images:
-        if (
-            image.objects and not names
-        ):  # the region is lost, but the image is not known to be empty
+        if image.objects and not names:  # the regions are lost: not known to be empty
             image.state_if_empty = ImageState.UNREVIEWED
         objects: list[RawObject] = []
         for x0, y0, x1, y1, number, ignore, place in image.objects:
