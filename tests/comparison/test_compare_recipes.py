@@ -31,6 +31,7 @@ from hardmine.comparison.compare_page import write_compare_report
 from hardmine.comparison.compare_recipes import ComparedData, compare_recipes, loop_options
 from hardmine.comparison.compare_statements import chance_note, conclusion, statements_of
 from hardmine.comparison.compare_summary import Comparison
+from hardmine.data.formats.coco_writing import write_coco
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
 from hardmine.evaluation.intervals import ArmScores
@@ -114,6 +115,36 @@ def test_a_finished_cell_is_found_and_not_trained_again(
         run(squares, variants, tmp_path / "out")
 
 
+def test_the_data_choose_a_recipe_once_for_all_seeds(
+    squares: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said of the choice is said once, and its commands name the data."""
+    sources, trained = [], []
+
+    def choose(recipe: Recipe, *_: object) -> tuple[Recipe, tuple[str, ...]]:
+        sources.append(_[-1])
+        return replace(recipe, loss=replace(recipe.loss, box_weight=7.0)), ()
+
+    def train(*_: object, recipe: Recipe, **__: object) -> None:
+        trained.append(recipe.loss.box_weight)
+        raise DataError("enough")
+
+    monkeypatch.setattr("hardmine.workflows.auto_recipe.fit_to_data", choose)
+    monkeypatch.setattr("hardmine.workflows.train_and_evaluate.train", train)
+    write_coco(squares.subset([0, 1, 2, 3]), tmp_path / "some.json")
+    variants = [Variant("auto", "auto"), Variant("default")]
+    with pytest.raises(DataError, match="enough"):
+        compare_recipes(
+            variants,
+            ComparedData(tmp_path / "some.json", squares.subset([4, 5, 6, 7])),
+            weights="none",
+            options=CompareOptions(seeds=2, reading=DataOptions(images=squares.root)),
+            out=tmp_path / "out",
+        )
+    assert sources == [f"{tmp_path / 'some.json'} --images {squares.root}"]
+    assert trained == [7.0, Recipe().loss.box_weight] * 2
+
+
 def test_equal_recipes_of_other_names_share_their_cells_and_it_is_said(
     squares: Dataset, tiny_yaml: str, tmp_path: Path
 ) -> None:
@@ -130,7 +161,7 @@ def test_the_minutes_of_a_cell_that_was_killed_hold_those_before(
     now = [1000.0]
     monkeypatch.setattr(comparing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     sets = Sets(squares, squares, None, None, {}, "")
-    cell = comparing._Cell(Variant("a"), 0, tmp_path / "cell", sets, CompareOptions())
+    cell = comparing._Cell(Variant("a"), Recipe(), 0, tmp_path / "cell", sets, CompareOptions())
 
     def work(_: Any, notify: Any) -> dict[str, Any]:
         (tmp_path / "cell").mkdir(exist_ok=True)
@@ -182,7 +213,7 @@ def test_a_process_that_dies_takes_no_other_cell_with_it(
     run_all = comparing._run_all
 
     def with_a_deadly_cell(cells: Any, *others: Any) -> Any:
-        return run_all([replace(cells[0], threads=Deadly()), *cells[1:]], *others)
+        return run_all([replace(cells[0], options=Deadly()), *cells[1:]], *others)
 
     monkeypatch.setattr(comparing, "_run_all", with_a_deadly_cell)
     variants = [Variant("a", tiny_yaml), Variant("b", tiny_yaml, ("batch.size=2",))]

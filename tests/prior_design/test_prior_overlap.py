@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,15 +13,18 @@ from hypothesis import strategies as st
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
 from hardmine.models.priors import ExplicitPriors, LinearPriors, make_priors
+from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.prior_design.prior_layout import (
     LevelGrid,
     PriorLayout,
     count_reaching,
     find_best,
     layout_from_priors,
+    layout_of_recipe,
     reaching_by_level,
     shape_iou,
 )
+from hardmine.recipes.recipe import Recipe
 from hardmine.tensors import Priors
 
 
@@ -115,3 +120,21 @@ def test_priors_off_a_grid_are_refused() -> None:
     priors = Priors(cxcywh, torch.zeros(3, dtype=torch.int64), ((1, 3),))
     with pytest.raises(ConfigError, match="priors of level 0: wanted the same shapes"):
         layout_from_priors(priors, 10, 30)
+
+
+def test_the_network_of_a_model_is_built_once(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+
+    class Counted(SSD):
+        def __init__(self, config: SSDConfig, categories: tuple[str, ...]) -> None:
+            built.append(config.name)
+            super().__init__(config, categories)
+
+    monkeypatch.setattr("hardmine.models.ssd.SSD", Counted)
+    recipe = replace(tiny_recipe, model=replace(tiny_recipe.model, name="once"))
+    wide = replace(recipe, model=replace(recipe.model, name="wide", width=96))
+    assert [layout_of_recipe(r).levels[0].columns for r in (recipe, wide, recipe)] == [6, 12, 6]
+    assert layout_of_recipe(replace(recipe, epochs=1.0)).width == 48  # the model is the same
+    assert built == ["once", "wide"]

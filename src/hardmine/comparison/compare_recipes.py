@@ -27,7 +27,7 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardmine.comparison.compare_figures import CellResult, Sets
 from hardmine.comparison.compare_options import CompareOptions, Variant
@@ -41,7 +41,10 @@ from hardmine.option_fields import build, info_of, option_fields, option_names, 
 from hardmine.types import Dataset
 from hardmine.workflows.image_sets import DataLike
 from hardmine.workflows.step_cache import Notify, Steps, fingerprint, silent
-from hardmine.workflows.train_options import DataOptions, NetworkOptions
+from hardmine.workflows.train_options import AUTO, DATA, DataOptions, NetworkOptions
+
+if TYPE_CHECKING:
+    from hardmine.recipes.recipe import Recipe
 
 FEW_DRAWS = 10
 """Bootstrap draws of a cell by itself; the intervals of a comparison are its own."""
@@ -55,11 +58,11 @@ class _Cell:
     """What a process needs in order to train one cell; all of it can be pickled."""
 
     variant: Variant
+    recipe: Recipe
     seed: int
     folder: Path
     sets: Sets
     options: CompareOptions
-    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ def compare_recipes(
         ConfigError: fewer than two variants, a name twice, or an unknown recipe or option.
         DataError: unusable data, or no cell could be trained.
     """
+    from hardmine.recipes.recipe import recipe_to_dict
+
     given = options or CompareOptions()
     how = _with_absolute_weights(given)
     names = [variant.name for variant in variants]
@@ -111,10 +116,13 @@ def compare_recipes(
     for variant in variants:  # a wrong name, choice or file ends it before anything is read
         _check_variant(variant, how, with_pool=data.pool is not None)
     sets = _prepare(data, root, how.reading, notify)
-    recipes = {variant.name: _recipe_values(variant, how, sets.train) for variant in variants}
+    source = how.reading.words(data.data)
+    chosen = {v.name: recipe_of(v, how, sets.train, source) for v in variants}
+    recipes = {name: recipe_to_dict(recipe) for name, recipe in chosen.items()}
     cells = [
         _Cell(
             variant,
+            chosen[variant.name],
             seed,
             root / "cells" / _key(recipes[variant.name], variant, sets, seed, given),
             sets,
@@ -140,22 +148,16 @@ def _with_absolute_weights(options: CompareOptions) -> CompareOptions:
     return replace(options, weights=str(path.resolve()))
 
 
-def _recipe_values(
-    variant: Variant, options: CompareOptions, train: Dataset | None = None
-) -> dict[str, Any]:
-    from hardmine.recipes.recipe import recipe_to_dict
-
-    return recipe_to_dict(recipe_of(variant, options, train))
-
-
-def recipe_of(variant: Variant, options: CompareOptions, train: Dataset | None = None) -> Any:
+def recipe_of(
+    variant: Variant, options: CompareOptions, train: Dataset | None = None, source: str = DATA
+) -> Recipe:
     """Return a variant's recipe; ``auto`` is chosen by the training images once they are there.
 
-    Its epochs are those of the other variants.
+    Its epochs are those of the other variants. ``source`` is the labelled data as a command line takes
+    them, for the commands in warnings.
     """
     from hardmine.workflows.auto_recipe import fit_to_data
     from hardmine.workflows.cached_models import choose_recipe
-    from hardmine.workflows.train_options import AUTO, NetworkOptions
 
     is_file = Path(variant.base).suffix in (".yaml", ".yml")
     network = NetworkOptions(
@@ -168,7 +170,7 @@ def recipe_of(variant: Variant, options: CompareOptions, train: Dataset | None =
     recipe = choose_recipe(network)
     if network.model != AUTO or train is None:
         return recipe
-    chosen = fit_to_data(recipe, network, None, train)[0]
+    chosen = fit_to_data(recipe, network, None, train, source)[0]
     return replace(chosen, epochs=recipe.epochs)  # all variants have one budget
 
 
@@ -414,7 +416,7 @@ def _run_training(cell: _Cell, notify: Notify) -> dict[str, Any]:
         val=cell.sets.val,
         negatives=cell.sets.negatives,
         train_negatives=cell.sets.train_negatives if cell.variant.with_negatives else None,
-        recipe=recipe_of(cell.variant, cell.options, cell.sets.train),
+        recipe=cell.recipe,
         weights=cell.options.weights,
         out=cell.folder,
         resume=True,
@@ -438,7 +440,7 @@ def _run_loop(cell: _Cell, notify: Notify) -> dict[str, Any]:
         val=cell.sets.val,
         negatives=cell.sets.negatives,
         pool=cell.sets.pool,
-        recipe=recipe_of(cell.variant, cell.options, cell.sets.train),
+        recipe=cell.recipe,
         weights=cell.options.weights,
         out=cell.folder,
         resume=True,

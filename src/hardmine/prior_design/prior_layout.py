@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,11 +138,15 @@ def layout_of_recipe(recipe: Recipe) -> PriorLayout:
     Raises:
         ConfigError: the model has no priors on a grid.
     """
+    return _layout_of(ssd_config(recipe))
+
+
+@cache
+def _layout_of(config: SSDConfig) -> PriorLayout:
+    """Build the network, which alone knows the size of its levels; it takes most of a second."""
     from hardmine.models.ssd import SSD
 
-    config = ssd_config(recipe)
-    model = SSD(config, ("object",))
-    return layout_from_priors(model.priors, config.height, config.width)
+    return layout_from_priors(SSD(config, ("object",)).priors, config.height, config.width)
 
 
 def ssd_config(recipe: Recipe) -> SSDConfig:

@@ -166,7 +166,7 @@ _BY_KIND = {
     "duplicate": (
         "second detections of one object",
         "Lower the IoU at which detections suppress each other (for a model of Hardmine, --set "
-        "decode.nms_iou=0.4).",
+        "decode.nms_iou=0.4), unless objects overlap each other: then it would remove some of them.",
     ),
     "missed": (
         "objects without any detection near them",

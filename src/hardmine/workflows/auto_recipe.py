@@ -469,6 +469,7 @@ def _of_missed_boxes(data: Dataset, recipe: Recipe, source: str) -> tuple[str, .
         return ()
     worst = fit.missed[0]
     others = _and_more(len(fit.missed) - 1)
+    out_of_reach = round((1 - worst.reach) * worst.boxes)
     better = choose_for(data)
     reach = _reach_of(data, better, worst.name)
     way = _way_to_reach(fit, worst, source)
@@ -476,9 +477,9 @@ def _of_missed_boxes(data: Dataset, recipe: Recipe, source: str) -> tuple[str, .
         changes = f" with {', '.join(better.settings)}" if better.settings else ""
         way = f"--model auto would take {better.model}{changes}, which reaches {reach:.0%}. {way}"
     return (
-        f"no prior of {fit.model} reaches {1 - worst.reach:.0%} of the "
-        f"{counted(worst.boxes, 'box', 'boxes')} of class {worst.name!r}{others}, median side "
-        f"{worst.median_side:.0f} px on the canvas: these will hardly be learned. {way}",
+        f"{out_of_reach} of the {counted(worst.boxes, 'box', 'boxes')} of class {worst.name!r}{others} "
+        f"({1 - worst.reach:.0%}, median side {worst.median_side:.0f} px on the canvas) overlap no "
+        f"prior of {fit.model} enough to be matched: these will hardly be learned. {way}",
     )
 
 
