@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console as RichConsole
+from rich.progress import Progress
 
 from hardmine.cli import console as console_module
 from hardmine.cli.console import (
@@ -187,6 +188,33 @@ def test_plain_lines_without_a_terminal(
     out, err = capsys.readouterr()
     lines = ["train: 1/5", "train: 3/5 (0.2/s, 11 s left)", "train: 5/5 (0.3/s)", ""]
     assert (out, err) == ("", "\n".join(lines))
+
+
+def test_the_time_of_a_step_that_begins_again_begins_again(
+    output: Console, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trainings of 3 steps, the second 1,000 s after the first: one step in 10 s, 10 s left."""
+    clock = iter((0.0, 11.0, 1000.0, 1010.0, 1020.0))
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: next(clock))
+    with output.progress() as step:
+        for done in (1, 3, 1, 2, 3):
+            step("train", done, 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == [
+        "train: 3/3 (0.2/s)",
+        "train: 1/3",
+        "train: 2/3 (0.1/s, 10 s left)",
+        "train: 3/3 (0.1/s)",
+    ]
+    shown = Progress(disable=True)
+    bars = console_module._Bars(shown)
+    monkeypatch.undo()
+    for done in (1, 3):
+        bars("train", done, 3)
+    assert shown.tasks[0].finished
+    bars("train", 1, 3)
+    assert not shown.tasks[0].finished
+    assert shown.tasks[0].completed == 1
 
 
 def test_plain_lines_of_a_step_whose_end_is_not_known(

@@ -165,14 +165,21 @@ def _ignore(name: str, done: int, total: int) -> None:
 
 
 class Pace:
-    """The rate of one step since its first report, and the time left at that rate."""
+    """The rate of one step since its first report, and the time left at that rate.
+
+    A step that falls back begins again, as the next of several trainings does.
+    """
 
     def __init__(self) -> None:
         self._start: tuple[float, int] | None = None
+        self._done = 0
 
     def tell(self, now: float, done: int, total: int) -> str:
         """Return such as ``85/s, 7 s left``; nothing while the rate is not known."""
-        start, first = self._start = self._start or (now, done)
+        if self._start is None or done < self._done:
+            self._start = now, done
+        self._done = done
+        start, first = self._start
         if done <= first or now - start < MIN_SECONDS:
             return ""
         rate = (done - first) / (now - start)
@@ -188,7 +195,7 @@ def _duration(seconds: float) -> str:
 
 
 class _Bars:
-    """One bar per name; a name that starts again gets a new bar's worth of time."""
+    """One bar per name; where a name starts again, so does its time."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -198,6 +205,8 @@ class _Bars:
     def __call__(self, name: str, done: int, total: int) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=total or None, rate="")
+        elif done < self._bars.tasks[self._tasks[name]].completed:
+            self._bars.reset(self._tasks[name])
         rate = self._paces.setdefault(name, Pace()).tell(time.monotonic(), done, 0)
         self._bars.update(self._tasks[name], completed=done, total=total or None, rate=rate)
 
