@@ -227,9 +227,42 @@ def test_a_class_that_no_prior_reaches_decides() -> None:
     # 45 px: the plain model's smallest prior has 64 px, IoU (45/64)² = .49 < .5; FPNLite has 32·√2.
     choice = choose_for(dataset(150, 45))
     assert choice.model == "ssd320_mobilenet_v2_fpnlite"
-    assert choice.settings == ("loss.selection.kind=level_quota",)
+    assert choice.settings == (
+        "loss.selection.kind=level_quota",
+        "model.priors.octaves=2",
+        "loss.assigner.max_positives=9",
+    )
     assert "reach 0% of the boxes of 'class2'" in choice.lines[0]
-    assert choice.recipe.loss.selection.kind == "level_quota"
+    recipe = choice.recipe
+    assert recipe.loss.selection.kind == "level_quota"
+    assert (recipe.model.priors.octaves, recipe.loss.assigner.max_positives) == (2, 9)
+    assert choice.lines[3] == (
+        "small objects are matched on two levels, each with its 9 best priors: fewer alarms"
+    )
+
+
+@pytest.mark.parametrize(("shift", "images", "two"), [(20, 1, False), (30, 12, True)])
+def test_crowded_small_objects_are_matched_on_one_level(shift: int, images: int, two: bool) -> None:
+    """45 px, in so many of 12 images 20 px beside another: IoU 25 / 65 = .38; 30 px: 15 / 75 = .2.
+
+    In one of 12 images are 8 % of the boxes.
+    """
+    pairs = []
+    for index, record in enumerate(dataset(45).records):
+        beside = np.float32([shift if index < images else 100, 0] * 2)
+        pairs.append(
+            replace(
+                record,
+                boxes=np.concatenate([record.boxes, record.boxes + beside]),
+                labels=np.ones(2, np.int64),
+                ignore=np.zeros(2, bool),
+            )
+        )
+    choice = choose_for(dataset(45).with_records(pairs))
+    assert choice.model == "ssd320_mobilenet_v2_fpnlite"
+    assert ("model.priors.octaves=2" in choice.settings) is two
+    assert ("loss.assigner.max_positives=9" in choice.settings) is two
+    assert any("two levels" in line for line in choice.lines) is two
 
 
 def test_small_objects_get_smaller_priors_and_tiny_ones_a_larger_canvas() -> None:
@@ -239,6 +272,7 @@ def test_small_objects_get_smaller_priors_and_tiny_ones_a_larger_canvas() -> Non
     # 13 px: against 20 px .42; on the 640 canvas 26 px against 32 px (26/32)² = .66 at best.
     tiny = choose_for(dataset(13))
     assert tiny.model == "ssd640_mobilenet_v2_fpnlite"
+    assert tiny.settings == ("loss.selection.kind=level_quota",)
 
 
 def shaped(
@@ -303,7 +337,7 @@ def test_the_model_of_a_wide_canvas_runs() -> None:
     network = make_network(choice.recipe.model, ("thing",)).eval()
     output = network(torch.zeros(1, 3, 160, 640, dtype=torch.uint8))
     cells = sum(-(-160 // stride) * -(-640 // stride) for stride in (8, 16, 32, 64, 128))
-    assert output.class_logits.shape[1] == cells * 6
+    assert output.class_logits.shape[1] == cells * 12  # six of each of two octaves
 
 
 def test_long_boxes_get_long_priors() -> None:
@@ -548,7 +582,7 @@ def test_a_pinned_model_that_misses_a_class_is_warned_of_with_the_way_out() -> N
     )
     assert (
         "--model auto would take ssd320_mobilenet_v2_fpnlite with loss.selection.kind=level_quota, "
-        "which reaches 100%"
+        "model.priors.octaves=2, loss.assigner.max_positives=9, which reaches 100%"
     ) in line
     wide = shaped(3000, 750, (200, 200))
     (line,) = warnings_of(wide, named_recipe("ssdlite320_mobilenet_v2"))
@@ -632,7 +666,7 @@ def test_the_users_choices_are_laid_over_what_the_data_chose(
     assert recipe.model.name == "ssd320_mobilenet_v2_fpnlite"
     assert (recipe.optim.lr, recipe.batch.size, recipe.loss.selection.kind) == (0.01, 4, "random")
     assert caplog.messages == list(lines)
-    assert len(lines) == 4  # three on the model, one on the epochs
+    assert len(lines) == 5  # four on the model, one on the epochs
 
 
 def test_a_pinned_model_is_kept_and_warned_of(caplog: pytest.LogCaptureFixture) -> None:
