@@ -422,7 +422,8 @@ def _other_reasons(
     if TWO_LEVELS[0] in settings:
         most = TWO_LEVELS[1].rpartition("=")[2]
         lines.append(
-            f"small objects are matched on two levels, each with its {most} best priors: fewer alarms"
+            f"small objects are matched on two levels and keep their {most} best priors each: fewer "
+            "alarms"
         )
     if any(text in settings for text in DETAILED_PRIORS):
         lines.append(
