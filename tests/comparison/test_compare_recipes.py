@@ -121,8 +121,8 @@ def test_the_data_choose_a_recipe_once_for_all_seeds(
     """What is said of the choice is said once, and its commands name the data."""
     sources, trained = [], []
 
-    def choose(recipe: Recipe, *_: object) -> tuple[Recipe, tuple[str, ...]]:
-        sources.append(_[-1])
+    def choose(recipe: Recipe, *given: object) -> tuple[Recipe, tuple[str, ...]]:
+        sources.append(given[-1])
         return replace(recipe, loss=replace(recipe.loss, box_weight=7.0)), ()
 
     def train(*_: object, recipe: Recipe, **__: object) -> None:

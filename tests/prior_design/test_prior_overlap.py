@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hardmine.boxes import box_iou, cxcywh_to_xyxy
 from hardmine.errors import ConfigError
+from hardmine.models.neck_and_head import ExtraLayersConfig
 from hardmine.models.priors import ExplicitPriors, LinearPriors, make_priors
 from hardmine.models.ssd import SSD, SSDConfig
 from hardmine.prior_design.prior_layout import (
@@ -138,3 +139,6 @@ def test_the_network_of_a_model_is_built_once(
     assert [layout_of_recipe(r).levels[0].columns for r in (recipe, wide, recipe)] == [6, 12, 6]
     assert layout_of_recipe(replace(recipe, epochs=1.0)).width == 48  # the model is the same
     assert built == ["once", "wide"]
+    neck = ExtraLayersConfig(widths=[8], depthwise=False)  # type: ignore[arg-type] # a list has no hash
+    listed = replace(recipe, model=replace(recipe.model, neck=neck))
+    assert layout_of_recipe(listed).count == layout_of_recipe(recipe).count

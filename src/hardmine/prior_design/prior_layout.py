@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,15 +137,17 @@ def layout_of_recipe(recipe: Recipe) -> PriorLayout:
     Raises:
         ConfigError: the model has no priors on a grid.
     """
-    return _layout_of(ssd_config(recipe))
-
-
-@cache
-def _layout_of(config: SSDConfig) -> PriorLayout:
-    """Build the network, which alone knows the size of its levels; it takes most of a second."""
     from hardmine.models.ssd import SSD
 
-    return layout_from_priors(SSD(config, ("object",)).priors, config.height, config.width)
+    config = ssd_config(recipe)
+    if (key := repr(config)) not in _LAYOUTS:  # a list in a config of the library has no hash
+        priors = SSD(config, ("object",)).priors
+        _LAYOUTS[key] = layout_from_priors(priors, config.height, config.width)
+    return _LAYOUTS[key]
+
+
+_LAYOUTS: dict[str, PriorLayout] = {}
+"""By the model: only the network knows the size of its levels, and building it takes nearly a second."""
 
 
 def ssd_config(recipe: Recipe) -> SSDConfig:

@@ -59,8 +59,8 @@ MANY_BOXES = 300
 FREER = {"ssdlite320_mobilenet_v2": ("features.7", "features.10")}
 """By model: how far it is frozen with several classes, and with many boxes of one, if not as usual."""
 TWO_LEVELS = ("model.priors.octaves=2", "loss.assigner.max_positives=9")
-"""Objects are matched on two levels, each with its nine best priors, so that no class takes a level to
-itself."""
+"""Objects are matched on two levels, and each keeps its nine best priors, so that no class takes a level
+to itself."""
 MATCHED_ON_TWO = "ssd320_mobilenet_v2_fpnlite"
 """The model for which these were measured: fewer alarms, but a lower AP50 on crowded data."""
 CROWDED = 0.05
