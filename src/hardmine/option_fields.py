@@ -18,6 +18,8 @@ outer value, and their names must differ.
 from __future__ import annotations
 
 import inspect
+import os
+import re
 import types
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
@@ -75,6 +77,20 @@ class OptionInfo:
     complete: Callable[[], list[str]] | None = None
     former: tuple[str, ...] = ()
     on_command_line: bool = True
+
+
+def split_settings(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a name and the settings that follow it: ``NAME+KEY=VALUE+KEY=VALUE``.
+
+    The longest part that is the path of a file or folder is the name (``runs/base+lr=0.1``). A ``+``
+    that no ``KEY=`` follows belongs to the name or to a value.
+    """
+    parts = re.split(r"\+(?=[\w.]+=)", text)
+    for end in range(len(parts), 1, -1):
+        name = "+".join(parts[:end])
+        if os.path.exists(name):  # noqa: PTH110 (a name may be too long)
+            return name, tuple(parts[end:])
+    return parts[0], tuple(parts[1:])
 
 
 def option(default: Any, help: str, **info: Any) -> Any:

@@ -472,6 +472,30 @@ def test_alarms_are_compared_at_each_recall_where_there_are_negatives() -> None:
     assert contrasts_of([], 20) == ()
 
 
+def test_alarms_of_each_class_are_compared_where_there_are_several() -> None:
+    """Forty objects of "a" at .50 to .89, eight of "b" at .3, whose alarms lie below all of "a"."""
+
+    def arm(alarms_of_b: int) -> ArmScores:
+        one = scores(0.0, [0.1] * 40)
+        first, empty = one.val.dataset.records[0], one.negatives.dataset.records
+        rare = [replace(first, path=Path(f"b{i}.jpg"), labels=np.array([2])) for i in range(8)]
+        data = Dataset(("a", "b"), (*one.val.dataset.records, *rare), Path())
+        box = first.boxes
+        hit = Detections(box, np.array([0.3], np.float32), np.array([2]))
+        low = Detections(box, np.array([0.35], np.float32), np.array([2]))
+        fired = [low if i < alarms_of_b else Detections.none() for i in range(len(empty))]
+        negatives = Scored(Dataset(("a", "b"), empty, Path()), tuple(fired))
+        return ArmScores(Scored(data, (*one.val.detections, *[hit] * 8)), negatives)
+
+    few, many = arm(12), arm(36)
+    found = {item.figure: item for item in contrasts_of([(few, many)] * 3, 200)}
+    assert found["alarms_at_0.8"].value == found["alarms_at_0.8"].reference == 0.0
+    each = found["alarms_at_0.8_each_class"]
+    assert (each.verdict, each.value, each.reference) == ("better", 12 / 40, 36 / 40)
+    assert figures_of(few)["alarms_at_0.8_each_class"] == 12 / 40
+    assert "alarms_at_0.8_each_class" not in figures_of(scores(0.0, [0.1] * 40))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "more", "less"),
     [

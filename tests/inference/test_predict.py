@@ -17,13 +17,13 @@ from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import CheckpointError, ConfigError, DataError, HardmineError
 from hardmine.inference.checkpoint_detector import load_checkpoint_detector
 from hardmine.inference.detector import BatchScores
-from hardmine.inference.load_detector import load_detector
+from hardmine.inference.load_detector import load_detector, named_path
 from hardmine.inference.predict import ScoredImage, detect_on_canvas, score_images
 from hardmine.models.layers import NormalInit
 from hardmine.models.postprocess import DecodeConfig
 from hardmine.models.ssd import SSD
-from hardmine.recipes.checkpoint import save_checkpoint, write_operating_point
-from hardmine.recipes.recipe import Recipe
+from hardmine.recipes.checkpoint import load_checkpoint, save_checkpoint, write_operating_point
+from hardmine.recipes.recipe import Recipe, apply_settings
 from hardmine.types import Problem
 from tiny_models import tiny_rectangle
 
@@ -168,6 +168,75 @@ def test_a_run_directory_is_a_checkpoint(checkpoint: Path) -> None:
     assert by_file.model_id == by_folder.model_id
     assert by_file.categories == ("a", "b")
     assert (by_file.resize.height, by_file.resize.width) == (48, 64)
+
+
+def boxes_of(name: str | Path) -> list[list[list[float]]]:
+    """Return the boxes that are found on each of four images."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (4, 3, 48, 64), dtype=torch.uint8, generator=generator)
+    return [found.boxes.tolist() for found in load_detector(name, "cpu").detect(images)]
+
+
+def test_a_name_may_set_the_decoder_anew(checkpoint: Path) -> None:
+    run, usual = checkpoint.parent, boxes_of(checkpoint)
+    assert boxes_of(f"{run}+decode.max_detections=1") == [boxes[:1] for boxes in usual]
+    several = f"{checkpoint}+decode.nms_iou=0.02+decode.max_detections=60"
+    assert all(0 < len(boxes) < 60 for boxes in boxes_of(several))
+    # the same as a checkpoint that was trained with this decoder
+    for setting in ("nms_iou=0.2", "kind=agnostic"):
+        recipe = load_checkpoint(checkpoint)[1]
+        other = apply_settings(recipe, [f"decode.{setting}"])
+        tensors = load_checkpoint(checkpoint)[0].state_dict()
+        save_checkpoint(run.parent / "other.safetensors", tensors, other, ("a", "b"))
+        found = boxes_of(f"{run}+decode.{setting}")
+        assert found == boxes_of(run.parent / "other.safetensors") != usual
+
+
+def test_another_decoder_is_another_model_without_the_threshold_of_the_first(
+    checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_operating_point(checkpoint, OperatingPoint(0.5))
+    own = load_detector(checkpoint, "cpu")
+    same = load_detector(f"{checkpoint}+decode.nms_iou=0.45", "cpu")
+    assert (same.model_id, same.operating_point) == (own.model_id, OperatingPoint(0.5))
+    assert not caplog.records
+    found = [load_detector(f"{checkpoint}+decode.nms_iou={iou}", "cpu") for iou in (0.3, 0.6)]
+    soft = load_detector(f"{checkpoint}+decode.kind=soft_nms", "cpu")
+    assert len({d.model_id for d in (own, soft, *found)}) == 4
+    assert all(d.operating_point is None for d in (soft, *found))
+    assert "its score threshold was chosen with the decoder of its recipe" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("run+model.name=x", ConfigError, r"got \+model.name=x, wanted \+decode.KEY=VALUE"),
+        ("run+decode.nms_iuo=0.5", ConfigError, "nms_iou"),
+        ("run+decode.nms_iou=7", ConfigError, "nms_iou 7"),
+        ("gone+decode.nms_iou=0.5", CheckpointError, "^gone: no such file"),
+        ("labels.json+decode.nms_iou=0.5", ConfigError, "only weights .* or a run of Hardmine"),
+        ("torchvision:ssd300_vgg16+decode.nms_iou=0.5", ConfigError, "only weights"),
+    ],
+)
+def test_what_cannot_be_set_anew_is_said(
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.chdir(checkpoint.parent.parent)
+    Path("labels.json").write_text("[]")
+    with pytest.raises(error, match=message):
+        load_detector(name, "cpu")
+
+
+def test_a_folder_that_is_called_like_a_setting_is_a_folder(checkpoint: Path) -> None:
+    folder = checkpoint.parent.rename(checkpoint.parent.with_name("run+decode.nms_iou=0.2"))
+    assert named_path(str(folder)) == folder
+    assert named_path(f"{folder}+decode.nms_iou=0.9") == folder
+    assert load_detector(folder, "cpu").model_id == load_checkpoint_detector(folder).model_id
+    assert [len(b) for b in boxes_of(f"{folder}+decode.max_detections=2")] == [2] * 4
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:

@@ -12,7 +12,13 @@ import pytest
 from hardmine.detections import Detections
 from hardmine.evaluation.measurement import measure
 from hardmine.evaluation.scored_images import Scored
-from hardmine.reports.advice import hardly_found, is_weak, next_steps, warning_lines
+from hardmine.reports.advice import (
+    hardly_found,
+    is_weak,
+    low_scored,
+    next_steps,
+    warning_lines,
+)
 from hardmine.reports.content import ReportData, curve_line
 from hardmine.reports.loop_report import render_report
 from hardmine.reports.round_columns import RoundRow
@@ -233,6 +239,26 @@ def test_a_class_is_hardly_found_below_a_tenth_of_its_objects() -> None:
     assert "whether priors reach their boxes" in said
     ten = [{"name": str(i), "objects": 2, "found": 0, "recall": 0.0} for i in range(10)]
     assert "9 (0 of 2). Give" in said_of(errors={"classes": ten, "score_threshold": 0.3})
+
+
+def test_a_class_that_is_found_at_lower_scores_gets_a_threshold_of_its_own() -> None:
+    rows = [{"name": n, "objects": 98, "found": 5, "recall": 0.05} for n in ("platelet", "clump")]
+    per_class = [{"name": "platelet", "ap50": 0.5}, {"name": "clump", "ap50": 0.49}]
+    figures = {
+        "errors": {"classes": rows, "score_threshold": 0.99979},
+        "per_class": [*per_class, {"name": "absent", "ap50": None}],
+    }
+    assert [each["name"] for each in hardly_found(figures)] == ["clump"]
+    assert [each["name"] for each in low_scored(figures)] == ["platelet"]
+    said = said_of(**figures)
+    assert (
+        "From score 0.99979 on this class is almost never detected: clump (5 of 98). Give" in said
+    )
+    assert (
+        "From score 0.99979 on this class is almost never detected: platelet (5 of 98). At" in said
+    )
+    assert "hardmine threshold RUN DATA --min-recall 0.8 --per-class --write" in said
+    assert any("--per-class" in line for line in warning_lines(figures))
 
 
 @pytest.mark.parametrize(

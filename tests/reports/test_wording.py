@@ -17,6 +17,7 @@ from hardmine.reports.wording import (
     allows_claim,
     ap50_certainty,
     claim,
+    class_alarms,
     control_arms,
     count,
     dearest,
@@ -24,6 +25,7 @@ from hardmine.reports.wording import (
     limits,
     number,
     rate,
+    score,
     set_phrase,
     stop_sentence,
     trainings,
@@ -51,6 +53,44 @@ from hardmine.types import Dataset, ImageRecord, ImageState
 )
 def test_rate(value: float | None, wanted: str) -> None:
     assert rate(value) == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (None, "–"),
+        (0.5, "0.500"),
+        (0.9989, "0.999"),
+        (0.999, "0.999"),
+        (0.9994, "0.99940"),
+        (0.99979, "0.99979"),
+        (0.99999988, "0.99999988"),
+        (1.0, "1.000"),
+        (0.0, "0.000"),
+    ],
+)
+def test_a_score_near_one_is_told_from_one(value: float | None, wanted: str) -> None:
+    assert score(value) == wanted
+
+
+def test_alarms_of_each_class_name_the_worst_first() -> None:
+    rows = [
+        {
+            "name": name,
+            "alarms": alarms,
+            "alarms_per_image": None if alarms is None else alarms / 10,
+        }
+        for name, alarms in zip("abcdefg", (0, 5, 1, 2, 9, 0, 0), strict=True)
+    ]
+    at = {"recall": 0.8, "classes": rows, "alarms_per_image": 1.7}
+    assert class_alarms(at) == (
+        "1.70 alarms per image with each class at recall 0.8: e 0.900, b 0.500, d 0.200, c 0.100, "
+        "a 0.000 and 2 more"
+    )
+    rows[3]["alarms"] = rows[3]["alarms_per_image"] = None
+    assert class_alarms(at) == (
+        "alarms with each class at recall 0.8 are not known: not reached by d"
+    )
 
 
 def test_other_numbers() -> None:

@@ -379,6 +379,17 @@ def test_contradictions_are_named(world: Path, options: dict[str, object], messa
         hardmine.threshold("shelf/predictions.json", "shelf", **given)  # type: ignore[arg-type]
 
 
+def test_a_threshold_for_another_decoder_is_not_written_into_the_weights(world: Path) -> None:
+    name = "first+decode.nms_iou=0.6"
+    before = read_operating_point(Path("first/last.safetensors"))
+    hardmine.threshold(name, "shelf", negatives="pool", max_alarms=0.5, device="cpu")
+    with pytest.raises(hardmine.ConfigError, match="first keeps the decoder that it was trained"):
+        hardmine.threshold(
+            name, "shelf", negatives="pool", max_alarms=0.5, write=True, device="cpu"
+        )
+    assert read_operating_point(Path("first/last.safetensors")) == before
+
+
 def test_the_command_says_what_was_found(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "threshold shelf/predictions.json shelf --negatives pool --max-alarms 0.5 --quiet"
     assert run(words.split()) == 0

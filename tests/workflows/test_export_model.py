@@ -121,6 +121,14 @@ def test_limits_of_each_class_go_with_the_file(world: Path) -> None:
     assert 6 < made.parity.matched <= 6 * 2 * 3  # six pictures, two classes, three boxes at most
 
 
+def test_another_decoder_goes_with_the_file(world: Path) -> None:
+    """Beside the weights under their own name: the settings are no part of it."""
+    made = export(f"{world / 'run'}+decode.max_detections=2")
+    assert made.path == (world / "run" / "last.onnx").resolve()
+    found = detect_images(load_detector(made.path, "cpu"), pictures(world))
+    assert max(len(one.boxes) for one in found) == 2
+
+
 def by_torch(world: Path) -> list[Detections]:
     return detect_images(load_detector(world / "run", "cpu"), pictures(world))
 

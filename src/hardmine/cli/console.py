@@ -431,6 +431,7 @@ def _table_of_alarms(
 def show_measurement(console: Console, measurement: Measurement, *, as_json: bool = False) -> None:
     """Print a measurement: AP, recall, a row per negative set, and what makes them doubtful."""
     from hardmine.reports.advice import warning_lines
+    from hardmine.reports.wording import class_alarms, score
 
     values = measurement.to_dict()
     if as_json:
@@ -440,7 +441,9 @@ def show_measurement(console: Console, measurement: Measurement, *, as_json: boo
     row = (
         str(values["images"]),
         str(values["objects"]),
-        *(figure(values[name]) for name in ("AP", "AP50", "AP75", "score_threshold", "recall")),
+        *(figure(values[name]) for name in ("AP", "AP50", "AP75")),
+        score(values["score_threshold"]),
+        figure(values["recall"]),
     )
     console.table(columns, [row])
     for name, part in values["negatives"].items():
@@ -453,6 +456,10 @@ def show_measurement(console: Console, measurement: Measurement, *, as_json: boo
             ("negatives", "images", "alarms/image at recall .8", "95 %", "images that fire"),
             [_negatives_row(name, part, key) for name, part in values["negatives"].items()],
         )
+        for name, part in values["negatives"].items():
+            for at in part["alarms_at_class_recalls"]:
+                if at["recall"] == values["recall_wanted"]:
+                    console.result(f"{name}: {class_alarms(at)}")
     if values["errors"] is not None:
         console.table(
             ("mistake", "count", "AP50 gained without them"), _mistake_rows(values["errors"])

@@ -312,14 +312,7 @@ def _show_threshold(console: Console, result: ThresholdResult) -> None:
 
 @expand_options
 def export(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CHECKPOINT",
-            exists=True,
-            help="Weights (.safetensors) or the folder of their run.",
-        ),
-    ],
+    checkpoint: options.OwnCheckpoint,
     *,
     to: Annotated[
         Literal["onnx", "openvino", "litert"], typer.Option("--to", help="The format to write.")

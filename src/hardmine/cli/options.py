@@ -101,11 +101,22 @@ Checkpoint = Annotated[
         metavar="CHECKPOINT",
         callback=_detector_spec,
         autocompletion=detector_words,
-        help="Any detector: weights (.safetensors) or the folder of their run; best.pt of "
+        help="Any detector: weights (.safetensors) or the folder of their run, where "
+        "'+decode.nms_iou=0.6' at the end sets the decoder anew without a training; best.pt of "
         "Ultralytics; a Hugging Face folder, or hf:NAME; rfdetr:PATH; libreyolo:PATH; "
         "model.onnx[:PRESET|YAML]; model.xml; model.tflite; "
         "torchvision:NAME[:WEIGHTS|none], with @SIDE at its end for another input size; a file "
         "of predictions (.json).",
+    ),
+]
+
+OwnCheckpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        callback=_detector_spec,
+        help="Weights (.safetensors) or the folder of their run; '+decode.nms_iou=0.6' at the end sets "
+        "the decoder anew.",
     ),
 ]
 Classes = Annotated[

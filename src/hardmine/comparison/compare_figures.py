@@ -17,8 +17,10 @@ from hardmine.evaluation.alarms import (
     recall_at_alarms,
 )
 from hardmine.evaluation.average_precision import average_precision
+from hardmine.evaluation.class_alarms import alarms_at_class_recall, has_several_classes
 from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.paired import (
+    RatioInterval,
     paired_difference_over_seeds,
     paired_ratio_over_seeds,
 )
@@ -34,6 +36,8 @@ RATES = (0.01, 0.1, 1.0)
 """Alarms per image at which recall is given."""
 
 
+EACH_CLASS = "alarms_at_0.8_each_class"
+
 COLUMNS = (
     ("AP", "AP"),
     ("AP50", "AP50"),
@@ -48,6 +52,7 @@ COLUMNS = (
     ("alarms_at_0.5", "alarms per image at recall .5"),
     ("alarms_at_0.8", "alarms per image at recall .8"),
     ("alarms_at_0.9", "alarms per image at recall .9"),
+    (EACH_CLASS, "alarms per image with each class at recall .8"),
     ("threshold", "score at recall .8"),
     ("minutes", "minutes"),
 )
@@ -169,6 +174,8 @@ def figures_of(arm: ArmScores) -> dict[str, float | None]:
         threshold = find_threshold(arm.matches, recall)
         rate = None if threshold is None else count_alarms(arm.alarms, threshold).alarms_per_image
         found[f"alarms_at_{recall:g}"] = rate
+    if has_several_classes(arm):
+        found[EACH_CLASS] = alarms_at_class_recall(arm, 0.8).alarms_per_image
     for limit in RATES:
         found[f"recall_at_{limit:g}"] = recall_at_alarms(arm.matches, arm.alarms, limit).recall
     return found
@@ -193,19 +200,24 @@ def contrasts_of(pairs: Sequence[tuple[ArmScores, ArmScores]], draws: int) -> tu
     if all(arm.alarms.num_images for pair in pairs for arm in pair):
         for recall in RECALLS:
             ratio = paired_ratio_over_seeds(pairs, recall=recall, draws=draws)
-            found.append(
-                Contrast(
-                    f"alarms_at_{recall:g}",
-                    ratio.per_image_a,
-                    ratio.per_image_b,
-                    ratio.low,
-                    ratio.high,
-                    "ratio",
-                    _verdict(ratio.low, ratio.high, none=1.0, higher_is_better=False),
-                    ratio.note,
-                )
-            )
+            found.append(_of_alarms(f"alarms_at_{recall:g}", ratio))
+        if has_several_classes(pairs[0][0]):
+            ratio = paired_ratio_over_seeds(pairs, recall=0.8, each_class=True, draws=draws)
+            found.append(_of_alarms(EACH_CLASS, ratio))
     return tuple(found)
+
+
+def _of_alarms(figure: str, ratio: RatioInterval) -> Contrast:
+    return Contrast(
+        figure,
+        ratio.per_image_a,
+        ratio.per_image_b,
+        ratio.low,
+        ratio.high,
+        "ratio",
+        _verdict(ratio.low, ratio.high, none=1.0, higher_is_better=False),
+        ratio.note,
+    )
 
 
 def _verdict(low: float | None, high: float | None, *, none: float, higher_is_better: bool) -> str:

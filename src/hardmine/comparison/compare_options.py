@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hardmine.errors import ConfigError
-from hardmine.option_fields import option
+from hardmine.option_fields import option, split_settings
 from hardmine.workflows.train_options import AUTO, DataOptions, device_option, weights_option
 
 
@@ -91,7 +90,7 @@ def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
     label, colon, rest = text.partition(":")
     if not colon or not label or set("+=/") & set(label) or _is_drive(label, rest):
         label, rest = text, text
-    base, own = _split_base(rest)
+    base, own = split_settings(rest)
     if "+" in base and len(Path(base).parts) == 1 and Path(base).suffix not in (".yaml", ".yml"):
         choice = base.partition("+")[2]
         raise ConfigError(f"{text!r}, after a '+': got {choice!r}, wanted KEY=VALUE")
@@ -111,16 +110,6 @@ def parse_variant(text: str, more: Sequence[str] = ()) -> Variant:
 def _is_drive(label: str, rest: str) -> bool:
     """Return whether a label is the drive of a path, as in ``C:/recipe.yaml`` on Windows."""
     return len(label) == 1 and rest.startswith(("\\", "/") if os.name == "nt" else "\\")
-
-
-def _split_base(text: str) -> tuple[str, list[str]]:
-    """Return a recipe and what is laid over it; a folder may be named ``runs/base+lr=0.1``."""
-    parts = re.split(r"\+(?=[\w.]+=)", text)
-    for end in range(len(parts), 1, -1):
-        base = "+".join(parts[:end])
-        if os.path.isfile(base):  # noqa: PTH113 (a name may be too long)
-            return base, parts[end:]
-    return parts[0], parts[1:]
 
 
 def _laid_over(common: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:

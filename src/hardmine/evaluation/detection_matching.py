@@ -71,6 +71,18 @@ class Matches:
         """bool[K], true where a detection is a false positive."""
         return np.equal(self.outcome, Outcome.FALSE)
 
+    def of_class(self, label: int) -> Matches:
+        """Return the detections of one class and its objects alone, on the same images."""
+        kept = self.label == label
+        return Matches(
+            self.image[kept],
+            self.label[kept],
+            self.score[kept],
+            self.outcome[kept],
+            self.background[kept],
+            self.objects[:, label - 1 : label],
+        )
+
 
 def match(scored: Scored, iou_threshold: float = 0.5) -> Matches:
     """Match every detection to the ground truth at one IoU, inclusive.

@@ -39,6 +39,11 @@ from hardmine.evaluation.alarms import (
     whole_curve,
 )
 from hardmine.evaluation.average_precision import AveragePrecision, average_precision
+from hardmine.evaluation.class_alarms import (
+    AlarmsAtClassRecall,
+    alarms_at_class_recall,
+    has_several_classes,
+)
 from hardmine.evaluation.detection_matching import Matches, Outcome, match_image
 from hardmine.evaluation.error_breakdown import ErrorBreakdown, error_breakdown
 from hardmine.evaluation.intervals import (
@@ -91,6 +96,8 @@ class NegativeMeasurement:
     at_scores: tuple[AlarmCount, ...]
     at_recalls: tuple[AlarmsAtRecall, ...]
     """Alarms at further recalls, each at its own threshold."""
+    at_class_recalls: tuple[AlarmsAtClassRecall, ...]
+    """Alarms with each class at such a recall; empty where not more than one class has objects."""
     recall_at_alarms: tuple[RecallAtAlarms, ...]
     histogram: ScoreHistogram
     """The best score of each object that is found, and of each of these images."""
@@ -216,6 +223,7 @@ class Measurement:
             "share_of_images_that_fire": at_recall.share_of_images if at_recall else None,
             "alarms_at_scores": [asdict(row) for row in part.at_scores],
             "alarms_at_recalls": [asdict(row) for row in part.at_recalls],
+            "alarms_at_class_recalls": [asdict(row) for row in part.at_class_recalls],
             "recall_at_alarms": [asdict(row) for row in part.recall_at_alarms],
             "score_histogram": asdict(part.histogram),
             "log_average_miss_rate": part.log_average_miss_rate,
@@ -305,6 +313,9 @@ def _measure_set(
         interval=alarm_interval(arm, recall=recall, draws=draws, seed=seed),
         at_scores=tuple(count_alarms(alarms, score) for score in FIXED_SCORES),
         at_recalls=tuple(alarms_at_recall(matches, alarms, wanted) for wanted in RECALLS),
+        at_class_recalls=tuple(alarms_at_class_recall(arm, wanted) for wanted in RECALLS)
+        if has_several_classes(arm) and alarms.num_images
+        else (),
         recall_at_alarms=tuple(recall_at_alarms(matches, alarms, rate) for rate in ALARM_RATES),
         histogram=score_histogram(matches, alarms),
         log_average_miss_rate=log_average_miss_rate(curve),

@@ -21,6 +21,7 @@ import numpy as np
 
 from hardmine.errors import DataError
 from hardmine.evaluation.alarms import count_alarms, find_threshold
+from hardmine.evaluation.class_alarms import alarms_at_class_recall, class_alarms_statistic
 from hardmine.evaluation.intervals import (
     DRAWS,
     FEW_ALARMS,
@@ -101,6 +102,7 @@ def paired_ratio_over_seeds(
     pairs: Sequence[tuple[ArmScores, ArmScores]],
     *,
     recall: float = 0.8,
+    each_class: bool = False,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> RatioInterval:
@@ -110,12 +112,17 @@ def paired_ratio_over_seeds(
     result holds each seed's ratio too. The rule against ratios of few alarms looks at the mean count per
     seed, since the seeds share their images.
 
+    Args:
+        each_class: count each class from the score of its own recall, not from that of all objects.
+
     Raises:
         DataError: the arms of a pair were measured on different images.
         ValueError: there is no pair.
     """
-    rates = _paired_values(alarms_statistic(recall), pairs, draws, seed)
-    counts = [(_count(a, recall), _count(b, recall)) for a, b in pairs]
+    statistic = class_alarms_statistic(recall) if each_class else alarms_statistic(recall)
+    count = _count_each_class if each_class else _count
+    rates = _paired_values(statistic, pairs, draws, seed)
+    counts = [(count(a, recall), count(b, recall)) for a, b in pairs]
     seeds = tuple(
         SeedRatio(_ratio_of_counts(count_a, count_b), count_a, count_b)
         for count_a, count_b in counts
@@ -334,6 +341,10 @@ def _check_same_images(a: ArmScores, b: ArmScores) -> None:
 def _count(arm: ArmScores, recall: float) -> int | None:
     threshold = find_threshold(arm.matches, recall)
     return None if threshold is None else count_alarms(arm.alarms, threshold).alarms
+
+
+def _count_each_class(arm: ArmScores, recall: float) -> int | None:
+    return alarms_at_class_recall(arm, recall).alarms
 
 
 def _ratio_of_counts(count_a: int | None, count_b: int | None) -> float | None:

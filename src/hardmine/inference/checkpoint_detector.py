@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from hardmine.detections import Detections, OperatingPoint
 from hardmine.device import choose_device
+from hardmine.errors import ConfigError
 from hardmine.inference.class_names import choose_classes
 from hardmine.inference.detector import BatchScores, make_model_id
 from hardmine.inference.predict import LoadedDetector, PredictMixin
@@ -29,8 +31,10 @@ from hardmine.recipes.checkpoint import (
     load_checkpoint,
     read_operating_point,
 )
-from hardmine.recipes.recipe import Recipe
+from hardmine.recipes.recipe import Recipe, apply_settings
 from hardmine.tensors import RawOutput
+
+_log = logging.getLogger("hardmine")
 
 
 class TorchDetector(PredictMixin):
@@ -95,7 +99,10 @@ class TorchDetector(PredictMixin):
 
 
 def load_checkpoint_detector(
-    path: Path, device: str | None = None, names: Sequence[str] | None = None
+    path: Path,
+    device: str | None = None,
+    names: Sequence[str] | None = None,
+    settings: Sequence[str] = (),
 ) -> LoadedDetector:
     """Load a checkpoint for inference.
 
@@ -104,15 +111,28 @@ def load_checkpoint_detector(
         device: a torch device; ``None`` takes CUDA when there is one.
         names: of the classes, over those in the file, in their order. Names that the file has already
             change nothing: a list of the data may have another order.
+        settings: of the decoder, such as ``decode.nms_iou=0.6``, in place of those that the model was
+            trained with.
 
     Raises:
         CheckpointError: missing, truncated or foreign.
-        ConfigError: no such device, or another number of names.
+        ConfigError: no such device, another number of names, or a setting that is none of a decoder.
     """
     path = find_checkpoint(path)
     chosen = choose_device(device)
     model, recipe = load_checkpoint(path)
     model_id, point = checkpoint_id(path), read_operating_point(path)
+    decode = _decoder(recipe, settings, path)
+    if decode != recipe.decode:
+        recipe = replace(recipe, decode=decode)
+        model_id = make_model_id(model_id, decode.kind, decode)
+        if point is not None:
+            _log.warning(
+                "%s: its score threshold was chosen with the decoder of its recipe, and is not used "
+                "with another one: 'hardmine threshold' chooses one",
+                path,
+            )
+            point = None
     if names is not None and not set(names) <= set(model.categories):
         before = model.categories
         model.categories = choose_classes(names, before, str(path))
@@ -121,6 +141,17 @@ def load_checkpoint_detector(
     detector = detector_of(model, recipe, model_id, chosen)
     detector.operating_point = point
     return detector
+
+
+def _decoder(recipe: Recipe, settings: Sequence[str], path: Path) -> AnyDecodeConfig:
+    """Return the decoder of a recipe with the settings laid over it."""
+    for setting in settings:
+        if not setting.startswith("decode."):
+            raise ConfigError(
+                f"{path}: got +{setting}, wanted +decode.KEY=VALUE: without a new training only the "
+                "decoder can change"
+            )
+    return apply_settings(recipe, settings).decode
 
 
 def _rename(point: OperatingPoint | None, new: Mapping[str, str]) -> OperatingPoint | None:

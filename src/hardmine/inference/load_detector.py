@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from hardmine.errors import NOTICE, CheckpointError, ConfigError
 from hardmine.files import peek_text
+from hardmine.option_fields import split_settings
 
 if TYPE_CHECKING:
     from hardmine.inference.predict import LoadedDetector
 
 FORMS = (
-    "weights (.safetensors) or a run folder; best.pt of Ultralytics; a Hugging Face folder or hf:NAME; "
-    "rfdetr:PATH; libreyolo:PATH; model.onnx[:PRESET|YAML]; model.xml (OpenVINO); model.tflite; "
+    "weights (.safetensors) or a run folder, [+decode.KEY=VALUE]; best.pt of Ultralytics; "
+    "a Hugging Face folder or hf:NAME; rfdetr:PATH; libreyolo:PATH; "
+    "model.onnx[:PRESET|YAML]; model.xml (OpenVINO); model.tflite; "
     "torchvision:NAME[:WEIGHTS|none][@SIDE]; predictions (.json, .csv, or a folder of .json or .txt)"
 )
 
@@ -45,6 +47,8 @@ def load_detector(
         spec: one of
 
             - ``run/last.safetensors`` or the run folder: our own checkpoint;
+              ``run+decode.nms_iou=0.6`` decodes it with other settings than its recipe's, without a
+              new training;
             - ``torchvision:fasterrcnn_resnet50_fpn[:WEIGHTS|none][@SIDE]``: a state dict's path,
               ``none`` (random, the default), or a name that torchvision downloads;
             - ``model.onnx`` (described by ``model.yaml`` beside it, or recognised by its own marks),
@@ -68,7 +72,8 @@ def load_detector(
 
     Raises:
         CheckpointError: missing, unreadable or not as described.
-        ConfigError: no such form, or nothing says what the outputs or the classes are.
+        ConfigError: no such form, settings for a detector that has none, or nothing says what the
+            outputs or the classes are.
         MissingExtraError: the model's runtime or its framework is not installed.
 
     Example:
@@ -78,8 +83,10 @@ def load_detector(
         >>> detector.predict("shelf/images/00.png", score_threshold=0.5)
         Detections(1: bottle 0.90)
     """
-    text = str(spec)
+    text, settings = split_settings(str(spec))
     classes = Path(classes) if isinstance(classes, str) else classes
+    if settings:
+        return _with_settings(text, settings, device, classes)
     found = _TORCHVISION.fullmatch(text)
     if found:
         return _torchvision(found, device, classes or fallback or None)
@@ -116,6 +123,7 @@ def load_detector(
 
 def named_path(spec: str) -> Path | None:
     """Return the file that a line names, or nothing for a model without one."""
+    spec, _ = split_settings(spec)
     if spec.startswith("torchvision:"):
         return None
     framework = _FRAMEWORK.fullmatch(spec)
@@ -123,6 +131,26 @@ def named_path(spec: str) -> Path | None:
         return None  # it may be a name on the hub
     found = _GRAPH.fullmatch(spec) or framework or _PYTORCH.fullmatch(spec)
     return Path(found["path"] if found else spec)
+
+
+def _with_settings(
+    text: str,
+    settings: Sequence[str],
+    device: str | None,
+    classes: Path | Sequence[str] | None,
+) -> LoadedDetector:
+    """Load a checkpoint of ours with another decoder; nothing else has settings to lay over."""
+    from hardmine.inference.checkpoint_detector import load_checkpoint_detector
+    from hardmine.recipes.checkpoint import find_checkpoint
+
+    path = named_path(text)
+    if path is not None and not path.exists():
+        raise CheckpointError(f"{text}: no such file; wanted {FORMS}")
+    if path is None or not find_checkpoint(path).name.endswith(".safetensors"):
+        raise ConfigError(
+            f"{text}: got +{settings[0]}, which only weights (.safetensors) or a run of Hardmine take"
+        )
+    return load_checkpoint_detector(path, device, _names(classes), settings)
 
 
 def _framework(

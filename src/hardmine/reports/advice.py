@@ -14,12 +14,14 @@ from typing import Any
 from hardmine.evaluation.measurement import LEARNED
 from hardmine.plurals import counted
 from hardmine.reports.round_columns import RoundRow
-from hardmine.reports.wording import number, rate, share
+from hardmine.reports.wording import number, rate, score, share
 
 WEAK_SCORE = 0.2
 """Below this a threshold is weak: objects hardly differ from background there."""
 HARDLY_FOUND = 0.1
 """A class of whose objects a smaller share is found is as good as never detected."""
+WELL_RANKED = 0.5
+"""AP50 of a class from which on its own detections find it, if at lower scores than other classes."""
 _CLASSES_NAMED = 10
 """Classes that a line names; of more it says how many."""
 _MANY_ALARMS = 0.05
@@ -46,9 +48,26 @@ def is_weak(score_threshold: float | None) -> bool:
 
 
 def hardly_found(figures: Figures) -> list[Mapping[str, Any]]:
-    """Return the rows of the classes that have objects and almost no detections, as JSON holds them."""
+    """Return the rows of the classes that have objects and almost no detections, as JSON holds them.
+
+    Classes that are found well at lower scores are not among them (:func:`low_scored`).
+    """
+    return [row for row in _below_threshold(figures) if not _is_well_ranked(figures, row)]
+
+
+def low_scored(figures: Figures) -> list[Mapping[str, Any]]:
+    """Return the rows of the classes that are hardly found at the threshold, and well below it."""
+    return [row for row in _below_threshold(figures) if _is_well_ranked(figures, row)]
+
+
+def _below_threshold(figures: Figures) -> list[Mapping[str, Any]]:
     rows = (figures.get("errors") or {}).get("classes") or []
     return [row for row in rows if row["objects"] and (row["recall"] or 0.0) < HARDLY_FOUND]
+
+
+def _is_well_ranked(figures: Figures, row: Mapping[str, Any]) -> bool:
+    ap50 = {each["name"]: each["ap50"] for each in figures.get("per_class") or []}
+    return (ap50.get(row["name"]) or 0.0) >= WELL_RANKED
 
 
 def next_steps(row: RoundRow | None) -> list[Advice]:
@@ -113,7 +132,7 @@ def _threshold_is_weak(figures: Figures) -> Advice | None:
     if not is_weak(threshold):
         return None
     return Advice(
-        f"80 % of the objects are found only from score {number(threshold)} on, which is weak "
+        f"80 % of the objects are found only from score {score(threshold)} on, which is weak "
         f"(below {WEAK_SCORE:g}): at such scores objects hardly differ from "
         "background, and another training may give quite other alarms.",
         f"{_train_longer_or_label(figures)}; for a model of Hardmine, let the recipe choose itself "
@@ -127,22 +146,44 @@ def _class_is_hardly_found(figures: Figures) -> Advice | None:
     rows = hardly_found(figures)
     if not rows:
         return None
-    names = ", ".join(
-        f"{row['name']} ({row['found']} of {row['objects']})" for row in rows[:_CLASSES_NAMED]
-    )
-    if len(rows) > _CLASSES_NAMED:
-        names += f" and {len(rows) - _CLASSES_NAMED} more, which the page marks in its table"
+    names = _named(rows)
     several, it, its = "this class is", "it", "its"
     if len(rows) > 1:
         several, it, its = "these classes are", "them", "their"
-    score = number(figures["errors"]["score_threshold"])
+    threshold = score(figures["errors"]["score_threshold"])
     return Advice(
-        f"From score {score} on {several} almost never detected: {names}.",
+        f"From score {threshold} on {several} almost never detected: {names}.",
         f"Give more images with {it}. For a model of Hardmine, 'hardmine priors coverage' shows whether "
         f"priors reach {its} boxes; if they do and the recipe has no level_quota yet, try --set "
         "loss.selection.kind=level_quota, which trains small objects more evenly.",
         warns=True,
     )
+
+
+def _class_has_low_scores(figures: Figures) -> Advice | None:
+    rows = low_scored(figures)
+    if not rows:
+        return None
+    threshold = score(figures["errors"]["score_threshold"])
+    these = "this class is" if len(rows) == 1 else "these classes are"
+    return Advice(
+        f"From score {threshold} on {these} almost never detected: {_named(rows)}. At lower scores the "
+        "detector finds most of their objects (AP50 0.5 or more), so one threshold does not suit all "
+        "classes.",
+        "Give each class its own: hardmine threshold RUN DATA --min-recall 0.8 --per-class --write. "
+        "The alarms at recall 0.8 of all classes together hold hardly any alarm of such a class; read "
+        "those with each class at its own recall 0.8.",
+        warns=True,
+    )
+
+
+def _named(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = ", ".join(
+        f"{row['name']} ({row['found']} of {row['objects']})" for row in rows[:_CLASSES_NAMED]
+    )
+    if len(rows) > _CLASSES_NAMED:
+        names += f" and {len(rows) - _CLASSES_NAMED} more, which the page marks in its table"
+    return names
 
 
 _BY_KIND = {
@@ -165,8 +206,9 @@ _BY_KIND = {
     ),
     "duplicate": (
         "second detections of one object",
-        "Lower the IoU at which detections suppress each other (for a model of Hardmine, --set "
-        "decode.nms_iou=0.4), unless objects overlap each other: then it would remove some of them.",
+        "Lower the IoU at which detections suppress each other, unless objects overlap each other: then "
+        "it would remove some of them. For a model of Hardmine, 'hardmine val "
+        "RUN+decode.nms_iou=0.4 DATA' measures that without a new training.",
     ),
     "missed": (
         "objects without any detection near them",
@@ -223,6 +265,7 @@ RULES: Sequence[Callable[[Figures], Advice | None]] = (
     _recall_is_not_reached,
     _threshold_is_weak,
     _class_is_hardly_found,
+    _class_has_low_scores,
     _alarms_remain,
     _alarms_are_few,
     _most_frequent_mistake,

@@ -69,7 +69,9 @@ def render_report(data: ReportData) -> str:
     """Return the page as text."""
     budget = Budget(PICTURE_BYTES)
     hardly = [row["name"] for row in advice.hardly_found(_figures(data.rows))]
-    filters = {name: getattr(wording, name) for name in ("number", "rate", "limits", "count")}
+    filters = {
+        name: getattr(wording, name) for name in ("number", "score", "rate", "limits", "count")
+    }
     return render_page(
         "hardmine.reports",
         "report.html",
@@ -286,8 +288,8 @@ def headline(rows: Sequence[RoundRow]) -> list[Tile]:
         Tile("AP", wording.number(now.get("AP")), earlier("AP", wording.number)),
         Tile(
             "score threshold",
-            wording.number(now.get("score_threshold")),
-            earlier("score_threshold", wording.number),
+            wording.score(now.get("score_threshold")),
+            earlier("score_threshold", wording.score),
             f"recall {wording.number(now.get('recall'))}"
             + (", weak: below 0.2" if advice.is_weak(now.get("score_threshold")) else ""),
         ),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hardmine.reports.wording import limits, number, rate
+from hardmine.reports.wording import limits, number, rate, score
 
 ALARMS = "alarms_per_image_at_recall_0.8"
 _OF_A_SET = ("images", "alarms", ALARMS, "interval", "share_of_images_that_fire")
@@ -115,7 +115,7 @@ COLUMNS = (
         limits,
         ("interval_low", "interval_high"),
     ),
-    _measured("score_threshold", "threshold", in_csv=True),
+    _measured("score_threshold", "threshold", score, in_csv=True),
     Column(
         "negatives",
         lambda row: {

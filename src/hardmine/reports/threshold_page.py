@@ -22,7 +22,7 @@ from hardmine.evaluation.operating_promise import (
 from hardmine.files import write_text
 from hardmine.plurals import counted
 from hardmine.reports.html_page import draw_chart, render_page, series_color
-from hardmine.reports.wording import ABSENT
+from hardmine.reports.wording import ABSENT, score_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,11 +182,12 @@ def promise_sentence(promise: AlarmPromise | RecallPromise) -> str:
 
 
 def shown_score(promise: AlarmPromise | RecallPromise) -> str:
-    """Return the threshold with four digits, rounded to the side on which the promise still holds."""
+    """Return the threshold with four digits or more, rounded to the side on which the promise holds."""
     if promise.score_threshold is None:
         return ABSENT
     round_ = math.ceil if isinstance(promise, AlarmPromise) else math.floor
-    return f"{round_(promise.score_threshold * 1e4) / 1e4:.4f}"
+    digits = score_digits(promise.score_threshold, 4)
+    return f"{round_(promise.score_threshold * 10**digits) / 10**digits:.{digits}f}"
 
 
 def _of_alarms(row: ThresholdRow, promise: AlarmPromise) -> list[str]:

@@ -26,6 +26,18 @@ def number(value: float | None, digits: int = 3) -> str:
     return ABSENT if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
+def score_digits(value: float, usual: int = 3) -> int:
+    """Return how many digits a score needs: near 1 as many as tell it from 1 (0.99979)."""
+    if not 1 - 10.0**-usual < value < 1:
+        return usual
+    return max(usual, 1 - math.floor(math.log10(1 - value)))
+
+
+def score(value: float | None) -> str:
+    """Return a score threshold with three digits, or more near 1; a dash for an undefined one."""
+    return ABSENT if value is None else number(value, score_digits(value))
+
+
 def rate(value: float | None) -> str:
     """Return a rate with digits that suit its size: 12.3, 1.23, 0.123, 0.012, 0.00045."""
     if value is None:
@@ -277,6 +289,25 @@ class Stop:
     rule: str
     round: int | None
     reason: str | None
+
+
+def class_alarms(at: Mapping[str, Any]) -> str:
+    """Return how many alarms there are with each class at its own recall, the worst classes first."""
+    which = f"with each class at recall {at['recall']:g}"
+    short = [row["name"] for row in at["classes"] if row["alarms"] is None]
+    if short:
+        return f"alarms {which} are not known: not reached by {_first(short)}"
+    worst = sorted(at["classes"], key=lambda row: -row["alarms"])
+    each = _first([f"{row['name']} {rate(row['alarms_per_image'])}" for row in worst])
+    return f"{rate(at['alarms_per_image'])} alarms per image {which}: {each}"
+
+
+_CLASSES_NAMED = 5
+
+
+def _first(names: Sequence[str]) -> str:
+    more = len(names) - _CLASSES_NAMED
+    return ", ".join(names[:_CLASSES_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def again(known: Mapping[str, Any] | None) -> str:

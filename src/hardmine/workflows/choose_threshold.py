@@ -12,7 +12,7 @@ from hardmine.data.quality.findings import lost_images
 from hardmine.detections import OperatingPoint
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.files import clear_disk_errors, write_json
-from hardmine.option_fields import takes_options
+from hardmine.option_fields import split_settings, takes_options
 from hardmine.plurals import counted
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows.cached_models import Backend, detect_sets, own_backend
@@ -183,6 +183,11 @@ def _model_file(checkpoint: Detector | Path | str) -> Path:
     from hardmine.recipes.checkpoint import find_checkpoint
 
     path = named_path(str(checkpoint)) if isinstance(checkpoint, (str, Path)) else None
+    if split_settings(str(checkpoint))[1]:
+        raise ConfigError(
+            f"write: {path} keeps the decoder that it was trained with, for which another threshold "
+            f"would hold; export {checkpoint} and write the threshold into the export"
+        )
     if path is not None:
         path = find_checkpoint(path)
         if path.suffix.lower() in (".safetensors", ".onnx", ".xml", ".tflite"):
@@ -320,7 +325,7 @@ def _parts(val: Scored, empty: Scored, options: ThresholdOptions) -> list[_Part]
     names = val.dataset.categories
     for label, name in enumerate(names, start=1):
         if len(names) > 1:
-            alarms = collect_alarms(_of_class(empty, label))
+            alarms = collect_alarms(empty.of_class(label))
             parts.append(_Part(name, "class", alarms, collect_hits(matches, label)))
     if options.group is not None:
         in_val = _groups(val.dataset, options.group)
@@ -330,10 +335,6 @@ def _parts(val: Scored, empty: Scored, options: ThresholdOptions) -> list[_Part]
             alarms = collect_alarms(empty.subset(in_empty.get(name, [])))
             parts.append(_Part(name, "group", alarms, collect_hits(found)))
     return parts
-
-
-def _of_class(scored: Scored, label: int) -> Scored:
-    return replace(scored, detections=tuple(d.of_class(label) for d in scored.detections))
 
 
 def _groups(data: Dataset, pattern: str) -> dict[str, list[int]]:

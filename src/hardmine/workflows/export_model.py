@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hardmine.errors import ConfigError, DataError
-from hardmine.option_fields import takes_options
+from hardmine.option_fields import split_settings, takes_options
 from hardmine.types import Dataset, evenly_spread
 from hardmine.workflows.image_sets import load_val
 from hardmine.workflows.step_cache import Notify, silent
@@ -62,7 +62,8 @@ def export(
     """Write a checkpoint as ONNX, OpenVINO or LiteRT (``.tflite``) and compare the result with torch.
 
     Args:
-        checkpoint: weights or their run folder; SSDs only.
+        checkpoint: weights or their run folder; SSDs only. ``run+decode.nms_iou=0.6`` exports another
+            decoder than the recipe's.
         to: the format to write.
         out: the file; beside the checkpoint when not given.
         progress: called with (what, done, total).
@@ -81,7 +82,8 @@ def export(
     """
     how, tell = options or ExportOptions(), progress or silent
     detector = _ssd(checkpoint)
-    path = Path(out or _beside(Path(checkpoint), to, int8=how.int8)).resolve()
+    file, _ = split_settings(str(checkpoint))
+    path = Path(out or _beside(Path(file), to, int8=how.int8)).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as unpacked:
         pictures = (
@@ -144,7 +146,8 @@ def _write(
 def _ssd(checkpoint: Path | str) -> TorchDetector:
     from hardmine.inference.checkpoint_detector import TorchDetector, load_checkpoint_detector
 
-    detector = load_checkpoint_detector(Path(checkpoint), "cpu")
+    file, settings = split_settings(str(checkpoint))
+    detector = load_checkpoint_detector(Path(file), "cpu", settings=settings)
     if not isinstance(detector, TorchDetector):
         raise ConfigError(f"{checkpoint}: only SSD networks can be exported, not torchvision's own")
     return detector
