@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from hardmine.cli.console import (
 from hardmine.cli.model_commands import describe, result_rows
 from hardmine.detections import Detections
 from hardmine.errors import ConfigError, DataError
+from hardmine.evaluation.class_alarms import AlarmsAtClassRecall, ClassAlarms
 from hardmine.evaluation.measurement import Measurement
 from hardmine.mining.mine import MiningResult
 from hardmine.mining.sources.listed_images import ListedImages
@@ -80,6 +82,25 @@ def test_measurement_table(
     assert (name, images, alarms, share) == ("held_out", "2", "0.500", "0.500")
     assert ("?" in limits) == ("? in an interval" in err)
     assert "–" in limits
+
+
+def test_each_class_has_a_line_and_a_score_near_one_its_digits(
+    output: Console, measurement: Measurement, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (part,) = measurement.negatives.values()
+    rows = tuple(ClassAlarms(n, 0.9, c, c / 2) for n, c in (("king", 1), ("queen", 3)))
+    points = tuple(AlarmsAtClassRecall(r, 4, 2.0, rows) for r in (0.5, 0.8, 0.9))
+    part = replace(part, at_class_recalls=points)
+    shown = replace(measurement, score_threshold=0.99979, negatives={"held_out": part})
+    show_measurement(output, shown)
+    out, _ = capsys.readouterr()
+    assert "0.99979" in row_of(out, "2")
+    lines = [line for line in out.splitlines() if "each class" in line]
+    assert lines == [
+        "held_out: 2.00 alarms per image with each class at recall 0.8: queen 1.50, king 0.500"
+    ]
+    show_measurement(output, measurement)
+    assert "each class" not in capsys.readouterr().out
 
 
 def test_measurement_as_json(

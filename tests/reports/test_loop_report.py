@@ -435,3 +435,46 @@ def test_alarms_per_hour_are_said_with_those_before_or_why_they_are_not_known() 
     assert "every 0.5 s" in line
     (line,) = page.alarms_per_hour([of_video(0, 300.0), of_video(1, None)])
     assert "is not known, because the recall that was asked for was not reached" in line
+
+
+def class_points(*counts: tuple[int, int | None]) -> list[dict[str, Any]]:
+    """Return what a measurement of 500 images holds: alarms of two classes at .5, .8 and .9."""
+    found = []
+    for recall, pair in zip((0.5, 0.8, 0.9), counts, strict=True):
+        rows = [
+            {
+                "name": name,
+                "score_threshold": None if count is None else 0.9997 - place / 2,
+                "alarms": count,
+                "alarms_per_image": None if count is None else count / 500,
+            }
+            for place, (name, count) in enumerate(zip(("red cell", "platelet"), pair, strict=True))
+        ]
+        known = [count for count in pair if count is not None]
+        total = sum(known) / 500 if len(known) == 2 else None
+        found.append({"recall": recall, "alarms_per_image": total, "classes": rows})
+    return found
+
+
+def test_the_page_counts_each_class_at_its_own_recall() -> None:
+    def row(number: int, points: list[dict[str, Any]]) -> RoundRow:
+        values = figures(0.1, 0.9)
+        part = {**values["negatives"]["held_out"], "alarms_at_class_recalls": points}
+        at = {"recall": 0.8, "alarms_per_image": 0.1, "score_threshold": 0.9}
+        part |= {"alarms_at_recalls": [at], "recall_at_alarms": []}
+        return RoundRow("mined", number, 9, 0, values | {"negatives": {"held_out": part}})
+
+    first = row(0, class_points((1, 20), (4, 255), (7, None)))
+    page = words(render_report(ReportData("t", ("a",), rows=(first,))))
+    assert "recall 0.5 score alarms per image at recall 0.8 score" in page
+    assert "red cell 0.002 0.99970 0.008 0.99970 0.014 0.99970" in page
+    assert "platelet 0.040 0.500 0.510 0.500 – –" in page
+    assert "all of them 0.042 0.518 –" in page
+    last = row(3, class_points((1, 2), (2, 5), (7, 9)))
+    page = words(render_report(ReportData("t", ("a",), rows=(first, last))))
+    assert "recall 0.8, round 0 score alarms per image at recall 0.8, round 3 score" in page
+    assert "platelet 0.510 0.500 0.010 0.500" in page
+    assert "recall 0.5, round" not in page
+    assert "each class is counted" not in words(
+        render_report(ReportData("t", ("a",), rows=(row(0, []),)))
+    )

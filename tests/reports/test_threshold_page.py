@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,13 @@ from hardmine.evaluation.operating_promise import (
     promise_recall,
     recall_figures,
 )
-from hardmine.reports.threshold_page import ThresholdRow, percent, promise_sentence, statements
+from hardmine.reports.threshold_page import (
+    ThresholdRow,
+    percent,
+    promise_sentence,
+    shown_score,
+    statements,
+)
 
 
 def hits(count: int) -> Hits:
@@ -59,6 +67,16 @@ def test_a_share_of_images_that_may_fire_is_not_rounded_down() -> None:
 )
 def test_a_share_is_100_percent_only_where_it_is_all(share: float, said: str) -> None:
     assert percent(share) == said
+
+
+def test_a_score_near_one_is_rounded_to_the_safe_side_without_becoming_one() -> None:
+    one = AlarmScores(np.array([0.99998], np.float32), np.zeros(1, np.int64), 299)
+    alarms = replace(promise_alarms(one, 0.9), score_threshold=0.9999812)
+    assert shown_score(alarms) == "0.999982"
+    recall = promise_recall(hits(9000), 0.9, unit="object")
+    assert shown_score(replace(recall, score_threshold=0.9999818)) == "0.999981"
+    assert shown_score(replace(recall, score_threshold=0.12349)) == "0.1234"
+    assert shown_score(replace(recall, score_threshold=None)) == "–"
 
 
 def test_one_alarm_is_not_written_as_many() -> None:

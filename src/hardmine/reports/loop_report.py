@@ -117,6 +117,7 @@ def _page_values(data: ReportData) -> dict[str, Any]:
         "unmeasured": _unmeasured(_figures(rows)),
         "ends": [row for row in _ends(rows) if row.figures.get("errors")],
         "operating": [row for row in _ends(rows) if _main_set(row).get("alarms_at_recalls")],
+        "class_points": _class_points(rows),
         "main_set": _main_set,
         "main_name": _main_name(rows),
         "error_kinds": ERROR_KINDS,
@@ -181,6 +182,16 @@ def _main_set(row: RoundRow) -> Mapping[str, Any]:
     """Return the figures of the negatives that the main figures use."""
     sets: Mapping[str, Mapping[str, Any]] = row.figures.get("negatives") or {}
     return sets.get("held_out") or next(iter(sets.values()), {})
+
+
+def _class_points(rows: Sequence[RoundRow]) -> list[tuple[RoundRow, Mapping[str, Any]]]:
+    """Return the points at which each class is counted at its own recall.
+
+    Of one measurement these are all its recalls; of a loop recall .8 in the first and the last round.
+    """
+    ends = _ends(rows)
+    points = [(row, at) for row in ends for at in _main_set(row).get("alarms_at_class_recalls", ())]
+    return points if len(ends) < 2 else [(row, at) for row, at in points if at["recall"] == 0.8]
 
 
 def _main_name(rows: Sequence[RoundRow]) -> str:
