@@ -27,6 +27,7 @@ from benchmarks.peer import RESULTS, asdict_machine, negatives_of
 from benchmarks.trial_sets import DATA, MAKERS, TrialSet, make_set
 from hardmine import RankOptions, load_dataset, run_loop
 from hardmine.comparison.compare_figures import figures_of
+from hardmine.evaluation.class_alarms import has_several_classes
 from hardmine.evaluation.intervals import ArmScores, ap50_statistic
 from hardmine.evaluation.paired import paired_difference_over_seeds, paired_ratio_over_seeds
 from hardmine.evaluation.scored_images import load_detections
@@ -52,6 +53,7 @@ SHOWN = (
     "alarms_at_0.5",
     "alarms_at_0.8",
     "alarms_at_0.9",
+    "alarms_at_0.8_each_class",
     "recall_at_0.01",
     "recall_at_0.1",
     "recall_at_1",
@@ -112,7 +114,12 @@ def compare_over_seeds(
     ratio = asdict(paired_ratio_over_seeds(pairs))
     gain = asdict(paired_difference_over_seeds(pairs, ap50_statistic))
     print(f"{name}: {arm} against {other}: alarms {ratio}, AP50 {gain}", flush=True)
-    return {"set": name, "arm": arm, "other": other, "alarms": ratio, "AP50": gain}
+    found = {"set": name, "arm": arm, "other": other, "alarms": ratio, "AP50": gain}
+    if has_several_classes(pairs[0][0]):
+        each = asdict(paired_ratio_over_seeds(pairs, each_class=True))
+        print(f"{name}: {arm} against {other}: alarms with each class at recall .8 {each}")
+        found["alarms_each_class"] = each
+    return found
 
 
 def scores_in(folder: Path, val: Dataset, empty: Dataset) -> ArmScores:
@@ -148,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
                     label = arm if way == "new" else f"{arm}, {way}"
                     scores[label] = mine[arm]
                     found["rows"].append({"set": name, "seed": seed, "arm": label, **row})
-                    figures = {k: None if row[k] is None else round(row[k], 3) for k in SHOWN}
+                    figures = {k: round(row[k], 3) for k in SHOWN if row.get(k) is not None}
                     print(
                         name, seed, label, row["images_added"], figures, row["minutes"], flush=True
                     )

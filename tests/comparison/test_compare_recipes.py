@@ -22,6 +22,7 @@ from hardmine.comparison.compare_figures import (
     Contrast,
     Sets,
     VariantSummary,
+    cell_text,
     contrasts_of,
     figure_text,
     figures_of,
@@ -795,3 +796,8 @@ def test_a_negative_figure_has_one_minus_sign_whatever_its_size() -> None:
         "0.250",
         "–",
     ]
+
+
+def test_a_threshold_near_one_is_told_from_one() -> None:
+    assert cell_text("threshold", 0.99979) == "0.99979"
+    assert cell_text("AP50", 0.99979) == "1.000"

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from hardmine.diagnosis.diagnosis_result import Diagnosis
 
 
-_SHOWN = ("AP", "AP50", "AP_small", "recall_at_0.1", "alarms_at_0.8", "minutes")
+_SHOWN = (
+    "AP",
+    "AP50",
+    "AP_small",
+    "recall_at_0.1",
+    "alarms_at_0.8",
+    "alarms_at_0.8_each_class",
+    "minutes",
+)
 
 
 _Recipes = Annotated[

@@ -261,6 +261,11 @@ def means_of(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | No
     return found
 
 
+def cell_text(key: str, value: float | None) -> str:
+    """Return a figure of :data:`COLUMNS` as a table shows it; a score near 1 is told from 1."""
+    return wording.score(value) if key == "threshold" else figure_text(value)
+
+
 def figure_text(value: float | None) -> str:
     """Return a figure with three digits, or more where it is so small that these would be zeros."""
     return wording.rate(value) if value is None or abs(value) < 1e-3 else wording.number(value)

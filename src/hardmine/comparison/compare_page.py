@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from hardmine.comparison.compare_figures import COLUMNS, VariantSummary, figure_text
+from hardmine.comparison.compare_figures import (
+    COLUMNS,
+    VariantSummary,
+    cell_text,
+    figure_text,
+)
 from hardmine.comparison.compare_options import base_shown
 from hardmine.comparison.compare_statements import (
     chance_note,
@@ -62,7 +67,7 @@ def write_compare_report(path: Path, comparison: Comparison) -> None:
         ],
         verdicts=_verdicts(variants),
         heads=[head for _, head in shown],
-        rows=[(v.name, [figure_text(v.means.get(key)) for key, _ in shown]) for v in variants],
+        rows=[(v.name, [cell_text(key, v.means.get(key)) for key, _ in shown]) for v in variants],
         class_heads=[key.removeprefix("AP50 of ") for key in classes] if len(classes) > 1 else [],
         class_rows=[(v.name, [figure_text(v.means.get(key)) for key in classes]) for v in variants],
         cells=_cells(comparison, [key for key, _ in shown]),
@@ -123,7 +128,7 @@ def _cells(comparison: Comparison, keys: list[str]) -> list[dict[str, Any]]:
                     "name": item.name,
                     "seed": cell.seed,
                     "error": cell.error,
-                    "values": [figure_text(figures.get(key)) for key in keys],
+                    "values": [cell_text(key, figures.get(key)) for key in keys],
                 }
             )
     return found
