@@ -117,6 +117,9 @@ def test_a_measurement_has_it_where_several_classes_have_objects() -> None:
     at = measure(MIXED, {"held_out": EMPTY}, draws=5).to_dict()["negatives"]["held_out"]
     assert [row["recall"] for row in at["alarms_at_class_recalls"]] == [0.5, 0.8, 0.9]
     assert at["alarms_at_class_recalls"][1]["alarms"] == 3
+    whole = measure(MIXED, {}, draws=5).to_dict()
+    assert whole["class_thresholds"] == pytest.approx({"class 1": 0.91, "class 2": 0.3})
+    assert measure(objects((1, None)), {}, draws=5).class_thresholds == {"class 1": None}
     assert at["alarms"] == 2  # from .90 on, of the first class and of the third
     one = measure(one_object_each(0.9), {"held_out": empties([0.6])}, draws=5).to_dict()
     assert one["negatives"]["held_out"]["alarms_at_class_recalls"] == []

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from hardmine import mine
 from hardmine.data.formats.image_files import load_images
 from hardmine.data.splits.near_duplicates import group_duplicates, hash_images
 from hardmine.errors import ConfigError
@@ -121,6 +122,45 @@ def test_it_takes_what_the_exact_ranking_takes(
     assert list(handed.images) == exact(search, tmp_path, count, taken)
     if count < 60 and noise != 0.5:
         assert 0 < sum(row.exact for row in rows) < 0.7 * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("known", "scores"),
+    [
+        ({"a": 0.9, "b": 0.2}, (0.9, 0.2)),
+        ({"b": 0.9, "a": 0.2}, (0.2, 0.9)),
+        # A class that does not reach the recall, and one without an object that could tell.
+        ({"a": None, "b": 0.2}, (0.05, 0.2)),
+        ({"a": 0.9}, (0.9, 0.05)),
+    ],
+)
+def test_each_class_is_compared_with_the_threshold_of_the_round_before(
+    tmp_path: Path, pool: Dataset, known: dict[str, float | None], scores: tuple[float, float]
+) -> None:
+    options = LoopOptions(rank=RankOptions(rule="class"))
+    measured = MeasuredModel(
+        TrainedModel("key", tmp_path / "w"), tmp_path, {"class_thresholds": known}
+    )
+    state = ArmState(MINED, [measured], [])
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        handed = search_of(tmp_path, pool, store, options).find(state, 1, Amount(12))
+    rank = RankOptions(rule="class", class_scores=scores)
+    wanted = mine(DETECTOR, pool, rank=rank, top=12)
+    assert list(handed.images) == [row.image for row in wanted.candidates]
+    plain = mine(DETECTOR, pool, top=12)
+    assert [row.image for row in plain.candidates] != list(handed.images)
+
+
+def test_other_thresholds_of_the_classes_mine_anew(tmp_path: Path, pool: Dataset) -> None:
+    options = LoopOptions(rank=RankOptions(rule="class"))
+    found = []
+    with PoolStore(tmp_path / "pool.sqlite") as store:
+        search = search_of(tmp_path, pool, store, options)
+        for known in ({"a": 0.9, "b": 0.2}, {"a": 0.2, "b": 0.9}):
+            figures = {"class_thresholds": known}
+            measured = MeasuredModel(TrainedModel("key", tmp_path / "w"), tmp_path, figures)
+            found.append(search.find(ArmState(MINED, [measured], []), 1, Amount(12)).images)
+    assert found[0] != found[1]
 
 
 class Dying:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,13 +79,22 @@ def choose(entries: list[RankedImage], count: int | None = None, **more: object)
 def test_the_rules_by_hand() -> None:
     far = (60.0, 60.0, 90.0, 90.0)
     one = detections([(0.6, 1, BOX), (0.3, 2, BOX), (0.45, 1, far)])
-    assert RULES["score"].hardness(one, 0.5) == pytest.approx(0.6)
-    assert RULES["alarms"].hardness(one, 0.5) == 3
-    assert RULES["sum"].hardness(one, 0.5) == pytest.approx(1.35)
+    assert RULES["score"].hardness(one, RankOptions(threshold=0.5)) == pytest.approx(0.6)
+    assert RULES["alarms"].hardness(one, RankOptions(threshold=0.5)) == 3
+    assert RULES["sum"].hardness(one, RankOptions(threshold=0.5)) == pytest.approx(1.35)
     # At the best box .6 and .3 leave .1 for background: .6 - .3.
     assert class_margin(one) == pytest.approx(0.3)
     # .45 lies .05 from .5, nearer than .6.
-    assert RULES["uncertainty"].hardness(one, 0.5) == pytest.approx(-0.05)
+    assert RULES["uncertainty"].hardness(one, RankOptions(threshold=0.5)) == pytest.approx(-0.05)
+    # .6 is log 1.5 above .5 in logits, .3 log (3/7 x 9) above .1.
+    each = RankOptions(rule="class", class_scores=(0.5, 0.1))
+    assert RULES["class"].hardness(one, each) == pytest.approx(math.log(27 / 7))
+    alone = detections([(0.6, 1, BOX)])
+    assert RULES["class"].hardness(alone, each) == pytest.approx(math.log(1.5))
+    # Scores and thresholds of 0 and 1 stay finite, and in order.
+    sure = detections([(1.0, 1, BOX), (1.0, 2, BOX)])
+    assert RULES["class"].hardness(sure, replace(each, class_scores=(1.0, 0.0))) > 40
+    assert RULES["class"].hardness(sure, replace(each, class_scores=(1.0, 1.0))) == 0
 
 
 def test_the_margin_of_one_class_is_to_background() -> None:
@@ -99,6 +109,10 @@ def test_a_box_without_area_has_a_margin() -> None:
     assert class_margin(detections([(0.2, 1, flat), (0.1, 2, BOX)])) == pytest.approx(0.6)
 
 
+THRESHOLDS = (0.9, 0.25, 0.5)
+"""Of three classes, for the rule that compares with them."""
+
+
 def slow_key(rule: str, alarms: list[Alarm], threshold: float) -> float:
     """The larger, the harder; alarms as written, in any order."""
     scores = [np.float32(s).item() for s, _, _ in alarms]
@@ -110,6 +124,10 @@ def slow_key(rule: str, alarms: list[Alarm], threshold: float) -> float:
         return sum(sorted(scores, reverse=True))
     if rule == "uncertainty":
         return -min(abs(s - threshold) for s in scores)
+    if rule == "class":
+        odds = [min(s, 1 - 1e-9) / (1 - min(s, 1 - 1e-9)) for s in scores]
+        limits = [THRESHOLDS[label - 1] for _, label, _ in alarms]
+        return max(math.log(o * (1 - t) / t) for o, t in zip(odds, limits, strict=True))
     top = max(scores)
     best: dict[int, float] = {}
     for (_, label, _), score in zip(alarms, scores, strict=True):  # all boxes are in one place
@@ -130,7 +148,8 @@ def test_the_order_is_that_of_a_slow_sort(
     rows: list[tuple[list[Alarm], int, int]], rule: str, threshold: float
 ) -> None:
     entries = [entry(f"{i:02}", alarms) for i, (alarms, _, _) in enumerate(rows)]
-    got = [e.image for e in rank_images(entries, RankOptions(rule=rule, threshold=threshold))]
+    options = RankOptions(rule=rule, threshold=threshold, class_scores=THRESHOLDS)
+    got = [e.image for e in rank_images(entries, options)]
     keys = {
         f"{i:02}": (slow_key(rule, alarms, threshold), max(s for s, _, _ in alarms))
         for i, (alarms, _, _) in enumerate(rows)
@@ -296,7 +315,7 @@ def test_groups(pattern: str | None, name: str, group: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rule": "luck"}, "'luck', wanted one of score, alarms"),
+        ({"rule": "luck"}, "'luck', wanted one of score, class, alarms"),
         ({"quota_class": 0}, "quota_class: got 0"),
         ({"quota_group": 2}, "quota_group needs group"),
         ({"group": "("}, "is no pattern"),
@@ -642,6 +661,14 @@ def test_the_shortlist_per_class_holds_as_many_of_each() -> None:
     found = take_shortlist(rows, RankOptions(per_class=True, min_score=0), size=2)
     assert [row.image for row in found.rows] == ["0", "1", "7", "8"]
     assert not found.whole
+
+
+def test_the_shortlist_of_a_rule_of_each_class_holds_as_many_of_each() -> None:
+    rows = [PoolScore(f"{i}", 1 - i / 10, 1 + (i > 6), 1, 0, 0, "m") for i in range(10)]
+    options = RankOptions(rule="class", class_scores=(0.9, 0.1), min_score=0)
+    found = take_shortlist(rows, options, size=2)
+    assert [row.image for row in found.rows] == ["0", "1", "7", "8"]
+    assert [shortlist_size(n, options) for n in (10, 251)] == [1000, 1004]
 
 
 def test_the_shortlist_of_uncertainty_per_class_has_both_sides_of_each_class() -> None:

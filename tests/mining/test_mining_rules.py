@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from PIL import Image
 from hardmine import mine
 from hardmine.data.formats.coco_writing import write_coco
 from hardmine.data.resize import Resize
-from hardmine.detections import Detections
+from hardmine.detections import Detections, OperatingPoint
 from hardmine.errors import ConfigError, DataError
 from hardmine.inference.detector import BatchScores
+from hardmine.inference.load_detector import load_detector
 from hardmine.mining.mine import explain
 from hardmine.mining.mine_options import RankOptions
 from hardmine.types import Dataset, ImageRecord, ImageState
@@ -59,6 +61,43 @@ def world(tmp_path: Path) -> Path:
 
 def names(result: Any) -> list[str]:
     return [Path(score.image).stem for score in result.candidates]
+
+
+@pytest.mark.parametrize(
+    ("scores", "order"),
+    [
+        ((0.95, 0.25), ["c", "b", "a"]),  # in logits: c 1.18 above, b .25 above, a .75 below
+        ((0.3, 0.9), ["a", "b", "c"]),
+        ((0.5, 0.5), ["a", "c", "b"]),  # as by the score
+    ],
+)
+def test_each_class_is_compared_with_its_own_threshold(
+    world: Path, scores: tuple[float, float], order: list[str]
+) -> None:
+    rank = RankOptions(rule="class", class_scores=scores)
+    assert names(mine(world / "found.json", world / "pool", rank=rank)) == order
+    assert names(mine(world / "found.json", world / "pool", rank=rank, top=1)) == order[:1]
+
+
+def test_the_thresholds_of_the_classes_are_those_in_the_model(world: Path) -> None:
+    detector = load_detector(world / "found.json")
+    detector.operating_point = OperatingPoint(0.25, {"cup": 0.95})
+    rank = RankOptions(rule="class")
+    assert names(mine(detector, world / "pool", rank=rank)) == ["c", "b", "a"]
+    detector.operating_point = None
+    with pytest.raises(ConfigError, match=r"needs a threshold for each class.*--per-class --write"):
+        mine(detector, world / "pool", rank=rank)
+    with pytest.raises(ConfigError, match="got 1 thresholds for the 2 classes"):
+        mine(detector, world / "pool", rank=replace(rank, class_scores=(0.5,)))
+
+
+def test_an_image_is_explained_without_the_rule_that_has_no_thresholds(world: Path) -> None:
+    usual = explain(world / "found.json", world / "pool", "x/a.png")
+    assert "class" not in usual.ranks
+    rank = RankOptions(rule="class", class_scores=(0.95, 0.25))
+    ranked = explain(world / "found.json", world / "pool", "x/a.png", rank=rank)
+    assert ranked.ranks["class"] == (3, 4)
+    assert ranked.ranks["score"] == usual.ranks["score"] == (1, 4)
 
 
 @pytest.mark.parametrize(

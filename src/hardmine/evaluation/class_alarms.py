@@ -12,7 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hardmine.evaluation.alarms import AlarmScores, alarms_at_recall, collect_alarms
+from hardmine.evaluation.alarms import (
+    AlarmScores,
+    alarms_at_recall,
+    collect_alarms,
+    find_threshold,
+)
 from hardmine.evaluation.detection_matching import Matches
 from hardmine.evaluation.intervals import (
     ArmScores,
@@ -55,6 +60,16 @@ def alarms_at_class_recall(arm: ArmScores, recall: float) -> AlarmsAtClassRecall
     total = sum(known) if known and len(known) == len(counts) else None
     rate = None if total is None else total / arm.alarms.num_images
     return AlarmsAtClassRecall(recall, total, rate, tuple(found))
+
+
+def class_thresholds(arm: ArmScores, recall: float) -> dict[str, float | None]:
+    """Return where each class that has objects reaches ``recall``; None where no score does."""
+    names, counts = arm.val.dataset.categories, arm.matches.objects.sum(axis=0)
+    return {
+        name: find_threshold(arm.matches.of_class(label), recall)
+        for label, name in enumerate(names, start=1)
+        if counts[label - 1]
+    }
 
 
 def class_alarms_statistic(recall: float) -> Statistic:

@@ -42,6 +42,7 @@ from hardmine.evaluation.average_precision import AveragePrecision, average_prec
 from hardmine.evaluation.class_alarms import (
     AlarmsAtClassRecall,
     alarms_at_class_recall,
+    class_thresholds,
     has_several_classes,
 )
 from hardmine.evaluation.detection_matching import Matches, Outcome, match_image
@@ -150,6 +151,8 @@ class Measurement:
     """What each level of the priors does where mistakes are counted; empty where that is not known."""
     training: TrainingFit | None = None
     """None where the training images are not known."""
+    class_thresholds: Mapping[str, float | None] = field(default_factory=dict)
+    """The threshold at which each class that has objects reaches the recall wanted itself."""
 
     def __repr__(self) -> str:
         parts = [f"AP {_shown(self.ap.ap)}", f"AP50 {_shown(self.ap.ap50)}"]
@@ -184,6 +187,7 @@ class Measurement:
             "AP_with_negatives": with_negatives.ap if with_negatives else None,
             "AP50_with_negatives": with_negatives.ap50 if with_negatives else None,
             "per_class": [asdict(row) for row in ap.per_class],
+            "class_thresholds": dict(self.class_thresholds),
             "images": self.images,
             "images_excluded": self.images_excluded,
             "objects": self.objects,
@@ -289,6 +293,7 @@ def measure(
         training=None
         if training is None or not len(training)
         else TrainingFit(len(training), average_precision(training).ap50),
+        class_thresholds=class_thresholds(alone, recall),
     )
 
 

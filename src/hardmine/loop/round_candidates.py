@@ -32,7 +32,7 @@ from hardmine.mining.candidates_file import (
 )
 from hardmine.mining.confirmed_alarms import worth_knowing
 from hardmine.mining.image_selection import ImageSelector, Reason, Rejection, select_random
-from hardmine.mining.mine_options import MineOptions
+from hardmine.mining.mine_options import RULES, MineOptions, RankOptions
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.ranking import wide_margin
 from hardmine.mining.scan import scan, scan_exactly
@@ -129,6 +129,7 @@ class CandidateSearch:
             "taken": fingerprint(state.handed_out),
         }
         label = f"round {round_number}, {state.name}"
+        rank = self._rank_for(state)
         match state.arm.draw:
             case "hardest":
                 inputs |= {
@@ -137,7 +138,9 @@ class CandidateSearch:
                     "quarantine": self.options.quarantine,
                     **self._ranking_inputs(),
                 }
-                compute = partial(self._take_hardest, state, amount, inputs, label)
+                if rank.class_scores:
+                    inputs["class_scores"] = list(rank.class_scores)
+                compute = partial(self._take_hardest, state, amount, rank, inputs, label)
             case "random":
                 inputs["seed"] = self.options.seed
                 compute = partial(self._take_random, state, amount.count)
@@ -159,6 +162,19 @@ class CandidateSearch:
             found.get("why", ""),
         )
 
+    def _rank_for(self, state: ArmState) -> RankOptions:
+        """Give a rule of each class the thresholds at which the arm's model reaches recall .8 of it.
+
+        A class that does not reach it, or has no object to tell, is compared with the lowest score of an
+        alarm.
+        """
+        rank = self.options.rank
+        if not RULES[rank.rule].of_each_class or rank.class_scores:
+            return rank
+        known: Mapping[str, float | None] = state.result.figures["class_thresholds"]
+        scores = (known.get(name) for name in self._categories)
+        return replace(rank, class_scores=tuple(rank.min_score if s is None else s for s in scores))
+
     def _take_random(self, state: ArmState, count: int, folder: Path) -> dict[str, Any]:
         pool = self.sets.mine_from
         names = {str(r.path): relative_name(r.path, pool.root) for r in pool.records}
@@ -179,6 +195,7 @@ class CandidateSearch:
         self,
         state: ArmState,
         amount: Amount,
+        rank: RankOptions,
         inputs: Mapping[str, Any],
         label: str,
         folder: Path,
@@ -189,7 +206,7 @@ class CandidateSearch:
             """Hand progress on with the arm's name before it."""
             self.steps.progress(f"{label}: {what}", done, total)
 
-        options = MineOptions(top=amount.count, rank=self.options.rank)
+        options = MineOptions(top=amount.count, rank=rank)
         scanned = scan(detector, self.sets.mine_from, self.store, options, progress=progress)
         chosen = self._choose_amount(amount, detector.model_id, state, inputs, folder)
         options = replace(options, top=chosen.count)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from hardmine.data.video import hours_of_videos, split_frame
 from hardmine.detections import Detections
-from hardmine.errors import DataError, on_one_line
+from hardmine.errors import ConfigError, DataError, on_one_line
 from hardmine.files import clear_disk_errors
 from hardmine.inference.image_loading import path_of
 from hardmine.mining.candidates_file import candidate_of, keep_list, write_candidates
 from hardmine.mining.image_selection import ImageSelector, Reason, Rejection, Selected
-from hardmine.mining.mine_options import RULES, MineOptions
+from hardmine.mining.mine_options import RULES, MineOptions, RankOptions
 from hardmine.mining.pool_leaks import list_excluded
 from hardmine.mining.pool_store import PoolStore
 from hardmine.mining.ranking import RankedImage, rank_images
@@ -224,6 +224,7 @@ def _scanned(
 ) -> Iterator[tuple[ImageSelector, Path]]:
     """Scan what is not scored yet; give what selects from it, and the folder of its store."""
     loaded = _load(detector, device)
+    options = replace(options, rank=_with_class_scores(options.rank, loaded))
     notify = progress or silent
     excluded = list_excluded(options.exclude, options.images)
     with ExitStack() as stack:
@@ -243,6 +244,30 @@ def _scanned(
             progress=partial(notify, "score again in float32"),
         )
         yield selector, folder
+
+
+def _with_class_scores(rank: RankOptions, detector: Detector) -> RankOptions:
+    """Give a rule of each class the thresholds that the model holds.
+
+    Raises:
+        ConfigError: it needs them, and there are none, or not one for each class.
+    """
+    if not RULES[rank.rule].of_each_class:
+        return rank
+    names, given = detector.categories, rank.class_scores
+    if not given:
+        point = getattr(detector, "operating_point", None)
+        if point is None:
+            raise ConfigError(
+                f"rank {rank.rule!r} needs a threshold for each class, and the model holds none: "
+                "'hardmine threshold RUN DATA --min-recall 0.8 --per-class --write' writes them into it"
+            )
+        given = tuple(point.per_class.get(name, point.score) for name in names)
+    if len(given) != len(names):
+        raise ConfigError(
+            f"class_scores: got {len(given)} thresholds for the {len(names)} classes of the detector"
+        )
+    return replace(rank, class_scores=given)
 
 
 def _taken(store: PoolStore, model_id: str) -> Mapping[str, Rejection]:
@@ -439,10 +464,12 @@ def _ranks(selector: ImageSelector, selected: Selected, image: str) -> dict[str,
     if looked_at is None or not len(looked_at.alarms):
         return {}
     ranks: dict[str, tuple[int, int]] = {}
-    for rule in RULES:
-        rows = rank_images(list(selected.shortlist.values()), replace(selector.rank, rule=rule))
+    for name, rule in RULES.items():
+        if rule.of_each_class and not selector.rank.class_scores:
+            continue  # without the thresholds of the classes it has no order
+        rows = rank_images(list(selected.shortlist.values()), replace(selector.rank, rule=name))
         place = next(i for i, other in enumerate(rows, 1) if other.image == image)
-        ranks[rule] = (place, len(rows))
+        ranks[name] = (place, len(rows))
     return ranks
 
 

@@ -17,6 +17,9 @@ from hardmine.errors import ConfigError, not_one_of
 from hardmine.option_fields import check_options, images_option, option
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hardmine.detections import Detections
 
 SAME_PLACE = 0.5
@@ -28,42 +31,70 @@ class RankingRule:
     """A rule: its name, what help texts say of it, and the hardness of an image.
 
     Attributes:
-        hardness: takes an image's alarms (at least one, best first) and the score ``threshold`` of the
-            options; returns a number that is larger for a harder image.
+        hardness: takes an image's alarms (at least one, best first) and the options; returns a number
+            that is larger for a harder image.
         around_threshold: the hardest images have their highest score around ``threshold``, not at the
             top: where a ranking looks for them.
+        of_each_class: scores of different classes are not compared as they are, so that a ranking
+            looks at the highest scores of each class.
     """
 
     name: str
     help: str
-    hardness: Callable[[Detections, float], float]
+    hardness: Callable[[Detections, RankOptions], float]
     around_threshold: bool = False
+    of_each_class: bool = False
 
 
-def _highest_score(alarms: Detections, threshold: float) -> float:
+def _highest_score(alarms: Detections, options: RankOptions) -> float:
     return float(alarms.scores[0])
 
 
-def _num_alarms(alarms: Detections, threshold: float) -> float:
+def _num_alarms(alarms: Detections, options: RankOptions) -> float:
     return float(len(alarms))
 
 
-def _sum_of_scores(alarms: Detections, threshold: float) -> float:
+def _sum_of_scores(alarms: Detections, options: RankOptions) -> float:
     return float(alarms.scores.astype("float64").sum())
 
 
-def _closeness_of_classes(alarms: Detections, threshold: float) -> float:
+def _closeness_of_classes(alarms: Detections, options: RankOptions) -> float:
     return -class_margin(alarms)
 
 
-def _closeness_to_threshold(alarms: Detections, threshold: float) -> float:
-    return -float(abs(alarms.scores.astype("float64") - threshold).min())
+def _closeness_to_threshold(alarms: Detections, options: RankOptions) -> float:
+    return -float(abs(alarms.scores.astype("float64") - options.threshold).min())
+
+
+def _highest_for_its_class(alarms: Detections, options: RankOptions) -> float:
+    import numpy as np
+
+    limits = np.array(options.class_scores)[alarms.labels - 1]
+    return float((_logits(alarms.scores) - _logits(limits)).max())
+
+
+def _logits(scores: NDArray[Any]) -> NDArray[np.float64]:
+    import numpy as np
+
+    inside = np.clip(scores.astype(np.float64), _EDGE, 1.0 - _EDGE)
+    return np.log(inside / (1.0 - inside))
+
+
+_EDGE = 1e-9
+"""Keeps the logits of the scores 0 and 1 finite."""
 
 
 RULES: dict[str, RankingRule] = {
     rule.name: rule
     for rule in (
         RankingRule("score", "the highest score", _highest_score),
+        RankingRule(
+            "class",
+            "the highest score above the threshold of its class, in logits, so that a class with high "
+            "scores does not hide the alarms of another",
+            _highest_for_its_class,
+            of_each_class=True,
+        ),
         RankingRule("alarms", "the most alarms", _num_alarms),
         RankingRule("sum", "the largest sum of the alarms' scores", _sum_of_scores),
         RankingRule(
@@ -198,6 +229,13 @@ class RankOptions:
         minimum=0,
         maximum=1,
         panel="Ranking",
+    )
+    class_scores: tuple[float, ...] = option(
+        (),
+        "The threshold of each class that --rank class compares with, in the order of the detector's "
+        "classes. If not given: those that 'hardmine threshold --per-class --write' wrote into the "
+        "model; in a loop those of recall 0.8 of each class.",
+        on_command_line=False,
     )
     diverse: bool = option(
         False,

@@ -55,7 +55,7 @@ def rank_images(
     for image in images:
         alarms = image.alarms if label is None else alarms_of_class(image.alarms, label)
         if len(alarms):
-            rows.append((hardness(alarms, options.threshold), image))
+            rows.append((hardness(alarms, options), image))
     rows.sort(key=lambda row: (-row[0], -row[1].score.score, row[1].image))
     return [image for _, image in rows]
 
@@ -92,7 +92,7 @@ def take_shortlist(
     """Take the rows that can come out on top of a ranking.
 
     They are the ``size`` highest scores; for a rule that looks around the threshold as many on either
-    side of it; per class, as many of each class (on either side).
+    side of it; per class, and by a rule of each class, as many of each class (on either side).
 
     Args:
         rows: a model's scores, highest first; read no further than needed.
@@ -102,11 +102,12 @@ def take_shortlist(
     low: list[PoolScore] = []
     counts: Counter[int] = Counter()
     dropped = False
-    around = RULES[options.rule].around_threshold
+    rule = RULES[options.rule]
+    around, by_class = rule.around_threshold, options.per_class or rule.of_each_class
     for row in rows:
         if not options.reaches(row.score):
             break
-        kind = row.label if options.per_class else 0
+        kind = row.label if by_class else 0
         if around and row.score >= options.threshold:
             dropped |= size is not None and len(high[kind]) == size
             high[kind].append(row)
@@ -115,7 +116,7 @@ def take_shortlist(
             low.append(row)
         else:
             dropped = True
-            if not options.per_class:
+            if not by_class:
                 break
     above = sorted((row for part in high.values() for row in part), key=_place)
     return Shortlist((*above, *low), not dropped)
