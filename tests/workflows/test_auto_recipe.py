@@ -237,7 +237,8 @@ def test_a_class_that_no_prior_reaches_decides() -> None:
     assert recipe.loss.selection.kind == "level_quota"
     assert (recipe.model.priors.octaves, recipe.loss.assigner.max_positives) == (2, 9)
     assert choice.lines[3] == (
-        "small objects are matched on two levels and keep their 9 best priors each: fewer alarms"
+        "small objects are matched on two levels and keep their 9 best priors each: fewer alarms at one "
+        "score for all classes"
     )
 
 

@@ -62,7 +62,8 @@ TWO_LEVELS = ("model.priors.octaves=2", "loss.assigner.max_positives=9")
 """Objects are matched on two levels, and each keeps its nine best priors, so that no class takes a level
 to itself."""
 MATCHED_ON_TWO = "ssd320_mobilenet_v2_fpnlite"
-"""The model for which these were measured: fewer alarms, but a lower AP50 on crowded data."""
+"""The model for which these were measured: fewer alarms at one score for all classes, but a lower AP50
+on crowded data."""
 CROWDED = 0.05
 """Data are crowded when so large a share of the boxes overlaps another of their class."""
 ENOUGH_NMS_IOU = 0.5
@@ -423,7 +424,7 @@ def _other_reasons(
         most = TWO_LEVELS[1].rpartition("=")[2]
         lines.append(
             f"small objects are matched on two levels and keep their {most} best priors each: fewer "
-            "alarms"
+            "alarms at one score for all classes"
         )
     if any(text in settings for text in DETAILED_PRIORS):
         lines.append(
