@@ -193,6 +193,7 @@ def test_the_page_has_operating_points_scores_and_mistakes() -> None:
     assert re.search(r"<td>false negative</td>(<td></td><td>\d\.\d{3}</td>){2}<td class=", text)
     assert "<td>1 alarms per image</td><td>0.500</td><td>any</td><td>0.500</td><td>any</td>" in text
     assert 'can <b class="weak">almost never detected</b>' in text
+    assert "found at lower scores" not in text
     assert "0.150 (round 0), 0.900 (round 1) on, since recall 0.8 is not reached" in text
     assert "mined, round 1" in page
     assert page.count('class="chart"') == 5  # AP50, recall, miss rate, two of scores
@@ -259,6 +260,16 @@ def test_a_class_that_is_found_at_lower_scores_gets_a_threshold_of_its_own() -> 
     )
     assert "hardmine threshold RUN DATA --min-recall 0.8 --per-class --write" in said
     assert any("--per-class" in line for line in warning_lines(figures))
+
+
+def test_the_page_marks_a_class_that_is_found_at_lower_scores() -> None:
+    """Forty bottles at .9 and one can at .3: the can is found, below the common threshold."""
+    many, one = scores(40, (0.9, 1, 0), labels=(1,)), scores(1, (0.3, 2, 0), labels=(2,))
+    records = (*many.dataset.records, replace(one.dataset.records[0], path=Path("can.jpg")))
+    val = Scored(Dataset(CLASSES, records, Path("set")), (*many.detections, *one.detections))
+    page = render_report(ReportData("t", CLASSES, (row(val, scores(9)),)))
+    assert 'can <b class="weak">found at lower scores</b>' in page
+    assert "almost never detected</b>" not in page
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def _page_values(data: ReportData) -> dict[str, Any]:
         "steps": advice.next_steps(last_row(rows)),
         "is_weak": advice.is_weak,
         "hardly_found": {row["name"] for row in advice.hardly_found(_figures(rows))},
+        "low_scored": {row["name"] for row in advice.low_scored(_figures(rows))},
         "unmeasured": _unmeasured(_figures(rows)),
         "ends": [row for row in _ends(rows) if row.figures.get("errors")],
         "operating": [row for row in _ends(rows) if _main_set(row).get("alarms_at_recalls")],
