@@ -37,6 +37,7 @@ RATES = (0.01, 0.1, 1.0)
 
 
 EACH_CLASS = "alarms_at_0.8_each_class"
+"""Alarms with each class at its own recall .8, where several classes have objects."""
 
 COLUMNS = (
     ("AP", "AP"),

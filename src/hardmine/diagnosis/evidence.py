@@ -27,7 +27,7 @@ from hardmine.diagnosis.probe import (
 from hardmine.errors import DataError
 from hardmine.files import read_json
 from hardmine.models.ssd import SSD
-from hardmine.plurals import counted
+from hardmine.plurals import counted, some_of
 from hardmine.prior_design.coverage import Coverage, boxes_on_canvas, measure_coverage
 from hardmine.prior_design.prior_layout import layout_of_recipe
 from hardmine.recipes.checkpoint import (
@@ -228,8 +228,7 @@ def _why_no_run(run: Path) -> str:
         return f"holds the weights of another trainer ({foreign[0]}). {_ONLY_OURS}"
     below = sorted(str(path.parent) for path in run.glob("*/**/last.safetensors"))
     if below:
-        more = f" and {len(below) - 3} more" if len(below) > 3 else ""
-        return f"is no run, but holds some; give one of them: {', '.join(below[:3])}{more}"
+        return f"is no run, but holds some; give one of them: {some_of(below, 3)}"
     return "got no run (no last.safetensors), wanted the --out folder of 'hardmine train'"
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from hardmine.detections import Detections, OperatingPoint
-from hardmine.evaluation.detection_matching import Matches
+from hardmine.evaluation.detection_matching import Matches, join_arrays
 from hardmine.evaluation.scored_images import Scored
 from hardmine.numpy_boxes import box_iou
 from hardmine.plurals import counted
@@ -90,6 +90,14 @@ class AlarmScores:
     score: F32
     image: I64
     num_images: int
+    label: I64 | None = None
+    """i64[K], the class of each; None where classes are not told apart."""
+
+    def of_class(self, label: int) -> AlarmScores:
+        """Return the detections of one class, on the same images."""
+        assert self.label is not None, "gathered without their classes"
+        kept = self.label == label
+        return AlarmScores(self.score[kept], self.image[kept], self.num_images)
 
     def count_at(self, score_threshold: float | F64) -> I64:
         """Return how many detections are alarms: those of ``score >= score_threshold``.
@@ -170,13 +178,11 @@ class StrayAlarms:
 def collect_alarms(negatives: Scored) -> AlarmScores:
     """Gather the detections on the images that hold no object (see ``without_objects``)."""
     empty = negatives.without_objects()
-    scores = [np.zeros(0, np.float32), *(found.scores for found in empty.detections)]
-    images = [np.zeros(0, np.int64)] + [
-        np.full(len(found), position, np.int64) for position, found in enumerate(empty.detections)
-    ]
-    score, image = np.concatenate(scores), np.concatenate(images)
+    score = join_arrays([found.scores for found in empty.detections], np.float32)
+    image = np.repeat(np.arange(len(empty)), [len(found) for found in empty.detections])
+    label = join_arrays([found.labels for found in empty.detections], np.int64)
     order = np.argsort(-score, kind="stable")
-    return AlarmScores(score[order], image[order], len(empty))
+    return AlarmScores(score[order], image[order], len(empty), label[order])
 
 
 def count_alarms(alarms: AlarmScores, score_threshold: float) -> AlarmCount:

@@ -15,7 +15,6 @@ import numpy as np
 from hardmine.evaluation.alarms import (
     AlarmScores,
     alarms_at_recall,
-    collect_alarms,
     find_threshold,
 )
 from hardmine.evaluation.detection_matching import Matches
@@ -64,12 +63,7 @@ def alarms_at_class_recall(arm: ArmScores, recall: float) -> AlarmsAtClassRecall
 
 def class_thresholds(arm: ArmScores, recall: float) -> dict[str, float | None]:
     """Return where each class that has objects reaches ``recall``; None where no score does."""
-    names, counts = arm.val.dataset.categories, arm.matches.objects.sum(axis=0)
-    return {
-        name: find_threshold(arm.matches.of_class(label), recall)
-        for label, name in enumerate(names, start=1)
-        if counts[label - 1]
-    }
+    return {name: find_threshold(matches, recall) for name, matches, _ in _classes(arm)}
 
 
 def class_alarms_statistic(recall: float) -> Statistic:
@@ -100,7 +94,7 @@ def _classes(arm: ArmScores) -> list[tuple[str, Matches, AlarmScores]]:
     """Return name, matches and alarms of each class that has objects."""
     names, present = arm.val.dataset.categories, arm.matches.objects.sum(axis=0) > 0
     return [
-        (name, arm.matches.of_class(label), collect_alarms(arm.negatives.of_class(label)))
+        (name, arm.matches.of_class(label), arm.alarms.of_class(label))
         for label, name in enumerate(names, start=1)
         if present[label - 1]
     ]

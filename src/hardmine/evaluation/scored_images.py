@@ -55,10 +55,6 @@ class Scored:
         records = self.dataset.records
         return self.subset([i for i, record in enumerate(records) if record.state.is_negative])
 
-    def of_class(self, label: int) -> Scored:
-        """Return all images with the detections of one class."""
-        return Scored(self.dataset, tuple(found.of_class(label) for found in self.detections))
-
 
 def _check(found: Detections, num_classes: int, where: str) -> None:
     count = len(found.scores)

@@ -66,6 +66,7 @@ from hardmine.inference.prediction_tables import (
     number_of,
     read_csv_rows,
 )
+from hardmine.plurals import some_of
 from hardmine.types import F64, Dataset, Problem
 
 _log = logging.getLogger(__name__)
@@ -559,10 +560,9 @@ def _categories(
             label_of[kind] = label_of[plain]
     unknown = sorted(str(kind) for kind in kinds if kind not in label_of)
     if unknown:
-        known = ", ".join(_with_number(name, numbers) for name in names[:6])
-        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        known = some_of([_with_number(name, numbers) for name in names], 6)
         raise DataError(
-            f"{path}: has detections of class {', '.join(unknown[:6])}; the classes are {known}{more}"
+            f"{path}: has detections of class {', '.join(unknown[:6])}; the classes are {known}"
         )
     return names, label_of
 

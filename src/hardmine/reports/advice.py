@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hardmine.evaluation.measurement import LEARNED
-from hardmine.plurals import counted
+from hardmine.plurals import counted, some_of
 from hardmine.reports.round_columns import RoundRow
 from hardmine.reports.wording import number, rate, score, share
 
@@ -178,12 +178,9 @@ def _class_has_low_scores(figures: Figures) -> Advice | None:
 
 
 def _named(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = ", ".join(
-        f"{row['name']} ({row['found']} of {row['objects']})" for row in rows[:_CLASSES_NAMED]
-    )
-    if len(rows) > _CLASSES_NAMED:
-        names += f" and {len(rows) - _CLASSES_NAMED} more, which the page marks in its table"
-    return names
+    names = [f"{row['name']} ({row['found']} of {row['objects']})" for row in rows]
+    rest = ", which the page marks in its table" if len(rows) > _CLASSES_NAMED else ""
+    return some_of(names, _CLASSES_NAMED) + rest
 
 
 _BY_KIND = {

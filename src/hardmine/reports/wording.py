@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hardmine.plurals import counted
+from hardmine.plurals import counted, some_of
 
 ABSENT = "–"
 OPEN_END = "?"
@@ -296,18 +296,14 @@ def class_alarms(at: Mapping[str, Any]) -> str:
     which = f"with each class at recall {at['recall']:g}"
     short = [row["name"] for row in at["classes"] if row["alarms"] is None]
     if short:
-        return f"alarms {which} are not known: not reached by {_first(short)}"
+        return f"alarms {which} are not known: not reached by {some_of(short, _CLASSES_NAMED)}"
     worst = sorted(at["classes"], key=lambda row: -row["alarms"])
-    each = _first([f"{row['name']} {rate(row['alarms_per_image'])}" for row in worst])
-    return f"{rate(at['alarms_per_image'])} alarms per image {which}: {each}"
+    each = [f"{row['name']} {rate(row['alarms_per_image'])}" for row in worst]
+    total = f"{rate(at['alarms_per_image'])} alarms per image"
+    return f"{total} {which}: {some_of(each, _CLASSES_NAMED)}"
 
 
 _CLASSES_NAMED = 5
-
-
-def _first(names: Sequence[str]) -> str:
-    more = len(names) - _CLASSES_NAMED
-    return ", ".join(names[:_CLASSES_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def again(known: Mapping[str, Any] | None) -> str:

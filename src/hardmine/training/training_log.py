@@ -31,6 +31,7 @@ from torch import Tensor
 from hardmine.errors import DataError
 from hardmine.losses.loss_functions import class_loss
 from hardmine.losses.multibox_loss import Loss, LossConfig
+from hardmine.plurals import some_of
 from hardmine.tensors import Batch, Priors, RawOutput, ScoreForm
 
 NUM_LOSSES = 3
@@ -133,9 +134,7 @@ class Journal:
 
     def _named(self, image_ids: Tensor) -> str:
         names = [self.name_of(place) for place in image_ids.tolist()]
-        more = len(names) - _IMAGES_NAMED
-        end = f" and {more} more" if more > 0 else ""
-        return f"with the images {', '.join(names[:_IMAGES_NAMED])}{end}"
+        return f"with the images {some_of(names, _IMAGES_NAMED)}"
 
     def text(self) -> str:
         """Return all rows as CSV."""

@@ -13,7 +13,7 @@ from hardmine.detections import OperatingPoint
 from hardmine.errors import ConfigError, DataError, GateError
 from hardmine.files import clear_disk_errors, write_json
 from hardmine.option_fields import split_settings, takes_options
-from hardmine.plurals import counted
+from hardmine.plurals import counted, some_of
 from hardmine.types import Dataset, ImageRecord
 from hardmine.workflows.cached_models import Backend, detect_sets, own_backend
 from hardmine.workflows.image_sets import DataLike, load_negatives, load_val
@@ -320,20 +320,20 @@ def _parts(val: Scored, empty: Scored, options: ThresholdOptions) -> list[_Part]
     from hardmine.evaluation.detection_matching import match
     from hardmine.evaluation.operating_promise import collect_hits
 
-    matches = match(val.with_known_truth())
-    parts = [_Part(ALL, "all", collect_alarms(empty), collect_hits(matches))]
+    matches, alarms = match(val.with_known_truth()), collect_alarms(empty)
+    parts = [_Part(ALL, "all", alarms, collect_hits(matches))]
     names = val.dataset.categories
     for label, name in enumerate(names, start=1):
         if len(names) > 1:
-            alarms = collect_alarms(empty.of_class(label))
-            parts.append(_Part(name, "class", alarms, collect_hits(matches, label)))
+            of_class = alarms.of_class(label)
+            parts.append(_Part(name, "class", of_class, collect_hits(matches, label)))
     if options.group is not None:
         in_val = _groups(val.dataset, options.group)
         in_empty = _groups(empty.dataset, options.group)
         for name in sorted(set(in_val) | set(in_empty)):
             found = match(val.subset(in_val.get(name, [])).with_known_truth())
-            alarms = collect_alarms(empty.subset(in_empty.get(name, [])))
-            parts.append(_Part(name, "group", alarms, collect_hits(found)))
+            there = collect_alarms(empty.subset(in_empty.get(name, [])))
+            parts.append(_Part(name, "group", there, collect_hits(found)))
     return parts
 
 
@@ -419,10 +419,9 @@ def _point(
 def _lacking(common: ThresholdRow, names: Sequence[str]) -> tuple[str, ...]:
     from hardmine.reports.threshold_page import shown_score
 
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     line = (
         "No promise can be given for these classes alone, which keep the score of all classes, "
-        f"{shown_score(common.promise)}: {', '.join(names[:_NAMED])}{more}."
+        f"{shown_score(common.promise)}: {some_of(names, _NAMED)}."
     )
     return (line,) if names else ()
 

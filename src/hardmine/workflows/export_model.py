@@ -81,8 +81,8 @@ def export(
         'model.onnx'
     """
     how, tell = options or ExportOptions(), progress or silent
-    detector = _ssd(checkpoint)
-    file, _ = split_settings(str(checkpoint))
+    file, settings = split_settings(str(checkpoint))
+    detector = _ssd(Path(file), settings)
     path = Path(out or _beside(Path(file), to, int8=how.int8)).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as unpacked:
@@ -143,11 +143,10 @@ def _write(
             onnx_to_openvino(last, path, facts)
 
 
-def _ssd(checkpoint: Path | str) -> TorchDetector:
+def _ssd(checkpoint: Path, settings: Sequence[str]) -> TorchDetector:
     from hardmine.inference.checkpoint_detector import TorchDetector, load_checkpoint_detector
 
-    file, settings = split_settings(str(checkpoint))
-    detector = load_checkpoint_detector(Path(file), "cpu", settings=settings)
+    detector = load_checkpoint_detector(checkpoint, "cpu", settings=settings)
     if not isinstance(detector, TorchDetector):
         raise ConfigError(f"{checkpoint}: only SSD networks can be exported, not torchvision's own")
     return detector
